@@ -1,0 +1,108 @@
+"""What crosses the borders between packages: immutable records of tensors.
+
+Letters in shapes are always ``b`` clips, ``c`` channels, ``t`` frames, ``h`` rows, ``w`` columns, ``l`` tokens,
+``d`` features and ``k`` independent images that are trained on beside a clip.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+
+def _map_tensors(value: object, function: Callable[[Tensor], Tensor]) -> object:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, TensorRecord):
+        return value.map(function)
+    if isinstance(value, Mapping):
+        return {key: _map_tensors(item, function) for key, item in value.items()}
+    return value
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """A frozen dataclass whose tensors move together."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return a copy in which each tensor, also in nested records, is ``function(tensor)``."""
+        changed = {f.name: _map_tensors(getattr(self, f.name), function) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **changed)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return a copy on ``device``; data types stay as they are."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Return a copy in page-locked memory, from which copies to a GPU don't block."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
+
+@dataclass(frozen=True)
+class ImageBatch(TensorRecord):
+    """Independent images trained on beside the clips, ``k`` to a clip (Ho et al. 2022, section 3.1)."""
+
+    pixels: UInt8[Tensor, "b c k h w"]
+    captions: tuple[tuple[str, ...], ...]
+    """One caption an image: ``b`` tuples of ``k``."""
+    labels: Int[Tensor, "b k"]
+    """Class of each image, -1 where it has none."""
+
+
+@dataclass(frozen=True)
+class ClipBatch(TensorRecord):
+    """What the loader hands to training: one micro-batch of clips."""
+
+    video: UInt8[Tensor, "b c t h w"]
+    """RGB, 0 to 255."""
+    captions: tuple[str, ...]
+    """Empty where a clip has none."""
+    labels: Int[Tensor, " b"]
+    """Class index, -1 where a clip has none."""
+    positions: Int[Tensor, " b"]
+    """Place of each sample in the endless, seeded order of training; all its randomness derives from it."""
+    weights: Float[Tensor, " b"]
+    """Factor of each clip's loss: 1, or 0 for padding and for samples that proved bad."""
+    keys: tuple[str, ...]
+    """Name of each sample in its shard."""
+    fps: Float[Tensor, " b"]
+    """Frames per second of each clip as it is shown to the network."""
+    images: ImageBatch | None = None
+
+    def __len__(self) -> int:
+        return self.video.shape[0]
+
+
+@dataclass(frozen=True)
+class Conditioning(TensorRecord):
+    """What guides the network; each part is ``None`` where the model has no such condition."""
+
+    text: Float[Tensor, "b l d"] | Float[Tensor, "b t l d"] | None = None
+    """Token embeddings, one sequence a clip, or one a frame where independent images ride along."""
+    text_mask: Bool[Tensor, "b l"] | Bool[Tensor, "b t l"] | None = None
+    """True where a token is real, False where it is padding."""
+    vector: Float[Tensor, "b d"] | Float[Tensor, "b t d"] | None = None
+    """Embedding added to that of the noise level: pooled text, class label."""
+    image: Float[Tensor, "b c t h w"] | None = None
+    """Latents of the given first frame for every frame, and a last channel of 1 where given and 0 where not."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further named conditions of a network of one's own."""
+
+
+@dataclass(frozen=True)
+class NoisedLatents(TensorRecord):
+    """Clean latents and their noised version ``xt = alpha_t x0 + sigma_t noise``."""
+
+    x0: Float[Tensor, "b c t h w"]
+    noise: Float[Tensor, "b c t h w"]
+    xt: Float[Tensor, "b c t h w"]
+    t: Float[Tensor, " b"]
+    """Time in [0, 1]; 0 is data."""
+    alpha: Float[Tensor, " b"]
+    sigma: Float[Tensor, " b"]
