@@ -1,0 +1,78 @@
+# All there is to do with a checkout. Each target sets up .venv by itself and is quick when nothing changed.
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev demo test check format bench constraints clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Modules are compiled when they are first imported: most of them never are, and compiling all takes longest.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
+
+DEMO_DATA := data/moving_digits
+DEMO_RUN := runs/demo
+# Options for pytest, e.g. make test ARGS="-k shards"
+ARGS ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Install what using the software needs into .venv
+
+dev: $(VENV)/.installed-dev ## Install what developing it needs as well
+
+# torch comes first and alone: it is then present in the one version and build (CPU or CUDA) that is meant, whatever
+# version other packages ask for; chosen along with them, a CUDA build of several GB may come in its place. hatchling
+# comes before the project, so that the constraints hold for its build too. The install is a path to this checkout.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing torch into $(VENV) ..."
+	@$(PIP) torch
+	@echo "Installing vdm and what it needs ..."
+	@$(PIP) hatchling
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the tools for development ..."
+	@$(PIP) --no-build-isolation --editable ".[dev]"
+	@touch $@
+
+demo: install ## Make data, train, sample and evaluate on moving digits
+	$(BIN)/vdm-data build input=moving_digits output=$(DEMO_DATA)
+	rm -rf $(DEMO_RUN)
+	$(BIN)/vdm train experiment=moving_digits data.path=$(DEMO_DATA) hydra.run.dir=$(DEMO_RUN)
+	$(BIN)/vdm sample experiment=moving_digits checkpoint=$(DEMO_RUN) output=$(DEMO_RUN)/videos
+	$(BIN)/vdm evaluate experiment=moving_digits checkpoint=$(DEMO_RUN)
+	@echo
+	@echo "The videos are in $(CURDIR)/$(DEMO_RUN)/videos"
+
+test: dev ## Run all tests
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
+
+check: dev ## Check format, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: dev ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: dev ## Run each benchmark and print its figures
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+# What torch itself needs of CUDA is pinned by torch. "+cpu" and the like name a build, not a version, and are cut off.
+constraints: ## Renew constraints.txt: the same torch, the newest of all else
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	build/constraints/bin/pip install "$$(grep '^torch==' constraints.txt)" hatchling
+	build/constraints/bin/pip install --no-build-isolation --editable ".[pretrained,deepspeed,dev]"
+	{ echo "# Every version, made by: make constraints"; \
+	  build/constraints/bin/pip freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean: ## Remove .venv and whatever the tools made; data/ and runs/ stay
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
