@@ -1,0 +1,1 @@
+"""Shards of clips: schema, deterministic order, checked reading, decoding, and batches for training."""

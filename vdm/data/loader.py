@@ -1,0 +1,110 @@
+"""The loader: asks workers for batches in the order of positions and accounts for bad samples."""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from multiprocessing.context import BaseContext
+
+import torch
+from torch.utils.data import DataLoader
+
+from vdm.data.dataset import ClipDataset, LoadedBatch
+from vdm.data.order import PADDING, micro_batches
+from vdm.data.quarantine import Quarantine
+from vdm.types import ClipBatch
+
+
+class TrainingPositions:
+    """The endless positions of a rank's micro-batches, from the position at which the iteration begins.
+
+    Args:
+        start: Returns the first position not yet trained on, a multiple of ``global_batch_size``.
+        global_batch_size: G, samples in one optimizer step.
+        micro_batch_size: m, samples in one micro-batch at most.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, start: Callable[[], int], global_batch_size: int, micro_batch_size: int, rank: int, world_size: int
+    ) -> None:
+        self._start = start
+        self._sizes = (global_batch_size, micro_batch_size, rank, world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        for step in count(self._start() // self._sizes[0]):
+            yield from micro_batches(step, *self._sizes)
+
+
+class ValidationPositions:
+    """A rank's part of ``num_clips`` samples, spread evenly over a split of ``num_samples``; as long on every rank."""
+
+    def __init__(self, num_samples: int, num_clips: int, micro_batch_size: int, rank: int, world_size: int) -> None:
+        batches = micro_batches(0, num_clips, micro_batch_size, rank, world_size)
+        spread = {slot: slot * num_samples // num_clips for slot in range(num_clips)} | {PADDING: PADDING}
+        self._batches = [tuple(spread[slot] for slot in batch) for batch in batches]
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+class ClipLoader(Iterable[ClipBatch]):
+    """Batches of clips in the order of ``positions``, without end and so without a length.
+
+    Args:
+        dataset: Loads the batch of a tuple of positions.
+        positions: Positions of each batch.
+        num_workers: Processes that load; 0 loads in this one.
+        quarantine: Where bad samples go.
+    """
+
+    def __init__(
+        self, dataset: ClipDataset, positions: Iterable[tuple[int, ...]], num_workers: int, quarantine: Quarantine
+    ) -> None:
+        self._positions = positions
+        self._quarantine = quarantine
+        self._batches: DataLoader[LoadedBatch] = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=positions,
+            num_workers=num_workers,
+            collate_fn=_as_loaded,  # pyright: ignore[reportArgumentType]  # torch types it for lists of samples
+            pin_memory=torch.cuda.is_available(),
+            multiprocessing_context=_start_method() if num_workers > 0 else None,
+            persistent_workers=num_workers > 0,
+        )
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        for batch, faults in self._batches:
+            self._quarantine.record(int((batch.positions != PADDING).sum()), faults)
+            yield batch
+
+
+class FiniteClipLoader(ClipLoader):
+    """Batches of clips that end after a number known beforehand."""
+
+    def __init__(
+        self, dataset: ClipDataset, positions: ValidationPositions, num_workers: int, quarantine: Quarantine
+    ) -> None:
+        super().__init__(dataset, positions, num_workers, quarantine)
+        self._num_batches = len(positions)
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+
+def _start_method() -> BaseContext:
+    """Return the way to start workers: forked from a server that has done the imports, so they start within a second.
+
+    Workers forked from the training process itself would inherit its threads' locks and clients of remote storage.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([ClipDataset.__module__])
+    return context
+
+
+def _as_loaded(batch: LoadedBatch) -> LoadedBatch:
+    return batch

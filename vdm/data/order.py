@@ -1,0 +1,148 @@
+"""The order of training samples: a pure function of the seed, the set and G, never of processes or workers.
+
+Letters: P position, N samples of the set, S streams, G samples in one optimizer step, R ranks, r one of them, m samples
+in one micro-batch at most, A micro-batches that a rank accumulates in one step.
+
+Position ``P = k G + j`` is slot j of optimizer step k. It grows without end, so resuming at step ten million costs what
+starting costs, and a job may come back on another number of ranks: nothing but P need be saved.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vdm import randomness
+from vdm.data.cache import BoundedCache
+
+PADDING = -1
+"""Position of a slot that fills a micro-batch up and is no sample."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the sample of a position lies."""
+
+    epoch: int
+    shard: int
+    """Number of the shard in the index."""
+    sample: int
+    """Number of the sample in the shard."""
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """The shards of one epoch laid end to end, in the epoch's own order."""
+
+    shards: Tensor
+    ends: Tensor
+    """Number of samples in the shards up to and with each."""
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """Return the shard and the sample in it of the ``row``-th sample of the epoch."""
+        rank = int(torch.searchsorted(self.ends, row, right=True))
+        start = int(self.ends[rank - 1]) if rank > 0 else 0
+        return int(self.shards[rank]), row - start
+
+
+class IndexOrder:
+    """The samples as the index lists them; one epoch only."""
+
+    def __init__(self, samples_per_shard: Sequence[int]) -> None:
+        counts = torch.tensor(samples_per_shard, dtype=torch.int64)
+        self._epoch = _Epoch(torch.arange(len(counts)), counts.cumsum(0))
+
+    def locate(self, position: int) -> Place:
+        """Return the place of the ``position``-th sample."""
+        return Place(0, *self._epoch.locate(position))
+
+
+class ShuffledOrder:
+    """An endless order that visits each sample exactly once in every epoch.
+
+    An epoch permutes the shards and lays their samples end to end. This row of N is cut into S streams of equal length
+    (to 1), which are read in turn: place i of an epoch is number ``i // S`` of stream ``i % S``. Within its stream each
+    window of successive samples is permuted. So a reader has S short stretches of the set in hand at a time and no
+    need for random access to the rest, and a batch mixes S distant parts of the set.
+
+    How well that mixes, measured: see ``test_a_set_sorted_by_class_is_mixed_like_independent_draws``.
+
+    Args:
+        seed: Seed of the run.
+        samples_per_shard: Number of samples in each shard of the index.
+        num_streams: S, parts of the set that are read in turn.
+        shuffle_window: Length of the windows, in samples.
+    """
+
+    def __init__(self, seed: int, samples_per_shard: Sequence[int], num_streams: int, shuffle_window: int) -> None:
+        self._seed = seed
+        self._counts = torch.tensor(samples_per_shard, dtype=torch.int64)
+        self._num_streams = num_streams
+        self._shuffle_window = shuffle_window
+        self._num_samples = int(self._counts.sum())
+        self._epochs: BoundedCache[int, _Epoch] = BoundedCache(capacity=2)
+        self._windows: BoundedCache[tuple[int, int, int], Tensor] = BoundedCache(capacity=num_streams)
+
+    @property
+    def reach(self) -> int:
+        """Number of successive positions whose samples lie in about the same shards."""
+        return min(self._num_samples, self._num_streams * self._shuffle_window)
+
+    def locate(self, position: int) -> Place:
+        """Return the place of the sample at ``position`` >= 0."""
+        epoch, place = divmod(position, self._num_samples)
+        number, stream = divmod(place, self._num_streams)
+        quotient, remainder = divmod(self._num_samples, self._num_streams)
+        start = stream * quotient + min(stream, remainder)
+        length = quotient + (stream < remainder)
+        row = start + self._shuffle(epoch, stream, number, length)
+        return Place(epoch, *self._epochs.get(epoch, self._plan).locate(row))
+
+    def _plan(self, epoch: int) -> _Epoch:
+        shards = torch.randperm(len(self._counts), generator=randomness.generator(self._seed, "shards", epoch))
+        return _Epoch(shards, self._counts[shards].cumsum(0))
+
+    def _shuffle(self, epoch: int, stream: int, number: int, length: int) -> int:
+        """Return the number in the stream that the permutation of its window puts in the place of ``number``."""
+        window, place = divmod(number, self._shuffle_window)
+        first = window * self._shuffle_window
+        size = min(self._shuffle_window, length - first)
+        return first + int(self._windows.get((epoch, stream, window), lambda key: self._permute(key, size))[place])
+
+    def _permute(self, key: tuple[int, int, int], size: int) -> Tensor:
+        epoch, stream, window = key
+        generator = randomness.generator(self._seed, "window", f"{epoch}/{stream}/{window}")
+        return torch.randperm(size, generator=generator)
+
+
+def accumulation(global_batch_size: int, micro_batch_size: int, world_size: int) -> int:
+    """Return A, the number of micro-batches in which each rank does its part of an optimizer step."""
+    return _ceil_div(_ceil_div(global_batch_size, world_size), micro_batch_size)
+
+
+def loss_scale(global_batch_size: int, micro_batch_size: int, world_size: int) -> float:
+    """Return R A / G, the factor of a micro-batch's sum of weighted losses.
+
+    The trainer divides by A and averages over R ranks, so that the step's gradient is that of the mean loss of G.
+    """
+    return world_size * accumulation(global_batch_size, micro_batch_size, world_size) / global_batch_size
+
+
+def micro_batches(
+    step: int, global_batch_size: int, micro_batch_size: int, rank: int, world_size: int
+) -> Iterator[tuple[int, ...]]:
+    """Yield the positions of a rank's A micro-batches of one optimizer step.
+
+    Rank r takes the slots j = r modulo R. All micro-batches of all ranks have one length, the shortest that will do,
+    and are filled up with ``PADDING``.
+    """
+    num_batches = accumulation(global_batch_size, micro_batch_size, world_size)
+    size = _ceil_div(_ceil_div(global_batch_size, world_size), num_batches)
+    for batch in range(num_batches):
+        slots = (rank + world_size * place for place in range(batch * size, (batch + 1) * size))
+        yield tuple(step * global_batch_size + j if j < global_batch_size else PADDING for j in slots)
+
+
+def _ceil_div(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)
