@@ -6,7 +6,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Modules are compiled when they are first imported: most of them never are, and compiling all takes longest.
+# Python compiles a module when it is first imported; compiling all of them, most in vain, would double the installation.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 
 DEMO_DATA := data/moving_digits
