@@ -1,0 +1,91 @@
+"""A small configuration folder in the place of conf/, and commands run on it within the test's process."""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from omegaconf import DictConfig
+
+from vdm.cli import hydra_main
+from vdm.cli.conf_dir import conf_dir
+
+FILES = {
+    "train.yaml": """
+        defaults: [run_folder: train, model: small, experiment: null, _self_]
+        name: test
+        seed: 1
+        resume: null
+        data: {path: ./shards, num_workers: 2}
+        trainer: {max_steps: 10, devices: 1}
+        logger: null
+        twice: "${trainer.max_steps}"
+    """,
+    "sample.yaml": """
+        defaults: [run_folder: none, _self_]
+        checkpoint: ???
+        prompts: []
+    """,
+    "model/small.yaml": "width: 32",
+    "model/large.yaml": "width: 256",
+    "model/broken.yaml": "width: [1",
+    "logger/csv.yaml": "kind: csv",
+    "experiment/lost.yaml": """
+        # @package _global_
+        defaults: [override /model: larg]
+    """,
+}
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+    configs: list[DictConfig]
+    """What the command's own code received, run by run."""
+
+
+Vdm = Callable[..., Outcome]
+
+
+@pytest.fixture
+def small_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "conf"
+    shutil.copytree(conf_dir() / "run_folder", folder / "run_folder")
+    for name, text in FILES.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        first, *rest = text.strip("\n").split("\n")
+        indent = len(first) - len(first.lstrip())
+        path.write_text("\n".join(line[indent:] for line in [first, *rest]).rstrip() + "\n")
+    monkeypatch.setattr(hydra_main, "conf_dir", lambda: folder)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return folder
+
+
+@pytest.fixture
+def vdm(small_conf: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Vdm]:
+    """Run ``vdm ARGUMENTS`` with ``task`` as the command's own code."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+
+    def run(*arguments: str, task: Callable[[DictConfig], int | None] = lambda config: None) -> Outcome:
+        configs: list[DictConfig] = []
+
+        def recorded(config: DictConfig) -> int | None:
+            configs.append(config)
+            return task(config)
+
+        monkeypatch.setattr("sys.argv", ["vdm", *arguments])
+        capfd.readouterr()
+        code = hydra_main.hydra_command(arguments[0], recorded)
+        return Outcome(code, *capfd.readouterr(), configs)
+
+    yield run
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)

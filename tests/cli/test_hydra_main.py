@@ -1,0 +1,211 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from tests.cli.conftest import Vdm
+from vdm.config import ConfigError
+
+
+def test_command_receives_the_composed_and_resolved_configuration(vdm: Vdm) -> None:
+    outcome = vdm("train", "model=large", "trainer.max_steps=3")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    (config,) = outcome.configs
+    assert config.model.width == 256
+    assert config.twice == 3
+    assert "hydra" not in config
+
+
+def test_command_sees_the_command_line_and_environment_of_the_user(vdm: Vdm) -> None:
+    seen = []
+
+    def task(config: DictConfig) -> None:
+        seen.append((sys.argv, os.environ.get("HYDRA_FULL_ERROR")))
+
+    vdm("train", "seed=2", task=task)
+
+    assert seen == [(["vdm", "train", "seed=2"], None)]
+    assert sys.argv == ["vdm", "train", "seed=2"]
+
+
+def test_exit_code_is_that_of_the_command(vdm: Vdm) -> None:
+    assert vdm("train", task=lambda config: 1).code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "train trainer.max_step=3",
+            "Unknown key 'trainer.max_step': did you mean 'max_steps'? (allowed: devices, max_steps)",
+        ),
+        (
+            "train trainr.max_steps=3",
+            "Unknown key 'trainr': did you mean 'trainer'? (allowed: data, logger, model, name, resume, seed, trainer,"
+            " twice)",
+        ),
+        ("train seed.value=3", "Unknown key 'seed.value': 'seed' has no keys"),
+        ("train model=smal", "model=smal: no such option: did you mean 'small'? (allowed: broken, large, small)"),
+        ("train experiment=lost", "model=larg: no such option: did you mean 'large'? (allowed: broken, large, small)"),
+        ("train seed", "Cannot read 'seed' as KEY=VALUE: missing EQUAL at '<EOF>'"),
+        ("train --sede=1", "unrecognized arguments: --sede=1"),
+        ("train ~sede", "Could not delete from config. 'sede' does not exist."),
+        ("train seed=${sede}", "seed: Interpolation key 'sede' not found"),
+        ("sample", "checkpoint: no value given; add checkpoint=..."),
+        (
+            "train hydra.searchpath=[/nowhere]",
+            "provider=hydra.searchpath in command-line, path=/nowhere is not available.",
+        ),
+        ("train resume=nowhere", "resume: nowhere: not a run: there is no config.yaml, nor such a folder"),
+    ],
+)
+def test_mistake_on_the_command_line_is_one_line_and_code_2(vdm: Vdm, arguments: str, message: str) -> None:
+    outcome = vdm(*arguments.split())
+
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"{message}\n")
+    assert not outcome.configs
+
+
+def test_syntax_error_in_a_yaml_is_one_line_that_names_file_and_line(vdm: Vdm, small_conf: Path) -> None:
+    outcome = vdm("train", "model=broken")
+
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert f'in "{small_conf}/model/broken.yaml", line 1, column 8' in outcome.err
+
+
+def test_mistake_found_by_the_command_is_one_line_and_leaves_no_folder(vdm: Vdm) -> None:
+    def task(config: DictConfig) -> None:
+        raise ConfigError("model.width: 31 is not allowed:\n  a multiple of 8")
+
+    outcome = vdm("train", task=task)
+
+    assert (outcome.code, outcome.err) == (2, "model.width: 31 is not allowed: a multiple of 8\n")
+    assert not list(Path("runs").iterdir())
+
+
+def test_mistake_is_told_by_one_process_of_a_machine(vdm: Vdm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+    outcome = vdm("train", "sede=1")
+
+    assert (outcome.code, outcome.err) == (2, "")
+
+
+def test_mistake_keeps_its_traceback_if_hydra_is_told_so(vdm: Vdm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    with pytest.raises(ConfigError, match="wrong"):
+        vdm("train", task=_raise_config_error)
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def _raise_config_error(config: DictConfig) -> None:
+    raise ConfigError("wrong")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyError("bug"), OSError("bug")])
+def test_bug_keeps_its_traceback(vdm: Vdm, error: Exception) -> None:
+    def task(config: DictConfig) -> None:
+        raise error
+
+    with pytest.raises(type(error), match="bug"):
+        vdm("train", task=task)
+
+
+def test_value_error_of_a_library_is_a_bug(vdm: Vdm) -> None:
+    def task(config: DictConfig) -> None:
+        int("a library says no")
+
+    with pytest.raises(ValueError, match="invalid literal"):
+        vdm("train", task=task)
+
+
+def test_value_error_of_this_project_is_a_mistake(vdm: Vdm, tmp_path: Path) -> None:
+    from vdm.checkpoints.runs import load_config
+
+    def task(config: DictConfig) -> None:
+        load_config(tmp_path)
+
+    outcome = vdm("train", task=task)
+
+    assert (outcome.code, outcome.err) == (2, f"{tmp_path}: not a run: there is no config.yaml\n")
+
+
+def test_ctrl_c_ends_with_code_130(vdm: Vdm) -> None:
+    def task(config: DictConfig) -> None:
+        raise KeyboardInterrupt
+
+    assert vdm("train", task=task).code == 130
+
+
+def test_sweep_runs_each_choice_in_a_folder_of_its_own(vdm: Vdm) -> None:
+    folders, command_lines = [], []
+
+    def task(config: DictConfig) -> None:
+        folders.append(Path(HydraConfig.get().runtime.output_dir))
+        command_lines.append((sys.argv, Path(HydraConfig.get().run.dir)))
+
+    outcome = vdm("train", "-m", "seed=1,2", "model=large", task=task)
+
+    assert outcome.code == 0
+    assert [config.seed for config in outcome.configs] == [1, 2]
+    assert [folder.name for folder in folders] == ["0", "1"]
+    assert folders[0].parent.parent == Path("runs/test").absolute()
+    # What Lightning starts as a further process is this one job, in this job's folder.
+    assert command_lines == [(["vdm", "train", f"seed={seed}", "model=large"], folders[seed - 1]) for seed in (1, 2)]
+
+
+def test_sweep_stops_at_a_mistake(vdm: Vdm) -> None:
+    outcome = vdm("train", "-m", "seed=1,2", task=_raise_config_error)
+
+    assert (outcome.code, outcome.err) == (2, "wrong\n")
+    assert len(outcome.configs) == 1
+
+
+def test_configuration_can_be_shown_without_running(vdm: Vdm) -> None:
+    outcome = vdm("train", "--cfg", "job", "trainer.max_steps=77")
+
+    assert outcome.code == 0
+    assert "max_steps: 77" in outcome.out
+    assert not outcome.configs
+
+
+def test_help_lists_groups_and_keys(vdm: Vdm) -> None:
+    outcome = vdm("train", "--help")
+
+    assert outcome.code == 0
+    assert "model: broken, large, small" in outcome.out
+    assert "max_steps: 10" in outcome.out
+
+
+def test_users_own_yamls_are_found_by_search_path(vdm: Vdm, tmp_path: Path) -> None:
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "own" / "model" / "mine.yaml").write_text("width: 7\n")
+
+    outcome = vdm("train", f"hydra.searchpath=[{tmp_path}/own]", "model=mine")
+
+    assert outcome.configs[0].model.width == 7
+
+
+def test_command_without_a_run_folder_leaves_nothing_behind(vdm: Vdm) -> None:
+    outcome = vdm("sample", "checkpoint=x")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert not list(Path.cwd().iterdir())
+
+
+def test_log_goes_to_the_run_folder_and_to_stderr(vdm: Vdm) -> None:
+    def task(config: DictConfig) -> None:
+        import logging
+
+        logging.getLogger("vdm").warning("two clips are damaged")
+
+    outcome = vdm("train", "hydra.run.dir=here", task=task)
+
+    assert "two clips are damaged" in Path("here/train.log").read_text()
+    assert "two clips are damaged" in outcome.err

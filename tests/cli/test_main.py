@@ -1,0 +1,82 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vdm.cli.commands import Command, run_program
+
+COMMANDS = {"train": Command("vdm.cli.train", "train a model"), "sample": Command("vdm.cli.sample", "make videos")}
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["vdm", *arguments])
+    return run_program("vdm", COMMANDS)
+
+
+def test_help_lists_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(monkeypatch, "--help") == 0
+
+    assert "  train   train a model\n  sample  make videos\n" in capsys.readouterr().out
+
+
+def test_no_command_shows_help_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(monkeypatch) == 2
+
+    assert capsys.readouterr().err.startswith("usage: vdm COMMAND")
+
+
+def test_unknown_command_is_one_line_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(monkeypatch, "trian") == 2
+
+    expected = "vdm: unknown command 'trian': did you mean 'train'? (allowed: sample, train)\n"
+    assert capsys.readouterr() == ("", expected)
+
+
+def test_version_is_that_of_the_distribution(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(monkeypatch, "--version") == 0
+
+    program, version = capsys.readouterr().out.split()
+    assert program == "vdm"
+    assert version[0].isdigit()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['vdm', '--help']\n"
+        "from vdm.cli.main import main\n"
+        "try: main()\n"
+        "finally: print(*{name.split('.')[0] for name in sys.modules})"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert not {"torch", "lightning", "hydra", "omegaconf", "pydantic", "numpy"} & set(shown.split("\n")[-2].split())
+
+
+def test_mistyped_key_is_refused_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys; sys.argv = ['vdm', 'train', 'no_such_key=1']\n"
+        "from vdm.cli.main import main\n"
+        "try: main()\n"
+        "finally: print(*{name.split('.')[0] for name in sys.modules})"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert not {"torch", "lightning"} & set(done.stdout.split())
+
+
+def test_help_takes_less_than_a_second() -> None:
+    command = [sys.executable, "-m", "vdm.cli.main", "--help"]
+    subprocess.run(command, capture_output=True, check=True)
+
+    start = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True)
+
+    assert time.perf_counter() - start < 1

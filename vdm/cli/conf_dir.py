@@ -1,0 +1,10 @@
+"""Where the YAMLs are: package data in an installed wheel, ``conf/`` of the checkout otherwise."""
+
+from pathlib import Path
+
+
+def conf_dir() -> Path:
+    """Return the absolute path of the folder that holds ``train.yaml`` and the configuration groups."""
+    package = Path(__file__).resolve().parents[1]
+    in_wheel = package / "conf"
+    return in_wheel if in_wheel.is_dir() else package.parent / "conf"

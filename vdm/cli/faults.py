@@ -1,0 +1,90 @@
+"""A user's mistake in one line: what Hydra and OmegaConf say over many, and who is to be told."""
+
+import os
+import re
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from vdm.config import ConfigError, did_you_mean
+
+COMPOSITION_FAULTS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, UserWarning)
+"""What may be raised before a command's own code runs; all of it comes from the command line or from a YAML."""
+
+_OWN_PACKAGES = ("vdm", "data_pipelines")
+
+
+def is_mistake(error: Exception) -> bool:
+    """Tell a user's mistake from a bug, in what a command's own code raised.
+
+    In this project ``ValueError`` is for users' mistakes and its message is for users; raised by a library it is a bug.
+    """
+    if isinstance(error, ConfigError):
+        return True
+    if not isinstance(error, ValueError) or error.__traceback__ is None:
+        return False
+    innermost = error.__traceback__
+    while innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    return innermost.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OWN_PACKAGES
+
+
+def is_silent_process() -> bool:
+    """Tell whether another process on this machine will report the same mistake."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))) > 0
+
+
+def one_line(error: BaseException) -> str:
+    """Say what is wrong, where, and what is allowed, in one line."""
+    cause = error.__cause__
+    own = _config_error_behind(error)
+    if own is not None:
+        return _joined(str(own))
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error)
+    if isinstance(error, OverrideParseException):
+        return _unparsable(error)
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        return _unknown_key(str(error), cause)
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        return _joined(f"{error}: {one_line(cause)}".removeprefix(": "))
+    if isinstance(error, OmegaConfBaseException):
+        message = str(error).split("\n", 1)[0]
+        return f"{error.full_key}: {message}" if error.full_key else message
+    return _joined(str(error))
+
+
+def _config_error_behind(error: BaseException | None) -> ConfigError | None:
+    """Find the error of ours that OmegaConf wrapped, as it does for what a resolver raises."""
+    while error is not None and not isinstance(error, ConfigError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    if not error.options:
+        return _joined(str(error).split("\nConfig search path:", 1)[0])
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    return f"{group}={option}: no such option{did_you_mean(option, error.options)}"
+
+
+def _unparsable(error: OverrideParseException) -> str:
+    reasons = [line for line in str(error).splitlines() if not line.startswith(("See https", "Error parsing"))]
+    return f"Cannot read '{error.override}' as KEY=VALUE: {_joined(' '.join(reasons))}"
+
+
+def _unknown_key(message: str, cause: OmegaConfBaseException) -> str:
+    named = re.match(r"Could not override '(.+)'", message)
+    key = cause.full_key or (named.group(1) if named else "")
+    parent, _, word = key.rpartition(".")
+    node = cause.parent_node
+    siblings = [str(name) for name in node if name != "hydra"] if isinstance(node, DictConfig) else []
+    if not siblings:
+        return f"Unknown key '{key}': '{parent}' has no keys"
+    return f"Unknown key '{key}'{did_you_mean(word, siblings)}"
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())

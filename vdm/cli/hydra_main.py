@@ -1,0 +1,159 @@
+"""Runs a command under Hydra; a user's mistake ends it with one line and exit code 2, a bug with its traceback."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from vdm.cli.conf_dir import conf_dir
+from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, is_silent_process, one_line
+from vdm.cli.resume import register_run_dir, resumed
+from vdm.config import ConfigError
+
+Task = Callable[[DictConfig], int | None]
+"""Receives a whole configuration, resolved and with no value missing; returns an exit code, ``None`` for 0."""
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def hydra_command(config_name: str, task: Task) -> int:
+    """Compose ``conf/CONFIG_NAME.yaml`` with the command line and run ``task`` on it, once or as a sweep (``-m``).
+
+    ``sys.argv[1]`` is taken for the command's name, which Hydra must not see. While ``task`` runs, ``sys.argv`` and the
+    environment are as the user gave them, since Lightning starts further processes by running them again.
+    With ``HYDRA_FULL_ERROR=1`` mistakes too keep their traceback.
+
+    Returns:
+        The exit code: that of ``task``, 2 after a user's mistake, 130 after Ctrl-C.
+    """
+    argv, full_error = sys.argv, os.environ.get(_FULL_ERROR)
+    codes = [0]
+    crashes: list[Exception] = []
+
+    def run(config: DictConfig) -> int | None:
+        try:
+            with _process(_argv_of_job(argv), full_error):
+                code = task(_ready(config))
+        except Exception as error:
+            if full_error == "1" or not is_mistake(error):
+                crashes.append(error)
+                raise
+            _report(error)
+            _remove_unused(Path(HydraConfig.get().runtime.output_dir))
+            raise SystemExit(2) from error  # Hydra would announce an Exception in lines of its own
+        codes.append(code or 0)
+        return code
+
+    try:
+        with _process([f"{Path(argv[0]).name} {config_name}", *argv[2:]], "1"):  # "1": Hydra lets exceptions through
+            _compose_and_run(config_name, run)
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:
+        if not isinstance(stop.code, int):
+            raise
+        return stop.code
+    except COMPOSITION_FAULTS as error:
+        if full_error == "1" or error in crashes:
+            raise
+        _report(error)
+        return 2
+    return max(codes)
+
+
+def _compose_and_run(config_name: str, run: Task) -> None:
+    _check_flags()
+    register_run_dir()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
+        hydra.main(str(conf_dir()), config_name, version_base="1.3")(run)()
+
+
+def _check_flags() -> None:
+    """Refuse an unknown flag in one line, where argparse would add its usage."""
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(message)
+
+    parser = get_args_parser()
+    setattr(parser, "error", refuse)  # noqa: B010 - the method's place is not declared assignable
+    parser.parse_args()
+
+
+def _ready(config: DictConfig) -> DictConfig:
+    """Take over a resumed run's configuration, refuse missing values and resolve interpolations."""
+    try:
+        config = resumed(config, list(HydraConfig.get().overrides.task))
+        missing = list(_missing_keys(config))
+        if missing:
+            raise ConfigError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
+        OmegaConf.resolve(config)
+        return config
+    except OmegaConfBaseException as error:
+        raise ConfigError(one_line(error)) from error
+
+
+def _missing_keys(node: Any) -> Iterator[str]:  # noqa: ANN401
+    """Yield the keys without a value, and access all others: OmegaConf names a broken interpolation's key only then."""
+    for key in range(len(node)) if isinstance(node, ListConfig) else node:
+        if OmegaConf.is_missing(node, key):
+            yield node._get_full_key(key)
+        elif OmegaConf.is_config(child := node[key]):
+            yield from _missing_keys(child)
+
+
+@contextmanager
+def _process(argv: Sequence[str], full_error: str | None) -> Iterator[None]:
+    """Give the process another command line and ``HYDRA_FULL_ERROR`` for a while."""
+    before = sys.argv, os.environ.get(_FULL_ERROR)
+    _set_process(argv, full_error)
+    try:
+        yield
+    finally:
+        _set_process(*before)
+
+
+def _set_process(argv: Sequence[str], full_error: str | None) -> None:
+    sys.argv = list(argv)
+    os.environ.pop(_FULL_ERROR, None)
+    if full_error is not None:
+        os.environ[_FULL_ERROR] = full_error
+
+
+def _argv_of_job(argv: Sequence[str]) -> Sequence[str]:
+    """Return a command line that runs this job alone, though it may be one of a sweep.
+
+    Lightning adds ``hydra.run.dir``, which in a sweep is not the job's folder unless it is set here.
+    """
+    config: Any = HydraConfig.get()
+    if config.mode != RunMode.MULTIRUN:
+        return argv
+    with read_write(config):
+        config.run.dir = config.runtime.output_dir
+    arguments = get_args_parser().parse_args(argv[2:])
+    flags = [f"--config-dir={arguments.config_dir}"] if arguments.config_dir else []
+    search_path = [override for override in config.overrides.hydra if override.startswith("hydra.searchpath=")]
+    return [*argv[:2], *flags, *search_path, *config.overrides.task]
+
+
+def _report(error: BaseException) -> None:
+    if not is_silent_process():
+        print(one_line(error), file=sys.stderr)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the run's folder, and that of its name, where the mistake left them empty."""
+    if not Path.cwd().is_relative_to(folder.parent):
+        with suppress(OSError):
+            folder.rmdir()
+            folder.parent.rmdir()

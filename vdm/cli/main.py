@@ -1,0 +1,20 @@
+"""The console script ``vdm``."""
+
+import sys
+
+from vdm.cli.commands import Command, run_program
+
+COMMANDS = {
+    "train": Command("vdm.cli.train", "train a model on a set of shards, or resume a run"),
+    "sample": Command("vdm.cli.sample", "make videos from prompts with a trained model"),
+    "evaluate": Command("vdm.cli.evaluate", "measure a trained model"),
+}
+
+
+def main() -> None:
+    """Run ``vdm COMMAND ...`` and exit."""
+    sys.exit(run_program("vdm", COMMANDS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""From plain containers with ``_target_`` keys to validated, built components.
+
+A node is a mapping such as ``{"_target_": "package.module.Class", "width": 64}``. Its keys are bound to the target's
+signature and their values checked against its annotations, so that a mistake in a YAML is one line that starts with the
+dotted key: ``model.network.width: 'wide' is not allowed: Input should be a valid integer``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from vdm.config.annotations import annotations_of, validated
+from vdm.config.errors import ConfigError, did_you_mean, nearest
+
+Target = Callable[..., Any]
+
+_RESERVED = ("_target_", "_partial_")
+
+
+def build(node: Any, key: str, allowed_modules: Sequence[str] | None = None, **given: Any) -> Any:  # noqa: ANN401
+    """Build what ``node`` describes: nested nodes first, in mappings and lists too.
+
+    Args:
+        node: A node with ``_target_``, or any plain value. ``_partial_: true`` makes a ``functools.partial``, whose
+            other arguments need not be there yet.
+        key: Dotted key of ``node`` in the configuration, for messages.
+        allowed_modules: Packages and modules from which targets may come; what a target resolves to must be defined in
+            one of them, however it is reached. ``None`` allows all.
+        given: Arguments for the outermost target that no YAML can hold.
+
+    Raises:
+        ConfigError: If a target can't be imported or is not allowed, a key is unknown or missing, a value is not what
+            its annotation asks for, or a constructor raises ``ValueError``, ``OSError`` or ``ImportError``.
+    """
+    if isinstance(node, Mapping) and "_target_" in node:
+        return _build_target(node, key, allowed_modules, given)
+    assert not given, f"{key} has no _target_ to give {', '.join(given)} to"
+    if isinstance(node, Mapping):
+        return {name: build(value, f"{key}.{name}", allowed_modules) for name, value in node.items()}
+    if isinstance(node, list):
+        return [build(value, f"{key}[{index}]", allowed_modules) for index, value in enumerate(node)]
+    return node
+
+
+def _build_target(
+    node: Mapping[str, Any], key: str, allowed_modules: Sequence[str] | None, given: Mapping[str, Any]
+) -> Any:  # noqa: ANN401
+    target = _resolve(node["_target_"], f"{key}._target_", allowed_modules)
+    is_partial = node.get("_partial_", False)
+    if not isinstance(is_partial, bool):
+        raise ConfigError(f"{key}._partial_: {is_partial!r} is not allowed: it is true or false")
+    parameters = _Parameters.of(target, key)
+    arguments = {name: value for name, value in node.items() if name not in _RESERVED and value != "???"}
+    parameters.check_names(arguments, given, is_partial)
+    built = {
+        name: parameters.check_value(name, build(value, f"{key}.{name}", allowed_modules))
+        for name, value in arguments.items()
+        if name not in given
+    }
+    if is_partial:
+        return functools.partial(target, **built, **given)
+    try:
+        return target(**built, **given)
+    except ConfigError:
+        raise
+    except (ValueError, OSError, ImportError) as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """What a target can be called with by name."""
+
+    key: str
+    named: Mapping[str, inspect.Parameter]
+    annotations: Mapping[str, Any]
+    takes_any: bool
+    """Whether it has ``**kwargs``."""
+
+    @staticmethod
+    def of(target: Target, key: str) -> _Parameters:
+        try:
+            parameters = inspect.signature(target).parameters.values()
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{key}._target_: what {target!r} takes is not known to Python") from error
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return _Parameters(
+            key=key,
+            named={parameter.name: parameter for parameter in parameters if parameter.kind in by_name},
+            annotations=annotations_of(target),
+            takes_any=any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters),
+        )
+
+    def check_names(self, arguments: Iterable[str], given: Iterable[str], is_partial: bool) -> None:
+        """Refuse names that the target does not take, and the lack of those that it needs."""
+        for name in arguments:
+            if name not in self.named and not self.takes_any:
+                raise ConfigError(f"{self.key}.{name}: unknown key{did_you_mean(str(name), self.named)}")
+        needed = {name for name, parameter in self.named.items() if parameter.default is inspect.Parameter.empty}
+        missing = sorted(needed - set(arguments) - set(given))
+        if missing and not is_partial:
+            raise ConfigError(f"{', '.join(f'{self.key}.{name}' for name in missing)}: no value given")
+
+    def check_value(self, name: str, value: Any) -> Any:  # noqa: ANN401
+        """Return ``value`` as the annotation wants it: a tuple for a list, a path for a string."""
+        if name not in self.annotations:
+            return value
+        try:
+            return validated(value, self.annotations[name])
+        except ValueError as error:
+            raise ConfigError(f"{self.key}.{name}{error}") from error
+
+
+def _resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Target:
+    """Import what a dotted path names."""
+    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
+        raise ConfigError(f"{key}: {path!r} is not allowed: it is a dotted path such as package.module.Class")
+    if allowed_modules is not None and not _lies_in(
+        path, allowed_modules
+    ):  # importing runs code: first ask, then import
+        raise ConfigError(f"{key}: {path!r} is not allowed: it must lie in {', '.join(allowed_modules)}")
+    module, attributes = _import_longest(path, key)
+    found: Any = module
+    for attribute in attributes:
+        if not hasattr(found, attribute):
+            names = [name for name in vars(found) if not name.startswith("_")] if hasattr(found, "__dict__") else []
+            raise ConfigError(f"{key}: {path!r}: it has no '{attribute}' {nearest(attribute, names)}".rstrip())
+        found = getattr(found, attribute)
+    if not callable(found):
+        raise ConfigError(f"{key}: {path!r} is not allowed: it is neither a class nor a function")
+    if allowed_modules is not None and not _lies_in(getattr(found, "__module__", None) or "", allowed_modules):
+        raise ConfigError(f"{key}: {path!r} is not allowed: it is defined outside of {', '.join(allowed_modules)}")
+    return found
+
+
+def _import_longest(path: str, key: str) -> tuple[Any, list[str]]:
+    """Import the longest part of ``path`` that is a module, and return it with the rest of the path."""
+    parts = path.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:length])
+        try:
+            return import_module(name), parts[length:]
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):  # exists, and imports what does not
+                raise ConfigError(
+                    f"{key}: {path!r} needs the package '{error.name}', which is not installed"
+                ) from error
+        except ImportError as error:
+            raise ConfigError(f"{key}: {path!r} can't be imported: {' '.join(str(error).split())}") from error
+    raise ConfigError(f"{key}: {path!r}: there is no module '{parts[0]}'")
+
+
+def _lies_in(path: str, modules: Sequence[str]) -> bool:
+    return any(f"{path}.".startswith(f"{module}.") for module in modules)
