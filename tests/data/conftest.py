@@ -1,89 +1,10 @@
-import io
-import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
-from vdm.data.shards import (
-    Member,
-    SampleEntry,
-    Shape,
-    ShardEntry,
-    ShardIndex,
-    checksum,
-    count_shapes,
-    file_checksum,
-    write_index,
-    write_samples,
-)
-
-SHAPE: Shape = (4, 16, 32)
-TRAIN_COUNTS = (5, 1, 9, 4, 4)
-VALIDATION_COUNTS = (3, 4)
-
-
-def key_of(split: str, number: int) -> str:
-    return f"{split}-clip-{number:04d}"
-
-
-def color_of(number: int, frame: int) -> tuple[int, int, int]:
-    """Colour that tells a clip of the fixture and its frames from all others."""
-    return (40 + 8 * (number % 24), 40 + 30 * frame, 128)
-
-
-def encode_clip(number: int, shape: Shape = SHAPE) -> bytes:
-    t, h, w = shape
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=8, options={"crf": "1", "g": "2"})
-        stream.width, stream.height, stream.pix_fmt = w, h, "yuv444p"
-        for frame in range(t):
-            pixels = np.full((h, w, 3), color_of(number, frame), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-    return buffer.getvalue()
-
-
-def write_shard(folder: Path, name: str, split: str, numbers: range, shape: Shape = SHAPE) -> ShardEntry:
-    """Write a shard of clips with its sidecar."""
-    with tarfile.open(folder / name, "w") as tar:
-        for number in numbers:
-            metadata = {"caption": f"clip {number}", "label": number % 3 if number % 4 else None, "fps": 8.0}
-            for extension, data in (("mp4", encode_clip(number, shape)), ("json", json.dumps(metadata).encode())):
-                info = tarfile.TarInfo(f"{key_of(split, number)}.{extension}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    samples = list_samples(folder / name, shape)
-    write_samples(folder, name, samples)
-    return ShardEntry(name, (folder / name).stat().st_size, file_checksum(folder / name), count_shapes(samples))
-
-
-def list_samples(path: Path, shape: Shape) -> list[SampleEntry]:
-    members: dict[str, dict[str, Member]] = {}
-    content = path.read_bytes()
-    with tarfile.open(path) as tar:
-        for info in tar:
-            key, extension = info.name.rsplit(".", 1)
-            data = content[info.offset_data : info.offset_data + info.size]
-            members.setdefault(key, {})[extension] = Member(info.offset_data, info.size, checksum(data))
-    return [SampleEntry(key, shape, parts) for key, parts in members.items()]
-
-
-def write_set(folder: Path, counts: dict[str, tuple[int, ...]], shapes: tuple[Shape, ...] = (SHAPE,)) -> Path:
-    """Write a shard set with ``counts`` samples in the shards of each split; shapes alternate between shards."""
-    splits: dict[str, tuple[ShardEntry, ...]] = {}
-    for split, split_counts in counts.items():
-        starts = np.cumsum([0, *split_counts]).tolist()
-        splits[split] = tuple(
-            write_shard(folder, f"{split}-{i:06d}.tar", split, range(start, start + n), shapes[i % len(shapes)])
-            for i, (start, n) in enumerate(zip(starts, split_counts, strict=False))
-        )
-    write_index(ShardIndex(folder, splits, labels=("zero", "one", "two"), fps=8.0))
-    return folder
+from tests.data.shard_sets import SHAPE, TRAIN_COUNTS, VALIDATION_COUNTS, write_set
+from vdm.data.shards import Shape
 
 
 @pytest.fixture(scope="session")

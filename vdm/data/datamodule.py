@@ -13,6 +13,7 @@ from vdm.data.order import IndexOrder, ShuffledOrder
 from vdm.data.quarantine import Quarantine
 from vdm.data.reading import ShardReader
 from vdm.data.shards import Shape, ShardEntry, ShardIndex, read_index
+from vdm.types import ClipBatch
 
 TRAIN = "train"
 VALIDATION = "validation"
@@ -47,7 +48,7 @@ class ClipDataModule(LightningDataModule):
         micro_batch_size: int,
         num_workers: int = 1,
         seed: int = 0,
-        num_streams: int = 16,
+        num_streams: int = 64,
         shuffle_window: int = 1024,
         num_images_per_clip: int = 0,
         overfit_one_batch: bool = False,
@@ -144,8 +145,8 @@ class ClipDataModule(LightningDataModule):
         )
         return ClipLoader(dataset, positions, self.num_workers, self._quarantine())
 
-    def val_dataloader(self) -> FiniteClipLoader | list[FiniteClipLoader]:
-        """Return this rank's part of the validation clips, in the order of the index; no loader if there is none."""
+    def val_dataloader(self) -> FiniteClipLoader | list[ClipBatch]:
+        """Return this rank's part of the validation clips, in the order of the index; no batches if there are none."""
         if self.max_validation_clips == 0:
             return []
         shards = self.index.splits[VALIDATION]

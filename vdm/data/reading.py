@@ -1,11 +1,12 @@
 """Checked random access to the samples of a shard set."""
 
+import os
 import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from vdm.data.cache import BoundedCache
 from vdm.data.quarantine import BadSampleError, Fault
@@ -79,7 +80,7 @@ class ShardReader:
         self._path = path
         self._shards = tuple(shards)
         self._tables: BoundedCache[int, SampleTable] = BoundedCache(MAX_LISTED_SAMPLES, size=len)
-        self._files: BoundedCache[int, BinaryIO] = BoundedCache(MAX_OPEN_FILES, discard=_close)
+        self._descriptors: BoundedCache[int, int] = BoundedCache(MAX_OPEN_FILES, discard=os.close)
 
     def read(self, shard: int, sample: int) -> RawSample:
         """Read one sample and check its bytes against the index.
@@ -93,17 +94,14 @@ class ShardReader:
         except (ValueError, OSError) as error:
             raise BadSampleError(Fault(name, key="", offset=-1, reason=str(error))) from error
         try:
-            video, metadata = (
-                self._retry(lambda kind=kind: read_member(self._files.get(shard, self._open), name, entry, kind))
-                for kind in ("mp4", "json")
-            )
+            video, metadata = self._retry(lambda: self._read_members(shard, entry))
         except (DamagedSample, OSError) as error:
             raise BadSampleError(Fault(name, entry.key, _video_offset(entry), str(error))) from error
         return RawSample(name, entry.key, _video_offset(entry), entry.shape, video, metadata)
 
     def close(self) -> None:
         """Close all files; the next ``read`` opens them again."""
-        self._files.clear()
+        self._descriptors.clear()
 
     def __del__(self) -> None:
         self.close()
@@ -111,8 +109,13 @@ class ShardReader:
     def _list(self, shard: int) -> SampleTable:
         return SampleTable(read_samples(self._path, self._shards[shard]))
 
-    def _open(self, shard: int) -> BinaryIO:
-        return (self._path / self._shards[shard].name).open("rb")
+    def _read_members(self, shard: int, entry: SampleEntry) -> tuple[bytes, bytes]:
+        name = self._shards[shard].name
+        with open(self._descriptors.get(shard, self._open), "rb", closefd=False) as file:
+            return read_member(file, name, entry, "mp4"), read_member(file, name, entry, "json")
+
+    def _open(self, shard: int) -> int:
+        return os.open(self._path / self._shards[shard].name, os.O_RDONLY)
 
     def _retry(self, action: Callable[[], T]) -> T:
         """Return what ``action`` returns, however often a fault of the file system makes it start anew."""
@@ -125,10 +128,6 @@ class ShardReader:
                 self.close()
                 time.sleep(delay_seconds)
         return action()
-
-
-def _close(file: BinaryIO) -> None:
-    file.close()
 
 
 def _video_offset(entry: SampleEntry) -> int:

@@ -1,0 +1,85 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import webdataset
+
+from tests.data.shard_sets import TRAIN_COUNTS
+from vdm.data import reading
+from vdm.data.quarantine import BadSampleError
+from vdm.data.reading import SampleTable, ShardReader
+from vdm.data.shards import ShardEntry, read_index, read_samples
+
+
+def reader_of(path: Path) -> tuple[ShardReader, tuple[ShardEntry, ...]]:
+    shards = read_index(path).splits["train"]
+    return ShardReader(path, shards), shards
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the garbage collector
+def test_reads_what_webdataset_reads(shard_set: Path) -> None:
+    reader, shards = reader_of(shard_set)
+    urls = [str(shard_set / shard.name) for shard in shards]
+    peer = {s["__key__"]: s for s in webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)}
+    raws = [reader.read(shard, sample) for shard, count in enumerate(TRAIN_COUNTS) for sample in range(count)]
+    assert [raw.key for raw in raws] == list(peer)
+    for raw in raws:
+        assert raw.video == peer[raw.key]["mp4"]
+        assert json.loads(raw.metadata) == json.loads(peer[raw.key]["json"])
+
+
+def test_a_table_gives_the_entries_of_the_sidecar(shard_set: Path) -> None:
+    for shard in read_index(shard_set).splits["train"]:
+        samples = read_samples(shard_set, shard)
+        table = SampleTable(samples)
+        assert tuple(table[i] for i in range(len(table))) == samples
+
+
+def test_files_beyond_the_limit_are_closed_and_opened_again(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_OPEN_FILES", 1)
+    reader, shards = reader_of(shard_set)
+    for _ in range(2):
+        assert [reader.read(i, 0).shard for i in range(len(shards))] == [shard.name for shard in shards]
+
+
+def test_damage_is_named_by_shard_key_and_place(make_shard_set: Callable[..., Path]) -> None:
+    path = make_shard_set(train=(2,), validation=(1,))
+    reader, shards = reader_of(path)
+    second = read_samples(path, shards[0])[1]
+    with (path / shards[0].name).open("r+b") as file:
+        file.seek(second.members["mp4"].offset + 100)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    assert reader.read(0, 0).key == "train-clip-0000"
+    with pytest.raises(BadSampleError, match="checksum") as error:
+        reader.read(0, 1)
+    fault = error.value.fault
+    assert (fault.shard, fault.key, fault.offset) == (shards[0].name, second.key, second.members["mp4"].offset)
+
+
+def test_a_shard_that_vanishes_is_a_bad_sample(make_shard_set: Callable[..., Path]) -> None:
+    path = make_shard_set(train=(2,), validation=(1,))
+    reader, shards = reader_of(path)
+    (path / shards[0].name).unlink()
+    with pytest.raises(BadSampleError, match=shards[0].name):
+        reader.read(0, 0)
+
+
+def test_passing_faults_of_storage_are_retried(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "RETRY_DELAYS_SECONDS", (0.0, 0.0))
+    reader, _ = reader_of(shard_set)
+    failures = [OSError(5, "Input/output error")] * 2
+    read_member = reading.read_member
+
+    def flaky(*args: object) -> bytes:
+        if failures:
+            raise failures.pop()
+        return read_member(*args)
+
+    monkeypatch.setattr(reading, "read_member", flaky)
+    assert reader.read(0, 0).key == "train-clip-0000"
+    failures += [OSError(5, "Input/output error")] * 3
+    with pytest.raises(BadSampleError, match="Input/output error"):
+        reader.read(0, 1)
