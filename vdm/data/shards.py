@@ -27,7 +27,7 @@ FORMAT = "vdm-shards"
 VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """Where one file of a sample lies in its tar."""
 
@@ -39,7 +39,7 @@ class Member:
     """``checksum`` of the payload."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SampleEntry:
     """One clip of a shard."""
 
@@ -80,12 +80,16 @@ class ShardIndex:
     fps: float | None = None
     """Frames per second of every clip, or None where clips differ."""
 
+    def shards(self) -> tuple[ShardEntry, ...]:
+        """The shards of all splits."""
+        return tuple(shard for shards in self.splits.values() for shard in shards)
+
     def num_samples(self, split: str) -> int:
         """Number of samples in ``split``."""
         return sum(shard.num_samples for shard in self.splits[split])
 
 
-class DamagedSample(ValueError):
+class DamagedSample(ValueError):  # noqa: N818 (what it is, rather than that it is an error)
     """A sample whose bytes are not those that the index records."""
 
 
@@ -103,8 +107,12 @@ def file_checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_index(path: Path) -> ShardIndex:
-    """Read a shard set's index and check that every shard is there with the size recorded.
+def read_index(path: Path, check_sizes: bool = True) -> ShardIndex:
+    """Read a shard set's index.
+
+    Args:
+        path: Folder of the set.
+        check_sizes: Whether to look that every shard is there with the size recorded.
 
     Raises:
         ValueError: In one line, if there is no usable index or a shard is missing or of another size.
@@ -115,27 +123,34 @@ def read_index(path: Path) -> ShardIndex:
     if not (path / INDEX_NAME).is_file():
         raise ValueError(f"{path}: has no {INDEX_NAME}; `vdm-data build input=VIDEOS output=NEW_FOLDER` writes one")
     index = _parse_index(path, _read_json(path / INDEX_NAME))
-    for shard in (shard for shards in index.splits.values() for shard in shards):
+    for shard in index.shards() if check_sizes else ():
         _check_size(path / shard.name, shard.num_bytes)
     return index
 
 
 def write_index(index: ShardIndex) -> None:
     """Write ``index.json``; a reader sees the old or the new one, never a part."""
-    splits = {
-        split: [
-            {
-                "name": shard.name,
-                "num_bytes": shard.num_bytes,
-                "checksum": shard.checksum,
-                "shapes": {_shape_to_name(shape): count for shape, count in sorted(shard.shapes.items())},
-            }
-            for shard in shards
-        ]
-        for split, shards in index.splits.items()
-    }
+    splits = {split: [shard_to_json(shard) for shard in shards] for split, shards in index.splits.items()}
     content = {"format": FORMAT, "version": VERSION, "fps": index.fps, "labels": index.labels, "splits": splits}
     write_json(index.path / INDEX_NAME, content, indent=1)
+
+
+def shard_to_json(shard: ShardEntry) -> dict[str, Any]:
+    """Return what the index holds of one shard as plain JSON values."""
+    shapes = {"x".join(map(str, shape)): count for shape, count in sorted(shard.shapes.items())}
+    return {"name": shard.name, "num_bytes": shard.num_bytes, "checksum": shard.checksum, "shapes": shapes}
+
+
+def shard_from_json(row: Mapping[str, Any]) -> ShardEntry:
+    """Invert ``shard_to_json``.
+
+    Raises:
+        KeyError, TypeError, ValueError: If ``row`` is something else.
+    """
+    if Path(row["name"]).name != row["name"]:
+        raise ValueError(f"shard name {row['name']!r} is not a plain file name")
+    shapes = {_parse_shape(name.split("x")): int(count) for name, count in row["shapes"].items()}
+    return ShardEntry(row["name"], int(row["num_bytes"]), str(row["checksum"]), shapes)
 
 
 def sidecar_name(shard_name: str) -> str:
@@ -149,22 +164,27 @@ def read_samples(path: Path, shard: ShardEntry) -> tuple[SampleEntry, ...]:
     Raises:
         ValueError: In one line, if it is missing, unreadable or at odds with the index.
     """
-    sidecar = Path(path) / sidecar_name(shard.name)
-    content = _read_json(sidecar)
-    try:
-        samples = tuple(_parse_sample(row) for row in content["samples"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{sidecar}: is not a sidecar of vdm shards ({error!r}); build the set again") from None
+    samples = read_sidecar(path, shard.name)
     if count_shapes(samples) != dict(shard.shapes):
         raise ValueError(
-            f"{sidecar}: lists {len(samples)} samples where {INDEX_NAME} counts {shard.num_samples}, or other shapes; "
-            "build the set again"
+            f"{Path(path) / sidecar_name(shard.name)}: lists {len(samples)} samples where {INDEX_NAME} counts "
+            f"{shard.num_samples}, or other shapes; build the set again"
         )
     return samples
 
 
-def write_samples(path: Path, shard_name: str, samples: Sequence[SampleEntry]) -> None:
-    """Write the sidecar of a shard; a reader sees the old or the new one, never a part."""
+def read_sidecar(path: Path, shard_name: str) -> tuple[SampleEntry, ...]:
+    """Read the sidecar of a shard that no index speaks of; see ``read_samples``."""
+    sidecar = Path(path) / sidecar_name(shard_name)
+    content = _read_json(sidecar)
+    try:
+        return tuple(_parse_sample(row) for row in content["samples"])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{sidecar}: is not a sidecar of vdm shards ({error!r}); build the set again") from None
+
+
+def write_samples(path: Path, shard_name: str, samples: Sequence[SampleEntry], durable: bool = True) -> None:
+    """Write the sidecar of a shard; for ``durable`` see ``write_json``."""
     rows = [
         {
             "key": sample.key,
@@ -173,7 +193,7 @@ def write_samples(path: Path, shard_name: str, samples: Sequence[SampleEntry]) -
         }
         for sample in samples
     ]
-    write_json(Path(path) / sidecar_name(shard_name), {"samples": rows})
+    write_json(Path(path) / sidecar_name(shard_name), {"samples": rows}, durable=durable)
 
 
 def count_shapes(samples: Sequence[SampleEntry]) -> dict[Shape, int]:
@@ -211,18 +231,22 @@ def read_member(file: BinaryIO, shard: str, entry: SampleEntry, extension: str) 
     return data
 
 
-def write_json(path: Path, content: object, indent: int | None = None) -> None:
-    """Write a JSON file beside its place, then rename it: it is complete or it does not exist."""
+def write_json(path: Path, content: object, indent: int | None = None, durable: bool = True) -> None:
+    """Write a JSON file beside its place, then rename it: a reader sees the old or the new one, never a part.
+
+    Args:
+        path: The file.
+        content: What ``json`` can write.
+        indent: As for ``json.dump``.
+        durable: Whether to wait until the disk has it, so that this holds after a power failure too.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=indent, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
-
-
-def _shape_to_name(shape: Shape) -> str:
-    return "x".join(map(str, shape))
 
 
 def _parse_shape(values: Sequence[Any]) -> Shape:
@@ -230,8 +254,8 @@ def _parse_shape(values: Sequence[Any]) -> Shape:
     return t, h, w
 
 
-def _parse_index(path: Path, content: Any) -> ShardIndex:
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+def _parse_index(path: Path, content: dict[str, Any]) -> ShardIndex:
+    if content.get("format") != FORMAT:
         raise ValueError(f"{path / INDEX_NAME}: is not an index of vdm shards (no 'format': '{FORMAT}')")
     if content.get("version") != VERSION:
         raise ValueError(
@@ -239,32 +263,28 @@ def _parse_index(path: Path, content: Any) -> ShardIndex:
             "build the set again"
         )
     try:
-        splits = {split: tuple(map(_parse_shard, shards)) for split, shards in content["splits"].items()}
+        splits = {split: tuple(map(shard_from_json, shards)) for split, shards in content["splits"].items()}
         fps = None if content["fps"] is None else float(content["fps"])
         return ShardIndex(path=path, splits=splits, labels=tuple(content["labels"]), fps=fps)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path / INDEX_NAME}: is malformed ({error!r}); build the set again") from None
 
 
-def _parse_shard(row: Any) -> ShardEntry:
-    if Path(row["name"]).name != row["name"]:
-        raise ValueError(f"shard name {row['name']!r} is not a plain file name")
-    shapes = {_parse_shape(name.split("x")): int(count) for name, count in row["shapes"].items()}
-    return ShardEntry(row["name"], int(row["num_bytes"]), str(row["checksum"]), shapes)
-
-
-def _parse_sample(row: Any) -> SampleEntry:
+def _parse_sample(row: dict[str, Any]) -> SampleEntry:
     members = {name: Member(int(m[0]), int(m[1]), str(m[2])) for name, m in row["members"].items()}
     return SampleEntry(str(row["key"]), _parse_shape(row["shape"]), members)
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("a JSON object was expected")
+        return content
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; build the set again") from None
     except ValueError as error:
-        raise ValueError(f"{path}: is not valid JSON ({error})") from None
+        raise ValueError(f"{path}: is not JSON of a shard set ({error})") from None
 
 
 def _check_size(path: Path, num_bytes: int) -> None:

@@ -1,0 +1,27 @@
+"""The console script ``vdm-data``."""
+
+import sys
+
+from vdm.cli.commands import Command, run_program
+
+COMMANDS = {
+    "build": Command("data_pipelines.build", "make shards of clips from a folder of videos, or of moving digits"),
+    "verify": Command("data_pipelines.verify", "check shards against their index: vdm-data verify SHARDS"),
+}
+
+
+def main() -> None:
+    """Run ``vdm-data COMMAND ...`` and exit."""
+    sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])] if sys.argv[1:2] == ["verify"] else sys.argv
+    sys.exit(run_program("vdm-data", COMMANDS))
+
+
+def _named(argument: str) -> str:
+    """Read a bare folder as ``input=FOLDER``, quoted for Hydra, which gives some characters a meaning."""
+    if argument.startswith(("-", "hydra.", "hydra/")) or "=" in argument:
+        return argument
+    return "input='" + argument.replace("'", "\\'") + "'"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Reading videos: frames with their times, and each frame as an upright picture of square pixels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.reformatter import Colorspace, Interpolation
+from jaxtyping import UInt8
+
+from data_pipelines.sources import SourceError, is_cover
+
+JUMP_SECONDS = 10.0
+"""A longer pause between two frames, or a step back, is a break in the film and no slow motion."""
+
+_UNSPECIFIED_COLORSPACE = 2
+_INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """A decoded frame and when it is shown."""
+
+    frame: av.VideoFrame
+    start: float
+    """Seconds since the first frame."""
+    duration: float
+    """Seconds it is shown if nothing follows."""
+    after_break: bool
+    """Whether something is missing before it: damaged data, or a jump in time."""
+
+
+class VideoReader:
+    """Decodes one video from start to end and remembers what was wrong with it.
+
+    Decoding is done by one thread, as other cores have other videos. Metadata may be in any encoding.
+    """
+
+    def __init__(self, container: InputContainer) -> None:
+        streams = [stream for stream in container.streams.video if not is_cover(stream)]
+        if not streams:
+            raise SourceError("has no video stream, " + ("sound only" if container.streams.audio else "nor sound"))
+        self.container, self.stream = container, streams[0]
+        self.stream.thread_count = 1
+        self.fps = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        self.end = 0.0
+        """When the last frame read so far ends, in seconds since the first."""
+        self.num_frames = 0
+        self.num_errors = 0
+        """Packets or frames that could not be decoded."""
+
+    def frames(self) -> Iterator[TimedFrame]:
+        """Yield the frames in the order in which they are shown.
+
+        After damage nothing is yielded until the next key frame, as what lies between is made of missing pictures.
+        """
+        origin: float | None = None
+        previous = 0.0
+        broken = waiting = False
+        for frame in self._decoded():
+            if frame is None or frame.is_corrupt:
+                self.num_errors += 1
+                broken = waiting = True
+                continue
+            if waiting and not frame.key_frame:
+                continue
+            waiting = False
+            usual = 1 / self.fps if self.fps else 1 / 25
+            duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
+            time = previous + duration if frame.time is None else frame.time
+            if origin is None:
+                origin, previous = time, time - duration
+            step = time - previous
+            if -JUMP_SECONDS <= step <= 0 and self.num_frames:
+                continue  # shown before, or out of order by a broken clock
+            broken = broken or abs(step) > JUMP_SECONDS
+            self.num_frames += 1
+            self.end = max(self.end, time - origin + duration)
+            yield TimedFrame(frame, time - origin, duration, after_break=broken)
+            previous, broken = time, False
+
+    def _decoded(self) -> Iterator[av.VideoFrame | None]:
+        """Yield frames, and None where something could not be decoded."""
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except OSError:  # the storage is at fault
+                raise
+            except FFmpegError:  # the container is damaged: what follows can't be found
+                yield None
+                return
+            try:
+                yield from packet.decode()
+            except FFmpegError:
+                yield None
+
+    def declared_seconds(self) -> float | None:
+        """How long the container says that the video lasts, if it does."""
+        if self.stream.duration and self.stream.time_base:
+            return float(self.stream.duration * self.stream.time_base)
+        return self.container.duration / av.time_base if self.container.duration else None
+
+    def pixel_aspect(self) -> float:
+        """Width of a pixel over its height; 1 where the file says nothing or nonsense."""
+        aspect = float(self.stream.sample_aspect_ratio or Fraction(1))
+        return aspect if 0.1 <= aspect <= 10 else 1.0
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How to turn a coded picture upright: first transpose, then flip."""
+
+    transpose: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    def apply(self, picture: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
+        """Return the picture as it is to be seen."""
+        if self.transpose:
+            picture = picture.swapaxes(0, 1)
+        return picture[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """Read the display matrix of a frame, rounded to a quarter turn, with or without a mirror.
+
+    The matrix [[a, b, u], [c, d, v], [x, y, w]] sends column p and row q to column a p + c q and row b p + d q.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return Orientation()
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(transpose=True, flip_rows=b < 0, flip_columns=c < 0)
+    return Orientation(flip_rows=d < 0, flip_columns=a < 0)
+
+
+def shown_size(frame: av.VideoFrame, pixel_aspect: float) -> tuple[int, int]:
+    """Return height and width of a frame as a viewer sees it, in square pixels of the coded rows' size."""
+    height, width = frame.height, round(frame.width * pixel_aspect)
+    return (width, height) if orientation(frame).transpose else (height, width)
+
+
+def picture(frame: av.VideoFrame, pixel_aspect: float, height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
+    """Return a frame as RGB, upright, of square pixels, scaled to cover the size and cropped centrally."""
+    turn = orientation(frame)
+    rows, columns = (width, height) if turn.transpose else (height, width)
+    shown_width = frame.width * pixel_aspect
+    scale = max(rows / frame.height, columns / shown_width)
+    scaled = frame.reformat(
+        width=max(columns, round(shown_width * scale)),
+        height=max(rows, round(frame.height * scale)),
+        format="rgb24",
+        src_colorspace=_source_colorspace(frame),
+        interpolation=_INTERPOLATION,
+        threads=1,
+    ).to_ndarray()
+    top, left = (scaled.shape[0] - rows) // 2, (scaled.shape[1] - columns) // 2
+    return turn.apply(scaled[top : top + rows, left : left + columns])
+
+
+def _source_colorspace(frame: av.VideoFrame) -> Colorspace | None:
+    """The frame's own, or what players take for granted in high definition; None is FFmpeg's default, BT.601."""
+    is_unspecified = frame.colorspace == _UNSPECIFIED_COLORSPACE and not frame.format.is_rgb
+    return Colorspace.ITU709 if is_unspecified and frame.height >= 720 else None

@@ -1,0 +1,111 @@
+"""What one source gave, kept in a file of its own until all shards are written: an interrupted build goes on from here.
+
+A part is a small shard ``KEY.tar`` with its sidecar, and ``KEY.part.json``, written last. Its ``.json`` members lack
+the caption and label that are looked up when shards are written, so that these may change without encoding anew. Parts do not outlast a
+power failure for certain; their checksums tell.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data_pipelines.encode.h264 import encode_h264
+from data_pipelines.encode.shard_writer import ShardWriter
+from data_pipelines.sources import Clip, Source, SourceError, UnavailableError, source_key
+from vdm.data.shards import (
+    DamagedSample,
+    SampleEntry,
+    ShardEntry,
+    read_index,
+    read_member,
+    read_samples,
+    read_sidecar,
+    write_json,
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What came of one source."""
+
+    source: str
+    fingerprint: str
+    """That of the source when it was read; empty if it is to be tried again next time."""
+    num_clips: int
+    fault: str | None
+    """Why it gave no clips or fewer than it should, in one line."""
+
+
+def make_part(source: Source, folder: Path) -> Part:
+    """Cut and encode all clips of a source."""
+    fault, fingerprint = None, source.fingerprint
+    key = source_key(source.name)
+    with ShardWriter(folder / f"{key}.tar", durable=False) as writer:
+        try:
+            for number, clip in enumerate(source.clips()):
+                _add_clip(writer, sample_key(source.name, number), clip, source.settings.fps)
+        except UnavailableError as error:
+            fault, fingerprint = str(error), ""
+        except SourceError as error:
+            fault = str(error)
+    part = Part(source.name, fingerprint, len(writer.samples), fault)
+    write_json(folder / f"{key}.part.json", asdict(part), durable=False)
+    return part
+
+
+def _add_clip(writer: ShardWriter, key: str, clip: Clip, fps: float) -> None:
+    num_frames, height, width, _ = clip.video.shape
+    metadata = {"fps": fps, "num_frames": num_frames, "height": height, "width": width, **clip.metadata}
+    members = {"mp4": encode_h264(clip.video, fps), "json": json.dumps(metadata).encode()}
+    writer.add(key, (num_frames, height, width), members)
+
+
+def sample_key(source_name: str, number: int) -> str:
+    """Return the key of a source's clip ``number`` in the shards."""
+    return f"{source_key(source_name)}-{number:05d}"
+
+
+def find_part(source_name: str, folder: Path) -> Part | None:
+    """Return the part of a source if it is finished."""
+    key = source_key(source_name)
+    try:
+        part = Part(**json.loads((folder / f"{key}.part.json").read_bytes()))
+    except (OSError, TypeError, ValueError):
+        return None
+    return part if (folder / f"{key}.tar").is_file() else None
+
+
+def read_part(part: Part, folder: Path) -> tuple[SampleEntry, ...]:
+    """Return the clips of a part in order."""
+    return read_sidecar(folder, f"{source_key(part.source)}.tar")
+
+
+def restore_parts(parts: Sequence[Part], output: Path, folder: Path) -> list[Part]:
+    """Make parts again from finished shards, without encoding; return those of which every clip is intact."""
+    try:
+        shards = read_index(output, check_sizes=False).shards()
+    except ValueError:
+        return []
+    places: dict[str, tuple[ShardEntry, SampleEntry]] = {}
+    for shard in shards:
+        try:
+            places |= {sample.key: (shard, sample) for sample in read_samples(output, shard)}
+        except ValueError:  # its clips are made anew
+            continue
+    return [part for part in parts if _restore_part(part, places, output, folder)]
+
+
+def _restore_part(part: Part, places: Mapping[str, tuple[ShardEntry, SampleEntry]], output: Path, folder: Path) -> bool:
+    key = source_key(part.source)
+    try:
+        with ShardWriter(folder / f"{key}.tar", durable=False) as writer:
+            for sample_name in (sample_key(part.source, number) for number in range(part.num_clips)):
+                shard, sample = places[sample_name]
+                with (output / shard.name).open("rb") as file:
+                    members = {name: read_member(file, shard.name, sample, name) for name in sample.members}
+                writer.add(sample_name, sample.shape, members)
+    except (KeyError, FileNotFoundError, DamagedSample):
+        return False
+    write_json(folder / f"{key}.part.json", asdict(part), durable=False)
+    return True

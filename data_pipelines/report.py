@@ -1,0 +1,80 @@
+"""What a build found: ``report.json`` beside the shards, and lines for the terminal.
+
+The report is also how the next build knows what is finished.
+"""
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data_pipelines.parts import Part
+from data_pipelines.sources import Inputs
+from vdm.data.shards import ShardIndex, write_json
+
+REPORT_NAME = "report.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of one build."""
+
+    parts: tuple[Part, ...]
+    """One a source."""
+    splits: Mapping[str, str]
+    """By name of the source, where it gave clips."""
+    digest: str
+    """Changes when anything that the shards are written from does."""
+
+
+def digest_of(parts: Sequence[Part], inputs: Inputs) -> str:
+    """Return a digest of all that goes into the shards, settings apart."""
+    annotations = {name: asdict(annotation) for name, annotation in inputs.annotations.items()}
+    content = [[asdict(part) for part in parts], annotations, inputs.labels]
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def all_faults(parts: Sequence[Part], inputs: Inputs) -> list[tuple[str, str]]:
+    """Return (file, reason) for every fault, in order of the files."""
+    return sorted([*inputs.faults.items(), *((part.source, part.fault) for part in parts if part.fault)])
+
+
+def write_report(folder: Path, report: Report, inputs: Inputs) -> None:
+    """Write ``report.json``."""
+    sources = [{**asdict(part), "split": report.splits.get(part.source)} for part in report.parts]
+    faults = [{"file": file, "reason": reason} for file, reason in all_faults(report.parts, inputs)]
+    content = {"faults": faults, "ignored": inputs.ignored, "digest": report.digest, "sources": sources}
+    write_json(folder / REPORT_NAME, content, indent=1)
+
+
+def read_report(folder: Path) -> Report | None:
+    """Read the report of the last finished build, if there is one."""
+    try:
+        content = json.loads((folder / REPORT_NAME).read_bytes())
+        splits = {row["source"]: row.pop("split") for row in content["sources"]}
+        return Report(tuple(Part(**row) for row in content["sources"]), splits, content["digest"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def print_faults(parts: Sequence[Part], inputs: Inputs) -> bool:
+    """Print every fault in a line on stderr and say whether there was any."""
+    faults = all_faults(parts, inputs)
+    for file, reason in faults:
+        print(f"{file}: {reason}", file=sys.stderr)
+    if inputs.ignored:
+        suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in inputs.ignored)
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
+        print(f"Not videos, passed over: {kinds}", file=sys.stderr)
+    return bool(faults)
+
+
+def print_summary(index: ShardIndex, num_faults: int) -> None:
+    """Print what the set holds."""
+    counts = ", ".join(
+        f"{index.num_samples(split)} {split} clips in {len(shards)} shards" for split, shards in index.splits.items()
+    )
+    print(f"{index.path}: {counts}" + (f"; {num_faults} faults listed in {REPORT_NAME}" if num_faults else ""))

@@ -1,0 +1,157 @@
+"""What clips are made from, and the two kinds of input: a folder of videos and (elsewhere) moving digits."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.stream import Disposition
+from jaxtyping import UInt8
+
+from data_pipelines.settings import ClipSettings
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset([
+    ".3g2", ".3gp", ".apng", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc",
+    ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg",
+    ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogg", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm",
+    ".wmv", ".y4m",
+])
+# fmt: on
+"""A file so named must be a video: it gives clips or is listed as a fault. Others are looked into."""
+
+# fmt: off
+OTHER_SUFFIXES = frozenset([
+    ".bmp", ".csv", ".db", ".htm", ".html", ".ini", ".jpeg", ".jpg", ".json", ".jsonl", ".log", ".md", ".npy", ".npz",
+    ".pdf", ".png", ".py", ".srt", ".svg", ".tar", ".tif", ".tiff", ".tsv", ".txt", ".vtt", ".webp", ".xml", ".yaml",
+    ".yml", ".zip",
+])
+# fmt: on
+"""Not looked into, as FFmpeg takes text for a film of letters and a picture for a film of one frame."""
+
+
+class SourceError(ValueError):
+    """Why a source gave no clips, or fewer than it should."""
+
+
+class UnavailableError(SourceError):
+    """The storage, not the content, is at fault: worth another try next time."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One training clip, not yet compressed."""
+
+    video: UInt8[np.ndarray, "t h w c"]
+    metadata: Mapping[str, Any]
+    """What its ``KEY.json`` says, apart from what is the same for all."""
+
+
+class Source(Protocol):
+    """What gives clips; all clips of a source go to the same split. Instances travel to other processes."""
+
+    @property
+    def name(self) -> str:
+        """Unique in its input, the same each time."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the content does."""
+        ...
+
+    @property
+    def settings(self) -> ClipSettings:
+        """What its clips look like."""
+        ...
+
+    def clips(self) -> Iterator[Clip]:
+        """Yield the clips in order.
+
+        Raises:
+            SourceError: At the place where no more can be read, or in the end, if something was wrong on the way.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What somebody wrote about a source."""
+
+    caption: str = ""
+    label: str = ""
+    """Name of its class, empty if none."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that one build starts from."""
+
+    sources: tuple[Source, ...]
+    labels: tuple[str, ...]
+    """Names of the classes, in the order of their numbers."""
+    annotations: Mapping[str, Annotation] = field(default_factory=dict)
+    """By name of the source; overrides what clips say of themselves."""
+    ignored: tuple[str, ...] = ()
+    """Files passed over because they are not videos."""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong before any source is read: by file, the reason."""
+
+
+def source_key(name: str) -> str:
+    """Return a name for files and sample keys: readable, unique, free of the dots and slashes WebDataset splits at."""
+    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in Path(name).stem)
+    return f"{stem[:40]}-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+
+
+def printable(path: Path | str) -> str:
+    """Return a path as valid Unicode, whatever bytes the file system holds."""
+    return os.fsencode(path).decode("utf-8", errors="replace")
+
+
+def list_videos(folder: Path, excluded: Path) -> tuple[list[Path], list[Path]]:
+    """Find the videos below ``folder``, hidden files apart.
+
+    Args:
+        folder: Searched with all its sub-folders, through symbolic links too.
+        excluded: A sub-folder to leave out: where the shards are written.
+
+    Returns:
+        Paths of videos, and of files that are something else, each in order.
+    """
+    videos, others, visited = [], [], {excluded.resolve()}
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        real = Path(root).resolve()
+        if real in visited:  # the shards, or a link that leads back
+            folders.clear()
+            continue
+        visited.add(real)
+        for path in (Path(root) / name for name in files if not name.startswith(".")):
+            (videos if _is_video(path) else others).append(path)
+    return sorted(videos), sorted(others)
+
+
+def _is_video(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in VIDEO_SUFFIXES or (suffix not in OTHER_SUFFIXES and _holds_video(path))
+
+
+def _holds_video(path: Path) -> bool:
+    """Whether FFmpeg finds a film in a file whose name says nothing."""
+    try:
+        with av.open(path, metadata_errors="ignore") as container:
+            is_picture = container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe")
+            return not is_picture and any(not is_cover(stream) for stream in container.streams.video)
+    except (FFmpegError, OSError, ValueError):
+        return False
+
+
+def is_cover(stream: av.VideoStream) -> bool:
+    """Whether a stream is a still picture attached to music."""
+    return bool(stream.disposition & Disposition.attached_pic)

@@ -1,0 +1,171 @@
+"""``vdm-data verify``: every byte of a set of shards against its index."""
+
+import json
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, Field
+
+from data_pipelines.progress import progress_bar
+from data_pipelines.settings import parse
+from data_pipelines.workers import WorkerDiedError, map_in_processes
+from vdm.data.decoding import UndecodableClipError, decode_clip
+from vdm.data.shards import (
+    DamagedSample,
+    SampleEntry,
+    ShardEntry,
+    ShardIndex,
+    file_checksum,
+    read_index,
+    read_member,
+    read_samples,
+)
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    """Everything that ``conf/verify.yaml`` sets."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    input: Path
+    """Folder of shards."""
+    decode: bool = True
+    """Whether to decode every clip too."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes; None is one per core, 0 works in this process."""
+
+
+@dataclass(frozen=True)
+class CheckedShard:
+    """What was found in one shard."""
+
+    faults: tuple[str, ...]
+    """In one line each, without the shard's name."""
+    keys: tuple[str, ...]
+    """Of its samples."""
+
+
+def run(config: DictConfig) -> int:
+    """Verify what ``conf/verify.yaml`` says; see ``verify``."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return verify(parse(VerifySettings, {str(key): value for key, value in values.items()}))
+
+
+def verify(settings: VerifySettings) -> int:
+    """Check a set of shards and print every fault in a line on stderr.
+
+    Returns:
+        0 if there is none, 1 otherwise.
+
+    Raises:
+        ValueError: In one line, if there is no index to check against.
+    """
+    index = read_index(settings.input, check_sizes=False)
+    check = partial(check_shard, path=index.path, num_labels=len(index.labels), decode=settings.decode)
+    found: dict[str, CheckedShard] = {}
+    shards = index.shards()
+    with progress_bar(len(shards), "verifying", "shard") as bar:
+        for shard, result in map_in_processes(check, shards, settings.num_workers):
+            died = isinstance(result, WorkerDiedError)
+            found[shard.name] = CheckedShard((str(result),), ()) if died else result
+            bar.update()
+    faults = [f"{shard.name}: {fault}" for shard in shards for fault in found[shard.name].faults]
+    faults += _duplicates(found) + _strays(index)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    num_clips = sum(shard.num_samples for shard in shards)
+    advice = "; delete the shards named and build again to mend the set" if faults else ""
+    print(f"{index.path}: {num_clips} clips in {len(shards)} shards, {len(faults) or 'no'} faults{advice}")
+    return int(bool(faults))
+
+
+def _duplicates(found: dict[str, CheckedShard]) -> list[str]:
+    counts = Counter(key for shard in found.values() for key in shard.keys)
+    return [f"{key}: {count} samples have this key" for key, count in counts.items() if count > 1]
+
+
+def _strays(index: ShardIndex) -> list[str]:
+    """Tars that a reader of ``*.tar`` would find but the index does not know."""
+    known = {shard.name for shard in index.shards()}
+    return [f"{path.name}: is not in the index" for path in sorted(index.path.glob("*.tar")) if path.name not in known]
+
+
+def check_shard(shard: ShardEntry, path: Path, num_labels: int, decode: bool) -> CheckedShard:
+    """Check one shard against the index and its sidecar.
+
+    Args:
+        shard: What the index says of it.
+        path: Folder of the set.
+        num_labels: Number of classes.
+        decode: Whether to decode every clip too.
+    """
+    faults: list[str] = []
+    tar = path / shard.name
+    try:
+        num_bytes = tar.stat().st_size
+        if num_bytes != shard.num_bytes:
+            faults.append(f"has {num_bytes} bytes where the index records {shard.num_bytes}")
+        elif file_checksum(tar) != shard.checksum:
+            faults.append("its checksum is not the one in the index")
+        samples = read_samples(path, shard)
+        with tar.open("rb") as file:
+            for sample in samples:
+                faults += _check_sample(file, sample, num_labels, decode)
+        return CheckedShard(tuple(faults), tuple(sample.key for sample in samples))
+    except OSError as error:
+        return CheckedShard((*faults, f"can't be read: {error.strerror}"), ())
+    except ValueError as error:
+        return CheckedShard((*faults, str(error)), ())
+
+
+def _check_sample(file: BinaryIO, sample: SampleEntry, num_labels: int, decode: bool) -> Iterator[str]:
+    """Yield the faults of one sample: headers, which random access passes over, content, and what it means."""
+    for extension in ("mp4", "json"):
+        name = f"{sample.key}.{extension}"
+        try:
+            data = read_member(file, name, sample, extension)
+            yield from _check_header(file, sample, extension)
+            if extension == "json":
+                yield from (f"{name}: {fault}" for fault in _check_metadata(data, sample, num_labels))
+            elif decode:
+                decode_clip(data, sample.shape)
+        except (DamagedSample, UndecodableClipError) as error:
+            yield str(error) if isinstance(error, DamagedSample) else f"{name}: {error}"
+
+
+def _check_header(file: BinaryIO, sample: SampleEntry, extension: str) -> Iterator[str]:
+    """A reader that goes from header to header loses what stands behind a damaged one without a word."""
+    member, name = sample.members[extension], f"{sample.key}.{extension}"
+    file.seek(member.offset - tarfile.BLOCKSIZE)
+    try:
+        header = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        yield f"{name}: its header in the tar is damaged ({error})"
+        return
+    if (header.name, header.size) != (name, member.length):
+        yield f"{name}: its header in the tar says {header.name}, {header.size} bytes"
+
+
+def _check_metadata(data: bytes, sample: SampleEntry, num_labels: int) -> Iterator[str]:
+    try:
+        metadata = json.loads(data)
+        shape = tuple(metadata[name] for name in ("num_frames", "height", "width"))
+        caption, label = metadata["caption"], metadata["label"]
+    except (KeyError, TypeError, ValueError) as error:
+        yield f"is not the metadata of a clip ({error!r})"
+        return
+    if shape != sample.shape:
+        yield f"says {shape} frames, rows and columns where the index records {sample.shape}"
+    if not isinstance(caption, str):
+        yield f"has the caption {caption!r}, which is no text"
+    if label is not None and not (isinstance(label, int) and 0 <= label < num_labels):
+        yield f"has the label {label!r}, which is none of the {num_labels} classes"
