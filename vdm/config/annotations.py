@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic_core import SchemaError
 
 
 def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
     return evaluated
 
 
-def validated(value: Any, annotation: Any) -> Any:  # noqa: ANN401
+def validated(value: Any, annotation: Any) -> Any:
     """Return ``value`` as ``annotation`` wants it, e.g. a tuple for a list or a path for a string.
 
     Raises:
@@ -42,19 +43,19 @@ def validated(value: Any, annotation: Any) -> Any:  # noqa: ANN401
         result = adapter.validate_python(value)
     except ValidationError as error:
         raise ValueError(_reason(error, value)) from None
-    except TypeError:  # a Protocol that isinstance() refuses
-        return value
     if not _same_kind(value, result):
         raise ValueError(f": {_shown(value)} is not allowed: Input should be {_name(annotation)}")
     return value if isinstance(result, Iterator) else result  # for Iterable, pydantic returns a one-way iterator
 
 
-def _adapter(annotation: Any) -> TypeAdapter[Any] | None:  # noqa: ANN401
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:  # a dataclass, which brings its own settings, or a type that pydantic can't check
-        with suppress(PydanticUserError):
+        with suppress(PydanticUserError, SchemaError):
             return TypeAdapter(annotation)
+    except SchemaError:  # a Protocol that isinstance() refuses
+        pass
     return None
 
 
@@ -83,5 +84,5 @@ def _shown(value: object) -> str:
     return textwrap.shorten(repr(value), 100) if is_plain else f"a {type(value).__qualname__}"
 
 
-def _name(annotation: Any) -> str:  # noqa: ANN401
+def _name(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation)) if inspect.isclass(annotation) else str(annotation)

@@ -22,7 +22,13 @@ Target = Callable[..., Any]
 _RESERVED = ("_target_", "_partial_")
 
 
-def build(node: Any, key: str, allowed_modules: Sequence[str] | None = None, **given: Any) -> Any:  # noqa: ANN401
+def build(
+    node: Any,
+    key: str,
+    allowed_modules: Sequence[str] | None = None,
+    offered: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> Any:
     """Build what ``node`` describes: nested nodes first, in mappings and lists too.
 
     Args:
@@ -31,6 +37,7 @@ def build(node: Any, key: str, allowed_modules: Sequence[str] | None = None, **g
         key: Dotted key of ``node`` in the configuration, for messages.
         allowed_modules: Packages and modules from which targets may come; what a target resolves to must be defined in
             one of them, however it is reached. ``None`` allows all.
+        offered: Arguments for the outermost target that it gets if it takes them and the YAML does not say otherwise.
         given: Arguments for the outermost target that no YAML can hold.
 
     Raises:
@@ -38,7 +45,7 @@ def build(node: Any, key: str, allowed_modules: Sequence[str] | None = None, **g
             its annotation asks for, or a constructor raises ``ValueError``, ``OSError`` or ``ImportError``.
     """
     if isinstance(node, Mapping) and "_target_" in node:
-        return _build_target(node, key, allowed_modules, given)
+        return _build_target(node, key, allowed_modules, offered or {}, given)
     assert not given, f"{key} has no _target_ to give {', '.join(given)} to"
     if isinstance(node, Mapping):
         return {name: build(value, f"{key}.{name}", allowed_modules) for name, value in node.items()}
@@ -48,14 +55,19 @@ def build(node: Any, key: str, allowed_modules: Sequence[str] | None = None, **g
 
 
 def _build_target(
-    node: Mapping[str, Any], key: str, allowed_modules: Sequence[str] | None, given: Mapping[str, Any]
-) -> Any:  # noqa: ANN401
+    node: Mapping[str, Any],
+    key: str,
+    allowed_modules: Sequence[str] | None,
+    offered: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> Any:
     target = _resolve(node["_target_"], f"{key}._target_", allowed_modules)
     is_partial = node.get("_partial_", False)
     if not isinstance(is_partial, bool):
         raise ConfigError(f"{key}._partial_: {is_partial!r} is not allowed: it is true or false")
     parameters = _Parameters.of(target, key)
     arguments = {name: value for name, value in node.items() if name not in _RESERVED and value != "???"}
+    given = {name: value for name, value in offered.items() if name in parameters.named and name not in node} | given
     parameters.check_names(arguments, given, is_partial)
     built = {
         name: parameters.check_value(name, build(value, f"{key}.{name}", allowed_modules))
@@ -106,7 +118,7 @@ class _Parameters:
         if missing and not is_partial:
             raise ConfigError(f"{', '.join(f'{self.key}.{name}' for name in missing)}: no value given")
 
-    def check_value(self, name: str, value: Any) -> Any:  # noqa: ANN401
+    def check_value(self, name: str, value: Any) -> Any:
         """Return ``value`` as the annotation wants it: a tuple for a list, a path for a string."""
         if name not in self.annotations:
             return value
@@ -129,7 +141,7 @@ def _resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> T
     for attribute in attributes:
         if not hasattr(found, attribute):
             names = [name for name in vars(found) if not name.startswith("_")] if hasattr(found, "__dict__") else []
-            raise ConfigError(f"{key}: {path!r}: it has no '{attribute}' {nearest(attribute, names)}".rstrip())
+            raise ConfigError(f"{key}: {path!r}: it has no '{attribute}'{nearest(attribute, names)}")
         found = getattr(found, attribute)
     if not callable(found):
         raise ConfigError(f"{key}: {path!r} is not allowed: it is neither a class nor a function")

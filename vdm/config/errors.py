@@ -9,12 +9,12 @@ class ConfigError(ValueError):
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """Return a question about the word most like a mistyped one, empty where none is."""
+    """Return the end of a message about a mistyped ``word``: a question about the nearest allowed word, if any."""
     near = difflib.get_close_matches(word, sorted(allowed), n=1)
-    return f"did you mean '{near[0]}'?" if near else ""
+    return f": did you mean '{near[0]}'?" if near else ""
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Return the end of a message about a mistyped ``word``: the nearest allowed word, and all of them."""
+    """Return ``nearest`` and the list of all allowed words."""
     words = sorted(allowed)
-    return ": " + f"{nearest(word, words)} (allowed: {', '.join(words) or 'nothing'})".lstrip()
+    return f"{nearest(word, words) or ':'} (allowed: {', '.join(words) or 'nothing'})"

@@ -1,0 +1,162 @@
+import logging
+import math
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from vdm.checkpoints.lightning_io import SafetensorsCheckpointIO
+from vdm.checkpoints.runs import (
+    checkpoint_folder,
+    latest_checkpoint,
+    load_config,
+    load_weights,
+    prune,
+    record_run,
+    run_folder,
+)
+
+
+def _save(run: Path, step: int, ema: dict[str, Tensor] | None = None) -> Path:
+    folder = checkpoint_folder(run, step)
+    weights = {"w": torch.full((2,), float(step)), "buffer": torch.zeros(1)}
+    checkpoint = {"state_dict": weights, "global_step": step, **({"ema": ema} if ema else {})}
+    SafetensorsCheckpointIO().save_checkpoint(checkpoint, folder)
+    return folder
+
+
+def _steps(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_latest_checkpoint_is_that_of_the_most_steps(tmp_path: Path) -> None:
+    for step in (5, 100, 20):
+        _save(tmp_path, step)
+
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step=00000100"
+
+
+def test_more_than_eight_digits_of_steps_are_ordered_by_number(tmp_path: Path) -> None:
+    for step in (99_999_999, 100_000_000):
+        _save(tmp_path, step)
+
+    assert latest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 100_000_000)
+
+
+def test_one_checkpoint_can_be_named(tmp_path: Path) -> None:
+    first, _ = _save(tmp_path, 1), _save(tmp_path, 2)
+
+    assert latest_checkpoint(first) == first
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "state.json", "checksums.json"])
+def test_checkpoint_cut_at_any_file_is_passed_over_with_a_warning(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, cut = _save(tmp_path, 1), _save(tmp_path, 2)
+    (cut / name).write_bytes((cut / name).read_bytes()[:-5])
+
+    with caplog.at_level(logging.WARNING):
+        assert latest_checkpoint(tmp_path) == whole
+
+    (record,) = caplog.records
+    assert str(cut) in record.getMessage()
+    assert name in record.getMessage()
+    with pytest.raises(ValueError, match=name):
+        latest_checkpoint(cut)
+    with pytest.raises(ValueError, match=name):
+        SafetensorsCheckpointIO().load_checkpoint(cut)
+
+
+def test_version_that_was_stepping_aside_when_its_replacement_was_killed_counts(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+    aside = _save(tmp_path, 2).rename(tmp_path / "checkpoints" / "step=00000002~")
+
+    assert latest_checkpoint(tmp_path) == aside
+    replacement = _save(tmp_path, 2)
+    assert latest_checkpoint(tmp_path) == replacement
+
+
+@pytest.mark.parametrize("made", ["nothing", "run", "checkpoints", "partial"])
+def test_run_without_a_whole_checkpoint_is_refused_in_one_line(tmp_path: Path, made: str) -> None:
+    run = tmp_path / "run"
+    if made != "nothing":
+        run.mkdir()
+    if made in ("checkpoints", "partial"):
+        (run / "checkpoints").mkdir()
+    if made == "partial":
+        (run / "checkpoints" / ".step=00000001.partial").mkdir()
+
+    with pytest.raises(ValueError, match=rf"^{run}[^\n]*$"):
+        latest_checkpoint(run)
+
+
+def test_weights_are_averaged_where_there_is_an_average(tmp_path: Path) -> None:
+    _save(tmp_path, 1, ema={"w": torch.full((2,), 0.5)})
+
+    averaged, plain = load_weights(tmp_path), load_weights(tmp_path, ema=False)
+
+    assert {name: weight.tolist() for name, weight in averaged.items()} == {"w": [0.5, 0.5], "buffer": [0.0]}
+    assert {name: weight.tolist() for name, weight in plain.items()} == {"w": [1.0, 1.0], "buffer": [0.0]}
+
+
+def test_weights_are_plain_where_there_is_no_average(tmp_path: Path) -> None:
+    assert load_weights(_save(tmp_path, 3))["w"].tolist() == [3.0, 3.0]
+
+
+def test_pruning_keeps_the_last_and_clears_what_was_interrupted(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        _save(tmp_path, step)
+    (tmp_path / "checkpoints" / ".step=00000004.partial").mkdir()
+
+    prune(tmp_path, keep_last=2)
+
+    assert _steps(tmp_path) == ["step=00000002", "step=00000003"]
+    with pytest.raises(ValueError, match="keep_last: 0"):
+        prune(tmp_path, keep_last=0)
+
+
+def test_configuration_is_the_same_when_read_again(tmp_path: Path) -> None:
+    config = {
+        "lr": 1e-5,
+        "text": "1e-5",
+        "yes": "yes",
+        "literal": "${not.resolved}",
+        "list": [1, None, {"inf": math.inf}],
+        "none": None,
+        "flag": True,
+        "date": "2024-01-01",
+    }
+
+    record_run(tmp_path, config)
+
+    assert load_config(tmp_path) == config
+    assert load_config(checkpoint_folder(tmp_path, 1)) == config
+
+
+def test_versions_of_each_start_are_recorded(tmp_path: Path) -> None:
+    import json
+
+    record_run(tmp_path, {})
+    record_run(tmp_path, {})
+
+    first, second = json.loads((tmp_path / "versions.json").read_text())
+    assert first["python"] == platform.python_version()
+    assert second["packages"]["torch"] == metadata.version("torch")
+    assert second["git"] is None or len(second["git"]["commit"]) == 40
+
+
+def test_run_of_a_checkpoint_is_found(tmp_path: Path) -> None:
+    record_run(tmp_path, {})
+
+    assert run_folder(tmp_path) == run_folder(checkpoint_folder(tmp_path, 5)) == tmp_path
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"not a run: there is no config.yaml, nor such a folder$"):
+        run_folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"not a run: there is no config.yaml$"):
+        load_config(tmp_path)

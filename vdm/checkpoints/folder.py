@@ -1,0 +1,104 @@
+"""A folder that is complete or does not exist.
+
+It is written beside its place under a hidden name, flushed to the disk, and then renamed. A list of the sizes and
+checksums of its files, written last, shows later damage.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CHECKSUMS_NAME = "checksums.json"
+REPLACED_SUFFIX = "~"
+"""Ends the name of a folder's former version while a new one takes its place."""
+
+_FORMAT = "vdm-checkpoint-1"
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Create ``folder``, or replace it, with the files that ``write`` puts into the folder it is given."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = _hidden(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    write(partial)
+    files = {path.name: _describe(path) for path in sorted(partial.iterdir())}
+    (partial / CHECKSUMS_NAME).write_text(json.dumps({"format": _FORMAT, "files": files}, indent=1))
+    for path in (*partial.iterdir(), partial):
+        _flush(path)
+    _move_into_place(partial, folder)
+
+
+def verify_folder(folder: Path) -> None:
+    """Read every byte of a folder and compare it with the list of checksums.
+
+    Raises:
+        ValueError: If it is not whole; the message names the file.
+    """
+    try:
+        listed = json.loads((folder / CHECKSUMS_NAME).read_text())
+        files: dict[str, Any] = listed["files"] if listed["format"] == _FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        files = {}
+    if not files:
+        raise ValueError(f"{folder}: not a whole checkpoint: {CHECKSUMS_NAME} is missing or damaged")
+    for name, description in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path}: missing")
+        if path.stat().st_size != description["bytes"]:
+            raise ValueError(f"{path}: damaged: {path.stat().st_size} bytes instead of {description['bytes']}")
+        if _describe(path) != description:
+            raise ValueError(f"{path}: damaged: its checksum is not the one it was saved with")
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder such that no part of it can be mistaken for the whole."""
+    hidden = _hidden(folder)
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Create or replace a text file; who reads it sees the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _hidden(path)
+    partial.write_text(text, encoding="utf-8")
+    _flush(partial)
+    partial.replace(path)
+    _flush(path.parent)
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+    return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _move_into_place(partial: Path, folder: Path) -> None:
+    """Rename, which needs a free name: a former version steps aside first, and stays readable until it is replaced."""
+    former = folder.with_name(folder.name + REPLACED_SUFFIX)
+    if folder.exists():
+        shutil.rmtree(former, ignore_errors=True)
+        folder.rename(former)
+    partial.rename(folder)
+    _flush(folder.parent)
+    shutil.rmtree(former, ignore_errors=True)
