@@ -43,8 +43,8 @@ demo: install ## Make data, train, sample and evaluate on moving digits
 	$(BIN)/vdm-data build input=moving_digits output=$(DEMO_DATA)
 	rm -rf $(DEMO_RUN)
 	$(BIN)/vdm train experiment=moving_digits data.path=$(DEMO_DATA) hydra.run.dir=$(DEMO_RUN)
-	$(BIN)/vdm sample experiment=moving_digits checkpoint=$(DEMO_RUN) output=$(DEMO_RUN)/videos
-	$(BIN)/vdm evaluate experiment=moving_digits checkpoint=$(DEMO_RUN)
+	$(BIN)/vdm sample checkpoint=$(DEMO_RUN) output=$(DEMO_RUN)/videos
+	$(BIN)/vdm evaluate checkpoint=$(DEMO_RUN)
 	@echo
 	@echo "The videos are in $(CURDIR)/$(DEMO_RUN)/videos"
 

@@ -1,6 +1,7 @@
 """constraints.txt pins what pyproject.toml asks for."""
 
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 CHECKOUT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-EXTRAS = PROJECT["project"]["optional-dependencies"].values()
-REQUIREMENTS = sum([PROJECT["build-system"]["requires"], PROJECT["project"]["dependencies"], *EXTRAS], [])
+PYPROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+REQUIREMENTS = [
+    *PYPROJECT["build-system"]["requires"],
+    *PYPROJECT["project"]["dependencies"],
+    *chain.from_iterable(PYPROJECT["project"]["optional-dependencies"].values()),
+]
 
 
 @pytest.fixture(scope="module")
