@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import multiprocessing
 import shutil
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -315,3 +316,12 @@ def test_lightning_trains_without_end_of_epoch_and_resumes_at_the_position(
     assert first.validated == [*range(7), PADDING] * 2
     second = fit(data(), tmp_path, max_steps=8, checkpoint=tmp_path / "5.ckpt")
     assert second.trained == list(range(30, 48))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning's use of torch
+def test_an_error_in_training_ends_the_workers(shard_set: Path, tmp_path: Path) -> None:
+    data = ClipDataModule(shard_set, global_batch_size=5, micro_batch_size=5, num_workers=2)
+    with pytest.raises(AssertionError, match="only whole optimizer steps"):
+        fit(data, tmp_path, max_steps=5)  # consumes 6 a step
+    assert multiprocessing.active_children() == []

@@ -3,6 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from lightning import LightningDataModule
 
@@ -75,6 +76,7 @@ class ClipDataModule(LightningDataModule):
         self.max_bad_fraction = max_bad_fraction
         self.max_validation_clips = max_validation_clips
         self.quarantine_path = quarantine_path
+        self._loaders: WeakSet[ClipLoader] = WeakSet()
         self.position = 0
         """First position not yet trained on."""
 
@@ -143,7 +145,9 @@ class ClipDataModule(LightningDataModule):
         positions = TrainingPositions(
             lambda: self.position, self.global_batch_size, self.micro_batch_size, *self._rank_and_world_size()
         )
-        return ClipLoader(dataset, positions, self.num_workers, self._quarantine())
+        loader = ClipLoader(dataset, positions, self.num_workers, self._quarantine())
+        self._loaders.add(loader)
+        return loader
 
     def val_dataloader(self) -> FiniteClipLoader | list[ClipBatch]:
         """Return this rank's part of the validation clips, in the order of the index; no batches if there are none."""
@@ -154,7 +158,22 @@ class ClipDataModule(LightningDataModule):
         num_clips = min(num_samples, self.max_validation_clips or num_samples)
         dataset = ClipDataset(ShardReader(self.path, shards), IndexOrder(_counts(shards)), self.clip_shape)
         positions = ValidationPositions(num_samples, num_clips, self.micro_batch_size, *self._rank_and_world_size())
-        return FiniteClipLoader(dataset, positions, self.num_workers, self._quarantine())
+        loader = FiniteClipLoader(dataset, positions, self.num_workers, self._quarantine())
+        self._loaders.add(loader)
+        return loader
+
+    def teardown(self, stage: str) -> None:
+        """End the loaders' workers."""
+        self.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the loaders' workers."""
+        self.close()
+
+    def close(self) -> None:
+        """End the workers of all loaders in use; the trainer does so when it ends."""
+        for loader in list(self._loaders):
+            loader.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, and what gives positions their meaning."""

@@ -48,7 +48,11 @@ def decode_frame(data: bytes, shape: Shape, frame: int) -> UInt8[Tensor, "c h w"
 
 
 def _decode(data: bytes, shape: Shape) -> Iterator[UInt8[np.ndarray, "h w c"]]:
-    """Yield the frames of a clip in one thread: workers are what there are several of."""
+    """Yield the frames of a clip.
+
+    One thread decodes and one converts: FFmpeg's default, a thread for each core, costs small frames up to four times
+    as much, and the loader has several workers already.
+    """
     reformatter = VideoReformatter()
     try:
         with av.open(io.BytesIO(data), "r", format="mp4", metadata_errors="ignore") as container:
@@ -62,6 +66,6 @@ def _decode(data: bytes, shape: Shape) -> Iterator[UInt8[np.ndarray, "h w c"]]:
                     raise UndecodableClipError(
                         f"a frame has {size} pixels where the index records {shape[1]}x{shape[2]}"
                     )
-                yield reformatter.reformat(frame, format="rgb24").to_ndarray()
+                yield reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     except av.error.FFmpegError as error:
         raise UndecodableClipError(f"does not decode: {error.strerror}") from error

@@ -7,6 +7,7 @@ from multiprocessing.context import BaseContext
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vdm.data.dataset import ClipDataset, LoadedBatch
 from vdm.data.order import PADDING, micro_batches
@@ -81,6 +82,16 @@ class ClipLoader(Iterable[ClipBatch]):
         for batch, faults in self._batches:
             self._quarantine.record(int((batch.positions != PADDING).sum()), faults)
             yield batch
+
+    def close(self) -> None:
+        """End the workers; a new iteration starts new ones.
+
+        Left to the garbage collector they may be waited for in vain, 5 seconds each.
+        """
+        workers = self._batches._iterator
+        if isinstance(workers, _MultiProcessingDataLoaderIter):
+            workers._shutdown_workers()
+        self._batches._iterator = None
 
 
 class FiniteClipLoader(ClipLoader):

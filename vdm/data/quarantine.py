@@ -49,7 +49,7 @@ class Quarantine:
         self._max_bad_fraction = max_bad_fraction
         self._num_samples = 0
         self._num_bad = 0
-        self._known: set[tuple[str, str]] = set()
+        self._known: set[Fault] = set()
 
     def record(self, num_samples: int, faults: Sequence[Fault]) -> None:
         """Count a batch of ``num_samples`` and report its faults.
@@ -69,19 +69,18 @@ class Quarantine:
             )
 
     def _report(self, fault: Fault) -> None:
-        self._known |= self._read_report()
-        if (fault.shard, fault.key) in self._known:
+        if fault in self._known:
             return
-        self._known.add((fault.shard, fault.key))
+        self._known.add(fault)
         logger.warning("Left out a bad sample: %s", fault.reason)
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(fault), ensure_ascii=False) + "\n")
+            _append_once(self._path, json.dumps(asdict(fault), ensure_ascii=False) + "\n")
 
-    def _read_report(self) -> set[tuple[str, str]]:
-        """Return what the report lists by now: other ranks and earlier runs append to it as well."""
-        if self._path is None or not self._path.is_file():
-            return set()
-        rows = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
-        return {(row["shard"], row["key"]) for row in rows}
+
+def _append_once(path: Path, line: str) -> None:
+    """Append a line that the file lacks; other ranks append to it as well, and earlier runs have."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        file.seek(0)
+        if line not in file:
+            file.write(line)
