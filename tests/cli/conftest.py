@@ -26,7 +26,8 @@ FILES = {
     "sample.yaml": """
         defaults: [run_folder: none, _self_]
         checkpoint: ???
-        prompts: []
+        prompts: [{text: "???"}]
+        same: ${checkpoint}
     """,
     "model/small.yaml": "width: 32",
     "model/large.yaml": "width: 256",

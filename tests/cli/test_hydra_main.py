@@ -11,12 +11,12 @@ from vdm.config import ConfigError
 
 
 def test_command_receives_the_composed_and_resolved_configuration(vdm: Vdm) -> None:
-    outcome = vdm("train", "model=large", "trainer.max_steps=3")
+    outcome = vdm("train", "model=large", "trainer.max_steps=3", "seed=${model.width}")
 
     assert (outcome.code, outcome.err) == (0, "")
     (config,) = outcome.configs
     assert config.model.width == 256
-    assert config.twice == 3
+    assert (config.twice, config.seed) == (3, 256)
     assert "hydra" not in config
 
 
@@ -55,7 +55,8 @@ def test_exit_code_is_that_of_the_command(vdm: Vdm) -> None:
         ("train --sede=1", "unrecognized arguments: --sede=1"),
         ("train ~sede", "Could not delete from config. 'sede' does not exist."),
         ("train seed=${sede}", "seed: Interpolation key 'sede' not found"),
-        ("sample", "checkpoint: no value given; add checkpoint=..."),
+        ("sample prompts=[]", "checkpoint: no value given; add checkpoint=..."),
+        ("sample", "checkpoint, prompts[0].text: no value given; add checkpoint=... prompts[0].text=..."),
         (
             "train hydra.searchpath=[/nowhere]",
             "provider=hydra.searchpath in command-line, path=/nowhere is not available.",
@@ -193,7 +194,7 @@ def test_users_own_yamls_are_found_by_search_path(vdm: Vdm, tmp_path: Path) -> N
 
 
 def test_command_without_a_run_folder_leaves_nothing_behind(vdm: Vdm) -> None:
-    outcome = vdm("sample", "checkpoint=x")
+    outcome = vdm("sample", "checkpoint=x", "prompts=[]")
 
     assert (outcome.code, outcome.err) == (0, "")
     assert not list(Path.cwd().iterdir())

@@ -4,8 +4,9 @@ A checkpoint is a folder::
 
     model.safetensors   the state dict, by fully qualified names
     ema.safetensors     averaged weights, where the checkpoint has an entry "ema": {name: tensor}
-    state.json          the rest: optimizer, schedules, loops, callbacks, position ...
-    state.safetensors   ... and its tensors
+    state.json          the order of the weights' names, which safetensors does not keep, and
+                        the rest: optimizer, schedules, loops, callbacks, position ...
+    state.safetensors   ... whose tensors are here
     checksums.json      size and checksum of each file
 """
 
@@ -24,6 +25,8 @@ from vdm.checkpoints.tree import join, split
 MODEL_NAME, EMA_NAME, STATE_NAME = "model.safetensors", "ema.safetensors", "state.safetensors"
 STATE_JSON_NAME = "state.json"
 
+_FILES = {"state_dict": MODEL_NAME, "ema": EMA_NAME}
+
 
 class SafetensorsCheckpointIO(CheckpointIO):
     """Writes and reads what ``trainer.save_checkpoint`` and ``trainer.fit(ckpt_path=...)`` handle; local paths only."""
@@ -35,14 +38,14 @@ class SafetensorsCheckpointIO(CheckpointIO):
             ValueError: If it holds what the format can't, e.g. a function.
         """
         assert storage_options is None, "there is nothing to choose"
-        rest = {name: value for name, value in checkpoint.items() if name not in ("state_dict", "ema")}
-        state, tensors = split(rest, "checkpoint")
-        weights = {MODEL_NAME: checkpoint["state_dict"], EMA_NAME: checkpoint.get("ema"), STATE_NAME: tensors}
+        weights = {name: checkpoint[name] for name in _FILES if name in checkpoint}
+        rest, tensors = split({name: checkpoint[name] for name in checkpoint if name not in _FILES}, "checkpoint")
+        state = {"order": {name: list(content) for name, content in weights.items()}, "checkpoint": rest}
 
         def write(folder: Path) -> None:
+            _save_tensors(tensors, folder / STATE_NAME)
             for name, content in weights.items():
-                if content is not None:
-                    _save_tensors(content, folder / name)
+                _save_tensors(content, folder / _FILES[name])
             (folder / STATE_JSON_NAME).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
 
         write_folder(Path(path), write)
@@ -66,11 +69,11 @@ class SafetensorsCheckpointIO(CheckpointIO):
         folder = Path(path)
         verify_folder(folder)
         device = str(map_location) if map_location is not None and not callable(map_location) else "cpu"
-        tensors = load_file(folder / STATE_NAME, device=device)
-        checkpoint = join(json.loads((folder / STATE_JSON_NAME).read_text(encoding="utf-8")), tensors)
-        checkpoint["state_dict"] = load_file(folder / MODEL_NAME, device=device)
-        if (folder / EMA_NAME).exists():
-            checkpoint["ema"] = load_file(folder / EMA_NAME, device=device)
+        state = json.loads((folder / STATE_JSON_NAME).read_text(encoding="utf-8"))
+        checkpoint = join(state["checkpoint"], load_file(folder / STATE_NAME, device=device))
+        for name, order in state["order"].items():
+            weights = load_file(folder / _FILES[name], device=device)
+            checkpoint[name] = {weight: weights[weight] for weight in order}
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -78,7 +81,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
         remove_folder(Path(path))
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _save_tensors(tensors: Mapping[str, Any], path: Path) -> None:
     """Write tensors to one file; those that share memory, as tied weights do, are written each in full."""
     seen: set[int] = set()
     separate: dict[str, Tensor] = {}

@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.conf import OverridesConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, is_silent_process, one_line
@@ -93,23 +94,27 @@ def _check_flags() -> None:
 def _ready(config: DictConfig) -> DictConfig:
     """Take over a resumed run's configuration, refuse missing values and resolve interpolations."""
     try:
-        config = resumed(config, list(HydraConfig.get().overrides.task))
+        config = resumed(config, _overrides().task)
         missing = list(_missing_keys(config))
         if missing:
             raise ConfigError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
         OmegaConf.resolve(config)
-        return config
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from error
+    return config
 
 
-def _missing_keys(node: Any) -> Iterator[str]:  # noqa: ANN401
+def _missing_keys(node: Any) -> Iterator[str]:
     """Yield the keys without a value, and access all others: OmegaConf names a broken interpolation's key only then."""
     for key in range(len(node)) if isinstance(node, ListConfig) else node:
-        if OmegaConf.is_missing(node, key):
+        try:
+            child = node[key]
+        except MissingMandatoryValue:
             yield node._get_full_key(key)
-        elif OmegaConf.is_config(child := node[key]):
-            yield from _missing_keys(child)
+        except InterpolationToMissingValueError:  # what it points to is found by itself
+            pass
+        else:
+            yield from _missing_keys(child) if OmegaConf.is_config(child) else ()
 
 
 @contextmanager
@@ -142,8 +147,15 @@ def _argv_of_job(argv: Sequence[str]) -> Sequence[str]:
         config.run.dir = config.runtime.output_dir
     arguments = get_args_parser().parse_args(argv[2:])
     flags = [f"--config-dir={arguments.config_dir}"] if arguments.config_dir else []
-    search_path = [override for override in config.overrides.hydra if override.startswith("hydra.searchpath=")]
-    return [*argv[:2], *flags, *search_path, *config.overrides.task]
+    search_path = [override for override in _overrides().hydra if override.startswith("hydra.searchpath=")]
+    return [*argv[:2], *flags, *search_path, *_overrides().task]
+
+
+def _overrides() -> OverridesConf:
+    """Return the command line's overrides as they were given: accessed in place, their interpolations would resolve."""
+    config: Any = HydraConfig.get()
+    overrides: Any = OmegaConf.to_container(config.overrides, resolve=False)
+    return OverridesConf(**overrides)
 
 
 def _report(error: BaseException) -> None:

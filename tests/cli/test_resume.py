@@ -1,0 +1,98 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from tests.cli.conftest import Vdm
+from vdm.checkpoints.runs import checkpoint_folder, load_config, record_run
+from vdm.cli.resume import apply_resume_overrides
+from vdm.config import ConfigError
+
+SAVED = {"seed": 1, "trainer": {"max_steps": 10, "devices": 1, "extra": "own"}, "logger": {"kind": "csv"}}
+
+
+def _record(config: DictConfig) -> None:
+    plain: Any = OmegaConf.to_container(config)
+    record_run(Path(HydraConfig.get().runtime.output_dir), plain)
+
+
+def test_resumed_run_goes_on_in_its_folder_under_its_configuration(vdm: Vdm) -> None:
+    vdm("train", "hydra.run.dir=first", "model=large", "seed=5", task=_record)
+    folders = []
+
+    outcome = vdm(
+        "train",
+        "resume=first",
+        "trainer.max_steps=99",
+        task=lambda config: folders.append(HydraConfig.get().runtime.output_dir),
+    )
+
+    (config,) = outcome.configs
+    assert (config.model.width, config.seed, config.trainer.max_steps, config.resume) == (256, 5, 99, "first")
+    assert folders == [str(Path("first").absolute())]
+
+
+def test_run_can_be_resumed_by_one_of_its_checkpoints(vdm: Vdm) -> None:
+    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    checkpoint = checkpoint_folder(Path("first"), 7)
+    checkpoint.mkdir(parents=True)
+
+    # "=" in a value is quoted for Hydra's grammar
+    outcome = vdm("train", f"resume='{checkpoint}'", task=_record)
+
+    assert outcome.code == 0
+    assert load_config(Path("first"))["seed"] == 5
+    assert load_config(Path("first"))["resume"] == str(checkpoint)
+
+
+def test_change_of_the_model_in_a_resumed_run_is_one_line(vdm: Vdm) -> None:
+    vdm("train", "hydra.run.dir=first", task=_record)
+
+    outcome = vdm("train", "resume=first", "model=large")
+
+    assert outcome.code == 2
+    assert outcome.err.startswith("model=large: a resumed run keeps its configuration except for resume, ")
+    assert outcome.err.count("\n") == 1
+
+
+def test_values_that_a_resumed_run_has_need_not_be_given_again(vdm: Vdm, small_conf: Path) -> None:
+    train = small_conf / "train.yaml"
+    train.write_text(train.read_text().replace("path: ./shards", "path: '???'"))
+    vdm("train", "hydra.run.dir=first", "data.path=here", task=_record)
+
+    assert vdm("train").err == "data.path: no value given; add data.path=...\n"
+    assert vdm("train", "resume=first").configs[0].data.path == "here"
+
+
+def test_allowed_override_is_taken_and_the_rest_is_as_saved() -> None:
+    composed = {"seed": 2, "trainer": {"max_steps": 20, "devices": 4}, "logger": {"kind": "csv"}}
+
+    result = apply_resume_overrides(SAVED, composed, ["trainer.max_steps=20"])
+
+    assert result == {**SAVED, "trainer": {"max_steps": 20, "devices": 1, "extra": "own"}}
+
+
+def test_chosen_group_is_taken_whole() -> None:
+    composed = {"logger": {"project": "x"}}
+
+    assert apply_resume_overrides(SAVED, composed, ["logger=wandb"])["logger"] == {"project": "x"}
+    assert apply_resume_overrides(SAVED, {"logger": None}, ["logger=null"])["logger"] is None
+    assert "logger" not in apply_resume_overrides(SAVED, {}, ["~logger"])
+
+
+def test_key_that_an_older_run_lacks_has_its_default() -> None:
+    assert apply_resume_overrides(SAVED, {"new": {"key": 1}, "seed": 9}, [])["new"] == {"key": 1}
+    assert apply_resume_overrides(SAVED, {"new": {"key": 1}, "seed": 9}, [])["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=1", "+model.width=3", "~model", "experiment=demo", "trainer=cpu", "trainer.max_stepss=1"]
+)
+def test_other_override_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_resume_overrides(SAVED, SAVED, [override])
+
+    assert str(caught.value).startswith(f"{override}: a resumed run keeps its configuration")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,79 @@
+"""``vdm train``: the training step is ``DiffusionModule.training_step`` in vdm/training/module.py."""
+
+import logging
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import lightning
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from vdm.checkpoints.runs import latest_checkpoint, record_run
+from vdm.cli.faults import is_silent_process
+from vdm.training.build import TrainingRun, build_training
+
+
+def run(config: DictConfig) -> int:
+    """Train as configured, from the start or from where a run stopped; return the exit code."""
+    _quieten_lightning()
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    checkpoint = None if plain["resume"] is None else latest_checkpoint(Path(plain["resume"]))
+    training = build_training(plain, folder)
+    _announce(training, folder, checkpoint)
+    if not is_silent_process() and training.trainer.global_rank == 0:
+        num_frames, height, width = training.data.clip_shape
+        plain["clip"] = {"num_frames": num_frames, "height": height, "width": width}
+        record_run(folder, plain)
+    for logger in training.trainer.loggers:
+        logger.log_hyperparams(plain)
+
+    training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+
+    return _farewell(training, folder)
+
+
+def _announce(training: TrainingRun, folder: Path, checkpoint: Path | None) -> None:
+    num_weights = sum(p.numel() for p in training.module.parameters() if p.requires_grad)
+    shape = "x".join(map(str, training.data.clip_shape))
+    trainer = training.trainer
+    logging.getLogger(__name__).info(
+        "Run %s: %.1f M weights, %d clips of %s, %d a step on %d process(es)%s",
+        folder,
+        num_weights / 1e6,
+        training.data.num_train_samples,
+        shape,
+        training.data.global_batch_size,
+        trainer.world_size,
+        f", resuming from {checkpoint}" if checkpoint else "",
+    )
+
+
+def _farewell(training: TrainingRun, folder: Path) -> int:
+    trainer = training.trainer
+    if not training.stop.stopped:
+        if trainer.is_global_zero:
+            print(f"Trained {trainer.global_step} steps. The run is in {folder}")
+        return 0
+    if trainer.is_global_zero:
+        print(f"Stopped and saved after step {trainer.global_step}. Go on with: vdm train resume={folder}", file=sys.stderr)
+    return 128 + (training.stop.received or signal.SIGINT)
+
+
+def _quieten_lightning() -> None:
+    """Keep what users can't act on off the terminal; what they can is checked and said by this project."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # tiny clips are decoded faster than they are trained on
+        ".*number of training batches.*",
+        ".*`IterableDataset` has `__len__` defined.*",
+        ".*is not resumable.*|.*ended before the end of the epoch.*",  # the position in the endless order is resumed
+        ".*You are trying to `self.log\\(\\)`.*batch_size.*",
+        ".*srun.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    assert lightning is not None
