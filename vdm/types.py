@@ -80,6 +80,29 @@ class ClipBatch(TensorRecord):
 
 
 @dataclass(frozen=True)
+class Prompts(TensorRecord):
+    """What clips are asked for, as people say it, one entry a clip."""
+
+    captions: tuple[str, ...]
+    """Text; the empty caption is no condition."""
+    labels: Int[Tensor, " b"]
+    """Class index, -1 for none."""
+    image: Float[Tensor, "b c h w"] | None = None
+    """Latents of the first frame."""
+    has_image: Bool[Tensor, " b"] | None = None
+    """Whether the first frame counts."""
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def drop(self, captions: Bool[Tensor, " b"], labels: Bool[Tensor, " b"], image: Bool[Tensor, " b"]) -> Prompts:
+        """Return the prompts without what is marked True, for classifier-free guidance (Ho & Salimans 2022)."""
+        kept = tuple("" if dropped else text for text, dropped in zip(self.captions, captions.tolist(), strict=True))
+        has_image = None if self.has_image is None else self.has_image & ~image.to(self.has_image.device)
+        return Prompts(kept, self.labels.masked_fill(labels.to(self.labels.device), -1), self.image, has_image)
+
+
+@dataclass(frozen=True)
 class Conditioning(TensorRecord):
     """What guides the network; each part is ``None`` where the model has no such condition."""
 

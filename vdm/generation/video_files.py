@@ -1,0 +1,74 @@
+"""Videos as files that people look at: mp4, and grids of several as mp4 and png."""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+GRID_GAP = 2
+"""Pixels between the videos of a grid."""
+
+
+def write_mp4(path: Path, video: UInt8[Tensor, "c t h w"], fps: float) -> None:
+    """Write a video as h264 that every player shows: even height and width, colours at half resolution.
+
+    Args:
+        path: File to be written; its folder exists.
+        video: RGB frames.
+        fps: Frames per second.
+    """
+    height, width = video.shape[-2:]
+    padded = torch.nn.functional.pad(video.float(), (0, width % 2, 0, height % 2), mode="replicate").byte()
+    frames = rearrange(padded.cpu(), "c t h w -> t h w c").numpy()
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"})
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def grid(videos: Sequence[UInt8[Tensor, "c t h w"]], num_columns: int | None = None) -> UInt8[Tensor, "c t h w"]:
+    """Lay videos of one size side by side, in a near-square grid unless told otherwise."""
+    columns = num_columns or math.ceil(math.sqrt(len(videos)))
+    rows = math.ceil(len(videos) / columns)
+    channels, frames, height, width = videos[0].shape
+    canvas = torch.full(
+        (channels, frames, rows * (height + GRID_GAP) - GRID_GAP, columns * (width + GRID_GAP) - GRID_GAP),
+        128,
+        dtype=torch.uint8,
+    )
+    for index, video in enumerate(videos):
+        top, left = (index // columns) * (height + GRID_GAP), (index % columns) * (width + GRID_GAP)
+        canvas[:, :, top : top + height, left : left + width] = video
+    return canvas
+
+
+def enlarged(video: UInt8[Tensor, "c t h w"], min_size: int = 256) -> UInt8[Tensor, "c t h w"]:
+    """Enlarge small videos by a whole factor, pixels staying sharp, to at least ``min_size`` high or wide."""
+    factor = max(1, min_size // max(video.shape[-2:]))
+    return video.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+
+
+def write_film_strips(path: Path, videos: Sequence[UInt8[Tensor, "c t h w"]]) -> None:
+    """Write a png with one row a video, its frames from left to right."""
+    rows = grid([frame[:, None] for video in videos for frame in video.unbind(1)], num_columns=videos[0].shape[1])
+    pixels = rearrange(enlarged(rows, 768)[:, 0], "c h w -> h w c").cpu().numpy()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+
+
+def write_grid(folder: Path, videos: Sequence[UInt8[Tensor, "c t h w"]], fps: float) -> tuple[Path, Path]:
+    """Write all videos as ``grid.mp4``, and as film strips in ``grid.png``; return both paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mp4, png = folder / "grid.mp4", folder / "grid.png"
+    write_mp4(mp4, enlarged(grid(videos)), fps)
+    write_film_strips(png, videos)
+    return mp4, png

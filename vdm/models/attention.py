@@ -1,0 +1,159 @@
+"""Attention over space, over time and to text, on activations laid out as ``b t h w c``.
+
+One memory layout serves all: the token view for attention over space is free, and each kernel is chosen by shape.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Activations = Float[Tensor, "b t h w c"]
+
+_SHORT_SEQUENCE = 64
+"""Up to this many keys, matmul-softmax-matmul beats the fused kernel on CPUs; see docs/architecture.md."""
+
+
+def attend(
+    query: Float[Tensor, "*b heads n d"],
+    key: Float[Tensor, "*b heads m d"],
+    value: Float[Tensor, "*b heads m d"],
+    bias: Float[Tensor, "..."] | None = None,
+) -> Float[Tensor, "*b heads n d"]:
+    """Scaled dot-product attention with the kernel that suits the shape and the device.
+
+    Args:
+        query: Queries.
+        key: Keys.
+        value: Values.
+        bias: Added to the scores before the softmax; broadcasts to ``*b heads n m``.
+    """
+    if query.device.type == "cpu" and key.shape[-2] <= _SHORT_SEQUENCE:
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        return (scores if bias is None else scores + bias).softmax(-1).to(value.dtype) @ value
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=None if bias is None else bias.to(query.dtype))
+
+
+def mask_bias(mask: Bool[Tensor, "*b m"], dtype: torch.dtype) -> Float[Tensor, "*b 1 1 m"]:
+    """Return the bias that hides keys where ``mask`` is False."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, float("-inf"))[..., None, None, :]
+
+
+class RelativePositions(nn.Module):
+    """A learned bias for each head and each distance in time, clipped at ``max_distance`` (Shaw et al. 2018).
+
+    Args:
+        num_heads: Heads of the attention.
+        max_distance: Frames farther apart share a bias, so any number of frames can be generated.
+    """
+
+    def __init__(self, num_heads: int, max_distance: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.bias = nn.Parameter(torch.zeros(num_heads, 2 * max_distance + 1))
+
+    def forward(self, num_frames: int) -> Float[Tensor, "heads t t"]:
+        """Return the bias from each frame (rows) to each frame (columns)."""
+        frame = torch.arange(num_frames, device=self.bias.device)
+        distance: Int[Tensor, "t t"] = (frame[None, :] - frame[:, None]).clamp(-self.max_distance, self.max_distance)
+        return self.bias[:, distance + self.max_distance]
+
+
+class SpatialAttention(nn.Module):
+    """Residual self-attention among the pixels of each frame.
+
+    Args:
+        channels: Width.
+        head_channels: Width of a head; divides ``channels``.
+    """
+
+    def __init__(self, channels: int, head_channels: int) -> None:
+        super().__init__()
+        self.num_heads = channels // head_channels
+        self.norm = nn.LayerNorm(channels)
+        self.to_qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.to_out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.to_out.weight)
+
+    def forward(self, x: Activations) -> Activations:
+        """Attend within each frame."""
+        query, key, value = rearrange(
+            self.to_qkv(self.norm(x)), "b t h w (n heads d) -> n b t heads (h w) d", n=3, heads=self.num_heads
+        )
+        attended = attend(query, key, value)
+        out = rearrange(attended, "b t heads (h w) d -> b t h w (heads d)", h=x.shape[2])
+        return x + self.to_out(out)
+
+
+class TemporalAttention(nn.Module):
+    """Residual self-attention among the frames at each pixel, with relative positions.
+
+    Ho et al. 2022, section 3. Independent images, which may follow the clip's frames, attend to themselves alone: their
+    softmax over one key is 1, so their output is their value.
+
+    Args:
+        channels: Width.
+        head_channels: Width of a head; divides ``channels``.
+        max_distance: Distance in frames from which on relative positions are the same.
+    """
+
+    def __init__(self, channels: int, head_channels: int, max_distance: int) -> None:
+        super().__init__()
+        self.num_heads = channels // head_channels
+        self.norm = nn.LayerNorm(channels)
+        self.to_qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.to_out = nn.Linear(channels, channels)
+        self.positions = RelativePositions(self.num_heads, max_distance)
+        nn.init.zeros_(self.to_out.weight)
+
+    def forward(self, x: Activations, num_images: int = 0) -> Activations:
+        """Attend among the frames of the clip; the last ``num_images`` frames are independent images."""
+        num_frames = x.shape[1] - num_images
+        query, key, value = rearrange(
+            self.to_qkv(self.norm(x)), "b t h w (n heads d) -> n b h w heads t d", n=3, heads=self.num_heads
+        )
+        attended = attend(
+            query[..., :num_frames, :], key[..., :num_frames, :], value[..., :num_frames, :], self.positions(num_frames)
+        )
+        if num_images > 0:
+            attended = torch.cat([attended, value[..., num_frames:, :]], dim=-2)
+        return x + self.to_out(rearrange(attended, "b h w heads t d -> b t h w (heads d)"))
+
+
+class CrossAttention(nn.Module):
+    """Residual attention from every pixel to the tokens of the text.
+
+    Args:
+        channels: Width.
+        head_channels: Width of a head; divides ``channels``.
+        text_channels: Width of the tokens.
+    """
+
+    def __init__(self, channels: int, head_channels: int, text_channels: int) -> None:
+        super().__init__()
+        self.num_heads = channels // head_channels
+        self.norm = nn.LayerNorm(channels)
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_kv = nn.Linear(text_channels, 2 * channels, bias=False)
+        self.to_out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.to_out.weight)
+
+    def forward(
+        self,
+        x: Activations,
+        text: Float[Tensor, "b l d"] | Float[Tensor, "b t l d"],
+        mask: Bool[Tensor, "b l"] | Bool[Tensor, "b t l"] | None,
+    ) -> Activations:
+        """Attend to each clip's tokens, or to each frame's where ``text`` has one sequence a frame."""
+        bias = None if mask is None else mask_bias(mask, x.dtype)
+        query = self.to_q(self.norm(x))
+        if text.ndim == 3:
+            query = rearrange(query, "b t h w (heads d) -> b heads (t h w) d", heads=self.num_heads)
+        else:
+            query = rearrange(query, "b t h w (heads d) -> b t heads (h w) d", heads=self.num_heads)
+        key, value = rearrange(self.to_kv(text), "... l (n heads d) -> n ... heads l d", n=2, heads=self.num_heads)
+        attended = attend(query, key, value, bias)
+        _, t, h, w, _ = x.shape
+        pattern = "b heads (t h w) d -> b t h w (heads d)" if text.ndim == 3 else "b t heads (h w) d -> b t h w (heads d)"
+        return x + self.to_out(rearrange(attended, pattern, t=t, h=h, w=w))

@@ -1,0 +1,106 @@
+"""Residual, resampling and embedding blocks of space-time U-Nets, on activations laid out as ``b t h w c``."""
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vdm.models.attention import Activations
+
+
+def frames_first(x: Activations) -> Float[Tensor, "bt c h w"]:
+    """View activations as a batch of frames for 2-D layers: channels-last memory, nothing copied."""
+    return rearrange(x, "b t h w c -> (b t) c h w")
+
+
+class SpatialConv(nn.Conv2d):
+    """A (1, 3, 3) convolution: over space, each frame by itself (Ho et al. 2022, section 3)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, input: Activations) -> Activations:
+        """Convolve each frame."""
+        return rearrange(super().forward(frames_first(input)), "(b t) c h w -> b t h w c", b=input.shape[0])
+
+
+class FrameNorm(nn.GroupNorm):
+    """Group normalization of each frame by itself, so that independent images stay independent."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(num_groups=math.gcd(32, channels), num_channels=channels)
+
+    def forward(self, input: Activations) -> Activations:
+        """Normalize each frame."""
+        return rearrange(super().forward(frames_first(input)), "(b t) c h w -> b t h w c", b=input.shape[0])
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions, the second one's input scaled and shifted by the noise-level embedding.
+
+    Args:
+        in_channels: Width at the entrance.
+        out_channels: Width at the exit.
+        embedding_channels: Width of the embedding.
+        dropout: Share of activations dropped in training.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, embedding_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = FrameNorm(in_channels)
+        self.conv1 = SpatialConv(in_channels, out_channels)
+        self.modulation = nn.Linear(embedding_channels, 2 * out_channels)
+        self.norm2 = FrameNorm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = SpatialConv(out_channels, out_channels)
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Linear(in_channels, out_channels)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Activations, embedding: Float[Tensor, "b t_or_1 d"]) -> Activations:
+        """Apply the block; the embedding is one a clip, or one a frame."""
+        scale, shift = rearrange(self.modulation(embedding), "b t (n c) -> n b t 1 1 c", n=2)
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+
+
+class Upsample(nn.Module):
+    """Doubles height and width: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = SpatialConv(channels, channels)
+
+    def forward(self, x: Activations) -> Activations:
+        """Double height and width."""
+        doubled = F.interpolate(frames_first(x), scale_factor=2.0, mode="nearest")
+        return self.conv(rearrange(doubled, "(b t) c h w -> b t h w c", b=x.shape[0]))
+
+
+class NoiseLevelEmbedding(nn.Module):
+    """Sinusoids of the noise level, then two linear layers.
+
+    Args:
+        channels: Width of the result.
+        num_frequencies: Number of sine-cosine pairs, their periods spaced geometrically.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, channels: int, num_frequencies: int = 64) -> None:
+        super().__init__()
+        # log-SNR runs over some tens; periods from 2 to 2000 resolve tenths of it and still order its whole range.
+        periods = 2 * 1000 ** torch.linspace(0, 1, num_frequencies)
+        self.register_buffer("frequencies", 2 * math.pi / periods, persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * num_frequencies, channels), nn.SiLU(), nn.Linear(channels, channels)
+        )
+
+    def forward(self, c_noise: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """Embed one noise level a clip."""
+        angles = c_noise[:, None].float() * self.frequencies
+        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=-1).to(self.layers[0].weight.dtype))

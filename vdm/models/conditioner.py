@@ -1,0 +1,96 @@
+"""From captions, classes and first frames to the network's conditions."""
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vdm.models.text_encoders import TextEncoder
+from vdm.types import Conditioning, Prompts
+
+
+class Conditioner(nn.Module):
+    """Embeds what the network is guided by.
+
+    Args:
+        text_encoder: Embeds captions, none for a model without text.
+        num_classes: Number of classes, 0 for a model without classes.
+        class_channels: Width of the class embedding in the vector condition.
+        image: Whether a first frame is a condition.
+    """
+
+    def __init__(
+        self,
+        text_encoder: TextEncoder | None = None,
+        num_classes: int = 0,
+        class_channels: int = 128,
+        image: bool = False,
+    ) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.num_classes = num_classes
+        self.uses_image = image
+        # The last row stands for "no class".
+        self.embed_class = nn.Embedding(num_classes + 1, class_channels) if num_classes else None
+
+    @property
+    def text_channels(self) -> int:
+        """Width of the text tokens, 0 without text."""
+        return self.text_encoder.channels if self.text_encoder is not None else 0
+
+    @property
+    def vector_channels(self) -> int:
+        """Width of the vector condition: pooled text, then class."""
+        return self.text_channels + (self.embed_class.embedding_dim if self.embed_class is not None else 0)
+
+    def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
+        """Embed conditions of clips of ``num_frames`` frames."""
+        encoded = self.text_encoder(prompts.captions) if self.text_encoder is not None else None
+        vectors = [] if encoded is None else [encoded.pooled]
+        if self.embed_class is not None:
+            vectors.append(self.embed_class(torch.where(prompts.labels < 0, self.num_classes, prompts.labels)))
+        return Conditioning(
+            text=None if encoded is None else encoded.tokens,
+            text_mask=None if encoded is None else encoded.mask,
+            vector=torch.cat(vectors, dim=-1) if vectors else None,
+            image=self._image(prompts, num_frames) if self.uses_image else None,
+        )
+
+    def _image(self, prompts: Prompts, num_frames: int) -> Float[Tensor, "b c t h w"] | None:
+        if prompts.image is None or prompts.has_image is None:
+            return None
+        given = rearrange(prompts.has_image.to(prompts.image.dtype), "b -> b 1 1 1")
+        image = torch.cat([prompts.image * given, given.expand(-1, -1, *prompts.image.shape[-2:])], dim=1)
+        return repeat(image, "b c h w -> b c t h w", t=num_frames)
+
+
+def append_images(clips: Conditioning, images: Conditioning, num_frames: int, num_images: int) -> Conditioning:
+    """Return conditions one a frame: each clip's for all its frames, then those of its ``k`` independent images.
+
+    Args:
+        clips: Conditions of ``b`` clips of ``num_frames`` frames.
+        images: Conditions of ``b k`` images, those of a clip adjacent.
+        num_frames: Frames of a clip.
+        num_images: Images beside a clip, ``k``.
+    """
+
+    def per_frame(clip: Tensor | None, image: Tensor | None) -> Tensor | None:
+        if clip is None or image is None:
+            return None
+        of_images = rearrange(image, "(b k) ... -> b k ...", k=num_images)
+        return torch.cat([repeat(clip, "b ... -> b t ...", t=num_frames), of_images], dim=1)
+
+    longest = max((c.text.shape[1] for c in (clips, images) if c.text is not None), default=0)
+    return Conditioning(
+        text=per_frame(_pad_tokens(clips.text, longest), _pad_tokens(images.text, longest)),
+        text_mask=per_frame(_pad_tokens(clips.text_mask, longest), _pad_tokens(images.text_mask, longest)),
+        vector=per_frame(clips.vector, images.vector),
+        # No first frame is given for the images.
+        image=None if clips.image is None else nn.functional.pad(clips.image, (0, 0, 0, 0, 0, num_images)),
+    )
+
+
+def _pad_tokens(tokens: Tensor | None, length: int) -> Tensor | None:
+    if tokens is None:
+        return None
+    return torch.cat([tokens, tokens.new_zeros(tokens.shape[0], length - tokens.shape[1], *tokens.shape[2:])], dim=1)

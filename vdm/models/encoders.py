@@ -1,0 +1,42 @@
+"""Between pixels and the latents that are diffused."""
+
+from typing import Protocol
+
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+
+class Encoder(Protocol):
+    """A way from pixels to latents and back."""
+
+    channels: int
+
+    def encode(self, video: UInt8[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
+        """Return the clean latents of RGB frames."""
+        ...
+
+    def decode(self, latents: Float[Tensor, "b d t h2 w2"]) -> UInt8[Tensor, "b c t h w"]:
+        """Return the RGB frames of latents."""
+        ...
+
+    def latent_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of the latents of frames of this size."""
+        ...
+
+
+class PixelEncoder:
+    """Diffusion of the pixels themselves, scaled from 0..255 to -1..1."""
+
+    channels = 3
+
+    def encode(self, video: UInt8[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+        """Scale pixels to -1..1."""
+        return video.float() / 127.5 - 1
+
+    def decode(self, latents: Float[Tensor, "b c t h w"]) -> UInt8[Tensor, "b c t h w"]:
+        """Scale to 0..255 and round."""
+        return ((latents.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+    def latent_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size itself."""
+        return height, width

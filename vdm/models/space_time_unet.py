@@ -1,0 +1,191 @@
+"""The space-time U-Net of "Video Diffusion Models" (Ho et al. 2022, section 3)."""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vdm.models.attention import Activations, CrossAttention, SpatialAttention, TemporalAttention
+from vdm.models.blocks import FrameNorm, NoiseLevelEmbedding, ResidualBlock, SpatialConv, Upsample
+from vdm.types import Conditioning
+
+
+class SpaceTimeBlock(nn.Module):
+    """One step of the U-Net: residual block, then attention over space, to text, and over time.
+
+    Args:
+        in_channels: Width at the entrance.
+        out_channels: Width at the exit.
+        network: Choices that all blocks share.
+        attention: Whether the block attends over space and to text.
+        temporal: Whether the block attends over time.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, network: "SpaceTimeUNet", attention: bool, temporal: bool
+    ) -> None:
+        super().__init__()
+        heads = network.head_channels
+        self.residual = ResidualBlock(in_channels, out_channels, network.embedding_channels, network.dropout)
+        self.spatial = SpatialAttention(out_channels, heads) if attention else None
+        self.cross = CrossAttention(out_channels, heads, network.text_channels) if network.text_channels and attention else None
+        self.temporal = TemporalAttention(out_channels, heads, network.max_distance) if temporal else None
+
+    def forward(
+        self, x: Activations, embedding: Float[Tensor, "b t_or_1 d"], condition: Conditioning, num_images: int
+    ) -> Activations:
+        """Apply the parts that the block has."""
+        x = self.residual(x, embedding)
+        if self.spatial is not None:
+            x = self.spatial(x)
+        if self.cross is not None and condition.text is not None:
+            x = self.cross(x, condition.text, condition.text_mask)
+        if self.temporal is not None:
+            x = self.temporal(x, num_images)
+        return x
+
+
+class SpaceTimeUNet(nn.Module):
+    """3-D U-Net factored over space and time, told the noise level and guided by text, class and first frame.
+
+    Each level halves height and width. Its blocks are (1, 3, 3) convolutions with attention over space, to the text's
+    tokens and over time with relative positions. Frames mix only in attention over time, where independent images
+    that follow the clip's frames are masked, so that one network trains on videos and images together.
+
+    Args:
+        channels: Width of each level, from the full resolution down.
+        in_channels: Channels of the latents.
+        num_blocks: Residual blocks a level on the way down; one more on the way up.
+        attention_levels: Levels (0 is the full resolution) with attention over space and to text.
+        temporal_levels: Levels with attention over time.
+        head_channels: Width of an attention head; divides each width that attends.
+        patch_size: Height and width of the squares of pixels folded into channels at the entrance, 1 for none.
+        text_channels: Width of the text tokens, 0 for a network without text.
+        vector_channels: Width of the vector condition (pooled text, class), 0 for none.
+        image_conditioned: Whether a first frame can be given, which is concatenated on channels.
+        max_distance: Distance in frames from which on relative positions are the same.
+        dropout: Share of activations dropped in residual blocks in training.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        in_channels: int = 3,
+        num_blocks: int = 2,
+        attention_levels: Sequence[int] = (),
+        temporal_levels: Sequence[int] = (),
+        head_channels: int = 64,
+        patch_size: int = 1,
+        text_channels: int = 0,
+        vector_channels: int = 0,
+        image_conditioned: bool = False,
+        max_distance: int = 32,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check_levels(channels, attention_levels, temporal_levels, head_channels)
+        for name, value in (("in_channels", in_channels), ("num_blocks", num_blocks), ("patch_size", patch_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, but is {value}")
+        self.in_channels, self.patch_size, self.head_channels = in_channels, patch_size, head_channels
+        self.text_channels, self.vector_channels, self.image_conditioned = text_channels, vector_channels, image_conditioned
+        self.max_distance, self.dropout = max_distance, dropout
+        self.embedding_channels = 4 * channels[0]
+        self.frame_multiple = patch_size * 2 ** (len(channels) - 1)
+
+        entrance = (2 * in_channels + 1 if image_conditioned else in_channels) * patch_size**2
+        self.embed_noise_level = NoiseLevelEmbedding(self.embedding_channels)
+        self.embed_vector = nn.Linear(vector_channels, self.embedding_channels) if vector_channels else None
+        self.entrance = SpatialConv(entrance, channels[0])
+
+        widths = [channels[0]]
+        self.down = nn.ModuleList()
+        for level, width in enumerate(channels):
+            kinds = {"attention": level in attention_levels, "temporal": level in temporal_levels}
+            if level > 0:
+                self.down.append(SpatialConv(widths[-1], widths[-1], stride=2))
+                widths.append(widths[-1])
+            for _ in range(num_blocks):
+                self.down.append(SpaceTimeBlock(widths[-1], width, self, **kinds))
+                widths.append(width)
+
+        self.middle = SpaceTimeBlock(channels[-1], channels[-1], self, attention=True, temporal=True)
+
+        self.up = nn.ModuleList()
+        current = channels[-1]
+        for level, width in reversed(list(enumerate(channels))):
+            kinds = {"attention": level in attention_levels, "temporal": level in temporal_levels}
+            for _ in range(num_blocks + 1):
+                self.up.append(SpaceTimeBlock(current + widths.pop(), width, self, **kinds))
+                current = width
+            if level > 0:
+                self.up.append(Upsample(width))
+
+        self.exit_norm = FrameNorm(channels[0])
+        self.exit = SpatialConv(channels[0], in_channels * patch_size**2)
+        nn.init.zeros_(self.exit.weight)
+
+    def forward(
+        self,
+        xt: Float[Tensor, "b c t h w"],
+        c_noise: Float[Tensor, " b"],
+        condition: Conditioning,
+        num_images: int = 0,
+    ) -> Float[Tensor, "b c t h w"]:
+        """Return the raw prediction.
+
+        Args:
+            xt: Noised latents; height and width are multiples of ``frame_multiple``.
+            c_noise: Noise level of each clip (log-SNR under variance-preserving parameterizations).
+            condition: What guides the prediction; parts that the network was built without are left aside.
+            num_images: How many of the last frames are independent images.
+        """
+        embedding = self._embedding(c_noise, condition)
+        x = self.entrance(self._tokens(xt, condition))
+
+        skips = [x]
+        for block in self.down:
+            x = block(x, embedding, condition, num_images) if isinstance(block, SpaceTimeBlock) else block(x)
+            skips.append(x)
+        x = self.middle(x, embedding, condition, num_images)
+        for block in self.up:
+            if isinstance(block, SpaceTimeBlock):
+                x = block(torch.cat([x, skips.pop()], dim=-1), embedding, condition, num_images)
+            else:
+                x = block(x)
+
+        x = self.exit(F.silu(self.exit_norm(x)))
+        return rearrange(x, "b t h w (c p q) -> b c t (h p) (w q)", p=self.patch_size, q=self.patch_size)
+
+    def _embedding(self, c_noise: Float[Tensor, " b"], condition: Conditioning) -> Float[Tensor, "b t_or_1 d"]:
+        embedding = rearrange(self.embed_noise_level(c_noise), "b d -> b 1 d")
+        if self.embed_vector is not None and condition.vector is not None:
+            vector = condition.vector if condition.vector.ndim == 3 else condition.vector[:, None]
+            embedding = embedding + self.embed_vector(vector)
+        return F.silu(embedding)
+
+    def _tokens(self, xt: Float[Tensor, "b c t h w"], condition: Conditioning) -> Activations:
+        if self.image_conditioned:
+            given = condition.image
+            if given is None:
+                given = xt.new_zeros(xt.shape[0], xt.shape[1] + 1, *xt.shape[2:])
+            xt = torch.cat([xt, given.to(xt.dtype)], dim=1)
+        return rearrange(xt, "b c t (h p) (w q) -> b t h w (c p q)", p=self.patch_size, q=self.patch_size).contiguous()
+
+
+def _check_levels(
+    channels: Sequence[int], attention_levels: Sequence[int], temporal_levels: Sequence[int], head_channels: int
+) -> None:
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels must be one width >= 1 a level, but is {list(channels)}")
+    for name, levels in (("attention_levels", attention_levels), ("temporal_levels", temporal_levels)):
+        outside = [level for level in levels if not 0 <= level < len(channels)]
+        if outside:
+            raise ValueError(f"{name} must lie between 0 and {len(channels) - 1} (one level a width), but has {outside}")
+    attending = {channels[level] for level in (*attention_levels, *temporal_levels)} | {channels[-1]}
+    for width in sorted(attending):
+        if head_channels < 1 or width % head_channels:
+            raise ValueError(f"head_channels must divide each width that attends, but {head_channels} does not divide {width}")

@@ -1,0 +1,99 @@
+"""From a whole configuration to what a training run is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+from vdm import randomness
+from vdm.checkpoints.lightning_io import SafetensorsCheckpointIO
+from vdm.config import ConfigError, build
+from vdm.data.datamodule import ClipDataModule
+from vdm.generation.build import build_model, load_into
+from vdm.training.callbacks.saving import SaveCheckpoints
+from vdm.training.callbacks.stopping import StopOnSignal
+from vdm.training.checks import check_together
+from vdm.training.module import DiffusionModule
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything that ``trainer.fit`` needs."""
+
+    module: DiffusionModule
+    data: ClipDataModule
+    trainer: lightning.Trainer
+    stop: StopOnSignal
+
+
+def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
+    """Build data, model and trainer, and check that they go together, before any process group starts.
+
+    Args:
+        config: Whole configuration, as composed by ``conf/train.yaml``.
+        run: Folder of the run.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    data: ClipDataModule = build(config["data"], "data")
+    try:
+        data.check()
+    except ValueError as error:
+        raise ConfigError(f"data.{error}") from error
+    torch.manual_seed(randomness.generator(config["seed"], "initial weights", 0).initial_seed())
+    model = build_model(config)
+    check_together(model, data)
+    if config["init_from"] is not None:
+        load_into(model, config["init_from"])
+    module = build(config["training"], "training", model=model, seed=config["seed"])
+    stop = StopOnSignal()
+    trainer = _build_trainer(config, run, data, stop)
+    return TrainingRun(module, data, trainer, stop)
+
+
+def _build_trainer(
+    config: Mapping[str, Any], run: Path, data: ClipDataModule, stop: StopOnSignal
+) -> lightning.Trainer:
+    """Build Lightning's trainer with the parts of the configuration that plug into it."""
+    offered = {"run": run}
+    callbacks: list[Callback] = [
+        build(node, f"callbacks.{name}", offered=offered) for name, node in config["callbacks"].items() if node
+    ]
+    # Saving comes after whatever changes the state that is saved; stopping, last, ends a step that is wholly done.
+    callbacks += [build(config["save"], "save", offered=offered), stop]
+    loggers = [build(node, f"logger.{name}", offered=offered) for name, node in config["logger"].items() if node]
+    profiler = config["profiler"] and build(config["profiler"], "profiler", offered={"dirpath": run / "profile"})
+    try:
+        trainer = build(
+            config["trainer"],
+            "trainer",
+            strategy=build(config["strategy"], "strategy"),
+            callbacks=callbacks,
+            logger=loggers,
+            profiler=profiler or None,
+            default_root_dir=run,
+            plugins=[SafetensorsCheckpointIO(), *_environment()],
+            max_epochs=-1,
+            use_distributed_sampler=False,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+    except (RuntimeError, TypeError) as error:  # how Lightning refuses devices that are not there
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    micro_batches = data.accumulation(trainer.world_size)
+    trainer.accumulate_grad_batches = micro_batches
+    trainer.val_check_interval = config["validate"]["every_steps"] * micro_batches
+    return trainer
+
+
+def _environment() -> list[SLURMEnvironment]:
+    """Keep Lightning from requeueing SLURM jobs inside its signal handler."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []

@@ -1,0 +1,73 @@
+"""Scalars of training: loss, also by noise level, gradient norm, learning rate, speed."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from vdm.training.level_means import LevelMeans
+from vdm.training.module import NUM_LEVEL_BINS, DiffusionModule
+from vdm.types import ClipBatch
+
+
+class LogMetrics(Callback):
+    """Logs means since the last log, every ``trainer.log_every_n_steps`` optimizer steps, over all processes."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Begin the first interval."""
+        self._logged_step = trainer.global_step
+        self._begin(pl_module)
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *args: object) -> None:
+        """Count the time since the last batch as waiting for data."""
+        self._waited += time.perf_counter() - self._batch_end
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: DiffusionModule,
+        outputs: Mapping[str, Any],
+        batch: ClipBatch,
+        batch_idx: int,
+    ) -> None:
+        """Take in a micro-batch, and log at the end of an interval."""
+        self._losses.add(outputs["loss_per_clip"], outputs["t"], outputs["weight"])
+        step = trainer.global_step
+        if step % trainer.log_every_n_steps == 0 and step > self._logged_step:
+            self._log(trainer, pl_module, step)
+        self._batch_end = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Validation is no waiting for data, and no training either."""
+        pause = time.perf_counter() - self._batch_end
+        self._interval_start += pause
+        self._batch_end += pause
+
+    def _log(self, trainer: lightning.Trainer, module: DiffusionModule, step: int) -> None:
+        self._losses.sums = trainer.strategy.reduce(self._losses.sums, reduce_op="sum")
+        elapsed = time.perf_counter() - self._interval_start
+        num_clips = (step - self._logged_step) * module.data.global_batch_size
+        scalars: dict[str, float] = {
+            "train/loss" if name == "all" else f"train/loss_by_level/{name}": mean
+            for name, mean in self._losses.means().items()
+        }
+        scalars |= {
+            "train/grad_norm": float(module.grad_norm),
+            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/clips_per_second": num_clips / elapsed,
+            "train/data_wait_fraction": self._waited / elapsed,
+            "train/position": float(module.data.position),
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step)
+        trainer.callback_metrics["train/loss"] = torch.tensor(scalars["train/loss"])
+        self._logged_step = step
+        self._begin(module)
+
+    def _begin(self, module: DiffusionModule) -> None:
+        self._losses = LevelMeans(NUM_LEVEL_BINS, module.device)
+        self._interval_start = self._batch_end = time.perf_counter()
+        self._waited = 0.0

@@ -1,0 +1,79 @@
+"""A progress bar over optimizer steps."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import ProgressBar
+from torch import Tensor
+from tqdm import tqdm
+
+
+class StepProgressBar(ProgressBar):
+    """Steps done and to do, a running mean of the loss, and clips per second."""
+
+    _SMOOTHING = 0.05
+    _SECONDS_BETWEEN_UPDATES = 0.2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._bar: tqdm | None = None
+        self._loss: Tensor | None = None
+
+    def disable(self) -> None:
+        """Show nothing; Lightning calls this on all processes but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show the bar again."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Open the bar at the step that the run has reached."""
+        self._bar = tqdm(
+            total=trainer.max_steps if trainer.max_steps > 0 else None,
+            initial=trainer.global_step,
+            desc="training",
+            unit="step",
+            disable=not self._enabled,
+            dynamic_ncols=True,
+        )
+        self._start = time.perf_counter()
+        self._shown = 0.0
+        self._start_position = trainer.datamodule.position  # type: ignore[attr-defined]
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Mapping[str, Any],
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Advance by the steps done since the last call."""
+        if self._bar is None or self._bar.disable or trainer.global_step == self._bar.n:
+            return
+        # The mean stays a tensor until it is shown: reading it makes a GPU's queue run empty.
+        loss = outputs["loss_per_clip"].mean()
+        self._loss = loss if self._loss is None else self._loss.lerp(loss, self._SMOOTHING)
+        now = time.perf_counter()
+        if now - self._shown >= self._SECONDS_BETWEEN_UPDATES or trainer.global_step == trainer.max_steps:
+            num_clips = trainer.datamodule.position - self._start_position  # type: ignore[attr-defined]
+            rate = num_clips / (now - self._start)
+            self._bar.set_postfix_str(f"loss {self._loss.item():.4f}, {rate:.1f} clips/s", refresh=False)
+            self._bar.update(trainer.global_step - self._bar.n)
+            self._shown = now
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def on_exception(self, *args: object) -> None:
+        """Close the bar, so that what follows begins on a line of its own."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

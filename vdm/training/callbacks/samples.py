@@ -1,0 +1,97 @@
+"""Sample videos during training, of the same prompts and noise each time."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
+
+from vdm.generation.generate import ClipSize, generate
+from vdm.generation.video_files import write_grid
+from vdm.training.module import DiffusionModule
+from vdm.types import Prompts
+
+
+class SampleVideos(Callback):
+    """Writes ``samples/step=…/grid.mp4`` and ``grid.png`` into the run's folder and shows them to the loggers.
+
+    Args:
+        run: Folder of the run.
+        every_steps: Optimizer steps from one set of samples to the next; the last step always has one.
+        prompts: Captions; none takes captions, classes and first frames of held-out clips.
+        num_videos: How many held-out clips to take where there are no prompts.
+        seed: Seed of the noise.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        every_steps: int,
+        prompts: list[str] | None = None,
+        num_videos: int = 8,
+        seed: int = 0,
+    ) -> None:
+        for name, value in (("every_steps", every_steps), ("num_videos", num_videos)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, but is {value}")
+        self.run = Path(run)
+        self.every_steps = every_steps
+        self.captions = prompts
+        self.num_videos = num_videos
+        self.seed = seed
+        self.sampled_step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Choose what is sampled."""
+        self.sampled_step = trainer.global_step
+        self.fps = 8.0
+        held_out = next(iter(pl_module.data.val_dataloader()), None)
+        if held_out is not None:
+            self.fps = float(held_out.fps[0])
+        if self.captions is not None or held_out is None:
+            self.prompts = pl_module.model.prompts(self.captions or [""] * self.num_videos)
+        else:
+            n = min(self.num_videos, len(held_out))
+            labels = held_out.labels[:n].tolist()
+            self.prompts = pl_module.model.prompts(held_out.captions[:n], labels, held_out.video[:n, :, 0])
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
+        """Sample after every ``every_steps`` steps."""
+        if trainer.global_step % self.every_steps == 0:
+            self._sample(trainer, pl_module)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Sample the final weights, unless training was stopped from outside."""
+        if trainer.global_step >= trainer.max_steps > 0:
+            self._sample(trainer, pl_module)
+
+    def _sample(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
+        step = trainer.global_step
+        if step == self.sampled_step:
+            return
+        self.sampled_step = step
+        if trainer.is_global_zero:
+            was_training = module.model.training
+            module.model.eval()
+            with module.ema.swapped_in(module.model):
+                size = ClipSize(*module.data.clip_shape)
+                videos = generate(module.model, self.prompts, size, self.seed, len(self.prompts))
+            module.model.train(was_training)
+            paths = write_grid(self.run / "samples" / f"step={step:08d}", list(videos), self.fps)
+            for logger in trainer.loggers:
+                _show(logger, *paths, step, self.prompts)
+        trainer.strategy.barrier("samples")
+
+
+def _show(logger: Any, mp4: Path, png: Path, step: int, prompts: Prompts) -> None:  # noqa: ANN401
+    caption = "; ".join(filter(None, prompts.captions))
+    if isinstance(logger, WandbLogger):
+        import wandb  # heavy, and needed by this logger alone
+
+        video = wandb.Video(str(mp4), caption=caption, format="mp4")
+        logger.experiment.log({"samples": video, "trainer/global_step": step})
+    elif isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image("samples", np.asarray(Image.open(png)), step, dataformats="HWC")

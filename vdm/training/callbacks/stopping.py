@@ -1,0 +1,61 @@
+"""Ctrl-C and termination: the step in progress is finished and saved, then training ends."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+
+class StopOnSignal(Callback):
+    """Ends training after the present step when any process gets SIGINT or SIGTERM; a second one ends it at once.
+
+    The handler does no more than set a flag, and all processes agree on it between steps: a checkpoint written, or a
+    collective begun, inside a handler may deadlock or be torn.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        """The signal that ends training, if this process got one."""
+        self.stopped = False
+        """Whether a signal, here or on another process, ended training."""
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take over the signals; Lightning, which saves inside its handlers, has set its own by now."""
+        for number in self.SIGNALS:
+            self._before[number] = signal.signal(number, self._note)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: object
+    ) -> None:
+        """Stop at the end of an optimizer step if any process was told to."""
+        is_step_end = trainer.fit_loop.epoch_loop.batch_idx % trainer.accumulate_grad_batches == (
+            trainer.accumulate_grad_batches - 1
+        )
+        if is_step_end and trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            self.stopped = True
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()

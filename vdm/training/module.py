@@ -1,0 +1,191 @@
+"""The training step."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from vdm import randomness
+from vdm.data.datamodule import ClipDataModule
+from vdm.generation.model import VideoDiffusionModel
+from vdm.training.ema import EMA
+from vdm.training.level_means import LevelMeans
+from vdm.training.lr_schedules import LRSchedule
+from vdm.types import ClipBatch, Prompts
+
+NUM_LEVEL_BINS = 10
+"""Bins of t in which losses are reported."""
+
+
+@dataclass(frozen=True)
+class ConditionDropout:
+    """Shares of clips trained without conditions, so that guidance has an unconditional model to start from.
+
+    Args:
+        all: Share that loses every condition.
+        text: Share of the rest that loses its caption.
+        label: Share of the rest that loses its class.
+        image: Share of the rest that loses its first frame.
+    """
+
+    all: float = 0.1
+    text: float = 0.0
+    label: float = 0.0
+    image: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("all", "text", "label", "image"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], but is {getattr(self, name)}")
+
+    def apply(self, prompts: Prompts, seed: int, positions: Iterable[int]) -> Prompts:
+        """Drop conditions as a function of (seed, position)."""
+        positions = list(positions)
+
+        def dropped(name: str) -> Bool[Tensor, " b"]:
+            return randomness.uniform(seed, f"drop {name}", positions) < getattr(self, name)
+
+        everything = dropped("all")
+        return prompts.drop(everything | dropped("text"), everything | dropped("label"), everything | dropped("image"))
+
+
+class DiffusionModule(lightning.LightningModule):
+    """Trains a video diffusion model; its weights are averaged for validation and sampling.
+
+    Args:
+        model: The model.
+        optimizer: Makes an optimizer of parameters.
+        lr_schedule: Factor of the learning rate at each step.
+        condition_dropout: How often conditions are left out.
+        seed: Seed of noise, noise levels and drop-out.
+        ema_decay: Share of the old average kept in each step.
+    """
+
+    def __init__(
+        self,
+        model: VideoDiffusionModel,
+        optimizer: Callable[..., Optimizer],
+        lr_schedule: LRSchedule,
+        condition_dropout: ConditionDropout,
+        seed: int,
+        ema_decay: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.ema = EMA(model, ema_decay)
+        self.make_optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        self.condition_dropout = condition_dropout
+        self.seed = seed
+        self.grad_norm = torch.tensor(float("nan"))
+        """Norm of the last step's gradient before clipping."""
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Clip → latents → noised latents → network → loss per clip.
+
+        All that is random is a function of (seed, position), so it does not matter which process trains on a clip.
+        """
+        positions = batch.positions.tolist()
+        self._seed_network_dropout(positions[0])
+        x0 = self._latents(batch)
+        noise = randomness.normal(self.seed, "noise", positions, tuple(x0.shape[1:])).to(x0)
+        t = self.model.diffusion.noise_levels(self.seed, batch.positions, self.data.global_batch_size).to(x0)
+        prompts, image_prompts = self._prompts(batch, x0)
+        prompts = self.condition_dropout.apply(prompts, self.seed, positions)
+        if image_prompts is not None:
+            owners = [p for p in positions for _ in range(len(image_prompts) // len(positions))]
+            image_prompts = self.condition_dropout.apply(image_prompts, self.seed, owners)
+
+        loss = self.model.denoising_loss(x0, noise, t, prompts, image_prompts)
+
+        # A bad sample has weight 0; `where`, since 0 times NaN is NaN. The trainer divides the sum over micro-batches by
+        # their number and averages over processes; the scale makes that the mean over the whole batch.
+        counted = torch.where(batch.weights > 0, batch.weights * loss, 0)
+        total = counted.sum() * self.data.loss_scale(self.trainer.world_size)
+        return {"loss": total, "loss_per_clip": loss.detach(), "t": t, "weight": batch.weights}
+
+    def _latents(self, batch: ClipBatch) -> Float[Tensor, "b c t h w"]:
+        """Return the clean latents of the clips' frames, followed by those of their independent images."""
+        x0 = self.model.encoder.encode(batch.video)
+        if batch.images is None:
+            return x0
+        images = self.model.encoder.encode(rearrange(batch.images.pixels, "b c k h w -> (b k) c 1 h w"))
+        return torch.cat([x0, rearrange(images, "(b k) c 1 h w -> b c k h w", b=len(batch))], dim=2)
+
+    def _prompts(self, batch: ClipBatch, x0: Float[Tensor, "b c t h w"]) -> tuple[Prompts, Prompts | None]:
+        """Return the conditions of the clips, with their first frame, and of their independent images."""
+        prompts = Prompts(batch.captions, batch.labels, x0[:, :, 0], torch.ones_like(batch.labels, dtype=torch.bool))
+        if batch.images is None:
+            return prompts, None
+        captions = tuple(caption for of_clip in batch.images.captions for caption in of_clip)
+        return prompts, Prompts(captions, rearrange(batch.images.labels, "b k -> (b k)"))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Step, then average the weights and count the samples: both belong to the step, and to its checkpoint."""
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update(self.model)
+        self.data.consumed(self.data.global_batch_size)
+
+    def on_validation_epoch_start(self) -> None:
+        """Validate the averaged weights, with which videos are made."""
+        self.ema.swap(self.model)
+        self.validation_losses = LevelMeans(NUM_LEVEL_BINS, self.device)
+
+    def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
+        """The loss of held-out clips, with noise and noise level that are functions of the clip's key."""
+        x0 = self.model.encoder.encode(batch.video)
+        noise = randomness.normal(0, "validation noise", batch.keys, tuple(x0.shape[1:])).to(x0)
+        t = randomness.uniform(0, "validation noise level", batch.keys).to(x0)
+        prompts, _ = self._prompts(batch, x0)
+        self.validation_losses.add(self.model.denoising_loss(x0, noise, t, prompts), t, batch.weights)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean over all processes."""
+        self.ema.swap(self.model)
+        self.validation_losses.sums = self.trainer.strategy.reduce(self.validation_losses.sums, reduce_op="sum")
+        for name, mean in self.validation_losses.means().items():
+            self.log("val/loss" if name == "all" else f"val/loss_by_level/{name}", mean, rank_zero_only=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Make the optimizer of all weights that train, and its schedule by steps."""
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        schedule = LambdaLR(optimizer, self.lr_schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip by the norm of the whole gradient, and keep that norm."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        limit = float("inf") if gradient_clip_val is None else gradient_clip_val
+        self.grad_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+    def on_fit_start(self) -> None:
+        """Keep the averages where the weights are."""
+        self.ema.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the averages."""
+        checkpoint["ema"] = {f"model.{name}": average for name, average in self.ema.averages.items()}
+        checkpoint["ema_updates"] = self.ema.num_updates
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back the averages."""
+        averages = {name.removeprefix("model."): average for name, average in checkpoint["ema"].items()}
+        self.ema.load(averages, checkpoint["ema_updates"])
+
+    @property
+    def data(self) -> ClipDataModule:
+        """The data in training."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+
+    def _seed_network_dropout(self, position: int) -> None:
+        """Make drop-out inside the network a function of (seed, first position of the micro-batch)."""
+        torch.manual_seed(randomness.generator(self.seed, "network drop-out", position).initial_seed())

@@ -1,0 +1,30 @@
+"""Optimizers with typed arguments, for conf/optimizer."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def adamw(
+    params: Iterable[nn.Parameter],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.99),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> torch.optim.AdamW:
+    """Return AdamW; weight decay acts on matrices and convolutions alone, not on biases and norms.
+
+    Args:
+        params: Weights to be trained.
+        lr: Learning rate after warm-up.
+        betas: Decay of the means of gradients and of their squares.
+        eps: Added to the root of the mean square.
+        weight_decay: Share of a weight lost in each step, per learning rate.
+    """
+    parameters = list(params)
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, eps=eps)

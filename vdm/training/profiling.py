@@ -1,0 +1,23 @@
+"""Where the time of a training step goes."""
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch.profilers import Profiler, PyTorchProfiler
+
+
+def torch_profiler(dirpath: str | Path, num_warmup_steps: int = 3, num_steps: int = 5) -> Profiler:
+    """Return PyTorch's profiler, which writes a trace of some steps and a table of the costliest operations.
+
+    Args:
+        dirpath: Folder of the trace.
+        num_warmup_steps: Steps before those recorded.
+        num_steps: Steps recorded.
+    """
+    return PyTorchProfiler(
+        dirpath=dirpath,
+        filename="profile",
+        schedule=torch.profiler.schedule(wait=1, warmup=num_warmup_steps, active=num_steps, repeat=1),
+        export_to_chrome=True,
+        sort_by_key="self_cpu_time_total",
+    )
