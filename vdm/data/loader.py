@@ -65,7 +65,6 @@ class ClipLoader(Iterable[ClipBatch]):
     def __init__(
         self, dataset: ClipDataset, positions: Iterable[tuple[int, ...]], num_workers: int, quarantine: Quarantine
     ) -> None:
-        self._positions = positions
         self._quarantine = quarantine
         self._batches: DataLoader[LoadedBatch] = DataLoader(
             dataset,
@@ -95,16 +94,10 @@ class ClipLoader(Iterable[ClipBatch]):
 
 
 class FiniteClipLoader(ClipLoader):
-    """Batches of clips that end after a number known beforehand."""
-
-    def __init__(
-        self, dataset: ClipDataset, positions: ValidationPositions, num_workers: int, quarantine: Quarantine
-    ) -> None:
-        super().__init__(dataset, positions, num_workers, quarantine)
-        self._num_batches = len(positions)
+    """Batches of clips that end: its ``positions`` have a length."""
 
     def __len__(self) -> int:
-        return self._num_batches
+        return len(self._batches)
 
 
 def _start_method() -> BaseContext:
