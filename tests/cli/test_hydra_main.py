@@ -48,6 +48,7 @@ def test_exit_code_is_that_of_the_command(vdm: Vdm) -> None:
             "Unknown key 'trainr': did you mean 'trainer'? (allowed: data, logger, model, name, resume, seed, trainer,"
             " twice)",
         ),
+        ("train max_steps=3", "Unknown key 'max_steps': did you mean 'trainer.max_steps'?"),
         ("train seed.value=3", "Unknown key 'seed.value': 'seed' has no keys"),
         ("train model=smal", "model=smal: no such option: did you mean 'small'? (allowed: broken, large, small)"),
         ("train experiment=lost", "model=larg: no such option: did you mean 'large'? (allowed: broken, large, small)"),
@@ -180,6 +181,7 @@ def test_help_lists_groups_and_keys(vdm: Vdm) -> None:
     outcome = vdm("train", "--help")
 
     assert outcome.code == 0
+    assert outcome.out.startswith("train is powered by Hydra")
     assert "model: broken, large, small" in outcome.out
     assert "max_steps: 10" in outcome.out
 

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -83,7 +85,19 @@ def _unknown_key(message: str, cause: OmegaConfBaseException) -> str:
     siblings = [str(name) for name in node if name != "hydra"] if isinstance(node, DictConfig) else []
     if not siblings:
         return f"Unknown key '{key}': '{parent}' has no keys"
+    deeper = sorted(path for path in _paths(node, siblings) if path.endswith(f".{word}"))
+    if deeper:
+        return f"Unknown key '{key}': did you mean '{f'{parent}.{deeper[0]}'.lstrip('.')}'?"
     return f"Unknown key '{key}'{did_you_mean(word, siblings)}"
+
+
+def _paths(node: Any, names: Iterable[str]) -> Iterator[str]:
+    """Yield the dotted keys of all that is under ``names`` in ``node``."""
+    for name in names:
+        yield name
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from (f"{name}.{path}" for path in _paths(child, map(str, child)))
 
 
 def _joined(text: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +24,8 @@ from vdm.config import ConfigError
 Task = Callable[[DictConfig], int | None]
 """Receives a whole configuration, resolved and with no value missing; returns an exit code, ``None`` for 0."""
 
-_FULL_ERROR = "HYDRA_FULL_ERROR"
+_VARIABLES = ("HYDRA_FULL_ERROR", "HYDRA_MAIN_MODULE")
+"""The first makes Hydra let exceptions through, the second is the job's name, by which its log is called."""
 
 
 def hydra_command(config_name: str, task: Task) -> int:
@@ -37,16 +38,17 @@ def hydra_command(config_name: str, task: Task) -> int:
     Returns:
         The exit code: that of ``task``, 2 after a user's mistake, 130 after Ctrl-C.
     """
-    argv, full_error = sys.argv, os.environ.get(_FULL_ERROR)
+    argv, variables = sys.argv, {name: os.environ.get(name) for name in _VARIABLES}
+    is_full_error = variables["HYDRA_FULL_ERROR"] == "1"
     codes = [0]
     crashes: list[Exception] = []
 
     def run(config: DictConfig) -> int | None:
         try:
-            with _process(_argv_of_job(argv), full_error):
+            with _process(_argv_of_job(argv), variables):
                 code = task(_ready(config))
         except Exception as error:
-            if full_error == "1" or not is_mistake(error):
+            if is_full_error or not is_mistake(error):
                 crashes.append(error)
                 raise
             _report(error)
@@ -55,17 +57,21 @@ def hydra_command(config_name: str, task: Task) -> int:
         codes.append(code or 0)
         return code
 
+    hydra_argv = [f"{Path(argv[0]).name} {config_name}", *argv[2:]]
     try:
-        with _process([f"{Path(argv[0]).name} {config_name}", *argv[2:]], "1"):  # "1": Hydra lets exceptions through
+        with _process(hydra_argv, {"HYDRA_FULL_ERROR": "1", "HYDRA_MAIN_MODULE": config_name}):
             _compose_and_run(config_name, run)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader of a long --help has left; Python would complain once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except SystemExit as stop:
         if not isinstance(stop.code, int):
             raise
         return stop.code
     except COMPOSITION_FAULTS as error:
-        if full_error == "1" or error in crashes:
+        if is_full_error or error in crashes:
             raise
         _report(error)
         return 2
@@ -118,21 +124,22 @@ def _missing_keys(node: Any) -> Iterator[str]:
 
 
 @contextmanager
-def _process(argv: Sequence[str], full_error: str | None) -> Iterator[None]:
-    """Give the process another command line and ``HYDRA_FULL_ERROR`` for a while."""
-    before = sys.argv, os.environ.get(_FULL_ERROR)
-    _set_process(argv, full_error)
+def _process(argv: Sequence[str], variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Give the process another command line and environment for a while; None stands for a variable's absence."""
+    before = sys.argv, {name: os.environ.get(name) for name in variables}
+    _set_process(argv, variables)
     try:
         yield
     finally:
         _set_process(*before)
 
 
-def _set_process(argv: Sequence[str], full_error: str | None) -> None:
+def _set_process(argv: Sequence[str], variables: Mapping[str, str | None]) -> None:
     sys.argv = list(argv)
-    os.environ.pop(_FULL_ERROR, None)
-    if full_error is not None:
-        os.environ[_FULL_ERROR] = full_error
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def _argv_of_job(argv: Sequence[str]) -> Sequence[str]:

@@ -17,14 +17,16 @@ CHANGEABLE = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
-    "trainer.strategy",
     "data.path",
     "data.num_workers",
     "data.micro_batch_size",
     # logging
+    "callbacks",
+    "data.quarantine_path",
     "logger",
+    "profiler",
     "trainer.log_every_n_steps",
-    "trainer.enable_progress_bar",
+    "validate",
     # saving
     "save",
     # number of steps

@@ -54,6 +54,34 @@ def build(
     return node
 
 
+def check(node: Any, key: str) -> None:
+    """Check what can be checked of ``node`` without building anything: targets, names of keys and plain values.
+
+    Raises:
+        ConfigError: As ``build`` does.
+    """
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            check(value, f"{key}.{name}")
+    if isinstance(node, list):
+        for index, value in enumerate(node):
+            check(value, f"{key}[{index}]")
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return
+    parameters = _Parameters.of(_resolve(node["_target_"], f"{key}._target_", None), key)
+    arguments = {name: value for name, value in node.items() if name not in _RESERVED and value != "???"}
+    parameters.check_names(arguments, given=(), is_partial=True)
+    for name, value in arguments.items():
+        if not _holds_target(value):
+            parameters.check_value(name, value)
+
+
+def _holds_target(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(_holds_target, value.values()))
+    return isinstance(value, list) and any(map(_holds_target, value))
+
+
 def _build_target(
     node: Mapping[str, Any],
     key: str,
@@ -67,7 +95,8 @@ def _build_target(
         raise ConfigError(f"{key}._partial_: {is_partial!r} is not allowed: it is true or false")
     parameters = _Parameters.of(target, key)
     arguments = {name: value for name, value in node.items() if name not in _RESERVED and value != "???"}
-    given = {name: value for name, value in offered.items() if name in parameters.named and name not in node} | given
+    taken = {name: value for name, value in offered.items() if name in parameters.named and name not in node}
+    given = {**taken, **given}
     parameters.check_names(arguments, given, is_partial)
     built = {
         name: parameters.check_value(name, build(value, f"{key}.{name}", allowed_modules))

@@ -1,0 +1,43 @@
+from typing import Any
+
+import pytest
+
+from vdm.config import ConfigError, check
+
+
+class Recorder:
+    built = 0
+
+    def __init__(self, width: int, child: "Recorder | None" = None) -> None:
+        Recorder.built += 1
+
+
+def _node(**values: Any) -> dict[str, Any]:
+    return {"_target_": f"{__name__}.Recorder", **values}
+
+
+def test_nothing_is_built() -> None:
+    check({"network": [_node(width=1, child=_node(width=2))]}, "model")
+
+    assert Recorder.built == 0
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (_node(width="x"), "model.width: 'x' is not allowed"),
+        (_node(widht=1), "model.widht: unknown key: did you mean 'width'?"),
+        (_node(child=_node(width="x")), "model.child.width: 'x' is not allowed"),
+        ([{"a": {"_target_": "nowhere.Thing"}}], "model[0].a._target_: 'nowhere.Thing': there is no module 'nowhere'"),
+    ],
+)
+def test_mistake_is_found(node: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(node, "model")
+
+    assert str(caught.value).startswith(message)
+
+
+def test_what_is_given_later_may_be_missing() -> None:
+    check(_node(), "model")
+    check(_node(width="???"), "model")

@@ -1,0 +1,52 @@
+"""Every YAML of conf/ composes, and each of its components names what exists and takes its keys."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from vdm.cli.conf_dir import conf_dir
+from vdm.cli.resume import register_run_dir
+from vdm.config import check
+
+PRIMARY = sorted(path.stem for path in conf_dir().glob("*.yaml"))
+OPTIONS = sorted(path.relative_to(conf_dir()) for path in conf_dir().glob("*/**/*.yaml"))
+OF_COMMANDS = "run_folder"
+"""The group of which a command's YAML chooses one, and its user none."""
+
+FROM_THE_RUN = {"sample": ["guidance_scale=1"], "evaluate": ["guidance_scale=1"]}
+"""What is null in a command's YAML until the configuration of a run is read."""
+
+
+@pytest.fixture(autouse=True)
+def conf() -> Iterator[None]:
+    register_run_dir()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield
+
+
+def _checked(config_name: str, *overrides: str) -> dict[str, Any]:
+    config: Any = OmegaConf.to_container(
+        compose(config_name, [*overrides, *FROM_THE_RUN.get(config_name, [])]), resolve=True
+    )
+    for key, node in config.items():
+        check(node, key)
+    return config
+
+
+@pytest.mark.parametrize("config_name", PRIMARY)
+def test_configuration_of_each_command_is_sound(config_name: str) -> None:
+    assert _checked(config_name)
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.parts[0] != OF_COMMANDS], ids=str)
+def test_each_option_of_each_group_is_sound(option: Path) -> None:
+    group = option.parent.as_posix()
+    users = [name for name in PRIMARY if f"{group}:" in (conf_dir() / f"{name}.yaml").read_text()]
+
+    assert users, f"no command has the group {group}"
+    for config_name in users:
+        assert _checked(config_name, f"{group}={option.stem}")
