@@ -131,12 +131,12 @@ class VideoFile:
 
 def _fault(reader: VideoReader, settings: ClipSettings, num_clips: int) -> str | None:
     """Say in one line what was wrong with a video that has been read to its end."""
-    kept = f"{num_clips} clips kept"
+    kept = f"clips kept: {num_clips}"
     declared = reader.declared_seconds()
     if reader.num_frames == 0:
         return "no frame can be decoded"
     if reader.num_errors:
-        return f"is damaged: {reader.num_errors} packets can't be decoded in {reader.end:.2f} s; {kept}"
+        return f"is damaged: packets that can't be decoded: {reader.num_errors}, in {reader.end:.2f} s; {kept}"
     if declared and reader.end < declared - max(1.0, 0.05 * declared):
         return f"is cut short: lasts {reader.end:.2f} s of the {declared:.2f} s it declares; {kept}"
     if reader.num_frames == 1 and settings.num_frames > 1:

@@ -1,5 +1,6 @@
 """Reading videos: frames with their times, and each frame as an upright picture of square pixels."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,6 +34,14 @@ class TimedFrame:
     """Whether something is missing before it: damaged data, or a jump in time."""
 
 
+@dataclass(frozen=True)
+class Damage:
+    """Something that could not be decoded."""
+
+    time: float
+    """When it was to be shown, in the container's time; minus infinity if that is not known."""
+
+
 class VideoReader:
     """Decodes one video from start to end and remembers what was wrong with it.
 
@@ -55,35 +64,38 @@ class VideoReader:
     def frames(self) -> Iterator[TimedFrame]:
         """Yield the frames in the order in which they are shown.
 
-        After damage nothing is yielded until the next key frame, as what lies between is made of missing pictures.
+        After damage nothing is yielded until a later key frame, as what lies between is made of missing pictures.
         """
-        origin: float | None = None
-        previous = 0.0
-        broken = waiting = False
-        for frame in self._decoded():
-            if frame is None or frame.is_corrupt:
+        origin = previous = 0.0
+        damaged_until: float | None = None  # the next key frame after that time ends the damage
+        broken = False
+        for item in self._decoded():
+            if isinstance(item, Damage):
                 self.num_errors += 1
-                broken = waiting = True
+                damaged_until, broken = item.time, True
                 continue
-            if waiting and not frame.key_frame:
+            time, duration = self._times(item, previous)
+            if damaged_until is not None and not (item.key_frame and time > damaged_until):
                 continue
-            waiting = False
-            usual = 1 / self.fps if self.fps else 1 / 25
-            duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
-            time = previous + duration if frame.time is None else frame.time
-            if origin is None:
-                origin, previous = time, time - duration
-            step = time - previous
-            if -JUMP_SECONDS <= step <= 0 and self.num_frames:
+            damaged_until = None
+            if self.num_frames == 0:
+                origin = time
+            elif -JUMP_SECONDS <= time - previous <= 0:
                 continue  # shown before, or out of order by a broken clock
-            broken = broken or abs(step) > JUMP_SECONDS
+            else:
+                broken = broken or abs(time - previous) > JUMP_SECONDS
             self.num_frames += 1
             self.end = max(self.end, time - origin + duration)
-            yield TimedFrame(frame, time - origin, duration, after_break=broken)
+            yield TimedFrame(item, time - origin, duration, after_break=broken)
             previous, broken = time, False
 
-    def _decoded(self) -> Iterator[av.VideoFrame | None]:
-        """Yield frames, and None where something could not be decoded."""
+    def _times(self, frame: av.VideoFrame, previous: float) -> tuple[float, float]:
+        """Return when a frame is shown and for how long, guessed from the frame before where the file is silent."""
+        usual = 1 / (self.fps or 25)
+        duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
+        return (previous + usual if frame.time is None else frame.time), duration
+
+    def _decoded(self) -> Iterator[av.VideoFrame | Damage]:
         packets = self.container.demux(self.stream)
         while True:
             try:
@@ -93,12 +105,14 @@ class VideoReader:
             except OSError:  # the storage is at fault
                 raise
             except FFmpegError:  # the container is damaged: what follows can't be found
-                yield None
+                yield Damage(math.inf)
                 return
             try:
-                yield from packet.decode()
+                for frame in packet.decode():
+                    yield Damage(-math.inf if frame.time is None else frame.time) if frame.is_corrupt else frame
             except FFmpegError:
-                yield None
+                time = None if packet.pts is None or packet.time_base is None else packet.pts * packet.time_base
+                yield Damage(-math.inf if time is None else float(time))
 
     def declared_seconds(self) -> float | None:
         """How long the container says that the video lasts, if it does."""
@@ -120,7 +134,7 @@ class Orientation:
     flip_rows: bool = False
     flip_columns: bool = False
 
-    def apply(self, picture: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
+    def apply(self, picture: UInt8[np.ndarray, "rows columns c"]) -> UInt8[np.ndarray, "h w c"]:
         """Return the picture as it is to be seen."""
         if self.transpose:
             picture = picture.swapaxes(0, 1)

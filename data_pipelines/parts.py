@@ -1,8 +1,8 @@
 """What one source gave, kept in a file of its own until all shards are written: an interrupted build goes on from here.
 
 A part is a small shard ``KEY.tar`` with its sidecar, and ``KEY.part.json``, written last. Its ``.json`` members lack
-the caption and label that are looked up when shards are written, so that these may change without encoding anew. Parts do not outlast a
-power failure for certain; their checksums tell.
+the caption and label that are looked up when shards are written, so that these may change without encoding anew. Parts
+do not outlast a power failure for certain; their checksums tell.
 """
 
 import json

@@ -74,7 +74,5 @@ def print_faults(parts: Sequence[Part], inputs: Inputs) -> bool:
 
 def print_summary(index: ShardIndex, num_faults: int) -> None:
     """Print what the set holds."""
-    counts = ", ".join(
-        f"{index.num_samples(split)} {split} clips in {len(shards)} shards" for split, shards in index.splits.items()
-    )
-    print(f"{index.path}: {counts}" + (f"; {num_faults} faults listed in {REPORT_NAME}" if num_faults else ""))
+    counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
+    print(f"{index.path}: clips: {counts}" + (f"; faults in {REPORT_NAME}: {num_faults}" if num_faults else ""))

@@ -84,7 +84,7 @@ def verify(settings: VerifySettings) -> int:
         print(fault, file=sys.stderr)
     num_clips = sum(shard.num_samples for shard in shards)
     advice = "; delete the shards named and build again to mend the set" if faults else ""
-    print(f"{index.path}: {num_clips} clips in {len(shards)} shards, {len(faults) or 'no'} faults{advice}")
+    print(f"{index.path}: clips: {num_clips}, shards: {len(shards)}, faults: {len(faults)}{advice}")
     return int(bool(faults))
 
 

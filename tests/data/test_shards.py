@@ -1,0 +1,155 @@
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from vdm.data import shards
+from vdm.data.shards import DamagedSample, Member, SampleEntry, ShardEntry, ShardIndex
+
+CONTENT = b"abcdefghijkl"
+SAMPLE = SampleEntry("a", (4, 16, 32), {"mp4": Member(2, 5, shards.checksum(b"cdefg")), "json": Member(9, 1, "x")})
+
+
+def _write(folder: Path) -> ShardIndex:
+    """Write a set of one shard; the tar is any file, as the schema does not look into it."""
+    (folder / "train-000000.tar").write_bytes(CONTENT)
+    shard = ShardEntry("train-000000.tar", len(CONTENT), shards.checksum(CONTENT), {(4, 16, 32): 1})
+    index = ShardIndex(folder, {"train": (shard,), "validation": ()}, labels=("zero", "one"), fps=8.0)
+    shards.write_samples(folder, shard.name, [SAMPLE])
+    shards.write_index(index)
+    return index
+
+
+def test_index_and_sidecar_survive_writing_and_reading(tmp_path: Path) -> None:
+    index = _write(tmp_path)
+
+    assert shards.read_index(tmp_path) == index
+    assert shards.read_samples(tmp_path, index.splits["train"][0]) == (SAMPLE,)
+
+
+def test_index_without_frame_rate_survives(tmp_path: Path) -> None:
+    index = dataclasses.replace(_write(tmp_path), fps=None, labels=())
+    shards.write_index(index)
+
+    assert shards.read_index(tmp_path) == index
+
+
+def test_samples_are_counted_by_split_and_shape(tmp_path: Path) -> None:
+    entry = ShardEntry("a.tar", 0, "", {(1, 2, 3): 4, (5, 6, 7): 8})
+    index = ShardIndex(tmp_path, {"train": (entry, entry), "validation": ()})
+
+    assert (entry.num_samples, index.num_samples("train"), index.num_samples("validation")) == (12, 24, 0)
+    assert shards.shard_from_json(shards.shard_to_json(entry)) == entry
+
+
+def test_checksum_is_blake2b_of_128_bits(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+
+    expected = hashlib.blake2b(CONTENT, digest_size=16).hexdigest()
+    assert shards.checksum(CONTENT) == shards.file_checksum(tmp_path / "file") == expected
+
+
+def _break_size(folder: Path) -> None:
+    (folder / "train-000000.tar").write_bytes(CONTENT[:-1])
+
+
+def _break_version(folder: Path) -> None:
+    _edit_index(folder, version=99)
+
+
+def _edit_index(folder: Path, **changes: object) -> None:
+    content = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(content | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "index.json").unlink(), "has no index.json; `vdm-data build"),
+        (lambda folder: (folder / "train-000000.tar").unlink(), "train-000000.tar: this shard of the index is missing"),
+        (_break_size, "train-000000.tar: has 11 bytes where the index records 12"),
+        (_break_version, "has version 99, this program reads 1"),
+        (lambda folder: (folder / "index.json").write_text("{"), "is not JSON of a shard set"),
+        (lambda folder: (folder / "index.json").write_text("[]"), "a JSON object was expected"),
+        (lambda folder: (folder / "index.json").write_text("{}"), "is not an index of vdm shards"),
+        (lambda folder: _edit_index(folder, splits=3), "is malformed"),
+        (lambda folder: _edit_index(folder, splits={"train": [{"name": "../a"}]}), "is not a plain file name"),
+    ],
+)
+def test_unusable_index_is_reported_in_one_line(tmp_path: Path, damage: object, message: str) -> None:
+    _write(tmp_path)
+    assert callable(damage)
+    damage(tmp_path)
+
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        shards.read_index(tmp_path)
+
+    assert str(error.value).startswith(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_folder_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder of shards; `vdm-data build"):
+        shards.read_index(tmp_path / "nowhere")
+
+
+def test_index_can_be_read_without_looking_at_its_shards(tmp_path: Path) -> None:
+    index = _write(tmp_path)
+    (tmp_path / "train-000000.tar").unlink()
+
+    assert shards.read_index(tmp_path, check_sizes=False) == index
+
+
+def test_sidecar_at_odds_with_the_index_is_reported(tmp_path: Path) -> None:
+    shard = _write(tmp_path).splits["train"][0]
+    shards.write_samples(tmp_path, shard.name, [SAMPLE, SAMPLE])
+
+    with pytest.raises(ValueError, match=r"train-000000.index.json: lists 2 samples where index.json counts 1"):
+        shards.read_samples(tmp_path, shard)
+
+
+@pytest.mark.parametrize("text", ['{"samples": [{"key": 3}]}', '{"samples": [[1]]}', "{}", "["])
+def test_unusable_sidecar_is_reported(tmp_path: Path, text: str) -> None:
+    shard = _write(tmp_path).splits["train"][0]
+    (tmp_path / "train-000000.index.json").write_text(text)
+
+    with pytest.raises(ValueError, match=r"^\S*train-000000.index.json: is not"):
+        shards.read_samples(tmp_path, shard)
+
+
+def test_member_is_read_by_its_place(tmp_path: Path) -> None:
+    _write(tmp_path)
+
+    with (tmp_path / "train-000000.tar").open("rb") as file:
+        assert shards.read_member(file, "train-000000.tar", SAMPLE, "mp4") == b"cdefg"
+
+
+@pytest.mark.parametrize(
+    ("content", "extension", "reason"),
+    [
+        (b"abXdefghijkl", "mp4", "checksum is not the one in the index"),
+        (b"abcd", "mp4", "2 bytes where the index records 5"),
+        (CONTENT, "json", "checksum is not the one in the index"),
+        (CONTENT, "txt", "has no member .txt"),
+    ],
+)
+def test_damaged_member_names_shard_key_and_reason(tmp_path: Path, content: bytes, extension: str, reason: str) -> None:
+    (tmp_path / "t.tar").write_bytes(content)
+
+    with (tmp_path / "t.tar").open("rb") as file, pytest.raises(DamagedSample, match=reason) as error:
+        shards.read_member(file, "t.tar", SAMPLE, extension)
+
+    assert str(error.value).startswith("t.tar: ")
+    assert re.search(r"\ba\b", str(error.value))
+
+
+def test_interrupted_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    shards.write_json(tmp_path / "a.json", {"old": 1})
+
+    with pytest.raises(TypeError):
+        shards.write_json(tmp_path / "a.json", {"new": object()})
+
+    assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}

@@ -1,0 +1,38 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.settings import BuildSettings, ClipOptions, ClipSettings, parse
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"clip": {"fps": -1}}, "clip.fps=-1: input should be greater than 0"),
+        ({"clip": {"height": 33}}, "clip.height=33: input should be a multiple of 2"),
+        ({"clip": {"num_frames": "many"}}, "clip.num_frames=many: input should be a valid integer"),
+        ({"clip": {"lenght": 1}}, "clip.lenght=1: unexpected keyword argument"),
+        ({"validation_fraction": 1.0}, "validation_fraction=1.0: input should be less than 1"),
+        ({"num_workers": -1}, "num_workers=-1: input should be greater than or equal to 0"),
+    ],
+)
+def test_mistake_is_one_line_with_key_and_value(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        parse(BuildSettings, {"input": "a", "output": "b", **values})
+
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_not_given_is_by_kind_of_input() -> None:
+    videos = parse(BuildSettings, {"input": "a", "output": "b", "clip": {"fps": 4, "width": None}})
+    digits = parse(BuildSettings, {"input": "moving_digits", "output": "b"})
+
+    assert videos.resolved_clip() == ClipSettings(16, 4, 64, 64, stride_seconds=4)
+    assert digits.resolved_clip() == ClipSettings(8, 8, 32, 32, stride_seconds=1)
+    assert videos.output == Path("b")
+
+
+def test_stride_is_the_length_of_a_clip_unless_given() -> None:
+    assert ClipOptions(num_frames=10).resolve(1, 5, 2, 2).stride_seconds == 2
+    assert ClipOptions(stride_seconds=0.5).resolve(1, 5, 2, 2).stride_seconds == 0.5

@@ -1,0 +1,60 @@
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from data_pipelines.workers import WorkerDiedError, map_in_processes
+
+
+def _square(number: int) -> int:
+    return number * number
+
+
+def _fragile(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 5:
+        raise ValueError("five")
+    return number
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3, None])
+def test_every_item_is_worked_on_once(num_workers: int | None) -> None:
+    done = dict(map_in_processes(_square, range(1, 11), num_workers))
+
+    assert done == {number: number * number for number in range(1, 11)}
+
+
+def test_more_processes_than_items_do_no_harm() -> None:
+    assert dict(map_in_processes(_square, [2], 4)) == {2: 4}
+    assert dict(map_in_processes(_square, [], 4)) == {}
+
+
+def test_crash_of_a_process_costs_its_item_only() -> None:
+    done = dict(map_in_processes(_fragile, [1, 2, 3, 4, 6, 7, 8], 2))
+
+    died = done.pop(3)
+    assert isinstance(died, WorkerDiedError)
+    assert "exit code -9" in str(died)
+    assert done == {number: number for number in (1, 2, 4, 6, 7, 8)}
+
+
+def test_exception_is_raised_here() -> None:
+    with pytest.raises(ValueError, match="five"):
+        dict(map_in_processes(_fragile, [4, 5, 6], 2))
+
+
+def test_items_are_drawn_when_a_process_is_free() -> None:
+    drawn: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(1, 100):
+            drawn.append(number)
+            yield number
+
+    results = map_in_processes(_square, items(), 2)
+    next(results)
+    results.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+    assert len(drawn) <= 4
