@@ -125,21 +125,23 @@ def _missing_keys(node: Any) -> Iterator[str]:
 
 @contextmanager
 def _process(argv: Sequence[str], variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Give the process another command line and environment for a while; None stands for a variable's absence."""
-    before = sys.argv, {name: os.environ.get(name) for name in variables}
-    _set_process(argv, variables)
-    try:
-        yield
-    finally:
-        _set_process(*before)
+    """Give the process another command line and environment for a while; None stands for a variable's absence.
 
-
-def _set_process(argv: Sequence[str], variables: Mapping[str, str | None]) -> None:
+    What is set meanwhile is undone as well: Lightning leaves ranks and addresses there, which a sweep's next job must
+    not take for its own.
+    """
+    before = sys.argv, dict(os.environ)
     sys.argv = list(argv)
     for name, value in variables.items():
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+    try:
+        yield
+    finally:
+        sys.argv = before[0]
+        os.environ.clear()
+        os.environ.update(before[1])
 
 
 def _argv_of_job(argv: Sequence[str]) -> Sequence[str]:

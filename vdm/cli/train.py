@@ -6,13 +6,12 @@ import sys
 import warnings
 from pathlib import Path
 
-import lightning
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.runs import latest_checkpoint, record_run
 from vdm.cli.faults import is_silent_process
-from vdm.training.build import TrainingRun, build_training
+from vdm.training.build import TrainingRun, build_training, describe_clips
 
 
 def run(config: DictConfig) -> int:
@@ -24,9 +23,8 @@ def run(config: DictConfig) -> int:
     checkpoint = None if plain["resume"] is None else latest_checkpoint(Path(plain["resume"]))
     training = build_training(plain, folder)
     _announce(training, folder, checkpoint)
-    if not is_silent_process() and training.trainer.global_rank == 0:
-        num_frames, height, width = training.data.clip_shape
-        plain["clip"] = {"num_frames": num_frames, "height": height, "width": width}
+    if not is_silent_process():
+        plain["clip"] = describe_clips(training.data)
         record_run(folder, plain)
     for logger in training.trainer.loggers:
         logger.log_hyperparams(plain)
@@ -59,7 +57,10 @@ def _farewell(training: TrainingRun, folder: Path) -> int:
             print(f"Trained {trainer.global_step} steps. The run is in {folder}")
         return 0
     if trainer.is_global_zero:
-        print(f"Stopped and saved after step {trainer.global_step}. Go on with: vdm train resume={folder}", file=sys.stderr)
+        print(
+            f"Stopped and saved after step {trainer.global_step}. Go on with: vdm train resume={folder}",
+            file=sys.stderr,
+        )
     return 128 + (training.stop.received or signal.SIGINT)
 
 
@@ -76,4 +77,3 @@ def _quieten_lightning() -> None:
         ".*srun.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-    assert lightning is not None

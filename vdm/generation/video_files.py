@@ -1,6 +1,7 @@
 """Videos as files that people look at: mp4, and grids of several as mp4 and png."""
 
 import math
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -72,3 +73,9 @@ def write_grid(folder: Path, videos: Sequence[UInt8[Tensor, "c t h w"]], fps: fl
     write_mp4(mp4, enlarged(grid(videos)), fps)
     write_film_strips(png, videos)
     return mp4, png
+
+
+def file_name(index: int, caption: str) -> str:
+    """Return a file name of a video's number and the beginning of its caption."""
+    words = "-".join(re.findall(r"\w+", caption.lower()))[:60].rstrip("-")
+    return f"{index:04d}-{words}.mp4" if words else f"{index:04d}.mp4"

@@ -57,6 +57,13 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     return TrainingRun(module, data, trainer, stop)
 
 
+def describe_clips(data: ClipDataModule) -> dict[str, Any]:
+    """Return what sampling must know of the clips, to be recorded with the run's configuration."""
+    num_frames, height, width = data.clip_shape
+    size = {"num_frames": num_frames, "height": height, "width": width}
+    return {**size, "fps": data.index.fps or 8.0, "label_names": list(data.label_names)}
+
+
 def _build_trainer(
     config: Mapping[str, Any], run: Path, data: ClipDataModule, stop: StopOnSignal
 ) -> lightning.Trainer:

@@ -1,0 +1,115 @@
+"""``vdm evaluate``: measures a trained model on held-out clips."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from vdm.checkpoints.runs import latest_checkpoint, load_config, run_folder
+from vdm.cli.sample import device_of
+from vdm.config import ConfigError, build
+from vdm.data.datamodule import ClipDataModule
+from vdm.evaluation import moving_digits
+from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
+from vdm.generation.build import load_model
+from vdm.generation.generate import ClipSize, generate
+from vdm.generation.model import VideoDiffusionModel
+from vdm.generation.video_files import write_grid
+from vdm.types import ClipBatch
+
+
+def run(config: DictConfig) -> None:
+    """Print each figure, and write all of them, with how they were made, to ``results.json``."""
+    options: Any = OmegaConf.to_container(config)
+    checkpoint = latest_checkpoint(Path(options["checkpoint"]))
+    trained = load_config(checkpoint)
+    if options["guidance_scale"] is None:
+        options["guidance_scale"] = options["guidance"]["scale"] = trained["guidance_scale"]
+    data = _data(options, trained)
+    model = load_model(checkpoint, options["ema"], options["allow_own_code"]).to(device_of(options["device"]))
+    model.sampler = build(options["sampler"], "sampler")
+    model.guidance = build(options["guidance"], "guidance")
+    folder = Path(options["output"]) if options["output"] else run_folder(checkpoint) / "evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    held_out = list(data.val_dataloader())
+    results = {"checkpoint": str(checkpoint), "options": options, **_loss(model, held_out, options, folder)}
+    wanted = options["prompted_digits"]
+    if wanted is True or (wanted == "auto" and data.label_names == moving_digits.LABEL_NAMES):
+        results |= _prompted_digits(model, data, held_out, options, folder)
+    (folder / "results.json").write_text(json.dumps(results, indent=1))
+    print(f"Wrote {folder / 'results.json'}")
+
+
+def _data(options: dict[str, Any], trained: dict[str, Any]) -> ClipDataModule:
+    if options["prompted_digits"] not in ("auto", True, False):
+        raise ConfigError(f"prompted_digits={options['prompted_digits']}: must be auto, true or false")
+    for name in ("num_levels", "num_samples", "batch_size"):
+        if not isinstance(options[name], int) or options[name] < 1:
+            raise ConfigError(f"{name}={options[name]}: must be a whole number, at least 1")
+    batch_size = options["batch_size"]
+    node = {
+        **trained["data"],
+        "path": options["data_path"] or trained["data"]["path"],
+        "global_batch_size": batch_size,
+        "micro_batch_size": batch_size,
+        "num_workers": 0,
+        "num_images_per_clip": 0,
+        "overfit_one_batch": False,
+        "max_validation_clips": options["max_clips"],
+    }
+    data: ClipDataModule = build(node, "data", None if options["allow_own_code"] else ("vdm.data",))
+    try:
+        data.check()
+    except ValueError as error:
+        raise ConfigError(f"data_path: {error}") from error
+    return data
+
+
+def _loss(
+    model: VideoDiffusionModel, held_out: list[ClipBatch], options: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Measure and show the held-out loss by noise level."""
+    losses = loss_by_level(model, tqdm(held_out, desc="held-out loss", unit="batch"), options["num_levels"])
+    plot_loss_by_level(losses, folder / "loss_by_level.png")
+    for t, loss in losses.items():
+        print(f"held-out loss at t={t:.2f}  {loss:.4f}")
+    mean = sum(losses.values()) / len(losses)
+    print(f"held-out loss, mean     {mean:.4f}")
+    return {"held_out_loss": mean, "held_out_loss_by_t": losses, "num_held_out_clips": sum(map(len, held_out))}
+
+
+def _prompted_digits(
+    model: VideoDiffusionModel,
+    data: ClipDataModule,
+    held_out: list[ClipBatch],
+    options: dict[str, Any],
+    folder: Path,
+) -> dict[str, Any]:
+    """Measure and show the shares of sampled clips with the digit and the motion that their prompts asked for."""
+    classifier = moving_digits.train_classifier(data.train_dataloader())
+    real = torch.cat([batch.video for batch in held_out])
+    of_real = [caption for batch in held_out for caption in batch.captions]
+    real_labels = torch.cat([batch.labels for batch in held_out])
+    ceiling = moving_digits.score(classifier, real, of_real, real_labels)
+
+    pairs = sorted(set(zip(of_real, real_labels.tolist(), strict=True)))
+    captions, labels = zip(*[pairs[i % len(pairs)] for i in range(options["num_samples"])], strict=True)
+    prompts = model.prompts(captions, labels)
+    num_batches = -(-len(captions) // options["batch_size"])
+    with tqdm(total=num_batches * model.sampler.num_steps, desc="sampling", unit="step") as bar:
+        size = ClipSize(*data.clip_shape)
+        videos = generate(
+            model, prompts, size, options["seed"], options["batch_size"], on_step=lambda: bar.update() and None
+        )
+    write_grid(folder / "prompted_digits", list(videos[:: max(1, len(videos) // 16)]), data.index.fps or 8.0)
+    found = moving_digits.score(classifier, videos, captions, torch.tensor(labels))
+    print(
+        f"clips with the digit asked for   {found.digit:.1%} of {len(videos)} (held-out real clips {ceiling.digit:.1%})"
+    )
+    print(f"clips with the motion asked for  {found.direction:.1%} (held-out real clips {ceiling.direction:.1%})")
+    return {"prompted_digits": asdict(found), "held_out_real_clips": asdict(ceiling), "num_samples": len(videos)}

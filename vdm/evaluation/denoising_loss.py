@@ -1,0 +1,46 @@
+"""Held-out denoising loss, by noise level."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib import pyplot as plt
+
+from vdm import randomness
+from vdm.generation.model import VideoDiffusionModel
+from vdm.types import ClipBatch, Prompts
+
+matplotlib.use("Agg")  # no screen is needed to write a picture
+
+
+@torch.no_grad()
+def loss_by_level(model: VideoDiffusionModel, batches: Iterable[ClipBatch], num_levels: int) -> dict[float, float]:
+    """Return the mean training loss of clips at each of ``num_levels`` times, the middles of equal parts of [0, 1].
+
+    Every clip is noised to every level, with noise that is a function of its key and the level.
+    """
+    times = [(index + 0.5) / num_levels for index in range(num_levels)]
+    sums = torch.zeros(num_levels, dtype=torch.float64)
+    weight = 0.0
+    for batch in batches:
+        on_device = batch.to(model.device)
+        x0 = model.encoder.encode(on_device.video)
+        has_image = torch.ones_like(on_device.labels, dtype=torch.bool)
+        prompts = Prompts(batch.captions, on_device.labels, x0[:, :, 0], has_image)
+        for index, t in enumerate(times):
+            noise = randomness.normal(0, f"evaluation noise {t:.6f}", batch.keys, tuple(x0.shape[1:])).to(x0)
+            loss = model.denoising_loss(x0, noise, torch.full_like(x0[:, 0, 0, 0, 0], t), prompts).cpu()
+            sums[index] += torch.where(batch.weights > 0, batch.weights * loss, 0).sum()
+        weight += float(batch.weights.sum())
+    return {t: total / weight for t, total in zip(times, sums.tolist(), strict=True)}
+
+
+def plot_loss_by_level(losses: dict[float, float], path: Path) -> None:
+    """Write a picture of the loss over t."""
+    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    axes.plot(list(losses), list(losses.values()), marker="o")
+    axes.set(xlabel="t (0 is data, 1 is noise)", ylabel="held-out loss", yscale="log", xlim=(0, 1))
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

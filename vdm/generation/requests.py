@@ -1,0 +1,80 @@
+"""What people ask videos of: captions, classes and a first frame."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+
+def read_prompts(prompts: str | Sequence[str] | None, file: str | None) -> list[str] | None:
+    """Return captions given directly or as a text file's lines that are not blank.
+
+    Raises:
+        ValueError: If both are given, the file can't be read, or there is no caption.
+    """
+    if prompts is not None and file is not None:
+        raise ValueError("prompts_file: give either prompts or prompts_file, not both")
+    if file is not None:
+        try:
+            captions = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"prompts_file={file}: {error}") from None
+        if not captions:
+            raise ValueError(f"prompts_file={file}: there is no caption in it")
+        return captions
+    if prompts is None:
+        return None
+    captions = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not captions or not all(isinstance(caption, str) for caption in captions):
+        raise ValueError(f"prompts={prompts}: must be a list of one or more texts; quote those that look like numbers")
+    return captions
+
+
+def resolve_labels(
+    labels: int | str | Sequence[int | str] | None, names: Sequence[str], num_classes: int
+) -> list[int] | None:
+    """Return class indices of classes given by index or by name.
+
+    Raises:
+        ValueError: If the model has no classes, or one is not among them.
+    """
+    if labels is None:
+        return None
+    if num_classes == 0:
+        raise ValueError(f"labels={labels}: the model was trained without classes (num_classes=0)")
+    given = [labels] if isinstance(labels, int | str) else list(labels)
+    indices = [list(names).index(label) if label in names else label for label in given]
+    for label in indices:
+        if not isinstance(label, int) or not 0 <= label < num_classes:
+            allowed = ", ".join(names) or f"0 to {num_classes - 1}"
+            raise ValueError(f"labels={label}: no such class; there are {allowed}")
+    return [int(label) for label in indices]
+
+
+def load_image(path: Path, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
+    """Return a picture as one RGB frame: turned upright, scaled to cover the frame, its centre cut out.
+
+    Raises:
+        ValueError: If it can't be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode.startswith(("I", "F")):  # 16 bit and float: Pillow would clip instead of scaling
+                values = np.asarray(picture, dtype=np.float64)
+                spread = 65535 if picture.mode.startswith("I") else max(float(values.max()), 1e-9)
+                picture = Image.fromarray((np.clip(values / spread, 0, 1) * 255).astype(np.uint8))
+            if picture.has_transparency_data:
+                layer = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+            fitted = ImageOps.fit(picture.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
+    except FileNotFoundError:
+        raise ValueError(f"image={path}: no such file") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"image={path}: can't be read as a picture: {' '.join(str(error).split())}") from None
+    return rearrange(torch.from_numpy(np.array(fitted)), "h w c -> 1 c h w")
