@@ -162,6 +162,18 @@ def test_sweep_runs_each_choice_in_a_folder_of_its_own(vdm: Vdm) -> None:
     assert command_lines == [(["vdm", "train", f"seed={seed}", "model=large"], folders[seed - 1]) for seed in (1, 2)]
 
 
+def test_job_of_a_sweep_does_not_see_the_environment_of_the_one_before(vdm: Vdm) -> None:
+    ranks = []
+
+    def task(config: DictConfig) -> None:
+        ranks.append(os.environ.get("LOCAL_RANK"))
+        os.environ["LOCAL_RANK"] = "0"
+
+    vdm("train", "-m", "seed=1,2", task=task)
+
+    assert ranks == [None, None]
+
+
 def test_sweep_stops_at_a_mistake(vdm: Vdm) -> None:
     outcome = vdm("train", "-m", "seed=1,2", task=_raise_config_error)
 
