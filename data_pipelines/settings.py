@@ -83,8 +83,8 @@ class BuildSettings:
     def resolved_clip(self) -> ClipSettings:
         """The look of a clip, defaults filled in."""
         if self.input == MOVING_DIGITS:
-            return self.clip.resolve(num_frames=8, fps=8, height=32, width=32)
-        return self.clip.resolve(num_frames=16, fps=8, height=64, width=64)
+            return self.clip.resolve(num_frames=8, fps=8.0, height=32, width=32)
+        return self.clip.resolve(num_frames=16, fps=8.0, height=64, width=64)
 
 
 Settings = TypeVar("Settings")

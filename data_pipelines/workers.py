@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
@@ -44,13 +45,17 @@ class _Worker(Generic[Item, Result]):
 
 def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-    while True:
-        try:
-            connection.send(function(connection.recv()))
-        except EOFError:
-            return
-        except Exception as error:
-            connection.send(error)
+    with suppress(EOFError, ConnectionError):  # the parent needs no more, or is gone
+        while True:
+            item = connection.recv()
+            connection.send(_outcome(function, item))
+
+
+def _outcome(function: Callable[[Item], Result], item: Item) -> Result | Exception:
+    try:
+        return function(item)
+    except Exception as error:
+        return error
 
 
 def map_in_processes(
