@@ -63,8 +63,8 @@ class Linear:
     Ho et al. 2020 in the form of Kingma et al. 2021 (appendix, "linear" schedule).
 
     Args:
-        beta_min: The constant under the exponential; beta at ``t = 0``, per unit of time.
-        beta_slope: The factor of ``t^2`` under the exponential.
+        beta_min: The constant under the exponential: the noise's variance at ``t = 0``, nearly.
+        beta_slope: The factor of ``t^2`` under the exponential: half of beta's growth, per unit of time squared.
     """
 
     beta_min: float = 1e-4

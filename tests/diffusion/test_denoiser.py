@@ -1,0 +1,68 @@
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.diffusion.latents import levels, random_latents
+from vdm.diffusion.denoiser import Denoiser
+from vdm.diffusion.parameterizations import X0, Eps, Parameterization, V, per_clip
+from vdm.diffusion.schedules import log_snr
+from vdm.types import Conditioning
+
+CONDITION = Conditioning(vector=torch.ones(5, 2))
+
+
+@dataclass
+class Recording:
+    """A network that returns what it is told to and remembers what it was given."""
+
+    output: Tensor
+    given: list[tuple[Tensor, Tensor, Conditioning, int]] = field(default_factory=list)
+
+    def __call__(self, xt: Tensor, c_noise: Tensor, condition: Conditioning, num_images: int = 0) -> Tensor:
+        self.given.append((xt, c_noise, condition, num_images))
+        return self.output
+
+
+class Halving(X0):
+    """As x0, but the network sees half of its latents."""
+
+    def c_in(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return torch.full_like(alpha, 0.5)
+
+
+@pytest.mark.parametrize("parameterization", [Eps(), X0(), V()], ids=str)
+def test_perfect_network_denoises_perfectly(parameterization: Parameterization) -> None:
+    x0, noise, (alpha, sigma) = random_latents("x0"), random_latents("noise"), levels()
+    xt = per_clip(alpha) * x0 + per_clip(sigma) * noise
+    network = Recording(parameterization.target(x0, noise, alpha, sigma))
+
+    torch.testing.assert_close(Denoiser(network, parameterization)(xt, alpha, sigma, CONDITION), x0)
+
+
+def test_network_is_given_scaled_latents_the_log_snr_and_its_conditions() -> None:
+    xt, (alpha, sigma) = random_latents("xt"), levels()
+    network = Recording(xt)
+    Denoiser(network, Halving()).predict(xt, alpha, sigma, CONDITION, num_images=2)
+    seen, c_noise, condition, num_images = network.given[0]
+
+    assert torch.equal(seen, xt / 2)
+    assert torch.equal(c_noise, log_snr(alpha, sigma))
+    assert condition is CONDITION
+    assert num_images == 2
+
+
+def test_denoised_latents_are_bounded_only_where_asked() -> None:
+    xt, (alpha, sigma) = random_latents("xt"), levels()
+    output = 3 * random_latents("output")
+
+    assert torch.equal(Denoiser(Recording(output), X0(), clip=1.0)(xt, alpha, sigma, CONDITION), output.clamp(-1, 1))
+    assert torch.equal(Denoiser(Recording(output), X0())(xt, alpha, sigma, CONDITION), output)
+
+
+def test_half_precision_of_the_network_stays_inside_it() -> None:
+    xt, (alpha, sigma) = random_latents("xt", dtype=torch.float32), levels(dtype=torch.float32)
+    denoised = Denoiser(Recording(xt.bfloat16()), V())(xt, alpha, sigma, CONDITION)
+
+    assert denoised.dtype == torch.float32
