@@ -1,7 +1,7 @@
 """What crosses the borders between packages: immutable records of tensors.
 
 Letters in shapes are always ``b`` clips, ``c`` channels, ``t`` frames, ``h`` rows, ``w`` columns, ``l`` tokens,
-``d`` features and ``k`` independent images that are trained on beside a clip.
+``d`` and ``e`` features and ``k`` independent images that are trained on beside a clip.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Conditioning(TensorRecord):
     """Token embeddings, one sequence a clip, or one a frame where independent images ride along."""
     text_mask: Bool[Tensor, "b l"] | Bool[Tensor, "b t l"] | None = None
     """True where a token is real, False where it is padding."""
-    vector: Float[Tensor, "b d"] | Float[Tensor, "b t d"] | None = None
+    vector: Float[Tensor, "b e"] | Float[Tensor, "b t e"] | None = None
     """Embedding added to that of the noise level: pooled text, class label."""
     image: Float[Tensor, "b c t h w"] | None = None
     """Latents of the given first frame for every frame, and a last channel of 1 where given and 0 where not."""

@@ -63,9 +63,7 @@ def test_error_of_the_output_per_error_of_x0_is_that_of_a_perturbation(parameter
     of_x0 = ((x0(output + error) - x0(output)) ** 2).flatten(1).sum(1)
     of_output = (error**2).flatten(1).sum(1)
 
-    torch.testing.assert_close(
-        parameterization.x0_error_scale(alpha, sigma), of_output / of_x0, rtol=1e-6, atol=0
-    )
+    torch.testing.assert_close(parameterization.x0_error_scale(alpha, sigma), of_output / of_x0, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("parameterization", ALL, ids=str)

@@ -52,9 +52,7 @@ SAMPLERS: list[Callable[[int], Sampler]] = [
 
 @pytest.mark.parametrize("make", SAMPLERS, ids=lambda make: str(make(1)))
 @pytest.mark.parametrize("schedule", [Cosine(), Linear()], ids=str)
-def test_samples_approach_the_distribution_of_the_data(
-    make: Callable[[int], Sampler], schedule: NoiseSchedule
-) -> None:
+def test_samples_approach_the_distribution_of_the_data(make: Callable[[int], Sampler], schedule: NoiseSchedule) -> None:
     errors = []
     for num_steps in (40, 320):
         mean, variance = _moments(make(num_steps), schedule, MEAN, DEVIATION)
@@ -157,9 +155,7 @@ def _peer(scheduler: DDIMScheduler | DDPMScheduler, **options: float | bool) -> 
     xt, steps = random_latents("z"), []
     for timestep in scheduler.timesteps:
         steps.append(xt)
-        output = scheduler.step(
-            _network(xt, alpha, Conditioning()), int(timestep), xt, generator=generator, **options
-        )
+        output = scheduler.step(_network(xt, alpha, Conditioning()), int(timestep), xt, generator=generator, **options)
         xt, x0 = output.prev_sample, output.pred_original_sample
     return [*steps, x0]
 
@@ -196,9 +192,7 @@ def test_ddpm_equals_that_of_diffusers(
         clip_sample_range=clip or 1.0,
     )
 
-    torch.testing.assert_close(
-        _ours(DDPM(NUM_STEPS, gamma), parameterization, clip), _peer(peer), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(_ours(DDPM(NUM_STEPS, gamma), parameterization, clip), _peer(peer), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampler", [DDIM(5), DDIM(5, eta=1.0), DDPM(5)], ids=str)

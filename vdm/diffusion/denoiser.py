@@ -42,9 +42,7 @@ class Denoiser:
     parameterization: Parameterization
     clip: float | None = None
 
-    def predict(
-        self, xt: Latents, alpha: Level, sigma: Level, condition: Conditioning, num_images: int = 0
-    ) -> Latents:
+    def predict(self, xt: Latents, alpha: Level, sigma: Level, condition: Conditioning, num_images: int = 0) -> Latents:
         """Return the network's raw output for noised latents."""
         c_in, c_noise = self.parameterization.c_in(alpha, sigma), self.parameterization.c_noise(alpha, sigma)
         return self.network(per_clip(c_in) * xt, c_noise, condition, num_images)

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vdm.diffusion.denoiser import Denoise
 from vdm.diffusion.parameterizations import Latents, Level, per_clip
@@ -12,7 +15,7 @@ from vdm.diffusion.schedules import NoiseSchedule
 
 DrawNoise = Callable[[int], Latents]
 """Fresh standard normal noise for one step of sampling, by the step's number."""
-OnStep = Callable[[int, Latents], None]
+OnStep = Callable[[int, Latents], object]
 """Called after each step with the number of steps done and the denoised latents."""
 
 
@@ -32,13 +35,15 @@ def time_steps(
     schedule: NoiseSchedule, noise: Latents, num_steps: int
 ) -> Iterator[tuple[tuple[Level, Level], tuple[Level, Level]]]:
     """Yield (alpha, sigma) before and after each of ``num_steps`` steps, evenly spaced from ``t = 1`` to ``t = 0``."""
-    # The schedule is evaluated in float64: near t = 0, fp32 would lose sigma to cancellation.
-    times = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64, device=noise.device)
-    levels = [
-        tuple(level.to(noise.dtype).expand(len(noise)) for level in schedule.alpha_sigma(t[None])) for t in times
-    ]
-    for (alpha, sigma), (alpha_next, sigma_next) in zip(levels, levels[1:], strict=False):
-        yield (alpha, sigma), (alpha_next, sigma_next)
+    # The schedule is evaluated in float64: near t = 0, fp32 would lose sigma to cancellation. On the CPU, since not
+    # every device has float64.
+    times = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+
+    def level(t: Float[Tensor, ""]) -> tuple[Level, Level]:
+        alpha, sigma = schedule.alpha_sigma(t[None])
+        return alpha.to(noise).expand(len(noise)), sigma.to(noise).expand(len(noise))
+
+    return pairwise(map(level, times))
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,10 @@ class DDPM:
             ratio = alpha / alpha_next
             forward_variance = sigma**2 - (ratio * sigma_next) ** 2
             posterior_variance = forward_variance * (sigma_next / sigma) ** 2
-            mean = per_clip(ratio * (sigma_next / sigma) ** 2) * xt + per_clip(
-                alpha_next * forward_variance / sigma**2
-            ) * x0
+            mean = (
+                per_clip(ratio * (sigma_next / sigma) ** 2) * xt
+                + per_clip(alpha_next * forward_variance / sigma**2) * x0
+            )
             deviation = (posterior_variance ** (1 - self.gamma) * forward_variance**self.gamma).sqrt()
             xt = mean + per_clip(deviation) * draw_noise(step)
             if on_step is not None:

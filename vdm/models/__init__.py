@@ -1,0 +1,1 @@
+"""Networks, and what turns pixels, captions, classes and first frames into what they take."""

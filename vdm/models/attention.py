@@ -3,6 +3,8 @@
 One memory layout serves all: the token view for attention over space is free, and each kernel is chosen by shape.
 """
 
+from typing import TypeVar
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Activations = Float[Tensor, "b t h w c"]
+Layer = TypeVar("Layer", bound=nn.Module)
 
 _SHORT_SEQUENCE = 64
 """Up to this many keys, matmul-softmax-matmul beats the fused kernel on CPUs; see docs/architecture.md."""
@@ -32,12 +35,32 @@ def attend(
     if query.device.type == "cpu" and key.shape[-2] <= _SHORT_SEQUENCE:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         return (scores if bias is None else scores + bias).softmax(-1).to(value.dtype) @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=None if bias is None else bias.to(query.dtype))
+    # With more than one batch axis, PyTorch would fall back to its slow, unfused kernel without a word.
+    attended = F.scaled_dot_product_attention(
+        _one_batch_axis(query),
+        _one_batch_axis(key),
+        _one_batch_axis(value),
+        attn_mask=None if bias is None else _one_batch_axis(bias.to(query.dtype)),
+    )
+    return attended.unflatten(0, query.shape[:-3])
+
+
+def _one_batch_axis(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return x.flatten(0, -4) if x.ndim > 4 else x
 
 
 def mask_bias(mask: Bool[Tensor, "*b m"], dtype: torch.dtype) -> Float[Tensor, "*b 1 1 m"]:
     """Return the bias that hides keys where ``mask`` is False."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, float("-inf"))[..., None, None, :]
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, float("-inf"))[
+        ..., None, None, :
+    ]
+
+
+def zeroed(layer: Layer) -> Layer:
+    """Set a layer's weights to zero: a residual branch that ends in it begins by adding nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 class RelativePositions(nn.Module):
@@ -73,8 +96,7 @@ class SpatialAttention(nn.Module):
         self.num_heads = channels // head_channels
         self.norm = nn.LayerNorm(channels)
         self.to_qkv = nn.Linear(channels, 3 * channels, bias=False)
-        self.to_out = nn.Linear(channels, channels)
-        nn.init.zeros_(self.to_out.weight)
+        self.to_out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Activations) -> Activations:
         """Attend within each frame."""
@@ -103,9 +125,8 @@ class TemporalAttention(nn.Module):
         self.num_heads = channels // head_channels
         self.norm = nn.LayerNorm(channels)
         self.to_qkv = nn.Linear(channels, 3 * channels, bias=False)
-        self.to_out = nn.Linear(channels, channels)
+        self.to_out = zeroed(nn.Linear(channels, channels))
         self.positions = RelativePositions(self.num_heads, max_distance)
-        nn.init.zeros_(self.to_out.weight)
 
     def forward(self, x: Activations, num_images: int = 0) -> Activations:
         """Attend among the frames of the clip; the last ``num_images`` frames are independent images."""
@@ -136,8 +157,7 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.to_q = nn.Linear(channels, channels, bias=False)
         self.to_kv = nn.Linear(text_channels, 2 * channels, bias=False)
-        self.to_out = nn.Linear(channels, channels)
-        nn.init.zeros_(self.to_out.weight)
+        self.to_out = zeroed(nn.Linear(channels, channels))
 
     def forward(
         self,
@@ -155,5 +175,7 @@ class CrossAttention(nn.Module):
         key, value = rearrange(self.to_kv(text), "... l (n heads d) -> n ... heads l d", n=2, heads=self.num_heads)
         attended = attend(query, key, value, bias)
         _, t, h, w, _ = x.shape
-        pattern = "b heads (t h w) d -> b t h w (heads d)" if text.ndim == 3 else "b t heads (h w) d -> b t h w (heads d)"
+        pattern = (
+            "b heads (t h w) d -> b t h w (heads d)" if text.ndim == 3 else "b t heads (h w) d -> b t h w (heads d)"
+        )
         return x + self.to_out(rearrange(attended, pattern, t=t, h=h, w=w))

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdm.models.attention import Activations
+from vdm.models.attention import Activations, zeroed
 
 
 def frames_first(x: Activations) -> Float[Tensor, "bt c h w"]:
@@ -23,7 +23,7 @@ class SpatialConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, input: Activations) -> Activations:
+    def forward(self, input: Activations) -> Float[Tensor, "b t h2 w2 c2"]:
         """Convolve each frame."""
         return rearrange(super().forward(frames_first(input)), "(b t) c h w -> b t h w c", b=input.shape[0])
 
@@ -56,11 +56,10 @@ class ResidualBlock(nn.Module):
         self.modulation = nn.Linear(embedding_channels, 2 * out_channels)
         self.norm2 = FrameNorm(out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = SpatialConv(out_channels, out_channels)
+        self.conv2 = zeroed(SpatialConv(out_channels, out_channels))
         self.skip = nn.Identity() if in_channels == out_channels else nn.Linear(in_channels, out_channels)
-        nn.init.zeros_(self.conv2.weight)
 
-    def forward(self, x: Activations, embedding: Float[Tensor, "b t_or_1 d"]) -> Activations:
+    def forward(self, x: Activations, embedding: Float[Tensor, "b t_or_1 d"]) -> Float[Tensor, "b t h w c2"]:
         """Apply the block; the embedding is one a clip, or one a frame."""
         scale, shift = rearrange(self.modulation(embedding), "b t (n c) -> n b t 1 1 c", n=2)
         h = self.conv1(F.silu(self.norm1(x)))
@@ -69,13 +68,13 @@ class ResidualBlock(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles height and width: nearest neighbour, then a convolution."""
+    """Doubles height and width: nearest neighbour, then a convolution to the width of the finer level."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = SpatialConv(channels, channels)
+        self.conv = SpatialConv(in_channels, out_channels)
 
-    def forward(self, x: Activations) -> Activations:
+    def forward(self, x: Activations) -> Float[Tensor, "b t 2*h 2*w c2"]:
         """Double height and width."""
         doubled = F.interpolate(frames_first(x), scale_factor=2.0, mode="nearest")
         return self.conv(rearrange(doubled, "(b t) c h w -> b t h w c", b=x.shape[0]))
@@ -96,9 +95,7 @@ class NoiseLevelEmbedding(nn.Module):
         # log-SNR runs over some tens; periods from 2 to 2000 resolve tenths of it and still order its whole range.
         periods = 2 * 1000 ** torch.linspace(0, 1, num_frequencies)
         self.register_buffer("frequencies", 2 * math.pi / periods, persistent=False)
-        self.layers = nn.Sequential(
-            nn.Linear(2 * num_frequencies, channels), nn.SiLU(), nn.Linear(channels, channels)
-        )
+        self.layers = nn.Sequential(nn.Linear(2 * num_frequencies, channels), nn.SiLU(), nn.Linear(channels, channels))
 
     def forward(self, c_noise: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """Embed one noise level a clip."""

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdm.models.attention import Activations, CrossAttention, SpatialAttention, TemporalAttention
+from vdm.models.attention import Activations, CrossAttention, SpatialAttention, TemporalAttention, zeroed
 from vdm.models.blocks import FrameNorm, NoiseLevelEmbedding, ResidualBlock, SpatialConv, Upsample
 from vdm.types import Conditioning
 
@@ -31,12 +31,14 @@ class SpaceTimeBlock(nn.Module):
         heads = network.head_channels
         self.residual = ResidualBlock(in_channels, out_channels, network.embedding_channels, network.dropout)
         self.spatial = SpatialAttention(out_channels, heads) if attention else None
-        self.cross = CrossAttention(out_channels, heads, network.text_channels) if network.text_channels and attention else None
+        self.cross = (
+            CrossAttention(out_channels, heads, network.text_channels) if network.text_channels and attention else None
+        )
         self.temporal = TemporalAttention(out_channels, heads, network.max_distance) if temporal else None
 
     def forward(
         self, x: Activations, embedding: Float[Tensor, "b t_or_1 d"], condition: Conditioning, num_images: int
-    ) -> Activations:
+    ) -> Float[Tensor, "b t h w c2"]:
         """Apply the parts that the block has."""
         x = self.residual(x, embedding)
         if self.spatial is not None:
@@ -87,11 +89,16 @@ class SpaceTimeUNet(nn.Module):
     ) -> None:
         super().__init__()
         _check_levels(channels, attention_levels, temporal_levels, head_channels)
-        for name, value in (("in_channels", in_channels), ("num_blocks", num_blocks), ("patch_size", patch_size)):
+        counts = {"in_channels": in_channels, "num_blocks": num_blocks, "patch_size": patch_size}
+        for name, value in {**counts, "max_distance": max_distance}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}")
         self.in_channels, self.patch_size, self.head_channels = in_channels, patch_size, head_channels
-        self.text_channels, self.vector_channels, self.image_conditioned = text_channels, vector_channels, image_conditioned
+        self.text_channels, self.vector_channels, self.image_conditioned = (
+            text_channels,
+            vector_channels,
+            image_conditioned,
+        )
         self.max_distance, self.dropout = max_distance, dropout
         self.embedding_channels = 4 * channels[0]
         self.frame_multiple = patch_size * 2 ** (len(channels) - 1)
@@ -122,11 +129,11 @@ class SpaceTimeUNet(nn.Module):
                 self.up.append(SpaceTimeBlock(current + widths.pop(), width, self, **kinds))
                 current = width
             if level > 0:
-                self.up.append(Upsample(width))
+                self.up.append(Upsample(width, channels[level - 1]))
+                current = channels[level - 1]
 
         self.exit_norm = FrameNorm(channels[0])
-        self.exit = SpatialConv(channels[0], in_channels * patch_size**2)
-        nn.init.zeros_(self.exit.weight)
+        self.exit = zeroed(SpatialConv(channels[0], in_channels * patch_size**2))
 
     def forward(
         self,
@@ -142,7 +149,13 @@ class SpaceTimeUNet(nn.Module):
             c_noise: Noise level of each clip (log-SNR under variance-preserving parameterizations).
             condition: What guides the prediction; parts that the network was built without are left aside.
             num_images: How many of the last frames are independent images.
+
+        Raises:
+            ValueError: If height or width is no multiple of ``frame_multiple``.
         """
+        for name, size in (("height", xt.shape[-2]), ("width", xt.shape[-1])):
+            if size % self.frame_multiple:
+                raise ValueError(f"{name} of the latents must be a multiple of {self.frame_multiple}, but is {size}")
         embedding = self._embedding(c_noise, condition)
         x = self.entrance(self._tokens(xt, condition))
 
@@ -167,7 +180,7 @@ class SpaceTimeUNet(nn.Module):
             embedding = embedding + self.embed_vector(vector)
         return F.silu(embedding)
 
-    def _tokens(self, xt: Float[Tensor, "b c t h w"], condition: Conditioning) -> Activations:
+    def _tokens(self, xt: Float[Tensor, "b c t h w"], condition: Conditioning) -> Float[Tensor, "b t h2 w2 d"]:
         if self.image_conditioned:
             given = condition.image
             if given is None:
@@ -184,8 +197,12 @@ def _check_levels(
     for name, levels in (("attention_levels", attention_levels), ("temporal_levels", temporal_levels)):
         outside = [level for level in levels if not 0 <= level < len(channels)]
         if outside:
-            raise ValueError(f"{name} must lie between 0 and {len(channels) - 1} (one level a width), but has {outside}")
+            raise ValueError(
+                f"{name} must lie between 0 and {len(channels) - 1} (one level a width), but has {outside}"
+            )
     attending = {channels[level] for level in (*attention_levels, *temporal_levels)} | {channels[-1]}
     for width in sorted(attending):
         if head_channels < 1 or width % head_channels:
-            raise ValueError(f"head_channels must divide each width that attends, but {head_channels} does not divide {width}")
+            raise ValueError(
+                f"head_channels must divide each width that attends, but {head_channels} does not divide {width}"
+            )

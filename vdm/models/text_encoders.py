@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,7 +56,7 @@ class ByteTransformer(nn.Module):
 
     def __init__(self, channels: int = 128, num_layers: int = 2, head_channels: int = 32, max_bytes: int = 256) -> None:
         super().__init__()
-        if channels < 1 or channels % head_channels:
+        if min(channels, head_channels) < 1 or channels % head_channels:
             raise ValueError(f"head_channels must divide channels, but {head_channels} does not divide {channels}")
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, but is {max_bytes}")
@@ -71,13 +72,16 @@ class ByteTransformer(nn.Module):
 
     def forward(self, captions: Sequence[str]) -> EncodedText:
         """Embed captions."""
-        rows = [[self._START, *caption.encode()[: self.max_bytes]] for caption in captions]
+        rows = [[self._START, *caption.encode(errors="surrogatepass")[: self.max_bytes]] for caption in captions]
         length = max(map(len, rows))
         padded = torch.tensor([row + [self._PADDING] * (length - len(row)) for row in rows])
         padded = padded.to(self.position.device, non_blocking=True)
         mask = padded != self._PADDING
         tokens = self.layers(self.embed(padded) + self.position[:length], src_key_padding_mask=~mask)
         return EncodedText(tokens, mask, masked_mean(tokens, mask))
+
+
+_VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json")
 
 
 class PretrainedTextEncoder(nn.Module):
@@ -90,7 +94,11 @@ class PretrainedTextEncoder(nn.Module):
 
     def __init__(self, name_or_path: str, max_tokens: int = 77) -> None:
         super().__init__()
-        self.frozen, self.tokenizer, self.channels = _load_pretrained(name_or_path)
+        self.frozen, self.tokenizer = _load_pretrained(name_or_path)
+        self.channels: int = self.frozen.config.hidden_size
+        longest = getattr(self.frozen.config, "max_position_embeddings", max_tokens)
+        if not 1 <= max_tokens <= longest:
+            raise ValueError(f"max_tokens={max_tokens}: {name_or_path} takes at most {longest} tokens")
         self.frozen.requires_grad_(False).eval()
         self.max_tokens = max_tokens
         # The weights stay where they came from: neither saved with a checkpoint nor asked for when one is loaded.
@@ -112,31 +120,36 @@ class PretrainedTextEncoder(nn.Module):
         return EncodedText(tokens, mask, masked_mean(tokens, mask))
 
 
-def _load_pretrained(name_or_path: str) -> tuple[nn.Module, object, int]:
+def _load_pretrained(name_or_path: str) -> tuple[Any, Any]:
+    """Return the encoder and its tokenizer."""
     try:
         from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel
     except ImportError:
         raise ValueError(
             "name_or_path: pretrained text encoders need transformers; install the extra 'pretrained'"
         ) from None
+    classes = {"t5": T5EncoderModel, "clip": CLIPTextModel, "clip_text_model": CLIPTextModel}
+    folder = Path(name_or_path)
+    if folder.is_dir() and not any((folder / name).is_file() for name in _VOCABULARIES):
+        # transformers would make up a tokenizer to which every word is unknown.
+        raise ValueError(f"name_or_path: {name_or_path} holds no tokenizer: none of {', '.join(_VOCABULARIES)}")
     try:
         kind = AutoConfig.from_pretrained(name_or_path).model_type
-        classes = {"t5": T5EncoderModel, "clip": CLIPTextModel, "clip_text_model": CLIPTextModel}
         if kind not in classes:
-            raise ValueError(f"name_or_path: {name_or_path} holds a model of type {kind}; allowed are T5 and CLIP")
+            raise ValueError(f"it holds a model of type {kind}; allowed are T5 and CLIP")
         model = classes[kind].from_pretrained(name_or_path, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"name_or_path: can't load {name_or_path}: {str(error).splitlines()[0]}") from None
-    return model, tokenizer, model.config.hidden_size
+    return model, tokenizer
 
 
-def _drop_frozen(module: nn.Module, state: dict, prefix: str, metadata: object) -> None:
+def _drop_frozen(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
     for name in [name for name in state if name.startswith(f"{prefix}frozen.")]:
         del state[name]
 
 
-def _forgive_frozen(module: nn.Module, keys: object) -> None:
+def _forgive_frozen(module: nn.Module, keys: Any) -> None:
     missing = keys.missing_keys
     missing[:] = [name for name in missing if ".frozen." not in f".{name}"]
 

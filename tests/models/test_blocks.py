@@ -1,0 +1,75 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.models.networks import random_input, randomized
+from vdm.models.blocks import FrameNorm, NoiseLevelEmbedding, ResidualBlock, SpatialConv, Upsample
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_spatial_convolution_equals_a_3d_convolution_with_a_kernel_of_one_frame(stride: int) -> None:
+    conv = SpatialConv(5, 7, stride)
+    peer = nn.Conv3d(5, 7, (1, 3, 3), (1, stride, stride), (0, 1, 1))
+    with torch.no_grad():
+        peer.weight.copy_(conv.weight[:, :, None])
+        peer.bias.copy_(conv.bias)
+    x = random_input("x", 2, 3, 8, 6, 5)
+
+    torch.testing.assert_close(conv(x), peer(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1))
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 16), (10, 2), (7, 1)])
+def test_frame_norm_equals_group_norm_of_each_frame(channels: int, groups: int) -> None:
+    norm = randomized(FrameNorm(channels))
+    x = random_input("x", 2, 3, 4, 5, channels)
+
+    for frame in range(3):
+        expected = F.group_norm(x[:, frame].permute(0, 3, 1, 2), groups, norm.weight, norm.bias)
+        torch.testing.assert_close(norm(x)[:, frame], expected.permute(0, 2, 3, 1))
+
+
+def test_upsampling_repeats_pixels_before_its_convolution() -> None:
+    upsample = Upsample(4, 6)
+    x = random_input("x", 2, 3, 4, 5, 4)
+    doubled = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+    torch.testing.assert_close(upsample(x), upsample.conv(doubled))
+
+
+def test_activations_stay_channels_last_in_memory() -> None:
+    block, x = randomized(ResidualBlock(8, 16, 12, dropout=0.0)), random_input("x", 2, 3, 4, 6, 8)
+
+    assert block(x, random_input("embedding", 2, 1, 12)).is_contiguous()
+
+
+def test_residual_block_begins_as_its_skip_connection() -> None:
+    x, embedding = random_input("x", 2, 3, 4, 5, 8), random_input("embedding", 2, 1, 12)
+    same, wider = ResidualBlock(8, 8, 12, dropout=0.0), ResidualBlock(8, 16, 12, dropout=0.0)
+
+    torch.testing.assert_close(same(x, embedding), x)
+    torch.testing.assert_close(wider(x, embedding), wider.skip(x))
+
+
+def test_embedding_of_the_clip_is_that_of_each_of_its_frames() -> None:
+    block = randomized(ResidualBlock(8, 16, 12, dropout=0.0))
+    x, embedding = random_input("x", 2, 3, 4, 5, 8), random_input("embedding", 2, 1, 12)
+
+    torch.testing.assert_close(block(x, embedding), block(x, embedding.expand(-1, 3, -1)))
+
+
+def test_noise_levels_of_the_whole_range_are_told_apart() -> None:
+    """Neighbours a tenth apart, over log-SNR from -20 to 20, differ; the embedding is smooth."""
+    embed = NoiseLevelEmbedding(32)
+    levels = torch.linspace(-20, 20, 401)
+    angles = levels[:, None] * embed.frequencies
+    features = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    distances = torch.cdist(features, features) + 1e3 * torch.eye(401)
+
+    assert distances.min() > 0.05
+    assert (distances.argmin(dim=1) - torch.arange(401)).abs().max() == 1
+    assert embed(levels).shape == (401, 32)
+
+
+def test_noise_level_embedding_saves_only_what_is_trained() -> None:
+    assert not [name for name in NoiseLevelEmbedding(8).state_dict() if "frequencies" in name]

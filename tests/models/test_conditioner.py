@@ -1,0 +1,122 @@
+from collections.abc import Sequence
+
+import torch
+
+from tests.models.networks import random_input
+from vdm.models.conditioner import Conditioner, append_images
+from vdm.models.text_encoders import EncodedText
+from vdm.types import Conditioning, Prompts
+
+
+class Letters:
+    """Embeds each letter as its number in the alphabet and its square; the empty caption as one token of zeros."""
+
+    channels = 2
+
+    def __call__(self, captions: Sequence[str]) -> EncodedText:
+        numbers = [[ord(letter) - ord("a") + 1 for letter in caption] or [0] for caption in captions]
+        length = max(map(len, numbers))
+        tokens = torch.tensor([[[n, n**2] for n in row + [0] * (length - len(row))] for row in numbers]).float()
+        mask = torch.tensor([[index < len(row) for index in range(length)] for row in numbers])
+        return EncodedText(tokens, mask, tokens.sum(1))
+
+
+def _prompts(*captions: str, labels: Sequence[int] = ()) -> Prompts:
+    return Prompts(captions, torch.tensor(list(labels) or [-1] * len(captions)))
+
+
+def test_without_conditions_nothing_is_told() -> None:
+    assert Conditioner()(_prompts("ignored"), num_frames=3) == Conditioning()
+    assert (Conditioner().text_channels, Conditioner().vector_channels) == (0, 0)
+
+
+def test_text_goes_to_tokens_and_pooled_to_the_vector() -> None:
+    conditioner = Conditioner(Letters())
+    condition = conditioner(_prompts("ab", ""), num_frames=3)
+
+    assert condition.text is not None
+    assert condition.text.tolist() == [[[1, 1], [2, 4]], [[0, 0], [0, 0]]]
+    assert condition.text_mask is not None
+    assert condition.text_mask.tolist() == [[True, True], [True, False]]
+    assert condition.vector is not None
+    assert condition.vector.tolist() == [[3, 5], [0, 0]]
+    assert (conditioner.text_channels, conditioner.vector_channels) == (2, 2)
+
+
+def test_no_class_has_an_embedding_of_its_own() -> None:
+    conditioner = Conditioner(num_classes=3, class_channels=5)
+    vector = conditioner(_prompts("", "", "", labels=[0, 2, -1]), num_frames=1).vector
+
+    assert conditioner.embed_class is not None
+    assert torch.equal(vector, conditioner.embed_class.weight[[0, 2, 3]])
+    assert conditioner.vector_channels == 5
+
+
+def test_vector_is_pooled_text_then_class() -> None:
+    conditioner = Conditioner(Letters(), num_classes=3, class_channels=5)
+    vector = conditioner(_prompts("ab", labels=[1]), num_frames=1).vector
+
+    assert conditioner.embed_class is not None
+    assert vector is not None
+    assert conditioner.vector_channels == vector.shape[1] == 7
+    assert torch.equal(vector[0], torch.cat([torch.tensor([3.0, 5.0]), conditioner.embed_class.weight[1]]))
+
+
+def test_dropped_conditions_equal_those_never_given() -> None:
+    conditioner = Conditioner(Letters(), num_classes=3, class_channels=5, image=True)
+    prompts = Prompts(("ab",), torch.tensor([1]), random_input("image", 1, 3, 2, 2), torch.ones(1).bool())
+    everything = torch.ones(1).bool()
+    dropped = conditioner(prompts.drop(everything, everything, everything), num_frames=4)
+    never = conditioner(_prompts(""), num_frames=4)
+
+    assert torch.equal(dropped.text, never.text)
+    assert torch.equal(dropped.vector, never.vector)
+    assert torch.equal(dropped.image, torch.zeros(1, 4, 4, 2, 2))
+    assert never.image is None
+
+
+def test_first_frame_is_given_to_every_frame_with_a_mask() -> None:
+    image = random_input("image", 2, 3, 5, 7)
+    prompts = Prompts(("", ""), torch.tensor([-1, -1]), image, torch.tensor([True, False]))
+    given = Conditioner(image=True)(prompts, num_frames=4).image
+
+    assert given is not None
+    assert given.shape == (2, 4, 4, 5, 7)
+    for frame in range(4):
+        assert torch.equal(given[0, :3, frame], image[0])
+    assert torch.equal(given[:, 3], torch.tensor([1.0, 0.0])[:, None, None, None].expand(-1, 4, 5, 7))
+    assert not given[1].any()
+
+
+def test_first_frame_is_left_aside_where_the_model_has_no_such_condition() -> None:
+    prompts = Prompts(("",), torch.tensor([-1]), random_input("image", 1, 3, 2, 2), torch.ones(1).bool())
+
+    assert Conditioner()(prompts, num_frames=4).image is None
+
+
+def test_conditions_of_images_follow_those_of_their_clip() -> None:
+    conditioner = Conditioner(Letters(), num_classes=9, class_channels=5)
+    clips, images = _prompts("a", "bc", labels=[0, 1]), _prompts("d", "", "efg", "h", labels=[2, 3, 4, -1])
+    of_clips, of_images = conditioner(clips, 3), conditioner(images, 1)
+    joined = append_images(of_clips, of_images, num_frames=3, num_images=2)
+
+    assert joined.text is not None
+    assert joined.text[:, :, :, 0].tolist() == [
+        [[1, 0, 0]] * 3 + [[4, 0, 0], [0, 0, 0]],
+        [[2, 3, 0]] * 3 + [[5, 6, 7], [8, 0, 0]],
+    ]
+    assert joined.text_mask is not None
+    assert joined.text_mask.sum(-1).tolist() == [[1, 1, 1, 1, 1], [2, 2, 2, 3, 1]]
+    assert joined.vector is not None
+    assert torch.equal(joined.vector[:, :3], of_clips.vector[:, None].expand(-1, 3, -1))
+    assert torch.equal(joined.vector[:, 3:], of_images.vector.reshape(2, 2, 7))
+
+
+def test_images_beside_a_clip_have_no_first_frame() -> None:
+    given = torch.ones(2, 4, 3, 5, 5)
+    joined = append_images(Conditioning(image=given), Conditioning(), num_frames=3, num_images=2)
+
+    assert joined.image is not None
+    assert torch.equal(joined.image[:, :, :3], given)
+    assert torch.equal(joined.image[:, :, 3:], torch.zeros(2, 4, 2, 5, 5))
+    assert (joined.text, joined.vector) == (None, None)
