@@ -10,12 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from vdm.checkpoints.runs import latest_checkpoint, load_config, run_folder
-from vdm.cli.sample import device_of
+from vdm.cli.sample import load_for_sampling
 from vdm.config import ConfigError, build
 from vdm.data.datamodule import ClipDataModule
 from vdm.evaluation import moving_digits
 from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
-from vdm.generation.build import load_model
 from vdm.generation.generate import ClipSize, generate
 from vdm.generation.model import VideoDiffusionModel
 from vdm.generation.video_files import write_grid
@@ -27,12 +26,8 @@ def run(config: DictConfig) -> None:
     options: Any = OmegaConf.to_container(config)
     checkpoint = latest_checkpoint(Path(options["checkpoint"]))
     trained = load_config(checkpoint)
-    if options["guidance_scale"] is None:
-        options["guidance_scale"] = options["guidance"]["scale"] = trained["guidance_scale"]
     data = _data(options, trained)
-    model = load_model(checkpoint, options["ema"], options["allow_own_code"]).to(device_of(options["device"]))
-    model.sampler = build(options["sampler"], "sampler")
-    model.guidance = build(options["guidance"], "guidance")
+    model = load_for_sampling(checkpoint, options, trained)
     folder = Path(options["output"]) if options["output"] else run_folder(checkpoint) / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -98,14 +93,14 @@ def _prompted_digits(
     ceiling = moving_digits.score(classifier, real, of_real, real_labels)
 
     pairs = sorted(set(zip(of_real, real_labels.tolist(), strict=True)))
-    captions, labels = zip(*[pairs[i % len(pairs)] for i in range(options["num_samples"])], strict=True)
+    # Evenly over all prompts, whatever the number of samples: digits are not equally hard.
+    chosen = [pairs[i * len(pairs) // options["num_samples"] % len(pairs)] for i in range(options["num_samples"])]
+    captions, labels = zip(*chosen, strict=True)
     prompts = model.prompts(captions, labels)
     num_batches = -(-len(captions) // options["batch_size"])
     with tqdm(total=num_batches * model.sampler.num_steps, desc="sampling", unit="step") as bar:
         size = ClipSize(*data.clip_shape)
-        videos = generate(
-            model, prompts, size, options["seed"], options["batch_size"], on_step=lambda: bar.update() and None
-        )
+        videos = generate(model, prompts, size, options["seed"], options["batch_size"], on_step=bar.update)
     write_grid(folder / "prompted_digits", list(videos[:: max(1, len(videos) // 16)]), data.index.fps or 8.0)
     found = moving_digits.score(classifier, videos, captions, torch.tensor(labels))
     print(

@@ -22,13 +22,7 @@ def run(config: DictConfig) -> None:
     options: Any = OmegaConf.to_container(config)
     checkpoint = Path(options["checkpoint"])
     trained = load_config(checkpoint)
-    if options["guidance_scale"] is None:
-        options["guidance_scale"] = trained["guidance_scale"]
-        options["guidance"]["scale"] = trained["guidance_scale"]
-    model = load_model(checkpoint, options["ema"], options["allow_own_code"])
-    model.sampler = build(options["sampler"], "sampler")
-    model.guidance = build(options["guidance"], "guidance")
-    model.to(device_of(options["device"]))
+    model = load_for_sampling(checkpoint, options, trained)
 
     size = clip_size(options, trained)
     prompts = _prompts(options, trained, model, size)
@@ -51,6 +45,23 @@ def run(config: DictConfig) -> None:
         write_mp4(folder / file_name(index, caption), video, fps)
     mp4, png = write_grid(folder, list(videos), fps)
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
+
+
+def load_for_sampling(checkpoint: Path, options: dict[str, Any], trained: dict[str, Any]) -> VideoDiffusionModel:
+    """Return a trained model with the sampler and guidance asked for, on the device asked for.
+
+    Args:
+        checkpoint: Folder of a run or of a checkpoint.
+        options: Configuration with ``sampler``, ``guidance``, ``ema``, ``device`` and ``allow_own_code``.
+        trained: Configuration of the run, whose guidance scale holds where none is given.
+    """
+    guidance = dict(options["guidance"])
+    if guidance.get("scale", 0) is None:
+        guidance["scale"] = trained["guidance_scale"]
+    model = load_model(checkpoint, options["ema"], options["allow_own_code"])
+    model.sampler = build(options["sampler"], "sampler")
+    model.guidance = build(guidance, "guidance")
+    return model.to(device_of(options["device"]))
 
 
 def device_of(name: str) -> torch.device:

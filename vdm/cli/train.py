@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,7 +32,10 @@ def run(config: DictConfig) -> int:
 
     training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
 
-    return _farewell(training, folder)
+    code = _farewell(training, folder)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # the next run of a sweep begins another
+    return code
 
 
 def _announce(training: TrainingRun, folder: Path, checkpoint: Path | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
@@ -93,7 +94,7 @@ def _build_trainer(
             enable_checkpointing=False,
             enable_model_summary=False,
         )
-    except (RuntimeError, TypeError) as error:  # how Lightning refuses devices that are not there
+    except (MisconfigurationException, RuntimeError, TypeError) as error:  # devices that are not there, and the like
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     micro_batches = data.accumulation(trainer.world_size)
     trainer.accumulate_grad_batches = micro_batches

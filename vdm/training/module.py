@@ -18,6 +18,7 @@ from vdm.generation.model import VideoDiffusionModel
 from vdm.training.ema import EMA
 from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import LRSchedule
+from vdm.training.resuming import put_between_steps
 from vdm.types import ClipBatch, Prompts
 
 NUM_LEVEL_BINS = 10
@@ -177,7 +178,8 @@ class DiffusionModule(lightning.LightningModule):
         checkpoint["ema_updates"] = self.ema.num_updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back the averages."""
+        """Take back the averages, and go on at the beginning of a step."""
+        put_between_steps(checkpoint, self.data.accumulation(self.trainer.world_size))
         averages = {name.removeprefix("model."): average for name, average in checkpoint["ema"].items()}
         self.ema.load(averages, checkpoint["ema_updates"])
 

@@ -26,6 +26,7 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take over the signals; Lightning, which saves inside its handlers, has set its own by now."""
+        self._step = trainer.global_step
         for number in self.SIGNALS:
             self._before[number] = signal.signal(number, self._note)
 
@@ -33,10 +34,10 @@ class StopOnSignal(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: object
     ) -> None:
         """Stop at the end of an optimizer step if any process was told to."""
-        is_step_end = trainer.fit_loop.epoch_loop.batch_idx % trainer.accumulate_grad_batches == (
-            trainer.accumulate_grad_batches - 1
-        )
-        if is_step_end and trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+        if trainer.global_step == self._step:
+            return  # between micro-batches of one step
+        self._step = trainer.global_step
+        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
             self.stopped = True
             trainer.should_stop = True
 

@@ -1,0 +1,54 @@
+"""Small training runs for tests: the real configuration, a network of some thousand weights, in this process."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from vdm.checkpoints.runs import latest_checkpoint, record_run
+from vdm.cli.conf_dir import conf_dir
+from vdm.cli.resume import register_run_dir
+from vdm.training.build import TrainingRun, build_training, describe_clips
+
+TINY = (
+    "model.network.channels=[16,16]",
+    "model.network.attention_levels=[1]",
+    "model.network.temporal_levels=[1]",
+    "model.network.head_channels=8",
+    "text_encoder.channels=16",
+    "text_encoder.head_channels=8",
+    "text_encoder.num_layers=1",
+    "lr_schedule.warmup_steps=2",
+    "optimizer.lr=1e-3",
+    "data.global_batch_size=4",
+    "data.micro_batch_size=4",
+    "data.num_workers=0",
+    "trainer.max_steps=4",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=1",
+    "sampler.num_steps=2",
+    "logger=csv",
+    "callbacks.samples=null",
+    "callbacks.progress=null",
+)
+"""Overrides that make a run small."""
+
+
+def configuration(shards: Path, *overrides: str) -> dict[str, Any]:
+    """Compose ``conf/train.yaml`` for a small run."""
+    register_run_dir()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", [f"data.path={shards}", *TINY, *overrides])
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return plain
+
+
+def train(run: Path, config: dict[str, Any], resume: bool = False) -> TrainingRun:
+    """Train to the end, and return what was trained."""
+    training = build_training(config, run)
+    config["clip"] = describe_clips(training.data)
+    record_run(run, config)
+    checkpoint = latest_checkpoint(run) if resume else None
+    training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+    return training

@@ -1,0 +1,59 @@
+"""The gradient of a step does not depend on how its clips are spread over micro-batches and processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.runs import TINY, configuration, train
+from vdm.checkpoints.runs import latest_checkpoint, load_config
+
+SGD = ("+optimizer.momentum=0", "~optimizer.betas", "optimizer._target_=torch.optim.SGD", "optimizer.weight_decay=0")
+"""With plain gradient descent, one step moves the weights by the gradient itself."""
+ONE_STEP = (*SGD, "optimizer.lr=1", "lr_schedule.warmup_steps=0", "trainer.max_steps=1", "data.global_batch_size=5")
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(latest_checkpoint(run) / "model.safetensors")
+
+
+def assert_same_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=tolerance, msg=name)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> dict[str, torch.Tensor]:
+    """Weights after one step in which one process sees all five clips at once."""
+    run = tmp_path_factory.mktemp("whole")
+    config = configuration(shards, *ONE_STEP, "data.micro_batch_size=5")
+    before = {name: weight.clone() for name, weight in train(run, config).module.ema.averages.items()}
+    after = weights_of(run)
+    assert any((after[f"model.{name}"] != before[name]).any() for name in before)
+    return after
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 3])
+def test_micro_batches_of_a_step_give_the_gradient_of_the_whole(
+    tmp_path: Path, shards: Path, expected: dict[str, torch.Tensor], micro_batch_size: int
+) -> None:
+    train(tmp_path, configuration(shards, *ONE_STEP, f"data.micro_batch_size={micro_batch_size}"))
+    assert_same_weights(weights_of(tmp_path), expected, 1e-6)
+
+
+@pytest.mark.parametrize("micro_batch_size", [5, 1])
+def test_two_processes_give_the_gradient_of_one(
+    tmp_path: Path, shards: Path, expected: dict[str, torch.Tensor], micro_batch_size: int
+) -> None:
+    overrides = [*TINY, *ONE_STEP, f"data.path={shards}", f"data.micro_batch_size={micro_batch_size}"]
+    overrides += ["strategy=ddp", "strategy.process_group_backend=gloo", "trainer.devices=2"]
+    command = [sys.executable, "-m", "vdm.cli.main", "train", *overrides, f"hydra.run.dir={tmp_path / 'run'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 process" in done.stderr
+    assert_same_weights(weights_of(tmp_path / "run"), expected, 1e-6)
+    assert load_config(tmp_path / "run")["clip"]["num_frames"] == 4
