@@ -75,4 +75,3 @@ def load_into(model: VideoDiffusionModel, path: str | Path, ema: bool = True) ->
             shapes = [None if tensor is None else list(tensor.shape) for tensor in (there, here)]
             raise ValueError(f"{path}: weights of another model: {name} has shape {shapes[0]}, but {shapes[1]} here")
     model.load_state_dict(weights)
-

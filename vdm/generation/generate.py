@@ -28,7 +28,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 8,
     negative: str = "",
-    on_step: Callable[[], None] | None = None,
+    on_step: Callable[[], object] | None = None,
 ) -> UInt8[Tensor, "b c t h w"]:
     """Return a video for each prompt; clip number i draws the same noise whatever the batch size.
 
@@ -42,9 +42,11 @@ def generate(
         on_step: Called after each sampling step of each batch.
 
     Raises:
-        ValueError: If the network can't make videos of this size.
+        ValueError: If the network can't make videos of this size, or ``batch_size`` is below 1.
     """
     check_size(model, size)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1")
     shape = (model.encoder.channels, size.num_frames, *model.encoder.latent_size(size.height, size.width))
     videos = []
     for start in range(0, len(prompts), batch_size):
@@ -58,7 +60,7 @@ def generate(
                 part,
                 negative=negative,
                 draw_noise=step_noise(seed, clips, noise.to(model.device)),
-                on_step=None if on_step is None else lambda step, x0: on_step(),
+                on_step=(lambda step, x0: on_step()) if on_step else None,
             ).cpu()
         )
     return torch.cat(videos)

@@ -1,7 +1,8 @@
 """The whole model: network, conditions, latents and diffusion, from noise to video."""
 
 from collections.abc import Sequence
-from typing import cast
+from pathlib import Path
+from typing import Self, cast
 
 import torch
 from jaxtyping import Float, UInt8
@@ -46,6 +47,22 @@ class VideoDiffusionModel(nn.Module):
         self.sampler: Sampler = sampler or DDIM()
         self.guidance: Guidance = guidance or ClassifierFree()
 
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, ema: bool = True) -> Self:
+        """Return the trained model of a run's folder, or of one of its checkpoints, on the CPU.
+
+        Args:
+            path: Folder of a run or of a checkpoint.
+            ema: Take the averaged weights.
+
+        Raises:
+            ValueError: If there is no whole checkpoint, its weights don't fit its configuration, or its configuration
+                names classes outside this project: ``vdm.generation.build.load_model`` can be told to allow them.
+        """
+        from vdm.generation.build import load_model  # imports this module
+
+        return cast(Self, load_model(path, ema))
+
     @property
     def denoiser(self) -> Denoiser:
         """The network as a function that denoises."""
@@ -57,7 +74,10 @@ class VideoDiffusionModel(nn.Module):
         return next(self.parameters()).device
 
     def prompts(
-        self, captions: Sequence[str], labels: Sequence[int] | None = None, image: UInt8[Tensor, "b c h w"] | None = None
+        self,
+        captions: Sequence[str],
+        labels: Sequence[int] | None = None,
+        image: UInt8[Tensor, "b c h w"] | None = None,
     ) -> Prompts:
         """Return prompts on the model's device.
 
@@ -95,7 +115,9 @@ class VideoDiffusionModel(nn.Module):
         noised = self.diffusion.add_noise(x0, noise, t)
         condition = self.conditioner(prompts, x0.shape[2] - num_images)
         if image_prompts is not None:
-            condition = append_images(condition, self.conditioner(image_prompts, 1), x0.shape[2] - num_images, num_images)
+            condition = append_images(
+                condition, self.conditioner(image_prompts, 1), x0.shape[2] - num_images, num_images
+            )
         prediction = self.denoiser.predict(noised.xt, noised.alpha, noised.sigma, condition, num_images)
         return self.diffusion.loss(prediction, noised)
 
@@ -123,7 +145,9 @@ class VideoDiffusionModel(nn.Module):
         noise = noise.to(self.device)
         everything = torch.ones(len(prompts), dtype=torch.bool)
         unconditional = prompts.drop(everything, everything, everything)
-        unconditional = Prompts((negative,) * len(prompts), unconditional.labels, prompts.image, unconditional.has_image)
+        unconditional = Prompts(
+            (negative,) * len(prompts), unconditional.labels, prompts.image, unconditional.has_image
+        )
         denoise = self.guidance(
             self.denoiser,
             self.conditioner(prompts, noise.shape[2]),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 
@@ -21,7 +21,9 @@ def read_prompts(prompts: str | Sequence[str] | None, file: str | None) -> list[
         raise ValueError("prompts_file: give either prompts or prompts_file, not both")
     if file is not None:
         try:
-            captions = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+            captions = [
+                line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines() if line.strip()
+            ]
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"prompts_file={file}: {error}") from None
         if not captions:
@@ -75,6 +77,6 @@ def load_image(path: Path, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
             fitted = ImageOps.fit(picture.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
     except FileNotFoundError:
         raise ValueError(f"image={path}: no such file") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # whatever Pillow stumbles over
         raise ValueError(f"image={path}: can't be read as a picture: {' '.join(str(error).split())}") from None
     return rearrange(torch.from_numpy(np.array(fitted)), "h w c -> 1 c h w")

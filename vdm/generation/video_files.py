@@ -37,7 +37,7 @@ def write_mp4(path: Path, video: UInt8[Tensor, "c t h w"], fps: float) -> None:
         container.mux(stream.encode())
 
 
-def grid(videos: Sequence[UInt8[Tensor, "c t h w"]], num_columns: int | None = None) -> UInt8[Tensor, "c t h w"]:
+def grid(videos: Sequence[UInt8[Tensor, "c t h w"]], num_columns: int | None = None) -> UInt8[Tensor, "c t h2 w2"]:
     """Lay videos of one size side by side, in a near-square grid unless told otherwise."""
     columns = num_columns or math.ceil(math.sqrt(len(videos)))
     rows = math.ceil(len(videos) / columns)
@@ -53,9 +53,9 @@ def grid(videos: Sequence[UInt8[Tensor, "c t h w"]], num_columns: int | None = N
     return canvas
 
 
-def enlarged(video: UInt8[Tensor, "c t h w"], min_size: int = 256) -> UInt8[Tensor, "c t h w"]:
+def enlarged(video: UInt8[Tensor, "c t h w"], min_size: int = 256) -> UInt8[Tensor, "c t h2 w2"]:
     """Enlarge small videos by a whole factor, pixels staying sharp, to at least ``min_size`` high or wide."""
-    factor = max(1, min_size // max(video.shape[-2:]))
+    factor = math.ceil(min_size / max(video.shape[-2:]))
     return video.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
 
 

@@ -1,0 +1,87 @@
+"""A small whole model with random weights, as configuration and as run, that the tests of generation share."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from tests.models.networks import randomized
+from vdm.checkpoints.lightning_io import SafetensorsCheckpointIO
+from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder
+from vdm.generation.build import build_model
+from vdm.generation.model import VideoDiffusionModel
+
+CONFIG: dict[str, Any] = {
+    "encoder": {"_target_": "vdm.models.encoders.PixelEncoder"},
+    "model": {
+        "network": {
+            "_target_": "vdm.models.space_time_unet.SpaceTimeUNet",
+            "channels": [8, 16],
+            "num_blocks": 1,
+            "attention_levels": [1],
+            "temporal_levels": [1],
+            "head_channels": 8,
+            "patch_size": 2,
+        },
+        "conditioner": {
+            "_target_": "vdm.models.conditioner.Conditioner",
+            "text_encoder": {
+                "_target_": "vdm.models.text_encoders.ByteTransformer",
+                "channels": 8,
+                "num_layers": 1,
+                "head_channels": 8,
+                "max_bytes": 32,
+            },
+            "num_classes": 3,
+            "class_channels": 8,
+            "image": True,
+        },
+    },
+    "diffusion": {
+        "_target_": "vdm.diffusion.gaussian.GaussianDiffusion",
+        "schedule": {"_target_": "vdm.diffusion.schedules.Cosine"},
+        "parameterization": {"_target_": "vdm.diffusion.parameterizations.V"},
+        "noise_levels": {"_target_": "vdm.diffusion.noise_levels.LowDiscrepancy"},
+        "loss_weight": {"_target_": "vdm.diffusion.loss_weights.Simple"},
+        "clip_denoised": 1.0,
+    },
+    "sampler": {"_target_": "vdm.diffusion.samplers.DDIM", "num_steps": 3},
+    "guidance": {"_target_": "vdm.diffusion.guidance.ClassifierFree", "scale": 2.0},
+}
+
+
+def config(**changes: object) -> dict[str, Any]:
+    """Return the configuration, changed at dotted keys (with ``__`` for dots)."""
+    changed = copy.deepcopy(CONFIG)
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        node = changed
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return changed
+
+
+def small_model(**changes: object) -> VideoDiffusionModel:
+    """Return the model with random weights."""
+    model = build_model(config(**changes))
+    randomized(model)
+    return model
+
+
+def save_config(run: Path, **changes: object) -> None:
+    """Write the configuration of a run alone."""
+    run.mkdir(exist_ok=True)
+    (run / CONFIG_NAME).write_text(OmegaConf.to_yaml(OmegaConf.create(config(**changes))))
+
+
+def save_run(run: Path, model: VideoDiffusionModel, ema: dict[str, Tensor] | None = None, **changes: object) -> Path:
+    """Write the folder of a run with one checkpoint, as training does."""
+    save_config(run, **changes)
+    checkpoint: dict[str, Any] = {"state_dict": {f"model.{name}": w for name, w in model.state_dict().items()}}
+    if ema is not None:
+        checkpoint["ema"] = {f"model.{name}": weight for name, weight in ema.items()}
+    SafetensorsCheckpointIO().save_checkpoint(checkpoint, checkpoint_folder(run, 7))
+    return run
