@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -22,7 +22,7 @@ def _map_tensors(value: object, function: Callable[[Tensor], Tensor]) -> object:
     if isinstance(value, TensorRecord):
         return value.map(function)
     if isinstance(value, Mapping):
-        return {key: _map_tensors(item, function) for key, item in value.items()}
+        return {key: _map_tensors(item, function) for key, item in cast(Mapping[str, object], value).items()}
     return value
 
 
@@ -97,7 +97,7 @@ class Prompts(TensorRecord):
 
     def drop(self, captions: Bool[Tensor, " b"], labels: Bool[Tensor, " b"], image: Bool[Tensor, " b"]) -> Prompts:
         """Return the prompts without what is marked True, for classifier-free guidance (Ho & Salimans 2022)."""
-        kept = tuple("" if dropped else text for text, dropped in zip(self.captions, captions.tolist(), strict=True))
+        kept = tuple("" if dropped else text for text, dropped in zip(self.captions, captions, strict=True))
         has_image = None if self.has_image is None else self.has_image & ~image.to(self.has_image.device)
         return Prompts(kept, self.labels.masked_fill(labels.to(self.labels.device), -1), self.image, has_image)
 
@@ -114,7 +114,7 @@ class Conditioning(TensorRecord):
     """Embedding added to that of the noise level: pooled text, class label."""
     image: Float[Tensor, "b c t h w"] | None = None
     """Latents of the given first frame for every frame, and a last channel of 1 where given and 0 where not."""
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Further named conditions of a network of one's own."""
 
 

@@ -30,16 +30,18 @@ def test_attention_is_softmax_of_scaled_products(num_keys: int, batch: tuple[int
 
 
 @pytest.mark.parametrize("batch", [(2,), (2, 3)])
-def test_both_kernels_agree_on_values_and_gradients(batch: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_kernels_agree_on_values_and_gradients(batch: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = [random_input(name, *batch, 4, 20, 8).requires_grad_() for name in ("query", "key", "value")]
     mask = torch.arange(20).expand(*batch, 20) < 13
     results = []
-    for longest in (64, 0):
+    for longest, largest in ((64, 10), (0, 10), (0, 1)):
         monkeypatch.setattr(attention, "_SHORT_SEQUENCE", longest)
+        monkeypatch.setattr(attention, "_LARGEST_BATCH", largest)
         attended = attend(*inputs, mask_bias(mask, torch.float32))
         results.append([attended, *torch.autograd.grad(attended.square().sum(), inputs)])
 
     torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(results[2], results[1])
 
 
 @pytest.mark.parametrize("batch", [(2,), (2, 3), (2, 3, 2)])

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,5 +39,5 @@ class GaussianDiffusion:
     def loss(self, prediction: Latents, noised: NoisedLatents) -> Float[Tensor, " b"]:
         """Return each clip's weighted mean squared error, in fp32."""
         target = self.parameterization.target(noised.x0, noised.noise, noised.alpha, noised.sigma)
-        error = reduce((prediction.float() - target) ** 2, "b c t h w -> b", "mean")
+        error = ((prediction.float() - target) ** 2).flatten(1).mean(1)
         return error * self.loss_weight(noised.alpha, noised.sigma, self.parameterization)

@@ -24,7 +24,7 @@ class Uniform:
 
     def __call__(self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int) -> Float[Tensor, " b"]:
         """Draw a time for each position."""
-        return randomness.uniform(seed, "noise level", positions.tolist())
+        return randomness.uniform(seed, "noise level", map(int, positions))
 
 
 @dataclass(frozen=True)
@@ -37,4 +37,4 @@ class LowDiscrepancy:
     def __call__(self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int) -> Float[Tensor, " b"]:
         """Draw a time for each position."""
         steps, slots = positions // global_batch_size, positions % global_batch_size
-        return torch.frac(randomness.uniform(seed, "noise level", steps.tolist()) + slots.cpu() / global_batch_size)
+        return torch.frac(randomness.uniform(seed, "noise level", map(int, steps)) + slots.cpu() / global_batch_size)

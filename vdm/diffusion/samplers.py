@@ -22,7 +22,10 @@ OnStep = Callable[[int, Latents], object]
 class Sampler(Protocol):
     """A way from noise to clean latents."""
 
-    num_steps: int
+    @property
+    def num_steps(self) -> int:
+        """Number of calls of the denoising function."""
+        ...
 
     def __call__(
         self, denoise: Denoise, noise: Latents, schedule: NoiseSchedule, draw_noise: DrawNoise, on_step: OnStep | None

@@ -50,7 +50,7 @@ def resolve_labels(
     if num_classes == 0:
         raise ValueError(f"labels={labels}: the model was trained without classes (num_classes=0)")
     given = [labels] if isinstance(labels, int | str) else list(labels)
-    indices = [list(names).index(label) if label in names else label for label in given]
+    indices = [names.index(label) if isinstance(label, str) and label in names else label for label in given]
     for label in indices:
         if not isinstance(label, int) or not 0 <= label < num_classes:
             allowed = ", ".join(names) or f"0 to {num_classes - 1}"

@@ -14,6 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+DEFAULT_FPS = 8.0
+"""Frames per second of videos made by models whose clips had no common rate."""
 GRID_GAP = 2
 """Pixels between the videos of a grid."""
 

@@ -16,6 +16,8 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 _SHORT_SEQUENCE = 64
 """Up to this many keys, matmul-softmax-matmul beats the fused kernel on CPUs; see docs/architecture.md."""
+_LARGEST_BATCH = 65535
+"""More than this, CUDA's fused kernels do not take (github.com/pytorch/pytorch/issues/142228)."""
 
 
 def attend(
@@ -35,18 +37,13 @@ def attend(
     if query.device.type == "cpu" and key.shape[-2] <= _SHORT_SEQUENCE:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         return (scores if bias is None else scores + bias).softmax(-1).to(value.dtype) @ value
+    shape = query.shape
     # With more than one batch axis, PyTorch would fall back to its slow, unfused kernel without a word.
-    attended = F.scaled_dot_product_attention(
-        _one_batch_axis(query),
-        _one_batch_axis(key),
-        _one_batch_axis(value),
-        attn_mask=None if bias is None else _one_batch_axis(bias.to(query.dtype)),
-    )
-    return attended.unflatten(0, query.shape[:-3])
-
-
-def _one_batch_axis(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return x.flatten(0, -4) if x.ndim > 4 else x
+    if query.ndim > 4 and shape[:-3].numel() <= _LARGEST_BATCH:
+        query, key, value = query.flatten(0, -4), key.flatten(0, -4), value.flatten(0, -4)
+        bias = bias.flatten(0, -4) if bias is not None and bias.ndim > 4 else bias
+    mask = None if bias is None else bias.to(query.dtype)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).reshape(shape)
 
 
 def mask_bias(mask: Bool[Tensor, "*b m"], dtype: torch.dtype) -> Float[Tensor, "*b 1 1 m"]:

@@ -1,6 +1,7 @@
 """Residual, resampling and embedding blocks of space-time U-Nets, on activations laid out as ``b t h w c``."""
 
 import math
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -21,7 +22,7 @@ class SpatialConv(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
-        self.to(memory_format=torch.channels_last)
+        self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, input: Activations) -> Float[Tensor, "b t h2 w2 c2"]:
         """Convolve each frame."""
@@ -100,4 +101,6 @@ class NoiseLevelEmbedding(nn.Module):
     def forward(self, c_noise: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """Embed one noise level a clip."""
         angles = c_noise[:, None].float() * self.frequencies
-        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=-1).to(self.layers[0].weight.dtype))
+        return self.layers(
+            torch.cat([angles.sin(), angles.cos()], dim=-1).to(cast(nn.Linear, self.layers[0]).weight.dtype)
+        )
