@@ -48,9 +48,8 @@ def attend(
 
 def mask_bias(mask: Bool[Tensor, "*b m"], dtype: torch.dtype) -> Float[Tensor, "*b 1 1 m"]:
     """Return the bias that hides keys where ``mask`` is False."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, float("-inf"))[
-        ..., None, None, :
-    ]
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, float("-inf"))
+    return bias[..., None, None, :]
 
 
 def zeroed(layer: Layer) -> Layer:
