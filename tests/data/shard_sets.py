@@ -73,8 +73,14 @@ def list_samples(path: Path, shape: Shape) -> list[SampleEntry]:
     return [SampleEntry(key, shape, parts) for key, parts in members.items()]
 
 
-def write_set(folder: Path, counts: dict[str, tuple[int, ...]], shapes: tuple[Shape, ...] = (SHAPE,)) -> Path:
+def write_set(
+    folder: Path,
+    counts: dict[str, tuple[int, ...]],
+    shapes: tuple[Shape, ...] = (SHAPE,),
+    labels: tuple[str, ...] = ("zero", "one", "two"),
+) -> Path:
     """Write a shard set with ``counts`` samples in the shards of each split; shapes alternate between shards."""
+    folder.mkdir(exist_ok=True)
     splits: dict[str, tuple[ShardEntry, ...]] = {}
     for split, split_counts in counts.items():
         starts = np.cumsum([0, *split_counts]).tolist()
@@ -82,5 +88,5 @@ def write_set(folder: Path, counts: dict[str, tuple[int, ...]], shapes: tuple[Sh
             write_shard(folder, f"{split}-{i:06d}.tar", split, range(start, start + n), shapes[i % len(shapes)])
             for i, (start, n) in enumerate(zip(starts, split_counts, strict=False))
         )
-    write_index(ShardIndex(folder, splits, labels=("zero", "one", "two"), fps=8.0))
+    write_index(ShardIndex(folder, splits, labels=labels, fps=8.0))
     return folder

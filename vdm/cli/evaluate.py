@@ -17,7 +17,7 @@ from vdm.evaluation import moving_digits
 from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
 from vdm.generation.generate import ClipSize, generate
 from vdm.generation.model import VideoDiffusionModel
-from vdm.generation.video_files import write_grid
+from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.types import ClipBatch
 
 
@@ -101,7 +101,7 @@ def _prompted_digits(
     with tqdm(total=num_batches * model.sampler.num_steps, desc="sampling", unit="step") as bar:
         size = ClipSize(*data.clip_shape)
         videos = generate(model, prompts, size, options["seed"], options["batch_size"], on_step=bar.update)
-    write_grid(folder / "prompted_digits", list(videos[:: max(1, len(videos) // 16)]), data.index.fps or 8.0)
+    write_grid(folder / "prompted_digits", list(videos[:: max(1, len(videos) // 16)]), data.index.fps or DEFAULT_FPS)
     found = moving_digits.score(classifier, videos, captions, torch.tensor(labels))
     print(
         f"clips with the digit asked for   {found.digit:.1%} of {len(videos)} (held-out real clips {ceiling.digit:.1%})"

@@ -11,7 +11,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.runs import latest_checkpoint, record_run
-from vdm.cli.faults import is_silent_process
 from vdm.training.build import TrainingRun, build_training, describe_clips
 
 
@@ -24,7 +23,7 @@ def run(config: DictConfig) -> int:
     checkpoint = None if plain["resume"] is None else latest_checkpoint(Path(plain["resume"]))
     training = build_training(plain, folder)
     _announce(training, folder, checkpoint)
-    if not is_silent_process():
+    if training.trainer.is_global_zero:
         plain["clip"] = describe_clips(training.data)
         record_run(folder, plain)
     for logger in training.trainer.loggers:
@@ -73,11 +72,8 @@ def _quieten_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (
-        ".*does not have many workers.*",  # tiny clips are decoded faster than they are trained on
-        ".*number of training batches.*",
-        ".*`IterableDataset` has `__len__` defined.*",
-        ".*is not resumable.*|.*ended before the end of the epoch.*",  # the position in the endless order is resumed
-        ".*You are trying to `self.log\\(\\)`.*batch_size.*",
-        ".*srun.*",
+        ".*does not have many workers.*",  # small clips are decoded faster than they are trained on
+        ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
+        ".*The `srun` command is available.*",  # Lightning's advice; launching is the user's choice
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -153,14 +153,25 @@ class ClipDataModule(LightningDataModule):
         """Return this rank's part of the validation clips, in the order of the index; no batches if there are none."""
         if self.max_validation_clips == 0:
             return []
-        shards = self.index.splits[VALIDATION]
         num_samples = self.index.num_samples(VALIDATION)
         num_clips = min(num_samples, self.max_validation_clips or num_samples)
-        dataset = ClipDataset(ShardReader(self.path, shards), IndexOrder(_counts(shards)), self.clip_shape)
         positions = ValidationPositions(num_samples, num_clips, self.micro_batch_size, *self._rank_and_world_size())
-        loader = FiniteClipLoader(dataset, positions, self.num_workers, self._quarantine())
+        loader = FiniteClipLoader(self._validation_set(), positions, self.num_workers, self._quarantine())
         self._loaders.add(loader)
         return loader
+
+    def held_out_clips(self, num_clips: int) -> ClipBatch | None:
+        """Return some validation clips, spread evenly over the split, the same on every rank; None if there is none."""
+        num_samples = self.index.num_samples(VALIDATION) if VALIDATION in self.index.splits else 0
+        if num_samples == 0:
+            return None
+        num_clips = min(num_samples, num_clips)
+        positions = ValidationPositions(num_samples, num_clips, num_clips, rank=0, world_size=1)
+        return next(iter(FiniteClipLoader(self._validation_set(), positions, 0, self._quarantine())))
+
+    def _validation_set(self) -> ClipDataset:
+        shards = self.index.splits[VALIDATION]
+        return ClipDataset(ShardReader(self.path, shards), IndexOrder(_counts(shards)), self.clip_shape)
 
     def teardown(self, stage: str) -> None:
         """End the loaders' workers."""

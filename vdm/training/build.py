@@ -16,6 +16,7 @@ from vdm.checkpoints.lightning_io import SafetensorsCheckpointIO
 from vdm.config import ConfigError, build
 from vdm.data.datamodule import ClipDataModule
 from vdm.generation.build import build_model, load_into
+from vdm.generation.video_files import DEFAULT_FPS
 from vdm.training.callbacks.saving import SaveCheckpoints
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_together
@@ -50,7 +51,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     torch.manual_seed(randomness.generator(config["seed"], "initial weights", 0).initial_seed())
     model = build_model(config)
     check_together(model, data)
-    if config["init_from"] is not None:
+    if config["init_from"] is not None and config["resume"] is None:
         load_into(model, config["init_from"])
     module = build(config["training"], "training", model=model, seed=config["seed"])
     stop = StopOnSignal()
@@ -62,13 +63,16 @@ def describe_clips(data: ClipDataModule) -> dict[str, Any]:
     """Return what sampling must know of the clips, to be recorded with the run's configuration."""
     num_frames, height, width = data.clip_shape
     size = {"num_frames": num_frames, "height": height, "width": width}
-    return {**size, "fps": data.index.fps or 8.0, "label_names": list(data.label_names)}
+    return {**size, "fps": data.index.fps or DEFAULT_FPS, "label_names": list(data.label_names)}
 
 
 def _build_trainer(
     config: Mapping[str, Any], run: Path, data: ClipDataModule, stop: StopOnSignal
 ) -> lightning.Trainer:
     """Build Lightning's trainer with the parts of the configuration that plug into it."""
+    validation_steps = config["validate"]["every_steps"]
+    if not isinstance(validation_steps, int) or validation_steps < 1:
+        raise ConfigError(f"validate.every_steps={validation_steps}: must be a whole number, at least 1")
     offered = {"run": run}
     callbacks: list[Callback] = [
         build(node, f"callbacks.{name}", offered=offered) for name, node in config["callbacks"].items() if node
@@ -98,7 +102,7 @@ def _build_trainer(
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     micro_batches = data.accumulation(trainer.world_size)
     trainer.accumulate_grad_batches = micro_batches
-    trainer.val_check_interval = config["validate"]["every_steps"] * micro_batches
+    trainer.val_check_interval = validation_steps * micro_batches
     return trainer
 
 

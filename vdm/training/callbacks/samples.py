@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from vdm.generation.generate import ClipSize, generate
-from vdm.generation.video_files import write_grid
+from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.training.module import DiffusionModule
 from vdm.types import Prompts
 
@@ -47,16 +47,13 @@ class SampleVideos(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Choose what is sampled."""
         self.sampled_step = trainer.global_step
-        self.fps = 8.0
-        held_out = next(iter(pl_module.data.val_dataloader()), None)
-        if held_out is not None:
-            self.fps = float(held_out.fps[0])
+        model, held_out = pl_module.model, pl_module.data.held_out_clips(self.num_videos)
+        self.fps = pl_module.data.index.fps or DEFAULT_FPS
         if self.captions is not None or held_out is None:
-            self.prompts = pl_module.model.prompts(self.captions or [""] * self.num_videos)
+            self.prompts = model.prompts(self.captions or [""] * self.num_videos)
         else:
-            n = min(self.num_videos, len(held_out))
-            labels = held_out.labels[:n].tolist()
-            self.prompts = pl_module.model.prompts(held_out.captions[:n], labels, held_out.video[:n, :, 0])
+            first_frames = held_out.video[:, :, 0] if model.conditioner.uses_image else None
+            self.prompts = model.prompts(held_out.captions, held_out.labels.tolist(), first_frames)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Sample after every ``every_steps`` steps."""

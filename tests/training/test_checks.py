@@ -1,0 +1,62 @@
+"""Impossible configurations are refused in one line that names the key, before any training."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.data.shard_sets import write_set
+from tests.training.runs import configuration, train
+from vdm.config import ConfigError
+from vdm.training.build import build_training
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.network.channels=[16,16,16,16,16,16]", "the network needs latents of a multiple of 64"),
+        ("model.network.head_channels=5", "model.network: head_channels must divide"),
+        ("model.network.attention_levels=[7]", "model.network: attention_levels must lie between 0 and 1"),
+        ("+model.network.chanels=[16]", "model.network.chanels: unknown key"),
+        ("model.network.num_blocks=two", "model.network.num_blocks: 'two' is not allowed"),
+        ("sampler._target_=vdm.diffusion.samplers.DDMI", "sampler._target_"),
+        ("sampler.num_steps=0", "sampler: num_steps must be at least 1"),
+        ("data.path=nowhere", "data.path=nowhere"),
+        ("data.global_batch_size=0", "data: global_batch_size=0"),
+        ("init_from=nowhere", "nowhere: no such folder"),
+        ("model.conditioner.num_classes=2", "model.conditioner.num_classes=2: the set has 3 classes"),
+        ("trainer.precision=fp8", "trainer.precision"),
+        ("trainer.accelerator=abacus", "trainer"),
+        ("save.every_steps=0", "save: every_steps must be at least 1"),
+        ("optimizer.lr=fast", "optimizer.lr"),
+        ("training.ema_decay=1.0", "training: ema_decay must lie in"),
+        ("training.condition_dropout.text=2", "training.condition_dropout: text must lie in"),
+        ("diffusion.schedule.log_snr_min=30", "diffusion.schedule: log_snr_min must lie below log_snr_max"),
+        ("validate.every_steps=0", "validate.every_steps"),
+    ],
+)
+def test_impossible_configuration_is_refused_in_one_line(
+    tmp_path: Path, shards: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match="") as refused:
+        build_training(configuration(shards, override), tmp_path)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_folder_without_index_is_refused(tmp_path: Path, shards: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"data\.path=.*empty"):
+        build_training(configuration(tmp_path / "empty"), tmp_path)
+
+
+def test_set_without_labels_is_refused_for_classes(tmp_path: Path) -> None:
+    shards = write_set(tmp_path / "shards", {"train": (3,), "validation": (1,)}, labels=())
+    with pytest.raises(ConfigError, match=r"model\.conditioner\.num_classes=3: the set in .* has no labels"):
+        build_training(configuration(shards, "model.conditioner.num_classes=3"), tmp_path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path, shards: Path) -> None:
+    train(tmp_path / "first", configuration(shards, "trainer.max_steps=1"))
+    other = configuration(shards, f"init_from={tmp_path / 'first'}", "model.network.channels=[16,32]")
+    with pytest.raises(ValueError, match="weights of another model: network.* has shape"):
+        build_training(other, tmp_path / "second")

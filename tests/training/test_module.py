@@ -1,0 +1,127 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.runs import TINY, configuration, train
+from vdm.checkpoints.runs import latest_checkpoint
+from vdm.training.build import build_training
+
+
+def metrics_of(run: Path) -> list[dict[str, str]]:
+    with (run / "logs" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_batch_is_overfitted(tmp_path: Path, shards: Path) -> None:
+    config = configuration(
+        shards, "debug=overfit", "trainer.max_steps=60", "optimizer.lr=1e-2", "callbacks.samples=null"
+    )
+    train(tmp_path, config)
+    losses = [float(row["train/loss"]) for row in metrics_of(tmp_path)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_loss_curve_does_not_depend_on_micro_batches(tmp_path: Path, shards: Path) -> None:
+    curves = []
+    for size in (4, 1):
+        train(tmp_path / str(size), configuration(shards, f"data.micro_batch_size={size}"))
+        curves.append([float(row["train/loss"]) for row in metrics_of(tmp_path / str(size)) if row["train/loss"]])
+    assert len(curves[0]) == 4
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+
+
+def test_bad_clip_of_weight_0_does_not_touch_the_gradient(tmp_path: Path, shards: Path) -> None:
+    config = configuration(shards)
+    training = build_training(config, tmp_path)
+    training.trainer.fit(training.module, datamodule=training.data)
+    module = training.module
+    batch = next(iter(training.data.train_dataloader()))
+    weights = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    gradients = []
+    for value in (0, 255):
+        video = batch.video.clone()
+        video[1] = value
+        module.zero_grad()
+        changed = type(batch)(video, batch.captions, batch.labels, batch.positions, weights, batch.keys, batch.fps)
+        module.training_step(changed, 0)["loss"].backward()
+        gradients.append([p.grad.clone() for p in module.parameters() if p.grad is not None])
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def test_images_ride_along_with_clips_and_change_what_is_learned(tmp_path: Path, shards: Path) -> None:
+    alone = train(tmp_path / "alone", configuration(shards))
+    joint = train(tmp_path / "joint", configuration(shards, "data.num_images_per_clip=2"))
+    pairs = zip(alone.module.parameters(), joint.module.parameters(), strict=True)
+    assert any((first != second).any() for first, second in pairs)
+    assert all(p.isfinite().all() for p in joint.module.parameters())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model.conditioner.num_classes=3", "text_encoder=none", "~text_encoder.channels"),
+        ("model.conditioner.image=true",),
+        ("diffusion=ddpm", "optimizer.lr=1e-5"),
+        ("diffusion=cosine_x0", "trainer.precision=bf16-mixed"),
+    ],
+    ids=["classes", "first frame", "eps", "x0 in bf16"],
+)
+def test_each_kind_of_model_trains(tmp_path: Path, shards: Path, overrides: tuple[str, ...]) -> None:
+    if "text_encoder=none" in overrides:
+        overrides = ("model.conditioner.num_classes=3", "model.conditioner.text_encoder=null")
+    training = train(tmp_path, configuration(shards, *overrides, "trainer.max_steps=2"))
+    assert all(p.isfinite().all() for p in training.module.parameters())
+    assert training.trainer.global_step == 2
+
+
+def test_sample_videos_and_held_out_loss_come_at_their_steps(tmp_path: Path, shards: Path) -> None:
+    sampling = "{_target_: vdm.training.callbacks.samples.SampleVideos, every_steps: 2, num_videos: 3}"
+    train(tmp_path, configuration(shards, f"callbacks.samples={sampling}", "validate.every_steps=2"))
+    for step in (2, 4):
+        folder = tmp_path / "samples" / f"step={step:08d}"
+        assert {file.name for file in folder.iterdir()} == {"grid.mp4", "grid.png"}
+    held_out = [int(row["step"]) for row in metrics_of(tmp_path) if row["val/loss"]]
+    assert held_out == [2, 4]
+
+
+def test_only_the_last_checkpoints_are_kept(tmp_path: Path, shards: Path) -> None:
+    train(tmp_path, configuration(shards, "save.every_steps=1", "save.keep_last=2"))
+    assert sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir()) == ["step=00000003", "step=00000004"]
+
+
+def test_interrupted_run_is_saved_and_goes_on(tmp_path: Path, shards: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "vdm.cli.main", "train"]
+    start = [*command, *TINY, f"data.path={shards}", "trainer.max_steps=100000", f"hydra.run.dir={run}"]
+    process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not (run / "logs" / "metrics.csv").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 130, messages
+    assert "Go on with: vdm train resume=" in messages
+    assert "Traceback" not in messages
+    step = int(latest_checkpoint(run).name.removeprefix("step="))
+    goal = step + 2
+    resume = [*command, f"resume={run}", f"trainer.max_steps={goal}"]
+    done = subprocess.run(resume, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert latest_checkpoint(run).name == f"step={goal:08d}"
+
+
+def test_run_initialized_from_another_has_its_averaged_weights(tmp_path: Path, shards: Path) -> None:
+    first = train(tmp_path / "first", configuration(shards))
+    averages = {name: average.clone() for name, average in first.module.ema.averages.items()}
+    second = build_training(configuration(shards, f"init_from={tmp_path / 'first'}"), tmp_path / "second")
+    for name, weight in second.module.model.named_parameters():
+        torch.testing.assert_close(weight.detach(), averages[name])

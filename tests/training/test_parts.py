@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vdm.training.ema import EMA
+from vdm.training.level_means import LevelMeans
+from vdm.training.lr_schedules import WarmupConstant, WarmupCosine, WarmupLinear
+from vdm.training.module import ConditionDropout
+from vdm.training.optimizers import adamw
+from vdm.types import Prompts
+
+
+def test_average_follows_its_formula() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 1.0)
+    ema = EMA(module, decay=0.5)
+    expected = 1.0
+    for step, value in enumerate((2.0, -1.0, 5.0, 0.5), start=1):
+        nn.init.constant_(module.weight, value)
+        ema.update(module)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    assert ema.averages["weight"].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_swapped_in_averages_are_swapped_out_again_even_after_an_error() -> None:
+    module = nn.Linear(2, 2)
+    ema = EMA(module, decay=0.9)
+    nn.init.ones_(module.weight)
+    average = ema.averages["weight"].clone()
+    with pytest.raises(RuntimeError), ema.swapped_in(module):
+        torch.testing.assert_close(module.weight.detach(), average)
+        raise RuntimeError
+    torch.testing.assert_close(module.weight.detach(), torch.ones(2, 2))
+    torch.testing.assert_close(ema.averages["weight"], average)
+
+
+def test_frozen_weights_are_not_averaged() -> None:
+    module = nn.Linear(2, 2)
+    module.bias.requires_grad_(False)
+    assert set(EMA(module).averages) == {"weight"}
+
+
+def test_cosine_schedule_follows_its_formula() -> None:
+    schedule = WarmupCosine(warmup_steps=4, decay_steps=100, final_factor=0.1)
+    assert [schedule(step) for step in range(3)] == pytest.approx(
+        [(step + 1) / 4 * (0.1 + 0.9 * (1 + math.cos(math.pi * step / 100)) / 2) for step in range(3)]
+    )
+    assert schedule(50) == pytest.approx(0.55)
+    assert schedule(100) == schedule(10**6) == pytest.approx(0.1)
+
+
+def test_linear_and_constant_schedules_follow_their_formulas() -> None:
+    linear = WarmupLinear(warmup_steps=0, decay_steps=10, final_factor=0.0)
+    assert [linear(step) for step in (0, 5, 10, 20)] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+    constant = WarmupConstant(warmup_steps=5)
+    assert [constant(step) for step in (0, 4, 1000)] == pytest.approx([0.2, 1.0, 1.0])
+
+
+def test_weight_decay_spares_biases_and_norms() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    groups = adamw(module.parameters(), lr=1e-3, weight_decay=0.1).param_groups
+    decayed = [p for group in groups if group["weight_decay"] > 0 for p in group["params"]]
+    assert [p.shape for p in decayed] == [torch.Size([3, 3])]
+    assert sum(len(group["params"]) for group in groups) == 4
+
+
+def test_means_by_level_are_weighted_and_binned() -> None:
+    means = LevelMeans(num_bins=2)
+    means.add(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([0.1, 0.2, 0.9]), torch.tensor([1.0, 1.0, 0.0]))
+    means.add(torch.tensor([8.0]), torch.tensor([1.0]), torch.tensor([2.0]))
+    assert means.means() == pytest.approx({"all": (1 + 3 + 16) / 4, "t=0.00-0.50": 2.0, "t=0.50-1.00": 8.0})
+
+
+def test_means_of_nothing_are_empty() -> None:
+    assert LevelMeans(num_bins=3).means() == {}
+
+
+def test_conditions_are_dropped_at_the_rate_asked_for_and_by_position_alone() -> None:
+    size = 2000
+    prompts = Prompts(("a",) * size, torch.zeros(size, dtype=torch.long))
+    dropout = ConditionDropout(all=0.2, text=0.5)
+    dropped = dropout.apply(prompts, 0, range(size))
+    no_text = sum(caption == "" for caption in dropped.captions) / size
+    no_label = (dropped.labels < 0).float().mean().item()
+    assert no_text == pytest.approx(0.2 + 0.8 * 0.5, abs=4 * math.sqrt(0.6 * 0.4 / size))
+    assert no_label == pytest.approx(0.2, abs=4 * math.sqrt(0.2 * 0.8 / size))
+    part = dropout.apply(Prompts(("a",) * 10, torch.zeros(10, dtype=torch.long)), 0, range(100, 110))
+    assert part.captions == dropped.captions[100:110]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_drop_out_outside_of_0_to_1_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="text must lie in"):
+        ConditionDropout(text=share)
