@@ -56,7 +56,9 @@ def main() -> None:
         training.trainer.fit(training.module, datamodule=training.data)
     for step, mib in memory.mib.items():
         print(f"after step {step:4d}  {mib:.0f} MiB")
-    print(f"growth from step {WARM_UP_STEPS} to {NUM_STEPS}: {memory.mib[NUM_STEPS] - memory.mib[WARM_UP_STEPS]:+.0f} MiB")
+    print(
+        f"growth from step {WARM_UP_STEPS} to {NUM_STEPS}: {memory.mib[NUM_STEPS] - memory.mib[WARM_UP_STEPS]:+.0f} MiB"
+    )
 
 
 if __name__ == "__main__":

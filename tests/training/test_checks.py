@@ -1,5 +1,6 @@
 """Impossible configurations are refused in one line that names the key, before any training."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,8 @@ from vdm.training.build import build_training
 def test_impossible_configuration_is_refused_in_one_line(
     tmp_path: Path, shards: Path, override: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match="") as refused:
+    with pytest.raises(ConfigError, match=re.escape(message)) as refused:
         build_training(configuration(shards, override), tmp_path)
-    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -58,5 +58,5 @@ def test_set_without_labels_is_refused_for_classes(tmp_path: Path) -> None:
 def test_weights_of_another_network_are_refused(tmp_path: Path, shards: Path) -> None:
     train(tmp_path / "first", configuration(shards, "trainer.max_steps=1"))
     other = configuration(shards, f"init_from={tmp_path / 'first'}", "model.network.channels=[16,32]")
-    with pytest.raises(ValueError, match="weights of another model: network.* has shape"):
+    with pytest.raises(ValueError, match=r"weights of another model: network\..* has shape"):
         build_training(other, tmp_path / "second")

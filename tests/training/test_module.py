@@ -104,7 +104,8 @@ def test_interrupted_run_is_saved_and_goes_on(tmp_path: Path, shards: Path) -> N
     process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while not (run / "logs" / "metrics.csv").exists():
-        assert time.monotonic() < deadline and process.poll() is None
+        assert time.monotonic() < deadline
+        assert process.poll() is None
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=120)

@@ -30,9 +30,14 @@ def test_swapped_in_averages_are_swapped_out_again_even_after_an_error() -> None
     ema = EMA(module, decay=0.9)
     nn.init.ones_(module.weight)
     average = ema.averages["weight"].clone()
-    with pytest.raises(RuntimeError), ema.swapped_in(module):
-        torch.testing.assert_close(module.weight.detach(), average)
-        raise RuntimeError
+
+    def fail() -> None:
+        with ema.swapped_in(module):
+            torch.testing.assert_close(module.weight.detach(), average)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     torch.testing.assert_close(module.weight.detach(), torch.ones(2, 2))
     torch.testing.assert_close(ema.averages["weight"], average)
 

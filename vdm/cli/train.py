@@ -5,6 +5,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -17,8 +18,7 @@ from vdm.training.build import TrainingRun, build_training, describe_clips
 def run(config: DictConfig) -> int:
     """Train as configured, from the start or from where a run stopped; return the exit code."""
     _quieten_lightning()
-    plain = OmegaConf.to_container(config)
-    assert isinstance(plain, dict)
+    plain: Any = OmegaConf.to_container(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if plain["resume"] is None else latest_checkpoint(Path(plain["resume"]))
     training = build_training(plain, folder)

@@ -30,6 +30,8 @@ class ClassifierFree:
         """Return the guided denoising function."""
 
         def denoise(xt: Latents, alpha: Level, sigma: Level) -> Latents:
+            if self.scale == 0:
+                return denoiser(xt, alpha, sigma, unconditional)
             conditional = denoiser(xt, alpha, sigma, condition)
             if self.scale == 1:
                 return conditional

@@ -1,0 +1,1 @@
+"""Measures of trained models: they receive models and videos, never a trainer."""

@@ -9,7 +9,7 @@ nearest of eight directions; held-out clips put to the same test show how far th
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 import torch
 from einops import rearrange, reduce
@@ -44,7 +44,7 @@ class DigitClassifier(nn.Module):
         widths = (1, 16, 32, 64, 64)
         convolutions = [
             layer
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
             for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU())
         ]
         # Only the last map is averaged over space: a digit is the same wherever it stands.

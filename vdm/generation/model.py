@@ -75,20 +75,21 @@ class VideoDiffusionModel(nn.Module):
 
     def prompts(
         self,
-        captions: Sequence[str],
+        captions: str | Sequence[str],
         labels: Sequence[int] | None = None,
         image: UInt8[Tensor, "b c h w"] | None = None,
     ) -> Prompts:
         """Return prompts on the model's device.
 
         Args:
-            captions: One caption a clip.
+            captions: One caption a clip; a single text is one clip's.
             labels: One class a clip, -1 for none.
             image: RGB first frame of each clip.
         """
+        captions = (captions,) if isinstance(captions, str) else tuple(captions)
         latents = None if image is None else self.encoder.encode(image.to(self.device)[:, :, None])[:, :, 0]
         return Prompts(
-            captions=tuple(captions),
+            captions=captions,
             labels=torch.tensor([-1] * len(captions) if labels is None else list(labels)),
             image=latents,
             has_image=None if latents is None else torch.ones(len(captions), dtype=torch.bool),

@@ -87,6 +87,7 @@ def append_images(clips: Conditioning, images: Conditioning, num_frames: int, nu
         vector=per_frame(clips.vector, images.vector),
         # No first frame is given for the images.
         image=None if clips.image is None else nn.functional.pad(clips.image, (0, 0, 0, 0, 0, num_images)),
+        extra=clips.extra,
     )
 
 

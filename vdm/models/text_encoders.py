@@ -150,8 +150,10 @@ def _drop_frozen(module: nn.Module, state: dict[str, Tensor], prefix: str, metad
 
 
 def _forgive_frozen(module: nn.Module, keys: Any) -> None:
+    own = {f"frozen.{name}" for name, _ in module.get_submodule("frozen").named_parameters()}
+    own |= {f"frozen.{name}" for name, _ in module.get_submodule("frozen").named_buffers()}
     missing = keys.missing_keys
-    missing[:] = [name for name in missing if ".frozen." not in f".{name}"]
+    missing[:] = [name for name in missing if f"frozen.{name.rpartition('frozen.')[2]}" not in own]
 
 
 def no_text() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from vdm import randomness
 from vdm.checkpoints.lightning_io import SafetensorsCheckpointIO
@@ -17,7 +17,6 @@ from vdm.config import ConfigError, build
 from vdm.data.datamodule import ClipDataModule
 from vdm.generation.build import build_model, load_into
 from vdm.generation.video_files import DEFAULT_FPS
-from vdm.training.callbacks.saving import SaveCheckpoints
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_together
 from vdm.training.module import DiffusionModule
@@ -66,9 +65,7 @@ def describe_clips(data: ClipDataModule) -> dict[str, Any]:
     return {**size, "fps": data.index.fps or DEFAULT_FPS, "label_names": list(data.label_names)}
 
 
-def _build_trainer(
-    config: Mapping[str, Any], run: Path, data: ClipDataModule, stop: StopOnSignal
-) -> lightning.Trainer:
+def _build_trainer(config: Mapping[str, Any], run: Path, data: ClipDataModule, stop: StopOnSignal) -> lightning.Trainer:
     """Build Lightning's trainer with the parts of the configuration that plug into it."""
     validation_steps = config["validate"]["every_steps"]
     if not isinstance(validation_steps, int) or validation_steps < 1:

@@ -19,6 +19,8 @@ def check_together(model: VideoDiffusionModel, data: ClipDataModule) -> None:
         raise ConfigError(f"data.path={data.path}: clips are {num_frames}x{height}x{width}; {error}") from error
     num_classes, labels = model.conditioner.num_classes, data.label_names
     if num_classes and not labels:
-        raise ConfigError(f"model.conditioner.num_classes={num_classes}: the set in data.path={data.path} has no labels")
+        raise ConfigError(
+            f"model.conditioner.num_classes={num_classes}: the set in data.path={data.path} has no labels"
+        )
     if num_classes and num_classes < len(labels):
         raise ConfigError(f"model.conditioner.num_classes={num_classes}: the set has {len(labels)} classes")

@@ -30,8 +30,10 @@ class EMA:
         """Take in the module's present weights."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        averages, weights = zip(*[(self.averages[name], weight.detach()) for name, weight in _trainable(module)], strict=True)
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        averages, weights = zip(
+            *[(self.averages[name], weight.detach()) for name, weight in _trainable(module)], strict=True
+        )
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def swapped_in(self, module: nn.Module) -> Iterator[None]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.optim import Optimizer
@@ -106,8 +106,8 @@ class DiffusionModule(lightning.LightningModule):
 
         loss = self.model.denoising_loss(x0, noise, t, prompts, image_prompts)
 
-        # A bad sample has weight 0; `where`, since 0 times NaN is NaN. The trainer divides the sum over micro-batches by
-        # their number and averages over processes; the scale makes that the mean over the whole batch.
+        # A bad sample has weight 0; `where`, since 0 times NaN is NaN. The trainer divides the sum over micro-batches
+        # by their number and averages over processes; the scale makes that the mean over the whole batch.
         counted = torch.where(batch.weights > 0, batch.weights * loss, 0)
         total = counted.sum() * self.data.loss_scale(self.trainer.world_size)
         return {"loss": total, "loss_per_clip": loss.detach(), "t": t, "weight": batch.weights}
@@ -128,7 +128,7 @@ class DiffusionModule(lightning.LightningModule):
         captions = tuple(caption for of_clip in batch.images.captions for caption in of_clip)
         return prompts, Prompts(captions, rearrange(batch.images.labels, "b k -> (b k)"))
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then average the weights and count the samples: both belong to the step, and to its checkpoint."""
         super().optimizer_step(*args, **kwargs)
         self.ema.update(self.model)

@@ -14,7 +14,16 @@ from vdm.types import ClipBatch
 
 
 class LogMetrics(Callback):
-    """Logs means since the last log, every ``trainer.log_every_n_steps`` optimizer steps, over all processes."""
+    """Logs means since the last log, over all processes.
+
+    Args:
+        every_steps: Optimizer steps from one log to the next.
+    """
+
+    def __init__(self, every_steps: int) -> None:
+        if every_steps < 1:
+            raise ValueError(f"every_steps must be at least 1, but is {every_steps}")
+        self.every_steps = every_steps
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Begin the first interval."""
@@ -36,7 +45,7 @@ class LogMetrics(Callback):
         """Take in a micro-batch, and log at the end of an interval."""
         self._losses.add(outputs["loss_per_clip"], outputs["t"], outputs["weight"])
         step = trainer.global_step
-        if step % trainer.log_every_n_steps == 0 and step > self._logged_step:
+        if step % self.every_steps == 0 and step > self._logged_step:
             self._log(trainer, pl_module, step)
         self._batch_end = time.perf_counter()
 

@@ -57,12 +57,12 @@ class StepProgressBar(ProgressBar):
             return
         # The mean stays a tensor until it is shown: reading it makes a GPU's queue run empty.
         loss = outputs["loss_per_clip"].mean()
-        self._loss = loss if self._loss is None else self._loss.lerp(loss, self._SMOOTHING)
+        smoothed = self._loss = loss if self._loss is None else self._loss.lerp(loss, self._SMOOTHING)
         now = time.perf_counter()
         if now - self._shown >= self._SECONDS_BETWEEN_UPDATES or trainer.global_step == trainer.max_steps:
             num_clips = trainer.datamodule.position - self._start_position  # type: ignore[attr-defined]
             rate = num_clips / (now - self._start)
-            self._bar.set_postfix_str(f"loss {self._loss.item():.4f}, {rate:.1f} clips/s", refresh=False)
+            self._bar.set_postfix_str(f"loss {smoothed.item():.4f}, {rate:.1f} clips/s", refresh=False)
             self._bar.update(trainer.global_step - self._bar.n)
             self._shown = now
 

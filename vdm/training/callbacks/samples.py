@@ -83,7 +83,7 @@ class SampleVideos(Callback):
         trainer.strategy.barrier("samples")
 
 
-def _show(logger: Any, mp4: Path, png: Path, step: int, prompts: Prompts) -> None:  # noqa: ANN401
+def _show(logger: Any, mp4: Path, png: Path, step: int, prompts: Prompts) -> None:
     caption = "; ".join(filter(None, prompts.captions))
     if isinstance(logger, WandbLogger):
         import wandb  # heavy, and needed by this logger alone
