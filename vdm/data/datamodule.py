@@ -92,11 +92,11 @@ class ClipDataModule(LightningDataModule):
         for split in needed:
             if not index.splits.get(split) or index.num_samples(split) == 0:
                 hint = "; max_validation_clips=0 trains without" if split == VALIDATION else ""
-                raise ValueError(f"path={self.path}: the set has no samples in the split '{split}'{hint}")
+                raise ValueError(f"{self.path}: the set has no samples in the split '{split}'{hint}")
         shapes = _shapes(index)
         if len(shapes) > 1:
             names = ", ".join("x".join(map(str, shape)) for shape in shapes)
-            raise ValueError(f"path={self.path}: clips of several shapes ({names}); build a set with one shape")
+            raise ValueError(f"{self.path}: clips of several shapes ({names}); build a set with one shape")
         return index
 
     def check(self) -> None:

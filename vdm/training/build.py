@@ -46,12 +46,15 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     try:
         data.check()
     except ValueError as error:
-        raise ConfigError(f"data.{error}") from error
+        raise ConfigError(f"data.path: {error}") from error
     torch.manual_seed(randomness.generator(config["seed"], "initial weights", 0).initial_seed())
     model = build_model(config)
     check_together(model, data)
     if config["init_from"] is not None and config["resume"] is None:
-        load_into(model, config["init_from"])
+        try:
+            load_into(model, config["init_from"])
+        except ValueError as error:
+            raise ConfigError(f"init_from: {error}") from error
     module = build(config["training"], "training", model=model, seed=config["seed"])
     stop = StopOnSignal()
     trainer = _build_trainer(config, run, data, stop)
