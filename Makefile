@@ -43,8 +43,9 @@ demo: install ## Make data, train, sample and evaluate on moving digits
 	$(BIN)/vdm-data build input=moving_digits output=$(DEMO_DATA)
 	rm -rf $(DEMO_RUN)
 	$(BIN)/vdm train experiment=moving_digits data.path=$(DEMO_DATA) hydra.run.dir=$(DEMO_RUN)
-	$(BIN)/vdm sample checkpoint=$(DEMO_RUN) output=$(DEMO_RUN)/videos
-	$(BIN)/vdm evaluate checkpoint=$(DEMO_RUN)
+	$(BIN)/vdm sample checkpoint=$(DEMO_RUN) prompts_file=docs/demo_prompts.txt output=$(DEMO_RUN)/videos \
+	    sampler.num_steps=20 batch_size=16
+	$(BIN)/vdm evaluate checkpoint=$(DEMO_RUN) sampler.num_steps=20 batch_size=32 max_clips=128
 	@echo
 	@echo "The videos are in $(CURDIR)/$(DEMO_RUN)/videos"
 

@@ -15,7 +15,7 @@ from vdm.training.build import build_training
 
 
 def metrics_of(run: Path) -> list[dict[str, str]]:
-    with (run / "logs" / "metrics.csv").open() as file:
+    with (run / "logs" / "version_0" / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
 
 
@@ -87,7 +87,7 @@ def test_sample_videos_and_held_out_loss_come_at_their_steps(tmp_path: Path, sha
     train(tmp_path, configuration(shards, f"callbacks.samples={sampling}", "validate.every_steps=2"))
     for step in (2, 4):
         folder = tmp_path / "samples" / f"step={step:08d}"
-        assert {file.name for file in folder.iterdir()} == {"grid.mp4", "grid.png"}
+        assert {file.name for file in folder.iterdir()} == {"grid.mp4", "grid.gif", "grid.png"}
     held_out = [int(row["step"]) for row in metrics_of(tmp_path) if row["val/loss"]]
     assert held_out == [2, 4]
 
@@ -103,7 +103,7 @@ def test_interrupted_run_is_saved_and_goes_on(tmp_path: Path, shards: Path) -> N
     start = [*command, *TINY, f"data.path={shards}", "trainer.max_steps=100000", f"hydra.run.dir={run}"]
     process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
-    while not (run / "logs" / "metrics.csv").exists():
+    while not (run / "logs" / "version_0" / "metrics.csv").exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.2)

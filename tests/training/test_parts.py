@@ -76,11 +76,13 @@ def test_means_by_level_are_weighted_and_binned() -> None:
     means = LevelMeans(num_bins=2)
     means.add(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([0.1, 0.2, 0.9]), torch.tensor([1.0, 1.0, 0.0]))
     means.add(torch.tensor([8.0]), torch.tensor([1.0]), torch.tensor([2.0]))
-    assert means.means() == pytest.approx({"all": (1 + 3 + 16) / 4, "t=0.00-0.50": 2.0, "t=0.50-1.00": 8.0})
+    assert means.named("x") == pytest.approx(
+        {"x/loss": (1 + 3 + 16) / 4, "x/loss_by_level/t=0.00-0.50": 2.0, "x/loss_by_level/t=0.50-1.00": 8.0}
+    )
 
 
 def test_means_of_nothing_are_empty() -> None:
-    assert LevelMeans(num_bins=3).means() == {}
+    assert LevelMeans(num_bins=3).named("x") == {}
 
 
 def test_conditions_are_dropped_at_the_rate_asked_for_and_by_position_alone() -> None:

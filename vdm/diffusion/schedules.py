@@ -35,12 +35,15 @@ class Cosine:
     ``log_snr_max`` at ``t = 0`` to ``log_snr_min`` at ``t = 1`` as ``-2 log tan(a t + b)``.
 
     Args:
-        log_snr_min: log-SNR at ``t = 1``.
-        log_snr_max: log-SNR at ``t = 0``.
+        log_snr_min: log-SNR at ``t = 1``, before the shift.
+        log_snr_max: log-SNR at ``t = 0``, before the shift.
+        log_snr_shift: Added to log-SNR at every time. Below 0 means more noise, as clips need that say the same thing in
+            many pixels and frames (Hoogeboom et al. 2023, section 3.1).
     """
 
     log_snr_min: float = -20.0
     log_snr_max: float = 20.0
+    log_snr_shift: float = 0.0
 
     def __post_init__(self) -> None:
         if self.log_snr_min >= self.log_snr_max:
@@ -53,7 +56,9 @@ class Cosine:
         start = math.atan(math.exp(-self.log_snr_max / 2))
         end = math.atan(math.exp(-self.log_snr_min / 2))
         angle = start + (end - start) * t
-        return torch.cos(angle), torch.sin(angle)
+        alpha, sigma = torch.cos(angle), torch.sin(angle) * math.exp(-self.log_snr_shift / 2)
+        norm = torch.hypot(alpha, sigma)
+        return alpha / norm, sigma / norm
 
 
 @dataclass(frozen=True)

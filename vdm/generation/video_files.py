@@ -68,11 +68,24 @@ def write_film_strips(path: Path, videos: Sequence[UInt8[Tensor, "c t h w"]]) ->
     Image.fromarray(np.ascontiguousarray(pixels)).save(path)
 
 
+def write_gif(path: Path, video: UInt8[Tensor, "c t h w"], fps: float) -> None:
+    """Write a video as an endlessly repeating gif, which web pages show among text."""
+    pixels = rearrange(video, "c t h w -> t h w c").cpu().numpy()
+    first, *others = [Image.fromarray(np.ascontiguousarray(frame)) for frame in pixels]
+    first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
+
+
 def write_grid(folder: Path, videos: Sequence[UInt8[Tensor, "c t h w"]], fps: float) -> tuple[Path, Path]:
-    """Write all videos as ``grid.mp4``, and as film strips in ``grid.png``; return both paths."""
+    """Write all videos side by side as ``grid.mp4`` and ``grid.gif``, and as film strips in ``grid.png``.
+
+    Returns:
+        Paths of the mp4 and the png.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     mp4, png = folder / "grid.mp4", folder / "grid.png"
-    write_mp4(mp4, enlarged(grid(videos)), fps)
+    side_by_side = enlarged(grid(videos))
+    write_mp4(mp4, side_by_side, fps)
+    write_gif(folder / "grid.gif", side_by_side, fps)
     write_film_strips(png, videos)
     return mp4, png
 

@@ -9,7 +9,7 @@ import lightning
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from vdm import randomness
 from vdm.checkpoints.lightning_io import SafetensorsCheckpointIO
@@ -95,7 +95,9 @@ def _build_trainer(config: Mapping[str, Any], run: Path, data: ClipDataModule, s
             use_distributed_sampler=False,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
+            limit_val_batches=0 if data.max_validation_clips == 0 else None,
             enable_checkpointing=False,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
             enable_model_summary=False,
         )
     except (MisconfigurationException, RuntimeError, TypeError) as error:  # devices that are not there, and the like

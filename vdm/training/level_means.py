@@ -25,11 +25,12 @@ class LevelMeans:
         rows = torch.stack([torch.where(weight > 0, weight * loss.detach(), 0), weight]).to(self.sums)
         self.sums.index_add_(1, bins, rows)
 
-    def means(self) -> dict[str, float]:
-        """Return the mean over all levels under ``"all"`` and that of each bin that has samples under its bounds."""
+    def named(self, split: str) -> dict[str, float]:
+        """Return the mean over all levels as ``SPLIT/loss``, and that of each bin with samples by its bounds."""
         total, weight = self.sums.sum(dim=1).tolist()
-        found = {"all": total / weight} if weight > 0 else {}
+        found = {f"{split}/loss": total / weight} if weight > 0 else {}
         for index, (total, weight) in enumerate(self.sums.T.tolist()):
             if weight > 0:
-                found[f"t={index / self.num_bins:.2f}-{(index + 1) / self.num_bins:.2f}"] = total / weight
+                bounds = f"t={index / self.num_bins:.2f}-{(index + 1) / self.num_bins:.2f}"
+                found[f"{split}/loss_by_level/{bounds}"] = total / weight
         return found

@@ -47,8 +47,8 @@ def wandb(
 
 
 def csv(run: str | Path) -> Logger:
-    """Return a logger that writes ``logs/metrics.csv``."""
-    return CSVLogger(save_dir=run, name="logs", version="")
+    """Return a logger that writes ``logs/version_0/metrics.csv``; each time the run is resumed adds a version."""
+    return CSVLogger(save_dir=run, name="logs")
 
 
 def tensorboard(run: str | Path) -> Logger:

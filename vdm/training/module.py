@@ -57,6 +57,12 @@ class ConditionDropout:
         return prompts.drop(everything | dropped("text"), everything | dropped("label"), everything | dropped("image"))
 
 
+def log_scalars(trainer: lightning.Trainer, scalars: dict[str, float]) -> None:
+    """Log scalars under the number of optimizer steps done; Lightning's own log lags behind by one in validation."""
+    for logger in trainer.loggers:
+        logger.log_metrics(scalars, step=trainer.global_step)
+
+
 class DiffusionModule(lightning.LightningModule):
     """Trains a video diffusion model; its weights are averaged for validation and sampling.
 
@@ -151,8 +157,7 @@ class DiffusionModule(lightning.LightningModule):
         """Log the mean over all processes."""
         self.ema.swap(self.model)
         self.validation_losses.sums = self.trainer.strategy.reduce(self.validation_losses.sums, reduce_op="sum")
-        for name, mean in self.validation_losses.means().items():
-            self.log("val/loss" if name == "all" else f"val/loss_by_level/{name}", mean, rank_zero_only=True)
+        log_scalars(self.trainer, self.validation_losses.named("val"))
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Make the optimizer of all weights that train, and its schedule by steps."""

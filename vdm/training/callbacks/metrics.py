@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from vdm.training.level_means import LevelMeans
-from vdm.training.module import NUM_LEVEL_BINS, DiffusionModule
+from vdm.training.module import NUM_LEVEL_BINS, DiffusionModule, log_scalars
 from vdm.types import ClipBatch
 
 
@@ -59,10 +58,7 @@ class LogMetrics(Callback):
         self._losses.sums = trainer.strategy.reduce(self._losses.sums, reduce_op="sum")
         elapsed = time.perf_counter() - self._interval_start
         num_clips = (step - self._logged_step) * module.data.global_batch_size
-        scalars: dict[str, float] = {
-            "train/loss" if name == "all" else f"train/loss_by_level/{name}": mean
-            for name, mean in self._losses.means().items()
-        }
+        scalars = self._losses.named("train")
         scalars |= {
             "train/grad_norm": float(module.grad_norm),
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
@@ -70,9 +66,7 @@ class LogMetrics(Callback):
             "train/data_wait_fraction": self._waited / elapsed,
             "train/position": float(module.data.position),
         }
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step)
-        trainer.callback_metrics["train/loss"] = torch.tensor(scalars["train/loss"])
+        log_scalars(trainer, scalars)
         self._logged_step = step
         self._begin(module)
 
