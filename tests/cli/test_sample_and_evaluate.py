@@ -70,7 +70,7 @@ def test_prompts_come_from_a_file_too(trained: Path, tmp_path: Path) -> None:
         ("num_frames=0", "num_frames=0"),
         ("num_videos=0", "num_videos=0"),
         ("labels=nine", "labels=nine: no such class; there are zero, one, two"),
-        ("labels=[0,1]", "2 labels for 1 prompts"),
+        ("prompts=[one] labels=[0,1]", "2 labels for 1 prompts"),
         ("image=nowhere.png", "image=nowhere.png: no such file"),
         ("prompts_file=nowhere.txt", "prompts_file"),
         ("device=abacus", "device=abacus"),
@@ -80,7 +80,7 @@ def test_prompts_come_from_a_file_too(trained: Path, tmp_path: Path) -> None:
 )
 def test_bad_request_is_one_line(trained: Path, tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as refused:
-        sample.run(composed("sample", f"checkpoint={trained}", f"output={tmp_path}", override))
+        sample.run(composed("sample", f"checkpoint={trained}", f"output={tmp_path}", *override.split()))
     assert "\n" not in str(refused.value)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from vdm.evaluation.moving_digits import captioned_directions, seen_directions, score, train_classifier
+from vdm.evaluation.moving_digits import captioned_directions, score, seen_directions, train_classifier
 from vdm.types import ClipBatch
 
 DIRECTIONS = {

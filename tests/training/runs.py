@@ -33,13 +33,16 @@ TINY = (
     "callbacks.progress=null",
 )
 """Overrides that make a run small."""
+SGD = ("+optimizer.momentum=0", "~optimizer.betas", "optimizer._target_=torch.optim.SGD", "optimizer.weight_decay=0")
+"""With plain gradient descent, one step moves the weights by the gradient itself."""
 
 
-def configuration(shards: Path, *overrides: str) -> dict[str, Any]:
-    """Compose ``conf/train.yaml`` for a small run."""
+def configuration(shards: Path, *overrides: str, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Compose ``conf/train.yaml`` for a small run, leaving out of ``TINY`` the keys that begin as in ``without``."""
+    tiny = [override for override in TINY if not override.startswith(without)] if without else list(TINY)
     register_run_dir()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("train", [f"data.path={shards}", *TINY, *overrides])
+        config = compose("train", [f"data.path={shards}", *tiny, *overrides])
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return plain
 

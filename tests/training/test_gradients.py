@@ -8,11 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.runs import TINY, configuration, train
+from tests.training.runs import SGD, TINY, configuration, train
 from vdm.checkpoints.runs import latest_checkpoint, load_config
 
-SGD = ("+optimizer.momentum=0", "~optimizer.betas", "optimizer._target_=torch.optim.SGD", "optimizer.weight_decay=0")
-"""With plain gradient descent, one step moves the weights by the gradient itself."""
 ONE_STEP = (*SGD, "optimizer.lr=1", "lr_schedule.warmup_steps=0", "trainer.max_steps=1", "data.global_batch_size=5")
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.runs import configuration, train
+from tests.training.runs import SGD, configuration, train
 from vdm.checkpoints.lightning_io import SafetensorsCheckpointIO
 from vdm.checkpoints.runs import latest_checkpoint
 from vdm.checkpoints.tree import split
@@ -29,7 +29,8 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, shards: Path, micr
 
 
 def test_run_resumed_with_other_micro_batches_equals_uninterrupted_run(tmp_path: Path, shards: Path) -> None:
-    config = configuration(shards)
+    # Adam would divide gradients near zero by their own size, and so make rounding errors as large as a step.
+    config = configuration(shards, *SGD, "optimizer.lr=1e-2")
     train(tmp_path / "whole", config)
     stopped = {**config, "trainer": {**config["trainer"], "max_steps": 1}}
     train(tmp_path / "parts", stopped)
@@ -39,7 +40,7 @@ def test_run_resumed_with_other_micro_batches_equals_uninterrupted_run(tmp_path:
     assert resumed.data.position == 16
     whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
     for name in whole:
-        torch.testing.assert_close(parts[name], whole[name], rtol=1e-4, atol=2e-5, msg=name)
+        torch.testing.assert_close(parts[name], whole[name], rtol=0, atol=1e-6, msg=name)
 
 
 def test_resumed_run_of_another_global_batch_is_refused(tmp_path: Path, shards: Path) -> None:

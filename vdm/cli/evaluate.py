@@ -1,7 +1,7 @@
 """``vdm evaluate``: measures a trained model on held-out clips."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def run(config: DictConfig) -> None:
     folder = Path(options["output"]) if options["output"] else run_folder(checkpoint) / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
 
-    held_out = list(data.val_dataloader())
+    held_out = [_without_padding(batch) for batch in data.val_dataloader()]
     results = {"checkpoint": str(checkpoint), "options": options, **_loss(model, held_out, options, folder)}
     wanted = options["prompted_digits"]
     if wanted is True or (wanted == "auto" and data.label_names == moving_digits.LABEL_NAMES):
@@ -63,6 +63,14 @@ def _data(options: dict[str, Any], trained: dict[str, Any]) -> ClipDataModule:
     except ValueError as error:
         raise ConfigError(f"data_path: {error}") from error
     return data
+
+
+def _without_padding(batch: ClipBatch) -> ClipBatch:
+    """Return the batch without padding and without clips that could not be read."""
+    kept = (batch.weights > 0).nonzero()[:, 0]
+    part = batch.map(lambda tensor: tensor[kept])
+    chosen = kept.tolist()
+    return replace(part, captions=tuple(batch.captions[i] for i in chosen), keys=tuple(batch.keys[i] for i in chosen))
 
 
 def _loss(

@@ -37,7 +37,7 @@ class Cosine:
     Args:
         log_snr_min: log-SNR at ``t = 1``, before the shift.
         log_snr_max: log-SNR at ``t = 0``, before the shift.
-        log_snr_shift: Added to log-SNR at every time. Below 0 means more noise, as clips need that say the same thing in
+        log_snr_shift: Added to log-SNR at every time. Below 0 means more noise, as clips need that say the same in
             many pixels and frames (Hoogeboom et al. 2023, section 3.1).
     """
 

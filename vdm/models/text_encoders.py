@@ -78,9 +78,9 @@ class ByteTransformer(nn.Module):
                 raise ValueError(f"{name} must be at least 1, but is {value}")
         self.channels, self.max_bytes, self.num_word_buckets = channels, max_bytes, num_word_buckets
         self.embed = nn.Embedding(258, channels)
-        # The last row stands for what belongs to no word.
-        self.embed_word = nn.Embedding(num_word_buckets + 1, channels, padding_idx=num_word_buckets)
-        nn.init.normal_(self.embed_word.weight[:-1], std=2.0)
+        # The last row stands for what belongs to no word, such as spaces.
+        self.embed_word = nn.Embedding(num_word_buckets + 1, channels)
+        nn.init.normal_(self.embed_word.weight, std=2.0)
         self.position = nn.Parameter(0.02 * torch.randn(max_bytes + 1, channels))
         layer = nn.TransformerEncoderLayer(
             channels, channels // head_channels, 4 * channels, 0.0, "gelu", batch_first=True, norm_first=True
@@ -92,13 +92,17 @@ class ByteTransformer(nn.Module):
         """Embed captions."""
         cut = [caption.encode(errors="surrogatepass")[: self.max_bytes] for caption in captions]
         text = self._padded([[self._START, *caption] for caption in cut], self._PADDING)
-        words = self._padded([[self.num_word_buckets, *self._words_by_byte(caption)] for caption in cut], self.num_word_buckets)
+        words = self._padded(
+            [[self.num_word_buckets, *self._words_by_byte(caption)] for caption in cut], self.num_word_buckets
+        )
         mask = text != self._PADDING
         tokens = self.embed(text) + self.embed_word(words) + self.position[: text.shape[1]]
         tokens = self.layers(tokens, src_key_padding_mask=~mask)
         said = self._padded([self._words(caption) for caption in cut], self.num_word_buckets)
-        num_words = (said != self.num_word_buckets).sum(1, keepdim=True).clamp(min=1)
-        return EncodedText(tokens, mask, masked_mean(tokens, mask) + self.embed_word(said).sum(1) / num_words.sqrt())
+        is_word = said != self.num_word_buckets
+        # Divided by the root of their number, the sum of unlike words has the same size in captions of any length.
+        of_words = masked_mean(self.embed_word(said), is_word) * is_word.sum(1, keepdim=True).sqrt()
+        return EncodedText(tokens, mask, masked_mean(tokens, mask) + of_words)
 
     def _words(self, caption: bytes) -> list[int]:
         """Return the row of each word."""
@@ -188,8 +192,9 @@ def _drop_frozen(module: nn.Module, state: dict[str, Tensor], prefix: str, metad
 
 
 def _forgive_frozen(module: nn.Module, keys: Any) -> None:
-    own = {f"frozen.{name}" for name, _ in module.get_submodule("frozen").named_parameters()}
-    own |= {f"frozen.{name}" for name, _ in module.get_submodule("frozen").named_buffers()}
+    frozen = module.get_submodule("frozen")
+    own = {f"frozen.{name}" for name, _ in frozen.named_parameters(remove_duplicate=False)}
+    own |= {f"frozen.{name}" for name, _ in frozen.named_buffers(remove_duplicate=False)}
     missing = keys.missing_keys
     missing[:] = [name for name in missing if f"frozen.{name.rpartition('frozen.')[2]}" not in own]
 

@@ -19,5 +19,4 @@ def torch_profiler(dirpath: str | Path, num_warmup_steps: int = 3, num_steps: in
         filename="profile",
         schedule=torch.profiler.schedule(wait=1, warmup=num_warmup_steps, active=num_steps, repeat=1),
         export_to_chrome=True,
-        sort_by_key="self_cpu_time_total",
     )

@@ -1,0 +1,39 @@
+"""Every option of the groups that train a model builds, beside the rest of a small run."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.models.pretrained import save_clip, save_t5
+from tests.training.runs import configuration
+from vdm.cli.conf_dir import conf_dir
+from vdm.training.build import build_training
+
+GROUPS = ("callbacks", "debug", "diffusion", "encoder", "guidance", "logger", "lr_schedule", "optimizer", "sampler")
+OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, "strategy=auto", "strategy=ddp", "trainer=default"])
+def test_each_option_builds(tmp_path: Path, shards: Path, option: str) -> None:
+    assert build_training(configuration(shards, option), tmp_path).trainer.max_steps > 0
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml")))
+def test_each_model_builds_in_its_own_size(tmp_path: Path, shards: Path, name: str) -> None:
+    groups = ("channels", "attention_levels", "temporal_levels", "head_channels")
+    config = configuration(shards, f"model={name}")
+    whole = configuration(shards, f"model={name}", without=tuple(f"model.network.{group}" for group in groups))
+    config["model"] = whole["model"]
+    assert build_training(config, tmp_path).module.model.network is not None
+
+
+@pytest.mark.parametrize(("kind", "save"), [("t5", save_t5), ("clip", save_clip)])
+def test_frozen_text_encoders_build_from_a_folder(tmp_path: Path, shards: Path, kind: str, save: object) -> None:
+    assert callable(save)
+    folder = save(tmp_path / kind)
+    choice = [f"text_encoder={kind}", f"text_encoder.name_or_path={folder}", "text_encoder.max_tokens=12"]
+    config = configuration(shards, *choice, without=("text_encoder",))
+    training = build_training(config, tmp_path)
+    assert training.module.model.conditioner.text_channels in (16, 24)
+    names = [name for name, parameter in training.module.named_parameters() if parameter.requires_grad]
+    assert not any("frozen" in name for name in names)
