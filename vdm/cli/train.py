@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.runs import latest_checkpoint, record_run
 from vdm.training.build import TrainingRun, build_training, describe_clips
+from vdm.training.loggers import close
 
 
 def run(config: DictConfig) -> int:
@@ -32,6 +33,7 @@ def run(config: DictConfig) -> int:
     training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
 
     code = _farewell(training, folder)
+    close(training.trainer.loggers)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # the next run of a sweep begins another
     return code

@@ -1,9 +1,11 @@
 """Experiment loggers with typed arguments, for conf/logger; each writes into the run's folder."""
 
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 def wandb(
@@ -44,6 +46,13 @@ def wandb(
         tags=tags,
         settings=library.Settings(console="off", silent=True),
     )
+
+
+def close(loggers: Iterable[Logger]) -> None:
+    """End the runs of Weights & Biases, so that the next job of a sweep begins one of its own."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0:
+            logger.experiment.finish()
 
 
 def csv(run: str | Path) -> Logger:
