@@ -35,7 +35,7 @@ def run(config: DictConfig) -> None:
             options["seed"],
             options["batch_size"],
             options["negative"],
-            lambda: bar.update() and None,
+            bar.update,
         )
 
     folder = Path(options["output"]) if options["output"] else run_folder(checkpoint) / "samples" / "prompts"

@@ -1,14 +1,11 @@
 """Checkpoints while training and at its end."""
 
-import logging
 from pathlib import Path
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.runs import checkpoint_folder, prune
-
-_log = logging.getLogger(__name__)
 
 
 class SaveCheckpoints(Callback):
