@@ -60,7 +60,7 @@ class ClipBatch(TensorRecord):
     """What the loader hands to training: one micro-batch of clips."""
 
     video: UInt8[Tensor, "b c t h w"]
-    """RGB, 0 to 255."""
+    """RGB, 0 to 255; of no frames where ``latents`` are read in their place."""
     captions: tuple[str, ...]
     """Empty where a clip has none."""
     labels: Int[Tensor, " b"]
@@ -74,6 +74,11 @@ class ClipBatch(TensorRecord):
     fps: Float[Tensor, " b"]
     """Frames per second of each clip as it is shown to the network."""
     images: ImageBatch | None = None
+    latents: Float[Tensor, "b d t2 h2 w2"] | None = None
+    """What the encoder makes of each clip, where the shards have it."""
+    crops: Int[Tensor, "b 4"] | None = None
+    """Rows and columns of each clip as stored, and the first row and column of the crop after scaling: what SDXL takes
+    as conditions (Podell et al. 2023, section 2.2)."""
 
     def __len__(self) -> int:
         return self.video.shape[0]
@@ -91,6 +96,8 @@ class Prompts(TensorRecord):
     """Latents of the first frame."""
     has_image: Bool[Tensor, " b"] | None = None
     """Whether the first frame counts."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What a conditioner of one's own has made of a first frame or of further wishes, one row a clip."""
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -99,7 +106,8 @@ class Prompts(TensorRecord):
         """Return the prompts without what is marked True, for classifier-free guidance (Ho & Salimans 2022)."""
         kept = tuple("" if dropped else text for text, dropped in zip(self.captions, captions, strict=True))
         has_image = None if self.has_image is None else self.has_image & ~image.to(self.has_image.device)
-        return Prompts(kept, self.labels.masked_fill(labels.to(self.labels.device), -1), self.image, has_image)
+        labels = self.labels.masked_fill(labels.to(self.labels.device), -1)
+        return dataclasses.replace(self, captions=kept, labels=labels, has_image=has_image)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vdm.diffusion.schedules import alpha_sigma_of_log_snr
+from vdm.diffusion.schedules.cosine import Cosine
 from vdm.randomness import normal
 
 
@@ -14,4 +14,4 @@ def random_latents(purpose: str, num_clips: int = 5, dtype: torch.dtype = torch.
 
 def levels(num_clips: int = 5, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """Return alpha and sigma of log-SNR from -12 to 12."""
-    return alpha_sigma_of_log_snr(torch.linspace(-12, 12, num_clips, dtype=dtype))
+    return Cosine().at_log_snr(torch.linspace(-12, 12, num_clips, dtype=dtype))

@@ -6,8 +6,10 @@ from torch import Tensor
 
 from tests.diffusion.latents import levels, random_latents
 from vdm.diffusion.denoiser import Denoiser
-from vdm.diffusion.parameterizations import X0, Eps, Parameterization, V, per_clip
-from vdm.diffusion.schedules import log_snr
+from vdm.diffusion.learned_variance import LearnedVariance
+from vdm.diffusion.parameterizations import EDM, X0, Eps, Parameterization, V, Velocity
+from vdm.diffusion.schedules.base import log_snr
+from vdm.diffusion.shapes import per_clip
 from vdm.types import Conditioning
 
 CONDITION = Conditioning(vector=torch.ones(5, 2))
@@ -32,13 +34,13 @@ class Halving(X0):
         return torch.full_like(alpha, 0.5)
 
 
-@pytest.mark.parametrize("parameterization", [Eps(), X0(), V()], ids=str)
+@pytest.mark.parametrize("parameterization", [Eps(), X0(), V(), Velocity(), EDM()], ids=str)
 def test_perfect_network_denoises_perfectly(parameterization: Parameterization) -> None:
     x0, noise, (alpha, sigma) = random_latents("x0"), random_latents("noise"), levels()
     xt = per_clip(alpha) * x0 + per_clip(sigma) * noise
     network = Recording(parameterization.target(x0, noise, alpha, sigma))
 
-    torch.testing.assert_close(Denoiser(network, parameterization)(xt, alpha, sigma, CONDITION), x0)
+    torch.testing.assert_close(Denoiser(network, parameterization)(xt, alpha, sigma, CONDITION).x0, x0)
 
 
 def test_network_is_given_scaled_latents_the_log_snr_and_its_conditions() -> None:
@@ -57,12 +59,23 @@ def test_denoised_latents_are_bounded_only_where_asked() -> None:
     xt, (alpha, sigma) = random_latents("xt"), levels()
     output = 3 * random_latents("output")
 
-    assert torch.equal(Denoiser(Recording(output), X0(), clip=1.0)(xt, alpha, sigma, CONDITION), output.clamp(-1, 1))
-    assert torch.equal(Denoiser(Recording(output), X0())(xt, alpha, sigma, CONDITION), output)
+    assert torch.equal(Denoiser(Recording(output), X0(), clip=1.0)(xt, alpha, sigma, CONDITION).x0, output.clamp(-1, 1))
+    assert torch.equal(Denoiser(Recording(output), X0())(xt, alpha, sigma, CONDITION).x0, output)
+
+
+def test_network_with_a_second_number_for_each_latent_tells_variances() -> None:
+    """Nichol & Dhariwal 2021: -1 is the posterior's log-variance, a share of 0, and 1 the forward step's."""
+    xt, (alpha, sigma) = random_latents("xt"), levels()
+    network = Recording(torch.cat([xt, 2 * xt], dim=1))
+    denoised = Denoiser(network, X0(), learned_variance=LearnedVariance())(xt, alpha, sigma, CONDITION)
+
+    assert torch.equal(denoised.x0, xt)
+    torch.testing.assert_close(denoised.variance_share, xt + 0.5)
+    assert Denoiser(Recording(xt), X0())(xt, alpha, sigma, CONDITION).variance_share is None
 
 
 def test_half_precision_of_the_network_stays_inside_it() -> None:
     xt, (alpha, sigma) = random_latents("xt", dtype=torch.float32), levels(dtype=torch.float32)
     denoised = Denoiser(Recording(xt.bfloat16()), V())(xt, alpha, sigma, CONDITION)
 
-    assert denoised.dtype == torch.float32
+    assert denoised.x0.dtype == torch.float32

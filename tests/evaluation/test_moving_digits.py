@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from vdm.evaluation.moving_digits import captioned_directions, score, seen_directions, train_classifier
+from vdm.evaluation.moving_digits import DigitClassifier, captioned_directions, score, seen_directions, train_classifier
 from vdm.types import ClipBatch
 
 DIRECTIONS = {
@@ -66,3 +66,13 @@ def test_directions_are_told_apart_at_half_of_45_degrees() -> None:
         x, y = 8 + 2 * t, 8 + round(2 * t * math.tan(math.radians(15)))
         slow[0, :, t, y : y + 4, x : x + 4] = 255
     assert seen_directions(slow).tolist() == [[1, 0]]
+
+
+def test_features_are_a_row_for_each_clip_and_do_not_depend_on_the_order_of_frames() -> None:
+    video = torch.stack([bars(label, (1, 0)) for label in (3, 7)])
+    classifier = DigitClassifier().eval()
+    features = classifier.describe(video)
+
+    assert features.shape == (2, 64)
+    assert not torch.allclose(features[0], features[1])
+    torch.testing.assert_close(classifier.describe(video.flip(2)), features)

@@ -1,6 +1,7 @@
 """``vdm evaluate``: measures a trained model on held-out clips."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from vdm.checkpoints.runs import latest_checkpoint, load_config, run_folder
 from vdm.cli.sample import load_for_sampling
 from vdm.config import ConfigError, build
 from vdm.data.datamodule import ClipDataModule
-from vdm.evaluation import moving_digits
+from vdm.diffusion.likelihood.base import Likelihood
+from vdm.evaluation import bits_per_dim, moving_digits
 from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
-from vdm.generation.generate import ClipSize, generate
+from vdm.generation.generate import ClipSize, count_steps, generate
 from vdm.generation.model import VideoDiffusionModel
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.types import ClipBatch
@@ -24,15 +26,21 @@ from vdm.types import ClipBatch
 def run(config: DictConfig) -> None:
     """Print each figure, and write all of them, with how they were made, to ``results.json``."""
     options: Any = OmegaConf.to_container(config)
+    _check(options)
     checkpoint = latest_checkpoint(Path(options["checkpoint"]))
     trained = load_config(checkpoint)
     data = _data(options, trained)
     model = load_for_sampling(checkpoint, options, trained)
+    likelihood: Likelihood | None = build(options["bits_per_dim"], "bits_per_dim") or None
+    if likelihood is not None:
+        bits_per_dim.check(model)
     folder = Path(options["output"]) if options["output"] else run_folder(checkpoint) / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
 
     held_out = [_without_padding(batch) for batch in data.val_dataloader()]
     results = {"checkpoint": str(checkpoint), "options": options, **_loss(model, held_out, options, folder)}
+    if likelihood is not None:
+        results |= _bits_per_dim(model, likelihood, data, options)
     wanted = options["prompted_digits"]
     if wanted is True or (wanted == "auto" and data.label_names == moving_digits.LABEL_NAMES):
         results |= _prompted_digits(model, data, held_out, options, folder)
@@ -40,12 +48,19 @@ def run(config: DictConfig) -> None:
     print(f"Wrote {folder / 'results.json'}")
 
 
-def _data(options: dict[str, Any], trained: dict[str, Any]) -> ClipDataModule:
+def _check(options: dict[str, Any]) -> None:
+    """Refuse options that are not what they must be."""
     if options["prompted_digits"] not in ("auto", True, False):
         raise ConfigError(f"prompted_digits={options['prompted_digits']}: must be auto, true or false")
-    for name in ("num_levels", "num_samples", "batch_size"):
+    for name in ("num_levels", "num_samples", "batch_size", "bits_per_dim_clips"):
         if not isinstance(options[name], int) or options[name] < 1:
             raise ConfigError(f"{name}={options[name]}: must be a whole number, at least 1")
+    if options["max_clips"] is not None and (not isinstance(options["max_clips"], int) or options["max_clips"] < 1):
+        raise ConfigError(f"max_clips={options['max_clips']}: must be a whole number, at least 1, or null")
+
+
+def _data(options: dict[str, Any], trained: dict[str, Any]) -> ClipDataModule:
+    """Return the run's set, or another, as batches for evaluation."""
     batch_size = options["batch_size"]
     node = {
         **trained["data"],
@@ -67,10 +82,13 @@ def _data(options: dict[str, Any], trained: dict[str, Any]) -> ClipDataModule:
 
 def _without_padding(batch: ClipBatch) -> ClipBatch:
     """Return the batch without padding and without clips that could not be read."""
-    kept = (batch.weights > 0).nonzero()[:, 0]
-    part = batch.map(lambda tensor: tensor[kept])
-    chosen = kept.tolist()
-    return replace(part, captions=tuple(batch.captions[i] for i in chosen), keys=tuple(batch.keys[i] for i in chosen))
+    return _rows(batch, (batch.weights > 0).nonzero()[:, 0].tolist())
+
+
+def _rows(batch: ClipBatch, rows: Sequence[int]) -> ClipBatch:
+    """Return some clips of a batch."""
+    part = batch.map(lambda tensor: tensor[list(rows)])
+    return replace(part, captions=tuple(batch.captions[i] for i in rows), keys=tuple(batch.keys[i] for i in rows))
 
 
 def _loss(
@@ -84,6 +102,29 @@ def _loss(
     mean = sum(losses.values()) / len(losses)
     print(f"held-out loss, mean     {mean:.4f}")
     return {"held_out_loss": mean, "held_out_loss_by_t": losses, "num_held_out_clips": sum(map(len, held_out))}
+
+
+def _bits_per_dim(
+    model: VideoDiffusionModel, likelihood: Likelihood, data: ClipDataModule, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure and show how well the model would compress held-out clips."""
+    held_out = data.held_out_clips(options["bits_per_dim_clips"])
+    assert held_out is not None, "the set was checked for validation clips"
+    clips = _without_padding(held_out)
+    starts = range(0, len(clips), options["batch_size"])
+    batches = [_rows(clips, range(len(clips))[start : start + options["batch_size"]]) for start in starts]
+    total = None if likelihood.num_steps is None else len(batches) * likelihood.num_steps
+    with tqdm(total=total, desc="bits per dimension", unit="step") as bar:
+
+        def announced() -> Iterator[ClipBatch]:
+            for number, batch in enumerate(batches, start=1):
+                bar.set_description(f"bits per dimension, batch {number} of {len(batches)}")
+                yield batch
+
+        found = bits_per_dim.bits_per_dim(model, announced(), likelihood, options["seed"], bar.update)
+    error = "" if found.standard_error is None else f"standard error {found.standard_error:.4f}, "
+    print(f"bits per dimension      {found.mean:.4f} ({error}{found.num_clips} clips)")
+    return {"bits_per_dim": asdict(found)}
 
 
 def _prompted_digits(
@@ -105,11 +146,11 @@ def _prompted_digits(
     chosen = [pairs[i * len(pairs) // options["num_samples"] % len(pairs)] for i in range(options["num_samples"])]
     captions, labels = zip(*chosen, strict=True)
     prompts = model.prompts(captions, labels)
-    num_batches = -(-len(captions) // options["batch_size"])
-    with tqdm(total=num_batches * model.sampler.num_steps, desc="sampling", unit="step") as bar:
+    total = count_steps(model, len(captions), options["batch_size"])
+    with tqdm(total=total, desc="sampling", unit="step") as bar:
         size = ClipSize(*data.clip_shape)
         videos = generate(model, prompts, size, options["seed"], options["batch_size"], on_step=bar.update)
-    write_grid(folder / "prompted_digits", list(videos[:: max(1, len(videos) // 16)]), data.index.fps or DEFAULT_FPS)
+    write_grid(folder / "prompted_digits", list(videos[:: max(1, len(videos) // 16)]), data.fps or DEFAULT_FPS)
     found = moving_digits.score(classifier, videos, captions, torch.tensor(labels))
     print(
         f"clips with the digit asked for   {found.digit:.1%} of {len(videos)} (held-out real clips {ceiling.digit:.1%})"

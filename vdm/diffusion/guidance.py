@@ -1,42 +1,94 @@
-"""Guidance: from conditional and unconditional denoising to one denoising function for the sampler."""
+"""Guidance: away from a weak prediction, through a strong one, and beyond.
 
-from dataclasses import dataclass
+The strong prediction is that of the model with its conditions. Which model is the weak one makes the method: the same
+model without conditions or with a negative prompt (classifier-free guidance, Ho & Salimans 2022), or a smaller or less
+trained model with the same conditions (autoguidance, Karras et al. 2024).
+"""
+
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from vdm.diffusion.denoiser import Denoise, Denoiser
-from vdm.diffusion.parameterizations import Latents, Level
-from vdm.types import Conditioning
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vdm.diffusion.denoiser import Denoise, Denoised
+from vdm.diffusion.parameterizations import V
+from vdm.diffusion.shapes import Latents, Level, per_clip
 
 
 class Guidance(Protocol):
-    """A way to strengthen a condition."""
+    """A way to combine a strong and a weak prediction."""
 
-    def __call__(self, denoiser: Denoiser, condition: Conditioning, unconditional: Conditioning) -> Denoise:
+    def __call__(self, strong: Denoise, weak: Denoise) -> Denoise:
         """Return the guided denoising function."""
         ...
 
 
 @dataclass(frozen=True)
-class ClassifierFree:
-    """``x0 = uncond + scale (cond - uncond)`` (Ho & Salimans 2022, eq. 6; in x0, which is the same as in eps).
+class Extrapolation:
+    """``x0 = weak + scale (strong - weak)``.
+
+    Ho & Salimans 2022, eq. 6, with ``scale = 1 + w``; said of x0, it is the same as said of the noise or of v.
 
     Args:
-        scale: 1 follows the condition as trained, above 1 more strongly, 0 ignores it.
+        scale: 1 is the strong prediction as it is, above 1 goes beyond it, 0 is the weak one.
+        first_scale: The first frame's scale, from which it changes linearly over frames to ``scale`` at the last one;
+            none for the same everywhere. Stable Video Diffusion (Blattmann et al. 2023) goes from 1 to 3: what is far
+            from the given first frame needs more guidance.
+        interval: Noise levels ``sigma / alpha`` above the first and up to the second number are guided (Kynkäänniemi
+            et al. 2024, eq. 6); elsewhere the strong prediction stands and the weak model is not called. None for all.
+        rescale: phi of Lin et al. 2023, eq. 14 to 16: how far the guided prediction is brought back to the strong
+            one's standard deviation over the clip, 0 not at all, 1 wholly. The paper and diffusers rescale the
+            network's output, which in the paper is v; here it is v whatever the network predicts.
     """
 
     scale: float = 1.0
+    first_scale: float | None = None
+    interval: tuple[float, float] | None = None
+    rescale: float = 0.0
 
-    def __call__(self, denoiser: Denoiser, condition: Conditioning, unconditional: Conditioning) -> Denoise:
-        """Return the guided denoising function."""
+    def __post_init__(self) -> None:
+        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
+            raise ValueError(f"interval must be two rising noise levels >= 0, but is {list(self.interval)}")
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"rescale must lie in [0, 1], but is {self.rescale}")
 
-        def denoise(xt: Latents, alpha: Level, sigma: Level) -> Latents:
-            if self.scale == 0:
-                return denoiser(xt, alpha, sigma, unconditional)
-            conditional = denoiser(xt, alpha, sigma, condition)
-            if self.scale == 1:
-                return conditional
-            baseline = denoiser(xt, alpha, sigma, unconditional)
-            # Guidance leaves the data's range, which would saturate the frames of the next steps.
-            return denoiser.clipped(baseline + self.scale * (conditional - baseline))
+    def __call__(self, strong: Denoise, weak: Denoise) -> Denoise:
+        """Return the guided denoising function; what else the strong model says, such as variances, is kept."""
+        if self == Extrapolation(0.0):
+            return weak
+        if self.scale == 1 and self.first_scale in (None, 1):
+            return strong
+
+        def denoise(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
+            denoised = strong(xt, alpha, sigma)
+            guided = self._is_guided(alpha, sigma)
+            if guided is not None and not bool(guided.any()):
+                return denoised
+            away_from = weak(xt, alpha, sigma).x0
+            x0 = away_from + self._scales(xt) * (denoised.x0 - away_from)
+            if self.rescale > 0:
+                x0 = self._rescaled(x0, denoised.x0, per_clip(V().c_skip(alpha, sigma)) * xt)
+            if guided is not None:
+                x0 = torch.where(rearrange(guided, "b -> b 1 1 1 1"), x0, denoised.x0)
+            return replace(denoised, x0=x0)
 
         return denoise
+
+    def _is_guided(self, alpha: Level, sigma: Level) -> Bool[Tensor, " b"] | None:
+        """Tell which clips' noise levels lie in the interval; none where there is no interval."""
+        if self.interval is None:
+            return None
+        return (sigma / alpha > self.interval[0]) & (sigma / alpha <= self.interval[1])
+
+    def _scales(self, xt: Latents) -> Float[Tensor, "t 1 1"]:
+        first = self.scale if self.first_scale is None else self.first_scale
+        return torch.linspace(first, self.scale, xt.shape[2], dtype=xt.dtype, device=xt.device)[:, None, None]
+
+    def _rescaled(self, x0: Latents, strong: Latents, skip: Latents) -> Latents:
+        """Rescale v; ``x0 = c_skip xt + c_out v``, so the factor is that of distances to ``skip = c_skip xt``."""
+        deviation, guided_deviation = ((x - skip).flatten(1).std(1) for x in (strong, x0))
+        factor = self.rescale * deviation / guided_deviation + 1 - self.rescale
+        return skip + per_clip(factor) * (x0 - skip)

@@ -1,40 +1,170 @@
-"""Which times are trained on: distributions of t, drawn for each sample from (seed, position)."""
+"""Which noise levels are trained on: distributions of t, drawn for each sample from (seed, position)."""
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from vdm import randomness
-
-
-class NoiseLevels(Protocol):
-    """A distribution over times in [0, 1]."""
-
-    def __call__(self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int) -> Float[Tensor, " b"]:
-        """Draw a time for each position of the endless order; ``global_batch_size`` samples make one step."""
-        ...
+from vdm.diffusion.schedules.base import NoiseSchedule
+from vdm.diffusion.shapes import Level
 
 
 @dataclass(frozen=True)
-class Uniform:
-    """Each sample's time is uniform and independent of all others."""
+class NoiseLevels(ABC):
+    """A distribution over times, given by its quantile function.
 
-    def __call__(self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int) -> Float[Tensor, " b"]:
-        """Draw a time for each position."""
-        return randomness.uniform(seed, "noise level", map(int, positions))
-
-
-@dataclass(frozen=True)
-class LowDiscrepancy:
-    """Times of one step's samples are spread evenly: ``t = frac(u(step) + slot / G)``.
-
-    Each time alone is still uniform, but the loss of a step varies less. Kingma et al. 2021, appendix I.1.
+    Args:
+        low_discrepancy: Spread the samples of one step evenly over the distribution: ``u = frac(u(step) + slot / G)``.
+            Each alone is still distributed as it should be, but the loss of a step varies less (Kingma et al. 2021,
+            appendix I.1). Otherwise samples are independent.
     """
 
-    def __call__(self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int) -> Float[Tensor, " b"]:
-        """Draw a time for each position."""
+    low_discrepancy: bool = True
+
+    @abstractmethod
+    def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
+        """Return the time below which a share ``u`` of all samples lies."""
+
+    def __call__(
+        self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int, schedule: NoiseSchedule
+    ) -> Level:
+        """Draw a time for each position of the endless order; ``global_batch_size`` samples make one step."""
+        return self.quantile(self._uniform(seed, positions, global_batch_size), schedule)
+
+    def _uniform(self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int) -> Level:
+        if not self.low_discrepancy:
+            return randomness.uniform(seed, "noise level", map(int, positions))
         steps, slots = positions // global_batch_size, positions % global_batch_size
         return torch.frac(randomness.uniform(seed, "noise level", map(int, steps)) + slots.cpu() / global_batch_size)
+
+
+def _normal_quantile(u: Level) -> Level:
+    """Return the quantile of the standard normal distribution, finite at u = 0, which is drawn once in 2^24 times."""
+    return math.sqrt(2) * torch.erfinv(2 * u.clamp(2**-24, 1 - 2**-24) - 1)
+
+
+@dataclass(frozen=True)
+class Uniform(NoiseLevels):
+    """All times are equally likely.
+
+    Args:
+        low_discrepancy: See ``NoiseLevels``.
+        t_min: The smallest time; Song et al. 2021 (appendix C) train from 1e-5, above which all is finite.
+    """
+
+    t_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < 1:
+            raise ValueError(f"t_min must lie in [0, 1), but is {self.t_min}")
+
+    def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
+        """Return ``t_min + (1 - t_min) u``."""
+        return self.t_min + (1 - self.t_min) * u
+
+
+@dataclass(frozen=True)
+class DiscreteUniform(NoiseLevels):
+    """All timesteps ``t = k / T``, with k from 1 to T, are equally likely (Ho et al. 2020, algorithm 1).
+
+    Args:
+        low_discrepancy: See ``NoiseLevels``.
+        num_timesteps: T, that of the schedule if it has a table.
+    """
+
+    num_timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.num_timesteps < 1:
+            raise ValueError(f"num_timesteps must be at least 1, but is {self.num_timesteps}")
+
+    def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
+        """Return ``floor(u T) + 1`` as a share of T."""
+        # In fp32, u T may round up to T.
+        return ((u * self.num_timesteps).floor() + 1).clamp(max=self.num_timesteps) / self.num_timesteps
+
+
+@dataclass(frozen=True)
+class LogNormal(NoiseLevels):
+    """``log(sigma / alpha)`` is normal (Karras et al. 2022, table 1), whatever the schedule.
+
+    Noise levels beyond the schedule's ends are taken to its ends, unless it goes on there, as ``VarianceExploding``.
+
+    Args:
+        low_discrepancy: See ``NoiseLevels``.
+        p_mean: Mean of the logarithm; -1.2 is EDM's, for pixels of standard deviation 0.5.
+        p_std: Its standard deviation.
+    """
+
+    p_mean: float = -1.2
+    p_std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if self.p_std <= 0:
+            raise ValueError(f"p_std must be > 0, but is {self.p_std}")
+
+    def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
+        """Return the time at which the schedule has this quantile of the noise level."""
+        return schedule.time(-2 * (self.p_mean + self.p_std * _normal_quantile(u)))
+
+
+@dataclass(frozen=True)
+class LogitNormal(NoiseLevels):
+    """``log(t / (1 - t))`` is normal (Esser et al. 2024, eq. 19).
+
+    Args:
+        low_discrepancy: See ``NoiseLevels``.
+        mean: Mean of the logit; above 0, there is more training on noise than on data.
+        std: Its standard deviation.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.std <= 0:
+            raise ValueError(f"std must be > 0, but is {self.std}")
+
+    def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
+        """Return the sigmoid of the logit's quantile."""
+        return torch.sigmoid(self.mean + self.std * _normal_quantile(u))
+
+
+@dataclass(frozen=True)
+class Mode(NoiseLevels):
+    """Most times near the middle, with heavy tails: ``t = 1 - u - s (cos^2(pi u / 2) - 1 + u)``.
+
+    Esser et al. 2024, eq. 20, here with ``1 - u`` for u, since quantiles must grow.
+
+    Args:
+        low_discrepancy: See ``NoiseLevels``.
+        scale: s; above 0 favours the middle, below 0 the ends, 0 is uniform.
+    """
+
+    scale: float = 1.29
+
+    def __post_init__(self) -> None:
+        largest = 2 / (math.pi - 2)
+        if not -1 <= self.scale <= largest:
+            raise ValueError(f"scale must lie in [-1, {largest:.4f}], but is {self.scale}")
+
+    def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
+        """Return ``u - s (sin^2(pi u / 2) - u)``."""
+        return u - self.scale * (torch.sin(math.pi / 2 * u) ** 2 - u)
+
+
+@dataclass(frozen=True)
+class CosineMap(NoiseLevels):
+    """``t = 1 - 1 / (tan(pi u / 2) + 1)`` (Esser et al. 2024, eq. 21).
+
+    On straight paths these are the noise levels of the cosine schedule at uniform times.
+    """
+
+    def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
+        """Return ``sin / (sin + cos)``, the same without infinities."""
+        sin, cos = torch.sin(math.pi / 2 * u), torch.cos(math.pi / 2 * u)
+        return sin / (sin + cos)

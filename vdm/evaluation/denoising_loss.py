@@ -7,7 +7,6 @@ import matplotlib
 import torch
 from matplotlib import pyplot as plt
 
-from vdm import randomness
 from vdm.generation.model import VideoDiffusionModel
 from vdm.types import ClipBatch, Prompts
 
@@ -23,13 +22,14 @@ def loss_by_level(model: VideoDiffusionModel, batches: Iterable[ClipBatch], num_
     times = [(index + 0.5) / num_levels for index in range(num_levels)]
     sums = torch.zeros(num_levels, dtype=torch.float64)
     weight = 0.0
+    noise_prior = model.diffusion.noise_prior
     for batch in batches:
         on_device = batch.to(model.device)
-        x0 = model.encoder.encode(on_device.video)
+        x0 = model.encoder.encode(on_device.video) if on_device.latents is None else on_device.latents
         has_image = torch.ones_like(on_device.labels, dtype=torch.bool)
         prompts = Prompts(batch.captions, on_device.labels, x0[:, :, 0], has_image)
         for index, t in enumerate(times):
-            noise = randomness.normal(0, f"evaluation noise {t:.6f}", batch.keys, tuple(x0.shape[1:])).to(x0)
+            noise = noise_prior(0, f"evaluation noise {t:.6f}", batch.keys, tuple(x0.shape[1:])).to(x0)
             loss = model.denoising_loss(x0, noise, torch.full_like(x0[:, 0, 0, 0, 0], t), prompts).cpu()
             sums[index] += torch.where(batch.weights > 0, batch.weights * loss, 0).sum()
         weight += float(batch.weights.sum())

@@ -47,12 +47,19 @@ class DigitClassifier(nn.Module):
             for before, after in pairwise(widths)
             for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU())
         ]
-        # Only the last map is averaged over space: a digit is the same wherever it stands.
-        self.layers = nn.Sequential(*convolutions, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10))
+        # The maximum of the last map alone: a digit is the same wherever it stands.
+        self.features = nn.Sequential(*convolutions, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        self.classify = nn.Linear(widths[-1], 10)
 
     def forward(self, frames: Float[Tensor, "n h w"]) -> Float[Tensor, "n digits"]:
         """Return the logit of each digit."""
-        return self.layers(frames[:, None])
+        return self.classify(self.features(frames[:, None]))
+
+    @torch.no_grad()
+    def describe(self, video: Video) -> Float[Tensor, "b d"]:
+        """Return what the classifier sees in each clip: its last features, the mean over frames."""
+        features = self.features(rearrange(grey(video), "b t h w -> (b t) 1 h w"))
+        return rearrange(features, "(b t) d -> b t d", b=len(video)).mean(1)
 
     @torch.no_grad()
     def predict(self, video: Video) -> Int[Tensor, " b"]:

@@ -1,0 +1,94 @@
+"""Variances of the steps back that are learned beside their means."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from vdm.diffusion.schedules.base import NoiseSchedule
+from vdm.diffusion.shapes import Latents, Level, Output, per_clip
+from vdm.diffusion.variational_bound import density_term, pixel_term, posterior_log_variance, step_term
+from vdm.types import NoisedLatents
+
+
+@dataclass(frozen=True)
+class LearnedVariance:
+    """Nichol & Dhariwal 2021: the network has a second number for each of the latents, from which variances come.
+
+    The hybrid loss is that of the prediction, ``L_simple``, plus ``vlb_weight`` times ``L_vlb``, through which only the
+    variance learns (eq. 16). ``L_vlb`` is estimated by ``num_timesteps`` times the term of the clip's own timestep, the
+    mean over its numbers, in bits. ``DDPM`` is the sampler that uses the variance.
+
+    Args:
+        num_timesteps: T, the number of steps whose bound is learned; times between two of them count as the later one.
+            Sampling may take fewer.
+        vlb_weight: lambda.
+        num_pixel_values: How many values pixels in [-1, 1] may have; none for latents that may have any, whose density
+            takes the place of a probability in the first step.
+    """
+
+    num_timesteps: int = 1000
+    vlb_weight: float = 0.001
+    num_pixel_values: int | None = 256
+
+    def __post_init__(self) -> None:
+        if self.num_timesteps < 2:
+            raise ValueError(f"num_timesteps must be at least 2, but is {self.num_timesteps}")
+        if self.vlb_weight <= 0:
+            raise ValueError(f"vlb_weight must be > 0, but is {self.vlb_weight}")
+        if self.num_pixel_values is not None and self.num_pixel_values < 2:
+            raise ValueError(f"num_pixel_values must be at least 2, or null, but is {self.num_pixel_values}")
+
+    def split(self, output: Output, num_channels: int) -> tuple[Latents, Latents]:
+        """Split a network's output into the prediction and the ``variance_share`` of ``Denoised``.
+
+        An output of -1 is a share of 0, the posterior's log-variance, and 1 one of 1, the forward step's (eq. 15).
+
+        Args:
+            output: What the network says, predictions before variances.
+            num_channels: Channels of the latents.
+
+        Raises:
+            ValueError: If the network has not twice that many channels.
+        """
+        if output.shape[1] != 2 * num_channels:
+            raise ValueError(
+                f"with learned_variance the network must output {2 * num_channels} channels, two for each of the "
+                f"latents' {num_channels}, but it outputs {output.shape[1]}"
+            )
+        prediction, raw = output.chunk(2, dim=1)
+        return prediction, (raw + 1) / 2
+
+    def loss(self, denoised: Latents, share: Latents, noised: NoisedLatents, schedule: NoiseSchedule) -> Level:
+        """Return ``vlb_weight L_vlb`` of each clip, a function of ``share`` alone.
+
+        Args:
+            denoised: Clean latents predicted; no gradient goes through them.
+            share: Where log-variances lie between their bounds.
+            noised: What was predicted from.
+            schedule: Signal and noise at each time.
+        """
+        denoised = denoised.detach()
+        # Just above a timestep by rounding is at that timestep.
+        timestep = torch.ceil(noised.t * self.num_timesteps - 1e-2).clamp(1, self.num_timesteps)
+        later = timestep.clamp(min=2)
+        now, then = later / self.num_timesteps, (later - 1) / self.num_timesteps
+        steps = step_term(noised.x0, denoised, share, schedule, now, then)
+        is_first = per_clip(timestep) == 1
+        # Selected at the entrance too, or gradients of what is not selected might be NaN.
+        first_steps = self._first_term(torch.where(is_first, denoised, noised.x0), share, noised.x0, schedule)
+        bits = torch.where(is_first, first_steps, steps).flatten(1).mean(1) / math.log(2)
+        return self.vlb_weight * self.num_timesteps * bits
+
+    def _first_term(self, denoised: Latents, share: Latents, x0: Latents, schedule: NoiseSchedule) -> Latents:
+        """Return ``L_0``: of the step from timestep 1 to clean latents, whose mean is ``denoised``.
+
+        The posterior's variance is 0 there; that of the step before takes its place, as in the authors' code.
+        """
+        first, second = (x0.new_full((1,), k / self.num_timesteps) for k in (1, 2))
+        least = posterior_log_variance(schedule, now=second, then=first)
+        most = 2 * schedule.alpha_sigma(first)[1].log()
+        log_variance = per_clip(least) + share * per_clip(most - least)
+        if self.num_pixel_values is None:
+            return density_term(x0, denoised, log_variance)
+        return pixel_term(x0, denoised, log_variance, self.num_pixel_values)

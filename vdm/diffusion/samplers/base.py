@@ -1,0 +1,209 @@
+"""The loop that all samplers on a grid of noise levels share; each of them adds one step."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count, pairwise
+from typing import ClassVar, Protocol
+
+import torch
+
+from vdm.diffusion.denoiser import Denoise, Denoised
+from vdm.diffusion.samplers.spacing import Spacing, Trailing
+from vdm.diffusion.schedules.base import NoiseSchedule
+from vdm.diffusion.shapes import Latents
+
+DrawNoise = Callable[[int], Latents]
+"""Fresh noise of the diffusion's kind, by the number of the draw, from 1 up."""
+OnStep = Callable[[int, Latents], object]
+"""Called after each step with the number of steps done and the denoised latents."""
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """Plain float64 numbers, so that a step's factors lose nothing and cost nothing."""
+
+    alpha: float
+    sigma: float
+
+    @property
+    def noise_to_signal(self) -> float:
+        """``sigma / alpha``, the sigma of Karras et al. 2022; infinite without signal."""
+        return self.sigma / self.alpha if self.alpha > 0 else math.inf
+
+    @property
+    def half_log_snr(self) -> float:
+        """``lambda = log(alpha / sigma)``, the variable of DPM-Solver; infinite without noise or without signal."""
+        if self.sigma == 0:
+            return math.inf
+        return math.log(self.alpha / self.sigma) if self.alpha > 0 else -math.inf
+
+
+@dataclass(frozen=True)
+class GridPoint(NoiseLevel):
+    """A noise level of the grid, and its time, at which only solvers of an equation in time look."""
+
+    t: float
+
+
+CLEAN = GridPoint(alpha=1.0, sigma=0.0, t=0.0)
+"""Where every grid ends."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the model said at a noise level: multistep solvers look back at these."""
+
+    level: NoiseLevel
+    xt: Latents
+    x0: Latents
+
+
+@dataclass
+class Run:
+    """What a step may use."""
+
+    schedule: NoiseSchedule
+    denoise_at_level: Denoise
+    draw_numbered: DrawNoise
+    grid: list[GridPoint]
+    steps_left: int = 0
+    """Number of steps after the present one."""
+    past: list[Evaluation] = field(default_factory=list[Evaluation])
+    """Earlier evaluations, newest last, as far as the solver keeps them."""
+    draws: "count[int]" = field(default_factory=lambda: count(1))
+
+    def denoise(self, xt: Latents, level: NoiseLevel) -> Latents:
+        """Return the clean latents expected behind ``xt``."""
+        return self.denoised(xt, level).x0
+
+    def denoised(self, xt: Latents, level: NoiseLevel) -> Denoised:
+        """Return all that the model says about ``xt``."""
+        return self.denoise_at_level(xt, xt.new_full((len(xt),), level.alpha), xt.new_full((len(xt),), level.sigma))
+
+    def draw_noise(self) -> Latents:
+        """Return fresh noise."""
+        return self.draw_numbered(next(self.draws))
+
+    def level(self, noise_to_signal: float) -> NoiseLevel:
+        """Return the schedule's ``alpha`` and ``sigma`` at a ratio of noise to signal, on the grid or off it."""
+        log_snr = torch.tensor([-2 * math.log(noise_to_signal)], dtype=torch.float64, device="cpu")
+        alpha, sigma = self.schedule.at_log_snr(log_snr)
+        return NoiseLevel(float(alpha), float(sigma))
+
+    @cached_property
+    def drift_diffusion(self) -> dict[GridPoint, tuple[float, float]]:
+        """``f`` and ``g^2`` at each point of the grid but the last, all at once: one by one they would cost more."""
+        *noisy, _ = self.grid
+        times = torch.tensor([point.t for point in noisy], dtype=torch.float64, device="cpu")
+        drift, diffusion = self.schedule.drift_diffusion(times)
+        return {point: (float(f), float(g2)) for point, f, g2 in zip(noisy, drift, diffusion, strict=True)}
+
+
+class Sampler(Protocol):
+    """A way from noise to clean latents."""
+
+    @property
+    def num_steps(self) -> int | None:
+        """How often ``on_step`` is called; none where that is not known before."""
+        ...
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        noise: Latents,
+        schedule: NoiseSchedule,
+        draw_noise: DrawNoise,
+        on_step: OnStep | None = None,
+    ) -> Latents:
+        """Return clean latents.
+
+        Args:
+            denoise: The model, with conditions and guidance inside.
+            noise: Noise of unit variance in the shape of the latents.
+            schedule: Signal and noise at each time.
+            draw_noise: Fresh noise for samplers that need it.
+            on_step: Called after each step.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class GridSampler(ABC):
+    """A sampler that walks down a grid of noise levels.
+
+    Args:
+        num_steps: Number of steps; also of calls of the network, unless the sampler's own documentation says otherwise.
+        spacing: Where the grid's points lie.
+    """
+
+    num_steps: int = 50
+    spacing: Spacing = Trailing()
+
+    needs_signal: ClassVar[bool] = False
+    """Whether the grid may not begin with pure noise, ``alpha = 0``."""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, but is {self.num_steps}")
+
+    @abstractmethod
+    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+        """Take one step.
+
+        Args:
+            run: The model, fresh noise and earlier evaluations.
+            xt: Noised latents at ``now``.
+            now: Where the step begins; has noise.
+            then: Where it ends; has signal, and in the last step is ``CLEAN``.
+
+        Returns:
+            The latents at ``then``, and the denoised latents, to be looked at.
+        """
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        noise: Latents,
+        schedule: NoiseSchedule,
+        draw_noise: DrawNoise,
+        on_step: OnStep | None = None,
+    ) -> Latents:
+        """Return clean latents; see ``Sampler``.
+
+        Raises:
+            ValueError: If this sampler, its spacing and the schedule don't go together: as ``grid`` does.
+        """
+        grid = self.grid(schedule)
+        run = Run(schedule, denoise, draw_noise, grid)
+        xt = grid[0].sigma * noise
+        for number, (now, then) in enumerate(pairwise(grid), start=1):
+            run.steps_left = self.num_steps - number
+            xt, x0 = self.step(run, xt, now, then)
+            if on_step is not None:
+                on_step(number, x0)
+        return xt
+
+    def grid(self, schedule: NoiseSchedule) -> list[GridPoint]:
+        """Return ``num_steps`` points from most noise to least, then ``CLEAN``.
+
+        Raises:
+            ValueError: If the spacing can't be had with this schedule, or the sampler can't begin where it begins.
+        """
+        # In float64 near t = 0, fp32 would lose sigma to cancellation; on the CPU, since not every device has float64.
+        times = self.spacing(schedule, self.num_steps)
+        alpha, sigma = schedule.alpha_sigma(times)
+        grid = [*map(GridPoint, map(float, alpha), map(float, sigma), map(float, times)), CLEAN]
+        if not all(now.noise_to_signal > then.noise_to_signal for now, then in pairwise(grid)):
+            raise ValueError(
+                f"spacing must give falling noise levels above 0, but {self.spacing} gives two alike, or none, in "
+                f"{self.num_steps} steps of {schedule}: choose fewer steps or another spacing"
+            )
+        if self.needs_signal and grid[0].alpha == 0:
+            raise ValueError(
+                f"{type(self).__name__} can't begin with pure noise, where the diffusion's drift is infinite: choose "
+                "sampler/spacing=log_snr with a sampler.spacing.sigma_max such as 80, or sampler=dpm_solver_pp_2m_sde"
+            )
+        return grid

@@ -1,0 +1,64 @@
+"""Euler's method for the probability-flow ODE, with churn."""
+
+import math
+from dataclasses import dataclass
+
+from vdm.diffusion.samplers.base import GridPoint, GridSampler, NoiseLevel, Run
+from vdm.diffusion.shapes import Latents
+
+
+@dataclass(frozen=True)
+class Euler(GridSampler):
+    """Karras et al. 2022, algorithm 2, lines 4 to 8.
+
+    The paper's x and sigma are ``xt / alpha`` and ``sigma / alpha`` here, so that every schedule will do. In them the
+    ODE is ``dx/dsigma = (x - x0) / sigma``, and without churn a step is that of DDIM; where ``alpha + sigma = 1`` it is
+    Euler's step along the velocity of a rectified flow too (Liu et al. 2023).
+
+    Args:
+        num_steps: Number of calls of the network.
+        spacing: Where the grid's points lie.
+        s_churn: Noise added over the whole run, which the steps then take away too; 0 is deterministic.
+        s_tmin: Least ratio of noise to signal at which noise is added.
+        s_tmax: Largest ratio of noise to signal at which noise is added.
+        s_noise: Standard deviation of the added noise; a little above 1 makes up for what networks smooth away.
+    """
+
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = math.inf
+    s_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.s_churn < 0:
+            raise ValueError(f"s_churn must be >= 0, but is {self.s_churn}")
+        if not 0 <= self.s_tmin <= self.s_tmax:
+            raise ValueError(
+                f"s_tmin and s_tmax must be >= 0, s_tmin not above s_tmax, but are {self.s_tmin} and {self.s_tmax}"
+            )
+        if self.s_noise < 0:
+            raise ValueError(f"s_noise must be >= 0, but is {self.s_noise}")
+
+    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+        """Take one step."""
+        xt, level = self.churned(run, xt, now)
+        x0 = run.denoise(xt, level)
+        return straight(xt, x0, level, then), x0
+
+    def churned(self, run: Run, xt: Latents, now: NoiseLevel) -> tuple[Latents, NoiseLevel]:
+        """Add noise, by which the noise level rises from ``now`` (lines 4 to 6)."""
+        gamma = min(self.s_churn / self.num_steps, math.sqrt(2) - 1)
+        # Pure noise can't become noisier.
+        if gamma == 0 or now.alpha == 0 or not self.s_tmin <= now.noise_to_signal <= self.s_tmax:
+            return xt, now
+        level = run.level((1 + gamma) * now.noise_to_signal)
+        added = math.sqrt(level.noise_to_signal**2 - now.noise_to_signal**2)
+        xt = level.alpha / now.alpha * xt + level.alpha * added * self.s_noise * run.draw_noise()
+        return xt, level
+
+
+def straight(xt: Latents, x0: Latents, now: NoiseLevel, then: NoiseLevel) -> Latents:
+    """Return the latents at ``then`` on the straight line from ``xt`` through ``x0`` (lines 7 and 8)."""
+    eps = (xt - now.alpha * x0) / now.sigma
+    return then.alpha * x0 + then.sigma * eps

@@ -1,0 +1,69 @@
+"""The predictor-corrector sampler for stochastic differential equations."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
+from vdm.diffusion.shapes import Latents, Level, per_clip
+
+
+@dataclass(frozen=True)
+class PredictorCorrector(GridSampler):
+    """Song et al. 2021, algorithms 2 to 5: reverse diffusion, and Langevin dynamics at each noise level.
+
+    With ``a = alpha/alpha'`` and ``beta = sigma^2 - a^2 sigma'^2``, by which a forward step from ``then`` to ``now``
+    scales and adds noise, the variance-exploding algorithms (``a = 1``) and the variance-preserving ones
+    (``a^2 = 1 - beta``) are one. As in the authors' code, corrections come first at each noise level, so that all are
+    corrected but clean latents, and the last step returns the denoised latents. Unlike there and in diffusers, a
+    clip's step size is its own and not the batch's mean.
+
+    Args:
+        num_steps: Number of steps; the network is called ``num_steps (1 + num_corrections)`` times.
+        spacing: Where the grid's points lie.
+        num_corrections: Langevin steps at each noise level.
+        snr: Signal-to-noise ratio r of a Langevin step; more is a larger step, which makes variance too large by up to
+            ``r^2 / (1 - r^2)``.
+    """
+
+    num_steps: int = 1000
+    num_corrections: int = 1
+    snr: float = 0.16
+
+    needs_signal: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_corrections < 0:
+            raise ValueError(f"num_corrections must be >= 0, but is {self.num_corrections}")
+        if self.snr <= 0:
+            raise ValueError(f"snr must be > 0, but is {self.snr}")
+
+    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+        """Take one step."""
+        a = now.alpha / then.alpha
+        for _ in range(self.num_corrections):
+            xt = self._corrected(run, xt, now, a)
+        x0 = run.denoise(xt, now)
+        if then.sigma == 0:
+            return x0, x0
+        beta = now.sigma**2 - (a * then.sigma) ** 2
+        xt = (2 - a) * xt + beta * _score(xt, x0, now)
+        return xt + math.sqrt(beta) * run.draw_noise(), x0
+
+    def _corrected(self, run: Run, xt: Latents, now: GridPoint, a: float) -> Latents:
+        """Take one Langevin step (algorithms 4 and 5)."""
+        score = _score(xt, run.denoise(xt, now), now)
+        noise = run.draw_noise()
+        step_size = per_clip(2 * a**2 * (self.snr * _norm(noise) / _norm(score)) ** 2)
+        return xt + step_size * score + torch.sqrt(2 * step_size) * noise
+
+
+def _score(xt: Latents, x0: Latents, now: GridPoint) -> Latents:
+    return (now.alpha * x0 - xt) / now.sigma**2
+
+
+def _norm(latents: Latents) -> Level:
+    return (latents**2).flatten(1).sum(1).sqrt()

@@ -1,0 +1,178 @@
+"""At which times a sampler evaluates the model."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from vdm.diffusion.schedules.base import NoiseSchedule
+from vdm.diffusion.shapes import Level
+
+_FIRST_TIME = 1e-3
+"""Of DDPM's thousand timesteps, the one with the least noise; also where Song et al. 2021 stop."""
+
+
+class Spacing(Protocol):
+    """A choice of times."""
+
+    def __call__(self, schedule: NoiseSchedule, num_steps: int) -> Level:
+        """Return ``num_steps`` falling times in float64, at each of which there is noise."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trailing:
+    """Evenly in time from ``t = 1`` down to ``1 / num_steps`` (Lin et al. 2023, section 3.3 and table 2).
+
+    Timesteps of a table of betas are not rounded to whole ones.
+    """
+
+    def __call__(self, schedule: NoiseSchedule, num_steps: int) -> Level:
+        """Return the times."""
+        return torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)[:-1]
+
+
+@dataclass(frozen=True)
+class Leading:
+    """Evenly in time, ``1 / num_steps`` apart, from below ``t = 1`` down to ``t_min`` (Lin et al. 2023, table 2).
+
+    Args:
+        t_min: The last time. In a table of 1000 timesteps, 0.001 is the first of them, and 0.002 the second, which is
+            ``steps_offset=1`` of diffusers.
+    """
+
+    t_min: float = _FIRST_TIME
+
+    def __post_init__(self) -> None:
+        _check_t_min(self.t_min)
+
+    def __call__(self, schedule: NoiseSchedule, num_steps: int) -> Level:
+        """Return the times."""
+        if self.t_min * num_steps > 1:
+            raise ValueError(f"t_min must be at most 1 / num_steps = {1 / num_steps:g}, but is {self.t_min}")
+        return torch.arange(num_steps - 1, -1, -1, dtype=torch.float64) / num_steps + self.t_min
+
+
+@dataclass(frozen=True)
+class Linspace:
+    """Evenly in time from ``t = 1`` to ``t_min``, both ends included (Lin et al. 2023, table 2; Song et al. 2021).
+
+    Args:
+        t_min: The last time.
+    """
+
+    t_min: float = _FIRST_TIME
+
+    def __post_init__(self) -> None:
+        _check_t_min(self.t_min)
+
+    def __call__(self, schedule: NoiseSchedule, num_steps: int) -> Level:
+        """Return the times."""
+        return torch.linspace(1, self.t_min, num_steps, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class BetweenNoiseLevels(ABC):
+    """From one noise level to another, whatever the schedule's times.
+
+    Noise levels are ratios of noise to signal, ``sigma / alpha``, which is the sigma of Karras et al. 2022.
+
+    Args:
+        sigma_min: The last noise level, none for the schedule's at ``t = 0`` or, where that is 0, at ``t = 0.001``.
+        sigma_max: The first noise level, none for the schedule's at ``t = 1``.
+    """
+
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, sigma in (("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
+            if sigma is not None and not 0 < sigma < math.inf:
+                raise ValueError(f"{name} must be > 0 and finite, but is {sigma}")
+        if self.sigma_min is not None and self.sigma_max is not None:
+            _check_order(self.sigma_min, self.sigma_max)
+
+    @abstractmethod
+    def noise_levels(self, sigma_max: float, sigma_min: float, num_steps: int) -> Level:
+        """Return ``num_steps`` falling ratios of noise to signal in float64, both ends included."""
+
+    def __call__(self, schedule: NoiseSchedule, num_steps: int) -> Level:
+        """Return the times.
+
+        Raises:
+            ValueError: If an end is infinite or outside the schedule.
+        """
+        sigma_min, sigma_max = self._ends(schedule)
+        return schedule.time(-2 * torch.log(self.noise_levels(sigma_max, sigma_min, num_steps)))
+
+    def _ends(self, schedule: NoiseSchedule) -> tuple[float, float]:
+        ends = torch.tensor([0.0, _FIRST_TIME, 1.0], dtype=torch.float64)
+        start, first, most = map(float, torch.exp(-schedule.log_snr(ends) / 2))
+        sigma_min = (start or first) if self.sigma_min is None else self.sigma_min
+        sigma_max = most if self.sigma_max is None else self.sigma_max
+        if math.isinf(sigma_max):
+            raise ValueError(
+                "sigma_max must be given, since the schedule ends in pure noise, which is infinite here: choose "
+                "sampler.spacing.sigma_max=80 or so; or sampler/spacing=trailing, if the sampler can begin there"
+            )
+        _check_order(sigma_min, sigma_max)
+        for name, sigma in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+            if not _is_reached(schedule, sigma):
+                raise ValueError(f"{name} must lie in the schedule's {start:g} to {most:g}, but is {sigma}")
+        return sigma_min, sigma_max
+
+
+@dataclass(frozen=True)
+class UniformLogSNR(BetweenNoiseLevels):
+    """Evenly in log-SNR: noise levels fall by the same factor in each step (Lu et al. 2022, section 3.3).
+
+    Args:
+        sigma_min: The last ratio of noise to signal, none for the schedule's at ``t = 0`` or, where that is 0, at
+            ``t = 0.001``.
+        sigma_max: The first ratio of noise to signal, none for the schedule's at ``t = 1``.
+    """
+
+    def noise_levels(self, sigma_max: float, sigma_min: float, num_steps: int) -> Level:
+        """Return the ratios."""
+        return torch.exp(torch.linspace(math.log(sigma_max), math.log(sigma_min), num_steps, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Karras(BetweenNoiseLevels):
+    """Evenly in the ``rho``-th root of the noise level (Karras et al. 2022, eq. 5).
+
+    Args:
+        sigma_min: The last ratio of noise to signal, none for the schedule's at ``t = 0`` or, where that is 0, at
+            ``t = 0.001``.
+        sigma_max: The first ratio of noise to signal, none for the schedule's at ``t = 1``.
+        rho: More puts more points where there is little noise.
+    """
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rho <= 0:
+            raise ValueError(f"rho must be > 0, but is {self.rho}")
+
+    def noise_levels(self, sigma_max: float, sigma_min: float, num_steps: int) -> Level:
+        """Return the ratios."""
+        roots = [sigma ** (1 / self.rho) for sigma in (sigma_max, sigma_min)]
+        return torch.linspace(roots[0], roots[1], num_steps, dtype=torch.float64) ** self.rho
+
+
+def _check_t_min(t_min: float) -> None:
+    if not 0 < t_min < 1:
+        raise ValueError(f"t_min must lie between 0 and 1, since there may be no noise at 0, but is {t_min}")
+
+
+def _check_order(sigma_min: float, sigma_max: float) -> None:
+    if sigma_min >= sigma_max:
+        raise ValueError(f"sigma_min must lie below sigma_max, but is {sigma_min:g} against {sigma_max:g}")
+
+
+def _is_reached(schedule: NoiseSchedule, noise_to_signal: float) -> bool:
+    log_snr = torch.tensor([-2 * math.log(noise_to_signal)], dtype=torch.float64)
+    return bool(torch.isclose(schedule.log_snr(schedule.time(log_snr)), log_snr, rtol=0, atol=1e-3))

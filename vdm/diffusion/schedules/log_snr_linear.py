@@ -1,0 +1,36 @@
+"""A log-SNR that falls linearly."""
+
+from dataclasses import dataclass
+
+from vdm.diffusion.schedules.base import NoiseSchedule
+from vdm.diffusion.shapes import Level
+
+
+@dataclass(frozen=True)
+class LogSNRLinear(NoiseSchedule):
+    """log-SNR from ``log_snr_max`` at ``t = 0`` to ``log_snr_min`` at ``t = 1`` in a line.
+
+    Kingma et al. 2021, whose learned schedule starts from it (appendix H); the bound on the likelihood depends on the
+    schedule through its two ends alone (section 5.1). Times outside [0, 1] go on along the line.
+
+    Args:
+        log_snr_min: log-SNR at ``t = 1``.
+        log_snr_max: log-SNR at ``t = 0``.
+    """
+
+    log_snr_min: float = -5.0
+    log_snr_max: float = 13.3
+
+    def __post_init__(self) -> None:
+        if self.log_snr_min >= self.log_snr_max:
+            raise ValueError(
+                f"log_snr_min must lie below log_snr_max, but is {self.log_snr_min} against {self.log_snr_max}"
+            )
+
+    def log_snr(self, t: Level) -> Level:
+        """Return log-SNR at time ``t``."""
+        return self.log_snr_max + (self.log_snr_min - self.log_snr_max) * t
+
+    def time(self, log_snr: Level) -> Level:
+        """Return the time at which log-SNR is this, be it outside [0, 1]."""
+        return (log_snr - self.log_snr_max) / (self.log_snr_min - self.log_snr_max)

@@ -1,0 +1,43 @@
+"""Noise that grows without bound beside data that stays as it is."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from vdm.diffusion.schedules.base import NoiseSchedule
+from vdm.diffusion.shapes import Level
+
+
+@dataclass(frozen=True)
+class VarianceExploding(NoiseSchedule):
+    """``alpha = 1`` and ``sigma = sigma_min (sigma_max / sigma_min)^t`` (Song et al. 2021, eq. 9 and 31).
+
+    Karras et al. 2022 (EDM) have the same ``alpha`` and let ``sigma`` itself be time; here their noise levels are times
+    by their logarithm. Noise levels outside ``sigma_min`` to ``sigma_max`` are times outside [0, 1], as good as others.
+
+    Args:
+        sigma_min: Noise at ``t = 0``, in standard deviations of the latents' unit.
+        sigma_max: Noise at ``t = 1``, likewise: EDM 80, Stable Video Diffusion 700.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"sigma_min must be > 0 and below sigma_max, but is {self.sigma_min} against {self.sigma_max}"
+            )
+
+    def log_snr(self, t: Level) -> Level:
+        """Return ``-2 log sigma``."""
+        return -2 * (math.log(self.sigma_min) + math.log(self.sigma_max / self.sigma_min) * t)
+
+    def at_log_snr(self, log_snr: Level) -> tuple[Level, Level]:
+        """Return 1 and ``exp(-log_snr / 2)``."""
+        return torch.ones_like(log_snr), torch.exp(-log_snr / 2)
+
+    def time(self, log_snr: Level) -> Level:
+        """Return the time at which log-SNR is this, be it outside [0, 1]."""
+        return (-log_snr / 2 - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)

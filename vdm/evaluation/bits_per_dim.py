@@ -1,0 +1,85 @@
+"""Bits per dimension of held-out clips: how well a model of pixels would compress them."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from vdm import randomness
+from vdm.diffusion.likelihood.base import Likelihood
+from vdm.diffusion.noise_priors import Independent
+from vdm.generation.model import VideoDiffusionModel
+from vdm.models.encoders import PixelEncoder
+from vdm.types import ClipBatch
+
+
+@dataclass(frozen=True)
+class BitsPerDim:
+    """What was found, and how."""
+
+    mean: float
+    standard_error: float | None
+    """Of the mean, by the spread between clips; none for a single clip."""
+    num_clips: int
+    protocol: str
+
+
+def check(model: VideoDiffusionModel) -> None:
+    """Refuse models whose bits per dimension would not be those of pixels.
+
+    Raises:
+        ValueError: If it is such a model.
+    """
+    if not isinstance(model.encoder, PixelEncoder):
+        raise ValueError(
+            f"bits_per_dim: pixels have no likelihood under a model of the latents of {type(model.encoder).__name__}: "
+            "choose bits_per_dim=none"
+        )
+    if not isinstance(model.diffusion.noise_prior, Independent):
+        raise ValueError(
+            f"bits_per_dim: known for independent noise alone, not for {model.diffusion.noise_prior}: "
+            "choose bits_per_dim=none"
+        )
+
+
+@torch.no_grad()
+def bits_per_dim(
+    model: VideoDiffusionModel,
+    batches: Iterable[ClipBatch],
+    likelihood: Likelihood,
+    seed: int = 0,
+    on_step: Callable[[], object] | None = None,
+) -> BitsPerDim:
+    """Return the bits per dimension of clips under their own conditions, without guidance, as the model was trained.
+
+    Args:
+        model: A model that ``check`` lets pass.
+        batches: Held-out clips; what is random is a function of their keys.
+        likelihood: How it is measured.
+        seed: Seed of the noise.
+        on_step: Called after each step of the measure, for each batch.
+    """
+    found = [_of_batch(model, batch, likelihood, seed, on_step) for batch in batches]
+    values = torch.cat(found)
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
+    conditions = "captions, classes and first frames given where the model has them, no guidance"
+    return BitsPerDim(values.mean().item(), error, len(values), f"{likelihood}; 8-bit RGB; {conditions}; seed {seed}")
+
+
+def _of_batch(
+    model: VideoDiffusionModel,
+    batch: ClipBatch,
+    likelihood: Likelihood,
+    seed: int,
+    on_step: Callable[[], object] | None,
+) -> torch.Tensor:
+    x0 = model.encoder.encode(batch.video.to(model.device))
+    prompts = model.prompts(batch.captions, batch.labels.tolist(), batch.video[:, :, 0])
+    denoise = partial(model.denoiser, condition=model.conditioner(prompts, x0.shape[2]))
+
+    def draw_noise(number: int) -> torch.Tensor:
+        return randomness.normal(seed, f"likelihood noise {number}", batch.keys, tuple(x0.shape[1:])).to(x0)
+
+    return likelihood(denoise, x0, model.diffusion.schedule, draw_noise, on_step)
