@@ -55,8 +55,8 @@ def assemble(
         for split in SPLITS:
             chosen = [part for part in parts if splits.get(part.source) == split]
             shards[split] = tuple(_write_split(split, chosen, inputs, settings, folder, fresh, bar))
-    index = ShardIndex(settings.output, shards, inputs.labels, settings.resolved_clip().fps)
-    _publish(index, fresh)
+    index = ShardIndex(shards, inputs.labels, settings.resolved_clip().fps)
+    _publish(index, fresh, settings.output)
     return index
 
 
@@ -87,13 +87,13 @@ def _members(part: Part, sample: SampleEntry, inputs: Inputs, folder: Path) -> d
     return {"mp4": video, "json": json.dumps(metadata, ensure_ascii=False).encode()}
 
 
-def _publish(index: ShardIndex, fresh: Path) -> None:
+def _publish(index: ShardIndex, fresh: Path, output: Path) -> None:
     """Replace the shards of the set, which has no index meanwhile; the parts are there to begin again from."""
-    (index.path / INDEX_NAME).unlink(missing_ok=True)
+    (output / INDEX_NAME).unlink(missing_ok=True)
     for split in SPLITS:
-        for old in [*index.path.glob(f"{split}-*.tar"), *index.path.glob(f"{split}-*.index.json")]:
+        for old in [*output.glob(f"{split}-*.tar"), *output.glob(f"{split}-*.index.json")]:
             old.unlink()
     for shard in index.shards():
         for name in (shard.name, sidecar_name(shard.name)):
-            (fresh / name).rename(index.path / name)
-    write_index(index)
+            (fresh / name).rename(output / name)
+    write_index(output, index)

@@ -62,7 +62,7 @@ def build(settings: BuildSettings) -> int:
         index = assemble(parts, splits, inputs, settings, folder)
         write_report(settings.output, Report(tuple(parts), splits, digest_of(parts, inputs)), inputs)
     shutil.rmtree(folder)
-    print_summary(index, len(all_faults(parts, inputs)))
+    print_summary(settings.output, index, len(all_faults(parts, inputs)))
     return int(any_fault)
 
 

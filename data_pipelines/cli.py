@@ -6,13 +6,14 @@ from vdm.cli.commands import Command, run_program
 
 COMMANDS = {
     "build": Command("data_pipelines.build", "make shards of clips from a folder of videos, or of moving digits"),
+    "index": Command("data_pipelines.index", "make WebDatasets from elsewhere usable: vdm-data index FOLDER"),
     "verify": Command("data_pipelines.verify", "check shards against their index: vdm-data verify SHARDS"),
 }
 
 
 def main() -> None:
     """Run ``vdm-data COMMAND ...`` and exit."""
-    sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])] if sys.argv[1:2] == ["verify"] else sys.argv
+    sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])] if sys.argv[1:2] in (["index"], ["verify"]) else sys.argv
     sys.exit(run_program("vdm-data", COMMANDS))
 
 

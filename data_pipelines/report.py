@@ -72,7 +72,7 @@ def print_faults(parts: Sequence[Part], inputs: Inputs) -> bool:
     return bool(faults)
 
 
-def print_summary(index: ShardIndex, num_faults: int) -> None:
+def print_summary(output: Path, index: ShardIndex, num_faults: int) -> None:
     """Print what the set holds."""
     counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
-    print(f"{index.path}: clips: {counts}" + (f"; faults in {REPORT_NAME}: {num_faults}" if num_faults else ""))
+    print(f"{output}: clips: {counts}" + (f"; faults in {REPORT_NAME}: {num_faults}" if num_faults else ""))

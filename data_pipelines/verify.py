@@ -70,7 +70,7 @@ def verify(settings: VerifySettings) -> int:
         ValueError: In one line, if there is no index to check against.
     """
     index = read_index(settings.input, check_sizes=False)
-    check = partial(check_shard, path=index.path, num_labels=len(index.labels), decode=settings.decode)
+    check = partial(check_shard, path=settings.input, num_labels=len(index.labels), decode=settings.decode)
     found: dict[str, CheckedShard] = {}
     shards = index.shards()
     with progress_bar(len(shards), "verifying", "shard") as bar:
@@ -79,12 +79,12 @@ def verify(settings: VerifySettings) -> int:
             found[shard.name] = CheckedShard((str(result),), ()) if died else result
             bar.update()
     faults = [f"{shard.name}: {fault}" for shard in shards for fault in found[shard.name].faults]
-    faults += _duplicates(found) + _strays(index)
+    faults += _duplicates(found) + _strays(settings.input, index)
     for fault in faults:
         print(fault, file=sys.stderr)
     num_clips = sum(shard.num_samples for shard in shards)
     advice = "; delete the shards named and build again to mend the set" if faults else ""
-    print(f"{index.path}: clips: {num_clips}, shards: {len(shards)}, faults: {len(faults)}{advice}")
+    print(f"{settings.input}: clips: {num_clips}, shards: {len(shards)}, faults: {len(faults)}{advice}")
     return int(bool(faults))
 
 
@@ -93,10 +93,10 @@ def _duplicates(found: dict[str, CheckedShard]) -> list[str]:
     return [f"{key}: {count} samples have this key" for key, count in counts.items() if count > 1]
 
 
-def _strays(index: ShardIndex) -> list[str]:
+def _strays(folder: Path, index: ShardIndex) -> list[str]:
     """Tars that a reader of ``*.tar`` would find but the index does not know."""
     known = {shard.name for shard in index.shards()}
-    return [f"{path.name}: is not in the index" for path in sorted(index.path.glob("*.tar")) if path.name not in known]
+    return [f"{path.name}: is not in the index" for path in sorted(folder.glob("*.tar")) if path.name not in known]
 
 
 def check_shard(shard: ShardEntry, path: Path, num_labels: int, decode: bool) -> CheckedShard:

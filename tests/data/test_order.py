@@ -63,15 +63,16 @@ def test_ranks_share_a_step_without_loss_or_repeat(
             list(micro_batches(step, global_batch_size, micro_batch_size, rank, world_size))
             for rank in range(world_size)
         ]
-        positions = [p for batches in ranks for batch in batches for p in batch if p != PADDING]
+        assert {batch.first for batches in ranks for batch in batches} == {step * global_batch_size}
+        positions = [p for batches in ranks for batch in batches for p in batch.positions if p != PADDING]
         assert sorted(positions) == list(range(step * global_batch_size, (step + 1) * global_batch_size))
-        sizes = {len(batch) for batches in ranks for batch in batches}
+        sizes = {len(batch.positions) for batches in ranks for batch in batches}
         assert len(sizes) == 1
         assert sizes.pop() <= micro_batch_size
         lengths = {len(batches) for batches in ranks}
         assert lengths == {accumulation(global_batch_size, micro_batch_size, world_size)}
         for rank, batches in enumerate(ranks):
-            assert all(p % global_batch_size % world_size == rank for b in batches for p in b if p != PADDING)
+            assert all(p % global_batch_size % world_size == rank for b in batches for p in b.positions if p != PADDING)
 
 
 @pytest.mark.parametrize("world_size", RANKS)
@@ -83,7 +84,7 @@ def test_scaled_losses_average_to_the_mean_of_the_step(world_size: int, global_b
     num_batches = accumulation(global_batch_size, micro_batch_size, world_size)
     reported = [
         sum(
-            scale * sum(float(losses[p]) for p in batch if p != PADDING) / num_batches
+            scale * sum(float(losses[p]) for p in batch.positions if p != PADDING) / num_batches
             for batch in micro_batches(0, global_batch_size, micro_batch_size, rank, world_size)
         )
         for rank in range(world_size)
@@ -100,7 +101,7 @@ def test_resuming_on_other_numbers_of_ranks_gives_the_uninterrupted_sequence(glo
         for _ in range(num_steps):
             ranks = range(world_size)
             batches = [b for rank in ranks for b in micro_batches(step, global_batch_size, 3, rank, world_size)]
-            positions = sorted(p for batch in batches for p in batch if p != PADDING)
+            positions = sorted(p for batch in batches for p in batch.positions if p != PADDING)
             trained += [(order.locate(p).shard, order.locate(p).sample) for p in positions]
             step += 1
     assert trained == samples(order, range(step * global_batch_size))

@@ -17,9 +17,9 @@ def _write(folder: Path) -> ShardIndex:
     """Write a set of one shard; the tar is any file, as the schema does not look into it."""
     (folder / "train-000000.tar").write_bytes(CONTENT)
     shard = ShardEntry("train-000000.tar", len(CONTENT), shards.checksum(CONTENT), {(4, 16, 32): 1})
-    index = ShardIndex(folder, {"train": (shard,), "validation": ()}, labels=("zero", "one"), fps=8.0)
+    index = ShardIndex({"train": (shard,), "validation": ()}, labels=("zero", "one"), fps=8.0)
     shards.write_samples(folder, shard.name, [SAMPLE])
-    shards.write_index(index)
+    shards.write_index(folder, index)
     return index
 
 
@@ -32,14 +32,14 @@ def test_index_and_sidecar_survive_writing_and_reading(tmp_path: Path) -> None:
 
 def test_index_without_frame_rate_survives(tmp_path: Path) -> None:
     index = dataclasses.replace(_write(tmp_path), fps=None, labels=())
-    shards.write_index(index)
+    shards.write_index(tmp_path, index)
 
     assert shards.read_index(tmp_path) == index
 
 
 def test_samples_are_counted_by_split_and_shape(tmp_path: Path) -> None:
     entry = ShardEntry("a.tar", 0, "", {(1, 2, 3): 4, (5, 6, 7): 8})
-    index = ShardIndex(tmp_path, {"train": (entry, entry), "validation": ()})
+    index = ShardIndex({"train": (entry, entry), "validation": ()})
 
     assert (entry.num_samples, index.num_samples("train"), index.num_samples("validation")) == (12, 24, 0)
     assert shards.shard_from_json(shards.shard_to_json(entry)) == entry

@@ -227,7 +227,7 @@ def test_interrupted_build_goes_on_where_it_stopped(
 def test_build_interrupted_while_writing_shards_is_completed(
     run_build: Build, shards: Path, encoded: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(index: object) -> None:
+    def interrupted(output: object, index: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -1,5 +1,7 @@
 """The data of a training run as Lightning wants it."""
 
+import logging
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,45 +10,60 @@ from weakref import WeakSet
 from lightning import LightningDataModule
 
 from vdm.data import order
+from vdm.data.clips import ClipSampling
 from vdm.data.dataset import ClipDataset, RandomImages
+from vdm.data.disk_cache import DiskCache
+from vdm.data.latents import LatentShape
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
-from vdm.data.order import IndexOrder, ShuffledOrder
+from vdm.data.mixing import ListedOrder, MixedOrder
 from vdm.data.quarantine import Quarantine
-from vdm.data.reading import ShardReader
-from vdm.data.shards import Shape, ShardEntry, ShardIndex, read_index
+from vdm.data.sets import ShardSet, Split
+from vdm.data.shards import Shape, StoredLatents
 from vdm.types import ClipBatch
+
+logger = logging.getLogger(__name__)
 
 TRAIN = "train"
 VALIDATION = "validation"
 
 
 class ClipDataModule(LightningDataModule):
-    """Clips of a shard set, in an order that depends on the seed, the set and ``global_batch_size`` alone.
+    """Clips of shard sets, in an order that depends on the seed, the sets and ``global_batch_size`` alone.
 
     Training is endless: the trainer needs ``max_steps``, ``use_distributed_sampler=False`` and
     ``accumulate_grad_batches=datamodule.accumulation(world_size)``, and calls ``consumed`` after each optimizer step.
 
+    All clips of an optimizer step have one shape; where there are several, steps of different shapes alternate in the
+    proportion of their clips. A set of pictures, which are clips of one frame, trains beside sets of videos like that.
+
     Args:
-        path: Folder of the shard set.
+        path: Folder of the shard set, or its URL; or several, each with the share of samples that come from it, in any
+            unit: ``{"videos": 3, "s3://bucket/pictures": 1}``.
         global_batch_size: G, samples in one optimizer step, over all processes and accumulated micro-batches.
-        micro_batch_size: Samples that one process handles at once, at most.
+        micro_batch_size: Samples that one process handles at once, at most, of whatever shape.
+        clips: What is taken of stored clips; None takes all of each.
+        stored_latents: Whether to read the latents that shards have beside clips, in place of pixels.
         num_workers: Loader processes beside each training process; 0 loads in the training process.
-        seed: Seed of the order and of the choice of images.
-        num_streams: Distant parts of the set that are read in turn; more mix better and keep more shards open.
+        seed: Seed of the order, of the choice of images and of what is random in clips.
+        num_streams: Distant parts of a set that are read in turn; more mix better and keep more shards open.
         shuffle_window: Successive samples of a stream among which the order is random.
         num_images_per_clip: Frames of other clips put beside each clip as independent images.
         overfit_one_batch: Whether all steps see the samples of the first; positions, and noise with them, go on.
         max_bad_fraction: Share of samples that may prove unusable before the run stops, 0 to 1.
         max_validation_clips: Clips of the validation split in use, spread evenly over it; 0 for no validation,
             None for all.
+        cache_path: Folder of this machine in which to keep what is read of remote sets; None keeps nothing.
+        cache_gib: Size of that folder in GiB, to 5% for each process that loads.
         quarantine_path: Report of unusable samples; None puts ``quarantine.jsonl`` in the trainer's root folder.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Mapping[str, float],
         global_batch_size: int,
         micro_batch_size: int,
+        clips: ClipSampling | None = None,
+        stored_latents: bool = False,
         num_workers: int = 1,
         seed: int = 0,
         num_streams: int = 64,
@@ -55,6 +72,8 @@ class ClipDataModule(LightningDataModule):
         overfit_one_batch: bool = False,
         max_bad_fraction: float = 0.05,
         max_validation_clips: int | None = 256,
+        cache_path: str | Path | None = None,
+        cache_gib: float = 50.0,
         quarantine_path: str | Path | None = None,
     ) -> None:
         super().__init__()
@@ -64,7 +83,18 @@ class ClipDataModule(LightningDataModule):
         _check_at_least(0, max_validation_clips=max_validation_clips or 0)
         if not 0 <= max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction={max_bad_fraction}: must lie between 0 and 1")
-        self.path = Path(path)
+        self.weights = (
+            {str(one): weight for one, weight in path.items()} if isinstance(path, Mapping) else {str(path): 1.0}
+        )
+        """Share of each set by its path."""
+        _check_weights(self.weights)
+        self.sampling = clips or ClipSampling()
+        if stored_latents and not (self.sampling.keeps_clips and num_images_per_clip == 0):
+            raise ValueError(
+                "stored_latents=True: latents can't be cut, mirrored or shown as images; use all of each clip, and "
+                "num_images_per_clip=0"
+            )
+        self.stored_latents = stored_latents
         self.global_batch_size = global_batch_size
         self.micro_batch_size = micro_batch_size
         self.num_workers = num_workers
@@ -75,48 +105,117 @@ class ClipDataModule(LightningDataModule):
         self.overfit_one_batch = overfit_one_batch
         self.max_bad_fraction = max_bad_fraction
         self.max_validation_clips = max_validation_clips
+        self.cache = None if cache_path is None else DiskCache(Path(cache_path), cache_gib)
         self.quarantine_path = quarantine_path
         self._loaders: WeakSet[ClipLoader] = WeakSet()
         self.position = 0
         """First position not yet trained on."""
 
     @cached_property
-    def index(self) -> ShardIndex:
-        """The set's index, read once.
+    def sets(self) -> tuple[ShardSet, ...]:
+        """The sets, their indices read once."""
+        return tuple(ShardSet.open(path, weight) for path, weight in self.weights.items())
 
-        Raises:
-            ValueError: If there is none, or the set has no training samples, several shapes or too few splits.
-        """
-        index = read_index(self.path)
-        needed = (TRAIN,) if self.max_validation_clips == 0 else (TRAIN, VALIDATION)
-        for split in needed:
-            if not index.splits.get(split) or index.num_samples(split) == 0:
-                hint = "; max_validation_clips=0 trains without" if split == VALIDATION else ""
-                raise ValueError(f"{self.path}: the set has no samples in the split '{split}'{hint}")
-        shapes = _shapes(index)
-        if len(shapes) > 1:
-            names = ", ".join("x".join(map(str, shape)) for shape in shapes)
-            raise ValueError(f"{self.path}: clips of several shapes ({names}); build a set with one shape")
-        return index
+    @cached_property
+    def training(self) -> Split:
+        """The samples to train on."""
+        return Split.of(self.sets, TRAIN, self.sampling)
+
+    @cached_property
+    def validation(self) -> Split:
+        """The held-out samples."""
+        return Split.of(self.sets, VALIDATION, self.sampling.without_chance())
 
     def check(self) -> None:
-        """Raise the ``ValueError`` of ``index`` now, before training begins."""
-        _ = self.index
+        """Read the indices now, before training begins.
+
+        Raises:
+            ValueError: In one line, if a set has no index or no training samples, if there is nothing to validate, or
+                if the sets differ in their classes.
+        """
+        for number, one in enumerate(self.sets):
+            if not any(number in bucket.stored for bucket in self.training.buckets):
+                reason = f"; all of its {one.index.num_samples(TRAIN)} are too short" if one.shards(TRAIN) else ""
+                raise ValueError(f"{one.path}: the set has no samples in the split '{TRAIN}'{reason}")
+        if self.max_validation_clips != 0 and self.validation.num_samples == 0:
+            raise ValueError(
+                f"{self.name}: the set has no samples in the split '{VALIDATION}'; "
+                "max_validation_clips=0 trains without"
+            )
+        _ = self.label_names, self.latents
+        if self.training.num_unusable:
+            logger.warning(
+                "%d of %d clips are too short for the shapes asked for and left out",
+                self.training.num_unusable,
+                self.training.num_unusable + self.training.num_samples,
+            )
+
+    @property
+    def name(self) -> str:
+        """The paths of all sets."""
+        return ", ".join(self.weights)
+
+    @property
+    def clip_shapes(self) -> tuple[Shape, ...]:
+        """The shapes of clips: frames, rows, columns."""
+        return tuple(sorted({bucket.shape for bucket in (*self.training.buckets, *self.validation.buckets)}))
 
     @property
     def clip_shape(self) -> Shape:
-        """Shape of every clip: frames, rows, columns."""
-        return _shapes(self.index)[0]
+        """The largest shape of clips."""
+        return max(self.clip_shapes, key=lambda shape: shape[0] * shape[1] * shape[2])
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second of all clips as they are seen, or None where they differ."""
+        rates = {one.index.fps for one in self.sets}
+        rate = rates.pop() if len(rates) == 1 else None
+        return None if rate is None else rate / self.sampling.frame_stride
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of the classes; a clip's label is an index into them."""
-        return self.index.labels
+        """Names of the classes; a clip's label is an index into them.
+
+        Raises:
+            ValueError: If two sets have different ones.
+        """
+        named = {one.index.labels: one.path for one in self.sets if one.index.labels}
+        if len(named) > 1:
+            raise ValueError(f"{', '.join(named.values())}: sets with different classes can't be mixed")
+        return next(iter(named), ())
+
+    @cached_property
+    def latents(self) -> StoredLatents | None:
+        """The latents that are read in place of pixels, or None.
+
+        Raises:
+            ValueError: If a set lacks them, or has them from another encoder.
+        """
+        if not self.stored_latents:
+            return None
+        shapes: dict[Shape, LatentShape] = {}
+        first = self.sets[0].index.latents
+        for one in self.sets:
+            found = one.index.latents
+            if found is None or first is None:
+                raise ValueError(f"{one.path}: the set has no latents; stored_latents=false trains on its pixels")
+            if found.encoder != first.encoder:
+                raise ValueError(f"{one.path}: its latents are of another encoder than those of {self.sets[0].path}")
+            shapes |= found.shapes
+        assert first is not None
+        for shape in self.clip_shapes:
+            if shape not in shapes:
+                raise ValueError(f"{self.name}: the index has no latents for clips of {'x'.join(map(str, shape))}")
+        return StoredLatents(first.encoder, shapes)
+
+    @property
+    def _latent_shapes(self) -> Mapping[Shape, LatentShape] | None:
+        return None if self.latents is None else self.latents.shapes
 
     @property
     def num_train_samples(self) -> int:
         """N, number of training clips."""
-        return self.index.num_samples(TRAIN)
+        return self.training.num_samples
 
     def accumulation(self, world_size: int) -> int:
         """Return A, the number of micro-batches of each rank in one optimizer step."""
@@ -132,16 +231,22 @@ class ClipDataModule(LightningDataModule):
         self.position += num_samples
 
     def setup(self, stage: str) -> None:
-        """Read the index."""
+        """Read the indices."""
         self.check()
 
     def train_dataloader(self) -> ClipLoader:
         """Return the endless micro-batches of this rank, from ``position`` on at each new iteration."""
-        shards = self.index.splits[TRAIN]
-        samples = ShuffledOrder(self.seed, _counts(shards), self.num_streams, self.shuffle_window)
-        images = RandomImages(self.seed, self.num_images_per_clip, samples.reach) if self.num_images_per_clip else None
+        split = self.training
+        weights = [one.weight for one in self.sets]
+        samples = MixedOrder(
+            self.seed, split.buckets, weights, self.global_batch_size, self.num_streams, self.shuffle_window
+        )
+        images = RandomImages(self.seed, self.num_images_per_clip, samples) if self.num_images_per_clip else None
         period = self.global_batch_size if self.overfit_one_batch else None
-        dataset = ClipDataset(ShardReader(self.path, shards), samples, self.clip_shape, images, period)
+        readers = split.readers(self.sets, self.cache)
+        dataset = ClipDataset(
+            readers, samples, split.buckets, self.sampling, self.seed, self._latent_shapes, images, period
+        )
         positions = TrainingPositions(
             lambda: self.position, self.global_batch_size, self.micro_batch_size, *self._rank_and_world_size()
         )
@@ -153,25 +258,36 @@ class ClipDataModule(LightningDataModule):
         """Return this rank's part of the validation clips, in the order of the index; no batches if there are none."""
         if self.max_validation_clips == 0:
             return []
-        num_samples = self.index.num_samples(VALIDATION)
-        num_clips = min(num_samples, self.max_validation_clips or num_samples)
-        positions = ValidationPositions(num_samples, num_clips, self.micro_batch_size, *self._rank_and_world_size())
-        loader = FiniteClipLoader(self._validation_set(), positions, self.num_workers, self._quarantine())
+        num_clips = min(self.validation.num_samples, self.max_validation_clips or self.validation.num_samples)
+        loader = FiniteClipLoader(
+            self._validation_set(),
+            self._validation_positions(num_clips, *self._rank_and_world_size()),
+            self.num_workers,
+            self._quarantine(),
+        )
         self._loaders.add(loader)
         return loader
 
     def held_out_clips(self, num_clips: int) -> ClipBatch | None:
-        """Return some validation clips, spread evenly over the split, the same on every rank; None if there is none."""
-        num_samples = self.index.num_samples(VALIDATION) if VALIDATION in self.index.splits else 0
-        if num_samples == 0:
+        """Return some validation clips of one shape, the same on every rank; None if there is none."""
+        num_clips = min(self.validation.num_samples, num_clips)
+        if num_clips == 0:
             return None
-        num_clips = min(num_samples, num_clips)
-        positions = ValidationPositions(num_samples, num_clips, num_clips, rank=0, world_size=1)
-        return next(iter(FiniteClipLoader(self._validation_set(), positions, 0, self._quarantine())))
+        positions = self._validation_positions(num_clips, rank=0, world_size=1, micro_batch_size=num_clips)
+        batches = FiniteClipLoader(self._validation_set(), positions, 0, self._quarantine())
+        return max(batches, key=len)
+
+    def _validation_positions(
+        self, num_clips: int, rank: int, world_size: int, micro_batch_size: int | None = None
+    ) -> ValidationPositions:
+        counts = [bucket.num_samples for bucket in self.validation.buckets]
+        return ValidationPositions(counts, num_clips, micro_batch_size or self.micro_batch_size, rank, world_size)
 
     def _validation_set(self) -> ClipDataset:
-        shards = self.index.splits[VALIDATION]
-        return ClipDataset(ShardReader(self.path, shards), IndexOrder(_counts(shards)), self.clip_shape)
+        split = self.validation
+        sampling = self.sampling.without_chance()
+        readers = split.readers(self.sets, self.cache)
+        return ClipDataset(readers, ListedOrder(split.buckets), split.buckets, sampling, self.seed, self._latent_shapes)
 
     def teardown(self, stage: str) -> None:
         """End the loaders' workers."""
@@ -197,14 +313,15 @@ class ClipDataModule(LightningDataModule):
             ValueError: If positions meant other samples when it was saved.
         """
         for name, value in self._order_settings().items():
-            saved = state_dict["order"][name]
+            saved = state_dict["order"].get(name)
             if value != saved:
                 raise ValueError(f"{name}={value}: the checkpoint was trained with {saved}, and its order goes by that")
         self.position = state_dict["position"]
 
-    def _order_settings(self) -> dict[str, int]:
-        names = ("seed", "global_batch_size", "num_streams", "shuffle_window", "num_train_samples")
-        return {name: getattr(self, name) for name in names}
+    def _order_settings(self) -> dict[str, Any]:
+        names = ("seed", "global_batch_size", "num_streams", "shuffle_window")
+        weights = [str(one.weight) for one in self.sets]
+        return {**{name: getattr(self, name) for name in names}, "clips": self.training.describe(), "weights": weights}
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -216,15 +333,15 @@ class ClipDataModule(LightningDataModule):
         return Quarantine(Path(path) if path else None, self.max_bad_fraction)
 
 
+def _check_weights(weights: Mapping[str, float]) -> None:
+    if not weights:
+        raise ValueError("path={}: names no set")
+    for path, weight in weights.items():
+        if not 0 < weight < float("inf"):
+            raise ValueError(f"path: {path}: its weight is {weight}; must be above 0")
+
+
 def _check_at_least(minimum: int, **values: int) -> None:
     for name, value in values.items():
         if value < minimum:
             raise ValueError(f"{name}={value}: must be at least {minimum}")
-
-
-def _shapes(index: ShardIndex) -> list[Shape]:
-    return sorted({shape for shards in index.splits.values() for shard in shards for shape in shard.shapes})
-
-
-def _counts(shards: tuple[ShardEntry, ...]) -> list[int]:
-    return [shard.num_samples for shard in shards]

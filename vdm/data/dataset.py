@@ -1,32 +1,54 @@
 """From positions in the order of samples to batches of clips; runs in the loader's workers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vdm import randomness
-from vdm.data.decoding import UndecodableClipError, decode_clip, decode_frame
-from vdm.data.order import PADDING, Place
+from vdm.data.clips import ClipSampling, Cut
+from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture
+from vdm.data.latents import LatentShape, UnusableLatentsError, read_latents
+from vdm.data.mixing import Bucket, MixedPlace
+from vdm.data.order import PADDING, MicroBatch
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.reading import RawSample, ShardReader
+from vdm.data.reading import LATENTS, PICTURES, VIDEO, RawSample, Request, ShardReader
 from vdm.data.shards import Shape
 from vdm.types import ClipBatch, ImageBatch
 
 LoadedBatch = tuple[ClipBatch, tuple[Fault, ...]]
 """A batch, and what is wrong with its clips of weight 0."""
 
+_FILES = frozenset({VIDEO, *PICTURES, "json", "txt"})
+_FILES_OF_LATENTS = frozenset({LATENTS, "json", "txt"})
+
 
 class Order(Protocol):
     """Says where the sample of a position lies."""
 
-    def locate(self, position: int) -> Place:
+    def bucket_of(self, position: int) -> tuple[int, int]:
+        """Return the bucket of a position, and the number that the position has in it."""
+        ...
+
+    def locate(self, position: int) -> MixedPlace:
         """Return the place of the sample at ``position``."""
+        ...
+
+
+class ShuffledBuckets(Order, Protocol):
+    """An order in which neighbours of a sample in its bucket are in reach."""
+
+    def locate_in_bucket(self, bucket: int, number: int) -> MixedPlace:
+        """Return the place of the ``number``-th sample of a bucket."""
+        ...
+
+    def reach(self, bucket: int) -> int:
+        """How many successive numbers of a bucket lie in about the same shards."""
         ...
 
 
@@ -34,21 +56,23 @@ class Order(Protocol):
 class RandomImages:
     """How to choose the independent images that are trained on beside a clip.
 
-    They are frames of the samples at other positions near the clip's, whose shards are open at that time anyway.
+    They are frames of the samples that come near the clip's in its bucket, whose shards are open at that time anyway.
     """
 
     seed: int
     num_per_clip: int
     """k, at least 1."""
-    reach: int
-    """Number of positions, from the clip's own on, among which they are chosen; the own is left out if > 1."""
+    order: ShuffledBuckets
 
-    def choose(self, position: int, num_frames: int) -> list[tuple[int, int]]:
-        """Return the position and the frame of each image beside the clip at ``position``."""
+    def choose(self, position: int, num_frames: int) -> list[tuple[MixedPlace, int]]:
+        """Return the place of each image's clip, and the image's frame in it; the clip's own is left out if it can."""
+        bucket, number = self.order.bucket_of(position)
         generator = randomness.generator(self.seed, "image", position)
-        distances = torch.randint(1, max(2, self.reach), (self.num_per_clip,), generator=generator)
+        reach = max(2, self.order.reach(bucket))
+        distances = torch.randint(1, reach, (self.num_per_clip,), generator=generator)
         frames = torch.randint(num_frames, (self.num_per_clip,), generator=generator)
-        return [(position + int(d), int(f)) for d, f in zip(distances, frames, strict=True)]
+        places = (self.order.locate_in_bucket(bucket, number + int(distance)) for distance in distances)
+        return [(place, int(frame)) for place, frame in zip(places, frames, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -59,11 +83,23 @@ class _Label:
 
 
 @dataclass(frozen=True)
+class _Wanted:
+    """What is to be read for one position: its sample, and those of the images beside it."""
+
+    position: int
+    places: tuple[MixedPlace, ...]
+    frames: tuple[int, ...]
+    """Of each image."""
+
+
+@dataclass(frozen=True)
 class _Clip:
     key: str
     video: UInt8[Tensor, "c t h w"]
+    latents: Float[Tensor, "d t2 h2 w2"] | None
     label: _Label
     weight: float
+    crop: tuple[int, int, int, int]
     images: UInt8[Tensor, "c k h w"]
     image_labels: tuple[_Label, ...]
 
@@ -72,79 +108,115 @@ class ClipDataset(Dataset[LoadedBatch]):
     """Batches by the positions of their samples.
 
     Args:
-        reader: Source of the samples.
+        readers: Source of each set's samples.
         order: Where each position's sample lies.
-        shape: Shape of every clip: (t, h, w).
+        buckets: What the order deals out.
+        sampling: What is taken of a stored clip.
+        seed: Seed of what is random in that.
+        latent_shapes: Shape of the stored latents by shape of the clip, to read them in place of pixels; None reads
+            pixels.
         images: Images to put beside each clip, or None.
         period: Number of positions after which the samples repeat, to overfit one batch; None for the order as it is.
     """
 
     def __init__(
         self,
-        reader: ShardReader,
+        readers: Sequence[ShardReader],
         order: Order,
-        shape: Shape,
+        buckets: Sequence[Bucket],
+        sampling: ClipSampling,
+        seed: int,
+        latent_shapes: Mapping[Shape, LatentShape] | None = None,
         images: RandomImages | None = None,
         period: int | None = None,
     ) -> None:
-        self._reader = reader
+        self._readers = readers
         self._order = order
-        self._shape = shape
+        self._buckets = buckets
+        self._sampling = sampling
+        self._seed = seed
+        self._latent_shapes = latent_shapes
         self._images = images
         self._period = period
 
-    def __getitem__(self, positions: Sequence[int]) -> LoadedBatch:
-        """Load the clips at ``positions``; padding and bad samples become blank clips of weight 0."""
+    def __getitem__(self, batch: MicroBatch) -> LoadedBatch:
+        """Load a micro-batch; padding and bad samples become blank clips of weight 0."""
+        shape = self._buckets[self._order.bucket_of(self._repeated(batch.first))[0]].shape
+        wanted = {p: self._wanted(p, shape) for p in batch.positions if p != PADDING}
+        raws = self._read([place for one in wanted.values() for place in one.places])
         clips: list[_Clip] = []
         faults: list[Fault] = []
-        for position in positions:
+        for position in batch.positions:
             try:
-                clips.append(self._blank() if position == PADDING else self._load(position))
+                clips.append(self._blank(shape) if position == PADDING else self._make(wanted[position], raws, shape))
             except BadSampleError as error:
                 faults.append(error.fault)
-                clips.append(self._blank())
-        return self._collate(positions, clips), tuple(faults)
+                clips.append(self._blank(shape))
+        return self._collate(batch.positions, clips), tuple(faults)
 
-    def _load(self, position: int) -> _Clip:
-        """Load a clip and its images; if one of them is bad, so is the whole."""
-        position = position % self._period if self._period else position
-        raw, label = self._read(position)
+    def _repeated(self, position: int) -> int:
+        return position % self._period if self._period else position
+
+    def _wanted(self, position: int, shape: Shape) -> _Wanted:
+        position = self._repeated(position)
+        images = self._images.choose(position, shape[0]) if self._images else []
+        places = (self._order.locate(position), *(place for place, _ in images))
+        return _Wanted(position, places, tuple(frame for _, frame in images))
+
+    def _read(self, places: Sequence[MixedPlace]) -> dict[MixedPlace, RawSample | BadSampleError]:
+        """Read all that a batch needs at once, set by set."""
+        found: dict[MixedPlace, RawSample | BadSampleError] = {}
+        for number, reader in enumerate(self._readers):
+            of_set = list(dict.fromkeys(place for place in places if place.set == number))
+            found |= zip(of_set, reader.read([self._request(place) for place in of_set]), strict=True)
+        return found
+
+    def _request(self, place: MixedPlace) -> Request:
+        stored = self._buckets[place.bucket].stored[place.set]
+        files = _FILES if self._latent_shapes is None else _FILES_OF_LATENTS
+        return Request(place.place.shard, place.place.sample, stored, files)
+
+    def _make(self, wanted: _Wanted, raws: dict[MixedPlace, RawSample | BadSampleError], shape: Shape) -> _Clip:
+        """Make a clip and its images of what was read; if one of them is bad, so is the whole."""
+        samples = [_good(raws[place]) for place in wanted.places]
+        labels = [_parse_label(raw, self._sampling.frame_stride) for raw in samples]
+        cut = self._sampling.cut(samples[0].shape, shape, labels[0].caption, self._seed, wanted.position)
+        video, latents = self._video_or_latents(samples[0], cut, shape, wanted.position)
+        images = self._blank_images(shape)
+        for i, (raw, frame) in enumerate(zip(samples[1:], wanted.frames, strict=True)):
+            images[:, i : i + 1] = _decode(raw, self._image_cut(raw, shape, labels[i + 1], wanted.position, i, frame))
+        stored = samples[0].shape
+        return _Clip(
+            samples[0].key, video, latents, labels[0], 1.0, (*stored[1:], cut.top, cut.left), images, tuple(labels[1:])
+        )
+
+    def _video_or_latents(
+        self, raw: RawSample, cut: Cut, shape: Shape, position: int
+    ) -> tuple[UInt8[Tensor, "c t h w"], Float[Tensor, "d t2 h2 w2"] | None]:
+        if self._latent_shapes is None:
+            return _decode(raw, cut), None
+        if LATENTS not in raw.members:
+            raise raw.bad(f"has no member .{LATENTS}")
         try:
-            video = decode_clip(raw.video, self._shape)
-        except UndecodableClipError as error:
+            latents = read_latents(raw.members[LATENTS], self._latent_shapes[shape], self._seed, position)
+        except UnusableLatentsError as error:
             raise raw.bad(error) from error
-        images, image_labels = self._load_images(position)
-        return _Clip(raw.key, video, label, 1.0, images, image_labels)
+        return _no_frames(shape), latents
 
-    def _load_images(self, position: int) -> tuple[UInt8[Tensor, "c k h w"], tuple[_Label, ...]]:
-        choices = self._images.choose(position, self._shape[0]) if self._images else []
-        pixels = self._blank_images()
-        labels: list[_Label] = []
-        for i, (other, frame) in enumerate(choices):
-            raw, label = self._read(other)
-            labels.append(label)
-            try:
-                pixels[:, i] = decode_frame(raw.video, self._shape, frame)
-            except UndecodableClipError as error:
-                raise raw.bad(error) from error
-        return pixels, tuple(labels)
+    def _image_cut(self, raw: RawSample, shape: Shape, label: _Label, position: int, image: int, frame: int) -> Cut:
+        cut = self._sampling.cut(raw.shape, shape, label.caption, self._seed, f"{position} image {image}")
+        return Cut(cut.frames[frame : frame + 1], cut.scaled, cut.top, cut.left, cut.size, cut.mirrored)
 
-    def _read(self, position: int) -> tuple[RawSample, _Label]:
-        place = self._order.locate(position)
-        raw = self._reader.read(place.shard, place.sample)
-        try:
-            return raw, _parse_label(raw.metadata)
-        except (KeyError, TypeError, ValueError) as error:
-            raise raw.bad(f"its metadata is malformed ({error!r})") from error
+    def _blank(self, shape: Shape) -> _Clip:
+        video, latents = torch.zeros(3, *shape, dtype=torch.uint8), None
+        if self._latent_shapes is not None:
+            video, latents = _no_frames(shape), torch.zeros(self._latent_shapes[shape])
+        images = self._blank_images(shape)
+        return _Clip("", video, latents, _Label(), 0.0, (*shape[1:], 0, 0), images, (_Label(),) * images.shape[1])
 
-    def _blank(self) -> _Clip:
-        video = torch.zeros(3, *self._shape, dtype=torch.uint8)
-        images = self._blank_images()
-        return _Clip("", video, _Label(), 0.0, images, (_Label(),) * images.shape[1])
-
-    def _blank_images(self) -> UInt8[Tensor, "c k h w"]:
+    def _blank_images(self, shape: Shape) -> UInt8[Tensor, "c k h w"]:
         num_images = self._images.num_per_clip if self._images else 0
-        return torch.zeros(3, num_images, *self._shape[1:], dtype=torch.uint8)
+        return torch.zeros(3, num_images, *shape[1:], dtype=torch.uint8)
 
     def _collate(self, positions: Sequence[int], clips: Sequence[_Clip]) -> ClipBatch:
         return ClipBatch(
@@ -156,7 +228,36 @@ class ClipDataset(Dataset[LoadedBatch]):
             keys=tuple(clip.key for clip in clips),
             fps=torch.tensor([clip.label.fps for clip in clips]),
             images=_collate_images(clips) if self._images else None,
+            latents=_collate_latents(clips),
+            crops=torch.tensor([clip.crop for clip in clips]),
         )
+
+
+def _good(raw: RawSample | BadSampleError) -> RawSample:
+    if isinstance(raw, BadSampleError):
+        raise raw
+    return raw
+
+
+def _decode(raw: RawSample, cut: Cut) -> UInt8[Tensor, "c t h w"]:
+    try:
+        if VIDEO in raw.members:
+            return decode_clip(raw.members[VIDEO], raw.shape, cut)
+        picture = next((raw.members[extension] for extension in PICTURES if extension in raw.members), None)
+        if picture is not None:
+            return decode_picture(picture, raw.shape, cut)
+    except UndecodableClipError as error:
+        raise raw.bad(error) from error
+    raise raw.bad(f"has no member .{VIDEO}")
+
+
+def _no_frames(shape: Shape) -> UInt8[Tensor, "c 0 h w"]:
+    return torch.zeros(3, 0, *shape[1:], dtype=torch.uint8)
+
+
+def _collate_latents(clips: Sequence[_Clip]) -> Float[Tensor, "b d t2 h2 w2"] | None:
+    latents = [clip.latents for clip in clips if clip.latents is not None]
+    return torch.stack(latents) if latents else None
 
 
 def _collate_images(clips: Sequence[_Clip]) -> ImageBatch:
@@ -167,7 +268,14 @@ def _collate_images(clips: Sequence[_Clip]) -> ImageBatch:
     )
 
 
-def _parse_label(data: bytes) -> _Label:
-    metadata = json.loads(data)
-    label = metadata["label"]
-    return _Label(str(metadata["caption"]), -1 if label is None else int(label), float(metadata["fps"]))
+def _parse_label(raw: RawSample, frame_stride: int) -> _Label:
+    """Read a caption, a class and a frame rate out of a sample's ``.json``, or else its ``.txt`` and its index."""
+    try:
+        metadata: dict[str, Any] = json.loads(raw.members.get("json", b"{}"))
+        caption = metadata.get("caption")
+        if caption is None:
+            caption = raw.members.get("txt", b"").decode().strip()
+        label, fps = metadata.get("label"), raw.fps or metadata.get("fps", 1.0)
+        return _Label(str(caption), label if isinstance(label, int) else -1, float(fps) / frame_stride)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise raw.bad(f"its metadata is malformed ({error!r})") from error

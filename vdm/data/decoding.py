@@ -1,4 +1,4 @@
-"""From the bytes of an mp4 to pixels."""
+"""From the bytes of an mp4, or of a picture, to pixels; only the frames that are wanted are decoded and converted."""
 
 import io
 from collections.abc import Iterator
@@ -7,48 +7,57 @@ import av
 import av.error
 import numpy as np
 import torch
-from av.video.reformatter import VideoReformatter
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.reformatter import Interpolation, VideoReformatter
 from einops import rearrange
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
+from vdm.data.clips import Cut
 from vdm.data.shards import Shape
+
+_INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 class UndecodableClipError(ValueError):
     """Bytes that are not the clip that the index describes."""
 
 
-def decode_clip(data: bytes, shape: Shape) -> UInt8[Tensor, "c t h w"]:
-    """Decode all frames of a clip.
+def decode_clip(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
+    """Decode a clip.
 
     Args:
         data: An mp4 file.
         shape: What the clip must be: frames, rows, columns.
+        cut: What to take of it; None takes all.
 
     Raises:
         UndecodableClipError: If it is damaged or of another shape.
     """
-    frames = list(_decode(data, shape))
-    if len(frames) != shape[0]:
-        raise UndecodableClipError(f"{len(frames)} frames decode where the index records {shape[0]}")
+    cut = cut or Cut.whole(shape)
+    frames = list(_decode(data, shape, cut))
+    if len(frames) != len(cut.frames):
+        raise UndecodableClipError(f"{len(frames)} frames decode where {len(cut.frames)} are expected")
     return rearrange(torch.from_numpy(np.stack(frames)), "t h w c -> c t h w").contiguous()
 
 
-def decode_frame(data: bytes, shape: Shape, frame: int) -> UInt8[Tensor, "c h w"]:
-    """Decode one frame of a clip, 0 being the first, and what must be decoded before it.
+def decode_picture(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
+    """Decode a still picture, a clip of one frame; see ``decode_clip``."""
+    cut = cut or Cut.whole(shape)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UndecodableClipError(f"does not decode: {error}") from error
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+    _check_size(frame, shape)
+    return rearrange(torch.from_numpy(_cut_frame(frame, cut, VideoReformatter()).copy()), "h w c -> c 1 h w")
 
-    Raises:
-        UndecodableClipError: If that part is damaged or of another shape.
-    """
-    for index, pixels in enumerate(_decode(data, shape)):
-        if index == frame:
-            return rearrange(torch.from_numpy(pixels), "h w c -> c h w").contiguous()
-    raise UndecodableClipError(f"frame {frame} does not decode")
 
-
-def _decode(data: bytes, shape: Shape) -> Iterator[UInt8[np.ndarray, "h w c"]]:
-    """Yield the frames of a clip.
+def _decode(data: bytes, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+    """Yield the wanted frames of a clip.
 
     One thread decodes and one converts: FFmpeg's default, a thread for each core, costs small frames up to four times
     as much, and the loader has several workers already.
@@ -56,16 +65,58 @@ def _decode(data: bytes, shape: Shape) -> Iterator[UInt8[np.ndarray, "h w c"]]:
     reformatter = VideoReformatter()
     try:
         with av.open(io.BytesIO(data), "r", format="mp4", metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise UndecodableClipError("holds no video")
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            for frame in container.decode(stream):
-                if (frame.height, frame.width) != shape[1:]:
-                    size = f"{frame.height}x{frame.width}"
-                    raise UndecodableClipError(
-                        f"a frame has {size} pixels where the index records {shape[1]}x{shape[2]}"
-                    )
-                yield reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            for frame in _frames(container, shape, cut.frames):
+                _check_size(frame, shape)
+                yield _cut_frame(frame, cut, reformatter)
     except av.error.FFmpegError as error:
         raise UndecodableClipError(f"does not decode: {error.strerror}") from error
+
+
+def _frames(container: InputContainer, shape: Shape, wanted: range) -> Iterator[av.VideoFrame]:
+    """Yield frames by their numbers in the order in which they are shown, decoding from the nearest key frame on."""
+    if not container.streams.video:
+        raise UndecodableClipError("holds no video")
+    stream = container.streams.video[0]
+    stream.thread_type = "NONE"
+    packets = list(container.demux(stream))  # the last, empty one makes the decoder hand out what it holds back
+    numbers = {time: number for number, time in enumerate(shown_times(packets))}
+    if len(numbers) != shape[0]:
+        raise UndecodableClipError(f"{len(numbers)} frames decode where the index records {shape[0]}")
+    remaining = len(wanted)
+    for packet in packets[_key_packet(packets, numbers, wanted.start) :]:
+        for frame in packet.decode():
+            if frame.pts is not None and numbers.get(frame.pts, -1) in wanted:
+                yield frame
+                remaining -= 1
+        if remaining == 0:
+            return
+
+
+def shown_times(packets: list[Packet]) -> list[int]:
+    """Return the time of each frame that is shown, sorted, in the stream's unit."""
+    return sorted({packet.pts for packet in packets if packet.pts is not None and not packet.is_discard})
+
+
+def _key_packet(packets: list[Packet], numbers: dict[int, int], first: int) -> int:
+    """Return the last packet from which decoding can start to get frame number ``first``."""
+    start = 0
+    for place, packet in enumerate(packets):
+        if packet.is_keyframe and packet.pts is not None and numbers.get(packet.pts, first + 1) <= first:
+            start = place
+    return start
+
+
+def _check_size(frame: av.VideoFrame, shape: Shape) -> None:
+    if (frame.height, frame.width) != shape[1:]:
+        size = f"{frame.height}x{frame.width}"
+        raise UndecodableClipError(f"a frame has {size} pixels where the index records {shape[1]}x{shape[2]}")
+
+
+def _cut_frame(frame: av.VideoFrame, cut: Cut, reformatter: VideoReformatter) -> UInt8[np.ndarray, "h w c"]:
+    """Scale, crop and mirror a frame; scaling and conversion to RGB are one pass of FFmpeg."""
+    height, width = cut.scaled
+    scaling = {} if cut.scaled == (frame.height, frame.width) else {"interpolation": _INTERPOLATION}
+    scaled = reformatter.reformat(frame, width, height, format="rgb24", threads=1, **scaling).to_ndarray()
+    rows, columns = cut.size
+    part = scaled[cut.top : cut.top + rows, cut.left : cut.left + columns]
+    return part[:, ::-1] if cut.mirrored else part

@@ -1,7 +1,7 @@
 """The loader: asks workers for batches in the order of positions and accounts for bad samples."""
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from multiprocessing.context import BaseContext
 
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vdm.data.dataset import ClipDataset, LoadedBatch
-from vdm.data.order import PADDING, micro_batches
+from vdm.data.order import PADDING, MicroBatch, micro_batches
 from vdm.data.quarantine import Quarantine
 from vdm.types import ClipBatch
 
@@ -32,20 +32,38 @@ class TrainingPositions:
         self._start = start
         self._sizes = (global_batch_size, micro_batch_size, rank, world_size)
 
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         for step in count(self._start() // self._sizes[0]):
             yield from micro_batches(step, *self._sizes)
 
 
 class ValidationPositions:
-    """A rank's part of ``num_clips`` samples, spread evenly over a split of ``num_samples``; as long on every rank."""
+    """A rank's part of ``num_clips`` samples, spread evenly over a split; as many micro-batches on every rank.
 
-    def __init__(self, num_samples: int, num_clips: int, micro_batch_size: int, rank: int, world_size: int) -> None:
-        batches = micro_batches(0, num_clips, micro_batch_size, rank, world_size)
-        spread = {slot: slot * num_samples // num_clips for slot in range(num_clips)} | {PADDING: PADDING}
-        self._batches = [tuple(spread[slot] for slot in batch) for batch in batches]
+    Args:
+        samples_per_bucket: Number of samples of each bucket; the split lists them bucket by bucket.
+        num_clips: How many of them to use.
+        micro_batch_size: m, samples in one micro-batch at most; each is of one bucket.
+        rank: This process.
+        world_size: Number of processes.
+    """
 
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
+    def __init__(
+        self, samples_per_bucket: Sequence[int], num_clips: int, micro_batch_size: int, rank: int, world_size: int
+    ) -> None:
+        num_samples = sum(samples_per_bucket)
+        chosen = [slot * num_samples // num_clips for slot in range(num_clips)]
+        self._batches: list[MicroBatch] = []
+        end = 0
+        for num_samples_of_bucket in samples_per_bucket:
+            start, end = end, end + num_samples_of_bucket
+            of_bucket = [position for position in chosen if start <= position < end]
+            if of_bucket:
+                for batch in micro_batches(0, len(of_bucket), micro_batch_size, rank, world_size):
+                    positions = tuple(PADDING if slot == PADDING else of_bucket[slot] for slot in batch.positions)
+                    self._batches.append(MicroBatch(positions, of_bucket[0]))
+
+    def __iter__(self) -> Iterator[MicroBatch]:
         return iter(self._batches)
 
     def __len__(self) -> int:
@@ -63,7 +81,7 @@ class ClipLoader(Iterable[ClipBatch]):
     """
 
     def __init__(
-        self, dataset: ClipDataset, positions: Iterable[tuple[int, ...]], num_workers: int, quarantine: Quarantine
+        self, dataset: ClipDataset, positions: Iterable[MicroBatch], num_workers: int, quarantine: Quarantine
     ) -> None:
         self._quarantine = quarantine
         self._batches: DataLoader[LoadedBatch] = DataLoader(

@@ -3,6 +3,9 @@
 Letters: P position, N samples of the set, S streams, G samples in one optimizer step, R ranks, r one of them, m samples
 in one micro-batch at most, A micro-batches that a rank accumulates in one step.
 
+This file has the order of one set's samples, and what a step gives to each rank; ``mixing.py`` puts several sets and
+shapes of clips into one order.
+
 Position ``P = k G + j`` is slot j of optimizer step k. It grows without end, so resuming at step ten million costs what
 starting costs, and a job may come back on another number of ranks: nothing but P need be saved.
 """
@@ -22,13 +25,13 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class Place:
-    """Where the sample of a position lies."""
+    """Where a sample lies in its set."""
 
     epoch: int
     shard: int
     """Number of the shard in the index."""
     sample: int
-    """Number of the sample in the shard."""
+    """Number of the sample among those of the shard that are in this order."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ class IndexOrder:
         counts = torch.tensor(samples_per_shard, dtype=torch.int64)
         self._epoch = _Epoch(torch.arange(len(counts)), counts.cumsum(0))
 
-    def locate(self, position: int) -> Place:
-        """Return the place of the ``position``-th sample."""
-        return Place(0, *self._epoch.locate(position))
+    def locate(self, number: int) -> Place:
+        """Return the place of the ``number``-th sample."""
+        return Place(0, *self._epoch.locate(number))
 
 
 class ShuffledOrder:
@@ -73,11 +76,15 @@ class ShuffledOrder:
         samples_per_shard: Number of samples in each shard of the index.
         num_streams: S, parts of the set that are read in turn.
         shuffle_window: Length of the windows, in samples.
+        name: Tells this order from others of the same seed.
     """
 
-    def __init__(self, seed: int, samples_per_shard: Sequence[int], num_streams: int, shuffle_window: int) -> None:
+    def __init__(
+        self, seed: int, samples_per_shard: Sequence[int], num_streams: int, shuffle_window: int, name: str = ""
+    ) -> None:
         self._seed = seed
-        self._counts = torch.tensor(samples_per_shard, dtype=torch.int64)
+        self._name = name
+        self._counts = torch.as_tensor(samples_per_shard, dtype=torch.int64)
         self._num_streams = num_streams
         self._shuffle_window = shuffle_window
         self._num_samples = int(self._counts.sum())
@@ -86,12 +93,12 @@ class ShuffledOrder:
 
     @property
     def reach(self) -> int:
-        """Number of successive positions whose samples lie in about the same shards."""
+        """How many successive samples lie in about the same shards."""
         return min(self._num_samples, self._num_streams * self._shuffle_window)
 
-    def locate(self, position: int) -> Place:
-        """Return the place of the sample at ``position`` >= 0."""
-        epoch, place = divmod(position, self._num_samples)
+    def locate(self, number: int) -> Place:
+        """Return the place of the ``number``-th sample, ``number`` >= 0."""
+        epoch, place = divmod(number, self._num_samples)
         number, stream = divmod(place, self._num_streams)
         quotient, remainder = divmod(self._num_samples, self._num_streams)
         start = stream * quotient + min(stream, remainder)
@@ -100,7 +107,8 @@ class ShuffledOrder:
         return Place(epoch, *self._epochs.get(epoch, self._plan).locate(row))
 
     def _plan(self, epoch: int) -> _Epoch:
-        shards = torch.randperm(len(self._counts), generator=randomness.generator(self._seed, "shards", epoch))
+        generator = randomness.generator(self._seed, "shards" + self._name, epoch)
+        shards = torch.randperm(len(self._counts), generator=generator)
         return _Epoch(shards, self._counts[shards].cumsum(0))
 
     def _shuffle(self, epoch: int, stream: int, number: int, length: int) -> int:
@@ -112,7 +120,7 @@ class ShuffledOrder:
 
     def _permute(self, key: tuple[int, int, int], size: int) -> Tensor:
         epoch, stream, window = key
-        generator = randomness.generator(self._seed, "window", f"{epoch}/{stream}/{window}")
+        generator = randomness.generator(self._seed, "window" + self._name, f"{epoch}/{stream}/{window}")
         return torch.randperm(size, generator=generator)
 
 
@@ -129,19 +137,30 @@ def loss_scale(global_batch_size: int, micro_batch_size: int, world_size: int) -
     return world_size * accumulation(global_batch_size, micro_batch_size, world_size) / global_batch_size
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """Which samples a process handles at once."""
+
+    positions: tuple[int, ...]
+    """``PADDING`` fills it up."""
+    first: int
+    """First position of the optimizer step; says what shape even a batch of nothing but padding has."""
+
+
 def micro_batches(
     step: int, global_batch_size: int, micro_batch_size: int, rank: int, world_size: int
-) -> Iterator[tuple[int, ...]]:
-    """Yield the positions of a rank's A micro-batches of one optimizer step.
+) -> Iterator[MicroBatch]:
+    """Yield a rank's A micro-batches of one optimizer step.
 
     Rank r takes the slots j = r modulo R. All micro-batches of all ranks have one length, the shortest that will do,
     and are filled up with ``PADDING``.
     """
     num_batches = accumulation(global_batch_size, micro_batch_size, world_size)
     size = _ceil_div(_ceil_div(global_batch_size, world_size), num_batches)
+    first = step * global_batch_size
     for batch in range(num_batches):
         slots = (rank + world_size * place for place in range(batch * size, (batch + 1) * size))
-        yield tuple(step * global_batch_size + j if j < global_batch_size else PADDING for j in slots)
+        yield MicroBatch(tuple(first + j if j < global_batch_size else PADDING for j in slots), first)
 
 
 def _ceil_div(numerator: int, denominator: int) -> int:

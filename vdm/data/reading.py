@@ -1,25 +1,28 @@
 """Checked random access to the samples of a shard set."""
 
-import os
-import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from itertools import pairwise
+
+import numpy as np
 
 from vdm.data.cache import BoundedCache
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.shards import DamagedSample, Member, SampleEntry, Shape, ShardEntry, read_member, read_samples
-
-T = TypeVar("T")
+from vdm.data.shards import DamagedSample, Member, SampleEntry, Shape, ShardEntry, check_member, read_samples
+from vdm.data.storage import Folder
 
 CHECKSUM_BYTES = 16
-MAX_OPEN_FILES = 128
 MAX_LISTED_SAMPLES = 1 << 18
 """Samples whose offsets and checksums are kept in memory, some 200 bytes each."""
-RETRY_DELAYS_SECONDS = (0.1, 1.0)
-"""Pauses before each new attempt when the file system reports an error."""
+MAX_GAP_BYTES = 1 << 14
+"""Members of a sample that lie no further apart are read at once: a request costs more than so many bytes."""
+NUM_CONNECTIONS = 16
+"""Requests that a process has under way at once, where storage is remote."""
+
+VIDEO, LATENTS = "mp4", "latents.safetensors"
+PICTURES = ("jpg", "jpeg", "png", "webp")
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,27 @@ class RawSample:
     shard: str
     key: str
     offset: int
-    """Byte of the shard at which the video begins."""
+    """Byte of the shard at which the first of the files begins."""
     shape: Shape
-    video: bytes
-    metadata: bytes
+    fps: float | None
+    members: Mapping[str, bytes]
+    """By extension."""
 
     def bad(self, reason: object) -> BadSampleError:
         """Return the error that says why this sample can't be used."""
         return BadSampleError(Fault(self.shard, self.key, self.offset, f"{self.shard}: {self.key}: {reason}"))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sample to be read."""
+
+    shard: int
+    sample: int
+    """Number among the shard's samples of one of ``stored``."""
+    stored: frozenset[Shape]
+    extensions: frozenset[str]
+    """Which of its files to read; those that it lacks are left out."""
 
 
 class SampleTable:
@@ -44,6 +60,7 @@ class SampleTable:
 
     def __init__(self, samples: Sequence[SampleEntry]) -> None:
         self._keys = [sample.key for sample in samples]
+        self._fps = array("d", (sample.fps or 0.0 for sample in samples))
         self._shapes = array("q", (size for sample in samples for size in sample.shape))
         self._extensions = sorted({extension for sample in samples for extension in sample.members})
         absent = Member(offset=0, length=-1, checksum="00" * CHECKSUM_BYTES)
@@ -51,13 +68,21 @@ class SampleTable:
         self._offsets = array("q", (member.offset for member in members))
         self._lengths = array("q", (member.length for member in members))
         self._checksums = b"".join(bytes.fromhex(member.checksum) for member in members)
+        self._rows: dict[frozenset[Shape], np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def __getitem__(self, sample: int) -> SampleEntry:
         t, h, w = self._shapes[3 * sample : 3 * sample + 3]
-        return SampleEntry(self._keys[sample], (t, h, w), self._members(sample))
+        return SampleEntry(self._keys[sample], (t, h, w), self._members(sample), self._fps[sample] or None)
+
+    def find(self, stored: frozenset[Shape], number: int) -> SampleEntry:
+        """Return the ``number``-th of the samples that have one of the shapes ``stored``."""
+        if stored not in self._rows:
+            shapes = zip(self._shapes[::3], self._shapes[1::3], self._shapes[2::3], strict=True)
+            self._rows[stored] = np.array([row for row, shape in enumerate(shapes) if shape in stored], dtype=np.int64)
+        return self[int(self._rows[stored][number])]
 
     def _members(self, sample: int) -> dict[str, Member]:
         rows = enumerate(self._extensions, start=sample * len(self._extensions))
@@ -69,66 +94,77 @@ class SampleTable:
 
 
 class ShardReader:
-    """Reads any sample of a split; opens only the shards that are asked for.
+    """Reads any samples of a split; opens only the shards that are asked for.
 
     Args:
-        path: Folder of the shard set.
+        folder: Folder of the shard set.
         shards: The split's entries in the index.
     """
 
-    def __init__(self, path: Path, shards: Sequence[ShardEntry]) -> None:
-        self._path = path
+    def __init__(self, folder: Folder, shards: Sequence[ShardEntry]) -> None:
+        self._folder = folder
         self._shards = tuple(shards)
         self._tables: BoundedCache[int, SampleTable] = BoundedCache(MAX_LISTED_SAMPLES, size=len)
-        self._descriptors: BoundedCache[int, int] = BoundedCache(MAX_OPEN_FILES, discard=os.close)
+        self._threads: ThreadPoolExecutor | None = None
 
-    def read(self, shard: int, sample: int) -> RawSample:
-        """Read one sample and check its bytes against the index.
+    def read(self, requests: Sequence[Request]) -> list[RawSample | BadSampleError]:
+        """Read samples and check their bytes against the index; return the error of those that can't be had."""
+        found = [self._find(request) for request in requests]
+        if not self._folder.is_remote or len(requests) < 2:
+            return [self._fetch(request, entry) for request, entry in zip(requests, found, strict=True)]
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(NUM_CONNECTIONS, thread_name_prefix="reading")
+        return list(self._threads.map(self._fetch, requests, found))
 
-        Raises:
-            BadSampleError: If they are not those recorded, or can't be read after some attempts.
-        """
-        name = self._shards[shard].name
-        try:
-            entry = self._retry(lambda: self._tables.get(shard, self._list)[sample])
-        except (ValueError, OSError) as error:
-            raise BadSampleError(Fault(name, key="", offset=-1, reason=str(error))) from error
-        try:
-            video, metadata = self._retry(lambda: self._read_members(shard, entry))
-        except (DamagedSample, OSError) as error:
-            raise BadSampleError(Fault(name, entry.key, _video_offset(entry), str(error))) from error
-        return RawSample(name, entry.key, _video_offset(entry), entry.shape, video, metadata)
+    def __getstate__(self) -> dict[str, object]:
+        assert self._threads is None, "a reader travels before it reads"
+        return self.__dict__
 
     def close(self) -> None:
         """Close all files; the next ``read`` opens them again."""
-        self._descriptors.clear()
+        self._folder.close()
 
-    def __del__(self) -> None:
-        self.close()
+    def _find(self, request: Request) -> SampleEntry | BadSampleError:
+        try:
+            table = self._tables.get(request.shard, self._list)
+        except (ValueError, OSError) as error:
+            return BadSampleError(Fault(self._shards[request.shard].name, key="", offset=-1, reason=str(error)))
+        return table.find(request.stored, request.sample)
 
     def _list(self, shard: int) -> SampleTable:
-        return SampleTable(read_samples(self._path, self._shards[shard]))
+        return SampleTable(read_samples(self._folder, self._shards[shard]))
 
-    def _read_members(self, shard: int, entry: SampleEntry) -> tuple[bytes, bytes]:
-        name = self._shards[shard].name
-        with open(self._descriptors.get(shard, self._open), "rb", closefd=False) as file:
-            return read_member(file, name, entry, "mp4"), read_member(file, name, entry, "json")
+    def _fetch(self, request: Request, entry: SampleEntry | BadSampleError) -> RawSample | BadSampleError:
+        if isinstance(entry, BadSampleError):
+            return entry
+        name = self._shards[request.shard].name
+        wanted = {extension: member for extension, member in entry.members.items() if extension in request.extensions}
+        offset = min((member.offset for member in wanted.values()), default=-1)
+        try:
+            members = dict(self._read_members(name, entry, wanted))
+        except (DamagedSample, OSError) as error:
+            return BadSampleError(Fault(name, entry.key, offset, str(error)))
+        return RawSample(name, entry.key, offset, entry.shape, entry.fps, members)
 
-    def _open(self, shard: int) -> int:
-        return os.open(self._path / self._shards[shard].name, os.O_RDONLY)
-
-    def _retry(self, action: Callable[[], T]) -> T:
-        """Return what ``action`` returns, however often a fault of the file system makes it start anew."""
-        for delay_seconds in RETRY_DELAYS_SECONDS:
-            try:
-                return action()
-            except FileNotFoundError:
-                raise
-            except OSError:
-                self.close()
-                time.sleep(delay_seconds)
-        return action()
+    def _read_members(self, name: str, entry: SampleEntry, wanted: Mapping[str, Member]) -> Iterator[tuple[str, bytes]]:
+        for group in _neighbours(wanted):
+            start = wanted[group[0]].offset
+            end = max(wanted[extension].offset + wanted[extension].length for extension in group)
+            data = self._folder.read(name, start, end - start)
+            for extension in group:
+                first = wanted[extension].offset - start
+                part = data[first : first + wanted[extension].length]
+                yield extension, check_member(part, name, entry, extension)
 
 
-def _video_offset(entry: SampleEntry) -> int:
-    return entry.members["mp4"].offset if "mp4" in entry.members else -1
+def _neighbours(members: Mapping[str, Member]) -> list[list[str]]:
+    """Return the extensions in the order of their places, those together whose members are best read at once."""
+    ordered = sorted(members, key=lambda extension: members[extension].offset)
+    groups = [ordered[:1]] if ordered else []
+    for before, extension in pairwise(ordered):
+        end = members[before].offset + members[before].length
+        if members[extension].offset - end <= MAX_GAP_BYTES:
+            groups[-1].append(extension)
+        else:
+            groups.append([extension])
+    return groups

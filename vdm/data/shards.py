@@ -7,6 +7,10 @@ A shard set is a folder::
     train-000000.index.json   its sidecar: offset, length and checksum of every member
     validation-000000.tar     ...
 
+A sample's further members are read where they are there: ``.txt`` (a caption), and
+``.latents.safetensors`` (see ``StoredLatents``). Instead of ``.mp4`` there may be a
+picture: ``.jpg``, ``.png`` or ``.webp`` is a clip of one frame.
+
 WebDataset readers need the ``.tar`` files alone. The index makes random access possible, and makes damage visible: a
 tar cut at a member's edge or with a flipped bit is otherwise read without a word.
 """
@@ -18,6 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from vdm.data.storage import Folder, open_folder
 
 Shape = tuple[int, int, int]
 """Size of a clip: (t frames, h rows, w columns)."""
@@ -47,6 +53,8 @@ class SampleEntry:
     shape: Shape
     members: Mapping[str, Member]
     """By extension, without a dot: ``"mp4"``, ``"json"``."""
+    fps: float | None = None
+    """Frames per second, where no ``.json`` of ours says it."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +76,31 @@ class ShardEntry:
 
 
 @dataclass(frozen=True)
-class ShardIndex:
-    """What a shard set consists of."""
+class StoredLatents:
+    """The latents that every sample of a set has beside its clip, in ``KEY.latents.safetensors``.
 
-    path: Path
-    """Folder of the set."""
+    That file has the tensor ``latents`` (c t h w), what the encoder returns for the clip; if it has ``std`` of the same
+    shape too, ``latents`` is the mean of a normal distribution and ``std`` its standard deviation.
+    """
+
+    encoder: Mapping[str, Any]
+    """What tells the encoder from others: name, checksum of its weights, scale."""
+    shapes: Mapping[Shape, tuple[int, int, int, int]]
+    """Channels, frames, rows and columns of the latents, by shape of the clip."""
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What a shard set consists of, wherever it lies."""
+
     splits: Mapping[str, tuple[ShardEntry, ...]]
     """Shards of each split (``"train"``, ``"validation"``), in order."""
     labels: tuple[str, ...] = ()
     """Names of the classes; a sample's label is an index into them."""
     fps: float | None = None
     """Frames per second of every clip, or None where clips differ."""
+    latents: StoredLatents | None = None
+    """What the samples have beside clips, if so."""
 
     def shards(self) -> tuple[ShardEntry, ...]:
         """The shards of all splits."""
@@ -107,37 +129,36 @@ def file_checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_index(path: Path, check_sizes: bool = True) -> ShardIndex:
+def read_index(path: str | Path | Folder, check_sizes: bool = True) -> ShardIndex:
     """Read a shard set's index.
 
     Args:
-        path: Folder of the set.
+        path: Folder of the set, or its URL.
         check_sizes: Whether to look that every shard is there with the size recorded.
 
     Raises:
         ValueError: In one line, if there is no usable index or a shard is missing or of another size.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise ValueError(f"{path}: no such folder of shards; `vdm-data build input=VIDEOS output={path}` makes one")
-    if not (path / INDEX_NAME).is_file():
-        raise ValueError(f"{path}: has no {INDEX_NAME}; `vdm-data build input=VIDEOS output=NEW_FOLDER` writes one")
-    index = _parse_index(path, _read_json(path / INDEX_NAME))
-    for shard in index.shards() if check_sizes else ():
-        _check_size(path / shard.name, shard.num_bytes)
+    folder = _folder(path)
+    index = _parse_index(folder.path_of(INDEX_NAME), _read_index_file(folder))
+    if check_sizes:
+        _check_sizes(folder, index)
     return index
 
 
-def write_index(index: ShardIndex) -> None:
-    """Write ``index.json``; a reader sees the old or the new one, never a part."""
+def write_index(path: Path, index: ShardIndex) -> None:
+    """Write ``index.json`` into the folder of a set; a reader sees the old or the new one, never a part."""
     splits = {split: [shard_to_json(shard) for shard in shards] for split, shards in index.splits.items()}
     content = {"format": FORMAT, "version": VERSION, "fps": index.fps, "labels": index.labels, "splits": splits}
-    write_json(index.path / INDEX_NAME, content, indent=1)
+    if index.latents is not None:
+        shapes = {_shape_name(shape): latents for shape, latents in index.latents.shapes.items()}
+        content["latents"] = {"encoder": dict(index.latents.encoder), "shapes": shapes}
+    write_json(path / INDEX_NAME, content, indent=1)
 
 
 def shard_to_json(shard: ShardEntry) -> dict[str, Any]:
     """Return what the index holds of one shard as plain JSON values."""
-    shapes = {"x".join(map(str, shape)): count for shape, count in sorted(shard.shapes.items())}
+    shapes = {_shape_name(shape): count for shape, count in sorted(shard.shapes.items())}
     return {"name": shard.name, "num_bytes": shard.num_bytes, "checksum": shard.checksum, "shapes": shapes}
 
 
@@ -158,25 +179,30 @@ def sidecar_name(shard_name: str) -> str:
     return f"{shard_name.removesuffix('.tar')}.index.json"
 
 
-def read_samples(path: Path, shard: ShardEntry) -> tuple[SampleEntry, ...]:
+def read_samples(path: str | Path | Folder, shard: ShardEntry) -> tuple[SampleEntry, ...]:
     """Read the sidecar of a shard.
 
     Raises:
-        ValueError: In one line, if it is missing, unreadable or at odds with the index.
+        ValueError: In one line, if it is missing, malformed or at odds with the index.
+        OSError: If the storage does not give it.
     """
     samples = read_sidecar(path, shard.name)
     if count_shapes(samples) != dict(shard.shapes):
         raise ValueError(
-            f"{Path(path) / sidecar_name(shard.name)}: lists {len(samples)} samples where {INDEX_NAME} counts "
-            f"{shard.num_samples}, or other shapes; build the set again"
+            f"{_folder(path).path_of(sidecar_name(shard.name))}: lists {len(samples)} samples where {INDEX_NAME} "
+            f"counts {shard.num_samples}, or other shapes; build the set again"
         )
     return samples
 
 
-def read_sidecar(path: Path, shard_name: str) -> tuple[SampleEntry, ...]:
+def read_sidecar(path: str | Path | Folder, shard_name: str) -> tuple[SampleEntry, ...]:
     """Read the sidecar of a shard that no index speaks of; see ``read_samples``."""
-    sidecar = Path(path) / sidecar_name(shard_name)
-    content = _read_json(sidecar)
+    folder = _folder(path)
+    sidecar = folder.path_of(sidecar_name(shard_name))
+    try:
+        content = _parse_json(sidecar, folder.read(sidecar_name(shard_name)))
+    except FileNotFoundError:
+        raise ValueError(f"{sidecar}: no such file; build the set again") from None
     try:
         return tuple(_parse_sample(row) for row in content["samples"])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -185,15 +211,14 @@ def read_sidecar(path: Path, shard_name: str) -> tuple[SampleEntry, ...]:
 
 def write_samples(path: Path, shard_name: str, samples: Sequence[SampleEntry], durable: bool = True) -> None:
     """Write the sidecar of a shard; for ``durable`` see ``write_json``."""
-    rows = [
-        {
-            "key": sample.key,
-            "shape": sample.shape,
-            "members": {name: [m.offset, m.length, m.checksum] for name, m in sample.members.items()},
-        }
-        for sample in samples
-    ]
+    rows = [_sample_to_json(sample) for sample in samples]
     write_json(Path(path) / sidecar_name(shard_name), {"samples": rows}, durable=durable)
+
+
+def _sample_to_json(sample: SampleEntry) -> dict[str, Any]:
+    members = {name: [m.offset, m.length, m.checksum] for name, m in sample.members.items()}
+    row = {"key": sample.key, "shape": sample.shape, "members": members}
+    return row if sample.fps is None else {**row, "fps": sample.fps}
 
 
 def count_shapes(samples: Sequence[SampleEntry]) -> dict[Shape, int]:
@@ -220,7 +245,16 @@ def read_member(file: BinaryIO, shard: str, entry: SampleEntry, extension: str) 
     if member is None:
         raise DamagedSample(f"{shard}: sample {entry.key} has no member .{extension}")
     file.seek(member.offset)
-    data = file.read(member.length)
+    return check_member(file.read(member.length), shard, entry, extension)
+
+
+def check_member(data: bytes, shard: str, entry: SampleEntry, extension: str) -> bytes:
+    """Return what was read of a sample's file if it is what the index records.
+
+    Raises:
+        DamagedSample: If not.
+    """
+    member = entry.members[extension]
     where = f"{shard}: {entry.key}.{extension} at byte {member.offset}"
     if len(data) != member.length:
         raise DamagedSample(
@@ -249,49 +283,90 @@ def write_json(path: Path, content: object, indent: int | None = None, durable: 
     temporary.replace(path)
 
 
+def _shape_name(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
 def _parse_shape(values: Sequence[Any]) -> Shape:
     t, h, w = (int(value) for value in values)
     return t, h, w
 
 
-def _parse_index(path: Path, content: dict[str, Any]) -> ShardIndex:
+def _folder(path: str | Path | Folder) -> Folder:
+    return open_folder(path) if isinstance(path, str | Path) else path
+
+
+def _read_index_file(folder: Folder) -> dict[str, Any]:
+    path = folder.path_of(INDEX_NAME)
+    place = path.removesuffix(f"/{INDEX_NAME}")
+    try:
+        return _parse_json(path, folder.read(INDEX_NAME))
+    except (FileNotFoundError, NotADirectoryError):
+        if not folder.is_remote and not Path(place).is_dir():
+            raise ValueError(
+                f"{place}: no such folder of shards; `vdm-data build input=VIDEOS output={place}` makes one"
+            ) from None
+        raise ValueError(
+            f"{place}: has no {INDEX_NAME}; `vdm-data build input=VIDEOS output=NEW_FOLDER` writes one, "
+            f"`vdm-data index FOLDER` makes one for tars from elsewhere"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read: {error}") from None
+
+
+def _parse_index(where: str, content: dict[str, Any]) -> ShardIndex:
     if content.get("format") != FORMAT:
-        raise ValueError(f"{path / INDEX_NAME}: is not an index of vdm shards (no 'format': '{FORMAT}')")
+        raise ValueError(f"{where}: is not an index of vdm shards (no 'format': '{FORMAT}')")
     if content.get("version") != VERSION:
         raise ValueError(
-            f"{path / INDEX_NAME}: has version {content.get('version')!r}, this program reads {VERSION}; "
-            "build the set again"
+            f"{where}: has version {content.get('version')!r}, this program reads {VERSION}; build the set again"
         )
     try:
         splits = {split: tuple(map(shard_from_json, shards)) for split, shards in content["splits"].items()}
         fps = None if content["fps"] is None else float(content["fps"])
-        return ShardIndex(path=path, splits=splits, labels=tuple(content["labels"]), fps=fps)
+        latents = _parse_latents(content["latents"]) if "latents" in content else None
+        return ShardIndex(splits=splits, labels=tuple(content["labels"]), fps=fps, latents=latents)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path / INDEX_NAME}: is malformed ({error!r}); build the set again") from None
+        raise ValueError(f"{where}: is malformed ({error!r}); build the set again") from None
+
+
+def _parse_latents(content: dict[str, Any]) -> StoredLatents:
+    shapes: dict[Shape, tuple[int, int, int, int]] = {}
+    for name, latents in content["shapes"].items():
+        c, t, h, w = map(int, latents)
+        shapes[_parse_shape(name.split("x"))] = (c, t, h, w)
+    return StoredLatents(dict(content["encoder"]), shapes)
 
 
 def _parse_sample(row: dict[str, Any]) -> SampleEntry:
     members = {name: Member(int(m[0]), int(m[1]), str(m[2])) for name, m in row["members"].items()}
-    return SampleEntry(str(row["key"]), _parse_shape(row["shape"]), members)
+    fps = float(row["fps"]) if "fps" in row else None
+    return SampleEntry(str(row["key"]), _parse_shape(row["shape"]), members, fps)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _parse_json(where: str, data: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(data)
         if not isinstance(content, dict):
             raise ValueError("a JSON object was expected")
         return content
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; build the set again") from None
     except ValueError as error:
-        raise ValueError(f"{path}: is not JSON of a shard set ({error})") from None
+        raise ValueError(f"{where}: is not JSON of a shard set ({error})") from None
 
 
-def _check_size(path: Path, num_bytes: int) -> None:
-    if not path.is_file():
-        raise ValueError(f"{path}: this shard of the index is missing; `vdm-data build` again restores it")
-    if path.stat().st_size != num_bytes:
-        raise ValueError(
-            f"{path}: has {path.stat().st_size} bytes where the index records {num_bytes}; "
-            "`vdm-data verify` lists the faults"
-        )
+def _check_sizes(folder: Folder, index: ShardIndex) -> None:
+    shards = index.shards()
+    try:
+        sizes = folder.sizes([shard.name for shard in shards])
+    except OSError as error:
+        raise ValueError(f"{folder.path_of('')}: can't be listed: {error}") from None
+    for shard in shards:
+        if shard.name not in sizes:
+            raise ValueError(
+                f"{folder.path_of(shard.name)}: this shard of the index is missing; `vdm-data build` again restores it"
+            )
+        if (found := sizes[shard.name]) not in (None, shard.num_bytes):
+            raise ValueError(
+                f"{folder.path_of(shard.name)}: has {found} bytes where the index records {shard.num_bytes}; "
+                "`vdm-data verify` lists the faults"
+            )

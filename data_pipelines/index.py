@@ -1,0 +1,89 @@
+"""``vdm-data index``: makes any WebDataset of ``.mp4`` with ``.json`` or ``.txt`` a set to train on, where it lies."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, Field
+
+from data_pipelines.assemble import choose_splits
+from data_pipelines.index_tar import IndexedTar, index_tar
+from data_pipelines.progress import progress_bar
+from data_pipelines.settings import parse
+from data_pipelines.workers import WorkerDiedError, map_in_processes
+from vdm.data.shards import INDEX_NAME, ShardEntry, ShardIndex, write_index
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """Everything that ``conf/index.yaml`` sets."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    input: Path
+    """Folder of tars."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """Share of the tars that are held out; of two or more, at least one."""
+    seed: int = 0
+    """Of the choice of these tars."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes; None is one per core, 0 works in this process."""
+
+
+def run(config: DictConfig) -> int:
+    """Index what ``conf/index.yaml`` says; see ``index_folder``."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return index_folder(parse(IndexSettings, {str(key): value for key, value in values.items()}))
+
+
+def index_folder(settings: IndexSettings) -> int:
+    """Write a sidecar beside each tar and the index of all; print every fault in a line on stderr.
+
+    Returns:
+        0 if there was no fault, 1 if something had to be left out.
+
+    Raises:
+        ValueError: In one line, if there are no tars, there is an index already, or nothing can be used.
+    """
+    tars = _find_tars(settings.input)
+    found: dict[str, IndexedTar] = {}
+    with progress_bar(len(tars), "indexing", "tar") as bar:
+        for tar, result in map_in_processes(index_tar, tars, settings.num_workers):
+            if isinstance(result, WorkerDiedError):
+                result = IndexedTar(None, frozenset(), (f"{tar.name}: {result}",))
+            found[tar.name] = result
+            bar.update()
+    faults = [fault for tar in tars for fault in found[tar.name].faults]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    shards = {tar.name: shard for tar in tars if (shard := found[tar.name].shard) is not None}
+    if not shards:
+        raise ValueError(f"input={settings.input}: none of its {len(tars)} tars can be used, for the reasons above")
+    index = _index(shards, frozenset().union(*(one.rates for one in found.values())), settings)
+    write_index(settings.input, index)
+    counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
+    print(f"{settings.input}: clips: {counts}" + (f"; faults: {len(faults)}" if faults else ""))
+    return int(bool(faults))
+
+
+def _find_tars(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"input={folder}: no such folder; give a folder of tars")
+    if (folder / INDEX_NAME).exists():
+        raise ValueError(f"input={folder}: has an {INDEX_NAME} already; delete it to index the tars anew")
+    tars = sorted(folder.glob("*.tar"))
+    if not tars:
+        raise ValueError(f"input={folder}: has no file *.tar")
+    return tars
+
+
+def _index(shards: dict[str, ShardEntry], rates: frozenset[float], settings: IndexSettings) -> ShardIndex:
+    splits = choose_splits(list(shards), settings.validation_fraction, settings.seed)
+    chosen = {
+        split: tuple(shard for name, shard in shards.items() if splits[name] == split)
+        for split in ("train", "validation")
+    }
+    return ShardIndex(chosen, fps=next(iter(rates)) if len(rates) == 1 else None)

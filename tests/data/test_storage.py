@@ -1,0 +1,142 @@
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import fsspec
+import pytest
+
+from tests.data.http_server import Failure, FaultyServer, serving
+from tests.data.test_datamodule import assert_equal, module, take
+from vdm.data.disk_cache import DiskCache
+from vdm.data.shards import read_index
+from vdm.data.storage import LocalFolder, RemoteFolder, open_folder
+
+FAILURES: tuple[Failure, ...] = get_args(Failure)
+
+
+@pytest.fixture
+def server(shard_set: Path) -> Iterator[FaultyServer]:
+    with serving(shard_set) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RemoteFolder, "retry_delays_seconds", (0.01,) * 4)
+    monkeypatch.setattr(RemoteFolder, "timeout_seconds", 1.0)
+
+
+@pytest.fixture
+def in_memory(shard_set: Path) -> Iterator[str]:
+    """A copy of the set in fsspec's own memory."""
+    memory = fsspec.filesystem("memory")
+    for file in shard_set.iterdir():
+        memory.pipe_file(f"/shards/{file.name}", file.read_bytes())
+    yield "memory://shards"
+    memory.rm("/shards", recursive=True)
+
+
+def test_a_local_path_is_a_local_folder_and_a_url_a_remote_one(tmp_path: Path) -> None:
+    assert isinstance(open_folder(tmp_path), LocalFolder)
+    assert isinstance(open_folder("http://nowhere/shards"), RemoteFolder)
+
+
+def test_parts_of_files_are_read_alike_everywhere(shard_set: Path, server: FaultyServer, in_memory: str) -> None:
+    name = "train-000000.tar"
+    content = (shard_set / name).read_bytes()
+    for folder in map(open_folder, (shard_set, server.url, in_memory)):
+        assert folder.read(name) == content
+        assert folder.read(name, 512, 1000) == content[512:1512]
+        assert folder.read(name, 512, 0) == b""
+        assert folder.sizes([name, "absent.tar"]) == {name: len(content)}
+        with pytest.raises(FileNotFoundError):
+            folder.read("absent.tar")
+        folder.close()
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_passing_faults_of_a_server_are_retried(shard_set: Path, server: FaultyServer, failure: Failure) -> None:
+    folder = open_folder(server.url)
+    expected = (shard_set / "train-000000.tar").read_bytes()[512:1512]
+    server.failures = [failure] if failure == "stall" else [failure] * 3
+    assert folder.read("train-000000.tar", 512, 1000) == expected
+    assert server.failures == []
+
+
+@pytest.mark.parametrize("failure", ["503", "drop", "truncate", "no ranges"])
+def test_lasting_faults_of_a_server_are_errors_of_storage(server: FaultyServer, failure: Failure) -> None:
+    server.failures = [failure] * 20  # aiohttp tries dropped connections again by itself
+    with pytest.raises(OSError, match=server.url):
+        open_folder(server.url).read("train-000000.tar", 512, 1000)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_from_a_server_that_fails_are_those_from_the_folder(
+    shard_set: Path, server: FaultyServer, num_workers: int
+) -> None:
+    expected = take(module(shard_set, num_images_per_clip=1).train_dataloader(), 8)
+    data = module(server.url, num_images_per_clip=1, num_workers=num_workers)
+    data.check()
+    server.failures = ["503", "drop", "truncate"]
+    try:
+        for batch, other in zip(take(data.train_dataloader(), 8), expected, strict=True):
+            assert_equal(batch, other)
+    finally:
+        data.close()
+    assert server.failures == []
+
+
+def test_only_the_bytes_needed_are_fetched(shard_set: Path, server: FaultyServer) -> None:
+    data = module(server.url, micro_batch_size=1, global_batch_size=1)
+    (batch,) = take(data.train_dataloader(), 1)
+    assert batch.weights.tolist() == [1]
+    fetched = {path: count for path, count in server.bytes_sent.items() if path.endswith(".tar")}
+    ((path, count),) = fetched.items()
+    shard = next(s for s in read_index(shard_set).splits["train"] if path == f"/{s.name}")
+    assert count < 1.5 * shard.num_bytes / shard.num_samples
+
+
+def test_a_cache_spares_requests(shard_set: Path, server: FaultyServer, tmp_path: Path) -> None:
+    def first_epoch() -> list[str]:
+        data = module(server.url, cache_path=tmp_path / "cache")
+        return [key for batch in take(data.train_dataloader(), 8) for key in batch.keys]
+
+    keys, num_requests = first_epoch(), server.num_requests
+    assert first_epoch() == keys
+    assert server.num_requests - num_requests == 1 + 7  # the index, and the size of each shard
+
+
+def test_a_set_in_memory_trains_like_one_on_disk(shard_set: Path, in_memory: str) -> None:
+    for batch, other in zip(
+        take(module(in_memory).train_dataloader(), 8), take(module(shard_set).train_dataloader(), 8), strict=True
+    ):
+        assert_equal(batch, other)
+
+
+def test_a_folder_travels_to_other_processes_without_its_client(server: FaultyServer, tmp_path: Path) -> None:
+    folder = RemoteFolder(server.url, DiskCache(tmp_path, 1.0))
+    folder.read("index.json")
+    sent = pickle.dumps(folder)
+    assert len(sent) < 500
+    assert pickle.loads(sent).read("index.json") == folder.read("index.json")
+
+
+def test_mistakes_are_one_line(server: FaultyServer, monkeypatch: pytest.MonkeyPatch, shard_set: Path) -> None:
+    def message(path: str) -> str:
+        with pytest.raises(ValueError, match=path.split("://")[1].split("/")[0]) as error:
+            module(path).check()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "has no index.json" in message(f"{server.url}/nothing")
+    assert "Protocol not known" in message("nonsense://bucket/shards")
+    for protocol, package in (("s3", "s3fs"), ("gs", "gcsfs")):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+        assert f"pip install {package}" in message(f"{protocol}://bucket/shards")
+    monkeypatch.setattr(RemoteFolder, "retry_delays_seconds", ())
+    assert "can't be read" in message("http://127.0.0.1:9/shards")  # nothing listens there
+    server.folder = shard_set.parent
+    with pytest.raises(ValueError, match=r"has no index.json"):
+        read_index(server.url)

@@ -1,0 +1,158 @@
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import webdataset
+from PIL import Image
+
+from data_pipelines.index import IndexSettings, index_folder
+from tests.data.shard_sets import color_of, encode_clip
+from vdm.data.clips import ClipSampling
+from vdm.data.datamodule import ClipDataModule
+from vdm.data.shards import read_index, read_samples
+
+
+def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def video_sample(number: int, shape: tuple[int, int, int] = (4, 16, 32)) -> dict[str, bytes]:
+    """A sample as video2dataset writes it."""
+    metadata = {"caption": f"clip {number}", "key": str(number), "status": "success"}
+    return {
+        f"{number:05d}.mp4": encode_clip(number, shape),
+        f"{number:05d}.txt": f"clip {number}".encode(),
+        f"{number:05d}.json": json.dumps(metadata).encode(),
+    }
+
+
+def members(*samples: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
+    return [pair for sample in samples for pair in sample.items()]
+
+
+def settings(path: Path, **changes: object) -> IndexSettings:
+    return IndexSettings(**{"input": path, "num_workers": 0, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Two tars; in the second the members of samples lie apart, and videos differ in size."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    write_tar(folder / "00000.tar", members(*(video_sample(number) for number in range(4))))
+    apart = [video_sample(4), video_sample(5, (7, 32, 32)), video_sample(6, (8, 48, 32))]
+    write_tar(folder / "00001.tar", sorted(members(*apart), key=lambda pair: pair[0].split(".")[1]))
+    return folder
+
+
+def test_an_indexed_webdataset_trains_as_it_is(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert index_folder(settings(foreign, validation_fraction=0)) == 0
+    assert capsys.readouterr().out == f"{foreign}: clips: train 7, validation 0\n"
+    index = read_index(foreign)
+    assert index.fps == 8
+    assert [dict(shard.shapes) for shard in index.splits["train"]] == [
+        {(4, 16, 32): 4},
+        {(4, 16, 32): 1, (7, 32, 32): 1, (8, 48, 32): 1},
+    ]
+    data = ClipDataModule(
+        foreign,
+        global_batch_size=7,
+        micro_batch_size=7,
+        clips=ClipSampling([(4, 16, 16)], start="first"),
+        num_workers=0,
+        max_validation_clips=0,
+    )
+    data.check()
+    (batch,) = islice(data.train_dataloader(), 1)
+    assert sorted(batch.captions) == [f"clip {number}" for number in range(7)]
+    assert batch.weights.tolist() == [1] * 7
+    assert batch.fps.tolist() == [8] * 7
+    for key, video in zip(batch.keys, batch.video, strict=True):
+        assert abs(float(video[0, 0].float().mean()) - color_of(int(key), 0)[0]) <= 2
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the garbage collector
+def test_keys_and_members_are_those_of_webdataset(tmp_path: Path) -> None:
+    sample = {f"some.folder/clip.{extension}": data for extension, data in (("mp4", encode_clip(1)), ("txt", b"a"))}
+    write_tar(tmp_path / "a.tar", members(sample, {"plain.mp4": encode_clip(2), "plain.cls": b"3"}))
+    index_folder(settings(tmp_path))
+    (shard,) = read_index(tmp_path).splits["train"]
+    entries = read_samples(tmp_path, shard)
+    peer = list(webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False, empty_check=False))
+    assert [entry.key for entry in entries] == [one["__key__"] for one in peer]
+    content = (tmp_path / "a.tar").read_bytes()
+    for entry, one in zip(entries, peer, strict=True):
+        for extension, member in entry.members.items():
+            assert content[member.offset : member.offset + member.length] == one[extension]
+
+
+def test_pictures_are_clips_of_one_frame(tmp_path: Path) -> None:
+    buffers = {name: io.BytesIO() for name in ("png", "jpg", "webp")}
+    for name, buffer in buffers.items():
+        Image.new("RGB", (24, 16), (200, 100, 50)).save(buffer, {"jpg": "jpeg"}.get(name, name))
+    write_tar(tmp_path / "a.tar", [(f"{n}.{n}", b.getvalue()) for n, b in buffers.items()] + [("png.txt", b"a wall")])
+    index_folder(settings(tmp_path))
+    data = ClipDataModule(tmp_path, global_batch_size=3, micro_batch_size=3, num_workers=0, max_validation_clips=0)
+    (batch,) = islice(data.train_dataloader(), 1)
+    assert batch.video.shape == (3, 3, 1, 16, 24)
+    assert sorted(batch.captions) == ["", "", "a wall"]
+    for channel, value in enumerate((200, 100, 50)):
+        assert (batch.video[:, channel].float() - value).abs().max() <= 4
+
+
+def test_some_tars_are_held_out(tmp_path: Path) -> None:
+    for number in range(3):
+        write_tar(tmp_path / f"{number}.tar", members(video_sample(number)))
+    index_folder(settings(tmp_path, num_workers=2))
+    index = read_index(tmp_path)
+    assert (index.num_samples("train"), index.num_samples("validation")) == (2, 1)
+
+
+def test_damage_and_strange_samples_are_named_and_the_rest_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = members(*(video_sample(number) for number in range(3)))
+    odd = [("a.txt", b"no video"), ("b.mp4", b"nonsense"), ("00000.mp4", b"again")]
+    write_tar(tmp_path / "odd.tar", [*whole, *odd])
+    write_tar(tmp_path / "cut.tar", whole)
+    content = (tmp_path / "cut.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(content[: content.index(b"00002.mp4") + 1000])
+    write_tar(tmp_path / "header.tar", whole)
+    content = bytearray((tmp_path / "header.tar").read_bytes())
+    content[content.index(b"00001.mp4")] ^= 1
+    (tmp_path / "header.tar").write_bytes(content)
+    (tmp_path / "zip.tar").write_bytes(b"PK" + bytes(range(256)) * 8)
+
+    assert index_folder(settings(tmp_path, validation_fraction=0)) == 1
+
+    faults = capsys.readouterr().err.splitlines()
+    for expected in (
+        "odd.tar: a: has neither .mp4 nor",
+        "odd.tar: b: its video can't be read",
+        "odd.tar: 00000.mp4: is there twice",
+        "cut.tar: is cut short in 00002.mp4",
+        "header.tar: a header at byte",
+        "zip.tar: is not a plain tar",
+    ):
+        assert any(fault.startswith(expected) for fault in faults), expected
+    counts = {shard.name: shard.num_samples for shard in read_index(tmp_path).splits["train"]}
+    assert counts == {"odd.tar": 3, "cut.tar": 2, "header.tar": 1}
+
+
+def test_mistakes_are_one_line(tmp_path: Path, foreign: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere: no such folder; give a folder of tars$"):
+        index_folder(settings(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"has no file \*.tar$"):
+        index_folder(settings(tmp_path / "empty"))
+    index_folder(settings(foreign))
+    with pytest.raises(ValueError, match=r"has an index.json already; delete it"):
+        index_folder(settings(foreign))

@@ -1,0 +1,138 @@
+"""Which frames and pixels of a stored clip are seen: sampling in time, scaling, cropping, mirroring.
+
+Nothing here depends on more than the seed and the sample's position in the order of training.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from vdm import randomness
+from vdm.data.shards import Shape
+
+_SIDES = re.compile(r"\b(left|right|(counter|anti)?-?clockwise|mirror(ed|s)?)(-?(hand(ed)?|wards?|most|side))?\b", re.I)
+"""Words that a mirrored clip would make untrue."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is taken of a stored clip."""
+
+    frames: range
+    """Numbers of the frames."""
+    scaled: tuple[int, int]
+    """Rows and columns to which each frame is scaled."""
+    top: int
+    """First row of the crop, after scaling."""
+    left: int
+    """First column of the crop, after scaling."""
+    size: tuple[int, int]
+    """Rows and columns of the crop."""
+    mirrored: bool = False
+    """Whether left and right are exchanged after cropping."""
+
+    @staticmethod
+    def whole(shape: Shape) -> "Cut":
+        """Return the cut that takes all of a clip of ``shape``."""
+        t, h, w = shape
+        return Cut(range(t), (h, w), 0, 0, (h, w))
+
+
+@dataclass(frozen=True)
+class ClipSampling:
+    """How stored clips become clips to train on.
+
+    Each stored clip comes out in the one of ``shapes`` whose aspect ratio is nearest to its own; of those, in the
+    longest that it fills; of those, in the largest that does not enlarge it, or else the smallest. Frames are scaled to
+    cover that size and cropped. Clips too short for all shapes are left out.
+
+    Args:
+        shapes: Frames, rows and columns that clips may come out in; None leaves each as it is stored.
+        frame_stride: Every how many-th stored frame is seen.
+        start: Where in a longer clip the frames begin.
+        crop: Where in a larger frame the crop lies.
+        mirror_fraction: Share of clips in which left and right are exchanged, but for those whose captions speak of
+            sides. For scenes in which sides mean something, such as writing, it must be 0.
+    """
+
+    shapes: Sequence[Shape] | None = None
+    frame_stride: int = 1
+    start: Literal["random", "first", "center"] = "random"
+    crop: Literal["random", "center"] = "center"
+    mirror_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.shapes is not None and (not self.shapes or min(min(shape) for shape in self.shapes) < 1):
+            raise ValueError(f"shapes={self.shapes}: must be a list of [frames, rows, columns], all at least 1")
+        if self.frame_stride < 1:
+            raise ValueError(f"frame_stride={self.frame_stride}: must be at least 1")
+        if not 0 <= self.mirror_fraction <= 1:
+            raise ValueError(f"mirror_fraction={self.mirror_fraction}: must lie between 0 and 1")
+
+    @property
+    def keeps_clips(self) -> bool:
+        """Whether all clips are seen just as they are stored."""
+        return self.shapes is None and self.frame_stride == 1 and self.mirror_fraction == 0
+
+    def without_chance(self) -> "ClipSampling":
+        """Return the sampling for validation: of the same shapes, from the middle, never mirrored."""
+        return replace(self, start="center", crop="center", mirror_fraction=0.0)
+
+    def shape_of(self, stored: Shape) -> Shape | None:
+        """Return the shape in which a stored clip comes out, or None if it is too short."""
+        num_frames = -(-stored[0] // self.frame_stride)
+        if self.shapes is None:
+            return (num_frames, *stored[1:])
+        fitting = [shape for shape in self.shapes if shape[0] <= num_frames]
+        return min(fitting, key=lambda shape: _badness(shape, stored), default=None)
+
+    def cut(self, stored: Shape, shape: Shape, caption: str, seed: int, position: int | str) -> Cut:
+        """Choose what the sample at a position takes of its stored clip.
+
+        Args:
+            stored: Shape of the clip as it is stored.
+            shape: What ``shape_of`` says of it.
+            caption: May forbid mirroring.
+            seed: Seed of the run.
+            position: Place of the sample in the order of training.
+        """
+        num_frames, *size = shape
+        span = (num_frames - 1) * self.frame_stride + 1
+        start = self._first(self.start, stored[0] - span, seed, "clip start", position)
+        scale = max(size[0] / stored[1], size[1] / stored[2])
+        height, width = max(size[0], round(stored[1] * scale)), max(size[1], round(stored[2] * scale))
+        top = self._first(self.crop, height - size[0], seed, "crop row", position)
+        left = self._first(self.crop, width - size[1], seed, "crop column", position)
+        mirrored = (
+            self.mirror_fraction > 0
+            and not speaks_of_sides(caption)
+            and float(randomness.uniform(seed, "mirror", [position])) < self.mirror_fraction
+        )
+        frames = range(start, start + span, self.frame_stride)
+        return Cut(frames, (height, width), top, left, (size[0], size[1]), mirrored)
+
+    @staticmethod
+    def _first(where: str, room: int, seed: int, purpose: str, position: int | str) -> int:
+        """Return a number from 0 to ``room``."""
+        if where == "first" or room == 0:
+            return 0
+        if where == "center":
+            return room // 2
+        return int(torch.randint(room + 1, (), generator=randomness.generator(seed, purpose, position)))
+
+
+def speaks_of_sides(caption: str) -> bool:
+    """Tell whether a caption says something that would be untrue of the mirrored clip."""
+    return _SIDES.search(caption) is not None
+
+
+def _badness(shape: Shape, stored: Shape) -> tuple[float, int, bool, int]:
+    """Return what is smallest for the shape that suits a stored clip best; see ``ClipSampling``."""
+    t, h, w = shape
+    aspect = round(abs(math.log(w / h) - math.log(stored[2] / stored[1])), 9)
+    enlarges = max(h / stored[1], w / stored[2]) > 1
+    return aspect, -t, enlarges, h * w if enlarges else -h * w

@@ -1,0 +1,179 @@
+"""Several sets of several shapes in one order of samples, as elastic as that of one set.
+
+A *bucket* holds the samples that come out in one shape, of whatever set; every optimizer step is of one bucket.
+Letters: P position, G samples in a step, k step, w weight of a set, N samples of a set, n those of them in a bucket.
+
+Step k goes to a bucket, which had k' steps before; slot j is then number ``k' G + j`` of that bucket. That number goes
+to a set, which had i numbers of this bucket before; the sample is number i in the shuffled order of the set's samples
+in this bucket. Both times a cycle of quotas deals: to buckets in the proportion of ``sum over sets of w n / N``, to the
+sets of a bucket in that of ``w n / N``. So each set has its weight's share of all samples, and all samples of a set are
+seen equally often.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vdm.data.order import IndexOrder, Place, ShuffledOrder
+from vdm.data.quotas import Dealer, quotas
+from vdm.data.shards import Shape, ShardEntry
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The samples that come out in one shape."""
+
+    shape: Shape
+    """Frames, rows and columns as they come out."""
+    stored: Mapping[int, frozenset[Shape]]
+    """By number of the set: the shapes that its samples of this bucket are stored in."""
+    samples_per_shard: Mapping[int, tuple[int, ...]]
+    """By number of the set: how many of these samples each shard has."""
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples of all sets."""
+        return sum(map(sum, self.samples_per_shard.values()))
+
+
+def fill_buckets(
+    sets: Sequence[Sequence[ShardEntry]], shape_of: Callable[[Shape], Shape | None]
+) -> tuple[tuple[Bucket, ...], int]:
+    """Sort the samples of sets into buckets, in the order of their shapes.
+
+    Args:
+        sets: Shards of each set.
+        shape_of: In what shape a sample comes out that is stored in a given one, or None if it can't be used.
+
+    Returns:
+        The buckets, and the number of samples that can't be used.
+    """
+    stored: dict[Shape, dict[int, set[Shape]]] = {}
+    num_unusable = 0
+    for number, shards in enumerate(sets):
+        counts: dict[Shape, int] = {}
+        for shard in shards:
+            for shape, count in shard.shapes.items():
+                counts[shape] = counts.get(shape, 0) + count
+        for shape, count in counts.items():
+            target = shape_of(shape)
+            if target is None:
+                num_unusable += count
+            elif count:
+                stored.setdefault(target, {}).setdefault(number, set()).add(shape)
+    buckets = [
+        Bucket(
+            target,
+            {number: frozenset(shapes) for number, shapes in by_set.items()},
+            {number: _count(sets[number], shapes) for number, shapes in by_set.items()},
+        )
+        for target, by_set in sorted(stored.items())
+    ]
+    return tuple(buckets), num_unusable
+
+
+def _count(shards: Sequence[ShardEntry], shapes: set[Shape]) -> tuple[int, ...]:
+    return tuple(sum(count for shape, count in shard.shapes.items() if shape in shapes) for shard in shards)
+
+
+@dataclass(frozen=True)
+class MixedPlace:
+    """Where a sample lies."""
+
+    bucket: int
+    set: int
+    place: Place
+    """Its sample is the number among those of the shard that are in the bucket."""
+
+
+class MixedOrder:
+    """The endless order of training over all sets and shapes.
+
+    Args:
+        seed: Seed of the run.
+        buckets: The samples.
+        weights: Share of each set, in any unit.
+        global_batch_size: G.
+        num_streams: As for ``ShuffledOrder``.
+        shuffle_window: As for ``ShuffledOrder``.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        buckets: Sequence[Bucket],
+        weights: Sequence[Fraction],
+        global_batch_size: int,
+        num_streams: int,
+        shuffle_window: int,
+    ) -> None:
+        self._global_batch_size = global_batch_size
+        totals = dict.fromkeys(range(len(weights)), 0)
+        for bucket in buckets:
+            for number, counts in bucket.samples_per_shard.items():
+                totals[number] += sum(counts)
+        shares = [
+            {number: weights[number] * sum(counts) / totals[number] for number, counts in b.samples_per_shard.items()}
+            for b in buckets
+        ]
+        self._bucket_dealer = Dealer(seed, "bucket", quotas([sum(of_sets.values(), Fraction()) for of_sets in shares]))
+        self._set_numbers = [list(of_sets) for of_sets in shares]
+        self._set_dealers = [
+            Dealer(seed, f"set in {'x'.join(map(str, bucket.shape))}", quotas(list(of_sets.values())))
+            for bucket, of_sets in zip(buckets, shares, strict=True)
+        ]
+        self._orders = [
+            {
+                number: ShuffledOrder(seed, counts, num_streams, shuffle_window, _name(number, bucket.shape))
+                for number, counts in bucket.samples_per_shard.items()
+            }
+            for bucket in buckets
+        ]
+
+    def bucket_of(self, position: int) -> tuple[int, int]:
+        """Return the bucket of a position, and the number that the position has in it."""
+        step, slot = divmod(position, self._global_batch_size)
+        bucket, earlier = self._bucket_dealer.deal(step)
+        return bucket, earlier * self._global_batch_size + slot
+
+    def locate(self, position: int) -> MixedPlace:
+        """Return the place of the sample at ``position`` >= 0."""
+        return self.locate_in_bucket(*self.bucket_of(position))
+
+    def locate_in_bucket(self, bucket: int, number: int) -> MixedPlace:
+        """Return the place of the ``number``-th sample of a bucket."""
+        choice, earlier = self._set_dealers[bucket].deal(number)
+        set_number = self._set_numbers[bucket][choice]
+        return MixedPlace(bucket, set_number, self._orders[bucket][set_number].locate(earlier))
+
+    def reach(self, bucket: int) -> int:
+        """How many successive numbers of a bucket lie in about the same shards."""
+        return sum(order.reach for order in self._orders[bucket].values())
+
+
+class ListedOrder:
+    """All samples once: bucket by bucket, set by set, as the indices list them."""
+
+    def __init__(self, buckets: Sequence[Bucket]) -> None:
+        self._groups = [
+            (bucket, number, IndexOrder(counts), sum(counts))
+            for bucket, of_bucket in enumerate(buckets)
+            for number, counts in of_bucket.samples_per_shard.items()
+        ]
+
+    def bucket_of(self, position: int) -> tuple[int, int]:
+        """Return the bucket of a position, and the position."""
+        return self.locate(position).bucket, position
+
+    def locate(self, position: int) -> MixedPlace:
+        """Return the place of the ``position``-th sample."""
+        for bucket, number, order, count in self._groups:
+            if position < count:
+                return MixedPlace(bucket, number, order.locate(position))
+            position -= count
+        raise IndexError("there are not so many samples")
+
+
+def _name(number: int, shape: Shape) -> str:
+    """Return what tells one set's order in one bucket from all others."""
+    return f" of set {number} in {'x'.join(map(str, shape))}"

@@ -1,0 +1,249 @@
+"""Where a shard set lies: a local folder, or a URL of S3, Google Cloud Storage, HTTP or the Hugging Face hub.
+
+Of remote files only the bytes asked for are fetched. Credentials come from where each service's own client looks for
+them (environment, configuration files, roles of the machine) and from nowhere else.
+"""
+
+import functools
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem, sync
+
+from vdm.data.cache import BoundedCache
+from vdm.data.disk_cache import DiskCache
+
+T = TypeVar("T")
+
+MAX_OPEN_FILES = 128
+LISTING_TIMEOUT_SECONDS = 600.0
+"""How long the listing of a remote folder may take."""
+
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
+_NEVER_RETRIED = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+
+
+class Folder(Protocol):
+    """A folder of files that are read in parts."""
+
+    is_remote: bool
+    """Whether every read is a round trip, so that several at once pay."""
+
+    def path_of(self, name: str) -> str:
+        """Return the full path or URL of a file, for messages."""
+        ...
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return ``length`` bytes of a file from ``offset`` on, fewer where it ends before; None is all of them.
+
+        Remote files are not asked for more than they have.
+
+        Raises:
+            OSError: If they can't be had, after some attempts; ``FileNotFoundError`` at once.
+        """
+        ...
+
+    def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
+        """Return the bytes of each file that is there; None where the storage does not tell."""
+        ...
+
+    def close(self) -> None:
+        """Let open files and connections go; reading opens them again."""
+        ...
+
+
+def open_folder(path: str | Path, cache: DiskCache | None = None) -> Folder:
+    """Return the folder at a path or URL; nothing is read yet.
+
+    Args:
+        path: The path or URL.
+        cache: Keeps what is read of remote files.
+
+    Raises:
+        ValueError: In one line, if the URL's protocol is unknown or needs a package that is not installed.
+    """
+    if "://" not in str(path):
+        return LocalFolder(Path(path))
+    return RemoteFolder(str(path), cache)
+
+
+class LocalFolder:
+    """A folder of this machine or of a file system that is mounted."""
+
+    is_remote = False
+    retry_delays_seconds: tuple[float, ...] = (0.1, 1.0)
+    """Pauses before each new attempt when the file system reports an error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptors: BoundedCache[str, int] = BoundedCache(MAX_OPEN_FILES, discard=os.close)
+
+    def path_of(self, name: str) -> str:
+        """Return the path of a file."""
+        return str(self.path / name)
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return some bytes of a file; see ``Folder``."""
+        return _persistently(lambda: self._read(name, offset, length), self.retry_delays_seconds, self.close)
+
+    def _read(self, name: str, offset: int, length: int | None) -> bytes:
+        descriptor = self._descriptors.get(name, self._open)
+        remaining = max(0, os.fstat(descriptor).st_size - offset) if length is None else length
+        parts: list[bytes] = []
+        while remaining > 0 and (part := os.pread(descriptor, remaining, offset)):
+            parts.append(part)
+            offset, remaining = offset + len(part), remaining - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
+        """Return the bytes of each file that is there."""
+        wanted = set(names)
+        with os.scandir(self.path) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.name in wanted and entry.is_file()}
+
+    def close(self) -> None:
+        """Close all files."""
+        self._descriptors.clear()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _open(self, name: str) -> int:
+        return os.open(self.path / name, os.O_RDONLY)
+
+
+class RemoteFolder:
+    """A folder behind a URL that fsspec knows.
+
+    It travels to other processes as its URL: clients of remote storage do not survive a fork.
+    """
+
+    is_remote = True
+    retry_delays_seconds: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+    """Pauses before each new attempt, drawn out by up to a half, lest all processes come back at once."""
+
+    timeout_seconds: float = 60.0
+    """How long an answer may take."""
+
+    def __init__(self, url: str, cache: DiskCache | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._cache = cache
+        _ = self._file_system  # the mistakes of users come to light here
+
+    @functools.cached_property
+    def _file_system(self) -> Any:
+        protocol = self.url.split("://")[0]
+        try:
+            file_system, _ = fsspec.core.url_to_fs(self.url, **_options(protocol))
+        except ImportError as error:
+            package = _PACKAGES.get(protocol)
+            advice = f"pip install {package}" if package else " ".join(str(error).split())
+            raise ValueError(f"{self.url}: needs a package that is not installed; {advice}") from None
+        except ValueError as error:
+            raise ValueError(f"{self.url}: {' '.join(str(error).split())}") from None
+        return file_system
+
+    @property
+    def _root(self) -> str:
+        return self._file_system._strip_protocol(self.url).rstrip("/")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "_cache": self._cache}
+
+    def path_of(self, name: str) -> str:
+        """Return the URL of a file."""
+        return f"{self.url}/{name}"
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return some bytes of a file; see ``Folder``. Several threads may read at once."""
+        if self._cache is None:
+            return self._fetch(name, offset, length)
+        key = f"{self.path_of(name)} {offset} {length}"
+        data = self._cache.get(key)
+        if data is None:
+            data = self._fetch(name, offset, length)
+            self._cache.put(key, data)
+        return data
+
+    def _fetch(self, name: str, offset: int, length: int | None) -> bytes:
+        end = None if length is None else offset + length
+        path = f"{self._root}/{name}"
+
+        def attempt() -> bytes:
+            if length == 0:
+                return b""
+            data = self._call("cat_file", path, start=offset if offset or end else None, end=end)
+            if length is not None and len(data) > length:
+                raise OSError(
+                    f"{self.path_of(name)}: the server sends the whole file where {length} bytes are asked for"
+                )
+            return data
+
+        return _persistently(attempt, self.retry_delays_seconds)
+
+    def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
+        """Return the bytes of each file that is there, by one listing of the folder where the storage has listings."""
+        if self.url.startswith(("http://", "https://")):
+            return {name: size for name in names if (size := self._size(name)) != -1}
+        wanted = set(names)
+
+        def attempt() -> list[dict[str, Any]]:
+            return self._call("ls", self._root, detail=True, timeout=LISTING_TIMEOUT_SECONDS)
+
+        found = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in self._retried(attempt)}
+        return {name: size for name, size in found.items() if name in wanted}
+
+    def _size(self, name: str) -> int | None:
+        """Return the bytes of a file, None if the server does not tell, -1 if it lacks the file."""
+        try:
+            info = self._retried(lambda: self._call("info", f"{self._root}/{name}"))
+        except FileNotFoundError:
+            return -1
+        return info.get("size")
+
+    def _retried(self, attempt: Callable[[], T]) -> T:
+        return _persistently(attempt, self.retry_delays_seconds)
+
+    def _call(self, method: str, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Call a method of the file system; whatever goes wrong is an ``OSError``, as it would be on a disk."""
+        file_system, timeout = self._file_system, timeout or self.timeout_seconds
+        try:
+            if isinstance(file_system, AsyncFileSystem):
+                return sync(file_system.loop, getattr(file_system, f"_{method}"), *args, timeout=timeout, **kwargs)
+            return getattr(file_system, method)(*args, **kwargs)
+        except TimeoutError:
+            raise TimeoutError(f"{self.url}: no answer within {timeout:g} s") from None
+        except OSError:
+            raise
+        except Exception as error:  # clients have errors of their own for lost connections and the like
+            raise OSError(f"{self.url}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+    def close(self) -> None:
+        """Do nothing: the clients keep their connections."""
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """Return what the protocol's client must be told."""
+    # A listing that is kept would hide what changes; a few hundred MB for a million files, too.
+    return {"use_listings_cache": False} if protocol not in ("memory", "file", "local") else {}
+
+
+def _persistently(
+    attempt: Callable[[], T], delays_seconds: Sequence[float], before_retry: Callable[[], None] | None = None
+) -> T:
+    """Return what ``attempt`` returns, however often a passing fault of storage makes it start anew."""
+    for delay_seconds in delays_seconds:
+        try:
+            return attempt()
+        except _NEVER_RETRIED:
+            raise
+        except OSError:
+            if before_retry is not None:
+                before_retry()
+            time.sleep(delay_seconds * random.uniform(1.0, 1.5))
+    return attempt()
