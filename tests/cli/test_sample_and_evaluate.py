@@ -12,11 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from tests.data.shard_sets import write_set
+from tests.data_pipelines.videos import write_video
 from tests.training.runs import configuration, train
 from vdm.cli import evaluate, sample
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.resume import register_run_dir
 from vdm.config import ConfigError
+from vdm.diffusion.guidance import Extrapolation
+from vdm.evaluation import moving_digits
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,146 @@ def test_prompts_come_from_a_file_too(trained: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").glob("0*")} == {"0000-one.mp4", "0001-two.mp4"}
 
 
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of 6 frames of one colour each, of another size than the run's."""
+    path = tmp_path_factory.mktemp("film") / "film.mkv"
+    return write_video(path, [np.full((40, 50, 3), 40 * n, dtype=np.uint8) for n in range(6)], fps=4)
+
+
+def sampled(trained: Path, folder: Path, *overrides: str) -> list[np.ndarray]:
+    """Run ``vdm sample`` and return the videos it wrote."""
+    options = [f"checkpoint={trained}", f"output={folder}", "sampler.num_steps=2", *overrides]
+    sample.run(composed("sample", *options))
+    return [frames_of(path) for path in sorted(folder.glob("0*.mp4"))]
+
+
+def grays(frames: np.ndarray) -> list[float]:
+    return [float(frame.mean()) for frame in frames]
+
+
+def fps_of(path: Path) -> float:
+    with av.open(str(path)) as container:
+        return float(container.streams.video[0].average_rate or 0)
+
+
+def test_video_is_extended_by_any_number_of_frames(trained: Path, film: Path, tmp_path: Path) -> None:
+    options = ["task=extend", f"input={film}", "prompts=[a red dog,a blue cat]", "num_videos=2", "num_frames=11"]
+    videos = sampled(trained, tmp_path, *options, "overlap=3", "guidance_scale=2")
+    assert [video.shape for video in videos] == [(11, 16, 32, 3)] * 4
+    for video in videos:
+        assert grays(video[:6]) == pytest.approx([40 * n for n in range(6)], abs=3)
+    assert fps_of(tmp_path / "0000-a-red-dog.mp4") == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_frames"),
+    [
+        ("task=extend", 8),
+        ("task=extend input_frames=1", 4),
+        ("task=extend input_fps=1", 4),
+        ("task=extend block_frames=6 overlap=1", 11),
+        ("task=interpolate", 11),
+        ("task=interpolate every=3", 16),
+        ("num_frames=7", 7),
+    ],
+)
+def test_number_of_frames_is_that_asked_for_or_one_that_makes_sense(
+    trained: Path, film: Path, tmp_path: Path, overrides: str, num_frames: int
+) -> None:
+    given = [f"input={film}", "method=replacement"] if "task" in overrides else []
+    assert len(sampled(trained, tmp_path, *overrides.split(), *given)[0]) == num_frames
+
+
+def test_frames_are_interpolated_at_the_input_s_speed(trained: Path, film: Path, tmp_path: Path) -> None:
+    (video,) = sampled(trained, tmp_path, "task=interpolate", f"input={film}", "every=2")
+    assert grays(video[::2]) == pytest.approx([40 * n for n in range(6)], abs=3)
+    assert fps_of(tmp_path / "0000.mp4") == 8
+
+
+def test_input_of_another_speed_than_in_training_is_remarked_on(
+    trained: Path, film: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run was trained at 8 frames a second, the film has 4."""
+    sampled(trained, tmp_path, "task=extend", f"input={film}", "method=replacement")
+    assert [record.getMessage() for record in caplog.records if "speed" in record.getMessage()] == [
+        "The input's speed makes 4 frames a second, but the model was trained at 8: input_fps=8 takes frames as far "
+        "apart as in training"
+    ]
+    caplog.clear()
+    sampled(trained, tmp_path, "task=interpolate", f"input={film}", "method=replacement")
+    assert not [record for record in caplog.records if "speed" in record.getMessage()]
+
+
+def test_video_is_enlarged_in_blocks(trained: Path, tmp_path: Path) -> None:
+    small = write_video(tmp_path / "small.mkv", [np.full((4, 8, 3), 100 + 10 * n, np.uint8) for n in range(6)])
+    (video,) = sampled(trained, tmp_path / "out", "task=superres", f"input={small}")
+    assert video.shape == (6, 16, 32, 3)
+    assert grays(video) == pytest.approx([100 + 10 * n for n in range(6)], abs=20)
+
+
+def test_samples_are_guided_by_another_run(trained: Path, tmp_path: Path) -> None:
+    """By the same one, which makes no difference: the guided prediction is away from itself."""
+    guided = sampled(trained, tmp_path / "a", "prompts=[a dog]", f"guide={trained}", "guidance_scale=3")
+    plain = sampled(trained, tmp_path / "b", "prompts=[a dog]", "guidance_scale=1")
+    assert np.abs(guided[0].astype(int) - plain[0]).max() <= 1
+
+
+def test_sampler_of_unknown_number_of_steps_has_a_bar_without_end(trained: Path, tmp_path: Path) -> None:
+    options = [f"checkpoint={trained}", f"output={tmp_path}", "sampler=probability_flow", "sampler.solver.rtol=0.1"]
+    sample.run(composed("sample", *options, "sampler.solver.atol=0.1"))
+    assert len(frames_of(tmp_path / "0000.mp4")) == 4
+
+
+@pytest.mark.parametrize("guidance", ["interval", "rescaled", "linear_over_frames"])
+def test_scale_of_every_guidance_is_that_of_the_command_line(trained: Path, guidance: str) -> None:
+    options = composed("sample", f"checkpoint={trained}", f"guidance={guidance}", "guidance_scale=7", "device=cpu")
+    model = sample.load_for_sampling(trained, OmegaConf.to_container(options), sample.load_config(trained))
+    assert isinstance(model.guidance, Extrapolation)
+    assert model.guidance.scale == 7
+    assert model.guidance != Extrapolation(7)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("task=extend", "task=extend: needs a video, input=FILE"),
+        ("task=outpaint", "task=outpaint: no such task: (allowed: extend, interpolate, superres)"),
+        ("task=extent", "task=extent: no such task: did you mean 'extend'? (allowed: extend, interpolate, superres)"),
+        ("FILM", "say what to do with it: task=extend, interpolate or superres"),
+        ("task=extend input=nowhere.mp4", "input=nowhere.mp4: no such file"),
+        ("task=extend input=pyproject.toml", "input=pyproject.toml: "),
+        ("task=extend FILM num_frames=6", "num_frames=6: the input alone has 6"),
+        ("task=extend FILM overlap=4", "overlap=4: must be at least 1 and below the 4 frames of a block"),
+        ("task=extend FILM overlap=0", "overlap=0: must be a whole number, at least 1"),
+        ("num_frames=8 block_frames=1", "block_frames=1: must be at least 2"),
+        ("task=extend FILM method=magic", "method=magic: no such method"),
+        ("task=extend FILM reconstruction_scale=-1", "reconstruction_scale=-1: must be a number, at least 0"),
+        ("task=extend FILM reconstruction_scale=much", "reconstruction_scale=much: must be a number, at least 0"),
+        ("task=extend FILM input_fps=0", "input_fps=0: must be a number above 0"),
+        ("task=extend FILM input_frames=0", "input_frames=0: must be a whole number, at least 1"),
+        ("task=extend FILM image=a.png", "image=a.png: task=extend has its first frame from input"),
+        ("task=interpolate FILM every=4", "every=4: must be below the 4 frames of a block"),
+        ("task=interpolate FILM every=1", "every=1: must be at least 2"),
+        ("task=interpolate FILM num_frames=10", "num_frames=10: the input's 6 frames, 2 apart, need 11"),
+        ("task=interpolate FILM input_frames=1", "input: interpolation needs two frames or more"),
+        ("task=superres FILM", "input: has frames of 40x50, but must have 16x32 divided by 2 or a greater number"),
+        ("task=superres FILM num_frames=3", "num_frames=3: must be that of the input, 6"),
+        ("batch_size=0", "batch_size=0: must be a whole number, at least 1"),
+        ("guide=nowhere", "nowhere: not a run"),
+        ("guide=RUN negative=blurred guidance_scale=2", "negative=blurred: has no effect where another model"),
+        ("guidance.interval=[2,1]", "guidance: interval must be two rising noise levels >= 0, but is [2.0, 1.0]"),
+    ],
+)
+def test_bad_wish_for_a_video_is_one_line(
+    trained: Path, film: Path, tmp_path: Path, overrides: str, message: str
+) -> None:
+    filled = overrides.replace("FILM", f"input={film}").replace("RUN", str(trained))
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        sample.run(composed("sample", f"checkpoint={trained}", f"output={tmp_path}", *filled.split()))
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -96,3 +239,49 @@ def test_evaluation_reports_losses_by_level(trained: Path, tmp_path: Path) -> No
 def test_evaluation_on_a_missing_set_is_refused(trained: Path) -> None:
     with pytest.raises(ConfigError, match="data_path: nowhere: no such folder"):
         evaluate.run(composed("evaluate", f"checkpoint={trained}", "data_path=nowhere"))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "variational bits_per_dim.num_steps=3",
+        "exact bits_per_dim.solver.rtol=0.1 bits_per_dim.solver.atol=0.1 bits_per_dim.sigma_min=0.5",
+    ],
+)
+def test_evaluation_reports_bits_per_dimension_and_how_they_were_measured(
+    trained: Path, tmp_path: Path, choice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"checkpoint={trained}", f"output={tmp_path}", "num_levels=1", "batch_size=2", "bits_per_dim_clips=3"]
+    evaluate.run(composed("evaluate", *options, *f"bits_per_dim={choice}".split()))
+    found = json.loads((tmp_path / "results.json").read_text())["bits_per_dim"]
+    assert found["mean"] > 0
+    assert found["num_clips"] == 3
+    assert choice.split("=")[-1] in found["protocol"]
+    assert f"bits per dimension      {found['mean']:.4f}" in capsys.readouterr().out
+
+
+def test_evaluation_samples_by_steps_that_are_not_known_before(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving_digits, "train_classifier", lambda batches: moving_digits.DigitClassifier().eval())
+    options = [f"checkpoint={trained}", f"output={tmp_path}", "num_levels=1", "prompted_digits=true", "num_samples=2"]
+    evaluate.run(
+        composed("evaluate", *options, "sampler=probability_flow", "sampler.solver.rtol=0.1", "sampler.solver.atol=0.1")
+    )
+    assert json.loads((tmp_path / "results.json").read_text())["num_samples"] == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bits_per_dim_clips=0", "bits_per_dim_clips=0: must be a whole number, at least 1"),
+        ("num_levels=some", "num_levels=some: must be a whole number, at least 1"),
+        ("max_clips=0", "max_clips=0: must be a whole number, at least 1, or null"),
+        ("prompted_digits=maybe", "prompted_digits=maybe: must be auto, true or false"),
+        ("bits_per_dim=variational bits_per_dim.num_steps=0", "bits_per_dim: num_steps must be at least 1, but is 0"),
+        ("bits_per_dim=exact bits_per_dim.num_probes=0", "bits_per_dim: num_probes must be at least 1, but is 0"),
+    ],
+)
+def test_bad_wishes_for_evaluation_are_one_line(trained: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        evaluate.run(composed("evaluate", f"checkpoint={trained}", *override.split()))

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.models.networks import random_input, randomized
-from vdm.models.blocks import FrameNorm, NoiseLevelEmbedding, ResidualBlock, SpatialConv, Upsample
+from vdm.models.blocks import FrameNorm, NumberEmbedding, ResidualBlock, SpatialConv, Upsample
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -60,7 +60,7 @@ def test_embedding_of_the_clip_is_that_of_each_of_its_frames() -> None:
 
 def test_noise_levels_of_the_whole_range_are_told_apart() -> None:
     """Neighbours a tenth apart, over log-SNR from -20 to 20, differ; the embedding is smooth."""
-    embed = NoiseLevelEmbedding(32)
+    embed = NumberEmbedding(32)
     levels = torch.linspace(-20, 20, 401)
     angles = levels[:, None] * embed.frequencies
     features = torch.cat([angles.sin(), angles.cos()], dim=-1)
@@ -72,4 +72,4 @@ def test_noise_levels_of_the_whole_range_are_told_apart() -> None:
 
 
 def test_noise_level_embedding_saves_only_what_is_trained() -> None:
-    assert not [name for name in NoiseLevelEmbedding(8).state_dict() if "frequencies" in name]
+    assert not [name for name in NumberEmbedding(8).state_dict() if "frequencies" in name]

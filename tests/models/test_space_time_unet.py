@@ -22,6 +22,7 @@ CONFIGURATIONS = [
     {"text_channels": 6, "vector_channels": 5},
     {"image_conditioned": True, "patch_size": 2},
     {"in_channels": 3, "max_distance": 1, "dropout": 0.5},
+    {"frame_embedding": True},
 ]
 
 
@@ -55,7 +56,9 @@ def test_network_begins_at_zero() -> None:
 
 @pytest.mark.parametrize("num_images", [0, 2])
 def test_gradients_reach_every_parameter(num_images: int) -> None:
-    network = small_unet(text_channels=6, vector_channels=5, image_conditioned=True, patch_size=2, max_distance=2)
+    network = small_unet(
+        text_channels=6, vector_channels=5, image_conditioned=True, patch_size=2, max_distance=2, frame_embedding=True
+    )
     condition = Conditioning(
         text=random_input("text", 2, 7, 6),
         vector=random_input("vector", 2, 5),
@@ -136,9 +139,10 @@ def test_frames_mix_nowhere_but_in_attention_over_time() -> None:
     ]
 
 
-def test_images_train_as_clips_of_one_frame_beside_an_unchanged_clip() -> None:
+@pytest.mark.parametrize("frame_embedding", [False, True])
+def test_images_train_as_clips_of_one_frame_beside_an_unchanged_clip(frame_embedding: bool) -> None:
     """Ho et al. 2022, section 3.1."""
-    network = small_unet(text_channels=6, vector_channels=5)
+    network = small_unet(text_channels=6, vector_channels=5, frame_embedding=frame_embedding)
     clip, images = _inputs(4), random_input("images", 2, 3, 3, 8, 8)
     of_clip = Conditioning(text=random_input("text", 2, 7, 6), vector=random_input("vector", 2, 5))
     text, vector = random_input("text of images", 2, 3, 7, 6), random_input("vector of images", 2, 3, 5)
@@ -171,6 +175,18 @@ def test_video_played_backwards_under_mirrored_positions_is_the_output_backwards
     torch.testing.assert_close(
         network(xt.flip(2), NOISE_LEVELS, Conditioning()).flip(2), forwards, rtol=1e-4, atol=1e-5
     )
+
+
+def test_equal_frames_are_told_apart_by_their_number_where_they_know_it() -> None:
+    xt = _inputs(1).expand(-1, -1, 4, -1, -1)
+    options = {"temporal_levels": [], "max_distance": 1}
+    blind, told = (small_unet(frame_embedding=choice, **options) for choice in (False, True))
+    for network in (blind, told):
+        network.middle.temporal = None
+    frames = [network(xt, NOISE_LEVELS, Conditioning()).unbind(2) for network in (blind, told)]
+
+    assert all(torch.allclose(frame, frames[0][0]) for frame in frames[0])
+    assert not any(torch.allclose(frame, frames[1][0]) for frame in frames[1][1:])
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -209,3 +225,9 @@ def test_autocast_to_bfloat16_stays_close_to_fp32() -> None:
 def test_mistaken_choices_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         small_unet(**options)
+
+
+def test_network_outputs_as_many_channels_as_asked() -> None:
+    assert small_unet(out_channels=6, patch_size=2)(_inputs(), NOISE_LEVELS, Conditioning()).shape[1] == 6
+    with pytest.raises(ValueError, match=r"^out_channels must be at least 1, but is 0$"):
+        small_unet(out_channels=0)

@@ -1,6 +1,7 @@
 """Residual, resampling and embedding blocks of space-time U-Nets, on activations laid out as ``b t h w c``."""
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -32,8 +33,8 @@ class SpatialConv(nn.Conv2d):
 class FrameNorm(nn.GroupNorm):
     """Group normalization of each frame by itself, so that independent images stay independent."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(num_groups=math.gcd(32, channels), num_channels=channels)
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(num_groups=math.gcd(32, channels), num_channels=channels, eps=eps)
 
     def forward(self, input: Activations) -> Activations:
         """Normalize each frame."""
@@ -75,14 +76,15 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = SpatialConv(in_channels, out_channels)
 
-    def forward(self, x: Activations) -> Float[Tensor, "b t 2*h 2*w c2"]:
-        """Double height and width."""
-        doubled = F.interpolate(frames_first(x), scale_factor=2.0, mode="nearest")
+    def forward(self, x: Activations, size: Sequence[int] | None = None) -> Float[Tensor, "b t h2 w2 c2"]:
+        """Double height and width, or bring them to ``size``, which a level of odd size needs."""
+        height, width = size or (2 * x.shape[2], 2 * x.shape[3])
+        doubled = F.interpolate(frames_first(x), size=(height, width), mode="nearest")
         return self.conv(rearrange(doubled, "(b t) c h w -> b t h w c", b=x.shape[0]))
 
 
-class NoiseLevelEmbedding(nn.Module):
-    """Sinusoids of the noise level, then two linear layers.
+class NumberEmbedding(nn.Module):
+    """Sinusoids of a number, such as log-SNR or a frame's place, then two linear layers.
 
     Args:
         channels: Width of the result.
@@ -93,14 +95,15 @@ class NoiseLevelEmbedding(nn.Module):
 
     def __init__(self, channels: int, num_frequencies: int = 64) -> None:
         super().__init__()
-        # log-SNR runs over some tens; periods from 2 to 2000 resolve tenths of it and still order its whole range.
+        # log-SNR runs over some tens, frames over some hundreds: periods from 2 to 2000 resolve tenths of the one and
+        # neighbours of the other, and still order the whole range.
         periods = 2 * 1000 ** torch.linspace(0, 1, num_frequencies)
         self.register_buffer("frequencies", 2 * math.pi / periods, persistent=False)
         self.layers = nn.Sequential(nn.Linear(2 * num_frequencies, channels), nn.SiLU(), nn.Linear(channels, channels))
 
-    def forward(self, c_noise: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
-        """Embed one noise level a clip."""
-        angles = c_noise[:, None].float() * self.frequencies
+    def forward(self, numbers: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """Embed each number."""
+        angles = numbers[:, None].float() * self.frequencies
         return self.layers(
             torch.cat([angles.sin(), angles.cos()], dim=-1).to(cast(nn.Linear, self.layers[0]).weight.dtype)
         )

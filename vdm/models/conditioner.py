@@ -1,10 +1,13 @@
 """From captions, classes and first frames to the network's conditions."""
 
+from dataclasses import replace
+
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from vdm.models.encoders import Encoder
 from vdm.models.text_encoders import TextEncoder
 from vdm.types import Conditioning, Prompts
 
@@ -42,6 +45,11 @@ class Conditioner(nn.Module):
     def vector_channels(self) -> int:
         """Width of the vector condition: pooled text, then class."""
         return self.text_channels + (self.embed_class.embedding_dim if self.embed_class is not None else 0)
+
+    def with_first_frame(self, prompts: Prompts, frame: UInt8[Tensor, "b c h w"], encoder: Encoder) -> Prompts:
+        """Return the prompts with a first frame for each clip."""
+        has_image = torch.ones(len(frame), dtype=torch.bool, device=frame.device)
+        return replace(prompts, image=encoder.encode(frame[:, :, None])[:, :, 0], has_image=has_image)
 
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
         """Embed conditions of clips of ``num_frames`` frames."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vdm.models.attention import Activations, CrossAttention, SpatialAttention, TemporalAttention, zeroed
-from vdm.models.blocks import FrameNorm, NoiseLevelEmbedding, ResidualBlock, SpatialConv, Upsample
+from vdm.models.blocks import FrameNorm, NumberEmbedding, ResidualBlock, SpatialConv, Upsample
 from vdm.types import Conditioning
 
 
@@ -69,7 +69,11 @@ class SpaceTimeUNet(nn.Module):
         vector_channels: Width of the vector condition (pooled text, class), 0 for none.
         image_conditioned: Whether a first frame can be given, which is concatenated on channels.
         max_distance: Distance in frames from which on relative positions are the same.
+        frame_embedding: Whether each block is also told a frame's number, as in Stable Video Diffusion (Blattmann et
+            al. 2023); without it, as in Ho et al. 2022, frames know each other's distance alone. Direction of motion is
+            learned sooner with it.
         dropout: Share of activations dropped in residual blocks in training.
+        out_channels: Channels of the prediction; none for as many as the latents have.
     """
 
     def __init__(
@@ -85,12 +89,15 @@ class SpaceTimeUNet(nn.Module):
         vector_channels: int = 0,
         image_conditioned: bool = False,
         max_distance: int = 32,
+        frame_embedding: bool = False,
         dropout: float = 0.0,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
+        out_channels = in_channels if out_channels is None else out_channels
         _check_levels(channels, attention_levels, temporal_levels, head_channels)
-        counts = {"in_channels": in_channels, "num_blocks": num_blocks, "patch_size": patch_size}
-        for name, value in {**counts, "max_distance": max_distance}.items():
+        counts = {"in_channels": in_channels, "out_channels": out_channels, "num_blocks": num_blocks}
+        for name, value in {**counts, "patch_size": patch_size, "max_distance": max_distance}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}")
         self.in_channels, self.patch_size, self.head_channels = in_channels, patch_size, head_channels
@@ -104,8 +111,9 @@ class SpaceTimeUNet(nn.Module):
         self.frame_multiple = patch_size * 2 ** (len(channels) - 1)
 
         entrance = (2 * in_channels + 1 if image_conditioned else in_channels) * patch_size**2
-        self.embed_noise_level = NoiseLevelEmbedding(self.embedding_channels)
+        self.embed_noise_level = NumberEmbedding(self.embedding_channels)
         self.embed_vector = nn.Linear(vector_channels, self.embedding_channels) if vector_channels else None
+        self.embed_frame = NumberEmbedding(self.embedding_channels) if frame_embedding else None
         self.entrance = SpatialConv(entrance, channels[0])
 
         widths = [channels[0]]
@@ -133,7 +141,7 @@ class SpaceTimeUNet(nn.Module):
                 current = channels[level - 1]
 
         self.exit_norm = FrameNorm(channels[0])
-        self.exit = zeroed(SpatialConv(channels[0], in_channels * patch_size**2))
+        self.exit = zeroed(SpatialConv(channels[0], out_channels * patch_size**2))
 
     def forward(
         self,
@@ -141,7 +149,7 @@ class SpaceTimeUNet(nn.Module):
         c_noise: Float[Tensor, " b"],
         condition: Conditioning,
         num_images: int = 0,
-    ) -> Float[Tensor, "b c t h w"]:
+    ) -> Float[Tensor, "b c_out t h w"]:
         """Return the raw prediction.
 
         Args:
@@ -156,7 +164,7 @@ class SpaceTimeUNet(nn.Module):
         for name, size in (("height", xt.shape[-2]), ("width", xt.shape[-1])):
             if size % self.frame_multiple:
                 raise ValueError(f"{name} of the latents must be a multiple of {self.frame_multiple}, but is {size}")
-        embedding = self._embedding(c_noise, condition)
+        embedding = self._embedding(c_noise, condition, xt.shape[2], num_images)
         x = self.entrance(self._tokens(xt, condition))
 
         skips = [x]
@@ -173,11 +181,29 @@ class SpaceTimeUNet(nn.Module):
         x = self.exit(F.silu(self.exit_norm(x)))
         return rearrange(x, "b t h w (c p q) -> b c t (h p) (w q)", p=self.patch_size, q=self.patch_size)
 
-    def _embedding(self, c_noise: Float[Tensor, " b"], condition: Conditioning) -> Float[Tensor, "b t_or_1 d"]:
+    def blocks(self) -> list[tuple[int, nn.Module]]:
+        """Return each block with its level, 0 being the full resolution, in the order in which they run."""
+        level, found = 0, []
+        for module in (*self.down, self.middle, *self.up):
+            if isinstance(module, SpaceTimeBlock):
+                found.append((level, module))
+            else:
+                level += -1 if isinstance(module, Upsample) else 1
+        return found
+
+    def _embedding(
+        self, c_noise: Float[Tensor, " b"], condition: Conditioning, num_frames: int, num_images: int
+    ) -> Float[Tensor, "b t_or_1 d"]:
         embedding = rearrange(self.embed_noise_level(c_noise), "b d -> b 1 d")
         if self.embed_vector is not None and condition.vector is not None:
             vector = condition.vector if condition.vector.ndim == 3 else condition.vector[:, None]
             embedding = embedding + self.embed_vector(vector)
+        if self.embed_frame is not None:
+            frames = self.embed_frame(torch.arange(num_frames, device=c_noise.device).float())
+            # Independent images have no place in time, nor has a clip of one frame, which is the same.
+            num_in_clip = num_frames - num_images if num_frames - num_images > 1 else 0
+            in_clip = torch.arange(num_frames, device=c_noise.device) < num_in_clip
+            embedding = embedding + torch.where(in_clip[:, None], frames, 0)
         return F.silu(embedding)
 
     def _tokens(self, xt: Float[Tensor, "b c t h w"], condition: Conditioning) -> Float[Tensor, "b t h2 w2 d"]:

@@ -3,18 +3,18 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from vdm.models.frozen import Frozen
 
-@dataclass(frozen=True)
-class EncodedText:
-    """Embedded captions.
+
+class EncodedText(NamedTuple):
+    """Embedded captions; a tuple, since DeepSpeed looks for the tensors of a module's output in tuples, not in others.
 
     Args:
         tokens: One embedding a token, padded to the longest caption.
@@ -126,7 +126,7 @@ class ByteTransformer(nn.Module):
 _VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json")
 
 
-class PretrainedTextEncoder(nn.Module):
+class PretrainedTextEncoder(Frozen):
     """A frozen T5 or CLIP text encoder from transformers; its weights are not part of checkpoints.
 
     Args:
@@ -135,21 +135,14 @@ class PretrainedTextEncoder(nn.Module):
     """
 
     def __init__(self, name_or_path: str, max_tokens: int = 77) -> None:
-        super().__init__()
-        self.frozen, self.tokenizer = _load_pretrained(name_or_path)
+        model, tokenizer = _load_pretrained(name_or_path)
+        super().__init__(model)
+        self.tokenizer = tokenizer
         self.channels: int = self.frozen.config.hidden_size
         longest = getattr(self.frozen.config, "max_position_embeddings", max_tokens)
         if not 1 <= max_tokens <= longest:
             raise ValueError(f"max_tokens={max_tokens}: {name_or_path} takes at most {longest} tokens")
-        self.frozen.requires_grad_(False).eval()
         self.max_tokens = max_tokens
-        # The weights stay where they came from: neither saved with a checkpoint nor asked for when one is loaded.
-        self.register_state_dict_post_hook(_drop_frozen)
-        self.register_load_state_dict_post_hook(_forgive_frozen)
-
-    def train(self, mode: bool = True) -> "PretrainedTextEncoder":
-        """Stay in evaluation mode: the encoder is frozen."""
-        return super().train(False)
 
     @torch.no_grad()
     def forward(self, captions: Sequence[str]) -> EncodedText:
@@ -184,19 +177,6 @@ def _load_pretrained(name_or_path: str) -> tuple[Any, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"name_or_path: can't load {name_or_path}: {str(error).splitlines()[0]}") from None
     return model, tokenizer
-
-
-def _drop_frozen(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
-    for name in [name for name in state if name.startswith(f"{prefix}frozen.")]:
-        del state[name]
-
-
-def _forgive_frozen(module: nn.Module, keys: Any) -> None:
-    frozen = module.get_submodule("frozen")
-    own = {f"frozen.{name}" for name, _ in frozen.named_parameters(remove_duplicate=False)}
-    own |= {f"frozen.{name}" for name, _ in frozen.named_buffers(remove_duplicate=False)}
-    missing = keys.missing_keys
-    missing[:] = [name for name in missing if f"frozen.{name.rpartition('frozen.')[2]}" not in own]
 
 
 def no_text() -> None:

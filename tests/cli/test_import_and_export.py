@@ -1,0 +1,219 @@
+"""``vdm import`` and ``vdm export``, on small models that diffusers saved."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableVideoDiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests.generation.small_model import save_run, small_model
+from tests.models.svd.peers import our_unet
+from tests.models.svd.pipelines import LICENCE, NUM_FRAMES, SIZES, pipeline, save_pipeline
+from vdm.checkpoints.runs import load_config, load_weights
+from vdm.cli.commands import run_program
+from vdm.cli.main import COMMANDS
+from vdm.generation.build import load_model
+from vdm.models.pretrained.stability import stability_names
+
+RunVdm = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_pipeline(tmp_path_factory.mktemp("published"))
+    (folder / "README.md").write_text("---\nlicense: other\nlicense_name: svd-community\ntags: [x]\n---\n# SVD\n")
+    return folder
+
+
+@pytest.fixture
+def run_vdm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> RunVdm:
+    """Run a command within this process; it returns its exit code and what it said to stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["vdm", *arguments])
+        capfd.readouterr()
+        return run_program("vdm", COMMANDS), capfd.readouterr().err
+
+    return run
+
+
+def unet_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+def stability_file(path: Path) -> Path:
+    names = stability_names(our_unet(SIZES))
+    rest = {"first_stage_model.decoder.conv_in.bias": torch.ones(3), "conditioner.x": torch.zeros(2, dtype=torch.half)}
+    save_file({**rest, **{names[name]: tensor for name, tensor in pipeline().unet.state_dict().items()}}, path)
+    return path
+
+
+def test_imported_exported_and_imported_again_is_the_same(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
+    assert run_vdm("import", f"from={published}", "to=run")[0] == 0
+    assert run_vdm("export", "checkpoint=run", "to=given")[0] == 0
+    assert run_vdm("import", "from=given", "to=again")[0] == 0
+
+    first, again = load_weights(tmp_path / "run"), load_weights(tmp_path / "again")
+    original, given = unet_of(published), unet_of(tmp_path / "given")
+    assert first.keys() == again.keys() == {f"model.network.{name}" for name in original}
+    assert all(torch.equal(first[f"model.network.{name}"], tensor) for name, tensor in original.items())
+    assert all(torch.equal(first[name], tensor) for name, tensor in again.items())
+    assert all(torch.equal(given[name], tensor) for name, tensor in original.items())
+    assert (tmp_path / "given" / "LICENSE.md").read_text() == LICENCE
+    card = (tmp_path / "given" / "README.md").read_text()
+    assert card.startswith(
+        "---\nlibrary_name: diffusers\npipeline_tag: image-to-video\nlicense: other\nlicense_name: svd-c"
+    )
+    assert "published model, whose licence goes on to hold" in card
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # between diffusers and numpy
+def test_diffusers_opens_and_runs_what_is_exported(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
+    run_vdm("import", f"from={published}", "to=run")
+    run_vdm("export", "checkpoint=run", "to=given")
+
+    def made(folder: Path) -> torch.Tensor:
+        opened = StableVideoDiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False)
+        opened.set_progress_bar_config(disable=True)
+        image = Image.new("RGB", (16, 16), (200, 30, 90))
+        options = {"height": 16, "width": 16, "num_frames": None, "num_inference_steps": 2, "output_type": "pt"}
+        return opened(image, generator=torch.Generator().manual_seed(0), **options).frames
+
+    video = made(tmp_path / "given")
+    assert video.shape == (1, NUM_FRAMES, 3, 16, 16)
+    assert torch.equal(video, made(published))
+
+
+def test_an_imported_run_is_a_whole_model_with_its_own_defaults(
+    published: Path, run_vdm: RunVdm, tmp_path: Path
+) -> None:
+    run_vdm("import", f"from={published}", "to=run", "clip.height=16", "clip.width=24")
+    model, config = load_model(tmp_path / "run"), load_config(tmp_path / "run")
+
+    assert config["clip"] == {"num_frames": NUM_FRAMES, "height": 16, "width": 24, "fps": 7, "label_names": []}
+    assert model.sampler.num_steps == 25
+    assert (model.guidance.first_scale, model.guidance.scale) == (1.0, 3.0)
+    levels = [point.sigma for point in model.sampler.grid(model.diffusion.schedule)]
+    assert (levels[0], levels[-2], levels[-1]) == (pytest.approx(700), pytest.approx(0.002), 0)
+    expected = pipeline().unet.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.network.state_dict().items())
+
+
+def test_single_files_go_in_and_out_with_no_tensor_lost(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
+    file = stability_file(tmp_path / "svd_xt.safetensors")
+    assert run_vdm("import", f"from={file}", "to=run", f"components={published}")[0] == 0
+    assert run_vdm("export", "checkpoint=run", "to=out/tuned.safetensors", f"rest_of={file}")[0] == 0
+
+    before, after = load_file(file), load_file(tmp_path / "out" / "tuned.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert load_config(tmp_path / "run")["clip"]["num_frames"] == 25
+    assert load_model(tmp_path / "run").encoder.channels == 4
+
+
+def test_half_precision_goes_in_and_out(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
+    half = pipeline().to(torch.float16)
+    half.save_pretrained(tmp_path / "half", variant="fp16")
+    assert run_vdm("import", "from=half", "to=run", "variant=fp16")[0] == 0
+    assert run_vdm("export", "checkpoint=run", "to=given")[0] == 0
+    assert run_vdm("export", "checkpoint=run", "to=wide", "dtype=fp32")[0] == 0
+
+    wanted, given = half.unet.state_dict(), unet_of(tmp_path / "given")
+    assert all(torch.equal(given[name], tensor) for name, tensor in wanted.items())
+    assert {tensor.dtype for tensor in unet_of(tmp_path / "wide").values()} == {torch.float32}
+    StableVideoDiffusionPipeline.from_pretrained(tmp_path / "given", low_cpu_mem_usage=False)
+    assert load_model(tmp_path / "run").network.conv_in.weight.dtype == torch.float32
+
+
+def test_a_model_of_this_project_goes_out_with_a_card_and_in_again(run_vdm: RunVdm, tmp_path: Path) -> None:
+    model = small_model()
+    averages = {name: weight + 1 for name, weight in model.named_parameters()}
+    run = save_run(tmp_path / "trained", model, averages)
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "results.json").write_text(json.dumps({"held_out_loss": 0.25, "options": {"a": 1}}))
+    assert run_vdm("export", "checkpoint=trained", "to=given")[0] == 0
+    assert run_vdm("import", "from=given", "to=again")[0] == 0
+
+    again = load_model(tmp_path / "again")
+    assert all(torch.equal(again.state_dict()[name], weight) for name, weight in averages.items())
+    card = (tmp_path / "given" / "README.md").read_text()
+    assert "| held_out_loss | 0.25 |" in card
+    assert "_target_: vdm.models.space_time_unet.SpaceTimeUNet" in card
+    assert "vdm import from=given" in card
+
+
+def test_an_imported_run_makes_videos_of_a_picture(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
+    run_vdm("import", f"from={published}", "to=run", "clip.height=16", "clip.width=24")
+    Image.new("RGB", (50, 40), (200, 30, 90)).save(tmp_path / "picture.png")
+    family = ("sampler=svd", "guidance=linear_over_frames", "sampler.num_steps=2")
+    wishes = ("num_frames=3", "fps=12", "motion_bucket_id=200", "noise_aug_strength=0.1", "num_videos=2")
+    code, err = run_vdm("sample", "checkpoint=run", "image=picture.png", *family, *wishes)
+
+    assert code == 0, err
+    assert len(list((tmp_path / "run" / "samples" / "prompts").glob("0*.mp4"))) == 2
+    code, err = run_vdm("sample", "checkpoint=run", "image=picture.png", *family, "noise_aug_strength=-1")
+    assert (code, err.splitlines()[-1]) == (2, "noise_aug_strength must be at least 0, but is -1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["import", "from=nowhere", "to=r"],
+            "nowhere: no such folder or file, nor a name on the hub, which is OWNER/MODEL",
+        ),
+        (
+            ["import", "from=other", "to=r"],
+            "other: holds a StableDiffusionPipeline, not a StableVideoDiffusionPipeline",
+        ),
+        (["import", "from=partial", "to=r"], "partial: the component vae is missing"),
+        (
+            ["import", "from=pickle.ckpt", "to=r", "components=PUB"],
+            "pickle.ckpt: not a safetensors file; a pickle (.ckpt",
+        ),
+        (
+            ["import", "from=cut.safetensors", "to=r", "components=PUB"],
+            "cut.safetensors: not a whole safetensors file: ",
+        ),
+        (["import", "from=svd.safetensors", "to=r"], "components: svd.safetensors is opened for its network; give the"),
+        (["import", "from=few.safetensors", "to=r", "components=PUB"], "few.safetensors: conv_out.bias is missing"),
+        (["import", "from=PUB", "to=r", "variant=fp16"], "variant=fp16: PUB/unet holds null"),
+        (["import", "from=PUB", "to=PUB"], "to=PUB: exists already"),
+        (["export", "checkpoint=own", "to=x.safetensors"], "to=x.safetensors: only Stable Video Diffusion has files"),
+        (["export", "checkpoint=own", "to=x", "dtype=int8"], "dtype=int8: must be fp32, fp16, bf16 or null"),
+        (["export", "checkpoint=nowhere", "to=x"], "nowhere: no such folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_one_line(
+    published: Path,
+    run_vdm: RunVdm,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (tmp_path / "partial" / "unet").mkdir(parents=True)
+    (tmp_path / "partial" / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
+    (tmp_path / "pickle.ckpt").write_bytes(b"\x80\x02")
+    file = stability_file(tmp_path / "svd.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:-100])
+    few = load_file(file)
+    del few["model.diffusion_model.out.2.bias"]
+    save_file(few, tmp_path / "few.safetensors")
+    save_run(tmp_path / "own", small_model())
+
+    code, err = run_vdm(*(argument.replace("PUB", str(published)) for argument in arguments))
+    assert code == 2
+    lines = err.strip().splitlines()
+    assert lines[-1].startswith(message.replace("PUB", str(published)))
+    assert len(lines) == 1
+    assert not (tmp_path / "r").exists()
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,1 @@
+"""Weights that others publish, in and out: exact, streamed, and never as pickles."""

@@ -1,0 +1,102 @@
+"""Tensors in safetensors files, read when they are asked for."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+
+class StoredTensors(Mapping[str, Tensor]):
+    """Tensors of one or more files under names of one's choice; each access reads one tensor and keeps nothing.
+
+    Args:
+        places: File, and name in that file, of each tensor.
+        files: The opened files.
+    """
+
+    def __init__(self, places: Mapping[str, tuple[Path, str]], files: Mapping[Path, Any]) -> None:
+        self._places, self._files = places, files
+
+    @classmethod
+    def open(cls, paths: Iterable[Path]) -> Self:
+        """Open files and read the lists of what is in them.
+
+        Raises:
+            ValueError: If one can't be read, or two hold the same tensor.
+        """
+        places: dict[str, tuple[Path, str]] = {}
+        files: dict[Path, Any] = {}
+        for path in paths:
+            # Read, not mapped into memory: mapped pages would count as a second copy of the weights.
+            try:
+                files[path] = safe_open(path, framework="pt", backend="pread")
+            except FileNotFoundError:
+                raise ValueError(f"{path}: no such file") from None
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{path}: not a whole safetensors file: {' '.join(str(error).split())}") from None
+            for name in files[path].keys():  # noqa: SIM118 - it is no dictionary, and can't be iterated over
+                if name in places:
+                    raise ValueError(f"{path}: {name} is in {places[name][0].name} too")
+                places[name] = path, name
+        return cls(places, files)
+
+    def renamed(self, names: Mapping[str, str]) -> "StoredTensors":
+        """Return those tensors that ``names`` (present name to new name) lists, under their new names."""
+        places = {new: self._places[old] for old, new in names.items() if old in self._places}
+        return StoredTensors(places, self._files)
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """The shape of each tensor, without reading it."""
+        return {new: list(self._files[path].get_slice(old).get_shape()) for new, (path, old) in self._places.items()}
+
+    def file(self, name: str) -> Path:
+        """Return the file that holds a tensor."""
+        return self._places[name][0]
+
+    def __getitem__(self, name: str) -> Tensor:
+        path, stored = self._places[name]
+        return self._files[path].get_tensor(stored)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def check_names(stored: StoredTensors, module: nn.Module, source: object) -> None:
+    """Refuse weights that are not just those of ``module``, which may be on the meta device.
+
+    Args:
+        stored: Weights by the names of the module's own.
+        module: The module they are for.
+        source: Where they come from, for messages.
+
+    Raises:
+        ValueError: Naming the first weight that is missing, unknown or of another shape.
+    """
+    own = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = stored.shapes
+    for name in sorted(own.keys() | found.keys()):
+        if name not in found:
+            raise ValueError(f"{source}: {name} is missing")
+        if name not in own:
+            raise ValueError(f"{source}: {name} is not a weight of this model")
+        if own[name] != found[name]:
+            raise ValueError(f"{source}: {name} has shape {found[name]}, but the model's has {own[name]}")
+
+
+@torch.no_grad()
+def load(stored: StoredTensors, module: nn.Module, source: object) -> None:
+    """Copy weights into a module one at a time, so that there is never a second copy of them all.
+
+    Raises:
+        ValueError: As ``check_names``; then nothing has been changed.
+    """
+    check_names(stored, module, source)
+    for name, tensor in module.state_dict().items():
+        tensor.copy_(stored[name])
