@@ -20,7 +20,12 @@ from vdm.training.build import build_training
 
 NUM_STEPS = 500
 WARM_UP_STEPS = 50
-SMALL = ("model.network.channels=[16,32]", "data.global_batch_size=4", "data.micro_batch_size=4")
+SMALL = (
+    "model.network.channels=[16,32]",
+    "model.network.head_channels=16",
+    "data.global_batch_size=4",
+    "data.micro_batch_size=4",
+)
 
 
 def resident_mib() -> float:

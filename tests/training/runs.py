@@ -51,7 +51,8 @@ def train(run: Path, config: dict[str, Any], resume: bool = False) -> TrainingRu
     """Train to the end, and return what was trained."""
     training = build_training(config, run)
     config["clip"] = describe_clips(training.data)
-    record_run(run, config)
+    if training.trainer.is_global_zero:
+        record_run(run, config)
     checkpoint = latest_checkpoint(run) if resume else None
     training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
     return training

@@ -19,7 +19,7 @@ from vdm.training.build import build_training
         ("model.network.attention_levels=[7]", "model.network: attention_levels must lie between 0 and 1"),
         ("+model.network.chanels=[16]", "model.network.chanels: unknown key"),
         ("model.network.num_blocks=two", "model.network.num_blocks: 'two' is not allowed"),
-        ("sampler._target_=vdm.diffusion.samplers.DDMI", "sampler._target_"),
+        ("sampler._target_=vdm.diffusion.samplers.ddim.DDMI", "sampler._target_"),
         ("sampler.num_steps=0", "sampler: num_steps must be at least 1"),
         ("data.path=nowhere", "data.path: nowhere: no such folder"),
         ("data.global_batch_size=0", "data: global_batch_size=0"),
@@ -31,7 +31,10 @@ from vdm.training.build import build_training
         ("optimizer.lr=fast", "optimizer.lr"),
         ("training.ema_decay=1.0", "training: ema_decay must lie in"),
         ("training.condition_dropout.text=2", "training.condition_dropout: text must lie in"),
-        ("diffusion.schedule.log_snr_min=30", "diffusion.schedule: log_snr_min must lie below log_snr_max"),
+        (
+            "diffusion.schedule.schedule.log_snr_min=30",
+            "diffusion.schedule.schedule: log_snr_min must lie below log_snr_max",
+        ),
         ("validate.every_steps=0", "validate.every_steps"),
     ],
 )
@@ -41,6 +44,14 @@ def test_impossible_configuration_is_refused_in_one_line(
     with pytest.raises(ConfigError, match=re.escape(message)) as refused:
         build_training(configuration(shards, override), tmp_path)
     assert "\n" not in str(refused.value)
+
+
+def test_sampler_that_cannot_begin_where_the_schedule_ends_is_refused_before_training(
+    tmp_path: Path, shards: Path
+) -> None:
+    config = configuration(shards, "sampler/spacing=karras", "sampler.spacing.sigma_max=1e6")
+    with pytest.raises(ConfigError, match=r"^sampler: sigma_max must lie in the schedule's .*, but is 1000000\.0$"):
+        build_training(config, tmp_path)
 
 
 def test_folder_without_index_is_refused(tmp_path: Path, shards: Path) -> None:

@@ -11,14 +11,23 @@ from vdm.training.build import build_training
 
 GROUPS = ("callbacks", "debug", "diffusion", "encoder", "guidance", "logger", "lr_schedule", "optimizer", "sampler")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
+PUBLISHED = ("encoder=svd", "model=svd")
+"""Loads published weights; tests/cli/test_import_and_export.py builds it from small ones."""
 
 
-@pytest.mark.parametrize("option", [*OPTIONS, "strategy=auto", "strategy=ddp", "trainer=default"])
+@pytest.mark.parametrize(
+    "option",
+    [*(option for option in OPTIONS if option not in PUBLISHED), "strategy=auto", "strategy=ddp", "trainer=default"],
+)
 def test_each_option_builds(tmp_path: Path, shards: Path, option: str) -> None:
-    assert build_training(configuration(shards, option), tmp_path).trainer.max_steps > 0
+    # Not every sampler has a number of steps to be made small.
+    assert build_training(configuration(shards, option, without=("sampler.",)), tmp_path).trainer.max_steps > 0
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name",
+    sorted({path.stem for path in (conf_dir() / "model").glob("*.yaml") if f"model={path.stem}" not in PUBLISHED}),
+)
 def test_each_model_builds_in_its_own_size(tmp_path: Path, shards: Path, name: str) -> None:
     groups = ("channels", "attention_levels", "temporal_levels", "head_channels")
     config = configuration(shards, f"model={name}")

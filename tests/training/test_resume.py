@@ -4,15 +4,19 @@ import pytest
 import torch
 
 from tests.training.runs import SGD, configuration, train
-from vdm.checkpoints.lightning_io import SafetensorsCheckpointIO
 from vdm.checkpoints.runs import latest_checkpoint
+from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.checkpoints.tree import split
 
 
 def tensors_of(run: Path) -> dict[str, torch.Tensor]:
     """Return every tensor of a run's latest checkpoint: weights, averages, moments."""
-    checkpoint = SafetensorsCheckpointIO().load_checkpoint(latest_checkpoint(run))
-    return split(checkpoint, "checkpoint")[1]
+    checkpoint = SavedCheckpoint(latest_checkpoint(run))
+    found = split(checkpoint.state(), "checkpoint")[1]
+    for kind in ("weights", "ema", "optimizer"):
+        files = getattr(checkpoint, kind)
+        found |= {f"{kind} {name}": files.whole(name) for name in files.shapes}
+    return found
 
 
 @pytest.mark.parametrize("micro_batch_size", [4, 2, 3])

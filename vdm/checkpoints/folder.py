@@ -1,14 +1,14 @@
 """A folder that is complete or does not exist.
 
-It is written beside its place under a hidden name, flushed to the disk, and then renamed. A list of the sizes and
-checksums of its files, written last, shows later damage.
+It is written beside its place under a hidden name, by one process or by many, flushed to the disk, and then renamed. A
+list of the sizes and checksums of its files, written last, shows later damage.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,55 @@ REPLACED_SUFFIX = "~"
 _FORMAT = "vdm-checkpoint-1"
 
 
-def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Create ``folder``, or replace it, with the files that ``write`` puts into the folder it is given."""
+def begin_folder(folder: Path) -> Path:
+    """Return an empty, hidden folder beside ``folder`` for its files to be written into."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = _hidden(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    write(partial)
-    files = {path.name: _describe(path) for path in sorted(partial.iterdir())}
-    (partial / CHECKSUMS_NAME).write_text(json.dumps({"format": _FORMAT, "files": files}, indent=1))
-    for path in (*partial.iterdir(), partial):
+    return partial
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Wait until a file is on the disk; return its size and checksum."""
+    _flush(path)
+    return _describe(path)
+
+
+def finish_folder(folder: Path, files: Mapping[str, dict[str, Any]]) -> None:
+    """Put the folder begun by ``begin_folder`` in its place, or in that of its former version.
+
+    Args:
+        folder: Where it is to be.
+        files: What ``describe_file`` says of each file, by name.
+    """
+    partial = _hidden(folder)
+    listed = {"format": _FORMAT, "files": dict(sorted(files.items()))}
+    (partial / CHECKSUMS_NAME).write_text(json.dumps(listed, indent=1))
+    for path in (partial / CHECKSUMS_NAME, partial):
         _flush(path)
     _move_into_place(partial, folder)
 
 
-def verify_folder(folder: Path) -> None:
+def abandon_folder(folder: Path) -> None:
+    """Remove what was written since ``begin_folder``; a former version stays."""
+    shutil.rmtree(_hidden(folder), ignore_errors=True)
+
+
+def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Create ``folder``, or replace it, with the files that ``write`` puts into the folder it is given."""
+    partial = begin_folder(folder)
+    write(partial)
+    finish_folder(folder, {path.name: describe_file(path) for path in partial.iterdir()})
+
+
+def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
     """Read every byte of a folder and compare it with the list of checksums.
+
+    Args:
+        folder: The folder.
+        rank: Which share of the files to read, where several processes share the work.
+        num_processes: How many shares there are.
 
     Raises:
         ValueError: If it is not whole; the message names the file.
@@ -46,7 +79,7 @@ def verify_folder(folder: Path) -> None:
         files = {}
     if not files:
         raise ValueError(f"{folder}: not a whole checkpoint: {CHECKSUMS_NAME} is missing or damaged")
-    for name, description in files.items():
+    for name, description in list(files.items())[rank::num_processes]:
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{path}: missing")

@@ -5,7 +5,7 @@
     runs/NAME/TIME/
         config.yaml                  the whole configuration, resolved
         versions.json                code and packages, once per start
-        checkpoints/step=00000500/   see lightning_io.py
+        checkpoints/step=00000500/   see snapshot.py
 """
 
 import json
@@ -13,7 +13,7 @@ import logging
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -77,19 +77,41 @@ def latest_checkpoint(path: Path) -> Path:
     Raises:
         ValueError: If there is none, or ``path`` is a damaged checkpoint.
     """
+    return first_whole(checkpoints_to_try(path), verify_folder)
+
+
+def checkpoints_to_try(path: Path) -> list[Path]:
+    """Return a run's checkpoints from the latest on, or ``path`` itself where it is a checkpoint.
+
+    Raises:
+        ValueError: If there are none.
+    """
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder")
     if not (path / CHECKPOINTS_NAME).is_dir():
-        verify_folder(path)
-        return path
-    for folder in reversed(_checkpoints(path)):
+        return [path]
+    found = checkpoints_of(path)[::-1]
+    if not found:
+        raise ValueError(f"{path / CHECKPOINTS_NAME}: there is no whole checkpoint")
+    return found
+
+
+def first_whole(folders: Sequence[Path], verify: Callable[[Path], None]) -> Path:
+    """Return the first folder that ``verify`` finds whole; those before it are passed over with a warning.
+
+    Raises:
+        ValueError: If none is whole; of a single one, why.
+    """
+    for folder in folders:
         try:
-            verify_folder(folder)
+            verify(folder)
         except ValueError as error:
+            if len(folders) == 1:
+                raise
             _log.warning("Passing over a checkpoint: %s", error)
         else:
             return folder
-    raise ValueError(f"{path / CHECKPOINTS_NAME}: there is no whole checkpoint")
+    raise ValueError(f"{folders[0].parent}: there is no whole checkpoint")
 
 
 def load_weights(path: Path, ema: bool = True) -> dict[str, "Tensor"]:
@@ -99,35 +121,42 @@ def load_weights(path: Path, ema: bool = True) -> dict[str, "Tensor"]:
         path: Folder of a run or of a checkpoint.
         ema: Take averaged weights for those that have an average.
     """
-    from safetensors.torch import load_file  # imports torch, which a resumed run's folder is found without
+    from vdm.checkpoints.snapshot import SavedCheckpoint  # imports torch, which a resumed run's folder is found without
 
-    folder = latest_checkpoint(path)
-    weights = load_file(folder / "model.safetensors")
-    if ema and (folder / "ema.safetensors").exists():
-        weights |= load_file(folder / "ema.safetensors")
-    return weights
+    checkpoint = SavedCheckpoint(latest_checkpoint(path))
+    averages = checkpoint.ema.shapes if ema else {}
+    return {
+        name: (checkpoint.ema if name in averages else checkpoint.weights).whole(name)
+        for name in checkpoint.weights.shapes
+    }
 
 
-def prune(run: Path, keep_last: int) -> None:
-    """Remove all but a run's last ``keep_last`` checkpoints, at least 1, and what interrupted saving left behind."""
-    if keep_last < 1:
-        raise ValueError(f"keep_last: {keep_last} is not allowed: at least 1 checkpoint is kept")
+def prune(run: Path, keep: Callable[[Sequence[int]], set[int]]) -> None:
+    """Remove a run's checkpoints but for some, and what interrupted saving left behind.
+
+    Args:
+        run: Folder of the run.
+        keep: Which of the numbers of steps, in ascending order, to keep.
+    """
     for folder in (run / CHECKPOINTS_NAME).glob(".*.partial"):
         remove_folder(folder)
-    for folder in _checkpoints(run)[:-keep_last]:
-        remove_folder(folder)
+    by_folder = {folder: step_of(folder) for folder in checkpoints_of(run)}
+    kept = keep(sorted(set(by_folder.values())))
+    for folder, step in by_folder.items():
+        if step not in kept:
+            remove_folder(folder)
 
 
-def _checkpoints(run: Path) -> list[Path]:
+def step_of(checkpoint: Path) -> int:
+    """Return the number of optimizer steps after which a checkpoint was saved."""
+    return int(checkpoint.name.removesuffix(REPLACED_SUFFIX).removeprefix("step="))
+
+
+def checkpoints_of(run: Path) -> list[Path]:
     """Return a run's checkpoints in order of steps; a former version comes before the one that replaces it."""
-    pattern = re.compile(rf"step=(\d+){REPLACED_SUFFIX}?")
-    steps = {folder: pattern.fullmatch(folder.name) for folder in (run / CHECKPOINTS_NAME).glob("step=*")}
-    found = [
-        (int(match.group(1)), not folder.name.endswith(REPLACED_SUFFIX), folder)
-        for folder, match in steps.items()
-        if match
-    ]
-    return [folder for _, _, folder in sorted(found)]
+    pattern = re.compile(rf"step=\d+{REPLACED_SUFFIX}?")
+    found = [folder for folder in (run / CHECKPOINTS_NAME).glob("step=*") if pattern.fullmatch(folder.name)]
+    return sorted(found, key=lambda folder: (step_of(folder), not folder.name.endswith(REPLACED_SUFFIX)))
 
 
 def _versions() -> dict[str, Any]:

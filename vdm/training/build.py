@@ -1,5 +1,6 @@
 """From a whole configuration to what a training run is made of."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from vdm import randomness
-from vdm.checkpoints.lightning_io import SafetensorsCheckpointIO
 from vdm.config import ConfigError, build
 from vdm.data.datamodule import ClipDataModule
 from vdm.generation.build import build_model, load_into
@@ -20,6 +20,12 @@ from vdm.generation.video_files import DEFAULT_FPS
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_together
 from vdm.training.module import DiffusionModule
+from vdm.training.strategies.auto import Devices
+from vdm.training.strategies.base import PartwiseStrategy
+
+_QUIET: dict[str, Any] = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+_REFUSALS = (MisconfigurationException, RuntimeError, TypeError)
+"""What Lightning raises for devices that are not there, and the like."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,15 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
             load_into(model, config["init_from"])
         except ValueError as error:
             raise ConfigError(f"init_from: {error}") from error
+    try:
+        build(config["blocks"], "blocks").apply(model)
+    except ValueError as error:
+        raise ConfigError(f"blocks: {error}") from error
     module = build(config["training"], "training", model=model, seed=config["seed"])
     stop = StopOnSignal()
-    trainer = _build_trainer(config, run, data, stop)
+    devices = _devices(config["trainer"])
+    strategy = build(config["strategy"], "strategy", offered={"model": model, "devices": devices})
+    trainer = _build_trainer(config, run, data, strategy, stop)
     return TrainingRun(module, data, trainer, stop)
 
 
@@ -65,10 +77,27 @@ def describe_clips(data: ClipDataModule) -> dict[str, Any]:
     """Return what sampling must know of the clips, to be recorded with the run's configuration."""
     num_frames, height, width = data.clip_shape
     size = {"num_frames": num_frames, "height": height, "width": width}
-    return {**size, "fps": data.index.fps or DEFAULT_FPS, "label_names": list(data.label_names)}
+    return {**size, "fps": data.fps or DEFAULT_FPS, "label_names": list(data.label_names)}
 
 
-def _build_trainer(config: Mapping[str, Any], run: Path, data: ClipDataModule, stop: StopOnSignal) -> lightning.Trainer:
+def _devices(trainer: Mapping[str, Any]) -> Devices:
+    """Find what there is to train on, by a trainer that is not put to use."""
+    keys = ("_target_", "accelerator", "devices", "num_nodes")
+    try:
+        probe = build({key: trainer[key] for key in keys}, "trainer", logger=False, **_QUIET)
+    except _REFUSALS as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    first = probe.strategy.root_device
+    if first.type == "cuda":
+        memory = torch.cuda.get_device_properties(first).total_memory
+    else:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // probe.num_devices
+    return Devices(first, probe.num_devices, probe.num_nodes, memory)
+
+
+def _build_trainer(
+    config: Mapping[str, Any], run: Path, data: ClipDataModule, strategy: PartwiseStrategy, stop: StopOnSignal
+) -> lightning.Trainer:
     """Build Lightning's trainer with the parts of the configuration that plug into it."""
     validation_steps = config["validate"]["every_steps"]
     if not isinstance(validation_steps, int) or validation_steps < 1:
@@ -85,22 +114,20 @@ def _build_trainer(config: Mapping[str, Any], run: Path, data: ClipDataModule, s
         trainer = build(
             config["trainer"],
             "trainer",
-            strategy=build(config["strategy"], "strategy"),
+            strategy=strategy,
             callbacks=callbacks,
             logger=loggers,
             profiler=profiler or None,
             default_root_dir=run,
-            plugins=[SafetensorsCheckpointIO(), *_environment()],
+            plugins=_environment(),
             max_epochs=-1,
             use_distributed_sampler=False,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             limit_val_batches=0 if data.max_validation_clips == 0 else None,
-            enable_checkpointing=False,
-            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-            enable_model_summary=False,
+            **{**_QUIET, "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks)},
         )
-    except (MisconfigurationException, RuntimeError, TypeError) as error:  # devices that are not there, and the like
+    except _REFUSALS as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     micro_batches = data.accumulation(trainer.world_size)
     trainer.accumulate_grad_batches = micro_batches

@@ -1,61 +1,65 @@
 """Exponential moving average of the weights: what videos are made with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class EMA:
-    """A running average of a module's trainable weights, kept beside them.
+    """A running average of the weights that this process updates, kept where they are: sharded as they are.
 
     The average is warmed up, ``decay = min(decay, (1 + n) / (10 + n))`` after n updates, so that the first weights are
     soon forgotten.
 
     Args:
-        module: The module whose weights are averaged.
         decay: Share of the old average kept by an update, once warmed up.
     """
 
-    def __init__(self, module: nn.Module, decay: float = 0.9999) -> None:
+    def __init__(self, decay: float = 0.9999) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), but is {decay}")
         self.decay = decay
         self.num_updates = 0
-        self.averages = {name: parameter.detach().clone() for name, parameter in _trainable(module)}
+        self.averages: dict[str, Tensor] = {}
+
+    def follow(self, weights: Mapping[str, Tensor], spread: Callable[[], None] = lambda: None) -> None:
+        """Begin with the present weights.
+
+        Args:
+            weights: Views of the weights that this process updates, by name.
+            spread: Brings changes of them to wherever else the weights are kept.
+        """
+        self._weights = weights
+        self._spread = spread
+        self.averages = {name: weight.clone() for name, weight in weights.items()}
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        """Take in the module's present weights."""
+    def update(self) -> None:
+        """Take in the present weights."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        averages, weights = zip(
-            *[(self.averages[name], weight.detach()) for name, weight in _trainable(module)], strict=True
-        )
+        averages, weights = list(self.averages.values()), list(self._weights.values())
         torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
-    def swapped_in(self, module: nn.Module) -> Iterator[None]:
-        """Exchange the module's weights for the averages while the context lasts."""
-        self.swap(module)
+    def swapped_in(self) -> Iterator[None]:
+        """Exchange the weights for the averages while the context lasts; all processes enter and leave it together."""
+        self.swap()
         try:
             yield
         finally:
-            self.swap(module)
+            self.swap()
 
     @torch.no_grad()
-    def swap(self, module: nn.Module) -> None:
-        """Exchange the module's weights with the averages."""
-        for name, weight in _trainable(module):
-            average = self.averages[name]
-            kept = weight.detach().clone()
-            weight.copy_(average)
-            average.copy_(kept)
-
-    def to(self, device: torch.device) -> None:
-        """Move the averages."""
-        self.averages = {name: average.to(device) for name, average in self.averages.items()}
+    def swap(self) -> None:
+        """Exchange the weights with the averages, in all processes together."""
+        for name, weight in self._weights.items():
+            kept = weight.clone()
+            weight.copy_(self.averages[name])
+            self.averages[name].copy_(kept)
+        self._spread()
 
     @torch.no_grad()
     def load(self, averages: Mapping[str, Tensor], num_updates: int) -> None:
@@ -63,7 +67,3 @@ class EMA:
         for name, average in self.averages.items():
             average.copy_(averages[name])
         self.num_updates = num_updates
-
-
-def _trainable(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -19,6 +19,7 @@ from vdm.training.ema import EMA
 from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import LRSchedule
 from vdm.training.resuming import put_between_steps
+from vdm.training.strategies.base import PartwiseStrategy
 from vdm.types import ClipBatch, Prompts
 
 NUM_LEVEL_BINS = 10
@@ -59,6 +60,7 @@ class ConditionDropout:
 
 def log_scalars(trainer: lightning.Trainer, scalars: dict[str, float]) -> None:
     """Log scalars under the number of optimizer steps done; Lightning's own log lags behind by one in validation."""
+    trainer.lightning_module.scalars.update(scalars)  # type: ignore[union-attr, operator]  # it is a DiffusionModule
     for logger in trainer.loggers:
         logger.log_metrics(scalars, step=trainer.global_step)
 
@@ -86,13 +88,13 @@ class DiffusionModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.ema = EMA(model, ema_decay)
+        self.ema = EMA(ema_decay)
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.condition_dropout = condition_dropout
         self.seed = seed
-        self.grad_norm = torch.tensor(float("nan"))
-        """Norm of the last step's gradient before clipping."""
+        self.scalars: dict[str, float] = {}
+        """The latest value of all that was logged, by name."""
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
         """Clip → latents → noised latents → network → loss per clip.
@@ -102,8 +104,8 @@ class DiffusionModule(lightning.LightningModule):
         positions = batch.positions.tolist()
         self._seed_network_dropout(positions[0])
         x0 = self._latents(batch)
-        noise = randomness.normal(self.seed, "noise", positions, tuple(x0.shape[1:])).to(x0)
-        t = self.model.diffusion.noise_levels(self.seed, batch.positions, self.data.global_batch_size).to(x0)
+        noise = self.draw_noise(batch, tuple(x0.shape[1:])).to(x0)
+        t = self.model.diffusion.draw_times(self.seed, batch.positions, self.data.global_batch_size).to(x0)
         prompts, image_prompts = self._prompts(batch, x0)
         prompts = self.condition_dropout.apply(prompts, self.seed, positions)
         if image_prompts is not None:
@@ -120,11 +122,21 @@ class DiffusionModule(lightning.LightningModule):
 
     def _latents(self, batch: ClipBatch) -> Float[Tensor, "b c t h w"]:
         """Return the clean latents of the clips' frames, followed by those of their independent images."""
-        x0 = self.model.encoder.encode(batch.video)
+        x0 = self.model.encoder.encode(batch.video) if batch.latents is None else batch.latents
         if batch.images is None:
             return x0
         images = self.model.encoder.encode(rearrange(batch.images.pixels, "b c k h w -> (b k) c 1 h w"))
         return torch.cat([x0, rearrange(images, "(b k) c 1 h w -> b c k h w", b=len(batch))], dim=2)
+
+    def draw_noise(self, batch: ClipBatch, shape: tuple[int, ...]) -> Float[Tensor, "b c t h w"]:
+        """Draw the noise of clips, and for each of their independent images that of a clip of one frame."""
+        channels, num_frames, height, width = shape
+        num_images = 0 if batch.images is None else batch.images.pixels.shape[2]
+        positions, prior = batch.positions.tolist(), self.model.diffusion.noise_prior
+        clips = prior(self.seed, "noise", positions, (channels, num_frames - num_images, height, width))
+        image = (channels, 1, height, width)
+        images = [prior(self.seed, f"noise of image {k}", positions, image) for k in range(num_images)]
+        return torch.cat([clips, *images], dim=2)
 
     def _prompts(self, batch: ClipBatch, x0: Float[Tensor, "b c t h w"]) -> tuple[Prompts, Prompts | None]:
         """Return the conditions of the clips, with their first frame, and of their independent images."""
@@ -137,25 +149,25 @@ class DiffusionModule(lightning.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then average the weights and count the samples: both belong to the step, and to its checkpoint."""
         super().optimizer_step(*args, **kwargs)
-        self.ema.update(self.model)
+        self.ema.update()
         self.data.consumed(self.data.global_batch_size)
 
     def on_validation_epoch_start(self) -> None:
         """Validate the averaged weights, with which videos are made."""
-        self.ema.swap(self.model)
+        self.ema.swap()
         self.validation_losses = LevelMeans(NUM_LEVEL_BINS, self.device)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """The loss of held-out clips, with noise and noise level that are functions of the clip's key."""
-        x0 = self.model.encoder.encode(batch.video)
-        noise = randomness.normal(0, "validation noise", batch.keys, tuple(x0.shape[1:])).to(x0)
+        x0 = self.model.encoder.encode(batch.video) if batch.latents is None else batch.latents
+        noise = self.model.diffusion.noise_prior(0, "validation noise", batch.keys, tuple(x0.shape[1:])).to(x0)
         t = randomness.uniform(0, "validation noise level", batch.keys).to(x0)
         prompts, _ = self._prompts(batch, x0)
         self.validation_losses.add(self.model.denoising_loss(x0, noise, t, prompts), t, batch.weights)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over all processes."""
-        self.ema.swap(self.model)
+        self.ema.swap()
         self.validation_losses.sums = self.trainer.strategy.reduce(self.validation_losses.sums, reduce_op="sum")
         log_scalars(self.trainer, self.validation_losses.named("val"))
 
@@ -168,25 +180,37 @@ class DiffusionModule(lightning.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the norm of the whole gradient, and keep that norm."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        limit = float("inf") if gradient_clip_val is None else gradient_clip_val
-        self.grad_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        """Clip by the norm of the whole gradient, over all processes."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            # Lightning leaves this to fused optimizers, which would do it after clipping: too late for a norm.
+            scaler.unscale_(optimizer)
+        self.strategy.clip_gradients(optimizer, float("inf") if gradient_clip_val is None else gradient_clip_val)
+
+    @property
+    def grad_norm(self) -> Tensor:
+        """Norm of the last step's gradient before clipping."""
+        return self.strategy.gradient_norm
 
     def on_fit_start(self) -> None:
-        """Keep the averages where the weights are."""
-        self.ema.to(self.device)
+        """Begin to average the weights, where and as the strategy keeps them."""
+        weights = {name: part.values for name, part in self.strategy.trained_parts.items()}
+        self.ema.follow(weights, self.strategy.spread)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the averages."""
-        checkpoint["ema"] = {f"model.{name}": average for name, average in self.ema.averages.items()}
+        checkpoint["ema"] = self.ema.averages
         checkpoint["ema_updates"] = self.ema.num_updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back the averages, and go on at the beginning of a step."""
         put_between_steps(checkpoint, self.data.accumulation(self.trainer.world_size))
-        averages = {name.removeprefix("model."): average for name, average in checkpoint["ema"].items()}
-        self.ema.load(averages, checkpoint["ema_updates"])
+        self.ema.load(checkpoint["ema"], checkpoint["ema_updates"])
+
+    @property
+    def strategy(self) -> PartwiseStrategy:
+        """Knows which weights this process updates."""
+        return cast(PartwiseStrategy, self.trainer.strategy)
 
     @property
     def data(self) -> ClipDataModule:

@@ -12,6 +12,7 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.99),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    fused: bool = True,
 ) -> torch.optim.AdamW:
     """Return AdamW; weight decay acts on matrices and convolutions alone, not on biases and norms.
 
@@ -21,10 +22,11 @@ def adamw(
         betas: Decay of the means of gradients and of their squares.
         eps: Added to the root of the mean square.
         weight_decay: Share of a weight lost in each step, per learning rate.
+        fused: One kernel for all weights, where PyTorch would take one step after another.
     """
     parameters = list(params)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, eps=eps)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, eps=eps, fused=fused)

@@ -48,7 +48,7 @@ class SampleVideos(Callback):
         """Choose what is sampled."""
         self.sampled_step = trainer.global_step
         model, held_out = pl_module.model, pl_module.data.held_out_clips(self.num_videos)
-        self.fps = pl_module.data.index.fps or DEFAULT_FPS
+        self.fps = pl_module.data.fps or DEFAULT_FPS
         if self.captions is not None or held_out is None:
             self.prompts = model.prompts(self.captions or [""] * self.num_videos)
         else:
@@ -70,13 +70,14 @@ class SampleVideos(Callback):
         if step == self.sampled_step:
             return
         self.sampled_step = step
+        # All processes sample, since each may have but a part of the weights; they make the same videos.
+        was_training = module.model.training
+        module.model.eval()
+        with module.ema.swapped_in():
+            size = ClipSize(*module.data.clip_shape)
+            videos = generate(module.model, self.prompts, size, self.seed, len(self.prompts))
+        module.model.train(was_training)
         if trainer.is_global_zero:
-            was_training = module.model.training
-            module.model.eval()
-            with module.ema.swapped_in(module.model):
-                size = ClipSize(*module.data.clip_shape)
-                videos = generate(module.model, self.prompts, size, self.seed, len(self.prompts))
-            module.model.train(was_training)
             paths = write_grid(self.run / "samples" / f"step={step:08d}", list(videos), self.fps)
             for logger in trainer.loggers:
                 _show(logger, *paths, step, self.prompts)

@@ -1,51 +1,137 @@
 """Checkpoints while training and at its end."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from vdm.checkpoints.runs import checkpoint_folder, prune
+from vdm.checkpoints.folder import write_file
+from vdm.checkpoints.runs import CHECKPOINTS_NAME, checkpoint_folder, prune
+from vdm.training.module import DiffusionModule
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints are kept; one that any rule keeps is kept.
+
+    Args:
+        last: How many of the latest, at least 1.
+        every_steps: Those after each multiple of so many steps, for good; none for no such rule.
+        best: How many of those with the lowest ``metric``; 0 for no such rule.
+        metric: Name of a scalar that is logged in validation.
+    """
+
+    last: int = 3
+    every_steps: int | None = None
+    best: int = 0
+    metric: str = "val/loss"
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("last", self.last, 1),
+            ("every_steps", self.every_steps, 1),
+            ("best", self.best, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, but is {value}")
+
+    def kept(self, steps: Sequence[int], values: dict[int, float]) -> set[int]:
+        """Choose which checkpoints to keep.
+
+        Args:
+            steps: Steps of the checkpoints there are, in ascending order.
+            values: The metric at some steps.
+        """
+        regular = {step for step in steps if self.every_steps is not None and step % self.every_steps == 0}
+        measured = sorted((step for step in steps if step in values), key=lambda step: values[step])
+        return regular | set(steps[-self.last :]) | set(measured[: self.best])
 
 
 class SaveCheckpoints(Callback):
     """Saves every so many steps, at the end, and when training is told to stop.
 
+    Training waits while weights are copied to memory; they are written to the disk in the background. If that fails,
+    training ends at the next step.
+
     Args:
         run: Folder of the run.
         every_steps: Optimizer steps from one checkpoint to the next.
-        keep_last: How many of the latest checkpoints are kept.
+        keep: Which checkpoints are kept.
+        in_background: Whether training goes on while a checkpoint is written.
     """
 
-    def __init__(self, run: str | Path, every_steps: int, keep_last: int = 3) -> None:
-        for name, value in (("every_steps", every_steps), ("keep_last", keep_last)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, but is {value}")
+    def __init__(
+        self, run: str | Path, every_steps: int, keep: Retention | None = None, in_background: bool = True
+    ) -> None:
+        if every_steps < 1:
+            raise ValueError(f"every_steps must be at least 1, but is {every_steps}")
         self.run = Path(run)
         self.every_steps = every_steps
-        self.keep_last = keep_last
+        self.keep = keep or Retention()
+        self.in_background = in_background
         self.last_saved = 0
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Don't write again the checkpoint that a resumed run starts from."""
         self.last_saved = trainer.global_step
+        self._values = _read_values(self._values_path)
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: object
-    ) -> None:
-        """Save after every ``every_steps`` steps."""
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
+        """Complete what has been written meanwhile, and save after every ``every_steps`` steps."""
+        if pl_module.strategy.writer.poll() is not None:
+            self._prune(trainer)
         if trainer.global_step % self.every_steps == 0:
-            self.save(trainer)
+            self.save(trainer, pl_module)
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the last step, also where training was stopped."""
-        self.save(trainer)
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Save a model that is among the best so far."""
+        value = pl_module.scalars.get(self.keep.metric)
+        if self.keep.best == 0 or value is None or trainer.sanity_checking:
+            return
+        better = sorted(self._values.values())[: self.keep.best]
+        if len(better) < self.keep.best or value < better[-1]:
+            self._values[trainer.global_step] = value
+            self.save(trainer, pl_module)
 
-    def save(self, trainer: lightning.Trainer) -> None:
-        """Save unless this step is saved already."""
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Save the last step, also where training was stopped, and wait until it is on the disk."""
+        self.save(trainer, pl_module)
+        if pl_module.strategy.writer.finish() is not None:
+            self._prune(trainer)
+
+    def save(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
+        """Save unless this step is saved already.
+
+        Raises:
+            ValueError: If storage refuses it, or refused the checkpoint before.
+        """
         if trainer.global_step == self.last_saved:
             return
+        if module.strategy.writer.finish() is not None:
+            self._prune(trainer)
         trainer.save_checkpoint(checkpoint_folder(self.run, trainer.global_step))
         self.last_saved = trainer.global_step
-        if trainer.is_global_zero:
-            prune(self.run, self.keep_last)
+        if not self.in_background and module.strategy.writer.finish() is not None:
+            self._prune(trainer)
+
+    @property
+    def _values_path(self) -> Path:
+        return self.run / CHECKPOINTS_NAME / "metric.json"
+
+    def _prune(self, trainer: lightning.Trainer) -> None:
+        """Remove what need not be kept."""
+        if not trainer.is_global_zero:
+            return
+        prune(self.run, lambda steps: self.keep.kept(steps, self._values))
+        if self.keep.best > 0:
+            write_file(self._values_path, json.dumps(self._values))
+
+
+def _read_values(path: Path) -> dict[int, float]:
+    """Return the metric of checkpoints saved before the run was resumed."""
+    if not path.exists():
+        return {}
+    return {int(step): value for step, value in json.loads(path.read_text()).items()}

@@ -1,0 +1,131 @@
+"""Each strategy gives the losses and weights of one process, and goes on from what any other saved."""
+
+import csv
+import importlib.util
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.runs import configuration, train
+from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
+from vdm.checkpoints.runs import latest_checkpoint
+from vdm.checkpoints.snapshot import SavedCheckpoint
+from vdm.config import ConfigError
+from vdm.training.build import build_training
+from vdm.training.strategies.auto import Devices, auto
+from vdm.training.strategies.ddp import DataParallel
+from vdm.training.strategies.fsdp2 import FSDP2
+from vdm.training.strategies.single import SingleDevice
+
+SAMPLES = "callbacks.samples={_target_:vdm.training.callbacks.samples.SampleVideos,every_steps:1,num_videos:2}"
+VALIDATION = "validate.every_steps=1"
+STAGES = (
+    "ddp 2 blocks.recompute=all",
+    f"fsdp2 3 blocks.recompute=[0] {SAMPLES}",
+    "deepspeed_zero1 4",
+    "deepspeed_zero2 5 strategy.offload_optimizer=true",
+    "fsdp2 6 strategy.offload=true strategy.replicate=nodes",
+    f"deepspeed_zero3 7 blocks.recompute=all {SAMPLES}",
+    "fsdp2 8",
+    "deepspeed_zero1 9",
+)
+
+
+def content(run: Path) -> dict[str, Tensor]:
+    """Return weights, averages and all that the optimizer keeps in a run's latest checkpoint."""
+    checkpoint = SavedCheckpoint(latest_checkpoint(run))
+    kinds = {"weights": checkpoint.weights, "ema": checkpoint.ema, "optimizer": checkpoint.optimizer}
+    return {f"{kind} {name}": files.whole(name) for kind, files in kinds.items() for name in files.shapes}
+
+
+def curve(run: Path, name: str) -> dict[int, float]:
+    """Return what was logged under a name at each step, over all starts of a run."""
+    values: dict[int, float] = {}
+    for path in sorted(run.glob("logs/*/metrics*.csv")):
+        with path.open() as file:
+            values |= {int(row["step"]): float(row[name]) for row in csv.DictReader(file) if row.get(name)}
+    return values
+
+
+def test_run_that_changes_strategies_equals_one_process(tmp_path: Path, shards: Path) -> None:
+    config = configuration(shards, *ADAMW, *MICRO_BATCHES, VALIDATION, "trainer.max_steps=10")
+    first = {**config, "trainer": {**config["trainer"], "max_steps": 1}}
+    run = tmp_path / "many"
+    train(tmp_path / "one", config)
+    train(run, first)
+    train_in_processes(shards, run, *(f"{stage} {VALIDATION}" for stage in STAGES))
+    train(run, config, resume=True)
+
+    expected, found = content(tmp_path / "one"), content(run)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-7, msg=name)
+    for name in ("train/loss", "val/loss", "train/grad_norm"):
+        assert curve(run, name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-5)
+    assert [folder.name for folder in sorted((run / "samples").iterdir())] == ["step=00000003", "step=00000007"]
+
+
+def test_bf16_losses_of_each_strategy_are_those_of_one_process(tmp_path: Path, shards: Path) -> None:
+    bf16 = "trainer.precision=bf16-mixed"
+    train(tmp_path / "one", configuration(shards, *ADAMW, *MICRO_BATCHES, bf16, "trainer.max_steps=8"))
+    stages = ("ddp 2", "fsdp2 4", "deepspeed_zero2 6", "deepspeed_zero3 8")
+    train_in_processes(shards, tmp_path / "many", *(f"{stage} {bf16}" for stage in stages))
+    losses = curve(tmp_path / "one", "train/loss")
+    assert len(losses) == 8
+    assert curve(tmp_path / "many", "train/loss") == pytest.approx(losses, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("millions", "per_node", "num_nodes", "expected", "replicate"),
+    [
+        (100, 1, 1, SingleDevice, None),
+        (100, 8, 2, DataParallel, None),  # 2 GB of 24 GiB
+        (5000, 8, 2, FSDP2, "nodes"),  # 100 GB of 192 GiB in a node
+        (5000, 8, 1, FSDP2, "none"),
+        (20000, 8, 2, FSDP2, "none"),
+    ],
+)
+def test_automatic_choice_follows_from_size_and_memory_and_says_why(
+    caplog: pytest.LogCaptureFixture,
+    millions: int,
+    per_node: int,
+    num_nodes: int,
+    expected: type,
+    replicate: str | None,
+) -> None:
+    model = torch.nn.Linear(1000, 1000 * millions, bias=False, device="meta")
+    with caplog.at_level(logging.INFO):
+        chosen = auto(model, Devices(torch.device("cpu"), per_node, num_nodes, 24 * 2**30))
+    assert type(chosen) is expected
+    assert getattr(chosen, "replicate", None) == replicate
+    (line,) = caplog.messages
+    assert line.startswith("strategy=auto: ")
+    assert f"{float(millions)} M weights" in line
+
+
+def test_missing_deepspeed_is_one_line(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"^strategy: deepspeed is not installed: install the extra 'deepspeed'"):
+        build_training(configuration(shards, "strategy=deepspeed_zero2"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("strategy=deepspeed_zero2", "trainer.precision=bf16-true"), r"precision=bf16-true: under DeepSpeed it is"),
+        (("strategy=deepspeed_zero2", "+strategy.offload_parameters=true"), r"offload_parameters=true needs stage=3"),
+        (("strategy=ddp", "strategy.timeout_seconds=0"), r"strategy: timeout_seconds must be > 0"),
+        (("strategy=fsdp2", "strategy.replicate=racks"), r"strategy\.replicate: 'racks' is not allowed"),
+        (("blocks.recompute=[5]",), r"blocks: recompute: the network has blocks of levels \[0, 1\], but none of \[5\]"),
+        (("blocks.recompute=some",), r"blocks\.recompute"),
+    ],
+)
+def test_impossible_strategy_is_one_line(
+    tmp_path: Path, shards: Path, overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        build_training(configuration(shards, *overrides), tmp_path)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,142 @@
+"""Tensors that several processes hold in pieces, in safetensors files.
+
+A whole tensor is stored as it is, under its name: such a file can be read by anything that reads safetensors. A piece
+is a contiguous stretch of a tensor flattened in row-major order; it is stored flat, under the tensor's name, and the
+file's metadata say which stretch it is: ``{"pieces": {NAME: {"shape": [...], "start": 0}}}``. Each process writes a
+file of its own, so nothing is gathered; a reader sees one set of whole tensors.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A contiguous stretch of a tensor that was flattened in row-major order.
+
+    Args:
+        values: Its elements, in any shape.
+        shape: Shape of the whole tensor.
+        start: Index of the first element in the flattened tensor.
+    """
+
+    values: Tensor
+    shape: tuple[int, ...]
+    start: int = 0
+
+    @classmethod
+    def whole(cls, tensor: Tensor) -> "Piece":
+        """Return all of a tensor as one piece."""
+        return cls(tensor, tuple(tensor.shape))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the tensor is missing."""
+        return self.values.numel() == math.prod(self.shape)
+
+
+def copied_to_memory(pieces: Mapping[str, Piece], former: Mapping[str, Piece]) -> dict[str, Piece]:
+    """Return copies in the CPU's memory, which training does not change any more.
+
+    Args:
+        pieces: What to copy.
+        former: Copies that are of no use any more; their memory is taken again, which saves most of the time.
+    """
+    copies: dict[str, Piece] = {}
+    for name, piece in pieces.items():
+        values = piece.values.detach()
+        copy = former[name].values if name in former else None
+        if copy is None or (copy.shape, copy.dtype, copy.stride()) != (values.shape, values.dtype, values.stride()):
+            copy = torch.empty_like(values, device="cpu", pin_memory=values.is_cuda)
+        copies[name] = Piece(copy.copy_(values, non_blocking=values.is_cuda), piece.shape, piece.start)
+    if any(piece.values.is_cuda for piece in pieces.values()):
+        torch.cuda.synchronize()
+    return copies
+
+
+def write_pieces(path: Path, pieces: Mapping[str, Piece]) -> None:
+    """Write one process's pieces, which lie in the CPU's memory, to one file."""
+    tensors: dict[str, Tensor] = {}
+    stretches: dict[str, dict[str, Any]] = {}
+    for name, piece in pieces.items():
+        dense = piece.values.contiguous()
+        tensors[name] = dense.view(piece.shape) if piece.is_whole else dense.view(-1)
+        if not piece.is_whole:
+            stretches[name] = {"shape": list(piece.shape), "start": piece.start}
+    save_file(tensors, path, {"pieces": json.dumps(stretches)} if stretches else None)
+
+
+class PieceFiles:
+    """The tensors of one kind in a checkpoint, whichever processes wrote them.
+
+    Args:
+        folder: Folder of the checkpoint.
+        kind: Kind of tensors, with which the names of their files begin.
+
+    Raises:
+        ValueError: If a tensor is not there in full.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        """Shape of each tensor, by name."""
+        self._stretches: dict[str, list[tuple[int, int, Any]]] = {}
+        for path in sorted([*folder.glob(f"{kind}.safetensors"), *folder.glob(f"{kind}-*.safetensors")]):
+            self._add(safe_open(path, "pt"))
+        for name, shape in self.shapes.items():
+            self._stretches[name].sort(key=lambda stretch: stretch[:2])
+            ends = [0, *(end for _, end, _ in self._stretches[name])]
+            if [start for start, _, _ in self._stretches[name]] != ends[:-1] or ends[-1] != math.prod(shape):
+                raise ValueError(f"{folder}: a part of {name} is missing")
+
+    def _add(self, file: Any) -> None:
+        stretches = json.loads((file.metadata() or {}).get("pieces", "{}"))
+        for name in file.keys():  # noqa: SIM118 - it is no mapping
+            stored = tuple(file.get_slice(name).get_shape())
+            stretch = stretches.get(name, {"shape": stored, "start": 0})
+            self.shapes[name] = tuple(stretch["shape"])
+            end = stretch["start"] + math.prod(stored)
+            self._stretches.setdefault(name, []).append((stretch["start"], end, file))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.shapes
+
+    def __iter__(self) -> Iterable[str]:
+        return iter(self.shapes)
+
+    def read(self, name: str, start: int, count: int) -> Tensor:
+        """Return ``count`` elements of a flattened tensor from ``start`` on; no more than about these is read."""
+        found = [
+            _read_stretch(file, name, max(start, begin) - begin, min(start + count, end) - begin)
+            for begin, end, file in self._stretches[name]
+            if max(start, begin) < min(start + count, end)
+        ]
+        return torch.cat(found) if found else torch.empty(0)
+
+    def whole(self, name: str) -> Tensor:
+        """Return a whole tensor."""
+        shape = self.shapes[name]
+        count = math.prod(shape)
+        if count == 0:
+            return self._stretches[name][0][2].get_tensor(name)
+        return self.read(name, 0, count).view(shape)
+
+
+def _read_stretch(file: Any, name: str, start: int, end: int) -> Tensor:
+    """Read elements ``start`` to ``end`` of what a file has under a name, by whole rows."""
+    stored = file.get_slice(name)
+    shape = stored.get_shape()
+    if not shape:
+        return file.get_tensor(name).view(1)
+    row = math.prod(shape[1:])
+    first, last = start // row, -(-end // row)
+    return stored[first:last].reshape(-1)[start - first * row : end - first * row]

@@ -1,0 +1,52 @@
+"""What processes must agree on while they save and load one checkpoint."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from torch import distributed
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Return this process's number."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def num_processes() -> int:
+    """Return how many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def gathered(value: T) -> list[T]:
+    """Return the values of all processes, in all of them."""
+    if not distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def together(action: Callable[[], T]) -> list[T]:
+    """Run an action in every process, and return all results; if storage fails one process, it fails all.
+
+    Raises:
+        ValueError: If the action meets an error of storage, or a ``ValueError``, in any process: the first of them.
+    """
+    result: T | None = None
+    complaint: str | None = None
+    bug: Exception | None = None
+    try:
+        result = action()
+    except (OSError, SafetensorError, ValueError) as error:
+        complaint = getattr(error, "strerror", None) or str(error).removeprefix("Error while serializing: ")
+    except Exception as error:
+        bug, complaint = error, repr(error)
+    outcomes = gathered((result, complaint))
+    if bug is not None:
+        raise bug
+    for _, found in outcomes:
+        if found is not None:
+            raise ValueError(found)
+    return [outcome for outcome, _ in outcomes]  # pyright: ignore[reportReturnType] - none of them failed

@@ -1,0 +1,107 @@
+"""A checkpoint's content: what one process has of it while saving, and all of it when it is read.
+
+A checkpoint is a folder::
+
+    model.safetensors       weights by fully qualified names; model-00001.safetensors ... those of further processes
+    ema.safetensors         averaged weights, if any, by the same names
+    optimizer.safetensors   what the optimizer keeps for each weight, as KIND/NAME, e.g. exp_avg/model.network.exit.bias
+    state.json              the rest: the optimizer's options, schedules, loops, callbacks, position ...
+    state.safetensors       ... whose tensors are here
+    checksums.json          size and checksum of each file
+
+Nothing in it depends on how many processes wrote it, nor on how they shared the weights.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vdm.checkpoints.folder import describe_file, write_folder
+from vdm.checkpoints.pieces import Piece, PieceFiles, copied_to_memory, write_pieces
+from vdm.checkpoints.tree import Json, join, split
+
+WEIGHTS, EMA, OPTIMIZER, STATE = "model", "ema", "optimizer", "state"
+_STATE_JSON_NAME = "state.json"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One process's share of a checkpoint, in the CPU's memory.
+
+    Args:
+        pieces: Pieces of tensors by kind and name.
+        state: The rest, without its tensors; none but in the first process.
+    """
+
+    pieces: Mapping[str, Mapping[str, Piece]]
+    state: Json = field(default=None)
+
+    @classmethod
+    def take(
+        cls,
+        pieces: Mapping[str, Mapping[str, Piece]],
+        state: Mapping[str, Any] | None,
+        former: "Snapshot | None" = None,
+    ) -> "Snapshot":
+        """Copy what is to be saved, so that training can go on.
+
+        Args:
+            pieces: Pieces of tensors by kind and name.
+            state: The rest, in the first process.
+            former: A snapshot that is on the disk; its memory is taken again.
+
+        Raises:
+            ValueError: If ``state`` holds what the format can't, e.g. a function.
+        """
+        rest, tensors = split(dict(state), "checkpoint") if state is not None else (None, {})
+        of_state = {name: Piece.whole(tensor) for name, tensor in tensors.items()}
+        everything = {**pieces, **({STATE: of_state} if state is not None else {})}
+        memory = former.pieces if former is not None else {}
+        copies = {kind: copied_to_memory(of_kind, memory.get(kind, {})) for kind, of_kind in everything.items()}
+        return cls(copies, rest)
+
+    def write(self, folder: Path, rank: int = 0) -> dict[str, dict[str, Any]]:
+        """Write this process's files into a folder, and return what ``describe_file`` says of each, by name."""
+        paths: list[Path] = []
+        for kind, pieces in self.pieces.items():
+            path = folder / (f"{kind}.safetensors" if rank == 0 else f"{kind}-{rank:05d}.safetensors")
+            if rank == 0 or pieces:
+                write_pieces(path, pieces)
+                paths.append(path)
+        if self.state is not None:
+            path = folder / _STATE_JSON_NAME
+            path.write_text(json.dumps(self.state, allow_nan=False), encoding="utf-8")
+            paths.append(path)
+        return {path.name: describe_file(path) for path in paths}
+
+
+class SavedCheckpoint:
+    """A checkpoint to be read; its tensors are read when they are asked for.
+
+    Args:
+        folder: Folder of a whole checkpoint: see ``verify_folder``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.weights = PieceFiles(folder, WEIGHTS)
+        self.ema = PieceFiles(folder, EMA)
+        self.optimizer = PieceFiles(folder, OPTIMIZER)
+
+    def state(self) -> dict[str, Any]:
+        """Return all but weights, averages and what the optimizer keeps for each weight."""
+        state = json.loads((self.folder / _STATE_JSON_NAME).read_text(encoding="utf-8"))
+        return join(state, load_file(self.folder / f"{STATE}.safetensors"))
+
+
+def save_weights(folder: Path, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor] | None = None) -> None:
+    """Write a checkpoint of weights, and of their averages, alone."""
+    pieces = {WEIGHTS: {name: Piece.whole(tensor) for name, tensor in weights.items()}}
+    if ema is not None:
+        pieces[EMA] = {name: Piece.whole(tensor) for name, tensor in ema.items()}
+    write_folder(folder, Snapshot.take(pieces, {}).write)

@@ -1,0 +1,79 @@
+"""Saving while training goes on."""
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from vdm.checkpoints.folder import abandon_folder, begin_folder, finish_folder
+from vdm.checkpoints.pieces import Piece
+from vdm.checkpoints.processes import gathered, rank, together
+from vdm.checkpoints.snapshot import Snapshot
+
+
+class CheckpointWriter:
+    """Writes snapshots to the disk in the background, one at a time.
+
+    All processes call the same methods in the same order. A thread in each writes and flushes its files; the folder
+    gets its name once all threads are done, at the next call of ``poll`` or ``finish``.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._folder: Path | None = None
+        self._snapshot: Snapshot | None = None
+        self._written: Future[dict[str, dict[str, Any]]]
+
+    def start(self, folder: Path, pieces: Mapping[str, Mapping[str, Piece]], state: Mapping[str, Any] | None) -> None:
+        """Copy what is to be saved to memory, and begin to write it.
+
+        Args:
+            folder: Folder of the checkpoint.
+            pieces: This process's pieces of tensors by kind and name.
+            state: The rest of the checkpoint, in the first process.
+
+        Raises:
+            ValueError: If storage refuses it, or ``state`` holds what can't be saved.
+        """
+        assert self._folder is None, "finish() the one before"
+        self._snapshot = Snapshot.take(pieces, state, former=self._snapshot)
+        partials = _told(folder, lambda: begin_folder(folder) if rank() == 0 else None)
+        assert partials[0] is not None
+        self._folder = folder
+        self._written = self._thread.submit(self._snapshot.write, partials[0], rank())
+
+    def poll(self) -> Path | None:
+        """Return the folder of a checkpoint that has been completed since, if any; waits for nothing.
+
+        Raises:
+            ValueError: If it could not be written.
+        """
+        if self._folder is None or not all(gathered(self._written.done())):
+            return None
+        return self.finish()
+
+    def finish(self) -> Path | None:
+        """Wait for the checkpoint in progress, if any, and return its folder.
+
+        Raises:
+            ValueError: If it could not be written. Checkpoints saved before are as they were.
+        """
+        if self._folder is None:
+            return None
+        folder, self._folder = self._folder, None
+        try:
+            described = _told(folder, self._written.result)
+            files = {name: description for files in described for name, description in files.items()}
+            _told(folder, lambda: finish_folder(folder, files) if rank() == 0 else None)
+        except ValueError:
+            if rank() == 0:
+                abandon_folder(folder)
+            raise
+        return folder
+
+
+def _told(folder: Path, action: Any) -> list[Any]:
+    try:
+        return together(action)
+    except ValueError as error:
+        raise ValueError(f"{folder}: can't be saved: {error}; checkpoints saved before are whole") from None

@@ -1,0 +1,69 @@
+"""The strategy that suits model and machine."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from vdm.training.strategies.base import PartwiseStrategy
+from vdm.training.strategies.ddp import DataParallel
+from vdm.training.strategies.fsdp2 import FSDP2
+from vdm.training.strategies.single import SingleDevice
+
+_BYTES_PER_WEIGHT = 20
+"""fp32 weight, gradient, Adam's two moments and average."""
+_SHARE = 0.5
+"""Share of a device's memory that these may take; the rest is for activations."""
+_GIB = 2**30
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What there is to train on.
+
+    Args:
+        first: The first device.
+        per_node: Processes on each node.
+        num_nodes: Nodes.
+        memory_bytes: Memory for each process.
+    """
+
+    first: torch.device
+    per_node: int
+    num_nodes: int
+    memory_bytes: int
+
+    @property
+    def number(self) -> int:
+        """Processes on all nodes."""
+        return self.per_node * self.num_nodes
+
+
+def auto(model: nn.Module, devices: Devices) -> PartwiseStrategy:
+    """Choose the simplest strategy whose weights, gradients, moments and averages leave room for activations.
+
+    Args:
+        model: The model.
+        devices: What there is to train on.
+    """
+    weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    needed, room = _BYTES_PER_WEIGHT * weights, _SHARE * devices.memory_bytes
+    size = f"{weights / 1e6:.1f} M weights take {needed / _GIB:.2f} GiB with gradients, moments and averages"
+    share = f"{_SHARE:.0%} of the {devices.memory_bytes / _GIB:.1f} GiB of each process"
+    if devices.number == 1:
+        chosen: PartwiseStrategy = SingleDevice(devices.first)
+        reason = f"single, since there is one device; {size}"
+    elif needed <= room:
+        chosen = DataParallel()
+        reason = f"ddp on {devices.number} devices, since {size}, at most {share}"
+    elif devices.num_nodes > 1 and needed <= room * devices.per_node:
+        chosen = FSDP2(replicate="nodes")
+        reason = f"fsdp2 with replicate=nodes, since {size}: more than {share}, but each node can hold them together"
+    else:
+        chosen = FSDP2()
+        reason = f"fsdp2 on {devices.number} devices, since {size}: more than {share}"
+    _log.info("strategy=auto: %s", reason)
+    return chosen

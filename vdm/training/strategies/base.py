@@ -1,0 +1,183 @@
+"""What all strategies have in common: parts of weights, which are averaged, saved and loaded where they lie."""
+
+from collections.abc import Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from vdm.checkpoints.folder import verify_folder
+from vdm.checkpoints.processes import num_processes, rank, together
+from vdm.checkpoints.runs import checkpoints_to_try, first_whole
+from vdm.checkpoints.snapshot import EMA, OPTIMIZER, WEIGHTS, SavedCheckpoint
+from vdm.checkpoints.writer import CheckpointWriter
+from vdm.training.strategies.parts import Part, load_optimizer_pieces, optimizer_pieces, sharded_part, whole_part
+
+
+class PartwiseStrategy(Strategy):
+    """A strategy whose processes save and load their parts of the weights, in a format that is the same for all.
+
+    Goes before Lightning's own strategy among the bases of a class.
+    """
+
+    gradient_norm: Tensor = torch.tensor(float("nan"))
+    """Norm of the last step's gradient before clipping."""
+
+    def find_part(self, parameter: nn.Parameter) -> Part | None:
+        """Return what this process holds of a weight, once the strategy is set up; ``None`` for nothing."""
+        if isinstance(parameter, DTensor):
+            return sharded_part(parameter)
+        return whole_part(parameter, is_first_copy=rank() == 0)
+
+    def spread(self) -> None:
+        """Bring changed parts to wherever else the weights are kept. All processes call it together."""
+
+    @property
+    def base_optimizer(self) -> Optimizer:
+        """The optimizer that knows the tensors in which parts are held."""
+        (optimizer,) = self.optimizers
+        return optimizer
+
+    def clip_gradients(self, optimizer: Optimizer, limit: float) -> None:
+        """Scale the whole gradient, over all processes, to a norm of at most ``limit``."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        self.gradient_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """This process's parts of all weights by fully qualified name."""
+        assert self.lightning_module is not None
+        found = {name: self.find_part(p) for name, p in self.lightning_module.named_parameters()}
+        return {name: part for name, part in found.items() if part is not None}
+
+    @cached_property
+    def trained_parts(self) -> dict[str, Part]:
+        """Those of ``parts`` that are trained."""
+        assert self.lightning_module is not None
+        trained = {name for name, p in self.lightning_module.named_parameters() if p.requires_grad}
+        return {name: part for name, part in self.parts.items() if name in trained}
+
+    @cached_property
+    def _saved_names(self) -> list[str]:
+        """Names of all weights and buffers that belong into checkpoints."""
+        assert self.lightning_module is not None
+        return list(self.lightning_module.state_dict())
+
+    # Saving
+
+    @cached_property
+    def writer(self) -> CheckpointWriter:
+        """Writes checkpoints in the background."""
+        return CheckpointWriter()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """Copy this process's parts to memory and begin to write them; ``writer`` completes the checkpoint."""
+        assert storage_options is None, "there is nothing to choose"
+        del checkpoint["state_dict"]
+        averages: Mapping[str, Tensor] = checkpoint.pop("ema")
+        checkpoint["optimizer_states"] = [  # as Lightning calls it; the tensors are on their own
+            {name: option for name, option in group.items() if name != "params"}
+            for group in self.base_optimizer.param_groups
+        ]
+        weights = self._saved_parts()
+        firsts = {name: part for name, part in self.trained_parts.items() if _is_saved(part)}
+        pieces = {
+            WEIGHTS: {name: part.piece(part.values) for name, part in weights.items() if _is_saved(part)},
+            EMA: {name: part.piece(averages[name]) for name, part in firsts.items()},
+            OPTIMIZER: optimizer_pieces(firsts, self.base_optimizer),
+        }
+        self.writer.finish()
+        self.writer.start(Path(filepath), pieces, checkpoint if rank() == 0 else None)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return nothing: ``save_checkpoint`` takes the weights in parts."""
+        return {}
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Tensor]:
+        """Return nothing: ``save_checkpoint`` takes the optimizer's state in parts."""
+        return {}
+
+    def _saved_parts(self) -> dict[str, Part]:
+        """Return this process's parts of whatever belongs into checkpoints, tied weights under each of their names."""
+        module = self.lightning_module
+        assert module is not None
+        others = {name: whole_part(buffer, is_first_copy=rank() == 0) for name, buffer in module.named_buffers()}
+        found = {**self.parts, **others}
+        aliases = self._aliases
+        return {name: found[aliases.get(name, name)] for name in self._saved_names if aliases.get(name, name) in found}
+
+    @cached_property
+    def _aliases(self) -> dict[str, str]:
+        """The name in ``parts`` of each weight that has several."""
+        assert self.lightning_module is not None
+        names = {id(p): name for name, p in self.lightning_module.named_parameters()}
+        everything = self.lightning_module.named_parameters(remove_duplicate=False)
+        return {name: names[id(p)] for name, p in everything if names[id(p)] != name}
+
+    # Loading
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Load when it is known which parts are whose."""
+        return True
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Have ``load_optimizer_state_dict`` called."""
+        return True
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Open a checkpoint, or a run's latest whole one, after checking every byte of it.
+
+        Args:
+            checkpoint_path: Folder of a run or of a checkpoint.
+            weights_only: Without effect: nothing in this format can run code.
+
+        Raises:
+            ValueError: If there is none, the only one is damaged, or it is one of another model; the message names the
+                file, or a weight.
+        """
+        folders = together(lambda: checkpoints_to_try(Path(checkpoint_path)))[0]
+        folder = first_whole(folders, _verify_together)
+        self._loaded = SavedCheckpoint(folder)
+        self._check_same_model(self._loaded)
+        checkpoint = self._loaded.state()
+        checkpoint["ema"] = {name: part.read(self._loaded.ema, name) for name, part in self.trained_parts.items()}
+        return checkpoint
+
+    @torch.no_grad()
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Fill this process's parts of the weights."""
+        for name, part in self._saved_parts().items():
+            part.values.copy_(part.read(self._loaded.weights, name))
+        self.spread()
+
+    def _check_same_model(self, checkpoint: SavedCheckpoint) -> None:
+        saved = checkpoint.weights.shapes
+        different = sorted(set(self._saved_names) ^ set(saved))
+        different += [n for n, part in self._saved_parts().items() if n in saved and saved[n] != part.shape]
+        if different:
+            raise ValueError(f"{checkpoint.folder}: weights of another model: it differs in {different[0]}")
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Give the optimizer its options and what it kept for this process's parts."""
+        optimizer = self.base_optimizer
+        for group, options in zip(optimizer.param_groups, checkpoint["optimizer_states"], strict=True):
+            group.update(options)
+        load_optimizer_pieces(self.trained_parts, optimizer, self._loaded.optimizer)
+        del self._loaded
+
+
+def _is_saved(part: Part) -> bool:
+    return part.is_first_copy and (part.values.numel() > 0 or part.shape == () or 0 in part.shape)
+
+
+def _verify_together(folder: Path) -> None:
+    """Check every byte of a checkpoint, each process a share of its files, and agree on the result."""
+    together(partial(verify_folder, folder, rank(), num_processes()))

@@ -1,0 +1,207 @@
+"""DeepSpeed ZeRO: the optimizer's state (stage 1), gradients (2) and weights (3) are sharded."""
+
+import importlib
+import importlib.util
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vdm.training.strategies.base import PartwiseStrategy
+from vdm.training.strategies.ddp import Backend, process_group_options
+from vdm.training.strategies.parts import Part, flat_part, whole_part
+
+_PRECISIONS = ("32-true", "bf16-mixed")
+_LARGEST_BUCKET = 200_000_000
+"""Weights whose gradients are sent at a time, at most."""
+
+
+def _deepspeed() -> Any:
+    """Import DeepSpeed when it is known which accelerator it is to use; it is heavy, and optional."""
+    return importlib.import_module("deepspeed")
+
+
+class DeepSpeedZeRO(PartwiseStrategy, DDPStrategy):
+    """DeepSpeed's engine in the place of DDP's wrapper (Rajbhandari et al. 2020).
+
+    Of Lightning's DDP it keeps all that concerns processes. Lightning's own strategy for DeepSpeed refuses CPUs and
+    saves pickles. Weights are fp32 under mixed precision too, as under the other strategies.
+
+    Args:
+        stage: What is sharded: the optimizer's state (1), also gradients (2), also weights (3). Averages always are.
+        offload_optimizer: Keep the optimizer's state in the CPU's memory and step there.
+        offload_parameters: Keep weights in the CPU's memory; stage 3 alone.
+        process_group_backend: ``nccl`` for GPUs, ``gloo`` for CPUs; none chooses by device.
+        timeout_seconds: After how long a process that waits for others gives up.
+    """
+
+    def __init__(
+        self,
+        stage: Literal[1, 2, 3],
+        offload_optimizer: bool = False,
+        offload_parameters: bool = False,
+        process_group_backend: Backend | None = None,
+        timeout_seconds: float = 1800,
+    ) -> None:
+        if importlib.util.find_spec("deepspeed") is None:
+            raise ValueError("deepspeed is not installed: install the extra 'deepspeed', or choose strategy=fsdp2")
+        if offload_parameters and stage != 3:
+            raise ValueError(f"offload_parameters=true needs stage=3, but stage is {stage}")
+        super().__init__(**process_group_options(process_group_backend, timeout_seconds))
+        self.stage = stage
+        self.offload_optimizer = offload_optimizer
+        self.offload_parameters = offload_parameters
+
+    @property
+    def precision_plugin(self) -> Precision:
+        """Lightning's plug-in for mixed precision."""
+        return super().precision_plugin
+
+    @precision_plugin.setter
+    def precision_plugin(self, plugin: Precision | None) -> None:
+        if plugin is not None and plugin.precision not in _PRECISIONS:
+            raise ValueError(f"precision={plugin.precision}: under DeepSpeed it is one of {', '.join(_PRECISIONS)}")
+        self._precision_plugin = plugin
+
+    def setup_environment(self) -> None:
+        """Start DeepSpeed on the processes that Lightning has started."""
+        super().setup_environment()
+        if self.root_device.type == "cpu":
+            os.environ["DS_ACCELERATOR"] = "cpu"
+        os.environ |= {"RANK": str(self.global_rank), "LOCAL_RANK": str(self.local_rank)}
+        deepspeed = _deepspeed()
+        deepspeed.utils.logging.logger.setLevel(logging.WARNING)
+        if self.root_device.type == "cpu":
+            # It would compile an operation for inference, which takes a minute and is of no use in training.
+            deepspeed.ops.__compatible_ops__ = {}
+        deepspeed.init_distributed(self._process_group_backend, auto_mpi_discovery=False, dist_init_required=False)
+
+    def configure_ddp(self) -> None:
+        """Leave the model as it is until there is an optimizer."""
+
+    def setup_optimizers(self, trainer: lightning.Trainer) -> None:
+        """Hand model and optimizer to DeepSpeed's engine."""
+        super().setup_optimizers(trainer)
+        (optimizer,) = self.optimizers
+        model = self.lightning_module
+        assert model is not None
+        for parameter in model.parameters():
+            parameter.data = parameter.data.contiguous()  # DeepSpeed flattens them, channels-last memory or not
+        self.model, zero_optimizer, _, _ = _deepspeed().initialize(
+            model=model,
+            optimizer=optimizer,
+            model_parameters=[p for p in model.parameters() if p.requires_grad],
+            config=self._config(trainer.gradient_clip_val or 0.0),
+            dist_init_required=False,
+        )
+        self.optimizers = [zero_optimizer]
+
+    def _config(self, clip: float) -> dict[str, Any]:
+        assert self.lightning_module is not None
+        bucket = min(_LARGEST_BUCKET, sum(p.numel() for p in self.lightning_module.parameters()))
+        pinned = {"device": "cpu", "pin_memory": self.root_device.type != "cpu"}
+        zero: dict[str, Any] = {"stage": self.stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+        zero |= {"offload_optimizer": pinned} if self.offload_optimizer else {}
+        zero |= {"offload_param": pinned} if self.offload_parameters else {}
+        return {
+            "train_micro_batch_size_per_gpu": 1,  # for its own logs
+            "gradient_accumulation_steps": 1,  # Lightning divides by their number, and ``backward`` tells the last one
+            "gradient_clipping": clip,
+            "zero_optimization": zero,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+        }
+
+    def block_backward_sync(self) -> AbstractContextManager[None]:
+        """Leave it to ``backward`` when gradients are shared out."""
+        return nullcontext()
+
+    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Have the engine add up gradients, and share them out in a step's last micro-batch."""
+        assert self.lightning_module is not None
+        is_last = not self.lightning_module.trainer.fit_loop._should_accumulate()
+        self.model.set_gradient_accumulation_boundary(is_last)  # type: ignore[union-attr]  # it is an engine
+        self.model.backward(closure_loss)  # type: ignore[union-attr]
+        return closure_loss
+
+    def optimizer_step(
+        self,
+        optimizer: Optimizer,
+        closure: Callable[[], Any],
+        model: lightning.LightningModule | nn.Module | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Do the last micro-batch, then have the engine clip and step."""
+        assert self.lightning_module is not None
+        result = closure()
+        self.precision_plugin._after_closure(self.lightning_module, optimizer)
+        self.model.step()  # type: ignore[union-attr]
+        self.gradient_norm = torch.as_tensor(self.model.get_global_grad_norm())  # type: ignore[union-attr]
+        return result
+
+    def clip_gradients(self, optimizer: Optimizer, limit: float) -> None:
+        """Do nothing: the engine clips as it steps."""
+
+    @property
+    def base_optimizer(self) -> Optimizer:
+        """The optimizer of flat buffers inside of DeepSpeed's."""
+        return self._zero_optimizer.optimizer
+
+    @property
+    def _zero_optimizer(self) -> Any:
+        (optimizer,) = self.optimizers
+        return optimizer
+
+    def find_part(self, parameter: nn.Parameter) -> Part | None:
+        """Return where the fp32 weights of this process lie."""
+        if hasattr(parameter, "ds_id"):
+            return self._part_in_stage_3(parameter)
+        if not parameter.requires_grad:
+            return whole_part(parameter, is_first_copy=self.global_rank == 0)
+        mapping = parameter._hp_mapping  # type: ignore[attr-defined]  # set by DeepSpeed
+        if mapping is None:
+            return None
+        buffer = self._zero_optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
+        there, here = mapping.hp_fragment_address, mapping.lp_fragment_address
+        return flat_part(buffer, there.start, here.numel, tuple(parameter.shape), here.start, is_first_copy=True)
+
+    def _part_in_stage_3(self, parameter: Any) -> Part | None:
+        """Return this process's equal share of a weight; the last one's is padded."""
+        zero = self._zero_optimizer
+        if parameter.requires_grad:
+            group, offset, share = zero.grad_position[zero.get_param_id(parameter)]
+            buffer = zero.fp32_partitioned_groups_flat[group]
+        else:
+            buffer, offset, share = parameter.ds_tensor, 0, parameter.ds_tensor.numel()
+        start = share * self.global_rank
+        count = min(share, parameter.ds_numel - start)
+        if count <= 0:
+            return None
+        return flat_part(buffer, offset, count, tuple(parameter.ds_shape), start, is_first_copy=True)
+
+    def spread(self) -> None:
+        """Copy fp32 weights to where the model reads them, in all processes, as the optimizer does after a step."""
+        zero = self._zero_optimizer
+        if self.stage < 3:
+            zero.update_lp_params()
+            return
+        zero._partition_all_parameters()
+        for group in range(len(zero.fp16_groups)):
+            zero._reassign_or_swap_out_partitioned_parameters(group)
+        if zero.persistent_parameters:
+            zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+
+    def teardown(self) -> None:
+        """Take DeepSpeed's hooks off the model."""
+        if self.model is not self.lightning_module:
+            self.model.destroy()  # type: ignore[union-attr]
+            self.model = self.lightning_module
+        super().teardown()

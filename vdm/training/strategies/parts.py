@@ -1,0 +1,118 @@
+"""The part of a weight that one process keeps and updates.
+
+Under every strategy this is a contiguous stretch of the weight flattened in row-major order: all of it (one device,
+DDP), some rows (FSDP2), or any stretch (ZeRO, which flattens many weights into one buffer and cuts that). What the
+optimizer keeps for a weight, and its average, are cut the same way, so each process updates, saves and loads its
+stretches alone.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.optim import Optimizer
+
+from vdm.checkpoints.pieces import Piece, PieceFiles
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a weight.
+
+    Args:
+        held_in: The tensor that the optimizer knows: the weight itself, or a buffer of many weights.
+        view: Returns the stretch's view of ``held_in``, or of a tensor laid out like it, such as a moment.
+        shape: Shape of the whole weight.
+        start: Index of the stretch's first element in the flattened weight.
+        is_first_copy: Whether no process before this one holds the same stretch; the first saves it.
+    """
+
+    held_in: Tensor
+    view: Callable[[Tensor], Tensor]
+    shape: tuple[int, ...]
+    start: int
+    is_first_copy: bool
+
+    @property
+    def values(self) -> Tensor:
+        """The stretch of the weight itself, in full precision: to be read, and to be written to."""
+        return self.view(self.held_in.detach())
+
+    def piece(self, values: Tensor) -> Piece:
+        """Return values of this stretch as a piece of a whole tensor."""
+        return Piece(values, self.shape, self.start)
+
+    def read(self, files: PieceFiles, name: str) -> Tensor:
+        """Return this stretch of a saved tensor, in the shape of ``values``."""
+        like = self.values
+        return files.read(name, self.start, like.numel()).view(like.shape)
+
+
+def whole_part(tensor: Tensor, is_first_copy: bool) -> Part:
+    """Return all of a tensor that each process holds in full."""
+    return Part(tensor, lambda like: like, tuple(tensor.shape), 0, is_first_copy)
+
+
+def sharded_part(tensor: DTensor) -> Part:
+    """Return this process's rows of a tensor that FSDP2 sharded, maybe with a replica in each node."""
+    sizes = tensor.device_mesh.shape
+    coordinate = tensor.device_mesh.get_coordinate()
+    assert coordinate is not None
+    first_row, is_first_copy = 0, True
+    for size, place, placement in zip(sizes, coordinate, tensor.placements, strict=True):
+        if isinstance(placement, Shard):
+            assert placement.dim == 0
+            first_row = min(place * math.ceil(tensor.shape[0] / size), tensor.shape[0])
+        else:
+            assert isinstance(placement, Replicate)
+            is_first_copy &= place == 0
+    start = first_row * math.prod(tensor.shape[1:])
+    return Part(tensor, lambda like: like.to_local(), tuple(tensor.shape), start, is_first_copy)  # type: ignore[attr-defined]
+
+
+def flat_part(buffer: Tensor, offset: int, count: int, shape: tuple[int, ...], start: int, is_first_copy: bool) -> Part:
+    """Return ``count`` elements of a weight that lie at ``offset`` of a flat buffer."""
+    return Part(buffer, lambda like: like.view(-1).narrow(0, offset, count), shape, start, is_first_copy)
+
+
+def optimizer_pieces(parts: dict[str, Part], optimizer: Optimizer) -> dict[str, Piece]:
+    """Return what an optimizer keeps for each weight, as KIND/NAME.
+
+    Raises:
+        ValueError: If it keeps something else than tensors.
+    """
+    pieces: dict[str, Piece] = {}
+    for name, part in parts.items():
+        for kind, value in optimizer.state.get(part.held_in, {}).items():
+            if value is None:
+                continue
+            if not isinstance(value, Tensor):
+                raise ValueError(f"optimizer: '{kind}' is a {type(value).__name__}, and only tensors can be saved")
+            if value.shape == part.held_in.shape:
+                pieces[f"{kind}/{name}"] = part.piece(part.view(value))
+            elif part.start == 0:  # as the count of steps is: the same for the whole weight
+                pieces[f"{kind}/{name}"] = Piece.whole(value)
+    return pieces
+
+
+@torch.no_grad()
+def load_optimizer_pieces(parts: dict[str, Part], optimizer: Optimizer, files: PieceFiles) -> None:
+    """Give an optimizer, which may have done no step yet, what was kept for each weight."""
+    for saved in files.shapes:
+        kind, _, name = saved.partition("/")
+        if name not in parts:
+            continue
+        part = parts[name]
+        state = optimizer.state[part.held_in]
+        if files.shapes[saved] == part.shape and part.shape != ():
+            if kind not in state:
+                state[kind] = torch.zeros_like(part.held_in.detach())
+            part.view(state[kind]).copy_(part.read(files, saved))
+        else:
+            value = files.whole(saved)
+            # Kernels that do a step at once want the count of steps where the weights are, others on the CPU.
+            is_fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+            state[kind] = value.to(part.held_in.device) if is_fused else value
