@@ -45,7 +45,7 @@ def test_configuration_of_each_command_is_sound(config_name: str) -> None:
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.parts[0] != OF_COMMANDS], ids=str)
 def test_each_option_of_each_group_is_sound(option: Path) -> None:
     group = option.parent.as_posix()
-    users = [name for name in PRIMARY if f"{group}:" in (conf_dir() / f"{name}.yaml").read_text()]
+    users = [name for name in PRIMARY if f"{option.parts[0]}:" in (conf_dir() / f"{name}.yaml").read_text()]
 
     assert users, f"no command has the group {group}"
     for config_name in users:

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from tests.models.networks import randomized
-from vdm.checkpoints.lightning_io import SafetensorsCheckpointIO
 from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder
+from vdm.checkpoints.snapshot import save_weights
 from vdm.generation.build import build_model
 from vdm.generation.model import VideoDiffusionModel
 
@@ -41,14 +41,14 @@ CONFIG: dict[str, Any] = {
     },
     "diffusion": {
         "_target_": "vdm.diffusion.gaussian.GaussianDiffusion",
-        "schedule": {"_target_": "vdm.diffusion.schedules.Cosine"},
+        "schedule": {"_target_": "vdm.diffusion.schedules.cosine.Cosine"},
         "parameterization": {"_target_": "vdm.diffusion.parameterizations.V"},
-        "noise_levels": {"_target_": "vdm.diffusion.noise_levels.LowDiscrepancy"},
+        "noise_levels": {"_target_": "vdm.diffusion.noise_levels.Uniform"},
         "loss_weight": {"_target_": "vdm.diffusion.loss_weights.Simple"},
         "clip_denoised": 1.0,
     },
-    "sampler": {"_target_": "vdm.diffusion.samplers.DDIM", "num_steps": 3},
-    "guidance": {"_target_": "vdm.diffusion.guidance.ClassifierFree", "scale": 2.0},
+    "sampler": {"_target_": "vdm.diffusion.samplers.ddim.DDIM", "num_steps": 3},
+    "guidance": {"_target_": "vdm.diffusion.guidance.Extrapolation", "scale": 2.0},
 }
 
 
@@ -80,8 +80,7 @@ def save_config(run: Path, **changes: object) -> None:
 def save_run(run: Path, model: VideoDiffusionModel, ema: dict[str, Tensor] | None = None, **changes: object) -> Path:
     """Write the folder of a run with one checkpoint, as training does."""
     save_config(run, **changes)
-    checkpoint: dict[str, Any] = {"state_dict": {f"model.{name}": w for name, w in model.state_dict().items()}}
-    if ema is not None:
-        checkpoint["ema"] = {f"model.{name}": weight for name, weight in ema.items()}
-    SafetensorsCheckpointIO().save_checkpoint(checkpoint, checkpoint_folder(run, 7))
+    weights = {f"model.{name}": weight for name, weight in model.state_dict().items()}
+    averages = None if ema is None else {f"model.{name}": weight for name, weight in ema.items()}
+    save_weights(checkpoint_folder(run, 7), weights, averages)
     return run

@@ -7,7 +7,7 @@ from tests.generation.small_model import config, save_config, save_run, small_mo
 from tests.models.networks import random_input
 from vdm.checkpoints.runs import checkpoint_folder
 from vdm.config import ConfigError
-from vdm.generation.build import build_model, load_into, load_model
+from vdm.generation.build import build_model, load_guide, load_into, load_model
 from vdm.generation.model import VideoDiffusionModel
 
 HARMFUL = [
@@ -18,7 +18,7 @@ HARMFUL = [
     "vdm.models.space_time_unet.torch.hub.load",
     "vdm.models.attention.nn.Linear",
     "vdm.models.text_encoders.Path",
-    "vdm.diffusion.schedules.math.exp",
+    "vdm.diffusion.schedules.cosine.math.exp",
     "vdm.modelsx.Network",
     "vdm.cli.train.run",
 ]
@@ -130,3 +130,30 @@ def test_weights_go_into_a_model_already_built(tmp_path: Path) -> None:
 def test_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"^{tmp_path}/none: not a run"):
         VideoDiffusionModel.from_checkpoint(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__conditioner__num_classes": 5}, "its number of classes is 5, but that of the model to be guided is 3"),
+        (
+            {"encoder": {"_target_": "tests.generation.test_build.OwnEncoder"}},
+            "its encoder is OwnEncoder, but that of the model to be guided is PixelEncoder",
+        ),
+    ],
+    ids=str,
+)
+def test_guide_that_can_t_be_told_the_same_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    save_run(tmp_path, small_model(**changes), **changes)
+
+    with pytest.raises(ValueError, match=f"^guide={tmp_path}: {message}$"):
+        load_guide(small_model(), tmp_path, allow_own_code=True)
+
+
+def test_guide_may_be_of_another_size(tmp_path: Path) -> None:
+    smaller = {"model__network__channels": [8, 8]}
+    save_run(tmp_path, small_model(**smaller), **smaller)
+    model = small_model()
+    model.guide = load_guide(model, tmp_path)
+
+    assert model(random_input("sampling", 1, 3, 2, 8, 8), ["a dog"]).shape == (1, 3, 2, 8, 8)

@@ -1,11 +1,18 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from tests.generation.small_model import small_model
-from vdm.diffusion.samplers import DDIM, DDPM
-from vdm.generation.generate import ClipSize, generate
+from vdm.diffusion.samplers.ddim import DDIM
+from vdm.diffusion.samplers.ddpm import DDPM
+from vdm.diffusion.samplers.probability_flow import ProbabilityFlow
+from vdm.generation.blocks import BlockSize, plan_blocks
+from vdm.generation.generate import ClipSize, count_steps, generate
 from vdm.generation.model import VideoDiffusionModel
+from vdm.generation.tasks import extension, interpolation, super_resolution
+from vdm.models.encoders import PixelEncoder
 
 SIZE = ClipSize(num_frames=3, height=8, width=12)
 CAPTIONS = ["a dog", "", "a red cat", "a dog"]
@@ -45,6 +52,90 @@ def test_every_step_of_every_batch_is_reported() -> None:
     generate(model, model.prompts(CAPTIONS), SIZE, batch_size=3, on_step=lambda: steps.append(None))
 
     assert len(steps) == 2 * model.sampler.num_steps
+
+
+def test_number_of_steps_is_known_before_or_not_at_all() -> None:
+    model = small_model()
+
+    assert count_steps(model, 4, 3) == 2 * 3
+    assert count_steps(model, 4, 4, num_blocks=5) == 5 * 3
+    model.sampler = ProbabilityFlow()
+    assert count_steps(model, 4, 3) is None
+
+
+LONG = replace(SIZE, num_frames=7)
+BLOCKS = plan_blocks(7, BlockSize(4, 2))
+FILM = torch.arange(3 * 3 * 8 * 12).reshape(3, 3, 8, 12).to(torch.uint8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_long_videos_do_not_depend_on_the_batch_size(model: VideoDiffusionModel, batch_size: int) -> None:
+    prompts = model.prompts(CAPTIONS)
+    at_once = generate(model, prompts, LONG, blocks=BLOCKS)
+
+    assert at_once.shape == (4, 3, 7, 8, 12)
+    torch.testing.assert_close(
+        generate(model, prompts, LONG, batch_size=batch_size, blocks=BLOCKS), at_once, rtol=0, atol=1
+    )
+
+
+def test_long_video_begins_with_the_short_one_of_the_same_seed(model: VideoDiffusionModel) -> None:
+    prompts = model.prompts(CAPTIONS[:1])
+    short, long = generate(model, prompts, replace(SIZE, num_frames=4)), generate(model, prompts, LONG, blocks=BLOCKS)
+
+    assert torch.equal(long[:, :, :4], short)
+    assert len({frame.float().mean().item() for frame in long[0].unbind(1)}) == 7, "each frame has noise of its own"
+
+
+def test_every_step_of_every_block_is_reported() -> None:
+    model, steps = small_model(), []
+    generate(model, model.prompts(CAPTIONS), LONG, batch_size=3, on_step=lambda: steps.append(None), blocks=BLOCKS)
+
+    assert len(steps) == count_steps(model, 4, 3, len(BLOCKS)) == 2 * 3 * 3
+
+
+def test_extended_video_begins_with_what_is_given(model: VideoDiffusionModel) -> None:
+    known = extension(model, FILM, 7)
+    videos = generate(
+        model, model.prompts(CAPTIONS), LONG, known=known, blocks=plan_blocks(7, BlockSize(4, 2), known.indices)
+    )
+
+    assert torch.equal(videos[:, :, :3], FILM.expand(4, -1, -1, -1, -1))
+    assert not torch.equal(videos[0], videos[3]), "two videos of the same prompt"
+
+
+def test_interpolated_video_has_what_is_given_as_every_third_frame(model: VideoDiffusionModel) -> None:
+    known = interpolation(model, FILM, 3, 7)
+    videos = generate(model, model.prompts(CAPTIONS), LONG, known=known)
+
+    assert torch.equal(videos[:, :, ::3], FILM.expand(4, -1, -1, -1, -1))
+
+
+def test_enlarged_video_is_told_every_frame_in_small_in_all_blocks() -> None:
+    model, latents = small_model(diffusion__clip_denoised=None), []
+    small = torch.full((3, 7, 4, 6), 128, dtype=torch.uint8)
+    small[:, 5:] = 200
+    known = super_resolution(model, small, 7, 8, 12)
+    model.encoder.decode = lambda x: latents.append(x) or PixelEncoder().decode(x)
+    generate(model, model.prompts(CAPTIONS[:2]), LONG, known=known, blocks=BLOCKS)
+
+    pooled = torch.nn.functional.avg_pool3d(latents[-1], (1, 2, 2))
+    torch.testing.assert_close(pooled, known.small.expand(2, -1, -1, -1, -1), rtol=0, atol=1e-5)
+
+
+def test_a_model_that_takes_a_first_frame_is_told_that_of_each_block() -> None:
+    model, seen = small_model(), []
+    conditioner = model.conditioner
+    model.conditioner.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    image = torch.full((1, 3, 8, 12), 9, dtype=torch.uint8)
+    videos = generate(model, model.prompts(CAPTIONS[:1], image=image), LONG, blocks=BLOCKS)
+    told = [prompts.image for prompts in seen if prompts.has_image is not None and prompts.has_image.all()]
+
+    assert conditioner.uses_image
+    assert len(told) == len(BLOCKS)
+    expected = [image, *(videos[:, :, block.start] for block in BLOCKS[1:])]
+    for given, frame in zip(told, expected, strict=True):
+        torch.testing.assert_close(given, frame / 127.5 - 1, rtol=0, atol=1e-5)
 
 
 def test_negative_caption_reaches_the_model() -> None:

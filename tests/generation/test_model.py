@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from tests.generation.small_model import small_model
 from tests.models.networks import random_input
-from vdm.diffusion.guidance import ClassifierFree
-from vdm.diffusion.samplers import DDPM
+from vdm.diffusion.guidance import Extrapolation
+from vdm.diffusion.noise_priors import Progressive
+from vdm.diffusion.observations import Frames, Observation, ObservationMethod, Reconstruction, Replacement
+from vdm.diffusion.samplers.ddim import DDIM
+from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.generation.model import VideoDiffusionModel, step_noise
 from vdm.types import Prompts
 
@@ -99,19 +104,114 @@ def test_image_of_prompts_is_its_latents(model: VideoDiffusionModel) -> None:
 
 
 def test_step_noise_depends_on_clip_and_step_alone() -> None:
-    like = torch.zeros(3, 3, 2, 4, 4)
-    draw, alone = step_noise(5, [4, 5, 6], like), step_noise(5, [6], like[:1])
+    like, prior = torch.zeros(3, 3, 2, 4, 4), Progressive()
+    draw, alone = step_noise(prior, 5, [4, 5, 6], like), step_noise(prior, 5, [6], like[:1])
 
     assert torch.equal(draw(3)[2], alone(3)[0])
-    draws = [draw(3)[0], draw(3)[1], draw(4)[0], step_noise(6, [4, 5, 6], like)(3)[0]]
+    draws = [draw(3)[0], draw(3)[1], draw(4)[0], step_noise(prior, 6, [4, 5, 6], like)(3)[0]]
     assert len({noise.sum().item() for noise in draws}) == 4
 
 
 def test_ancestral_sampling_is_repeatable_by_default(model: VideoDiffusionModel) -> None:
     ancestral = small_model()
-    ancestral.sampler, ancestral.guidance = DDPM(3), ClassifierFree(1.0)
+    ancestral.sampler, ancestral.guidance = DDPM(3), Extrapolation(1.0)
 
     assert torch.equal(ancestral(_noise(), ["a", "b"]), ancestral(_noise(), ["a", "b"]))
+
+
+METHODS = [None, Reconstruction(1.0), Replacement()]
+
+
+def _known(model: VideoDiffusionModel, num_clips: int = 2) -> tuple[Tensor, Observation]:
+    """Return a video, and that its frames 0 and 2 are known."""
+    video = ((random_input("video", num_clips, 3, 4, 8, 8).clamp(-1, 1) + 1) * 127.5).byte()
+    frames = Frames((0, 2), 4)
+    return video, Observation(frames(model.encoder.encode(video)), frames)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_known_frames_are_part_of_the_video_and_the_others_depend_on_them(
+    model: VideoDiffusionModel, method: ObservationMethod | None
+) -> None:
+    video, known = _known(model)
+    made = model(_noise(), ["a dog", ""], observations=[known], method=method)
+    unaware = model(_noise(), ["a dog", ""])
+
+    assert torch.equal(made[:, :, [0, 2]], video[:, :, [0, 2]])
+    assert not torch.equal(made[:, :, [1, 3]], unaware[:, :, [1, 3]])
+
+
+def test_reconstruction_guidance_is_the_default_method(model: VideoDiffusionModel) -> None:
+    known = _known(model)[1]
+    made, guided, replaced = (
+        model.sample(_noise(), ["a dog", ""], observations=[known], method=method)
+        for method in (None, Reconstruction(), Replacement())
+    )
+
+    assert torch.equal(made, guided)
+    assert not torch.allclose(made, replaced, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_clips_are_told_of_their_own_observation(method: ObservationMethod | None) -> None:
+    model = small_model()
+    model.sampler = DDIM(2)
+    known = _known(model)[1]
+    together = model.sample(_noise(), ["a dog", "a cat"], observations=[known], method=method)
+    alone = model.sample(
+        _noise()[1:], ["a cat"], observations=[known.map(lambda y: y[1:])], method=method, draw_noise=None
+    )
+
+    torch.testing.assert_close(together[1:], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_sampling_with_observations_leaves_no_gradients() -> None:
+    model = small_model()
+    latents = model.sample(_noise(), ["", ""], observations=[_known(model)[1]])
+
+    assert not latents.requires_grad
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_denoised_latents_are_bounded_whatever_guidance_makes_of_them() -> None:
+    model, seen = small_model(guidance__scale=50.0), []
+    model.sample(_noise(), ["a dog", ""], observations=[_known(model)[1]], on_step=lambda step, x0: seen.append(x0))
+
+    assert len(seen) == 3
+    assert max(float(x0.abs().max()) for x0 in seen) == 1.0
+
+
+def test_noise_and_observations_must_be_as_many(model: VideoDiffusionModel) -> None:
+    with pytest.raises(ValueError, match=r"^noise for 2 clips, but observations for 1$"):
+        model(_noise(2), ["a", "b"], observations=[_known(model, 1)[1]])
+
+
+def test_autoguidance_leads_from_the_guide_s_prediction_with_the_same_conditions() -> None:
+    """Of two denoising steps the first: the model is told of pure noise."""
+    model, guide, plain = small_model(guidance__scale=3.0), small_model(), small_model(guidance__scale=1.0)
+    with torch.no_grad():
+        for weight in guide.network.parameters():
+            weight.mul_(0.9)
+    for each in (model, plain):
+        each.sampler = DDIM(1)
+    weak = small_model(guidance__scale=1.0)
+    weak.load_state_dict(guide.state_dict())
+    weak.sampler = DDIM(1)
+    for each in (model, plain, weak):
+        each.diffusion = replace(each.diffusion, clip_denoised=None)
+    model.guide = guide
+    prompts = model.prompts(["a dog", "a cat"], [1, 2])
+    away_from, strong = weak.sample(_noise(), prompts), plain.sample(_noise(), prompts)
+
+    torch.testing.assert_close(model.sample(_noise(), prompts), away_from + 3 * (strong - away_from))
+
+
+def test_a_negative_caption_beside_a_guide_is_refused() -> None:
+    model = small_model()
+    model.guide = small_model()
+
+    with pytest.raises(ValueError, match=r"^negative=blurred: has no effect where another model is the guide$"):
+        model(_noise(1), ["a dog"], negative="blurred")
 
 
 def _loss(model: VideoDiffusionModel, x0: Tensor, prompts: Prompts, images: Prompts | None = None) -> Tensor:

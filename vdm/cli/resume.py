@@ -14,6 +14,7 @@ CHANGEABLE = (
     "resume",
     # placement
     "strategy",
+    "blocks",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",

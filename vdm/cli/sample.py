@@ -1,5 +1,6 @@
-"""``vdm sample``: videos from prompts with a trained model."""
+"""``vdm sample``: videos from prompts, and from other videos, with a trained model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from vdm.checkpoints.runs import load_config, run_folder
+from vdm.cli.sample_task import block_size, observation_method, read_task, whole_number
 from vdm.config import ConfigError, build
-from vdm.generation.build import load_model
-from vdm.generation.generate import ClipSize, generate
+from vdm.generation.blocks import plan_blocks
+from vdm.generation.build import load_guide, load_model
+from vdm.generation.generate import ClipSize, count_steps, generate
 from vdm.generation.model import VideoDiffusionModel
 from vdm.generation.requests import load_image, read_prompts, resolve_labels
 from vdm.generation.video_files import file_name, write_grid, write_mp4
+from vdm.models.svd.conditioner import SVDConditioner
 from vdm.types import Prompts
 
 
@@ -23,28 +27,37 @@ def run(config: DictConfig) -> None:
     checkpoint = Path(options["checkpoint"])
     trained = load_config(checkpoint)
     model = load_for_sampling(checkpoint, options, trained)
+    _set_motion(options, model)
 
-    size = clip_size(options, trained)
-    prompts = _prompts(options, trained, model, size)
-    num_batches = -(-len(prompts) // options["batch_size"])
-    with tqdm(total=num_batches * model.sampler.num_steps, desc="sampling", unit="step") as bar:
+    block = block_size(options, trained)
+    task = read_task(options, trained, model, block)
+    blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
+    prompts = _prompts(options, trained, model, task.size)
+    batch_size = whole_number(options, "batch_size")
+    with tqdm(total=count_steps(model, len(prompts), batch_size, len(blocks)), desc="sampling", unit="step") as bar:
         videos = generate(
             model,
             prompts,
-            size,
+            task.size,
             options["seed"],
-            options["batch_size"],
+            batch_size,
             options["negative"],
             bar.update,
+            task.known,
+            blocks,
+            observation_method(options),
         )
 
-    folder = Path(options["output"]) if options["output"] else run_folder(checkpoint) / "samples" / "prompts"
+    folder = Path(options["output"]) if options["output"] else _default_folder(checkpoint, options["task"])
     folder.mkdir(parents=True, exist_ok=True)
-    fps = options["fps"] or trained["clip"]["fps"]
     for index, (video, caption) in enumerate(zip(videos, prompts.captions, strict=True)):
-        write_mp4(folder / file_name(index, caption), video, fps)
-    mp4, png = write_grid(folder, list(videos), fps)
+        write_mp4(folder / file_name(index, caption), video, task.fps)
+    mp4, png = write_grid(folder, list(videos), task.fps)
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
+
+
+def _default_folder(checkpoint: Path, task: str | None) -> Path:
+    return run_folder(checkpoint) / "samples" / (task or "prompts")
 
 
 def load_for_sampling(checkpoint: Path, options: dict[str, Any], trained: dict[str, Any]) -> VideoDiffusionModel:
@@ -52,7 +65,7 @@ def load_for_sampling(checkpoint: Path, options: dict[str, Any], trained: dict[s
 
     Args:
         checkpoint: Folder of a run or of a checkpoint.
-        options: Configuration with ``sampler``, ``guidance``, ``ema``, ``device`` and ``allow_own_code``.
+        options: Configuration with ``sampler``, ``guidance``, ``guide``, ``ema``, ``device`` and ``allow_own_code``.
         trained: Configuration of the run, whose guidance scale holds where none is given.
     """
     guidance = dict(options["guidance"])
@@ -61,7 +74,26 @@ def load_for_sampling(checkpoint: Path, options: dict[str, Any], trained: dict[s
     model = load_model(checkpoint, options["ema"], options["allow_own_code"])
     model.sampler = build(options["sampler"], "sampler")
     model.guidance = build(guidance, "guidance")
-    return model.to(device_of(options["device"]))
+    if options["guide"] is not None:
+        model.guide = load_guide(model, Path(options["guide"]), options["ema"], options["allow_own_code"])
+    # Reconstruction guidance runs gradients back to the latents; those of weights would cost memory.
+    return model.requires_grad_(False).to(device_of(options["device"]))
+
+
+def _set_motion(options: dict[str, Any], model: VideoDiffusionModel) -> None:
+    """Tell Stable Video Diffusion's conditioner the numbers asked for; any other model refuses them."""
+    names = ("motion_bucket_id", "noise_aug_strength")
+    given = {name: options[name] for name in names if options[name] is not None}
+    if not isinstance(model.conditioner, SVDConditioner):
+        if given:
+            raise ConfigError(f"{next(iter(given))}: the model has no such condition; Stable Video Diffusion has")
+        return
+    if options["fps"] is not None:
+        given["fps"] = options["fps"]
+    for name, value in given.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ConfigError(f"{name}={value}: must be a number")
+    model.conditioner.motion = replace(model.conditioner.motion, **given)
 
 
 def device_of(name: str) -> torch.device:
@@ -79,16 +111,6 @@ def device_of(name: str) -> torch.device:
         raise ConfigError(f"device={name}: {str(error).splitlines()[0]}") from error
 
 
-def clip_size(options: dict[str, Any], trained: dict[str, Any]) -> ClipSize:
-    """Return the size asked for, by default that of the clips in training."""
-    names = ("num_frames", "height", "width")
-    sizes = {name: trained["clip"][name] if options[name] is None else options[name] for name in names}
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name}={value}: must be a whole number, at least 1")
-    return ClipSize(**sizes)
-
-
 def _prompts(options: dict[str, Any], trained: dict[str, Any], model: VideoDiffusionModel, size: ClipSize) -> Prompts:
     """Return what to make videos of, ``num_videos`` for each prompt."""
     captions = read_prompts(options["prompts"], options["prompts_file"])
@@ -101,9 +123,7 @@ def _prompts(options: dict[str, Any], trained: dict[str, Any], model: VideoDiffu
         raise ConfigError(f"labels={options['labels']}: {len(labels)} labels for {len(captions)} prompts")
     if any(captions) and model.conditioner.text_encoder is None:
         raise ConfigError("prompts: the model was trained without text (text_encoder=none)")
-    repeats = options["num_videos"]
-    if not isinstance(repeats, int) or repeats < 1:
-        raise ConfigError(f"num_videos={repeats}: must be a whole number, at least 1")
+    repeats = whole_number(options, "num_videos")
     image = None
     if options["image"] is not None:
         if not model.conditioner.uses_image:

@@ -11,7 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vdm.checkpoints.runs import latest_checkpoint, record_run
+from vdm.checkpoints.runs import checkpoints_to_try, record_run
 from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.loggers import close
 
@@ -21,7 +21,9 @@ def run(config: DictConfig) -> int:
     _quieten_lightning()
     plain: Any = OmegaConf.to_container(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    checkpoint = None if plain["resume"] is None else latest_checkpoint(Path(plain["resume"]))
+    checkpoint = None if plain["resume"] is None else Path(plain["resume"])
+    if checkpoint is not None:
+        checkpoints_to_try(checkpoint)  # refused before anything is built; which one is whole, processes find together
     training = build_training(plain, folder)
     _announce(training, folder, checkpoint)
     if training.trainer.is_global_zero:

@@ -8,6 +8,7 @@ from torch import nn
 
 from vdm.checkpoints.runs import load_config, load_weights
 from vdm.config import build
+from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.generation.model import VideoDiffusionModel
 
 OWN_MODULES = ("vdm.models", "vdm.diffusion")
@@ -26,9 +27,11 @@ def build_model(config: Mapping[str, Any], allowed_modules: Sequence[str] | None
     """
     encoder = build(config["encoder"], "encoder", allowed_modules)
     conditioner = build(config["model"]["conditioner"], "model.conditioner", allowed_modules)
+    diffusion: GaussianDiffusion = build(config["diffusion"], "diffusion", allowed_modules)
     # What the network must fit is known here and need not be repeated in YAML; a network of one's own may ignore it.
     known = {
         "in_channels": encoder.channels,
+        "out_channels": diffusion.out_channels(encoder.channels),
         "text_channels": conditioner.text_channels,
         "vector_channels": conditioner.vector_channels,
         "image_conditioned": conditioner.uses_image,
@@ -38,7 +41,7 @@ def build_model(config: Mapping[str, Any], allowed_modules: Sequence[str] | None
         network,
         conditioner,
         encoder,
-        build(config["diffusion"], "diffusion", allowed_modules),
+        diffusion,
         build(config["sampler"], "sampler", allowed_modules),
         build(config["guidance"], "guidance", allowed_modules),
     )
@@ -59,6 +62,26 @@ def load_model(path: str | Path, ema: bool = True, allow_own_code: bool = False)
     model = build_model(config, None if allow_own_code else OWN_MODULES)
     load_into(model, path, ema)
     return model.eval()
+
+
+def load_guide(
+    model: VideoDiffusionModel, path: str | Path, ema: bool = True, allow_own_code: bool = False
+) -> VideoDiffusionModel:
+    """Return another run's model as the weak one of autoguidance; the arguments are those of ``load_model``.
+
+    Raises:
+        ValueError: If it can't be loaded, or can't be told what the model is told.
+    """
+    guide = load_model(path, ema, allow_own_code)
+    for name, own, its in (
+        ("encoder", type(model.encoder).__name__, type(guide.encoder).__name__),
+        ("conditioner", type(model.conditioner).__name__, type(guide.conditioner).__name__),
+        ("channels of latents", model.encoder.channels, guide.encoder.channels),
+        ("number of classes", model.conditioner.num_classes, guide.conditioner.num_classes),
+    ):
+        if own != its:
+            raise ValueError(f"guide={path}: its {name} is {its}, but that of the model to be guided is {own}")
+    return guide
 
 
 def load_into(model: VideoDiffusionModel, path: str | Path, ema: bool = True) -> None:

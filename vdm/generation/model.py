@@ -1,6 +1,8 @@
 """The whole model: network, conditions, latents and diffusion, from noise to video."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self, cast
 
@@ -8,11 +10,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vdm import randomness
-from vdm.diffusion.denoiser import Denoiser, Network
+from vdm.diffusion.denoiser import Denoise, Denoiser, Network, bounded
 from vdm.diffusion.gaussian import GaussianDiffusion
-from vdm.diffusion.guidance import ClassifierFree, Guidance
-from vdm.diffusion.samplers import DDIM, DrawNoise, OnStep, Sampler
+from vdm.diffusion.guidance import Extrapolation, Guidance
+from vdm.diffusion.noise_priors import NoisePrior
+from vdm.diffusion.observations import Observation, ObservationMethod, Reconstruction
+from vdm.diffusion.samplers.base import DrawNoise, OnStep, Sampler
+from vdm.diffusion.samplers.ddim import DDIM
 from vdm.models.conditioner import Conditioner, append_images
 from vdm.models.encoders import Encoder
 from vdm.types import Prompts
@@ -21,6 +25,14 @@ from vdm.types import Prompts
 class VideoDiffusionModel(nn.Module):
     """A text- or image-to-video diffusion model; calling it with noise makes a video.
 
+    It also makes videos that agree with what is known of them, here with their first three frames::
+
+        known = Observation(model.encoder.encode(video[:, :, :3]), Frames((0, 1, 2), num_frames=8))
+        video = model(noise, ["the digit three moves up"], observations=[known])
+
+    ``vdm.generation.generate`` makes any number of videos of any length, and ``vdm.generation.tasks`` what is known in
+    extending, interpolating and enlarging a video.
+
     Args:
         network: Predicts from noised latents; holds most of the weights.
         conditioner: Embeds captions, classes and first frames.
@@ -28,6 +40,8 @@ class VideoDiffusionModel(nn.Module):
         diffusion: Schedule, parameterization and training distribution.
         sampler: How noise becomes a video unless told otherwise.
         guidance: How conditions are strengthened unless told otherwise.
+        guide: The weak model of autoguidance, on the same latents, smaller or less trained (Karras et al. 2024); none
+            guides away from the model itself without conditions.
     """
 
     def __init__(
@@ -38,6 +52,7 @@ class VideoDiffusionModel(nn.Module):
         diffusion: GaussianDiffusion,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
+        guide: "VideoDiffusionModel | None" = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -45,7 +60,8 @@ class VideoDiffusionModel(nn.Module):
         self.encoder = encoder
         self.diffusion = diffusion
         self.sampler: Sampler = sampler or DDIM()
-        self.guidance: Guidance = guidance or ClassifierFree()
+        self.guidance: Guidance = guidance or Extrapolation()
+        self.guide = guide
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, ema: bool = True) -> Self:
@@ -66,7 +82,8 @@ class VideoDiffusionModel(nn.Module):
     @property
     def denoiser(self) -> Denoiser:
         """The network as a function that denoises."""
-        return Denoiser(cast(Network, self.network), self.diffusion.parameterization, self.diffusion.clip_denoised)
+        diffusion, network = self.diffusion, cast(Network, self.network)
+        return Denoiser(network, diffusion.parameterization, diffusion.clip_denoised, diffusion.learned_variance)
 
     @property
     def device(self) -> torch.device:
@@ -87,13 +104,11 @@ class VideoDiffusionModel(nn.Module):
             image: RGB first frame of each clip.
         """
         captions = (captions,) if isinstance(captions, str) else tuple(captions)
-        latents = None if image is None else self.encoder.encode(image.to(self.device)[:, :, None])[:, :, 0]
-        return Prompts(
-            captions=captions,
-            labels=torch.tensor([-1] * len(captions) if labels is None else list(labels)),
-            image=latents,
-            has_image=None if latents is None else torch.ones(len(captions), dtype=torch.bool),
-        ).to(self.device)
+        labels = [-1] * len(captions) if labels is None else list(labels)
+        prompts = Prompts(captions, torch.tensor(labels)).to(self.device)
+        if image is None:
+            return prompts
+        return self.conditioner.with_first_frame(prompts, image.to(self.device), self.encoder)
 
     def denoising_loss(
         self,
@@ -107,7 +122,7 @@ class VideoDiffusionModel(nn.Module):
 
         Args:
             x0: Clean latents: the clip's frames, then those of its ``k`` independent images.
-            noise: Standard normal noise.
+            noise: Noise drawn from the diffusion's ``noise_prior``.
             t: Time of each clip; 0 is data, 1 is noise.
             prompts: Conditions of the ``b`` clips.
             image_prompts: Conditions of the ``b k`` images, those of a clip adjacent; none where there are no images.
@@ -122,7 +137,6 @@ class VideoDiffusionModel(nn.Module):
         prediction = self.denoiser.predict(noised.xt, noised.alpha, noised.sigma, condition, num_images)
         return self.diffusion.loss(prediction, noised)
 
-    @torch.no_grad()
     def forward(
         self,
         noise: Float[Tensor, "b c t h w"],
@@ -130,38 +144,76 @@ class VideoDiffusionModel(nn.Module):
         negative: str = "",
         draw_noise: DrawNoise | None = None,
         on_step: OnStep | None = None,
+        observations: Sequence[Observation] = (),
+        method: ObservationMethod | None = None,
     ) -> UInt8[Tensor, "b c t h w"]:
-        """Run the whole denoising loop and return RGB video.
+        """Run the whole denoising loop and return RGB video; the arguments are those of ``sample``."""
+        latents = self.sample(noise, condition, negative, draw_noise, on_step, observations, method)
+        with torch.no_grad():
+            return self.encoder.decode(latents)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        noise: Float[Tensor, "b c t h w"],
+        condition: Prompts | Sequence[str],
+        negative: str = "",
+        draw_noise: DrawNoise | None = None,
+        on_step: OnStep | None = None,
+        observations: Sequence[Observation] = (),
+        method: ObservationMethod | None = None,
+    ) -> Float[Tensor, "b c t h w"]:
+        """Run the whole denoising loop and return clean latents.
 
         Args:
-            noise: Standard normal noise in the shape of the latents.
+            noise: Noise in the shape of the latents, drawn from the diffusion's ``noise_prior``.
             condition: Captions, or prompts made by ``prompts``, one a clip.
-            negative: Caption to be guided away from; the empty one is the unconditional model.
+            negative: Caption to be guided away from; the empty one is the unconditional model. Not with a guide.
             draw_noise: Fresh noise for each step of samplers that need it; by default a function of the clip's row.
             on_step: Called after each step with the number of steps done and the denoised latents.
+            observations: What is known of each clip, in latents.
+            method: How observations are made known, by default reconstruction guidance.
+
+        Raises:
+            ValueError: If noise, conditions and observations are not of equally many clips, or a negative caption
+                is given where there is a guide.
         """
         prompts = condition if isinstance(condition, Prompts) else self.prompts(condition)
-        if len(prompts) != len(noise):
-            raise ValueError(f"noise for {len(noise)} clips, but conditions for {len(prompts)}")
+        for name, count in (("conditions", len(prompts)), *(("observations", len(known.y)) for known in observations)):
+            if count != len(noise):
+                raise ValueError(f"noise for {len(noise)} clips, but {name} for {count}")
         noise = noise.to(self.device)
+        denoise = self._guided(prompts, noise.shape[2], negative)
+        if observations:
+            known = [observation.to(self.device) for observation in observations]
+            denoise = (method or Reconstruction())(denoise, known)
+        denoise = bounded(denoise, self.diffusion.clip_denoised)
+        draw = draw_noise or step_noise(self.diffusion.noise_prior, 0, range(len(noise)), noise)
+        return self.sampler(denoise, noise, self.diffusion.schedule, draw, on_step)
+
+    def _guided(self, prompts: Prompts, num_frames: int, negative: str) -> Denoise:
+        """Return the denoising function with conditions and guidance inside, not yet bounded."""
+        strong = self._conditioned(prompts, num_frames)
+        if self.guide is not None:
+            if negative:
+                raise ValueError(f"negative={negative}: has no effect where another model is the guide")
+            return self.guidance(strong, self.guide._conditioned(prompts, num_frames))
         everything = torch.ones(len(prompts), dtype=torch.bool)
-        unconditional = prompts.drop(everything, everything, everything)
-        unconditional = Prompts(
-            (negative,) * len(prompts), unconditional.labels, prompts.image, unconditional.has_image
+        without = prompts.drop(everything, everything, everything)
+        return self.guidance(
+            strong, self._conditioned(replace(without, captions=(negative,) * len(prompts)), num_frames)
         )
-        denoise = self.guidance(
-            self.denoiser,
-            self.conditioner(prompts, noise.shape[2]),
-            self.conditioner(unconditional, noise.shape[2]),
-        )
-        draw = draw_noise or step_noise(0, list(range(len(noise))), noise)
-        return self.encoder.decode(self.sampler(denoise, noise, self.diffusion.schedule, draw, on_step))
+
+    def _conditioned(self, prompts: Prompts, num_frames: int) -> Denoise:
+        return partial(replace(self.denoiser, clip=None), condition=self.conditioner(prompts, num_frames))
 
 
-def step_noise(seed: int, clips: Sequence[int], like: Tensor) -> DrawNoise:
+def step_noise(
+    prior: NoisePrior, seed: int, clips: Sequence[int], like: Tensor, purpose: str = "sampler step"
+) -> DrawNoise:
     """Return fresh noise for each step as a function of (seed, step, clip), in the shape and place of ``like``."""
 
     def draw(step: int) -> Tensor:
-        return randomness.normal(seed, f"sampler step {step}", clips, tuple(like.shape[1:])).to(like)
+        return prior(seed, f"{purpose} {step}", clips, tuple(like.shape[1:])).to(like)
 
     return draw

@@ -1,0 +1,116 @@
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data_pipelines.videos import (
+    gray_frames,
+    gray_of,
+    quadrants,
+    set_display_matrix,
+    write_h264,
+    write_sound,
+    write_video,
+)
+from vdm.generation.input_video import InputVideo, read_video
+
+
+def _numbers(video: InputVideo) -> list[int]:
+    return gray_of(video.frames.permute(1, 2, 3, 0).numpy())
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.avi", "film.nut"])
+def test_all_frames_of_any_container_are_read(tmp_path: Path, name: str) -> None:
+    video = read_video(write_video(tmp_path / name, gray_frames(9)))
+
+    assert video.frames.shape == (3, 9, 32, 48)
+    assert _numbers(video) == list(range(9))
+    assert video.fps == 8
+
+
+@pytest.mark.parametrize(
+    ("fps", "numbers"), [(4.0, [0, 2, 4, 6]), (16.0, [n // 2 for n in range(16)]), (8.0, list(range(8)))]
+)
+def test_frames_are_taken_at_the_rate_asked_for(tmp_path: Path, fps: float, numbers: list[int]) -> None:
+    video = read_video(write_video(tmp_path / "film.mkv", gray_frames(8)), fps=fps)
+
+    assert _numbers(video) == numbers
+    assert video.fps == fps
+
+
+def test_no_more_frames_than_asked_for_are_taken(tmp_path: Path) -> None:
+    assert _numbers(read_video(write_video(tmp_path / "film.mkv", gray_frames(8)), fps=4, max_frames=3)) == [0, 2, 4]
+    assert _numbers(read_video(tmp_path / "film.mkv", max_frames=99)) == list(range(8))
+
+
+def _corners(picture: np.ndarray) -> list[str]:
+    names = {(255, 0, 0): "red", (0, 255, 0): "green", (0, 0, 255): "blue", (255, 255, 255): "white"}
+    height, width, _ = picture.shape
+    places = product((height // 4, -height // 4), (width // 4, -width // 4))
+    return [names[tuple((picture[place].astype(int) > 128) * 255)] for place in places]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corners"),
+    [
+        ((1, 0, 0, 1), ["red", "green", "blue", "white"]),
+        ((0, 1, -1, 0), ["blue", "red", "white", "green"]),
+        ((0, -1, 1, 0), ["green", "white", "red", "blue"]),
+        ((-1, 0, 0, -1), ["white", "blue", "green", "red"]),
+    ],
+    ids=["upright", "clockwise", "counterclockwise", "upside down"],
+)
+def test_frames_are_turned_as_players_turn_them(
+    tmp_path: Path, matrix: tuple[int, int, int, int], corners: list[str]
+) -> None:
+    path = write_h264(tmp_path / "film.mp4", [quadrants(32, 64)] * 2)
+    set_display_matrix(path, *matrix)
+    frames = read_video(path, (20, 24)).frames
+
+    assert frames.shape == (3, 2, 20, 24)
+    assert _corners(frames[:, 1].permute(1, 2, 0).numpy()) == corners
+
+
+def test_frames_cover_the_size_and_are_cut_in_the_middle(tmp_path: Path) -> None:
+    picture = np.zeros((32, 96, 3), dtype=np.uint8)
+    picture[:, 28:68] = 255
+
+    assert read_video(write_video(tmp_path / "film.mkv", [picture]), (16, 16)).frames.min() > 250
+
+
+def test_pixels_that_are_not_square_are_made_so(tmp_path: Path) -> None:
+    path = write_video(
+        tmp_path / "film.mp4", [quadrants(32, 48)], codec="libx264", pix_fmt="yuv444p", pixel_aspect=Fraction(2)
+    )
+
+    assert read_video(path).frames.shape == (3, 1, 32, 96)
+
+
+def test_picture_is_a_video_of_one_frame(tmp_path: Path) -> None:
+    Image.fromarray(quadrants(20, 30)).save(tmp_path / "picture.png")
+    frames = read_video(tmp_path / "picture.png").frames
+
+    assert frames.shape == (3, 1, 20, 30)
+    assert _corners(frames[:, 0].permute(1, 2, 0).numpy()) == ["red", "green", "blue", "white"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "sound", "cut"])
+def test_what_is_no_video_is_named_in_one_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "film.mp4"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "sound":
+        write_sound(path)
+    elif kind == "cut":
+        whole = write_h264(tmp_path / "whole.mp4", gray_frames(8)).read_bytes()
+        path.write_bytes(whole[: whole.index(b"mdat") + 8])
+    elif kind != "missing":
+        path.write_bytes({"text": b"hello " * 99, "empty": b""}[kind])
+    reasons = r"no such file|can't be read as a video: .+|there is no video in it|there are no frames in it"
+
+    with pytest.raises(ValueError, match=rf"^input={path}: ({reasons})$") as caught:
+        read_video(path)
+    assert "\n" not in str(caught.value)

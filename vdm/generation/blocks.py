@@ -1,0 +1,82 @@
+"""Videos longer than the clips of training, block by block: each block is told what is known of its frames."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BlockSize:
+    """How much is made at once.
+
+    Args:
+        num_frames: Frames of a block, best as many as in training.
+        overlap: Frames known from earlier blocks, or from what is given, that a block begins with.
+    """
+
+    num_frames: int
+    overlap: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1:
+            raise ValueError(f"block_frames={self.num_frames}: must be at least 1")
+        if self.num_frames > 1 and not 1 <= self.overlap < self.num_frames:
+            raise ValueError(
+                f"overlap={self.overlap}: must be at least 1 and below the {self.num_frames} frames of a block"
+            )
+
+
+@dataclass(frozen=True)
+class Block:
+    """Frames that are made at once."""
+
+    start: int
+    stop: int
+    """The frame after its last."""
+    known: tuple[int, ...]
+    """Frames from ``start`` to ``stop`` that were given, or made by an earlier block."""
+    new: tuple[int, ...]
+    """Frames that this block adds to the video."""
+
+
+def plan_blocks(num_frames: int, size: BlockSize, given: Collection[int] = ()) -> list[Block]:
+    """Return the blocks that make a video, in order.
+
+    All are of one length, that of the video if this is less; the last one may overlap more than the others.
+
+    Args:
+        num_frames: Frames of the video.
+        size: Size of the blocks.
+        given: Frames that are known from the start.
+
+    Raises:
+        ValueError: If blocks of one frame would have to know one another.
+    """
+    if size.num_frames < min(num_frames, 2):
+        raise ValueError(f"block_frames={size.num_frames}: must be at least 2 for a video of {num_frames} frames")
+    length = min(size.num_frames, num_frames)
+    blocks: list[Block] = []
+    known = set(given)
+    while unknown := [frame for frame in range(num_frames) if frame not in known]:
+        start = min(_start(unknown[0], length, size.overlap, given), num_frames - length)
+        stop = start + length
+        # What lies behind the last given frame in sight is better made by a block that sees the next given one.
+        until = max((frame for frame in given if unknown[0] < frame < stop), default=stop)
+        if all(frame < stop for frame in given):
+            until = stop
+        window = range(start, stop)
+        block = Block(
+            start,
+            stop,
+            known=tuple(frame for frame in window if frame in known),
+            new=tuple(frame for frame in window if frame not in known and frame < until),
+        )
+        blocks.append(block)
+        known.update(block.new)
+    return blocks
+
+
+def _start(first_unknown: int, length: int, overlap: int, given: Collection[int]) -> int:
+    """Return where a block begins: early enough to overlap, and late enough to reach the next given frame."""
+    start = max(first_unknown - overlap, 0)
+    reaching = min((frame + 1 - length for frame in given if frame > first_unknown), default=start)
+    return max(start, reaching) if reaching < first_unknown else start

@@ -1,0 +1,109 @@
+"""Videos that people want extended, interpolated or enlarged: any file that FFmpeg reads."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.error import BlockingIOError as NothingYetError
+from av.error import EOFError as NothingMoreError
+from av.error import FFmpegError
+from av.filter import Graph
+from einops import rearrange
+from jaxtyping import UInt8
+from torch import Tensor
+
+_UNSPECIFIED_COLORSPACE = 2
+_HIGH_DEFINITION_ROWS = 720
+"""From here on, players take a video that does not say otherwise to have colours as in BT.709, below as in BT.601."""
+
+
+@dataclass(frozen=True)
+class InputVideo:
+    """Frames of a file, upright, of square pixels."""
+
+    frames: UInt8[Tensor, "c t h w"]
+    fps: float | None
+    """Frames per second, none where the file says nothing."""
+
+
+def read_video(
+    path: Path, size: tuple[int, int] | None = None, fps: float | None = None, max_frames: int | None = None
+) -> InputVideo:
+    """Read a video's frames.
+
+    Args:
+        path: File in any container and codec that FFmpeg reads; a picture is a video of one frame.
+        size: Height and width that the frames are scaled to cover and cut to in the middle; none leaves them as they
+            are, but for pixels that are not square.
+        fps: Frames per second to take; none takes all frames.
+        max_frames: How many frames to take from the beginning, none for all.
+
+    Raises:
+        ValueError: If it can't be read or has no frames.
+    """
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            stream = container.streams.best("video")
+            if not isinstance(stream, av.VideoStream):
+                raise ValueError(f"input={path}: there is no video in it")
+            rate = stream.average_rate or stream.guessed_rate
+            pictures = list(islice(_pictures(container.decode(stream), stream, size, fps), max_frames))
+    except FileNotFoundError:
+        raise ValueError(f"input={path}: no such file") from None
+    except FFmpegError as error:
+        raise ValueError(f"input={path}: can't be read as a video: {error.strerror}") from None
+    if not pictures:
+        raise ValueError(f"input={path}: there are no frames in it")
+    frames = rearrange(torch.from_numpy(np.stack(pictures)), "t h w c -> c t h w").contiguous()
+    return InputVideo(frames, fps or (float(rate) if rate else None))
+
+
+def _pictures(
+    frames: Iterator[av.VideoFrame], stream: av.VideoStream, size: tuple[int, int] | None, fps: float | None
+) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+    """Yield the frames as they are to be seen."""
+    first = next(frames, None)
+    if first is None:
+        return
+    graph = _graph(first, stream, size, fps)
+    for frame in chain([first], frames, [None]):
+        graph.vpush(frame)
+        for picture in _ready(graph):
+            # FFmpeg's filters leave turning to the viewer.
+            yield np.rot90(picture.to_ndarray(), first.rotation // 90)
+
+
+def _ready(graph: Graph) -> Iterator[av.VideoFrame]:
+    """Yield what the filters have finished."""
+    while True:
+        try:
+            yield graph.vpull()
+        except (NothingYetError, NothingMoreError):
+            return
+
+
+def _graph(first: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None, fps: float | None) -> Graph:
+    """Return filters that choose frames by time, then scale and cut them, and make them RGB."""
+    is_turned = first.rotation % 180 != 0
+    shown_width = first.width * float(stream.sample_aspect_ratio or 1)
+    height, width = (first.height, round(shown_width)) if size is None else size[::-1] if is_turned else size
+    scale = max(height / first.height, width / shown_width)
+    covering = f"{max(width, round(shown_width * scale))}:{max(height, round(first.height * scale))}"
+    is_silent_on_colour = first.colorspace == _UNSPECIFIED_COLORSPACE and not first.format.is_rgb
+    matrix = ":in_color_matrix=bt709" if is_silent_on_colour and first.height >= _HIGH_DEFINITION_ROWS else ""
+
+    graph = Graph()
+    filters = [
+        graph.add_buffer(template=stream),
+        *([] if fps is None else [graph.add("fps", str(fps))]),
+        graph.add("scale", f"{covering}:flags=bicubic+accurate_rnd+full_chroma_int{matrix}"),
+        graph.add("crop", f"{width}:{height}"),
+        graph.add("format", "rgb24"),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*filters).configure()
+    return graph

@@ -1,0 +1,81 @@
+"""What is known of videos before they are made: of those to be extended, interpolated or enlarged."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from vdm.generation.model import VideoDiffusionModel
+from vdm.models.encoders import PixelEncoder
+from vdm.types import TensorRecord
+
+
+@dataclass(frozen=True)
+class Known(TensorRecord):
+    """What is known of every video, in latents; by default nothing."""
+
+    frames: Float[Tensor, "c n h w"] | None = None
+    """Frames that are known as they are."""
+    indices: tuple[int, ...] = ()
+    """Where in the video those frames are."""
+    small: Float[Tensor, "c t h2 w2"] | None = None
+    """Every frame in a lower resolution."""
+
+
+def extension(model: VideoDiffusionModel, video: UInt8[Tensor, "c n h w"], num_frames: int) -> Known:
+    """Return that a video of ``num_frames`` begins with these frames.
+
+    Raises:
+        ValueError: If there is nothing to add.
+    """
+    given = video.shape[1]
+    if num_frames <= given:
+        raise ValueError(
+            f"num_frames={num_frames}: the input alone has {given}; ask for more, or take fewer: input_frames=..."
+        )
+    return Known(_latents(model, video), tuple(range(given)))
+
+
+def interpolation(model: VideoDiffusionModel, video: UInt8[Tensor, "c n h w"], every: int, num_frames: int) -> Known:
+    """Return that these frames are every ``every``-th one of a video of ``num_frames``, from its first.
+
+    Raises:
+        ValueError: If there is no frame between them, or they don't fit.
+    """
+    given = video.shape[1]
+    if every < 2:
+        raise ValueError(f"every={every}: must be at least 2, or no frame is missing")
+    if given < 2:
+        raise ValueError("input: interpolation needs two frames or more, but there is one")
+    if num_frames < every * (given - 1) + 1:
+        raise ValueError(
+            f"num_frames={num_frames}: the input's {given} frames, {every} apart, need {every * (given - 1) + 1}"
+        )
+    return Known(_latents(model, video), tuple(range(0, every * given, every)))
+
+
+def super_resolution(
+    model: VideoDiffusionModel, video: UInt8[Tensor, "c t h w"], num_frames: int, height: int, width: int
+) -> Known:
+    """Return that these frames are those of a video of ``num_frames``, with the means of squares of pixels for pixels.
+
+    Raises:
+        ValueError: If there are not as many frames, if height and width are not the same multiple of the frames', or if
+            the model diffuses no pixels: their means are not those of latents.
+    """
+    given, rows, columns = video.shape[1:]
+    if not isinstance(model.encoder, PixelEncoder):
+        raise ValueError("task=superres: the model must diffuse pixels (encoder=pixels), not latents")
+    if given != num_frames:
+        raise ValueError(f"num_frames={num_frames}: must be that of the input, {given}")
+    if height % rows or width % columns or height // rows != width // columns or height == rows:
+        raise ValueError(
+            f"input: has frames of {rows}x{columns}, but must have {height}x{width} divided by 2 or a greater number"
+        )
+    return Known(small=_latents(model, video))
+
+
+@torch.no_grad()
+def _latents(model: VideoDiffusionModel, video: UInt8[Tensor, "c t h w"]) -> Float[Tensor, "d t h2 w2"]:
+    return model.encoder.encode(video[None].to(model.device))[0]
