@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vdm.data import shards
-from vdm.data.shards import DamagedSample, Member, SampleEntry, ShardEntry, ShardIndex
+from vdm.data.shards import DamagedSample, Member, SampleEntry, ShardEntry, ShardIndex, StoredLatents, StoredText
 
 CONTENT = b"abcdefghijkl"
 SAMPLE = SampleEntry("a", (4, 16, 32), {"mp4": Member(2, 5, shards.checksum(b"cdefg")), "json": Member(9, 1, "x")})
@@ -32,6 +32,15 @@ def test_index_and_sidecar_survive_writing_and_reading(tmp_path: Path) -> None:
 
 def test_index_without_frame_rate_survives(tmp_path: Path) -> None:
     index = dataclasses.replace(_write(tmp_path), fps=None, labels=())
+    shards.write_index(tmp_path, index)
+
+    assert shards.read_index(tmp_path) == index
+
+
+def test_index_of_stored_latents_and_text_survives(tmp_path: Path) -> None:
+    latents = StoredLatents({"weights": "ab", "scaling_factor": 0.18215, "name": "vae"}, {(4, 16, 32): (4, 4, 2, 4)})
+    text = StoredText({"weights": "cd", "max_tokens": 77}, channels=768, empty_checksum="ef")
+    index = dataclasses.replace(_write(tmp_path), latents=latents, text=text)
     shards.write_index(tmp_path, index)
 
     assert shards.read_index(tmp_path) == index

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +140,19 @@ def test_pretrained_encoder_gives_what_transformers_gives(saved: dict[str, Path]
     expected = T5EncoderModel.from_pretrained(saved["t5"]).eval()(input_ids=tokens).last_hidden_state
 
     torch.testing.assert_close(_t5(saved)(["a red dog"]).tokens, expected)
+
+
+@pytest.mark.parametrize("make", [_t5, _clip])
+def test_identity_of_a_pretrained_encoder_follows_its_weights_and_limits(make: Make, saved: dict[str, Path]) -> None:
+    encoder, again = make(saved), make(saved)
+    assert encoder.identity() == again.identity()
+    assert json.loads(json.dumps(encoder.identity())) == encoder.identity()
+
+    again.max_tokens -= 1
+    assert encoder.identity() != again.identity()
+    again.max_tokens += 1
+    next(again.frozen.parameters()).view(-1)[0] += 1
+    assert encoder.identity() != again.identity()
 
 
 @pytest.mark.parametrize("make", [_t5, _clip])

@@ -7,9 +7,9 @@ A shard set is a folder::
     train-000000.index.json   its sidecar: offset, length and checksum of every member
     validation-000000.tar     ...
 
-A sample's further members are read where they are there: ``.txt`` (a caption), and
-``.latents.safetensors`` (see ``StoredLatents``). Instead of ``.mp4`` there may be a
-picture: ``.jpg``, ``.png`` or ``.webp`` is a clip of one frame.
+A sample's further members are read where they are there: ``.txt`` (a caption), ``.latents.safetensors`` (see
+``StoredLatents``) and ``.text.safetensors`` (see ``StoredText``). Instead of ``.mp4`` there may be a picture: ``.jpg``,
+``.png`` or ``.webp`` is a clip of one frame.
 
 WebDataset readers need the ``.tar`` files alone. The index makes random access possible, and makes damage visible: a
 tar cut at a member's edge or with a flipped bit is otherwise read without a word.
@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +29,8 @@ Shape = tuple[int, int, int]
 """Size of a clip: (t frames, h rows, w columns)."""
 
 INDEX_NAME = "index.json"
+EMPTY_TEXT_NAME = "empty_text.safetensors"
+"""File in a set's folder with the text embedding of the empty caption; see ``StoredText``."""
 FORMAT = "vdm-shards"
 VERSION = 1
 
@@ -84,9 +86,32 @@ class StoredLatents:
     """
 
     encoder: Mapping[str, Any]
-    """What tells the encoder from others: name, checksum of its weights, scale."""
+    """What tells the encoder from others, as its ``identity()`` says: checksum of its weights, scale.
+
+    It may say more for people to read, such as ``name``; only what ``identity()`` has is compared.
+    """
     shapes: Mapping[Shape, tuple[int, int, int, int]]
     """Channels, frames, rows and columns of the latents, by shape of the clip."""
+
+
+@dataclass(frozen=True)
+class StoredText:
+    """The text embeddings that every sample of a set has beside its clip, in ``KEY.text.safetensors``.
+
+    That file has the tensors ``tokens`` (l d), an embedding of each token without padding, and ``pooled`` (d): what the
+    text encoder returns for the sample's caption. ``EMPTY_TEXT_NAME`` in the set's folder has the same tensors for the
+    empty caption, which stands for "no condition". ``vdm.data.text_embeddings`` writes and reads such files.
+    """
+
+    encoder: Mapping[str, Any]
+    """What tells the text encoder from others, as its ``identity()`` says: checksum of its weights, ``max_tokens``.
+
+    It may say more for people to read, such as ``name``; only what ``identity()`` has is compared.
+    """
+    channels: int
+    """Width d of the embeddings."""
+    empty_checksum: str
+    """``checksum`` of ``EMPTY_TEXT_NAME``."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +126,8 @@ class ShardIndex:
     """Frames per second of every clip, or None where clips differ."""
     latents: StoredLatents | None = None
     """What the samples have beside clips, if so."""
+    text: StoredText | None = None
+    """What the samples have beside captions, if so."""
 
     def shards(self) -> tuple[ShardEntry, ...]:
         """The shards of all splits."""
@@ -153,6 +180,8 @@ def write_index(path: Path, index: ShardIndex) -> None:
     if index.latents is not None:
         shapes = {_shape_name(shape): latents for shape, latents in index.latents.shapes.items()}
         content["latents"] = {"encoder": dict(index.latents.encoder), "shapes": shapes}
+    if index.text is not None:
+        content["text"] = asdict(index.text)
     write_json(path / INDEX_NAME, content, indent=1)
 
 
@@ -325,7 +354,8 @@ def _parse_index(where: str, content: dict[str, Any]) -> ShardIndex:
         splits = {split: tuple(map(shard_from_json, shards)) for split, shards in content["splits"].items()}
         fps = None if content["fps"] is None else float(content["fps"])
         latents = _parse_latents(content["latents"]) if "latents" in content else None
-        return ShardIndex(splits=splits, labels=tuple(content["labels"]), fps=fps, latents=latents)
+        text = _parse_text(content["text"]) if "text" in content else None
+        return ShardIndex(splits=splits, labels=tuple(content["labels"]), fps=fps, latents=latents, text=text)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: is malformed ({error!r}); build the set again") from None
 
@@ -336,6 +366,10 @@ def _parse_latents(content: dict[str, Any]) -> StoredLatents:
         c, t, h, w = map(int, latents)
         shapes[_parse_shape(name.split("x"))] = (c, t, h, w)
     return StoredLatents(dict(content["encoder"]), shapes)
+
+
+def _parse_text(content: dict[str, Any]) -> StoredText:
+    return StoredText(dict(content["encoder"]), int(content["channels"]), str(content["empty_checksum"]))
 
 
 def _parse_sample(row: dict[str, Any]) -> SampleEntry:

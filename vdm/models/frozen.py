@@ -1,5 +1,6 @@
 """Pretrained modules that are used as they are."""
 
+import hashlib
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -22,9 +23,26 @@ class Frozen(nn.Module):
         self.register_state_dict_post_hook(_drop_frozen)
         self.register_load_state_dict_post_hook(_forgive_frozen)
 
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this module from others that make something else of the same input.
+
+        It is stored beside what the module made, and compared before that is used: what decides is computed from the
+        weights as they are, wherever they came from. Subclasses add what else their output depends on.
+        """
+        return {"class": type(self.frozen).__name__, "weights": weights_checksum(self.frozen)}
+
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
         return super().train(False)
+
+
+def weights_checksum(module: nn.Module) -> str:
+    """Return the 128-bit blake2b digest, in hexadecimal, of a module's weights and their names, taken as fp32."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, values in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(values.shape)}\n".encode())
+        digest.update(values.detach().cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _drop_frozen(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:

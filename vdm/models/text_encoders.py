@@ -1,6 +1,7 @@
 """Text encoders behind one interface: captions in, token embeddings out."""
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,6 +144,12 @@ class PretrainedTextEncoder(Frozen):
         if not 1 <= max_tokens <= longest:
             raise ValueError(f"max_tokens={max_tokens}: {name_or_path} takes at most {longest} tokens")
         self.max_tokens = max_tokens
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the embeddings depend on; see ``Frozen``."""
+        vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()
+        tokenizer = hashlib.blake2b(vocabulary, digest_size=16).hexdigest()
+        return {**super().identity(), "tokenizer": tokenizer, "max_tokens": self.max_tokens}
 
     @torch.no_grad()
     def forward(self, captions: Sequence[str]) -> EncodedText:

@@ -57,6 +57,10 @@ class TemporalAutoencoder(Frozen):
         self.scaling_factor: float = self.frozen.config.scaling_factor
         self.pixels_per_latent = 2 ** (len(self.frozen.config.block_out_channels) - 1)
 
+    def identity(self) -> dict[str, Any]:
+        """Return what the latents depend on; see ``Frozen``."""
+        return {**super().identity(), "scaling_factor": self.scaling_factor}
+
     @torch.no_grad()
     def encode(self, video: UInt8[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
         """Return the scaled latents of RGB frames."""
