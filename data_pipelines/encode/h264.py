@@ -10,6 +10,9 @@ from jaxtyping import UInt8
 CRF = 15
 """Constant rate factor of x264: 0 is without loss, 18 looks without loss, 51 is worst."""
 
+X264 = "cpu-independent=1"
+"""Without it, x264's estimate of motion in B-frames depends on the processor, and on what memory held before."""
+
 SMPTE170M = 6
 """Tag of BT.601's matrix, by which FFmpeg converts RGB: players would take another for granted in large clips."""
 
@@ -22,7 +25,7 @@ def encode_h264(video: UInt8[np.ndarray, "t h w c"], fps: float) -> bytes:
         stream.height, stream.width, stream.pix_fmt = video.shape[1], video.shape[2], "yuv420p"
         stream.codec_context.colorspace = SMPTE170M
         stream.thread_count = 1  # every core has a file of its own, and threads would make the bytes vary
-        stream.options = {"crf": str(CRF), "preset": "fast"}
+        stream.options = {"crf": str(CRF), "preset": "fast", "x264-params": X264}
         for picture in video:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
