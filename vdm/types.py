@@ -7,13 +7,14 @@ Letters in shapes are always ``b`` clips, ``c`` channels, ``t`` frames, ``h`` ro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def _map_tensors(value: object, function: Callable[[Tensor], Tensor]) -> object:
@@ -45,6 +46,38 @@ class TensorRecord:
 
 
 @dataclass(frozen=True)
+class TextEmbeddings(TensorRecord):
+    """What a text encoder made of captions, one entry a caption."""
+
+    tokens: Float[Tensor, "b l d"]
+    mask: Bool[Tensor, "b l"]
+    """True where a token is real, False where it is padding."""
+    pooled: Float[Tensor, "b d"]
+
+    @staticmethod
+    def padded(captions: Sequence[tuple[Float[Tensor, "_ d"], Float[Tensor, " d"]]]) -> TextEmbeddings:
+        """Collect the tokens and the pooled embedding of each caption."""
+        longest = max(len(tokens) for tokens, _ in captions)
+        mask = torch.tensor([[place < len(tokens) for place in range(longest)] for tokens, _ in captions])
+        rows = [pad(tokens, (0, 0, 0, longest - len(tokens))) for tokens, _ in captions]
+        return TextEmbeddings(torch.stack(rows), mask, torch.stack([pooled for _, pooled in captions]))
+
+    def replaced(self, where: Bool[Tensor, " b"], other: TextEmbeddings) -> TextEmbeddings:
+        """Return these embeddings, but the only one of ``other`` where ``where`` is True."""
+        longest, chosen = max(self.mask.shape[1], other.mask.shape[1]), where.to(self.mask.device)
+        own, its = self._lengthened(longest), other._lengthened(longest)
+        return TextEmbeddings(
+            torch.where(chosen[:, None, None], its.tokens, own.tokens),
+            torch.where(chosen[:, None], its.mask, own.mask),
+            torch.where(chosen[:, None], its.pooled, own.pooled),
+        )
+
+    def _lengthened(self, length: int) -> TextEmbeddings:
+        room = length - self.mask.shape[1]
+        return TextEmbeddings(pad(self.tokens, (0, 0, 0, room)), pad(self.mask, (0, room)), self.pooled)
+
+
+@dataclass(frozen=True)
 class ImageBatch(TensorRecord):
     """Independent images trained on beside the clips, ``k`` to a clip (Ho et al. 2022, section 3.1)."""
 
@@ -53,6 +86,8 @@ class ImageBatch(TensorRecord):
     """One caption an image: ``b`` tuples of ``k``."""
     labels: Int[Tensor, "b k"]
     """Class of each image, -1 where it has none."""
+    crops: Int[Tensor, "b k 4"] | None = None
+    """As in ``ClipBatch``."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +111,10 @@ class ClipBatch(TensorRecord):
     images: ImageBatch | None = None
     latents: Float[Tensor, "b d t2 h2 w2"] | None = None
     """What the encoder makes of each clip, where the shards have it."""
+    text: TextEmbeddings | None = None
+    """What the text encoder makes of each caption, where the shards have it."""
+    empty_text: TextEmbeddings | None = None
+    """One entry: what it makes of the empty caption."""
     crops: Int[Tensor, "b 4"] | None = None
     """Rows and columns of each clip as stored, and the first row and column of the crop after scaling: what SDXL takes
     as conditions (Podell et al. 2023, section 2.2)."""
@@ -96,18 +135,37 @@ class Prompts(TensorRecord):
     """Latents of the first frame."""
     has_image: Bool[Tensor, " b"] | None = None
     """Whether the first frame counts."""
+    text: TextEmbeddings | None = None
+    """What the text encoder makes of ``captions``, where it was made beforehand."""
+    empty_text: TextEmbeddings | None = None
+    """One entry: what it makes of the empty caption; there wherever ``text`` is."""
+    crops: Int[Tensor, "b 4"] | None = None
+    """As in ``ClipBatch``."""
     extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """What a conditioner of one's own has made of a first frame or of further wishes, one row a clip."""
 
+    @staticmethod
+    def of(batch: ClipBatch, x0: Float[Tensor, "b c t h w"]) -> Prompts:
+        """Return what the clips of a batch are known by, the first frame of their latents ``x0`` included."""
+        has_image = torch.ones_like(batch.labels, dtype=torch.bool)
+        return Prompts(batch.captions, batch.labels, x0[:, :, 0], has_image, batch.text, batch.empty_text, batch.crops)
+
     def __len__(self) -> int:
         return len(self.captions)
+
+    def asking(self, caption: str) -> Prompts:
+        """Return the prompts with one caption for all clips."""
+        return dataclasses.replace(self, captions=(caption,) * len(self), text=None)
 
     def drop(self, captions: Bool[Tensor, " b"], labels: Bool[Tensor, " b"], image: Bool[Tensor, " b"]) -> Prompts:
         """Return the prompts without what is marked True, for classifier-free guidance (Ho & Salimans 2022)."""
         kept = tuple("" if dropped else text for text, dropped in zip(self.captions, captions, strict=True))
         has_image = None if self.has_image is None else self.has_image & ~image.to(self.has_image.device)
         labels = self.labels.masked_fill(labels.to(self.labels.device), -1)
-        return dataclasses.replace(self, captions=kept, labels=labels, has_image=has_image)
+        text = self.text
+        if text is not None and self.empty_text is not None:
+            text = text.replaced(captions, self.empty_text)
+        return dataclasses.replace(self, captions=kept, labels=labels, has_image=has_image, text=text)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
+import pytest
 import torch
 
 from tests.models.networks import random_input
 from vdm.models.conditioner import Conditioner, append_images
 from vdm.models.text_encoders import EncodedText
-from vdm.types import Conditioning, Prompts
+from vdm.types import Conditioning, Prompts, TextEmbeddings
 
 
 class Letters:
@@ -120,3 +122,66 @@ def test_images_beside_a_clip_have_no_first_frame() -> None:
     assert torch.equal(joined.image[:, :, :3], given)
     assert torch.equal(joined.image[:, :, 3:], torch.zeros(2, 4, 2, 5, 5))
     assert (joined.text, joined.vector) == (None, None)
+
+
+def _stored(*captions: str) -> TextEmbeddings:
+    encoded = Letters()(captions)
+    return TextEmbeddings.padded(
+        [(tokens[mask], pooled) for tokens, mask, pooled in zip(*encoded, strict=True)],
+    )
+
+
+def test_stored_text_gives_the_conditions_that_encoding_the_captions_gives() -> None:
+    captions = ("ab", "", "cde", "f")
+    prompts = _prompts(*captions)
+    stored = replace(prompts, text=_stored(*captions), empty_text=_stored(""))
+    nothing = torch.zeros(4).bool()
+    for dropped in (nothing, torch.tensor([True, False, True, False]), ~nothing):
+        encoded = Conditioner(Letters())(prompts.drop(dropped, nothing, nothing), num_frames=2)
+        read = Conditioner(_refuse_to_encode)(stored.drop(dropped, nothing, nothing), num_frames=2)
+        assert torch.equal(read.vector, encoded.vector)
+        longest = encoded.text_mask.shape[1]  # encoding pads to the longest caption that is left
+        assert torch.equal(read.text_mask[:, :longest], encoded.text_mask)
+        assert not read.text_mask[:, longest:].any()
+        for row in range(4):
+            real = encoded.text_mask[row]
+            assert torch.equal(read.text[row, :longest][real], encoded.text[row][real])
+
+
+def _refuse_to_encode(captions: Sequence[str]) -> EncodedText:
+    raise AssertionError("a caption is encoded though its embedding is stored")
+
+
+_refuse_to_encode.channels = 2
+
+
+def test_another_caption_than_the_stored_one_is_encoded() -> None:
+    stored = replace(_prompts("ab"), text=_stored("ab"), empty_text=_stored(""))
+    condition = Conditioner(Letters())(stored.asking("c"), num_frames=2)
+    assert condition.vector.tolist() == [[3, 9]]
+
+
+def test_the_crop_ends_the_vector_as_sinusoids_of_its_four_numbers() -> None:
+    conditioner = Conditioner(Letters(), crop_channels=6, stored_size=(64, 96))
+    prompts = replace(_prompts("ab", "c"), crops=torch.tensor([[48, 80, 3, 0], [64, 96, 0, 0]]))
+    vector = conditioner(prompts, num_frames=2).vector
+
+    assert conditioner.vector_channels == vector.shape[1] == 2 + 4 * 6
+    frequencies = 10000.0 ** (-torch.arange(3) / 3)
+    for row, crop in enumerate(prompts.crops.tolist()):
+        expected = [f(number * frequencies) for number in crop for f in (torch.cos, torch.sin)]
+        torch.testing.assert_close(vector[row, 2:], torch.cat(expected))
+    asked_for = conditioner(_prompts("c"), num_frames=2).vector
+    assert torch.equal(asked_for[0], vector[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_channels": 3, "stored_size": (8, 8)}, "crop_channels must be an even number, at least 0, but is 3"),
+        ({"crop_channels": 4}, r"stored_size must be given as \[rows, columns\] where crop_channels is 4"),
+    ],
+)
+def test_impossible_crop_conditions_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Conditioner(**options)

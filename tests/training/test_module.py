@@ -82,10 +82,17 @@ def test_images_ride_along_with_clips_and_change_what_is_learned(tmp_path: Path,
     [
         ("model.conditioner.num_classes=3", "text_encoder=none", "~text_encoder.channels"),
         ("model.conditioner.image=true",),
+        (
+            "model.conditioner.crop_channels=8",
+            "model.conditioner.stored_size=[16,32]",
+            "data.clips.shapes=[[2,8,8]]",
+            "data.clips.crop=random",
+            "data.num_images_per_clip=1",
+        ),
         ("diffusion=ddpm", "optimizer.lr=1e-5"),
         ("diffusion=cosine_x0", "trainer.precision=bf16-mixed"),
     ],
-    ids=["classes", "first frame", "eps", "x0 in bf16"],
+    ids=["classes", "first frame", "crop", "eps", "x0 in bf16"],
 )
 def test_each_kind_of_model_trains(tmp_path: Path, shards: Path, overrides: tuple[str, ...]) -> None:
     if "text_encoder=none" in overrides:

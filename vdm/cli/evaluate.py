@@ -70,6 +70,8 @@ def _data(options: dict[str, Any], trained: dict[str, Any]) -> ClipDataModule:
         "num_workers": 0,
         "num_images_per_clip": 0,
         "overfit_one_batch": False,
+        "stored_latents": False,  # clips are measured as people see them
+        "stored_text": False,
         "max_validation_clips": options["max_clips"],
     }
     data: ClipDataModule = build(node, "data", None if options["allow_own_code"] else ("vdm.data",))

@@ -11,14 +11,15 @@ from lightning import LightningDataModule
 
 from vdm.data import order
 from vdm.data.clips import ClipSampling
-from vdm.data.dataset import ClipDataset, RandomImages
+from vdm.data.dataset import ClipDataset, Order, RandomImages
 from vdm.data.disk_cache import DiskCache
-from vdm.data.latents import LatentShape
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
 from vdm.data.mixing import ListedOrder, MixedOrder
 from vdm.data.quarantine import Quarantine
 from vdm.data.sets import ShardSet, Split
-from vdm.data.shards import Shape, StoredLatents
+from vdm.data.shards import Shape, StoredLatents, StoredText
+from vdm.data.stored import common_latents, common_text, read_empty_text
+from vdm.data.text_embeddings import TextEmbedding
 from vdm.types import ClipBatch
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class ClipDataModule(LightningDataModule):
         micro_batch_size: Samples that one process handles at once, at most, of whatever shape.
         clips: What is taken of stored clips; None takes all of each.
         stored_latents: Whether to read the latents that shards have beside clips, in place of pixels.
+        stored_text: Whether to read the text embeddings that shards have beside captions, in place of encoding those of
+            clips; captions of images beside clips are encoded all the same.
         num_workers: Loader processes beside each training process; 0 loads in the training process.
         seed: Seed of the order, of the choice of images and of what is random in clips.
         num_streams: Distant parts of a set that are read in turn; more mix better and keep more shards open.
@@ -64,6 +67,7 @@ class ClipDataModule(LightningDataModule):
         micro_batch_size: int,
         clips: ClipSampling | None = None,
         stored_latents: bool = False,
+        stored_text: bool = False,
         num_workers: int = 1,
         seed: int = 0,
         num_streams: int = 64,
@@ -95,6 +99,7 @@ class ClipDataModule(LightningDataModule):
                 "num_images_per_clip=0"
             )
         self.stored_latents = stored_latents
+        self.stored_text = stored_text
         self.global_batch_size = global_batch_size
         self.micro_batch_size = micro_batch_size
         self.num_workers = num_workers
@@ -142,7 +147,7 @@ class ClipDataModule(LightningDataModule):
                 f"{self.name}: the set has no samples in the split '{VALIDATION}'; "
                 "max_validation_clips=0 trains without"
             )
-        _ = self.label_names, self.latents
+        _ = self.label_names, self.latents, self.text, self._empty_text
         if self.training.num_unusable:
             logger.warning(
                 "%d of %d clips are too short for the shapes asked for and left out",
@@ -189,28 +194,22 @@ class ClipDataModule(LightningDataModule):
         """The latents that are read in place of pixels, or None.
 
         Raises:
-            ValueError: If a set lacks them, or has them from another encoder.
+            ValueError: See ``common_latents``.
         """
-        if not self.stored_latents:
-            return None
-        shapes: dict[Shape, LatentShape] = {}
-        first = self.sets[0].index.latents
-        for one in self.sets:
-            found = one.index.latents
-            if found is None or first is None:
-                raise ValueError(f"{one.path}: the set has no latents; stored_latents=false trains on its pixels")
-            if found.encoder != first.encoder:
-                raise ValueError(f"{one.path}: its latents are of another encoder than those of {self.sets[0].path}")
-            shapes |= found.shapes
-        assert first is not None
-        for shape in self.clip_shapes:
-            if shape not in shapes:
-                raise ValueError(f"{self.name}: the index has no latents for clips of {'x'.join(map(str, shape))}")
-        return StoredLatents(first.encoder, shapes)
+        return common_latents(self.sets, self.clip_shapes) if self.stored_latents else None
 
-    @property
-    def _latent_shapes(self) -> Mapping[Shape, LatentShape] | None:
-        return None if self.latents is None else self.latents.shapes
+    @cached_property
+    def text(self) -> StoredText | None:
+        """The text embeddings that are read in place of encoding captions, or None.
+
+        Raises:
+            ValueError: See ``common_text``.
+        """
+        return common_text(self.sets) if self.stored_text else None
+
+    @cached_property
+    def _empty_text(self) -> TextEmbedding | None:
+        return read_empty_text(self.sets[0]) if self.stored_text else None
 
     @property
     def num_train_samples(self) -> int:
@@ -243,10 +242,7 @@ class ClipDataModule(LightningDataModule):
         )
         images = RandomImages(self.seed, self.num_images_per_clip, samples) if self.num_images_per_clip else None
         period = self.global_batch_size if self.overfit_one_batch else None
-        readers = split.readers(self.sets, self.cache)
-        dataset = ClipDataset(
-            readers, samples, split.buckets, self.sampling, self.seed, self._latent_shapes, images, period
-        )
+        dataset = self._dataset(split, samples, self.sampling, images, period)
         positions = TrainingPositions(
             lambda: self.position, self.global_batch_size, self.micro_batch_size, *self._rank_and_world_size()
         )
@@ -284,10 +280,21 @@ class ClipDataModule(LightningDataModule):
         return ValidationPositions(counts, num_clips, micro_batch_size or self.micro_batch_size, rank, world_size)
 
     def _validation_set(self) -> ClipDataset:
-        split = self.validation
-        sampling = self.sampling.without_chance()
+        return self._dataset(self.validation, ListedOrder(self.validation.buckets), self.sampling.without_chance())
+
+    def _dataset(
+        self,
+        split: Split,
+        samples: Order,
+        sampling: ClipSampling,
+        images: RandomImages | None = None,
+        period: int | None = None,
+    ) -> ClipDataset:
+        latent_shapes = None if self.latents is None else self.latents.shapes
         readers = split.readers(self.sets, self.cache)
-        return ClipDataset(readers, ListedOrder(split.buckets), split.buckets, sampling, self.seed, self._latent_shapes)
+        return ClipDataset(
+            readers, samples, split.buckets, sampling, self.seed, latent_shapes, self._empty_text, images, period
+        )
 
     def teardown(self, stage: str) -> None:
         """End the loaders' workers."""

@@ -17,15 +17,15 @@ from vdm.data.latents import LatentShape, UnusableLatentsError, read_latents
 from vdm.data.mixing import Bucket, MixedPlace
 from vdm.data.order import PADDING, MicroBatch
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.reading import LATENTS, PICTURES, VIDEO, RawSample, Request, ShardReader
+from vdm.data.reading import LATENTS, PICTURES, TEXT, VIDEO, RawSample, Request, ShardReader
 from vdm.data.shards import Shape
-from vdm.types import ClipBatch, ImageBatch
+from vdm.data.text_embeddings import TextEmbedding, UnusableTextError, read_text
+from vdm.types import ClipBatch, ImageBatch, TextEmbeddings
 
 LoadedBatch = tuple[ClipBatch, tuple[Fault, ...]]
 """A batch, and what is wrong with its clips of weight 0."""
 
-_FILES = frozenset({VIDEO, *PICTURES, "json", "txt"})
-_FILES_OF_LATENTS = frozenset({LATENTS, "json", "txt"})
+_METADATA = frozenset({"json", "txt"})
 
 
 class Order(Protocol):
@@ -92,16 +92,22 @@ class _Wanted:
     """Of each image."""
 
 
+Crop = tuple[int, int, int, int]
+"""Rows and columns of a clip as stored, first row and column of its crop."""
+
+
 @dataclass(frozen=True)
 class _Clip:
     key: str
     video: UInt8[Tensor, "c t h w"]
     latents: Float[Tensor, "d t2 h2 w2"] | None
+    text: TextEmbedding | None
     label: _Label
     weight: float
-    crop: tuple[int, int, int, int]
+    crop: Crop
     images: UInt8[Tensor, "c k h w"]
     image_labels: tuple[_Label, ...]
+    image_crops: tuple[Crop, ...]
 
 
 class ClipDataset(Dataset[LoadedBatch]):
@@ -115,6 +121,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         seed: Seed of what is random in that.
         latent_shapes: Shape of the stored latents by shape of the clip, to read them in place of pixels; None reads
             pixels.
+        empty_text: Stored text embedding of the empty caption, to read those of captions as well; None reads none.
         images: Images to put beside each clip, or None.
         period: Number of positions after which the samples repeat, to overfit one batch; None for the order as it is.
     """
@@ -127,6 +134,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         sampling: ClipSampling,
         seed: int,
         latent_shapes: Mapping[Shape, LatentShape] | None = None,
+        empty_text: TextEmbedding | None = None,
         images: RandomImages | None = None,
         period: int | None = None,
     ) -> None:
@@ -136,6 +144,9 @@ class ClipDataset(Dataset[LoadedBatch]):
         self._sampling = sampling
         self._seed = seed
         self._latent_shapes = latent_shapes
+        self._empty_text = empty_text
+        pixels_or_latents = {VIDEO, *PICTURES} if latent_shapes is None else {LATENTS}
+        self._files = _METADATA | pixels_or_latents | (set() if empty_text is None else {TEXT})
         self._images = images
         self._period = period
 
@@ -173,8 +184,7 @@ class ClipDataset(Dataset[LoadedBatch]):
 
     def _request(self, place: MixedPlace) -> Request:
         stored = self._buckets[place.bucket].stored[place.set]
-        files = _FILES if self._latent_shapes is None else _FILES_OF_LATENTS
-        return Request(place.place.shard, place.place.sample, stored, files)
+        return Request(place.place.shard, place.place.sample, stored, self._files)
 
     def _make(self, wanted: _Wanted, raws: dict[MixedPlace, RawSample | BadSampleError], shape: Shape) -> _Clip:
         """Make a clip and its images of what was read; if one of them is bad, so is the whole."""
@@ -182,12 +192,22 @@ class ClipDataset(Dataset[LoadedBatch]):
         labels = [_parse_label(raw, self._sampling.frame_stride) for raw in samples]
         cut = self._sampling.cut(samples[0].shape, shape, labels[0].caption, self._seed, wanted.position)
         video, latents = self._video_or_latents(samples[0], cut, shape, wanted.position)
-        images = self._blank_images(shape)
+        images, image_crops = self._blank_images(shape), []
         for i, (raw, frame) in enumerate(zip(samples[1:], wanted.frames, strict=True)):
-            images[:, i : i + 1] = _decode(raw, self._image_cut(raw, shape, labels[i + 1], wanted.position, i, frame))
-        stored = samples[0].shape
+            image_cut = self._image_cut(raw, shape, labels[i + 1], wanted.position, i, frame)
+            images[:, i : i + 1] = _decode(raw, image_cut)
+            image_crops.append(_crop(raw.shape, image_cut))
         return _Clip(
-            samples[0].key, video, latents, labels[0], 1.0, (*stored[1:], cut.top, cut.left), images, tuple(labels[1:])
+            key=samples[0].key,
+            video=video,
+            latents=latents,
+            text=self._text(samples[0]),
+            label=labels[0],
+            weight=1.0,
+            crop=_crop(samples[0].shape, cut),
+            images=images,
+            image_labels=tuple(labels[1:]),
+            image_crops=tuple(image_crops),
         )
 
     def _video_or_latents(
@@ -203,6 +223,16 @@ class ClipDataset(Dataset[LoadedBatch]):
             raise raw.bad(error) from error
         return _no_frames(shape), latents
 
+    def _text(self, raw: RawSample) -> TextEmbedding | None:
+        if self._empty_text is None:
+            return None
+        if TEXT not in raw.members:
+            raise raw.bad(f"has no member .{TEXT}")
+        try:
+            return read_text(raw.members[TEXT], len(self._empty_text.pooled))
+        except UnusableTextError as error:
+            raise raw.bad(error) from error
+
     def _image_cut(self, raw: RawSample, shape: Shape, label: _Label, position: int, image: int, frame: int) -> Cut:
         cut = self._sampling.cut(raw.shape, shape, label.caption, self._seed, f"{position} image {image}")
         return Cut(cut.frames[frame : frame + 1], cut.scaled, cut.top, cut.left, cut.size, cut.mirrored)
@@ -211,8 +241,9 @@ class ClipDataset(Dataset[LoadedBatch]):
         video, latents = torch.zeros(3, *shape, dtype=torch.uint8), None
         if self._latent_shapes is not None:
             video, latents = _no_frames(shape), torch.zeros(self._latent_shapes[shape])
-        images = self._blank_images(shape)
-        return _Clip("", video, latents, _Label(), 0.0, (*shape[1:], 0, 0), images, (_Label(),) * images.shape[1])
+        images, crop = self._blank_images(shape), _crop(shape, Cut.whole(shape))
+        k = images.shape[1]
+        return _Clip("", video, latents, self._empty_text, _Label(), 0.0, crop, images, (_Label(),) * k, (crop,) * k)
 
     def _blank_images(self, shape: Shape) -> UInt8[Tensor, "c k h w"]:
         num_images = self._images.num_per_clip if self._images else 0
@@ -229,8 +260,14 @@ class ClipDataset(Dataset[LoadedBatch]):
             fps=torch.tensor([clip.label.fps for clip in clips]),
             images=_collate_images(clips) if self._images else None,
             latents=_collate_latents(clips),
+            text=_collate_text([clip.text for clip in clips]),
+            empty_text=_collate_text([self._empty_text]),
             crops=torch.tensor([clip.crop for clip in clips]),
         )
+
+
+def _crop(stored: Shape, cut: Cut) -> Crop:
+    return (*stored[1:], cut.top, cut.left)
 
 
 def _good(raw: RawSample | BadSampleError) -> RawSample:
@@ -260,11 +297,17 @@ def _collate_latents(clips: Sequence[_Clip]) -> Float[Tensor, "b d t2 h2 w2"] | 
     return torch.stack(latents) if latents else None
 
 
+def _collate_text(embeddings: Sequence[TextEmbedding | None]) -> TextEmbeddings | None:
+    found = [embedding for embedding in embeddings if embedding is not None]
+    return TextEmbeddings.padded(found) if found else None
+
+
 def _collate_images(clips: Sequence[_Clip]) -> ImageBatch:
     return ImageBatch(
         pixels=torch.stack([clip.images for clip in clips]),
         captions=tuple(tuple(image.caption for image in clip.image_labels) for clip in clips),
         labels=torch.tensor([[image.label for image in clip.image_labels] for clip in clips]),
+        crops=torch.tensor([clip.image_crops for clip in clips]),
     )
 
 

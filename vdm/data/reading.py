@@ -21,7 +21,7 @@ MAX_GAP_BYTES = 1 << 14
 NUM_CONNECTIONS = 16
 """Requests that a process has under way at once, where storage is remote."""
 
-VIDEO, LATENTS = "mp4", "latents.safetensors"
+VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
 PICTURES = ("jpg", "jpeg", "png", "webp")
 
 

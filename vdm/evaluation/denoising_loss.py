@@ -26,8 +26,7 @@ def loss_by_level(model: VideoDiffusionModel, batches: Iterable[ClipBatch], num_
     for batch in batches:
         on_device = batch.to(model.device)
         x0 = model.encoder.encode(on_device.video) if on_device.latents is None else on_device.latents
-        has_image = torch.ones_like(on_device.labels, dtype=torch.bool)
-        prompts = Prompts(batch.captions, on_device.labels, x0[:, :, 0], has_image)
+        prompts = Prompts.of(on_device, x0)
         for index, t in enumerate(times):
             noise = noise_prior(0, f"evaluation noise {t:.6f}", batch.keys, tuple(x0.shape[1:])).to(x0)
             loss = model.denoising_loss(x0, noise, torch.full_like(x0[:, 0, 0, 0, 0], t), prompts).cpu()

@@ -200,9 +200,7 @@ class VideoDiffusionModel(nn.Module):
             return self.guidance(strong, self.guide._conditioned(prompts, num_frames))
         everything = torch.ones(len(prompts), dtype=torch.bool)
         without = prompts.drop(everything, everything, everything)
-        return self.guidance(
-            strong, self._conditioned(replace(without, captions=(negative,) * len(prompts)), num_frames)
-        )
+        return self.guidance(strong, self._conditioned(without.asking(negative) if negative else without, num_frames))
 
     def _conditioned(self, prompts: Prompts, num_frames: int) -> Denoise:
         return partial(replace(self.denoiser, clip=None), condition=self.conditioner(prompts, num_frames))

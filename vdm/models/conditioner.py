@@ -8,7 +8,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from vdm.models.encoders import Encoder
-from vdm.models.text_encoders import TextEncoder
+from vdm.models.svd.layers import sinusoids
+from vdm.models.text_encoders import EncodedText, TextEncoder
 from vdm.types import Conditioning, Prompts
 
 
@@ -20,6 +21,10 @@ class Conditioner(nn.Module):
         num_classes: Number of classes, 0 for a model without classes.
         class_channels: Width of the class embedding in the vector condition.
         image: Whether a first frame is a condition.
+        crop_channels: Width of the embedding of each of four numbers that the vector condition ends with: rows and
+            columns of the clip as stored, first row and column of its crop (Podell et al. 2023, section 2.2). 0 for a
+            model that is not told; the others learn from small and cropped clips without making such ones.
+        stored_size: Rows and columns that clips to be made are said to have been stored in, uncropped.
     """
 
     def __init__(
@@ -28,8 +33,16 @@ class Conditioner(nn.Module):
         num_classes: int = 0,
         class_channels: int = 128,
         image: bool = False,
+        crop_channels: int = 0,
+        stored_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+        if crop_channels < 0 or crop_channels % 2:
+            raise ValueError(f"crop_channels must be an even number, at least 0, but is {crop_channels}")
+        if crop_channels and stored_size is None:
+            raise ValueError(f"stored_size must be given as [rows, columns] where crop_channels is {crop_channels}")
+        self.crop_channels = crop_channels
+        self.stored_size = stored_size
         self.text_encoder = text_encoder
         self.num_classes = num_classes
         self.uses_image = image
@@ -43,8 +56,9 @@ class Conditioner(nn.Module):
 
     @property
     def vector_channels(self) -> int:
-        """Width of the vector condition: pooled text, then class."""
-        return self.text_channels + (self.embed_class.embedding_dim if self.embed_class is not None else 0)
+        """Width of the vector condition: pooled text, then class, then crop."""
+        of_class = self.embed_class.embedding_dim if self.embed_class is not None else 0
+        return self.text_channels + of_class + 4 * self.crop_channels
 
     def with_first_frame(self, prompts: Prompts, frame: UInt8[Tensor, "b c h w"], encoder: Encoder) -> Prompts:
         """Return the prompts with a first frame for each clip."""
@@ -53,16 +67,34 @@ class Conditioner(nn.Module):
 
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
         """Embed conditions of clips of ``num_frames`` frames."""
-        encoded = self.text_encoder(prompts.captions) if self.text_encoder is not None else None
+        encoded = self._text(prompts)
         vectors = [] if encoded is None else [encoded.pooled]
         if self.embed_class is not None:
             vectors.append(self.embed_class(torch.where(prompts.labels < 0, self.num_classes, prompts.labels)))
+        if self.crop_channels:
+            vectors.append(self._crops(prompts))
         return Conditioning(
             text=None if encoded is None else encoded.tokens,
             text_mask=None if encoded is None else encoded.mask,
             vector=torch.cat(vectors, dim=-1) if vectors else None,
             image=self._image(prompts, num_frames) if self.uses_image else None,
         )
+
+    def _text(self, prompts: Prompts) -> EncodedText | None:
+        """Encode captions, unless that was done beforehand."""
+        if self.text_encoder is None:
+            return None
+        if prompts.text is not None:
+            return EncodedText(prompts.text.tokens, prompts.text.mask, prompts.text.pooled)
+        return self.text_encoder(prompts.captions)
+
+    def _crops(self, prompts: Prompts) -> Float[Tensor, "b e"]:
+        crops = prompts.crops
+        if crops is None:
+            assert self.stored_size is not None
+            crops = torch.tensor([(*self.stored_size, 0, 0)] * len(prompts), device=prompts.labels.device)
+        embedded = sinusoids(crops.float().flatten(), self.crop_channels)
+        return rearrange(embedded, "(b n) d -> b (n d)", n=4)
 
     def _image(self, prompts: Prompts, num_frames: int) -> Float[Tensor, "b c t h w"] | None:
         if prompts.image is None or prompts.has_image is None:

@@ -1,10 +1,45 @@
 """Checks that span components, before any training begins."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from vdm.config import ConfigError
 from vdm.data.datamodule import ClipDataModule
+from vdm.data.stored import differences
 from vdm.diffusion.samplers.base import GridSampler
 from vdm.generation.generate import ClipSize, check_size
 from vdm.generation.model import VideoDiffusionModel
+from vdm.models.frozen import Frozen
+
+
+def check_stored(model: VideoDiffusionModel, data: ClipDataModule) -> None:
+    """Refuse what was encoded beforehand by other encoders than the model's.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    if data.latents is not None:
+        _check_encoder(model.encoder, data.latents.encoder, "encoder", f"data.path={data.name}: the latents")
+        for (t, h, w), found in data.latents.shapes.items():
+            expected = (model.encoder.channels, t, *model.encoder.latent_size(h, w))
+            if found != expected:
+                where = f"data.path={data.name}: latents of {t}x{h}x{w}"
+                raise ConfigError(f"{where} have shape {found} where the encoder's have {expected}")
+    if data.text is not None:
+        text_encoder = model.conditioner.text_encoder
+        _check_encoder(text_encoder, data.text.encoder, "text_encoder", f"data.path={data.name}: the text embeddings")
+
+
+def _check_encoder(encoder: object, stored: Mapping[str, Any], group: str, what: str) -> None:
+    if not isinstance(encoder, Frozen):
+        name = type(encoder).__name__ if encoder is not None else "none"
+        raise ConfigError(f"{group}: {what} are of {_name(stored)}; {group} is {name}, which made none of them")
+    if found := differences(stored, encoder.identity()):
+        raise ConfigError(f"{group}: {what} are of another encoder, {_name(stored)}: {found}")
+
+
+def _name(stored: Mapping[str, Any]) -> str:
+    return str(stored.get("name") or stored.get("class") or "an unknown encoder")
 
 
 def check_together(model: VideoDiffusionModel, data: ClipDataModule) -> None:
@@ -23,6 +58,7 @@ def check_together(model: VideoDiffusionModel, data: ClipDataModule) -> None:
             model.sampler.grid(model.diffusion.schedule)
         except ValueError as error:
             raise ConfigError(f"sampler: {error}") from error
+    check_stored(model, data)
     num_classes, labels = model.conditioner.num_classes, data.label_names
     if num_classes and not labels:
         raise ConfigError(

@@ -140,11 +140,12 @@ class DiffusionModule(lightning.LightningModule):
 
     def _prompts(self, batch: ClipBatch, x0: Float[Tensor, "b c t h w"]) -> tuple[Prompts, Prompts | None]:
         """Return the conditions of the clips, with their first frame, and of their independent images."""
-        prompts = Prompts(batch.captions, batch.labels, x0[:, :, 0], torch.ones_like(batch.labels, dtype=torch.bool))
+        prompts = Prompts.of(batch, x0)
         if batch.images is None:
             return prompts, None
         captions = tuple(caption for of_clip in batch.images.captions for caption in of_clip)
-        return prompts, Prompts(captions, rearrange(batch.images.labels, "b k -> (b k)"))
+        crops = None if batch.images.crops is None else rearrange(batch.images.crops, "b k n -> (b k) n")
+        return prompts, Prompts(captions, rearrange(batch.images.labels, "b k -> (b k)"), crops=crops)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then average the weights and count the samples: both belong to the step, and to its checkpoint."""

@@ -5,14 +5,18 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
+from jaxtyping import UInt8
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
+from torch import Tensor
 
 from vdm.generation.generate import ClipSize, generate
+from vdm.generation.model import VideoDiffusionModel
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.training.module import DiffusionModule
-from vdm.types import Prompts
+from vdm.types import ClipBatch, Prompts
 
 
 class SampleVideos(Callback):
@@ -52,7 +56,7 @@ class SampleVideos(Callback):
         if self.captions is not None or held_out is None:
             self.prompts = model.prompts(self.captions or [""] * self.num_videos)
         else:
-            first_frames = held_out.video[:, :, 0] if model.conditioner.uses_image else None
+            first_frames = _first_frames(model, held_out) if model.conditioner.uses_image else None
             self.prompts = model.prompts(held_out.captions, held_out.labels.tolist(), first_frames)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
@@ -93,3 +97,11 @@ def _show(logger: Any, mp4: Path, png: Path, step: int, prompts: Prompts) -> Non
         logger.experiment.log({"samples": video, "trainer/global_step": step})
     elif isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image("samples", np.asarray(Image.open(png)), step, dataformats="HWC")
+
+
+@torch.no_grad()
+def _first_frames(model: VideoDiffusionModel, clips: ClipBatch) -> UInt8[Tensor, "b c h w"]:
+    """Return the clips' first frames; where there are only latents, as they decode."""
+    if clips.latents is None:
+        return clips.video[:, :, 0]
+    return model.encoder.decode(clips.latents[:, :, :1].to(model.device))[:, :, 0]
