@@ -29,7 +29,9 @@ from vdm.training.build import build_training
         ("trainer.accelerator=abacus", "trainer"),
         ("save.every_steps=0", "save: every_steps must be at least 1"),
         ("optimizer.lr=fast", "optimizer.lr"),
-        ("training.ema_decay=1.0", "training: ema_decay must lie in"),
+        ("averages.half_lives=[0]", "training.ema: half_lives must be above 0"),
+        ("averages.half_lives=[]", "training.ema: half_lives, sigma_rels: at least one"),
+        ("averages.sigma_rels=[0.3]", "training.ema: sigma_rel must lie between 0 and 0.2887, but is 0.3"),
         ("training.condition_dropout.text=2", "training.condition_dropout: text must lie in"),
         (
             "diffusion.schedule.schedule.log_snr_min=30",

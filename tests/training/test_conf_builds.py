@@ -9,7 +9,18 @@ from tests.training.runs import configuration
 from vdm.cli.conf_dir import conf_dir
 from vdm.training.build import build_training
 
-GROUPS = ("callbacks", "debug", "diffusion", "encoder", "guidance", "logger", "lr_schedule", "optimizer", "sampler")
+GROUPS = (
+    "averages",
+    "callbacks",
+    "debug",
+    "diffusion",
+    "encoder",
+    "guidance",
+    "logger",
+    "lr_schedule",
+    "optimizer",
+    "sampler",
+)
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
 PUBLISHED = ("encoder=svd", "model=svd")
 """Loads published weights; tests/cli/test_import_and_export.py builds it from small ones."""

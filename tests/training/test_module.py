@@ -145,7 +145,7 @@ def test_interrupted_run_is_saved_and_goes_on(tmp_path: Path, shards: Path) -> N
 
 def test_run_initialized_from_another_has_its_averaged_weights(tmp_path: Path, shards: Path) -> None:
     first = train(tmp_path / "first", configuration(shards))
-    averages = {name: average.clone() for name, average in first.module.ema.averages.items()}
+    averages = {name: average.clone() for name, average in first.module.ema.first.items()}
     second = build_training(configuration(shards, f"init_from={tmp_path / 'first'}"), tmp_path / "second")
     for name, weight in second.module.named_parameters():
         torch.testing.assert_close(weight.detach().flatten(), averages[name].flatten())

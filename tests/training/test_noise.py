@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from tests.generation.small_model import small_model
+from vdm.training.ema import EMA
 from vdm.training.lr_schedules import WarmupConstant
 from vdm.training.module import ConditionDropout, DiffusionModule
 from vdm.training.optimizers import adamw
@@ -28,7 +29,7 @@ def _noise(positions: list[int], num_images: int = 2) -> Tensor:
         images,
     )
     model = small_model(diffusion__noise_prior=SHARED_BY_ALL_FRAMES)
-    module = DiffusionModule(model, adamw, WarmupConstant(1), ConditionDropout(), seed=0, ema_decay=0.9)
+    module = DiffusionModule(model, adamw, WarmupConstant(1), ConditionDropout(), seed=0, ema=EMA())
     return module.draw_noise(batch, (3, 4 + num_images, 8, 8))
 
 

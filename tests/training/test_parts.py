@@ -4,46 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from vdm.training.ema import EMA
 from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import WarmupConstant, WarmupCosine, WarmupLinear
 from vdm.training.module import ConditionDropout
 from vdm.training.optimizers import adamw
 from vdm.types import Prompts
-
-
-def test_average_follows_its_formula() -> None:
-    module = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(module.weight, 1.0)
-    ema = EMA(decay=0.5)
-    ema.follow({"weight": module.weight.detach()})
-    expected = 1.0
-    for step, value in enumerate((2.0, -1.0, 5.0, 0.5), start=1):
-        nn.init.constant_(module.weight, value)
-        ema.update()
-        decay = min(0.5, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * value
-    assert ema.averages["weight"].item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_swapped_in_averages_are_swapped_out_again_even_after_an_error() -> None:
-    module = nn.Linear(2, 2)
-    spread: list[float] = []
-    ema = EMA(decay=0.9)
-    ema.follow({"weight": module.weight.detach()}, lambda: spread.append(module.weight.sum().item()))
-    nn.init.ones_(module.weight)
-    average = ema.averages["weight"].clone()
-
-    def fail() -> None:
-        with ema.swapped_in():
-            torch.testing.assert_close(module.weight.detach(), average)
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    torch.testing.assert_close(module.weight.detach(), torch.ones(2, 2))
-    torch.testing.assert_close(ema.averages["weight"], average)
-    assert spread == [pytest.approx(average.sum().item()), 4.0]
 
 
 def test_cosine_schedule_follows_its_formula() -> None:

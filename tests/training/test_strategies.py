@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
-from vdm.checkpoints.runs import latest_checkpoint
+from vdm.checkpoints.pieces import PieceFiles
+from vdm.checkpoints.runs import averages_of, latest_checkpoint
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.config import ConfigError
 from vdm.training.build import build_training
@@ -22,6 +23,9 @@ from vdm.training.strategies.single import SingleDevice
 
 SAMPLES = "callbacks.samples={_target_:vdm.training.callbacks.samples.SampleVideos,every_steps:1,num_videos:2}"
 VALIDATION = "validate.every_steps=1"
+AVERAGES = (
+    "averages=post_hoc averages.half_lives=[20,40] callbacks.averages.every_steps=2 callbacks.averages.dtype=fp32"
+)
 STAGES = (
     "ddp 2 blocks.recompute=all",
     f"fsdp2 3 blocks.recompute=[0] {SAMPLES}",
@@ -35,9 +39,11 @@ STAGES = (
 
 
 def content(run: Path) -> dict[str, Tensor]:
-    """Return weights, averages and all that the optimizer keeps in a run's latest checkpoint."""
+    """Return weights, averages and all that the optimizer keeps in a run's latest checkpoint, and saved averages."""
     checkpoint = SavedCheckpoint(latest_checkpoint(run))
-    kinds = {"weights": checkpoint.weights, "ema": checkpoint.ema, "optimizer": checkpoint.optimizer}
+    kinds = {"weights": checkpoint.weights, **checkpoint.averages(), "optimizer": checkpoint.optimizer}
+    for folder in averages_of(run):
+        kinds |= {f"{folder.name} {name}": PieceFiles(folder, name) for name in ("sigma_rel_0.05", "sigma_rel_0.1")}
     return {f"{kind} {name}": files.whole(name) for kind, files in kinds.items() for name in files.shapes}
 
 
@@ -51,16 +57,17 @@ def curve(run: Path, name: str) -> dict[int, float]:
 
 
 def test_run_that_changes_strategies_equals_one_process(tmp_path: Path, shards: Path) -> None:
-    config = configuration(shards, *ADAMW, *MICRO_BATCHES, VALIDATION, "trainer.max_steps=10")
+    config = configuration(shards, *ADAMW, *MICRO_BATCHES, VALIDATION, *AVERAGES.split(), "trainer.max_steps=10")
     first = {**config, "trainer": {**config["trainer"], "max_steps": 1}}
     run = tmp_path / "many"
     train(tmp_path / "one", config)
     train(run, first)
-    train_in_processes(shards, run, *(f"{stage} {VALIDATION}" for stage in STAGES))
+    train_in_processes(shards, run, *(f"{stage} {VALIDATION} {AVERAGES}" for stage in STAGES))
     train(run, config, resume=True)
 
     expected, found = content(tmp_path / "one"), content(run)
     assert expected.keys() == found.keys()
+    assert len(averages_of(run)) == 5
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-7, msg=name)
     for name in ("train/loss", "val/loss", "train/grad_norm"):

@@ -6,6 +6,7 @@
         config.yaml                  the whole configuration, resolved
         versions.json                code and packages, once per start
         checkpoints/step=00000500/   see snapshot.py
+        averages/step=00000500/      power-function averages alone, one kind of pieces for each: see pieces.py
 """
 
 import json
@@ -26,7 +27,8 @@ from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIG_NAME, VERSIONS_NAME, CHECKPOINTS_NAME = "config.yaml", "versions.json", "checkpoints"
+CONFIG_NAME, VERSIONS_NAME = "config.yaml", "versions.json"
+CHECKPOINTS_NAME, AVERAGES_NAME = "checkpoints", "averages"
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,11 @@ _log = logging.getLogger(__name__)
 def checkpoint_folder(run: Path, step: int) -> Path:
     """Return where a run's checkpoint after ``step`` optimizer steps lies."""
     return run / CHECKPOINTS_NAME / f"step={step:08d}"
+
+
+def averages_folder(run: Path, step: int) -> Path:
+    """Return where a run's snapshot of power-function averages after ``step`` optimizer steps lies."""
+    return run / AVERAGES_NAME / f"step={step:08d}"
 
 
 def run_folder(path: Path) -> Path:
@@ -114,20 +121,23 @@ def first_whole(folders: Sequence[Path], verify: Callable[[Path], None]) -> Path
     raise ValueError(f"{folders[0].parent}: there is no whole checkpoint")
 
 
-def load_weights(path: Path, ema: bool = True) -> dict[str, "Tensor"]:
+def load_weights(path: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
     """Return all weights of a checkpoint, or of a run's latest one, by name.
 
     Args:
         path: Folder of a run or of a checkpoint.
-        ema: Take averaged weights for those that have an average.
+        ema: Take averaged weights for those that have an average; a text names one of several averages.
+
+    Raises:
+        ValueError: If there is no whole checkpoint, or no average of that name.
     """
     from vdm.checkpoints.snapshot import SavedCheckpoint  # imports torch, which a resumed run's folder is found without
 
     checkpoint = SavedCheckpoint(latest_checkpoint(path))
-    averages = checkpoint.ema.shapes if ema else {}
+    averages = checkpoint.average(ema) if isinstance(ema, str) else checkpoint.ema
+    averaged = averages.shapes if ema else {}
     return {
-        name: (checkpoint.ema if name in averages else checkpoint.weights).whole(name)
-        for name in checkpoint.weights.shapes
+        name: (averages if name in averaged else checkpoint.weights).whole(name) for name in checkpoint.weights.shapes
     }
 
 
@@ -154,9 +164,18 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """Return a run's checkpoints in order of steps; a former version comes before the one that replaces it."""
+    return _by_step(run / CHECKPOINTS_NAME)
+
+
+def averages_of(run: Path) -> list[Path]:
+    """Return a run's snapshots of power-function averages in order of steps."""
+    return _by_step(run / AVERAGES_NAME)
+
+
+def _by_step(folder: Path) -> list[Path]:
     pattern = re.compile(rf"step=\d+{REPLACED_SUFFIX}?")
-    found = [folder for folder in (run / CHECKPOINTS_NAME).glob("step=*") if pattern.fullmatch(folder.name)]
-    return sorted(found, key=lambda folder: (step_of(folder), not folder.name.endswith(REPLACED_SUFFIX)))
+    found = [path for path in folder.glob("step=*") if pattern.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (step_of(path), not path.name.endswith(REPLACED_SUFFIX)))
 
 
 def _versions() -> dict[str, Any]:

@@ -3,7 +3,8 @@
 A checkpoint is a folder::
 
     model.safetensors       weights by fully qualified names; model-00001.safetensors ... those of further processes
-    ema.safetensors         averaged weights, if any, by the same names
+    ema.safetensors         averaged weights, if any, by the same names: those that videos are made with by default
+    ema.NAME.safetensors    further averages
     optimizer.safetensors   what the optimizer keeps for each weight, as KIND/NAME, e.g. exp_avg/model.network.exit.bias
     state.json              the rest: the optimizer's options, schedules, loops, callbacks, position ...
     state.safetensors       ... whose tensors are here
@@ -13,7 +14,7 @@ Nothing in it depends on how many processes wrote it, nor on how they shared the
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ from vdm.checkpoints.tree import Json, join, split
 
 WEIGHTS, EMA, OPTIMIZER, STATE = "model", "ema", "optimizer", "state"
 _STATE_JSON_NAME = "state.json"
+
+
+def average_kinds(names: Sequence[str]) -> dict[str, str]:
+    """Return the kind under which each average is filed: the first is the one that is taken unless told otherwise."""
+    return {name: EMA if index == 0 else f"{EMA}.{name}" for index, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,23 @@ class SavedCheckpoint:
         self.weights = PieceFiles(folder, WEIGHTS)
         self.ema = PieceFiles(folder, EMA)
         self.optimizer = PieceFiles(folder, OPTIMIZER)
+
+    def averages(self) -> dict[str, PieceFiles]:
+        """Return the averaged weights of a run in training by name of the average; the first are those of ``ema``."""
+        names = json.loads((self.folder / _STATE_JSON_NAME).read_text(encoding="utf-8")).get("ema_names", [])
+        return {name: PieceFiles(self.folder, kind) for name, kind in average_kinds(names).items()}
+
+    def average(self, name: str) -> PieceFiles:
+        """Return the averaged weights of one name.
+
+        Raises:
+            ValueError: If there are none of that name.
+        """
+        averages = self.averages()
+        if name not in averages:
+            has = f"{', '.join(averages)}; true takes the first" if averages else "none of a name; true or false"
+            raise ValueError(f"ema={name}: averages in {self.folder}: {has}, false the weights as trained")
+        return averages[name]
 
     def state(self) -> dict[str, Any]:
         """Return all but weights, averages and what the optimizer keeps for each weight."""

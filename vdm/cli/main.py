@@ -8,6 +8,7 @@ COMMANDS = {
     "train": Command("vdm.cli.train", "train a model on a set of shards, or resume a run"),
     "sample": Command("vdm.cli.sample", "make videos from prompts with a trained model"),
     "evaluate": Command("vdm.cli.evaluate", "measure a trained model"),
+    "ema": Command("vdm.cli.ema", "make averaged weights of any length after training"),
     "import": Command("vdm.cli.import_", "make a run of published weights"),
     "export": Command("vdm.cli.export", "give a run's weights away, to diffusers' users too"),
 }

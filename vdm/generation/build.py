@@ -47,12 +47,12 @@ def build_model(config: Mapping[str, Any], allowed_modules: Sequence[str] | None
     )
 
 
-def load_model(path: str | Path, ema: bool = True, allow_own_code: bool = False) -> VideoDiffusionModel:
+def load_model(path: str | Path, ema: bool | str = True, allow_own_code: bool = False) -> VideoDiffusionModel:
     """Return the model of a run, or of one of its checkpoints, with its weights, on the CPU.
 
     Args:
         path: Folder of a run or of a checkpoint.
-        ema: Take the averaged weights.
+        ema: Take averaged weights; a text names one of several averages.
         allow_own_code: Let the run's configuration name classes outside this project, which runs their code.
 
     Raises:
@@ -65,7 +65,7 @@ def load_model(path: str | Path, ema: bool = True, allow_own_code: bool = False)
 
 
 def load_guide(
-    model: VideoDiffusionModel, path: str | Path, ema: bool = True, allow_own_code: bool = False
+    model: VideoDiffusionModel, path: str | Path, ema: bool | str = True, allow_own_code: bool = False
 ) -> VideoDiffusionModel:
     """Return another run's model as the weak one of autoguidance; the arguments are those of ``load_model``.
 
@@ -84,7 +84,7 @@ def load_guide(
     return guide
 
 
-def load_into(model: VideoDiffusionModel, path: str | Path, ema: bool = True) -> None:
+def load_into(model: VideoDiffusionModel, path: str | Path, ema: bool | str = True) -> None:
     """Put the weights of a run or checkpoint into a model.
 
     Raises:

@@ -64,12 +64,12 @@ class VideoDiffusionModel(nn.Module):
         self.guide = guide
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, ema: bool = True) -> Self:
+    def from_checkpoint(cls, path: str | Path, ema: bool | str = True) -> Self:
         """Return the trained model of a run's folder, or of one of its checkpoints, on the CPU.
 
         Args:
             path: Folder of a run or of a checkpoint.
-            ema: Take the averaged weights.
+            ema: Take averaged weights; a text names one of several averages.
 
         Raises:
             ValueError: If there is no whole checkpoint, its weights don't fit its configuration, or its configuration

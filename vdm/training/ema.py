@@ -1,47 +1,134 @@
-"""Exponential moving average of the weights: what videos are made with."""
+"""Running averages of the weights: what videos are made with."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from vdm.training.power_functions import gamma_of
 
-class EMA:
-    """A running average of the weights that this process updates, kept where they are: sharded as they are.
 
-    The average is warmed up, ``decay = min(decay, (1 + n) / (10 + n))`` after n updates, so that the first weights are
-    soon forgotten.
+class Average(Protocol):
+    """How much of the past an average keeps."""
+
+    @property
+    def name(self) -> str:
+        """Name by which checkpoints keep it, and by which it is asked for."""
+        ...
+
+    def decay(self, step: int, clips_per_step: int) -> float:
+        """Return the share of the old average that is kept in an optimizer step, counted from 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class HalfLife:
+    """An exponential average.
 
     Args:
-        decay: Share of the old average kept by an update, once warmed up.
+        clips: Trained clips after which the share of a step's weights has halved.
+        warm_up: The half-life is at most this share of the clips trained on so far, so that the first weights are soon
+            forgotten (Karras et al. 2022).
     """
 
-    def __init__(self, decay: float = 0.9999) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"ema_decay must lie in [0, 1), but is {decay}")
-        self.decay = decay
-        self.num_updates = 0
-        self.averages: dict[str, Tensor] = {}
+    clips: float
+    warm_up: float
 
-    def follow(self, weights: Mapping[str, Tensor], spread: Callable[[], None] = lambda: None) -> None:
+    @property
+    def name(self) -> str:
+        """Name in checkpoints."""
+        return f"half_life_{self.clips:.10g}"
+
+    def decay(self, step: int, clips_per_step: int) -> float:
+        """Return the share of the old average that is kept in a step."""
+        half_life = min(self.clips, self.warm_up * step * clips_per_step)
+        return 0.5 ** (clips_per_step / half_life) if half_life > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class PowerFunctionAverage:
+    """An average whose profile is a power function of the step, and whose length grows with the run.
+
+    Args:
+        sigma_rel: Standard deviation of the profile, as a share of the steps so far.
+    """
+
+    sigma_rel: float
+
+    @property
+    def name(self) -> str:
+        """Name in checkpoints."""
+        return f"sigma_rel_{self.sigma_rel:.10g}"
+
+    def decay(self, step: int, clips_per_step: int) -> float:
+        """Return the share of the old average that is kept in a step (Karras et al. 2024, section 3.1)."""
+        return (1 - 1 / step) ** (gamma_of(self.sigma_rel) + 1)
+
+
+class EMA:
+    """Averages of the weights that this process updates, each kept where they are: sharded as they are.
+
+    The first one is validated and sampled with: that of the first half-life, if there is any.
+
+    Args:
+        half_lives: Exponential averages, by trained clips after which the share of a step's weights has halved.
+        warm_up: Half-lives are at most this share of the clips trained on so far.
+        sigma_rels: Power-function averages, by their standard deviation as a share of the run's length. From two of
+            them, saved now and then, ``vdm ema`` makes the average of any other length.
+    """
+
+    def __init__(
+        self, half_lives: Sequence[float] = (110_000,), warm_up: float = 0.05, sigma_rels: Sequence[float] = ()
+    ) -> None:
+        if any(half_life <= 0 for half_life in half_lives):
+            raise ValueError(f"half_lives must be above 0, but are {list(half_lives)}")
+        if not warm_up >= 0:
+            raise ValueError(f"warm_up must be at least 0, but is {warm_up}")
+        for sigma_rel in sigma_rels:
+            gamma_of(sigma_rel)
+        exponential = [HalfLife(half_life, warm_up) for half_life in half_lives]
+        self.power_functions = [PowerFunctionAverage(sigma_rel) for sigma_rel in sigma_rels]
+        self.kinds: list[Average] = [*exponential, *self.power_functions]
+        names = [kind.name for kind in self.kinds]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"half_lives, sigma_rels: at least one, and each once, but they are {names}")
+        self.num_updates = 0
+        self.averages: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+        """Averaged weights by name of the average and of the weight."""
+
+    @property
+    def first(self) -> dict[str, Tensor]:
+        """The averaged weights that are validated and sampled with, by name."""
+        return self.averages[self.kinds[0].name]
+
+    def follow(
+        self, weights: Mapping[str, Tensor], clips_per_step: int, spread: Callable[[], None] = lambda: None
+    ) -> None:
         """Begin with the present weights.
 
         Args:
             weights: Views of the weights that this process updates, by name.
+            clips_per_step: Clips in an optimizer step, over all processes.
             spread: Brings changes of them to wherever else the weights are kept.
         """
         self._weights = weights
+        self._clips_per_step = clips_per_step
         self._spread = spread
-        self.averages = {name: weight.clone() for name, weight in weights.items()}
+        for name in self.averages:
+            self.averages[name] = {name: weight.clone() for name, weight in weights.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the present weights."""
         self.num_updates += 1
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        averages, weights = list(self.averages.values()), list(self._weights.values())
-        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        weights = list(self._weights.values())
+        for kind in self.kinds:
+            averages = list(self.averages[kind.name].values())
+            new = 1 - kind.decay(self.num_updates, self._clips_per_step)
+            torch._foreach_lerp_(averages, weights, new)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
@@ -54,16 +141,23 @@ class EMA:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the weights with the averages, in all processes together."""
+        """Exchange the weights with the first averages, in all processes together."""
         for name, weight in self._weights.items():
             kept = weight.clone()
-            weight.copy_(self.averages[name])
-            self.averages[name].copy_(kept)
+            weight.copy_(self.first[name])
+            self.first[name].copy_(kept)
         self._spread()
 
     @torch.no_grad()
-    def load(self, averages: Mapping[str, Tensor], num_updates: int) -> None:
-        """Go on from saved averages."""
-        for name, average in self.averages.items():
-            average.copy_(averages[name])
+    def load(self, averages: Mapping[str, Mapping[str, Tensor]], num_updates: int) -> None:
+        """Go on from saved averages.
+
+        Raises:
+            ValueError: If other averages were kept when they were saved.
+        """
+        if list(averages) != list(self.averages):
+            raise ValueError(f"ema: the checkpoint has {', '.join(averages)}, but the run {', '.join(self.averages)}")
+        for kind, of_kind in self.averages.items():
+            for name, average in of_kind.items():
+                average.copy_(averages[kind][name])
         self.num_updates = num_updates

@@ -74,7 +74,7 @@ class DiffusionModule(lightning.LightningModule):
         lr_schedule: Factor of the learning rate at each step.
         condition_dropout: How often conditions are left out.
         seed: Seed of noise, noise levels and drop-out.
-        ema_decay: Share of the old average kept in each step.
+        ema: Averages of the weights.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class DiffusionModule(lightning.LightningModule):
         lr_schedule: LRSchedule,
         condition_dropout: ConditionDropout,
         seed: int,
-        ema_decay: float,
+        ema: EMA,
     ) -> None:
         super().__init__()
         self.model = model
-        self.ema = EMA(ema_decay)
+        self.ema = ema
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.condition_dropout = condition_dropout
@@ -196,11 +196,12 @@ class DiffusionModule(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """Begin to average the weights, where and as the strategy keeps them."""
         weights = {name: part.values for name, part in self.strategy.trained_parts.items()}
-        self.ema.follow(weights, self.strategy.spread)
+        self.ema.follow(weights, self.data.global_batch_size, self.strategy.spread)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the averages."""
         checkpoint["ema"] = self.ema.averages
+        checkpoint["ema_names"] = list(self.ema.averages)
         checkpoint["ema_updates"] = self.ema.num_updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,9 +12,10 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from vdm.checkpoints.folder import verify_folder
+from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.processes import num_processes, rank, together
 from vdm.checkpoints.runs import checkpoints_to_try, first_whole
-from vdm.checkpoints.snapshot import EMA, OPTIMIZER, WEIGHTS, SavedCheckpoint
+from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, average_kinds
 from vdm.checkpoints.writer import CheckpointWriter
 from vdm.training.strategies.parts import Part, load_optimizer_pieces, optimizer_pieces, sharded_part, whole_part
 
@@ -80,20 +81,32 @@ class PartwiseStrategy(Strategy):
         """Copy this process's parts to memory and begin to write them; ``writer`` completes the checkpoint."""
         assert storage_options is None, "there is nothing to choose"
         del checkpoint["state_dict"]
-        averages: Mapping[str, Tensor] = checkpoint.pop("ema")
+        averages: Mapping[str, Mapping[str, Tensor]] = checkpoint.pop("ema")
         checkpoint["optimizer_states"] = [  # as Lightning calls it; the tensors are on their own
             {name: option for name, option in group.items() if name != "params"}
             for group in self.base_optimizer.param_groups
         ]
         weights = self._saved_parts()
-        firsts = {name: part for name, part in self.trained_parts.items() if _is_saved(part)}
         pieces = {
             WEIGHTS: {name: part.piece(part.values) for name, part in weights.items() if _is_saved(part)},
-            EMA: {name: part.piece(averages[name]) for name, part in firsts.items()},
-            OPTIMIZER: optimizer_pieces(firsts, self.base_optimizer),
+            **{kind: self.averaged_pieces(averages[name]) for name, kind in average_kinds(list(averages)).items()},
+            OPTIMIZER: optimizer_pieces(self._first_copies, self.base_optimizer),
         }
         self.writer.finish()
         self.writer.start(Path(filepath), pieces, checkpoint if rank() == 0 else None)
+
+    def averaged_pieces(self, averages: Mapping[str, Tensor]) -> dict[str, Piece]:
+        """Return what this process saves of averaged weights.
+
+        Args:
+            averages: Averages of all that this process holds, by name of the weight.
+        """
+        return {name: part.piece(averages[name]) for name, part in self._first_copies.items()}
+
+    @cached_property
+    def _first_copies(self) -> dict[str, Part]:
+        """Those of ``trained_parts`` that this process is to save."""
+        return {name: part for name, part in self.trained_parts.items() if _is_saved(part)}
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return nothing: ``save_checkpoint`` takes the weights in parts."""
@@ -148,7 +161,11 @@ class PartwiseStrategy(Strategy):
         self._loaded = SavedCheckpoint(folder)
         self._check_same_model(self._loaded)
         checkpoint = self._loaded.state()
-        checkpoint["ema"] = {name: part.read(self._loaded.ema, name) for name, part in self.trained_parts.items()}
+        parts = self.trained_parts
+        checkpoint["ema"] = {
+            average: {name: part.read(files, name) for name, part in parts.items()}
+            for average, files in self._loaded.averages().items()
+        }
         return checkpoint
 
     @torch.no_grad()

@@ -1,0 +1,126 @@
+"""``vdm ema``: averaged weights of any length after training (Karras et al. 2024, section 3.2)."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from vdm.checkpoints.folder import verify_folder
+from vdm.checkpoints.pieces import PieceFiles
+from vdm.checkpoints.runs import (
+    averages_of,
+    checkpoint_folder,
+    latest_checkpoint,
+    load_config,
+    record_run,
+    run_folder,
+    step_of,
+)
+from vdm.checkpoints.snapshot import SavedCheckpoint, save_weights
+from vdm.config import ConfigError
+from vdm.training.ema import PowerFunctionAverage
+from vdm.training.power_functions import PowerFunction, Reconstruction, gamma_of, reconstruct
+
+NOTABLE_ERROR = 0.1
+"""Difference of profiles above which the average deserves a warning."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An average that was saved in training."""
+
+    profile: PowerFunction
+    weights: PieceFiles
+
+
+def run(config: DictConfig) -> None:
+    """Write a run with the average as its weights, and a picture of how they were averaged."""
+    options: Any = OmegaConf.to_container(config)
+    sigma_rel = _sigma_rel(options["sigma_rel"])
+    checkpoint = latest_checkpoint(Path(options["checkpoint"]))
+    output = Path(options["output"] or run_folder(checkpoint) / "ema" / f"sigma_rel_{sigma_rel:.10g}")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"output={output}: exists already")
+    saved = SavedCheckpoint(checkpoint)
+    target = PowerFunction(sigma_rel, step_of(checkpoint))
+    sources = list(_sources(saved, load_config(checkpoint), target.step))
+    found = reconstruct(target, [source.profile for source in sources])
+
+    save_weights(checkpoint_folder(output, target.step), _combined(saved, sources, found))
+    record_run(output, load_config(checkpoint))
+    plot_profile(found, output / "profile.png")
+    steps = {source.profile.step for source in sources}
+    print(f"Made of averages at {len(steps)} steps; their combined profile differs from the one asked for by", end=" ")
+    print(f"{found.error:.2%} of its norm: see {output / 'profile.png'}")
+    if found.error > NOTABLE_ERROR:
+        _log.warning("A rough average: snapshots were too few (callbacks.averages.every_steps) for so short a one")
+    print(f"Wrote {output}. Try it with: vdm sample checkpoint={output}")
+
+
+def _sigma_rel(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"sigma_rel={value}: must be a number")
+    try:
+        gamma_of(value)
+    except ValueError as error:
+        raise ConfigError(f"sigma_rel={value}: {error}") from error
+    return float(value)
+
+
+def _sources(saved: SavedCheckpoint, config: dict[str, Any], last_step: int) -> Iterator[_Source]:
+    """Yield the averages in the checkpoint, and those in whole snapshots of earlier steps."""
+    sigma_rels = (config.get("averages") or {}).get("sigma_rels", [])
+    if not sigma_rels:
+        raise ConfigError(
+            f"checkpoint={saved.folder}: trained without power-function averages; train with averages=post_hoc"
+        )
+    names = {PowerFunctionAverage(sigma_rel).name: sigma_rel for sigma_rel in sigma_rels}
+    for name, sigma_rel in names.items():
+        yield _Source(PowerFunction(sigma_rel, last_step), saved.average(name))
+    for folder in averages_of(run_folder(saved.folder)):
+        if step_of(folder) >= last_step:  # of a run that went on from an earlier checkpoint, or the checkpoint's own
+            continue
+        try:
+            verify_folder(folder)
+        except ValueError as error:
+            _log.warning("Passing over a snapshot: %s", error)
+            continue
+        for name, sigma_rel in names.items():
+            yield _Source(PowerFunction(sigma_rel, step_of(folder)), PieceFiles(folder, name))
+
+
+def _combined(saved: SavedCheckpoint, sources: list[_Source], found: Reconstruction) -> dict[str, Tensor]:
+    """Return the averages asked for, and whatever has none as it is."""
+    weights: dict[str, Tensor] = {}
+    for name in tqdm(saved.weights.shapes, desc="averaging", unit="tensor"):
+        if name not in sources[0].weights:
+            weights[name] = saved.weights.whole(name)
+            continue
+        total = torch.zeros(saved.weights.shapes[name], dtype=torch.float64)
+        for source, share in zip(sources, found.shares, strict=True):
+            total += share * source.weights.whole(name)
+        weights[name] = total.float()
+    return weights
+
+
+def plot_profile(found: Reconstruction, path: Path) -> None:
+    """Draw the weight of each step in the average asked for, and in the one that was made."""
+    steps = np.linspace(0, found.target.step, 2000)
+    made = sum(share * source.density(steps) for source, share in zip(found.sources, found.shares, strict=True))
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(steps, made, label=f"made of {len(found.sources)} averages", linewidth=2.5)
+    axes.plot(steps, found.target.density(steps), "k--", label=f"sigma_rel={found.target.sigma_rel:g}", linewidth=1)
+    axes.set(xlabel="optimizer step", ylabel="weight in the average")
+    axes.legend()
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,70 @@
+"""Snapshots of power-function averages along training, from which ``vdm ema`` makes averages of any length."""
+
+from pathlib import Path
+from typing import Literal
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from vdm.checkpoints.pieces import Piece
+from vdm.checkpoints.runs import averages_folder
+from vdm.checkpoints.writer import CheckpointWriter
+from vdm.training.module import DiffusionModule
+
+_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+
+
+class SaveAverages(Callback):
+    """Saves the run's power-function averages, each process its parts, in the background; without any, does nothing.
+
+    Checkpoints hold the averages too, so that there need be no snapshot of the last step.
+
+    Args:
+        run: Folder of the run.
+        every_steps: Optimizer steps from one snapshot to the next. The more there are, the more exact are the averages
+            made of them; 20 in a run are many.
+        dtype: Number format. ``fp16`` takes half the space; whatever exceeds its range is saved as fp32.
+    """
+
+    def __init__(self, run: str | Path, every_steps: int, dtype: Literal["fp16", "fp32"] = "fp16") -> None:
+        if every_steps < 1:
+            raise ValueError(f"every_steps must be at least 1, but is {every_steps}")
+        self.run = Path(run)
+        self.every_steps = every_steps
+        self.dtype = _DTYPES[dtype]
+        self.writer = CheckpointWriter()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
+        """Complete what has been written meanwhile, and save after every ``every_steps`` steps."""
+        if not pl_module.ema.power_functions:
+            return
+        self.writer.poll()
+        step = trainer.global_step
+        if step % self.every_steps == 0 and pl_module.ema.num_updates == step != self._last_saved:
+            self._last_saved = step
+            self.writer.finish()
+            self.writer.start(averages_folder(self.run, step), self._pieces(pl_module), None)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Begin with what is to come: what a resumed run saved before is there."""
+        self._last_saved = trainer.global_step
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Wait until the last snapshot is on the disk."""
+        self.writer.finish()
+
+    def _pieces(self, module: DiffusionModule) -> dict[str, dict[str, Piece]]:
+        pieces = {
+            kind.name: module.strategy.averaged_pieces(module.ema.averages[kind.name])
+            for kind in module.ema.power_functions
+        }
+        return {
+            kind: {name: Piece(self._small(piece.values), piece.shape, piece.start) for name, piece in of_kind.items()}
+            for kind, of_kind in pieces.items()
+        }
+
+    def _small(self, values: Tensor) -> Tensor:
+        small = values.to(self.dtype)
+        return small if small.isfinite().all() else values
