@@ -1,5 +1,6 @@
 """The console script ``vdm``."""
 
+import os
 import sys
 
 from vdm.cli.commands import Command, run_program
@@ -16,6 +17,8 @@ COMMANDS = {
 
 def main() -> None:
     """Run ``vdm COMMAND ...`` and exit."""
+    # Warnings of PyTorch's C++ code, which nobody can act on; it looks at this when it is loaded. Errors are shown.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     sys.exit(run_program("vdm", COMMANDS))
 
 

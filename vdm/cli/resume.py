@@ -28,6 +28,9 @@ CHANGEABLE = (
     "profiler",
     "trainer.log_every_n_steps",
     "validate",
+    # watching
+    "bad_steps",
+    "watchdog",
     # saving
     "save",
     # number of steps

@@ -13,11 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.runs import checkpoints_to_try, record_run
 from vdm.training.build import TrainingRun, build_training, describe_clips
+from vdm.training.launcher import die_with_parent
 from vdm.training.loggers import close
 
 
 def run(config: DictConfig) -> int:
     """Train as configured, from the start or from where a run stopped; return the exit code."""
+    die_with_parent()
     _quieten_lightning()
     plain: Any = OmegaConf.to_container(config)
     folder = Path(HydraConfig.get().runtime.output_dir)

@@ -107,7 +107,8 @@ def _build_trainer(
         build(node, f"callbacks.{name}", offered=offered) for name, node in config["callbacks"].items() if node
     ]
     # Saving comes after whatever changes the state that is saved; stopping, last, ends a step that is wholly done.
-    callbacks += [build(config["save"], "save", offered=offered), stop]
+    callbacks += [build(config[key], key, offered=offered) for key in ("bad_steps", "save")] + [stop]
+    callbacks += [build(config["watchdog"], "watchdog")]
     loggers = [build(node, f"logger.{name}", offered=offered) for name, node in config["logger"].items() if node]
     profiler = config["profiler"] and build(config["profiler"], "profiler", offered={"dirpath": run / "profile"})
     try:

@@ -44,7 +44,7 @@ class LogMetrics(Callback):
         """Take in a micro-batch, and log at the end of an interval."""
         self._losses.add(outputs["loss_per_clip"], outputs["t"], outputs["weight"])
         step = trainer.global_step
-        if step % self.every_steps == 0 and step > self._logged_step:
+        if step % self.every_steps == 0 and step != self._logged_step:
             self._log(trainer, pl_module, step)
         self._batch_end = time.perf_counter()
 
@@ -57,7 +57,7 @@ class LogMetrics(Callback):
     def _log(self, trainer: lightning.Trainer, module: DiffusionModule, step: int) -> None:
         self._losses.sums = trainer.strategy.reduce(self._losses.sums, reduce_op="sum")
         elapsed = time.perf_counter() - self._interval_start
-        num_clips = (step - self._logged_step) * module.data.global_batch_size
+        num_clips = module.data.position - self._start_position
         scalars = self._losses.named("train")
         scalars |= {
             "train/grad_norm": float(module.grad_norm),
@@ -74,3 +74,4 @@ class LogMetrics(Callback):
         self._losses = LevelMeans(NUM_LEVEL_BINS, module.device)
         self._interval_start = self._batch_end = time.perf_counter()
         self._waited = 0.0
+        self._start_position = module.data.position

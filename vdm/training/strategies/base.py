@@ -1,11 +1,12 @@
 """What all strategies have in common: parts of weights, which are averaged, saved and loaded where they lie."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -29,6 +30,9 @@ class PartwiseStrategy(Strategy):
     gradient_norm: Tensor = torch.tensor(float("nan"))
     """Norm of the last step's gradient before clipping."""
 
+    is_left_out: Callable[[Float[Tensor, ""]], Bool[Tensor, ""]] | None = None
+    """Decides, once a step's gradient is there, by its norm whether the step is left out: the same in all processes."""
+
     def find_part(self, parameter: nn.Parameter) -> Part | None:
         """Return what this process holds of a weight, once the strategy is set up; ``None`` for nothing."""
         if isinstance(parameter, DTensor):
@@ -49,6 +53,17 @@ class PartwiseStrategy(Strategy):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, limit)
         self.gradient_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if self.is_left_out is not None:
+            self._leave_out(optimizer, self.is_left_out(self.gradient_norm))
+
+    def _leave_out(self, optimizer: Optimizer, decision: Bool[Tensor, ""]) -> None:
+        """Let the coming step of an optimizer change nothing, neither weights nor moments, if so decided."""
+        has_scaler = getattr(self.precision_plugin, "scaler", None) is not None
+        if getattr(optimizer, "_step_supports_amp_scaling", False) and not has_scaler:
+            # Fused optimizers look at this on the device, so that a GPU's queue does not run empty.
+            optimizer.found_inf = decision.to(torch.float32)  # type: ignore[attr-defined]
+        elif decision:
+            optimizer.zero_grad()  # what has no gradient is not touched
 
     @cached_property
     def parts(self) -> dict[str, Part]:

@@ -11,13 +11,11 @@ from typing import Any, Literal
 import lightning
 import torch
 from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vdm.training.strategies.base import PartwiseStrategy
-from vdm.training.strategies.ddp import Backend, process_group_options
 from vdm.training.strategies.parts import Part, flat_part, whole_part
+from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
 
 _PRECISIONS = ("32-true", "bf16-mixed")
 _LARGEST_BUCKET = 200_000_000
@@ -29,7 +27,7 @@ def _deepspeed() -> Any:
     return importlib.import_module("deepspeed")
 
 
-class DeepSpeedZeRO(PartwiseStrategy, DDPStrategy):
+class DeepSpeedZeRO(ProcessGroupStrategy):
     """DeepSpeed's engine in the place of DDP's wrapper (Rajbhandari et al. 2020).
 
     Of Lightning's DDP it keeps all that concerns processes. Lightning's own strategy for DeepSpeed refuses CPUs and
@@ -55,7 +53,7 @@ class DeepSpeedZeRO(PartwiseStrategy, DDPStrategy):
             raise ValueError("deepspeed is not installed: install the extra 'deepspeed', or choose strategy=fsdp2")
         if offload_parameters and stage != 3:
             raise ValueError(f"offload_parameters=true needs stage=3, but stage is {stage}")
-        super().__init__(**process_group_options(process_group_backend, timeout_seconds))
+        super().__init__(process_group_backend, timeout_seconds)
         self.stage = stage
         self.offload_optimizer = offload_optimizer
         self.offload_parameters = offload_parameters
@@ -103,6 +101,22 @@ class DeepSpeedZeRO(PartwiseStrategy, DDPStrategy):
             dist_init_required=False,
         )
         self.optimizers = [zero_optimizer]
+        self._decide_by_norm(zero_optimizer)
+
+    def _decide_by_norm(self, zero: Any) -> None:
+        """Have DeepSpeed leave out a step where ``is_left_out`` says so, as it does where the norm is not finite."""
+        name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
+        compute = getattr(zero, name)
+
+        def computed() -> Any:
+            found = compute()
+            norms = torch.as_tensor(found) if self.stage < 3 else torch.stack([torch.as_tensor(norm) for norm in found])
+            norm = torch.where((norms >= 0).all(), torch.linalg.vector_norm(norms), torch.nan)  # -1: not finite
+            if self.is_left_out is None or not self.is_left_out(norm):
+                return found
+            return torch.full_like(norm, torch.inf) if self.stage < 3 else [torch.full_like(norm, torch.inf)]
+
+        setattr(zero, name, computed)
 
     def _config(self, clip: float) -> dict[str, Any]:
         assert self.lightning_module is not None

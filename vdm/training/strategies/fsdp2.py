@@ -4,7 +4,6 @@ import inspect
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
@@ -18,11 +17,10 @@ from torch.distributed.fsdp import (
 
 from vdm.generation.model import VideoDiffusionModel
 from vdm.training.blocks import blocks_of
-from vdm.training.strategies.base import PartwiseStrategy
-from vdm.training.strategies.ddp import Backend, process_group_options
+from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
 
 
-class FSDP2(PartwiseStrategy, DDPStrategy):
+class FSDP2(ProcessGroupStrategy):
     """Fully sharded data parallel: a block's weights are gathered when it runs, and let go afterwards.
 
     Of Lightning's DDP it keeps all that concerns processes, and none of the wrapping of the model.
@@ -45,7 +43,7 @@ class FSDP2(PartwiseStrategy, DDPStrategy):
         process_group_backend: Backend | None = None,
         timeout_seconds: float = 1800,
     ) -> None:
-        super().__init__(**process_group_options(process_group_backend, timeout_seconds))
+        super().__init__(process_group_backend, timeout_seconds)
         self.replicate = replicate
         self.reshard_after_forward = reshard_after_forward
         self.offload = offload

@@ -1,0 +1,45 @@
+"""A callback that spoils the loss of one sample, as a broken clip or broken hardware would."""
+
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from vdm.training.module import DiffusionModule
+from vdm.types import ClipBatch
+
+
+class SpoilLosses(Callback):
+    """Multiplies the loss of the samples at some positions, in whichever process trains on them.
+
+    Args:
+        positions: The positions.
+        factor: What their losses are multiplied by.
+        times: How often a position is spoiled before it is well again; none for always.
+    """
+
+    def __init__(self, positions: list[int], factor: float = float("nan"), times: int | None = None) -> None:
+        self.positions = positions
+        self.factor = factor
+        self.times = times
+        self.seen: dict[int, int] = {}
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        loss = pl_module.model.denoising_loss
+
+        def spoiled(*args: Any) -> torch.Tensor:
+            clean = loss(*args)
+            return clean * self.factors.to(clean) if pl_module.training else clean
+
+        pl_module.model.denoising_loss = spoiled  # type: ignore[method-assign]
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: DiffusionModule, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        self.factors = torch.ones(len(batch))
+        for index, position in enumerate(batch.positions.tolist()):
+            if position in self.positions and batch.weights[index] > 0:
+                self.seen[position] = self.seen.get(position, 0) + 1
+                if self.times is None or self.seen[position] <= self.times:
+                    self.factors[index] = self.factor

@@ -1,0 +1,121 @@
+"""When one process of a run dies, fails or stands still, all end, and the reason is told once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import lightning
+import pytest
+from lightning.pytorch.callbacks import Callback
+
+from tests.training.runs import TINY
+from tests.training.zygote import Zygote
+
+ENDLESS = ("trainer.max_steps=100000", "save.every_steps=3", "strategy=ddp", "trainer.devices=2")
+
+
+class FailInOneProcess(Callback):
+    """Fails in one process, at a step."""
+
+    def __init__(self, rank: int, step: int) -> None:
+        self.rank = rank
+        self.step = step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: object) -> None:
+        if (trainer.global_rank, trainer.global_step) == (self.rank, self.step):
+            raise RuntimeError("a bug in one process alone")
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with Zygote() as running:
+        yield running
+
+
+def arguments(shards: Path, run: Path, *overrides: str) -> list[str]:
+    return ["train", f"data.path={shards}", *TINY, *ENDLESS, f"hydra.run.dir={run}", *overrides]
+
+
+def wait_for_checkpoint(run: Path, is_over: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while not list(run.glob("checkpoints/step=*")):
+        assert time.monotonic() < deadline, "training has not begun"
+        assert not is_over(), "training has ended before it began"
+        time.sleep(0.05)
+
+
+def logs(tmp_path: Path) -> list[str]:
+    return [path.read_text() for path in sorted(tmp_path.glob("*.log"))]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_death_of_a_process_ends_all_others_and_is_told_once(
+    tmp_path: Path, shards: Path, zygote: Zygote, victim: int
+) -> None:
+    pids = zygote.start_ranks(arguments(shards, tmp_path / "run"), 2, tmp_path / "out.log")
+    wait_for_checkpoint(tmp_path / "run", lambda: any(zygote.poll(pid) is not None for pid in pids))
+    os.kill(pids[victim], signal.SIGKILL)
+    begin = time.monotonic()
+    codes = zygote.wait(pids, timeout=30)
+    assert time.monotonic() - begin < 30
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] == 1
+    text = "".join(logs(tmp_path))
+    assert text.count(f"process {pids[victim]}) died: ") == 1
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_frozen_process_is_found_and_all_end_after_showing_where_they_stood(
+    tmp_path: Path, shards: Path, zygote: Zygote, victim: int
+) -> None:
+    argv = arguments(shards, tmp_path / "run", "watchdog.minutes=0.1")
+    pids = zygote.start_ranks(argv, 2, tmp_path / "out.log")
+    wait_for_checkpoint(tmp_path / "run", lambda: any(zygote.poll(pid) is not None for pid in pids))
+    os.kill(pids[victim], signal.SIGSTOP)
+    codes = zygote.wait(pids, timeout=90)
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] == 1
+    text = logs(tmp_path)[1 - victim]
+    assert f"Rank {victim} " in text
+    assert text.count(f"process {pids[victim]}) does not answer: killed") == 1
+    assert "Thread MainThread:" in text
+    assert "training_epoch_loop.py" in text  # where the other one stood
+
+
+def test_failure_of_one_process_is_told_once_and_ends_all(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
+    fail = f"+callbacks.fail={{_target_:{__name__}.FailInOneProcess,rank:1,step:2}}"
+    pids = zygote.start_ranks(arguments(shards, tmp_path / "run", fail), 2, tmp_path / "out.log")
+    assert zygote.wait(pids, timeout=90) == [1, 1]
+    text = "".join(logs(tmp_path))
+    assert text.count("RuntimeError: a bug in one process alone") == 1
+    assert text.count("Traceback") == 1
+
+
+def test_processes_started_by_the_command_itself_end_together(tmp_path: Path, shards: Path) -> None:
+    log = tmp_path / "out.log"
+    command = [sys.executable, "-m", "vdm.cli.main", *arguments(shards, tmp_path / "run")]
+    with log.open("w") as out:
+        first = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        wait_for_checkpoint(tmp_path / "run", lambda: first.poll() is not None)
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(first.pid)], capture_output=True, text=True)
+        (child,) = [int(pid) for pid in listed.stdout.split() if "LOCAL_RANK=1" in environment(int(pid))]
+        os.kill(child, signal.SIGKILL)
+        assert first.wait(30) == 1
+    finally:
+        first.kill()
+    text = log.read_text()
+    assert text.count(f"process {child}) died: killed by signal 9 (SIGKILL)") == 1
+    assert "Traceback" not in text
+
+
+def environment(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text().split("\0")
+    except OSError:
+        return []

@@ -1,0 +1,177 @@
+"""Steps whose loss or gradient is not finite, and spikes of the loss: left out, by all processes alike."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from jaxtyping import Bool, Float
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, distributed
+
+from vdm.checkpoints.processes import gathered
+from vdm.training.module import DiffusionModule
+from vdm.training.rollback import roll_back
+from vdm.types import ClipBatch
+
+MEAN_DECAY = 0.99
+"""Share of the running mean of losses kept in each step."""
+MEAN_STEPS = 100
+"""Steps that the running mean must have seen before a loss is called a spike."""
+NUM_NAMED = 8
+"""Clips named in the log, at most; the report has all."""
+
+_log = logging.getLogger(__name__)
+
+
+class LeaveOutBadSteps(Callback):
+    """Leaves out optimizer steps whose loss or gradient is not finite, or whose loss is a spike.
+
+    A step that is left out changes neither weights nor the optimizer's moments; its samples count as seen, and the
+    schedule goes on. All processes decide by the same sums, after the backward pass and before the update.
+    ``RUN/bad_steps.jsonl`` lists the samples of each such step with their losses.
+
+    Args:
+        run: Folder of the run.
+        policy: ``skip`` goes on from the present weights; ``rollback`` goes back to the latest checkpoint, and on with
+            the samples after the bad step.
+        spike_factor: A loss above so many times the running mean of those before it is a spike; none for no such rule.
+        max_in_a_row: Training ends when more steps than so many have been bad, with no good step beyond the last.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        policy: Literal["skip", "rollback"] = "skip",
+        spike_factor: float | None = None,
+        max_in_a_row: int = 10,
+    ) -> None:
+        if spike_factor is not None and not spike_factor > 1:
+            raise ValueError(f"spike_factor must be above 1, but is {spike_factor}")
+        if max_in_a_row < 0:
+            raise ValueError(f"max_in_a_row must be at least 0, but is {max_in_a_row}")
+        self.run = Path(run)
+        self.policy = policy
+        self.spike_factor = spike_factor
+        self.max_in_a_row = max_in_a_row
+        self.mean_loss, self.num_means = torch.zeros(()), torch.zeros(())
+        self.in_a_row = 0
+        self.last_bad_step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Have the strategy ask before each update."""
+        self.mean_loss, self.num_means = self.mean_loss.to(pl_module.device), self.num_means.to(pl_module.device)
+        self._scales_loss = getattr(trainer.precision_plugin, "scaler", None) is not None
+        self._begin(trainer, pl_module)
+        pl_module.strategy.is_left_out = self._decide
+
+    def on_before_backward(self, trainer: lightning.Trainer, pl_module: DiffusionModule, loss: Tensor) -> None:
+        """Add up this process's share of the step's loss."""
+        self._loss = self._loss + loss.detach()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: DiffusionModule,
+        outputs: Mapping[str, Any],
+        batch: ClipBatch,
+        batch_idx: int,
+    ) -> None:
+        """After a step, find out whether it was left out, and go on by policy."""
+        self._clips.append((batch, outputs["loss_per_clip"]))
+        if trainer.global_step == self._step:
+            return  # between micro-batches of one step
+        self._step = trainer.global_step
+        if self._decision:
+            self._go_on_after_bad_step(trainer, pl_module)
+        elif self._step > self.last_bad_step:
+            self.in_a_row = 0
+        self._begin(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that later decisions depend on."""
+        numbers = {"in_a_row": self.in_a_row, "last_bad_step": self.last_bad_step}
+        return {"mean_loss": self.mean_loss, "num_means": self.num_means, **numbers}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Decide as the run that was stopped would have."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+    def _begin(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
+        """Forget the step before."""
+        self._step = trainer.global_step
+        self._loss = torch.zeros((), device=module.device)
+        self._step_loss = torch.zeros((), device=module.device)
+        self._decision = torch.zeros((), dtype=torch.bool, device=module.device)
+        self._clips: list[tuple[ClipBatch, Tensor]] = []
+
+    def _decide(self, norm: Float[Tensor, ""]) -> Bool[Tensor, ""]:
+        """Say whether the coming update is left out. No value is read back from a GPU here."""
+        sums = torch.stack([self._loss.float(), norm.detach().to(self._loss.device).float()])
+        if distributed.is_initialized():
+            distributed.all_reduce(sums)
+            sums /= distributed.get_world_size()
+        loss, norm = sums.unbind()
+        # A loss scaler looks for the largest scale by trying: infinite gradients are its ordinary business.
+        bad = ~loss.isfinite() if self._scales_loss else ~sums.isfinite().all()
+        if self.spike_factor is not None:
+            bad |= (self.num_means >= MEAN_STEPS) & (loss > self.spike_factor * self.mean_loss)
+        # The mean of so many values, and later one that forgets.
+        share = torch.clamp(1 / (self.num_means + 1), min=1 - MEAN_DECAY)
+        self.mean_loss = torch.where(bad, self.mean_loss, torch.lerp(self.mean_loss, loss, share))
+        self.num_means = torch.where(bad, self.num_means, self.num_means + 1)
+        self._step_loss, self._decision = loss, bad
+        return bad
+
+    def _go_on_after_bad_step(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
+        step = self._step
+        self.in_a_row += 1
+        self.last_bad_step = max(self.last_bad_step, step)
+        clips = sorted((clip for clips in gathered(self._described_clips()) for clip in clips), key=_worst_first)
+        reason = f"loss {self._step_loss.item():.4g}, gradient norm {float(module.grad_norm):.4g}"
+        if self.in_a_row > self.max_in_a_row:
+            raise ValueError(
+                f"bad_steps: {self.in_a_row} steps in a row were bad, the last with {reason}, clips {_named(clips)}; "
+                "the checkpoints are not affected. Resume with bad_steps.max_in_a_row=N to go on all the same, or "
+                "start from a checkpoint with a lower optimizer.lr"
+            )
+        went_back = self.policy == "rollback" and roll_back(trainer, module, self.run)
+        if trainer.is_global_zero:
+            done = f"back to step {trainer.global_step}" if went_back else "left out"
+            _log.warning("Step %d was bad: %s; %s. Clips: %s", step, reason, done, _named(clips))
+            report = {"step": step, "went_back_to": trainer.global_step if went_back else None}
+            report |= {"loss": _number(self._step_loss.item()), "gradient_norm": _number(float(module.grad_norm))}
+            report["clips"] = [clip | {"loss": _number(clip["loss"])} for clip in clips]
+            with (self.run / "bad_steps.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(report, allow_nan=False) + "\n")
+
+    def _described_clips(self) -> list[dict[str, Any]]:
+        """Return key, position and loss of each clip of this process that counted in the step."""
+        return [
+            {"key": key, "position": position, "loss": loss}
+            for batch, losses in self._clips
+            for key, position, loss, weight in zip(
+                batch.keys, batch.positions.tolist(), losses.tolist(), batch.weights.tolist(), strict=True
+            )
+            if weight > 0
+        ]
+
+
+def _worst_first(clip: Mapping[str, Any]) -> tuple[bool, float, int]:
+    loss = clip["loss"]
+    return math.isfinite(loss), -loss if math.isfinite(loss) else 0.0, clip["position"]
+
+
+def _named(clips: list[dict[str, Any]]) -> str:
+    names = [f"{clip['key']} (position {clip['position']}, loss {clip['loss']:.4g})" for clip in clips[:NUM_NAMED]]
+    return ", ".join(names) + (f" and {len(clips) - NUM_NAMED} more" if len(clips) > NUM_NAMED else "")
+
+
+def _number(value: float) -> float | str:
+    """Return what JSON can hold."""
+    return value if math.isfinite(value) else repr(value)

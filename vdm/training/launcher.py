@@ -1,0 +1,93 @@
+"""Processes that Lightning starts by itself, on a machine without torchrun or srun: all end when one does."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from lightning.fabric.plugins import ClusterEnvironment
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+_PARENT = "VDM_LAUNCHER"
+"""Environment variable with the number of the process that started this one."""
+_PR_SET_PDEATHSIG = 1
+
+
+class TrainingLauncher(_SubprocessScriptLauncher):
+    """Starts the processes with further local ranks, and watches over them until the watchdog does.
+
+    Lightning's own observer, which kills this process without a word, gets nothing to observe.
+    """
+
+    def __init__(self, cluster_environment: ClusterEnvironment, num_processes: int, num_nodes: int) -> None:
+        super().__init__(cluster_environment, num_processes, num_nodes)
+        self.children: list[subprocess.Popen[bytes]] = []
+        self._handed_over = threading.Event()
+
+    def _call_children_scripts(self) -> None:
+        os.environ[_PARENT] = str(os.getpid())
+        super()._call_children_scripts()
+        self.children, self.procs = self.procs, []
+        threading.Thread(target=self._watch, name="launcher", daemon=True).start()
+
+    def kill(self, signum: int) -> None:
+        """Send a signal to all processes that were started."""
+        for child in self.children:
+            child.send_signal(signum)
+
+    def hand_over(self) -> None:
+        """Watch no longer: the processes have found each other and do so by themselves."""
+        self._handed_over.set()
+
+    def how_died(self, rank: int) -> str | None:
+        """Say how a process that this one has started has ended, if it has."""
+        first = self.cluster_environment.global_rank()
+        if not first < rank <= first + len(self.children):
+            return None
+        child = self.children[rank - first - 1]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(1)  # its connection may end a little before itself
+        return describe_exit(child.returncode)
+
+    def _watch(self) -> None:
+        """End everything when a process ends before all have found each other."""
+        while not self._handed_over.wait(0.2):
+            for rank, child in enumerate(self.children, start=1):
+                if child.poll():
+                    text = f"Local rank {rank} (process {child.pid}) died before training began: "
+                    os.write(
+                        2, f"\n{text}{describe_exit(child.returncode)}. All other processes end with it.\n".encode()
+                    )
+                    self.kill(signal.SIGKILL)
+                    sys.stdout.flush()
+                    os._exit(1)
+
+
+def describe_exit(code: int | None) -> str | None:
+    """Say in words how a process ended."""
+    if code is None:
+        return None
+    if code >= 0:
+        return f"exit code {code}"
+    number = signal.Signals(-code)
+    hint = ", as the kernel does when memory runs out" if number == signal.SIGKILL else ""
+    return f"killed by signal {number.value} ({number.name}){hint}"
+
+
+def die_with_parent() -> None:
+    """Where a process of this project started this one, have the kernel kill it when that one dies."""
+    parent = os.environ.get(_PARENT)
+    if parent is None or os.environ.get("LOCAL_RANK", "0") == "0" or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it died before
+        os._exit(1)
+
+
+def outlive_parent() -> None:
+    """Undo ``die_with_parent``: work is done, and whoever is first may leave first."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)

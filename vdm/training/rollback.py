@@ -1,0 +1,49 @@
+"""Going back to a checkpoint while training goes on."""
+
+from pathlib import Path
+
+import lightning
+
+from vdm.checkpoints.runs import checkpoints_of
+from vdm.training.module import DiffusionModule
+
+
+def roll_back(trainer: lightning.Trainer, module: DiffusionModule, run: Path) -> bool:
+    """Put weights, averages, optimizer, schedule and the count of steps back to a run's latest whole checkpoint.
+
+    The position in the data stays, so that training goes on with what it has not seen. To be called by all processes
+    together, between two optimizer steps, from a callback's ``on_train_batch_end``.
+
+    Returns:
+        Whether there was a checkpoint.
+
+    Raises:
+        ValueError: If no checkpoint is whole.
+    """
+    strategy = module.strategy
+    strategy.writer.finish()
+    if not checkpoints_of(run):
+        return False
+    checkpoint = strategy.load_checkpoint(run)
+    strategy.load_model_state_dict(checkpoint)
+    strategy.load_optimizer_state_dict(checkpoint)
+    module.ema.load(checkpoint["ema"], checkpoint["ema_updates"])
+    (schedule,) = trainer.lr_scheduler_configs
+    schedule.scheduler.load_state_dict(checkpoint["lr_schedulers"][0])
+    _count_steps_from(trainer, checkpoint["global_step"])
+    return True
+
+
+def _count_steps_from(trainer: lightning.Trainer, step: int) -> None:
+    """Set back Lightning's counts of steps and of micro-batches, of which the one at its end is not completed yet."""
+    loop = trainer.fit_loop.epoch_loop
+    for progress in (
+        loop.automatic_optimization.optim_progress.optimizer.step.total,
+        loop.automatic_optimization.optim_progress.optimizer.step.current,
+    ):
+        progress.ready = progress.completed = step
+    num_done = step * trainer.accumulate_grad_batches
+    for progress in (loop.batch_progress.total, loop.batch_progress.current):
+        progress.ready = progress.started = progress.processed = num_done  # pyright: ignore[reportAttributeAccessIssue]
+        progress.completed = num_done - 1
+    loop._batches_that_stepped = step - 1
