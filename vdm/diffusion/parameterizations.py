@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 
 from vdm.diffusion.schedules.base import log_snr
+from vdm.diffusion.schedules.discrete import BetaTable
 from vdm.diffusion.shapes import Latents, Level, per_clip
 
 _LOG_SNR_BOUND = 30.0
@@ -43,6 +44,22 @@ class QuarterLogSigma:
     def __call__(self, alpha: Level, sigma: Level) -> Level:
         """Return a quarter of the logarithm of noise to signal."""
         return -log_snr(alpha, sigma).clamp(-_LOG_SNR_BOUND, _LOG_SNR_BOUND) / 8
+
+
+@dataclass(frozen=True)
+class Timestep:
+    """The nearest timestep of a table of betas, counted from 0: networks trained on a table know no other number.
+
+    Args:
+        schedule: The table.
+    """
+
+    schedule: BetaTable
+
+    def __call__(self, alpha: Level, sigma: Level) -> Level:
+        """Return the timestep."""
+        place = self.schedule.time(log_snr(alpha, sigma)) * self.schedule.num_timesteps
+        return place.round().clamp(min=1) - 1
 
 
 @dataclass(frozen=True)

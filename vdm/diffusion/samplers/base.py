@@ -137,10 +137,16 @@ class GridSampler(ABC):
     Args:
         num_steps: Number of steps; also of calls of the network, unless the sampler's own documentation says otherwise.
         spacing: Where the grid's points lie.
+        t_end: Where the last step ends. 0 is data; some published models stop at the first timestep of their table, whose
+            noise stays in the sample (diffusers' ``set_alpha_to_one=False``).
+        unit_variance: Begin with noise of variance ``alpha^2 + sigma^2`` in the place of ``sigma^2``, as if what signal
+            there is at the first point, of unit variance, were noise too: diffusers' samplers do.
     """
 
     num_steps: int = 50
     spacing: Spacing = Trailing()
+    t_end: float = field(default=0.0, kw_only=True)
+    unit_variance: bool = field(default=False, kw_only=True)
 
     needs_signal: ClassVar[bool] = False
     """Whether the grid may not begin with pure noise, ``alpha = 0``."""
@@ -148,6 +154,8 @@ class GridSampler(ABC):
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, but is {self.num_steps}")
+        if not 0 <= self.t_end < 1:
+            raise ValueError(f"t_end must lie in [0, 1), but is {self.t_end}")
 
     @abstractmethod
     def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
@@ -157,7 +165,7 @@ class GridSampler(ABC):
             run: The model, fresh noise and earlier evaluations.
             xt: Noised latents at ``now``.
             now: Where the step begins; has noise.
-            then: Where it ends; has signal, and in the last step is ``CLEAN``.
+            then: Where it ends; has signal, and in the last step is ``CLEAN`` unless the grid ends elsewhere.
 
         Returns:
             The latents at ``then``, and the denoised latents, to be looked at.
@@ -178,7 +186,8 @@ class GridSampler(ABC):
         """
         grid = self.grid(schedule)
         run = Run(schedule, denoise, draw_noise, grid)
-        xt = grid[0].sigma * noise
+        first = grid[0]
+        xt = (math.hypot(first.alpha, first.sigma) if self.unit_variance else first.sigma) * noise
         for number, (now, then) in enumerate(pairwise(grid), start=1):
             run.steps_left = self.num_steps - number
             xt, x0 = self.step(run, xt, now, then)
@@ -187,15 +196,18 @@ class GridSampler(ABC):
         return xt
 
     def grid(self, schedule: NoiseSchedule) -> list[GridPoint]:
-        """Return ``num_steps`` points from most noise to least, then ``CLEAN``.
+        """Return ``num_steps`` points from most noise to least, then ``CLEAN``, or what there is at ``t_end``.
 
         Raises:
             ValueError: If the spacing can't be had with this schedule, or the sampler can't begin where it begins.
         """
         # In float64 near t = 0, fp32 would lose sigma to cancellation; on the CPU, since not every device has float64.
         times = self.spacing(schedule, self.num_steps)
+        if self.t_end > 0:
+            times = torch.cat([times, times.new_tensor([self.t_end])])
         alpha, sigma = schedule.alpha_sigma(times)
-        grid = [*map(GridPoint, map(float, alpha), map(float, sigma), map(float, times)), CLEAN]
+        grid = [*map(GridPoint, map(float, alpha), map(float, sigma), map(float, times))]
+        grid += [CLEAN] if self.t_end == 0 else []
         if not all(now.noise_to_signal > then.noise_to_signal for now, then in pairwise(grid)):
             raise ValueError(
                 f"spacing must give falling noise levels above 0, but {self.spacing} gives two alike, or none, in "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from vdm.diffusion.schedules.base import NoiseSchedule
@@ -75,6 +75,21 @@ class BetaTable(NoiseSchedule):
         index = before.long()
         alpha_squared, sigma_squared = torch.lerp(table[:, index], table[:, index + 1], place - before)
         return torch.log(alpha_squared) - torch.log(sigma_squared)
+
+    def time(self, log_snr: Level) -> Level:
+        """Return the time at which log-SNR is this; what lies outside the table is taken to its end."""
+        alpha_squared, sigma_squared = self._alpha_squared_and_sigma_squared.to(log_snr.dtype).to(log_snr.device)
+        # Of the two, the smaller keeps its digits.
+        by_alpha = _place(-alpha_squared, -torch.sigmoid(log_snr))
+        by_sigma = _place(sigma_squared, torch.sigmoid(-log_snr))
+        return torch.where(log_snr < 0, by_alpha, by_sigma) / self.num_timesteps
+
+
+def _place(rising: Float[Tensor, " points"], value: Level) -> Level:
+    """Return where a value lies in a rising table, between points too."""
+    after = torch.searchsorted(rising, value).clamp(1, len(rising) - 1)
+    before = after - 1
+    return before + ((value - rising[before]) / (rising[after] - rising[before])).clamp(0, 1)
 
 
 @dataclass(frozen=True)

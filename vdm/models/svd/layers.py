@@ -213,15 +213,17 @@ class Attention(nn.Module):
         """Attend among the frames at each pixel."""
         return self._self_attention(x, "b t h w (n d) -> b h w n t d", "b h w n t d -> b t h w (n d)")
 
-    def to_tokens(self, x: Activations, context: Tokens) -> Activations:
-        """Attend from every pixel to the tokens of its clip, or of its frame."""
+    def to_tokens(
+        self, x: Activations, context: Tokens, bias: Float[Tensor, "..."] | None = None
+    ) -> Activations:
+        """Attend from every pixel to the tokens of its clip, or of its frame; ``bias`` hides tokens."""
         once, split, merge = (
             ("b l (n d) -> b n l d", "b t h w (n d) -> b n (t h w) d", "b n (t h w) d -> b t h w (n d)")
             if context.ndim == 3
             else ("b t l (n d) -> b t n l d", "b t h w (n d) -> b t n (h w) d", "b t n (h w) d -> b t h w (n d)")
         )
         key, value = (rearrange(layer(context), once, n=self.num_heads) for layer in (self.to_k, self.to_v))
-        attended = attend(rearrange(self.to_q(x), split, n=self.num_heads), key, value)
+        attended = attend(rearrange(self.to_q(x), split, n=self.num_heads), key, value, bias)
         return self.to_out[0](rearrange(attended, merge, h=x.shape[2], w=x.shape[3]))
 
     def to_one_token(self, context: Tokens) -> Float[Tensor, "b t_or_1 1 1 c"]:
@@ -282,10 +284,10 @@ class SpatialBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: Activations, context: Tokens) -> Activations:
-        """Apply the block."""
+    def forward(self, x: Activations, context: Tokens, bias: Float[Tensor, "..."] | None = None) -> Activations:
+        """Apply the block; ``bias`` is added to the scores of tokens, and hides those that are padding."""
         x = x + self.attn1.over_space(self.norm1(x))
-        x = _cross_attention(self, x, context)
+        x = _cross_attention(self, x, context, bias)
         return x + self.ff(self.norm3(x))
 
 
@@ -360,10 +362,12 @@ class SpatioTemporalTransformer(nn.Module):
         return x + self.proj_out(h)
 
 
-def _cross_attention(block: SpatialBlock | TemporalBlock, x: Activations, context: Tokens) -> Activations:
+def _cross_attention(
+    block: SpatialBlock | TemporalBlock, x: Activations, context: Tokens, bias: Float[Tensor, "..."] | None = None
+) -> Activations:
     if context.shape[-2] == 1:
         return x + block.attn2.to_one_token(context)
-    return x + block.attn2.to_tokens(block.norm2(x), context)
+    return x + block.attn2.to_tokens(block.norm2(x), context, bias)
 
 
 def freeze_unused_by_one_token(module: nn.Module) -> None:

@@ -1,0 +1,1 @@
+"""Text-to-video of ModelScope, and of Zeroscope, which is tuned from it."""
