@@ -1,7 +1,8 @@
-"""A small configuration folder in the place of conf/, and commands run on it within the test's process."""
+"""Commands run within the test's process, with the project's conf/ or a small one in its place."""
 
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,9 @@ import pytest
 from omegaconf import DictConfig
 
 from vdm.cli import hydra_main
+from vdm.cli.commands import run_program
 from vdm.cli.conf_dir import conf_dir
+from vdm.cli.main import COMMANDS
 
 FILES = {
     "train.yaml": """
@@ -38,6 +41,22 @@ FILES = {
         defaults: [override /model: larg]
     """,
 }
+
+
+RunVdm = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run_vdm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> RunVdm:
+    """Run a command in a folder of its own; it returns its exit code and what it said to stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["vdm", *arguments])
+        capfd.readouterr()
+        return run_program("vdm", COMMANDS), capfd.readouterr().err
+
+    return run
 
 
 class Outcome(NamedTuple):

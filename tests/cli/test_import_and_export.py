@@ -1,8 +1,6 @@
 """``vdm import`` and ``vdm export``, on small models that diffusers saved."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,16 +9,13 @@ from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.cli.conftest import RunVdm
 from tests.generation.small_model import save_run, small_model
 from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import LICENCE, NUM_FRAMES, SIZES, pipeline, save_pipeline
 from vdm.checkpoints.runs import load_config, load_weights
-from vdm.cli.commands import run_program
-from vdm.cli.main import COMMANDS
 from vdm.generation.build import load_model
 from vdm.models.pretrained.stability import stability_names
-
-RunVdm = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +23,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_pipeline(tmp_path_factory.mktemp("published"))
     (folder / "README.md").write_text("---\nlicense: other\nlicense_name: svd-community\ntags: [x]\n---\n# SVD\n")
     return folder
-
-
-@pytest.fixture
-def run_vdm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> RunVdm:
-    """Run a command within this process; it returns its exit code and what it said to stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["vdm", *arguments])
-        capfd.readouterr()
-        return run_program("vdm", COMMANDS), capfd.readouterr().err
-
-    return run
 
 
 def unet_of(folder: Path) -> dict[str, torch.Tensor]:

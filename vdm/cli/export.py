@@ -9,18 +9,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdm.checkpoints.runs import CONFIG_NAME, latest_checkpoint, load_config, load_weights, run_folder
 from vdm.cli.import_ import EXPORTED_WEIGHTS
 from vdm.config import ConfigError, build
-from vdm.models.pretrained.model_card import LICENCE_NOTE, licence_keys, model_card
-from vdm.models.pretrained.svd import local_folder, write_file, write_folder
-from vdm.models.svd.unet import SVDUNet
+from vdm.models.pretrained.diffusers_folder import local_folder
+from vdm.models.pretrained.model_card import licence_keys, model_card
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-_SVD = f"{SVDUNet.__module__}.{SVDUNet.__qualname__}"
 
 
 def run(config: DictConfig) -> None:
@@ -30,15 +27,38 @@ def run(config: DictConfig) -> None:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"to={to}: exists already")
     trained = load_config(checkpoint)
-    is_svd, is_file = trained["model"]["network"]["_target_"] == _SVD, to.suffix == ".safetensors"
-    if is_file and not is_svd:
-        raise ConfigError(f"to={to}: only Stable Video Diffusion has files of this kind; give a folder")
-    weights = _weights(checkpoint, options)
-    if is_file:
-        write_file(to, _network(trained), _of_network(weights), options["rest_of"] and Path(options["rest_of"]))
+    family = _family(trained, options)
+    if to.suffix == ".safetensors":
+        if family is None or family["writers"]["file"] is None:
+            raise ConfigError(f"to={to}: only Stable Video Diffusion has files of this kind; give a folder")
+        weights = _of_network(_weights(checkpoint, options))
+        write_file = build(family["writers"]["file"], "writers.file")
+        write_file(to, _network(trained), weights, options["rest_of"] and Path(options["rest_of"]))
     else:
-        _whole(to, lambda folder: (_svd if is_svd else _own)(folder, checkpoint, trained, weights, options))
+        weights = _weights(checkpoint, options)
+        if family is None:
+            _whole(to, lambda folder: _own(folder, checkpoint, trained, weights, options))
+        else:
+            _whole(to, lambda folder: _diffusers(folder, checkpoint, trained, weights, options, family))
     print(f"Wrote {len(weights)} weights to {to}")
+
+
+def _family(trained: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the published family in whose format to write; none for this project's own."""
+    target, wanted = trained["model"]["network"]["_target_"], options["format"]
+    if wanted not in (None, "diffusers", "own"):
+        raise ConfigError(f"format={wanted}: must be diffusers, own or null")
+    families = {
+        name: f for name, f in options["families"].items() if f["run"]["model"]["network"]["_target_"] == target
+    }
+    has_parts = (options["components"] or trained["encoder"].get("name_or_path")) is not None
+    if wanted == "diffusers" and not families:
+        raise ConfigError(f"format=diffusers: diffusers has no {target.rpartition('.')[2]}")
+    is_file = Path(options["to"]).suffix == ".safetensors"
+    if not families or wanted == "own" or (wanted is None and not has_parts and not is_file):
+        return None
+    pipeline, family = next(iter(families.items()))
+    return {**family, "pipeline": pipeline}
 
 
 def _weights(checkpoint: Path, options: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -51,14 +71,18 @@ def _weights(checkpoint: Path, options: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: w.to(DTYPES[dtype]) if w.is_floating_point() else w for name, w in weights.items()}
 
 
-def _network(trained: Mapping[str, Any]) -> SVDUNet:
+def _network(trained: Mapping[str, Any]) -> nn.Module:
     with torch.device("meta"):
         return build(trained["model"]["network"], "model.network", ("vdm.models",))
 
 
 def _of_network(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the network's weights, which must be all there are."""
     prefix = "model.network."
-    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    others = [name for name in weights if not name.startswith(prefix)]
+    if others:
+        raise ConfigError(f"format=diffusers: has no place for {others[0]}; format=own has")
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
 def _whole(folder: Path, write: Callable[[Path], None]) -> None:
@@ -75,29 +99,29 @@ def _whole(folder: Path, write: Callable[[Path], None]) -> None:
     partial.replace(folder)
 
 
-def _svd(
-    folder: Path, checkpoint: Path, trained: dict[str, Any], weights: Mapping[str, Tensor], options: Mapping[str, Any]
+def _diffusers(
+    folder: Path,
+    checkpoint: Path,
+    trained: dict[str, Any],
+    weights: Mapping[str, Tensor],
+    options: Mapping[str, Any],
+    family: Mapping[str, Any],
 ) -> None:
     """Write a folder that diffusers opens."""
-    encoder = trained["encoder"]
+    encoder, card = trained["encoder"], family["card"]
     name = options["components"] or encoder.get("name_or_path")
     if name is None:
-        raise ConfigError("components: the run has no autoencoder of Stable Video Diffusion; give a pipeline's folder")
+        raise ConfigError(f"components: the run has no parts of a {family['pipeline']}; give such a pipeline's folder")
     variant = None if options["components"] else encoder.get("variant")
     components = local_folder(name, variant)
-    write_folder(folder, _network(trained), _of_network(weights), trained["clip"]["num_frames"], components, variant)
+    write_folder = build(family["writers"]["folder"], "writers.folder")
+    write_folder(folder, _network(trained), _of_network(weights), trained, components, variant)
     readme = components / "README.md"
     licence = licence_keys(readme.read_text(encoding="utf-8")) if readme.is_file() else {}
-    _write_card(
-        folder,
-        checkpoint,
-        trained,
-        "Stable Video Diffusion, tuned",
-        f"from diffusers import StableVideoDiffusionPipeline\n\n"
-        f'pipeline = StableVideoDiffusionPipeline.from_pretrained("{options["to"]}")',
-        LICENCE_NOTE,
-        {"library_name": "diffusers", "pipeline_tag": "image-to-video", **licence},
-    )
+    usage = f"from diffusers import {family['pipeline']}\n\n"
+    usage += f'pipeline = {family["pipeline"]}.from_pretrained("{options["to"]}")'
+    front_matter = {"library_name": "diffusers", "pipeline_tag": card["pipeline_tag"], **licence}
+    _write_card(folder, checkpoint, trained, card["title"], usage, card["licence"], front_matter)
 
 
 def _own(

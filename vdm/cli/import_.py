@@ -12,13 +12,12 @@ from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder, load_config, record_run
 from vdm.checkpoints.snapshot import STATE, WEIGHTS, Snapshot
 from vdm.config import ConfigError
+from vdm.generation.pretrained import configured, merged, open_published
+from vdm.models.pretrained.diffusers_folder import local_folder, pipeline_of
 from vdm.models.pretrained.stored import StoredTensors
-from vdm.models.pretrained.svd import PublishedSVD, local_folder, open_file, open_folder
 
 EXPORTED_WEIGHTS = "model.safetensors"
 """In a folder of this project's own format, beside the configuration."""
-
-_OWN_KEYS = ("from", "to", "variant", "components")
 
 
 def run(config: DictConfig) -> None:
@@ -31,9 +30,7 @@ def run(config: DictConfig) -> None:
     if (source / CONFIG_NAME).is_file():
         run_config, weights = _own(source)
     else:
-        published = _published(options)
-        run_config = _config_of_run(options, published)
-        weights = published.weights.renamed({name: f"model.network.{name}" for name in published.weights})
+        run_config, weights = _published(options)
     _write(to, run_config, weights)
     print(f"Wrote {len(weights)} weights to {to}. Try them with: vdm sample checkpoint={to}")
 
@@ -45,40 +42,36 @@ def _own(folder: Path) -> tuple[dict[str, Any], StoredTensors]:
     return load_config(folder), StoredTensors.open([folder / EXPORTED_WEIGHTS])
 
 
-def _published(options: Mapping[str, Any]) -> PublishedSVD:
-    name, variant, components = options["from"], options["variant"], options["components"]
-    if Path(name).is_file():
-        if components is None:
-            raise ConfigError(
-                f"components: {name} is opened for its network; give the folder of a pipeline, or its name on the hub,"
-                " with autoencoder and image encoder"
-            )
-        if variant is not None:
-            raise ConfigError(f"variant={variant}: a single file has none")
-        # Found out now, not when the run is first used.
-        folder = local_folder(components)
-        place = str(folder.resolve()) if Path(components).is_dir() else components
-        return open_file(Path(name), place, options["clip"]["num_frames"])
-    if components is not None:
+def _published(options: Mapping[str, Any]) -> tuple[dict[str, Any], StoredTensors]:
+    """Return the configuration of a run with published weights, and these."""
+    name, components, clip = options["from"], options["components"], options["clip"]
+    if components is not None and not Path(name).is_file():
         raise ConfigError(f"components={components}: a pipeline's folder has its own")
-    folder = local_folder(name, variant)
-    return open_folder(folder, str(folder.resolve()) if Path(name).is_dir() else name, variant)
+    family = _family(options)
+    published = open_published(family["model"], name, components, options["variant"], clip["num_frames"])
+    config = configured(family, published)
+    wishes: dict[str, Any] = {"clip": {**_given(clip), "label_names": []}}
+    if options["guidance_scale"] is not None:
+        scale = options["guidance_scale"]
+        wishes |= {"guidance_scale": scale, "guidance": {"scale": scale}}
+    weights = published.weights.renamed({name: f"model.network.{name}" for name in published.weights})
+    return merged(config, wishes), weights
 
 
-def _config_of_run(options: Mapping[str, Any], published: PublishedSVD) -> dict[str, Any]:
-    """Return the configuration with the network's sizes, and with the places of the parts around it."""
-    config = {name: value for name, value in options.items() if name not in _OWN_KEYS}
-    places = {"name_or_path": published.components, "variant": published.variant}
-    conditioner = config["model"]["conditioner"]
-    conditioner = {**conditioner, "image_encoder": {**conditioner["image_encoder"], **places}}
-    network = {**config["model"]["network"], **published.network}
-    num_frames = config["clip"]["num_frames"] or published.num_frames
-    return {
-        **config,
-        "encoder": {**config["encoder"], **places},
-        "model": {**config["model"], "network": network, "conditioner": conditioner},
-        "clip": {**config["clip"], "num_frames": num_frames, "label_names": []},
-    }
+def _family(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a run of the family that the source belongs to."""
+    name, families = options["from"], options["families"]
+    if Path(name).is_file():
+        return next(family["run"] for family in families.values() if family["run"]["model"]["readers"]["file"])
+    folder = local_folder(name, options["variant"])
+    pipeline = pipeline_of(folder)
+    if pipeline not in families:
+        raise ConfigError(f"{folder}: holds a {pipeline}, not a {' or '.join(families)}")
+    return families[pipeline]["run"]
+
+
+def _given(wishes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in wishes.items() if value is not None}
 
 
 def _write(run: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:

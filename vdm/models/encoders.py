@@ -24,6 +24,15 @@ class Encoder(Protocol):
         ...
 
 
+Picture = Float[Tensor, "b 3 h w"]
+"""RGB from -1 to 1, or beyond with noise on it."""
+
+
+def to_picture(frames: UInt8[Tensor, "b 3 h w"]) -> Picture:
+    """Scale 0..255 to -1..1."""
+    return frames.float() / 127.5 - 1
+
+
 class PixelEncoder:
     """Diffusion of the pixels themselves, scaled from 0..255 to -1..1."""
 

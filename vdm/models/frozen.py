@@ -1,6 +1,7 @@
 """Pretrained modules that are used as they are."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -34,6 +35,26 @@ class Frozen(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
         return super().train(False)
+
+
+def loaded(load: Callable[[], Any], name_or_path: str, subfolder: str) -> Any:
+    """Load a part of a pipeline.
+
+    Args:
+        load: Loads it, with diffusers or transformers.
+        name_or_path: Folder of the pipeline, or its name on the hub, for messages.
+        subfolder: The part's folder in it.
+
+    Raises:
+        ValueError: In one line, what the libraries stumble over.
+    """
+    place = f"{name_or_path}/{subfolder}".rstrip("/")
+    try:
+        return load()
+    except ImportError:
+        raise ValueError(f"{place}: needs diffusers and transformers; install the extra 'pretrained'") from None
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"name_or_path: can't load {place}: {str(error).strip().splitlines()[0]}") from None
 
 
 def weights_checksum(module: nn.Module) -> str:

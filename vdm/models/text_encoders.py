@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vdm.models.frozen import Frozen
+from vdm.models.frozen import Frozen, loaded
 
 
 class EncodedText(NamedTuple):
@@ -133,36 +133,53 @@ class PretrainedTextEncoder(Frozen):
     Args:
         name_or_path: Folder saved by transformers, or a name on the hub.
         max_tokens: Captions are cut after this many tokens.
+        subfolder: The encoder's folder in it, as in the folder of a pipeline.
+        tokenizer: The tokenizer's folder in it.
+        variant: As in the files' names, e.g. ``fp16``; what is computed is fp32 all the same.
+        filled: Whether every caption is filled up to ``max_tokens`` with padding that counts as text, which is how
+            Stable Diffusion and its kin are trained; otherwise padding is told apart.
     """
 
-    def __init__(self, name_or_path: str, max_tokens: int = 77) -> None:
-        model, tokenizer = _load_pretrained(name_or_path)
+    def __init__(
+        self,
+        name_or_path: str,
+        max_tokens: int = 77,
+        subfolder: str = "",
+        tokenizer: str = "",
+        variant: str | None = None,
+        filled: bool = False,
+    ) -> None:
+        model, self.tokenizer = _load_pretrained(name_or_path, subfolder, tokenizer, variant)
         super().__init__(model)
-        self.tokenizer = tokenizer
         self.channels: int = self.frozen.config.hidden_size
         longest = getattr(self.frozen.config, "max_position_embeddings", max_tokens)
         if not 1 <= max_tokens <= longest:
             raise ValueError(f"max_tokens={max_tokens}: {name_or_path} takes at most {longest} tokens")
-        self.max_tokens = max_tokens
+        self.max_tokens, self.filled = max_tokens, filled
 
     def identity(self) -> dict[str, Any]:
         """Return what the embeddings depend on; see ``Frozen``."""
         vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()
         tokenizer = hashlib.blake2b(vocabulary, digest_size=16).hexdigest()
-        return {**super().identity(), "tokenizer": tokenizer, "max_tokens": self.max_tokens}
+        return {**super().identity(), "tokenizer": tokenizer, "max_tokens": self.max_tokens, "filled": self.filled}
 
     @torch.no_grad()
     def forward(self, captions: Sequence[str]) -> EncodedText:
         """Embed captions."""
         encoded = self.tokenizer(
-            list(captions), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            list(captions),
+            padding="max_length" if self.filled else "longest",
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
         ).to(next(self.frozen.parameters()).device)
-        mask = encoded["attention_mask"].bool()
+        real = encoded["attention_mask"].bool()
+        mask = torch.ones_like(real) if self.filled else real
         tokens = self.frozen(input_ids=encoded["input_ids"], attention_mask=mask.long()).last_hidden_state.float()
-        return EncodedText(tokens, mask, masked_mean(tokens, mask))
+        return EncodedText(tokens, mask, masked_mean(tokens, real))
 
 
-def _load_pretrained(name_or_path: str) -> tuple[Any, Any]:
+def _load_pretrained(name_or_path: str, subfolder: str, tokenizer: str, variant: str | None) -> tuple[Any, Any]:
     """Return the encoder and its tokenizer."""
     try:
         from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel
@@ -171,19 +188,20 @@ def _load_pretrained(name_or_path: str) -> tuple[Any, Any]:
             "name_or_path: pretrained text encoders need transformers; install the extra 'pretrained'"
         ) from None
     classes = {"t5": T5EncoderModel, "clip": CLIPTextModel, "clip_text_model": CLIPTextModel}
-    folder = Path(name_or_path)
+    folder = Path(name_or_path) / tokenizer
     if folder.is_dir() and not any((folder / name).is_file() for name in _VOCABULARIES):
         # transformers would make up a tokenizer to which every word is unknown.
-        raise ValueError(f"name_or_path: {name_or_path} holds no tokenizer: none of {', '.join(_VOCABULARIES)}")
-    try:
-        kind = AutoConfig.from_pretrained(name_or_path).model_type
+        raise ValueError(f"name_or_path: {folder} holds no tokenizer: none of {', '.join(_VOCABULARIES)}")
+
+    def load() -> tuple[Any, Any]:
+        kind = AutoConfig.from_pretrained(name_or_path, subfolder=subfolder).model_type
         if kind not in classes:
             raise ValueError(f"it holds a model of type {kind}; allowed are T5 and CLIP")
-        model = classes[kind].from_pretrained(name_or_path, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"name_or_path: can't load {name_or_path}: {str(error).splitlines()[0]}") from None
-    return model, tokenizer
+        options: dict[str, Any] = {"subfolder": subfolder, "variant": variant, "dtype": torch.float32}
+        model = classes[kind].from_pretrained(name_or_path, use_safetensors=True, **options)
+        return model, AutoTokenizer.from_pretrained(name_or_path, subfolder=tokenizer)
+
+    return loaded(load, name_or_path, subfolder)
 
 
 def no_text() -> None:

@@ -8,8 +8,9 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
 from tests.models.svd.peers import Sizes, diffusers_unet, our_unet
-from vdm.models.pretrained.diffusers_folder import network_config, network_options, read_json, weight_files
+from vdm.models.pretrained.diffusers_folder import read_json, weight_files
 from vdm.models.pretrained.stored import StoredTensors, load
+from vdm.models.pretrained.svd import network_config, network_options
 from vdm.models.svd.unet import SVDUNet
 
 SIZES = Sizes()
@@ -88,7 +89,7 @@ def test_configurations_are_the_same_both_ways(tmp_path: Path, sizes: Sizes) -> 
     theirs = diffusers_unet(sizes)
     theirs.save_pretrained(tmp_path)
     saved = read_json(tmp_path / "config.json")
-    written = network_config(our_unet(sizes), num_frames=4, sample_size=8)
+    written = {**network_config(our_unet(sizes), num_frames=4), "sample_size": 8}
 
     assert our_unet(sizes).state_dict().keys() == SVDUNet(**network_options(saved, "config")).state_dict().keys()
     assert {name: value for name, value in saved.items() if not name.startswith("_")} == {
@@ -110,4 +111,4 @@ def test_configurations_are_the_same_both_ways(tmp_path: Path, sizes: Sizes) -> 
 )
 def test_other_networks_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
-        network_options({**network_config(our_unet(SIZES), 4, 8), **change}, "config")
+        network_options({**network_config(our_unet(SIZES), 4), **change}, "config")

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 
 from tests.models.svd.pipelines import autoencoder, pipeline, save_pipeline
-from vdm.models.svd.components import ClipImageEncoder, TemporalAutoencoder, resized, to_picture
+from vdm.models.encoders import to_picture
+from vdm.models.svd.components import ClipImageEncoder, TemporalAutoencoder, resized
 from vdm.randomness import generator
 
 

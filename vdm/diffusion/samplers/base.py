@@ -137,8 +137,8 @@ class GridSampler(ABC):
     Args:
         num_steps: Number of steps; also of calls of the network, unless the sampler's own documentation says otherwise.
         spacing: Where the grid's points lie.
-        t_end: Where the last step ends. 0 is data; some published models stop at the first timestep of their table, whose
-            noise stays in the sample (diffusers' ``set_alpha_to_one=False``).
+        t_end: Where the last step ends. 0 is data; some published models stop at the first timestep of their table,
+            whose noise stays in the sample (diffusers' ``set_alpha_to_one=False``).
         unit_variance: Begin with noise of variance ``alpha^2 + sigma^2`` in the place of ``sigma^2``, as if what signal
             there is at the first point, of unit variance, were noise too: diffusers' samplers do.
     """

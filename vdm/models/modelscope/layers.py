@@ -1,7 +1,7 @@
 """Layers of ModelScope's text-to-video U-Net that Stable Video Diffusion's does not have.
 
-Their parameters have the names and shapes of diffusers' ``UNet3DConditionModel``. What both networks have in common lies
-in ``vdm.models.svd.layers``.
+Their parameters have the names and shapes of diffusers' ``UNet3DConditionModel``. What both networks have in common
+lies in ``vdm.models.svd.layers``.
 """
 
 from collections.abc import Callable

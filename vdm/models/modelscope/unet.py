@@ -81,9 +81,9 @@ def _in_turn(modules: Iterable[nn.Module], x: Activations, guide: TextGuide) -> 
 class ModelScopeUNet(nn.Module):
     """Predicts from noised latents, guided by text.
 
-    Parameters have the names and shapes of diffusers' ``UNet3DConditionModel``, whose outputs it gives. The defaults are
-    those of text-to-video-ms-1.7b and of Zeroscope (1,411,233,860 parameters). An independent image beside a clip is a
-    clip of one frame to it.
+    Parameters have the names and shapes of diffusers' ``UNet3DConditionModel``, whose outputs it gives. The defaults
+    are those of text-to-video-ms-1.7b and of Zeroscope (1,411,233,860 parameters). An independent image beside a clip
+    is a clip of one frame to it.
 
     Args:
         channels: Width of each level, from the full resolution down; multiples of 32.
@@ -210,7 +210,7 @@ class ModelScopeUNet(nn.Module):
             found = "there is no text" if tokens is None else f"tokens are {tokens.shape[-1]} wide"
             raise ValueError(f"text_channels={self.text_channels}: {found}")
         embedding = F.silu(self.time_embedding(sinusoids(c_noise, self.channels[0])))
-        hidden = None if mask is None else mask_bias(mask, dtype)
+        hidden = None if mask is None or mask.all() else mask_bias(mask, dtype)
         return TextGuide(embedding, tokens.to(dtype), hidden, num_images)
 
 

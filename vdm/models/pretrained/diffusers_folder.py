@@ -2,16 +2,125 @@
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vdm.models.svd.unet import SVDUNet
+from safetensors.torch import save_file
+from torch import Tensor
 
-PIPELINE = "StableVideoDiffusionPipeline"
-UNET = "UNetSpatioTemporalConditionModel"
+from vdm.models.pretrained.stored import StoredTensors
+
 STEM = "diffusion_pytorch_model"
-"""Of the files with a network's weights."""
+"""Of the files with a network's weights, and with those of other models of diffusers."""
+
+
+@dataclass(frozen=True)
+class PipelineFolder:
+    """A kind of pipeline, and what lies in a folder that holds one.
+
+    Args:
+        pipeline: Its class in diffusers.
+        components: Library and class of each component, by the name of its sub-folder. ``unet`` is the network,
+            ``scheduler`` the sampler.
+        stems: Beginning of the names of files with weights of each other component that has some.
+    """
+
+    pipeline: str
+    components: Mapping[str, tuple[str, str]]
+    stems: Mapping[str, str]
+
+    @property
+    def unet(self) -> str:
+        """The network's class in diffusers."""
+        return self.components["unet"][1]
+
+    def check(self, folder: Path, variant: str | None) -> str | None:
+        """Return the variant of the files with weights that is to be read.
+
+        Args:
+            folder: The folder.
+            variant: As in the files' names, e.g. ``fp16``; None for those without, or else the only one.
+
+        Raises:
+            ValueError: If the folder is another pipeline's, a component is missing, or its weights are not there whole.
+        """
+        found = pipeline_of(folder)
+        if found != self.pipeline:
+            raise ValueError(f"{folder}: holds a {found}, not a {self.pipeline}")
+        for component in self.components:
+            if component != "scheduler" and not (folder / component).is_dir():
+                raise ValueError(f"{folder}: the component {component} is missing")
+        chosen = choose_variant(folder / "unet", variant)
+        for component, stem in self.stems.items():
+            StoredTensors.open(weight_files(folder / component, chosen, stem))
+        return chosen
+
+    def check_unet(self, config: Mapping[str, Any], source: object) -> None:
+        """Refuse the ``config.json`` of another network.
+
+        Raises:
+            ValueError: Saying what it is.
+        """
+        if config.get("_class_name") != self.unet:
+            found = config.get("_class_name", "model of unknown kind")
+            raise ValueError(f"{source}: holds a {found}, not a {self.unet}")
+
+    def write(
+        self,
+        folder: Path,
+        unet: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        scheduler: Mapping[str, Any],
+        components: Path,
+        variant: str | None,
+    ) -> None:
+        """Write what the pipeline's ``from_pretrained`` opens.
+
+        Args:
+            folder: An empty folder.
+            unet: The network's ``config.json``.
+            weights: Its weights, by diffusers' names.
+            scheduler: The sampler's configuration.
+            components: Folder of the pipeline from which the other components are taken.
+            variant: Of their files; here they get the usual names.
+
+        Raises:
+            ValueError: If a component is missing there.
+        """
+        for name in self.components:
+            if name in ("unet", "scheduler"):
+                continue
+            if not (components / name).is_dir():
+                raise ValueError(f"{components}: the component {name} is missing")
+            _copy_component(components / name, folder / name, self.stems.get(name), variant)
+        _write_json(folder / "scheduler" / SCHEDULER_CONFIG, scheduler)
+        sample_size = None
+        if (components / "unet" / "config.json").is_file():
+            sample_size = read_json(components / "unet" / "config.json").get("sample_size")
+        _write_json(folder / "unet" / "config.json", {**unet, "sample_size": sample_size})
+        tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+        save_file(tensors, folder / "unet" / f"{STEM}.safetensors", {"format": "pt"})
+        index = {name: list(place) for name, place in self.components.items()}
+        index["scheduler"] = ["diffusers", scheduler["_class_name"]]
+        _write_json(folder / "model_index.json", {"_class_name": self.pipeline, **index})
+        for path in sorted(components.iterdir()):
+            if path.name.upper().startswith(("LICENSE", "LICENCE")):
+                shutil.copyfile(path, folder / path.name)
+
+
+SCHEDULER_CONFIG = "scheduler_config.json"
+
+
+def pipeline_of(folder: Path) -> str:
+    """Return the class in diffusers of the pipeline in a folder.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    return str(read_json(folder / "model_index.json").get("_class_name", "pipeline of unknown kind"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -42,6 +151,12 @@ def weight_files(folder: Path, variant: str | None = None, stem: str = STEM) -> 
     Raises:
         ValueError: If there are none, if they are pickles, or if several variants leave a choice.
     """
+    file = _variants(folder, stem)[choose_variant(folder, variant, stem)]
+    return [file] if file.suffix == ".safetensors" else _shards(file)
+
+
+def choose_variant(folder: Path, variant: str | None = None, stem: str = STEM) -> str | None:
+    """Return the variant whose files ``weight_files`` takes; arguments and errors are the same."""
     found = _variants(folder, stem)
     if not found:
         pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".ckpt", ".pt", ".pth"))
@@ -56,8 +171,7 @@ def weight_files(folder: Path, variant: str | None = None, stem: str = STEM) -> 
     chosen = next(iter(found)) if variant is None and None not in found else variant
     if chosen not in found:
         raise ValueError(f"variant={variant}: {folder} holds {', '.join(str(name or 'null') for name in found)}")
-    file = found[chosen]
-    return [file] if file.suffix == ".safetensors" else _shards(file)
+    return chosen
 
 
 def _variants(folder: Path, stem: str) -> dict[str | None, Path]:
@@ -86,72 +200,59 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """Return the arguments of ``SVDUNet`` that make the network of a ``config.json``.
+def same_at_every_level(value: int | list[int], name: str, source: object) -> int:
+    """Return a number that may be given once for each level.
 
     Raises:
-        ValueError: If it describes another network, or one that ``SVDUNet`` is not.
+        ValueError: If it differs.
     """
-    if config.get("_class_name") != UNET:
-        raise ValueError(f"{source}: holds a {config.get('_class_name', 'model of unknown kind')}, not a {UNET}")
-    try:
-        channels = list(config["block_out_channels"])
-        attends = [name.startswith("CrossAttn") for name in config["down_block_types"]]
-        mirrored = [name.startswith("CrossAttn") for name in reversed(config["up_block_types"])]
-        time_ids, rest = divmod(config["projection_class_embeddings_input_dim"], config["addition_time_embed_dim"])
-        heads = config["num_attention_heads"]
-        options = {
-            "channels": channels,
-            "in_channels": config["out_channels"],
-            "num_heads": [heads] * len(channels) if isinstance(heads, int) else list(heads),
-            "num_blocks": _same(config["layers_per_block"], "layers_per_block", source),
-            "attention_levels": [level for level, attending in enumerate(attends) if attending],
-            "transformer_layers": _same(config["transformer_layers_per_block"], "transformer_layers_per_block", source),
-            "context_channels": _same(config["cross_attention_dim"], "cross_attention_dim", source),
-            "time_id_channels": config["addition_time_embed_dim"],
-            "num_time_ids": time_ids,
-        }
-    except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"{source}: {error} is missing or of another kind") from None
-    if attends != mirrored or config["in_channels"] != 2 * config["out_channels"] or rest:
-        raise ValueError(f"{source}: a network whose two halves differ, or whose image has other channels than latents")
-    return options
-
-
-def _same(value: int | list[int], name: str, source: object) -> int:
-    """Return a number that may be given once for each level."""
     values = {value} if isinstance(value, int) else set(value)
     if len(values) != 1:
         raise ValueError(f"{source}: {name}={value}: must be the same at every level")
     return values.pop()
 
 
-def network_config(network: SVDUNet, num_frames: int, sample_size: int | list[int] | None) -> dict[str, Any]:
-    """Return the ``config.json`` from which diffusers makes the same network.
+def local_folder(name_or_path: str, variant: str | None = None) -> Path:
+    """Return a folder on this machine: the one of this path, or a copy of what the hub has under this name.
 
-    Args:
-        network: The network.
-        num_frames: Frames that diffusers generates unless told otherwise.
-        sample_size: Height and width of the latents that diffusers generates unless told otherwise.
+    Raises:
+        ValueError: If there is neither.
     """
-    attends = [level in network.attention_levels for level in range(len(network.channels))]
-    return {
-        "_class_name": UNET,
-        "sample_size": sample_size,
-        "in_channels": 2 * network.in_channels,
-        "out_channels": network.in_channels,
-        "down_block_types": [_block(attending, "Down") for attending in attends],
-        "up_block_types": [_block(attending, "Up") for attending in reversed(attends)],
-        "block_out_channels": list(network.channels),
-        "addition_time_embed_dim": network.time_id_channels,
-        "projection_class_embeddings_input_dim": network.num_time_ids * network.time_id_channels,
-        "layers_per_block": network.num_blocks,
-        "cross_attention_dim": network.context_channels,
-        "transformer_layers_per_block": network.transformer_layers,
-        "num_attention_heads": list(network.num_heads),
-        "num_frames": num_frames,
-    }
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    if name_or_path.count("/") != 1 or name_or_path.startswith((".", "/")):
+        raise ValueError(f"{name_or_path}: no such folder or file, nor a name on the hub, which is OWNER/MODEL")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise ValueError(f"{name_or_path}: needs huggingface_hub; install the extra 'pretrained'") from None
+    weights = [f"*.{variant}.safetensors", f"*.{variant}-*.safetensors"] if variant else ["*.safetensors"]
+    patterns = [f"*/{pattern}" for pattern in weights]  # those at the top are Stability's single files
+    try:
+        return Path(snapshot_download(name_or_path, allow_patterns=["*.json", "LICENSE*", "README.md", *patterns]))
+    except Exception as error:  # of many kinds: no connection, no such name, no access
+        raise ValueError(f"{name_or_path}: can't be had from the hub: {' '.join(str(error).split())[:300]}") from None
 
 
-def _block(attending: bool, direction: str) -> str:
-    return f"{'CrossAttn' if attending else ''}{direction}BlockSpatioTemporal"
+def _copy_component(source: Path, target: Path, stem: str | None, variant: str | None) -> None:
+    """Copy a component: its settings and vocabulary, and its weights under the names they have without a variant."""
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        if path.suffix in (".json", ".txt", ".model") and ".index." not in path.name:
+            shutil.copyfile(path, target / path.name)
+    if stem is None:
+        return
+    files = weight_files(source, variant, stem)
+    if len(files) == 1:
+        shutil.copyfile(files[0], target / f"{stem}.safetensors")
+        return
+    for path in files:
+        shutil.copyfile(path, target / path.name)
+    tensors = StoredTensors.open(files)
+    weight_map = {name: tensors.file(name).name for name in tensors}
+    _write_json(target / f"{stem}.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -2,10 +2,6 @@
 
 from collections.abc import Mapping
 
-LICENCE_NOTE = """The weights derive from a published model, whose licence goes on to hold for them. For Stable Video
-Diffusion it is Stability AI's, which limits commercial use: see the licence file beside this one, or
-https://huggingface.co/stabilityai/stable-video-diffusion-img2vid-xt."""
-
 
 def model_card(
     title: str,

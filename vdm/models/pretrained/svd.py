@@ -1,9 +1,6 @@
 """Stable Video Diffusion as it is published: a pipeline's folder, or Stability's single file."""
 
-import json
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +8,31 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vdm.models.pretrained import diffusers_folder, stability
-from vdm.models.pretrained.diffusers_folder import PIPELINE, STEM, read_json, weight_files
+from vdm.models.pretrained import stability
+from vdm.models.pretrained.diffusers_folder import (
+    SCHEDULER_CONFIG,
+    STEM,
+    PipelineFolder,
+    read_json,
+    same_at_every_level,
+    weight_files,
+)
+from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
 from vdm.models.svd.unet import SVDUNet
 
-_WEIGHTS_OF = {"vae": STEM, "image_encoder": "model"}
-"""Components with weights, and the beginning of their files' names."""
-_COMPONENTS = {
-    "unet": ("diffusers", diffusers_folder.UNET),
-    "vae": ("diffusers", "AutoencoderKLTemporalDecoder"),
-    "image_encoder": ("transformers", "CLIPVisionModelWithProjection"),
-    "feature_extractor": ("transformers", "CLIPImageProcessor"),
-    "scheduler": ("diffusers", "EulerDiscreteScheduler"),
-}
-_SCHEDULER = {
+FOLDER = PipelineFolder(
+    "StableVideoDiffusionPipeline",
+    {
+        "unet": ("diffusers", "UNetSpatioTemporalConditionModel"),
+        "vae": ("diffusers", "AutoencoderKLTemporalDecoder"),
+        "image_encoder": ("transformers", "CLIPVisionModelWithProjection"),
+        "feature_extractor": ("transformers", "CLIPImageProcessor"),
+        "scheduler": ("diffusers", "EulerDiscreteScheduler"),
+    },
+    {"vae": STEM, "image_encoder": "model"},
+)
+SCHEDULER = {
     "_class_name": "EulerDiscreteScheduler",
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -43,26 +50,7 @@ _SCHEDULER = {
 """As published with img2vid and img2vid-xt; for folders that come without one."""
 
 
-@dataclass(frozen=True)
-class PublishedSVD:
-    """A published network and where the parts around it are.
-
-    Args:
-        network: Arguments of ``SVDUNet``.
-        weights: Its weights, by our names.
-        num_frames: Frames that it was trained for.
-        components: Folder of a pipeline, or its name on the hub, with autoencoder and image encoder.
-        variant: Of the components' files.
-    """
-
-    network: dict[str, Any]
-    weights: StoredTensors
-    num_frames: int
-    components: str
-    variant: str | None
-
-
-def open_folder(folder: Path, name: str, variant: str | None = None) -> PublishedSVD:
+def open_folder(folder: Path, name: str, variant: str | None = None) -> Published:
     """Open a pipeline's folder as diffusers writes it.
 
     Args:
@@ -74,21 +62,16 @@ def open_folder(folder: Path, name: str, variant: str | None = None) -> Publishe
         ValueError: If it is another pipeline's, something is missing, or the weights are not those of the network that
             its configuration describes.
     """
-    index = read_json(folder / "model_index.json")
-    if index.get("_class_name") != PIPELINE:
-        raise ValueError(f"{folder}: holds a {index.get('_class_name', 'pipeline of unknown kind')}, not a {PIPELINE}")
-    for component in _COMPONENTS:
-        if component != "scheduler" and not (folder / component).is_dir():
-            raise ValueError(f"{folder}: the component {component} is missing")
+    variant = FOLDER.check(folder, variant)
     config_file = folder / "unet" / "config.json"
     config = read_json(config_file)
-    options = diffusers_folder.network_options(config, config_file)
+    options = network_options(config, config_file)
     weights = StoredTensors.open(weight_files(folder / "unet", variant))
     check_names(weights, _on_meta(options), folder / "unet")
-    return PublishedSVD(options, weights, config.get("num_frames", 14), name, variant)
+    return _published(options, weights, config.get("num_frames", 14), name, variant)
 
 
-def open_file(file: Path, components: str, num_frames: int | None = None) -> PublishedSVD:
+def open_file(file: Path, components: str, num_frames: int | None = None) -> Published:
     """Open one of Stability's single files.
 
     Args:
@@ -113,7 +96,7 @@ def open_file(file: Path, components: str, num_frames: int | None = None) -> Pub
     names = {name: ours.get(name, name) for name in stored if name.startswith(stability.PREFIX)}
     weights = stored.renamed(names)
     check_names(weights, network, file)
-    return PublishedSVD(options, weights, num_frames or (25 if "xt" in file.stem else 14), components, None)
+    return _published(options, weights, num_frames or (25 if "xt" in file.stem else 14), components, None)
 
 
 def write_file(file: Path, network: SVDUNet, weights: Mapping[str, Tensor], rest_of: Path | None = None) -> None:
@@ -141,7 +124,7 @@ def write_folder(
     folder: Path,
     network: SVDUNet,
     weights: Mapping[str, Tensor],
-    num_frames: int,
+    trained: Mapping[str, Any],
     components: Path,
     variant: str | None,
 ) -> None:
@@ -151,53 +134,92 @@ def write_folder(
         folder: An empty folder.
         network: The network, possibly on the meta device.
         weights: Its weights.
-        num_frames: Frames that it was trained for.
+        trained: Configuration of its run.
         components: Folder of the pipeline from which the other components are taken.
         variant: Of their files; here they get the usual names.
 
     Raises:
         ValueError: If a component is missing there.
     """
-    for name in ("vae", "image_encoder", "feature_extractor"):
-        if not (components / name).is_dir():
-            raise ValueError(f"{components}: the component {name} is missing")
-        _copy_component(components / name, folder / name, _WEIGHTS_OF.get(name), variant)
-    scheduler = components / "scheduler" / "scheduler_config.json"
-    _write_json(folder / "scheduler" / scheduler.name, read_json(scheduler) if scheduler.is_file() else _SCHEDULER)
-    sample_size = None
-    if (components / "unet" / "config.json").is_file():
-        sample_size = read_json(components / "unet" / "config.json").get("sample_size")
-    config = diffusers_folder.network_config(network, num_frames, sample_size)
-    _write_json(folder / "unet" / "config.json", config)
-    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-    save_file(tensors, folder / "unet" / f"{STEM}.safetensors", {"format": "pt"})
-    _write_json(folder / "model_index.json", {"_class_name": PIPELINE, **{k: list(v) for k, v in _COMPONENTS.items()}})
-    for licence in sorted(
-        path for path in components.iterdir() if path.name.upper().startswith(("LICENSE", "LICENCE"))
-    ):
-        shutil.copyfile(licence, folder / licence.name)
+    scheduler = components / "scheduler" / SCHEDULER_CONFIG
+    FOLDER.write(
+        folder,
+        network_config(network, trained["clip"]["num_frames"]),
+        weights,
+        read_json(scheduler) if scheduler.is_file() else SCHEDULER,
+        components,
+        variant,
+    )
 
 
-def local_folder(name_or_path: str, variant: str | None = None) -> Path:
-    """Return a folder on this machine: the one of this path, or a copy of what the hub has under this name.
+def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """Return the arguments of ``SVDUNet`` that make the network of a ``config.json``.
 
     Raises:
-        ValueError: If there is neither.
+        ValueError: If it describes another network, or one that ``SVDUNet`` is not.
     """
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path)
-    if name_or_path.count("/") != 1 or name_or_path.startswith((".", "/")):
-        raise ValueError(f"{name_or_path}: no such folder or file, nor a name on the hub, which is OWNER/MODEL")
+    FOLDER.check_unet(config, source)
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise ValueError(f"{name_or_path}: needs huggingface_hub; install the extra 'pretrained'") from None
-    weights = [f"*.{variant}.safetensors", f"*.{variant}-*.safetensors"] if variant else ["*.safetensors"]
-    patterns = [f"*/{pattern}" for pattern in weights]  # those at the top are Stability's single files
-    try:
-        return Path(snapshot_download(name_or_path, allow_patterns=["*.json", "LICENSE*", "README.md", *patterns]))
-    except Exception as error:  # of many kinds: no connection, no such name, no access
-        raise ValueError(f"{name_or_path}: can't be had from the hub: {' '.join(str(error).split())[:300]}") from None
+        channels = list(config["block_out_channels"])
+        attends = [name.startswith("CrossAttn") for name in config["down_block_types"]]
+        mirrored = [name.startswith("CrossAttn") for name in reversed(config["up_block_types"])]
+        time_ids, rest = divmod(config["projection_class_embeddings_input_dim"], config["addition_time_embed_dim"])
+        heads = config["num_attention_heads"]
+        options = {
+            "channels": channels,
+            "in_channels": config["out_channels"],
+            "num_heads": [heads] * len(channels) if isinstance(heads, int) else list(heads),
+            "num_blocks": same_at_every_level(config["layers_per_block"], "layers_per_block", source),
+            "attention_levels": [level for level, attending in enumerate(attends) if attending],
+            "transformer_layers": same_at_every_level(
+                config["transformer_layers_per_block"], "transformer_layers_per_block", source
+            ),
+            "context_channels": same_at_every_level(config["cross_attention_dim"], "cross_attention_dim", source),
+            "time_id_channels": config["addition_time_embed_dim"],
+            "num_time_ids": time_ids,
+        }
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{source}: {error} is missing or of another kind") from None
+    if attends != mirrored or config["in_channels"] != 2 * config["out_channels"] or rest:
+        raise ValueError(f"{source}: a network whose two halves differ, or whose image has other channels than latents")
+    return options
+
+
+def network_config(network: SVDUNet, num_frames: int) -> dict[str, Any]:
+    """Return the ``config.json`` from which diffusers makes the same network.
+
+    Args:
+        network: The network.
+        num_frames: Frames that diffusers generates unless told otherwise.
+    """
+    attends = [level in network.attention_levels for level in range(len(network.channels))]
+    return {
+        "_class_name": FOLDER.unet,
+        "in_channels": 2 * network.in_channels,
+        "out_channels": network.in_channels,
+        "down_block_types": [_block(attending, "Down") for attending in attends],
+        "up_block_types": [_block(attending, "Up") for attending in reversed(attends)],
+        "block_out_channels": list(network.channels),
+        "addition_time_embed_dim": network.time_id_channels,
+        "projection_class_embeddings_input_dim": network.num_time_ids * network.time_id_channels,
+        "layers_per_block": network.num_blocks,
+        "cross_attention_dim": network.context_channels,
+        "transformer_layers_per_block": network.transformer_layers,
+        "num_attention_heads": list(network.num_heads),
+        "num_frames": num_frames,
+    }
+
+
+def _published(
+    network: Mapping[str, Any], weights: StoredTensors, num_frames: int, components: str, variant: str | None
+) -> Published:
+    places = {"name_or_path": components, "variant": variant}
+    settings = {
+        "model": {"network": dict(network), "conditioner": {"image_encoder": places}},
+        "encoder": places,
+        "clip": {"num_frames": num_frames},
+    }
+    return Published(weights, settings)
 
 
 def _on_meta(options: Mapping[str, Any]) -> SVDUNet:
@@ -205,25 +227,5 @@ def _on_meta(options: Mapping[str, Any]) -> SVDUNet:
         return SVDUNet(**options)
 
 
-def _copy_component(source: Path, target: Path, stem: str | None, variant: str | None) -> None:
-    """Copy a component: its JSON files, and its weights under the names that they have without a variant."""
-    target.mkdir()
-    for path in sorted(source.glob("*.json")):
-        if ".index." not in path.name:
-            shutil.copyfile(path, target / path.name)
-    if stem is None:
-        return
-    files = weight_files(source, variant, stem)
-    if len(files) == 1:
-        shutil.copyfile(files[0], target / f"{stem}.safetensors")
-        return
-    for path in files:
-        shutil.copyfile(path, target / path.name)
-    tensors = StoredTensors.open(files)
-    weight_map = {name: tensors.file(name).name for name in tensors}
-    _write_json(target / f"{stem}.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _block(attending: bool, direction: str) -> str:
+    return f"{'CrossAttn' if attending else ''}{direction}BlockSpatioTemporal"

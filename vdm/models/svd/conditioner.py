@@ -8,8 +8,8 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vdm.models.encoders import Encoder
-from vdm.models.svd.components import ImageEncoder, TemporalAutoencoder, to_picture
+from vdm.models.encoders import Encoder, to_picture
+from vdm.models.svd.components import ImageEncoder, TemporalAutoencoder
 from vdm.models.svd.unet import ADDED_TIME_IDS
 from vdm.randomness import normal
 from vdm.types import Conditioning, Prompts

@@ -213,9 +213,7 @@ class Attention(nn.Module):
         """Attend among the frames at each pixel."""
         return self._self_attention(x, "b t h w (n d) -> b h w n t d", "b h w n t d -> b t h w (n d)")
 
-    def to_tokens(
-        self, x: Activations, context: Tokens, bias: Float[Tensor, "..."] | None = None
-    ) -> Activations:
+    def to_tokens(self, x: Activations, context: Tokens, bias: Float[Tensor, "..."] | None = None) -> Activations:
         """Attend from every pixel to the tokens of its clip, or of its frame; ``bias`` hides tokens."""
         once, split, merge = (
             ("b l (n d) -> b n l d", "b t h w (n d) -> b n (t h w) d", "b n (t h w) d -> b t h w (n d)")

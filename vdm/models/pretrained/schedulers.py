@@ -1,0 +1,100 @@
+"""Between diffusers' ``scheduler_config.json`` and this project's configuration of latent diffusion.
+
+A scheduler's configuration says two things: what the network was trained with, a table of betas and what it predicts,
+and how its authors sample. Classes are named by the text that stands in YAMLs, since models know nothing of diffusion.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+_SCHEDULES = {
+    "linear": "vdm.diffusion.schedules.discrete.LinearBetas",
+    "scaled_linear": "vdm.diffusion.schedules.discrete.ScaledLinearBetas",
+}
+_PREDICTIONS = {
+    "epsilon": "vdm.diffusion.parameterizations.Eps",
+    "v_prediction": "vdm.diffusion.parameterizations.V",
+    "sample": "vdm.diffusion.parameterizations.X0",
+}
+_TIMESTEP = "vdm.diffusion.parameterizations.Timestep"
+
+
+def settings(scheduler: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """Return what a run's ``diffusion`` and ``sampler`` have to say otherwise than the family's YAML.
+
+    Args:
+        scheduler: Content of ``scheduler_config.json``.
+        source: Where it comes from, for messages.
+
+    Raises:
+        ValueError: If it names a schedule, a prediction or timesteps that are not known here.
+    """
+    if scheduler.get("trained_betas") is not None:
+        raise ValueError(f"{source}: trained_betas: a table of betas of its own is not known here")
+    num_timesteps = scheduler.get("num_train_timesteps", 1000)
+    schedule = {
+        "_target_": _known(_SCHEDULES, scheduler.get("beta_schedule", "linear"), "beta_schedule", source),
+        "num_timesteps": num_timesteps,
+        "zero_terminal_snr": bool(scheduler.get("rescale_betas_zero_snr", False)),
+        "beta_start": scheduler.get("beta_start", 0.0001),
+        "beta_end": scheduler.get("beta_end", 0.02),
+    }
+    prediction = _known(_PREDICTIONS, scheduler.get("prediction_type", "epsilon"), "prediction_type", source)
+    return {
+        "diffusion": {
+            "schedule": schedule,
+            "parameterization": {"_target_": prediction, "c_noise": {"_target_": _TIMESTEP, "schedule": schedule}},
+            "noise_levels": {"num_timesteps": num_timesteps},
+        },
+        "sampler": {
+            "spacing": _spacing(scheduler, num_timesteps, source),
+            "t_end": 0.0 if scheduler.get("set_alpha_to_one", True) else 1 / num_timesteps,
+        },
+    }
+
+
+def scheduler_config(diffusion: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``scheduler_config.json`` of a network trained as ``diffusion`` says.
+
+    Args:
+        diffusion: The run's ``diffusion``.
+        published: The scheduler's configuration as published, from which the rest is taken.
+
+    Raises:
+        ValueError: If diffusers has no such schedule or prediction, or counts noise levels otherwise.
+    """
+    schedule, parameterization = diffusion["schedule"], diffusion["parameterization"]
+    if parameterization["c_noise"]["_target_"] != _TIMESTEP or parameterization["c_noise"]["schedule"] != schedule:
+        raise ValueError("diffusion.parameterization.c_noise: diffusers tells the network the timestep of the schedule")
+    return {
+        **published,
+        "beta_schedule": _name_of(_SCHEDULES, schedule, "diffusion.schedule"),
+        "beta_start": schedule["beta_start"],
+        "beta_end": schedule["beta_end"],
+        "num_train_timesteps": schedule["num_timesteps"],
+        "rescale_betas_zero_snr": schedule["zero_terminal_snr"],
+        "prediction_type": _name_of(_PREDICTIONS, parameterization, "diffusion.parameterization"),
+    }
+
+
+def _spacing(scheduler: Mapping[str, Any], num_timesteps: int, source: object) -> dict[str, Any]:
+    first = (1 + scheduler.get("steps_offset", 0)) / num_timesteps
+    known = {
+        "leading": {"_target_": "vdm.diffusion.samplers.spacing.Leading", "t_min": first},
+        "trailing": {"_target_": "vdm.diffusion.samplers.spacing.Trailing"},
+        "linspace": {"_target_": "vdm.diffusion.samplers.spacing.Linspace", "t_min": 1 / num_timesteps},
+    }
+    return _known(known, scheduler.get("timestep_spacing", "leading"), "timestep_spacing", source)
+
+
+def _known(known: Mapping[str, Any], value: str, name: str, source: object) -> Any:
+    if value not in known:
+        raise ValueError(f"{source}: {name}={value}: must be {', '.join(known)}")
+    return known[value]
+
+
+def _name_of(names: Mapping[str, str], node: Mapping[str, Any], key: str) -> str:
+    for name, target in names.items():
+        if node["_target_"] == target:
+            return name
+    raise ValueError(f"{key}: diffusers has no {node['_target_']}; it has {', '.join(names)}")
