@@ -1,14 +1,12 @@
-"""From published weights to a configuration of this project, and to a model."""
+"""From published weights to a configuration of this project."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vdm.config import ConfigError, build
-from vdm.generation.model import VideoDiffusionModel
+from vdm.config import build
 from vdm.models.pretrained.diffusers_folder import local_folder
 from vdm.models.pretrained.published import Published
-from vdm.models.pretrained.stored import load
 
 
 def open_published(
@@ -54,36 +52,14 @@ def configured(config: Mapping[str, Any], published: Published) -> dict[str, Any
 
 def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``config`` with ``changes`` at their keys; a component that has a ``_target_`` there is replaced whole."""
-
-    def value(name: str) -> Any:
-        old, new = config.get(name), changes[name]
-        is_change = isinstance(old, Mapping) and isinstance(new, Mapping) and "_target_" not in new
-        return merged(old, new) if is_change else new
-
-    return {**config, **{name: value(name) for name in changes}}
-
-
-def open_pretrained(config: Mapping[str, Any]) -> Published | None:
-    """Open the weights that ``model.pretrained`` names, if it does.
-
-    Raises:
-        ConfigError: In one line that names the key.
-    """
-    model = config["model"]
-    name = model.get("pretrained")
-    if name is None:
-        return None
-    # A single file says nothing of the parts around it: they are where the configuration has them anyway.
-    components = config["encoder"].get("name_or_path") if Path(name).is_file() else None
-    try:
-        return open_published(model, name, components, model["variant"])
-    except ValueError as error:
-        raise ConfigError(f"model.pretrained: {error}") from None
-
-
-def load_pretrained(published: Published, model: VideoDiffusionModel) -> None:
-    """Copy published weights into a model's network, one at a time."""
-    load(published.weights, model.network, "model.pretrained")
+    result = dict(config)
+    for name, new in changes.items():
+        old = config.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping) and "_target_" not in new:
+            result[name] = merged(old, new)
+        else:
+            result[name] = new
+    return result
 
 
 def _place(name: str, folder: Path) -> str:

@@ -66,8 +66,8 @@ class Stage(nn.Module):
         for parts in zip_longest(self.resnets, self.temp_convs, self.attentions, self.temp_attentions):
             yield partial(_in_turn, [part for part in parts if part is not None])
 
-    def blocks(self) -> Iterator[nn.Module]:
-        """Yield the modules that hold the weights."""
+    def parts(self) -> Iterator[nn.Module]:
+        """Yield the modules that hold most weights."""
         for modules in (self.resnets, self.temp_convs, self.attentions, self.temp_attentions):
             yield from modules
 
@@ -93,7 +93,7 @@ class ModelScopeUNet(nn.Module):
         head_channels: Width of an attention head; divides the width of each level.
         text_channels: Width of the text's tokens.
         temporal_dropout: Share of activations dropped in training by convolutions over time.
-        vector_channels: Width of the vector condition, which is that of pooled text: there are no classes.
+        vector_channels: Width of the vector condition, which must not hold more than pooled text.
         image_conditioned: Must be false.
     """
 
@@ -111,7 +111,7 @@ class ModelScopeUNet(nn.Module):
     ) -> None:
         super().__init__()
         if image_conditioned or vector_channels > text_channels:
-            raise ValueError("is guided by text alone: model.conditioner.image must be false and num_classes 0")
+            raise ValueError("is guided by text alone: model.conditioner must have no image, classes or crops")
         _check(channels, in_channels, num_blocks, attention_levels, head_channels, text_channels, temporal_dropout)
         self.channels, self.in_channels, self.num_blocks = tuple(channels), in_channels, num_blocks
         self.attention_levels, self.head_channels = tuple(attention_levels), head_channels
@@ -191,7 +191,7 @@ class ModelScopeUNet(nn.Module):
         last = len(self.channels) - 1
         down, up = (list(cast(Iterable[Stage], stages)) for stages in (self.down_blocks, self.up_blocks))
         stages = [*enumerate(down), (last, self.mid_block), *((last - place, stage) for place, stage in enumerate(up))]
-        return [(0, self.transformer_in), *((level, block) for level, stage in stages for block in stage.blocks())]
+        return [(0, self.transformer_in), *((level, block) for level, stage in stages for block in stage.parts())]
 
     def _stage(self, level: int, inputs: Sequence[int]) -> Stage:
         return Stage(
