@@ -11,12 +11,14 @@ from vdm.diffusion.parameterizations import (
     Eps,
     Parameterization,
     QuarterLogSigma,
+    Timestep,
     V,
     Velocity,
     converted,
     squared_error_ratio,
 )
 from vdm.diffusion.schedules.base import log_snr
+from vdm.diffusion.schedules.discrete import ScaledLinearBetas
 from vdm.diffusion.shapes import per_clip
 
 ALL = [Eps(), X0(), V(), Velocity(), EDM(sigma_data=0.5)]
@@ -199,6 +201,16 @@ def test_what_the_network_is_told_of_pure_noise_and_of_pure_signal_is_finite(par
 
     assert ends.isfinite().all()
     assert ends[0] == -ends[1]
+
+
+@pytest.mark.parametrize("zero_terminal_snr", [False, True])
+def test_timesteps_are_told_exactly_in_fp32_too(zero_terminal_snr: bool) -> None:
+    schedule = ScaledLinearBetas(zero_terminal_snr=zero_terminal_snr)
+    t = torch.arange(1, 1001) / 1000
+
+    assert torch.equal(Timestep(schedule)(*schedule.alpha_sigma(t)), torch.arange(1000.0))
+    between = schedule.alpha_sigma(torch.tensor([0.0004, 0.5001, 0.5009]))
+    assert Timestep(schedule)(*between).tolist() == [0, 499, 500]
 
 
 @pytest.mark.parametrize("sigma_data", [0.0, -1.0])

@@ -36,10 +36,11 @@ from vdm.diffusion.samplers.dpm_solver_pp_2m import DPMSolverPP2M
 from vdm.diffusion.samplers.euler import Euler
 from vdm.diffusion.samplers.heun import Heun
 from vdm.diffusion.samplers.predictor_corrector import PredictorCorrector
-from vdm.diffusion.samplers.spacing import Karras, Linspace, Spacing, Trailing, UniformLogSNR
+from vdm.diffusion.samplers.spacing import Karras, Leading, Linspace, Spacing, Trailing, UniformLogSNR
 from vdm.diffusion.samplers.unipc import UniPC
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.schedules.cosine import Cosine
+from vdm.diffusion.schedules.discrete import ScaledLinearBetas
 from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
 from vdm.diffusion.schedules.shifted import Shifted
 from vdm.diffusion.schedules.variance_exploding import VarianceExploding
@@ -143,6 +144,31 @@ def test_ddim_equals_that_of_diffusers(
         _discrete_peer(peer, eta=eta, use_clipped_model_output=clip is not None),
         **FLOAT64,
     )
+
+
+@pytest.mark.parametrize("set_alpha_to_one", [False, True])
+@pytest.mark.parametrize(("parameterization", "prediction_type"), PEERS, ids=str)
+def test_published_ways_to_begin_and_to_end_equal_those_of_diffusers(
+    parameterization: Parameterization, prediction_type: str, set_alpha_to_one: bool
+) -> None:
+    """As Stable Diffusion and what is tuned from it are sampled: from unit noise to the first timestep's noise."""
+    table = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    peer = DDIMScheduler(
+        **table,
+        clip_sample=False,
+        set_alpha_to_one=set_alpha_to_one,
+        steps_offset=1,
+        timestep_spacing="leading",
+        prediction_type=prediction_type,
+    )
+    peer.set_timesteps(20)
+    xt = random_latents("z")
+    for timestep in peer.timesteps:
+        xt = peer.step(_output(xt), int(timestep), xt).prev_sample
+
+    t_end = 0.0 if set_alpha_to_one else 0.001
+    sampler = DDIM(20, Leading(t_min=0.002), t_end=t_end, unit_variance=True)
+    torch.testing.assert_close(_ours(sampler, ScaledLinearBetas(), parameterization)[-1], xt, **FLOAT32)
 
 
 @pytest.mark.parametrize("clip", [None, 0.8])

@@ -230,6 +230,7 @@ def test_no_steps_are_refused(make: Callable[[int], object]) -> None:
         (lambda: UniPC(2, order=3), "num_steps must be at least the order, 3, but is 2: choose a lower order"),
         (lambda: UniPC(9, order=4), "order must lie in 1 to 3, but is 4"),
         (lambda: UniPC(9, order=0), "order must lie in 1 to 3, but is 0"),
+        (lambda: DDIM(5, t_end=1.0), "t_end must lie in [0, 1), but is 1.0"),
         (lambda: PredictorCorrector(snr=0.0), "snr must be > 0, but is 0.0"),
         (lambda: PredictorCorrector(num_corrections=-1), "num_corrections must be >= 0, but is -1"),
     ],

@@ -83,6 +83,19 @@ def test_between_timesteps_variances_go_in_straight_lines() -> None:
     torch.testing.assert_close(sigma**2, 0.75 * sigmas[:-1] ** 2 + 0.25 * sigmas[1:] ** 2)
 
 
+@pytest.mark.parametrize("schedule", [*TABLES, ScaledLinearBetas(zero_terminal_snr=True)], ids=str)
+def test_time_is_the_inverse_of_log_snr(schedule: BetaTable) -> None:
+    t = torch.linspace(0, 1, 3001, dtype=torch.float64)[1:]
+    torch.testing.assert_close(schedule.time(schedule.log_snr(t)), t, rtol=0, atol=1e-9)
+    single = t.float()
+    torch.testing.assert_close(schedule.time(schedule.log_snr(single)), single, rtol=0, atol=1e-6)
+
+
+def test_what_lies_outside_the_table_is_taken_to_its_ends() -> None:
+    log_snr = torch.tensor([torch.inf, 50.0, -50.0, -torch.inf])
+    torch.testing.assert_close(LinearBetas().time(log_snr), torch.tensor([0.0, 0.0, 1.0, 1.0]))
+
+
 @pytest.mark.parametrize(
     ("table", "values", "message"),
     [
