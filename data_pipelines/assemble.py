@@ -1,21 +1,43 @@
 """From parts, one a source, to the shards of both splits and their index."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
-from data_pipelines.encode.shard_writer import ShardWriter
+from data_pipelines.executors.base import Executor
 from data_pipelines.parts import Part, read_part
 from data_pipelines.progress import progress_bar
-from data_pipelines.settings import BuildSettings
-from data_pipelines.sources import Inputs, source_key
-from vdm.data.shards import INDEX_NAME, SampleEntry, ShardEntry, ShardIndex, read_member, sidecar_name, write_index
+from data_pipelines.settings import SetSettings
+from data_pipelines.sources import Inputs
+from data_pipelines.write_shard import PlannedClip, ShardPlan, entry_path, is_written, write_shard
+from vdm.data.shards import (
+    EMPTY_TEXT_NAME,
+    INDEX_NAME,
+    ShardEntry,
+    ShardIndex,
+    StoredLatents,
+    StoredText,
+    shard_from_json,
+    sidecar_name,
+    write_index,
+)
 from vdm.randomness import permutation, uniform
 
 SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What encoders have made of clips and captions, to be stored beside them."""
+
+    latents: StoredLatents | None = None
+    text: StoredText | None = None
+    texts: Mapping[str, Path] = field(default_factory=dict)
+    """By name of the source: a safetensors file with the embeddings of its clips, ``KEY/tokens`` and ``KEY/pooled``."""
+    empty_text: bytes = b""
+    """Content of ``EMPTY_TEXT_NAME``."""
 
 
 def choose_splits(names: Sequence[str], validation_fraction: float, seed: int) -> dict[str, str]:
@@ -33,10 +55,15 @@ def choose_splits(names: Sequence[str], validation_fraction: float, seed: int) -
     return {name: "validation" if name in validation else "train" for name in names}
 
 
-def assemble(
-    parts: Sequence[Part], splits: Mapping[str, str], inputs: Inputs, settings: BuildSettings, folder: Path
-) -> ShardIndex:
-    """Write all shards beside the finished ones, then put them in their place, and the index last.
+def plan_shards(
+    parts: Sequence[Part],
+    splits: Mapping[str, str],
+    inputs: Inputs,
+    settings: SetSettings,
+    stored: Stored,
+    folder: Path,
+) -> dict[str, list[ShardPlan]]:
+    """Say what each shard of each split is to hold.
 
     The clips of a split are shuffled over its shards, so that neighbours in a shard are not of one video.
 
@@ -44,50 +71,63 @@ def assemble(
         parts: In the order of the sources.
         splits: By name of the source.
         inputs: Captions and labels.
-        settings: Of this build.
-        folder: Holds the parts; new shards are made in it.
+        settings: Of the set.
+        stored: What is to lie beside the clips.
+        folder: Holds the parts.
     """
-    fresh = folder / "shards"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    shards: dict[str, tuple[ShardEntry, ...]] = {}
-    with progress_bar(sum(part.num_clips for part in parts), "writing shards", "clip") as bar:
-        for split in SPLITS:
-            chosen = [part for part in parts if splits.get(part.source) == split]
-            shards[split] = tuple(_write_split(split, chosen, inputs, settings, folder, fresh, bar))
-    index = ShardIndex(shards, inputs.labels, settings.resolved_clip().fps)
-    _publish(index, fresh, settings.output)
-    return index
+    plans: dict[str, list[ShardPlan]] = {}
+    for split in SPLITS:
+        chosen = [part for part in parts if splits.get(part.source) == split]
+        clips = [clip for part in chosen for clip in _planned_clips(part, inputs, stored, folder)]
+        order = permutation(settings.seed, "order in shards", split, len(clips))
+        starts = range(0, len(order), settings.samples_per_shard)
+        plans[split] = [
+            ShardPlan(
+                f"{split}-{number:06d}.tar",
+                tuple(clips[place] for place in order[start : start + settings.samples_per_shard]),
+            )
+            for number, start in enumerate(starts)
+        ]
+    return plans
 
 
-def _write_split(
-    split: str, parts: Sequence[Part], inputs: Inputs, settings: BuildSettings, folder: Path, fresh: Path, bar: tqdm
-) -> Iterator[ShardEntry]:
-    clips = [(part, sample) for part in parts for sample in read_part(part, folder)]
-    order = permutation(settings.seed, "order in shards", split, len(clips))
-    for number, start in enumerate(range(0, len(order), settings.samples_per_shard)):
-        with ShardWriter(fresh / f"{split}-{number:06d}.tar") as writer:
-            for place in order[start : start + settings.samples_per_shard]:
-                part, sample = clips[place]
-                writer.add(sample.key, sample.shape, _members(part, sample, inputs, folder))
-                bar.update()
-        assert writer.entry is not None
-        yield writer.entry
+def _planned_clips(part: Part, inputs: Inputs, stored: Stored, folder: Path) -> Iterator[PlannedClip]:
+    for sample in read_part(part, folder):
+        annotation = inputs.annotations.get(sample.key) or inputs.annotations.get(part.source)
+        label = inputs.labels.index(annotation.label) if annotation and annotation.label else None
+        yield PlannedClip(part.source, sample, annotation, label, stored.texts.get(part.source))
 
 
-def _members(part: Part, sample: SampleEntry, inputs: Inputs, folder: Path) -> dict[str, bytes]:
-    """Read a clip from its part and complete its metadata."""
-    tar = folder / f"{source_key(part.source)}.tar"
-    with tar.open("rb") as file:
-        video = read_member(file, str(tar), sample, "mp4")
-        metadata = json.loads(read_member(file, str(tar), sample, "json"))
-    if annotation := inputs.annotations.get(part.source):
-        label = inputs.labels.index(annotation.label) if annotation.label else None
-        metadata |= {"caption": annotation.caption, "label": label}
-    return {"mp4": video, "json": json.dumps(metadata, ensure_ascii=False).encode()}
+def write_shards(
+    plans: Mapping[str, Sequence[ShardPlan]], folder: Path, fresh: Path, executor: Executor, claims: Path
+) -> dict[str, tuple[ShardEntry, ...]]:
+    """Write all shards into ``fresh``, those apart that are there already.
+
+    Args:
+        plans: By split.
+        folder: Holds the parts.
+        fresh: Holds the new shards of this plan, and of no other.
+        executor: Where this is done.
+        claims: See ``Executor.run``.
+
+    Raises:
+        ValueError: If a shard can't be written.
+    """
+    fresh.mkdir(exist_ok=True)
+    missing = {plan.name: plan for split in plans.values() for plan in split if not is_written(plan, fresh)}
+    work = partial(write_shard, folder=folder, fresh=fresh)
+    with progress_bar(sum(len(plan.clips) for plan in missing.values()), "writing shards", "clip") as bar:
+        for name, fault in executor.run(work, missing, claims):
+            if fault is not None:
+                raise ValueError(f"{name}: could not be written: {fault}; run the same command again")
+            bar.update(len(missing[name].clips))
+    return {
+        split: tuple(shard_from_json(json.loads(entry_path(plan, fresh).read_bytes())) for plan in planned)
+        for split, planned in plans.items()
+    }
 
 
-def _publish(index: ShardIndex, fresh: Path, output: Path) -> None:
+def publish(index: ShardIndex, empty_text: bytes, fresh: Path, output: Path) -> None:
     """Replace the shards of the set, which has no index meanwhile; the parts are there to begin again from."""
     (output / INDEX_NAME).unlink(missing_ok=True)
     for split in SPLITS:
@@ -96,4 +136,7 @@ def _publish(index: ShardIndex, fresh: Path, output: Path) -> None:
     for shard in index.shards():
         for name in (shard.name, sidecar_name(shard.name)):
             (fresh / name).rename(output / name)
+    (output / EMPTY_TEXT_NAME).unlink(missing_ok=True)
+    if index.text is not None:
+        (output / EMPTY_TEXT_NAME).write_bytes(empty_text)
     write_index(output, index)

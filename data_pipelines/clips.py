@@ -1,7 +1,9 @@
 """Cutting a video into clips of a fixed frame rate, by the times at which frames are shown."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,9 @@ import numpy as np
 from av.error import FFmpegError
 from jaxtyping import UInt8
 
-from data_pipelines.decoding import TimedFrame, VideoReader, picture, shown_size
+from data_pipelines.decoding import Frame, Timed, VideoReader, picture, shown_size
 from data_pipelines.settings import ClipSettings
-from data_pipelines.sources import Clip, SourceError, UnavailableError
+from data_pipelines.sources import Clip, SourceError, UnavailableError, clip_key
 
 EARLY_SECONDS = 0.001
 """A frame may be asked for so much before it is shown: containers round times to a millisecond."""
@@ -33,10 +35,13 @@ class OpenClip:
 class ClipCutter:
     """Fills clips with what is shown at their sampling times ``start + i / fps``.
 
-    Clips start every ``stride_seconds`` from the first frame after the start or a break, and never span a break.
+    Clips start every ``stride_seconds`` from the first frame after the start or a break, or where they are told to, and
+    never span a break.
     """
 
     settings: ClipSettings
+    starts: Sequence[float] | None = None
+    """Where the clips start, in order; None for every stride."""
     origin: float = 0.0
     """Where the first clip since the last break starts."""
     num_opened: int = 0
@@ -44,12 +49,20 @@ class ClipCutter:
 
     def restart(self, origin: float) -> None:
         """Drop unfinished clips and begin anew at ``origin``."""
-        self.origin, self.num_opened, self.open_clips = origin, 0, []
+        self.open_clips = []
+        if self.starts is None:
+            self.origin, self.num_opened = origin, 0
+
+    def next_start(self) -> float:
+        """Return where the next clip starts, infinity if there is none."""
+        if self.starts is None:
+            return self.origin + self.num_opened * self.settings.stride_seconds
+        return self.starts[self.num_opened] if self.num_opened < len(self.starts) else math.inf
 
     def show(self, render: Callable[[], Picture], until: float) -> Iterator[OpenClip]:
         """Fill in a picture, made by ``render`` if needed, that is shown from now ``until`` then; yield full clips."""
         until -= EARLY_SECONDS
-        while (start := self.origin + self.num_opened * self.settings.stride_seconds) < until:
+        while (start := self.next_start()) < until:
             self.open_clips.append(OpenClip(start))
             self.num_opened += 1
         rendered: Picture | None = None
@@ -65,11 +78,21 @@ class ClipCutter:
 
 
 def cut(
-    frames: Iterable[TimedFrame], settings: ClipSettings, render: Callable[[av.VideoFrame], Picture]
+    frames: Iterable[Timed[Frame]],
+    settings: ClipSettings,
+    render: Callable[[Frame], Picture],
+    starts: Sequence[float] | None = None,
 ) -> Iterator[OpenClip]:
-    """Yield the full clips of a video, stills apart: one source frame seen all the time is no motion to learn from."""
-    cutter = ClipCutter(settings)
-    previous: TimedFrame | None = None
+    """Yield the full clips of a video, stills apart: one source frame seen all the time is no motion to learn from.
+
+    Args:
+        frames: In the order in which they are shown.
+        settings: What clips look like.
+        render: Makes a picture of a frame; called for frames that are seen only.
+        starts: Where clips start, in order; None for every stride. After the last of them no more frames are drawn.
+    """
+    cutter = ClipCutter(settings, starts)
+    previous: Timed[Frame] | None = None
 
     def show_previous(until: float) -> Iterator[OpenClip]:
         if previous is not None:
@@ -79,14 +102,32 @@ def cut(
                     yield clip
 
     for frame in frames:
-        if previous is not None and frame.after_break:
+        if previous is None:
+            cutter.restart(frame.start)
+        elif frame.after_break:
             yield from show_previous(previous.start + previous.duration)
             cutter.restart(frame.start)
         else:
             yield from show_previous(frame.start)
         previous = frame
+        if cutter.next_start() == math.inf and not cutter.open_clips:
+            return
     if previous is not None:
         yield from show_previous(previous.start + previous.duration)
+
+
+Render = Callable[[av.VideoFrame, float], Picture]
+"""Makes a picture of a frame and the aspect of its pixels, width over height."""
+
+
+@dataclass(frozen=True)
+class ChosenClip:
+    """A clip that is known before its video is read."""
+
+    key: str
+    start_seconds: float
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What its ``KEY.json`` is to say besides."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +138,27 @@ class VideoFile:
     name: str
     fingerprint: str
     settings: ClipSettings
+    chosen: tuple[ChosenClip, ...] | None = None
+    """In the order of their starts; None for all clips, one every stride."""
 
     def clips(self) -> Iterator[Clip]:
         """Yield the clips in order; see ``Source.clips``."""
+        height, width = self.settings.height, self.settings.width
+        return self.clips_seen(lambda frame, aspect: picture(frame, aspect, height, width))
+
+    def clips_seen(self, render: Render) -> Iterator[Clip]:
+        """Yield the clips in order, in pictures of another kind; see ``Source.clips``."""
+        with self.reader() as reader:
+            yield from self._clips(reader, render)
+
+    @contextmanager
+    def reader(self) -> Iterator[VideoReader]:
+        """Open the video; what goes wrong, here or in the caller's reading of it, becomes a ``SourceError``."""
         try:
             if self.path.stat().st_size == 0:
                 raise SourceError("is empty (0 bytes)")
             with av.open(self.path, metadata_errors="ignore") as container:
-                yield from self._clips(VideoReader(container))
+                yield VideoReader(container)
         except SourceError:
             raise
         except OSError as error:
@@ -114,22 +168,31 @@ class VideoFile:
         except Exception as error:  # whatever a strange file makes the decoder do, the others go on
             raise SourceError(f"can't be read: {type(error).__name__}: {error}") from None
 
-    def _clips(self, reader: VideoReader) -> Iterator[Clip]:
+    def _clips(self, reader: VideoReader, render: Render) -> Iterator[Clip]:
         aspect, num_clips = reader.pixel_aspect(), 0
         source: dict[str, Any] = {"source": self.name, "source_fps": reader.fps}
 
-        def render(frame: av.VideoFrame) -> Picture:
+        def seen(frame: av.VideoFrame) -> Picture:
             source["source_height"], source["source_width"] = shown_size(frame, aspect)
-            return picture(frame, aspect, self.settings.height, self.settings.width)
+            return render(frame, aspect)
 
-        for clip in cut(reader.frames(), self.settings, render):
+        starts = None if self.chosen is None else [clip.start_seconds for clip in self.chosen]
+        chosen = {clip.start_seconds: clip for clip in self.chosen or ()}
+        for clip in cut(reader.frames(), self.settings, seen, starts):
+            known = chosen.get(clip.start) or ChosenClip(clip_key(self.name, num_clips), clip.start)
+            metadata = {**source, "source_start_seconds": clip.start, **known.metadata}
             num_clips += 1
-            yield Clip(np.stack(clip.pictures), {**source, "source_start_seconds": clip.start})
-        if reason := _fault(reader, self.settings, num_clips):
+            yield Clip(known.key, np.stack(clip.pictures), metadata)
+        if self.chosen is None and (reason := fault_of(reader, self.settings, num_clips)):
             raise SourceError(reason)
 
 
-def _fault(reader: VideoReader, settings: ClipSettings, num_clips: int) -> str | None:
+def choose(video: VideoFile, clips: Iterable[ChosenClip]) -> VideoFile:
+    """Return the file as a source of these clips alone, in the order of their starts."""
+    return replace(video, chosen=tuple(sorted(clips, key=lambda clip: clip.start_seconds)))
+
+
+def fault_of(reader: VideoReader, settings: ClipSettings, num_clips: int) -> str | None:
     """Say in one line what was wrong with a video that has been read to its end."""
     kept = f"clips kept: {num_clips}"
     declared = reader.declared_seconds()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Generic, TypeVar
 
 import av
 import numpy as np
@@ -21,17 +22,24 @@ _UNSPECIFIED_COLORSPACE = 2
 _INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
-@dataclass(frozen=True)
-class TimedFrame:
-    """A decoded frame and when it is shown."""
+Frame = TypeVar("Frame")
 
-    frame: av.VideoFrame
+
+@dataclass(frozen=True)
+class Timed(Generic[Frame]):
+    """A frame, or what stands for it, and when it is shown."""
+
+    frame: Frame
     start: float
     """Seconds since the first frame."""
     duration: float
     """Seconds it is shown if nothing follows."""
     after_break: bool
     """Whether something is missing before it: damaged data, or a jump in time."""
+
+
+TimedFrame = Timed[av.VideoFrame]
+"""A decoded frame and when it is shown."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class VideoReader:
                 broken = broken or abs(time - previous) > JUMP_SECONDS
             self.num_frames += 1
             self.end = max(self.end, time - origin + duration)
-            yield TimedFrame(item, time - origin, duration, after_break=broken)
+            yield Timed(item, time - origin, duration, after_break=broken)
             previous, broken = time, False
 
     def _times(self, frame: av.VideoFrame, previous: float) -> tuple[float, float]:
@@ -167,16 +175,32 @@ def picture(frame: av.VideoFrame, pixel_aspect: float, height: int, width: int) 
     rows, columns = (width, height) if turn.transpose else (height, width)
     shown_width = frame.width * pixel_aspect
     scale = max(rows / frame.height, columns / shown_width)
-    scaled = frame.reformat(
-        width=max(columns, round(shown_width * scale)),
-        height=max(rows, round(frame.height * scale)),
+    scaled = _rgb(frame, max(rows, round(frame.height * scale)), max(columns, round(shown_width * scale)))
+    top, left = (scaled.shape[0] - rows) // 2, (scaled.shape[1] - columns) // 2
+    return turn.apply(scaled[top : top + rows, left : left + columns])
+
+
+def whole_picture(frame: av.VideoFrame, pixel_aspect: float, short_side: int) -> UInt8[np.ndarray, "h w c"]:
+    """Return all of a frame as RGB, upright, of square pixels, its shorter side of ``short_side`` pixels."""
+    shown_width = frame.width * pixel_aspect
+    scale = short_side / min(frame.height, shown_width)
+    return orientation(frame).apply(_rgb(frame, round(frame.height * scale), round(shown_width * scale)))
+
+
+def thumbnail(frame: av.VideoFrame, height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
+    """Return all of a frame as RGB squeezed into a size, as it is coded; quick, for those that look at change only."""
+    return frame.reformat(width, height, format="rgb24", interpolation=Interpolation.AREA, threads=1).to_ndarray()
+
+
+def _rgb(frame: av.VideoFrame, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns c"]:
+    return frame.reformat(
+        width=columns,
+        height=rows,
         format="rgb24",
         src_colorspace=_source_colorspace(frame),
         interpolation=_INTERPOLATION,
         threads=1,
     ).to_ndarray()
-    top, left = (scaled.shape[0] - rows) // 2, (scaled.shape[1] - columns) // 2
-    return turn.apply(scaled[top : top + rows, left : left + columns])
 
 
 def _source_colorspace(frame: av.VideoFrame) -> Colorspace | None:

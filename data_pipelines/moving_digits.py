@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from sklearn.datasets import load_digits
 
 from data_pipelines.settings import BuildSettings, ClipSettings
-from data_pipelines.sources import Clip, Inputs
+from data_pipelines.sources import Clip, Inputs, clip_key
 from vdm.randomness import generator, permutation
 
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -77,7 +77,7 @@ class Handwriting:
 
     def clips(self) -> Iterator[Clip]:
         """Yield a clip for each motion."""
-        for motion in self.motions:
+        for number, motion in enumerate(self.motions):
             metadata = {
                 "caption": f"the digit {LABELS[self.digit]} moves {DIRECTIONS[motion.direction]}",
                 "label": self.digit,
@@ -89,7 +89,8 @@ class Handwriting:
                 "source_width": 8,
                 "source_fps": self.settings.fps,
             }
-            yield Clip(render(np.array(self.pixels), motion, self.settings), metadata)
+            video = render(np.array(self.pixels), motion, self.settings)
+            yield Clip(clip_key(self.name, number), video, metadata)
 
 
 def read_moving_digits(settings: BuildSettings) -> Inputs:

@@ -9,7 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from data_pipelines.encode.encoders import ClipEncoder
 from data_pipelines.encode.h264 import encode_h264
 from data_pipelines.encode.shard_writer import ShardWriter
 from data_pipelines.sources import Clip, Source, SourceError, UnavailableError, source_key
@@ -32,48 +34,69 @@ class Part:
     source: str
     fingerprint: str
     """That of the source when it was read; empty if it is to be tried again next time."""
-    num_clips: int
+    keys: tuple[str, ...]
+    """Of its clips."""
     fault: str | None
     """Why it gave no clips or fewer than it should, in one line."""
 
+    @property
+    def num_clips(self) -> int:
+        """How many clips it gave."""
+        return len(self.keys)
 
-def make_part(source: Source, folder: Path) -> Part:
-    """Cut and encode all clips of a source."""
+
+def make_part(source: Source, folder: Path, encoder: ClipEncoder | None = None) -> None:
+    """Cut and encode all clips of a source into its part.
+
+    Args:
+        source: Where the clips come from.
+        folder: Of the parts.
+        encoder: Makes latents that are stored beside the clips; None stores clips alone.
+    """
     fault, fingerprint = None, source.fingerprint
     key = source_key(source.name)
     with ShardWriter(folder / f"{key}.tar", durable=False) as writer:
         try:
-            for number, clip in enumerate(source.clips()):
-                _add_clip(writer, sample_key(source.name, number), clip, source.settings.fps)
+            for clip in source.clips():
+                _add_clip(writer, clip, source.settings.fps, encoder)
         except UnavailableError as error:
             fault, fingerprint = str(error), ""
         except SourceError as error:
             fault = str(error)
-    part = Part(source.name, fingerprint, len(writer.samples), fault)
-    write_json(folder / f"{key}.part.json", asdict(part), durable=False)
-    return part
+    write_part(Part(source.name, fingerprint, tuple(sample.key for sample in writer.samples), fault), folder)
 
 
-def _add_clip(writer: ShardWriter, key: str, clip: Clip, fps: float) -> None:
+def _add_clip(writer: ShardWriter, clip: Clip, fps: float, encoder: ClipEncoder | None) -> None:
     num_frames, height, width, _ = clip.video.shape
     metadata = {"fps": fps, "num_frames": num_frames, "height": height, "width": width, **clip.metadata}
     members = {"mp4": encode_h264(clip.video, fps), "json": json.dumps(metadata).encode()}
-    writer.add(key, (num_frames, height, width), members)
+    if encoder is not None:
+        members |= encoder.members(clip.video)
+    writer.add(clip.key, (num_frames, height, width), members)
 
 
-def sample_key(source_name: str, number: int) -> str:
-    """Return the key of a source's clip ``number`` in the shards."""
-    return f"{source_key(source_name)}-{number:05d}"
+def write_part(part: Part, folder: Path) -> None:
+    """Declare a part finished, after its tar has been written."""
+    write_json(folder / f"{source_key(part.source)}.part.json", asdict(part), durable=False)
 
 
 def find_part(source_name: str, folder: Path) -> Part | None:
     """Return the part of a source if it is finished."""
     key = source_key(source_name)
     try:
-        part = Part(**json.loads((folder / f"{key}.part.json").read_bytes()))
+        part = part_from_json(json.loads((folder / f"{key}.part.json").read_bytes()))
     except (OSError, TypeError, ValueError):
         return None
     return part if (folder / f"{key}.tar").is_file() else None
+
+
+def part_from_json(row: Mapping[str, Any]) -> Part:
+    """Invert ``dataclasses.asdict``.
+
+    Raises:
+        TypeError: If ``row`` is something else.
+    """
+    return Part(**{**row, "keys": tuple(row.get("keys", ()))})
 
 
 def read_part(part: Part, folder: Path) -> tuple[SampleEntry, ...]:
@@ -100,12 +123,12 @@ def _restore_part(part: Part, places: Mapping[str, tuple[ShardEntry, SampleEntry
     key = source_key(part.source)
     try:
         with ShardWriter(folder / f"{key}.tar", durable=False) as writer:
-            for sample_name in (sample_key(part.source, number) for number in range(part.num_clips)):
-                shard, sample = places[sample_name]
+            for clip in part.keys:
+                shard, sample = places[clip]
                 with (output / shard.name).open("rb") as file:
                     members = {name: read_member(file, shard.name, sample, name) for name in sample.members}
-                writer.add(sample_name, sample.shape, members)
+                writer.add(clip, sample.shape, members)
     except (KeyError, FileNotFoundError, DamagedSample):
         return False
-    write_json(folder / f"{key}.part.json", asdict(part), durable=False)
+    write_part(part, folder)
     return True

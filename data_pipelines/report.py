@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_pipelines.parts import Part
+from data_pipelines.assemble import Stored
+from data_pipelines.parts import Part, part_from_json
+from data_pipelines.settings import SetSettings
 from data_pipelines.sources import Inputs
 from vdm.data.shards import ShardIndex, write_json
 
@@ -30,11 +32,14 @@ class Report:
     """Changes when anything that the shards are written from does."""
 
 
-def digest_of(parts: Sequence[Part], inputs: Inputs) -> str:
-    """Return a digest of all that goes into the shards, settings apart."""
+def digest_of(parts: Sequence[Part], inputs: Inputs, settings: SetSettings, stored: Stored) -> str:
+    """Return a digest of all that goes into the shards, wherever they are written."""
     annotations = {name: asdict(annotation) for name, annotation in inputs.annotations.items()}
-    content = [[asdict(part) for part in parts], annotations, inputs.labels]
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+    texts = {source: path.name for source, path in stored.texts.items()}
+    beside = [stored.latents and dict(stored.latents.encoder), stored.text and asdict(stored.text), texts]
+    of_set = {**asdict(settings), "output": None}
+    content = [[asdict(part) for part in parts], annotations, inputs.labels, of_set, beside]
+    return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
 def all_faults(parts: Sequence[Part], inputs: Inputs) -> list[tuple[str, str]]:
@@ -55,7 +60,7 @@ def read_report(folder: Path) -> Report | None:
     try:
         content = json.loads((folder / REPORT_NAME).read_bytes())
         splits = {row["source"]: row.pop("split") for row in content["sources"]}
-        return Report(tuple(Part(**row) for row in content["sources"]), splits, content["digest"])
+        return Report(tuple(map(part_from_json, content["sources"])), splits, content["digest"])
     except (OSError, KeyError, TypeError, ValueError):
         return None
 

@@ -63,6 +63,18 @@ class MovingDigitsOptions:
 
 
 @dataclass(frozen=True)
+class SetSettings:
+    """What a set of shards is like, whatever its clips are made from."""
+
+    output: Path
+    fps: float
+    """Frames per second of every clip."""
+    validation_fraction: float
+    samples_per_shard: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class BuildSettings:
     """Everything that ``conf/build.yaml`` sets."""
 
@@ -85,6 +97,11 @@ class BuildSettings:
         if self.input == MOVING_DIGITS:
             return self.clip.resolve(num_frames=8, fps=8.0, height=32, width=32)
         return self.clip.resolve(num_frames=16, fps=8.0, height=64, width=64)
+
+    def of_set(self) -> SetSettings:
+        """What concerns the set as a whole."""
+        fps = self.resolved_clip().fps
+        return SetSettings(self.output, fps, self.validation_fraction, self.samples_per_shard, self.seed)
 
 
 Settings = TypeVar("Settings")

@@ -47,6 +47,8 @@ class UnavailableError(SourceError):
 class Clip:
     """One training clip, not yet compressed."""
 
+    key: str
+    """Its name in the shards; see ``clip_key``."""
     video: UInt8[np.ndarray, "t h w c"]
     metadata: Mapping[str, Any]
     """What its ``KEY.json`` says, apart from what is the same for all."""
@@ -96,7 +98,7 @@ class Inputs:
     labels: tuple[str, ...]
     """Names of the classes, in the order of their numbers."""
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
-    """By name of the source; overrides what clips say of themselves."""
+    """By name of the source, or by key of a clip, which goes first; overrides what clips say of themselves."""
     ignored: tuple[str, ...] = ()
     """Files passed over because they are not videos."""
     faults: Mapping[str, str] = field(default_factory=dict)
@@ -107,6 +109,11 @@ def source_key(name: str) -> str:
     """Return a name for files and sample keys: readable, unique, free of the dots and slashes WebDataset splits at."""
     stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in Path(name).stem)
     return f"{stem[:40]}-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+
+
+def clip_key(source_name: str, number: int) -> str:
+    """Return the name in the shards of a source's clip ``number``."""
+    return f"{source_key(source_name)}-{number:05d}"
 
 
 def printable(path: Path | str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ class ShardWriter:
         self.samples: list[SampleEntry] = []
         self.entry: ShardEntry | None = None
         """What the index says of the shard, once it is complete."""
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
         self._file = self._temporary.open("wb")
         self._digest = hashlib.blake2b(digest_size=16)
 

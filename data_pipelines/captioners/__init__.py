@@ -1,0 +1,1 @@
+"""Models that say what is to be seen in a clip."""

@@ -1,0 +1,52 @@
+"""Captions by a model of transformers that turns a picture into text: BLIP, GIT, vision encoder-decoders ..."""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from pydantic import Field
+
+from data_pipelines.encode.frozen import device
+from data_pipelines.missing import needs_extra
+
+
+class TransformersCaptioner:
+    """Captions the middle frame of a clip, by greedy or beam search, so that the same clip has the same caption.
+
+    Args:
+        name_or_path: Folder saved by transformers, with the processor, or a name on the hub.
+        prompt: Text that the caption is to go on from, for models that take one; it is not part of the caption.
+        max_new_tokens: The caption is cut after so many.
+        num_beams: 1 is greedy.
+        short_side: Pixels of the shorter side of the picture before the model's own processor scales it.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str,
+        prompt: str | None = None,
+        max_new_tokens: Annotated[int, Field(ge=1)] = 40,
+        num_beams: Annotated[int, Field(ge=1)] = 3,
+        short_side: Annotated[int, Field(ge=32)] = 384,
+    ) -> None:
+        with needs_extra("pretrained", "captions by transformers"):
+            from transformers import AutoModelForImageTextToText, AutoProcessor
+        self.name, self.prompt, self.short_side = name_or_path, prompt, short_side
+        self.options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
+        try:
+            self.processor = AutoProcessor.from_pretrained(name_or_path)
+            model = AutoModelForImageTextToText.from_pretrained(name_or_path, use_safetensors=True)
+        except (OSError, ValueError, KeyError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ValueError(f"name_or_path: can't load a captioning model from {name_or_path}: {first}") from None
+        self.model = model.eval().to(device())
+
+    @torch.no_grad()
+    def __call__(self, video: UInt8[np.ndarray, "t h w c"]) -> str:
+        """See ``Captioner``."""
+        text = {} if self.prompt is None else {"text": self.prompt}
+        inputs = self.processor(images=video[len(video) // 2], return_tensors="pt", **text).to(device())
+        tokens = self.model.generate(**inputs, **self.options)
+        said: str = self.processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
+        return said.removeprefix(self.prompt or "").strip()

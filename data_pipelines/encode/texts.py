@@ -1,0 +1,30 @@
+"""Text embeddings of the clips of one source, in a file of their own until shards are written."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from data_pipelines.encode.encoders import CaptionEncoder
+from vdm.data.text_embeddings import TextEmbedding, write_text
+
+
+def write_texts(path: Path, captions: Mapping[str, str], encoder: CaptionEncoder) -> None:
+    """Embed the captions of clips, which are given by key, and write the file whole or not at all."""
+    embeddings = encoder.embed(captions.values())
+    tensors = {
+        f"{key}/{name}": tensor.clone()  # clips with one caption share its tensors, which safetensors refuses
+        for key, caption in captions.items()
+        for name, tensor in embeddings[caption]._asdict().items()
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file(tensors, temporary)
+    temporary.replace(path)
+
+
+def text_member(path: Path, key: str) -> bytes:
+    """Return the content of a clip's ``.text.safetensors``."""
+    with safe_open(path, "pt") as file:
+        return write_text(TextEmbedding(file.get_tensor(f"{key}/tokens"), file.get_tensor(f"{key}/pooled")))

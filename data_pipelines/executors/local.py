@@ -1,0 +1,59 @@
+"""Work on the cores of this machine."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from data_pipelines.executors.base import MAX_DEATHS, Item
+from data_pipelines.sources import UnavailableError
+from data_pipelines.workers import WorkerDiedError, map_in_processes
+
+
+class LocalExecutor:
+    """Processes of this machine; the death of one costs the item it was at, which another process tries once more.
+
+    Args:
+        num_workers: Processes; None is one per core, 0 works in this process.
+    """
+
+    def __init__(self, num_workers: Annotated[int, Field(ge=0)] | None = None) -> None:
+        self.num_workers = num_workers
+
+    def run(
+        self, work: Callable[[Item], None], items: Mapping[str, Item], claims: Path
+    ) -> Iterator[tuple[str, str | None]]:
+        """See ``Executor.run``."""
+        yield from run_in_processes(work, items.items(), self.num_workers)
+
+    def once(self, work: Callable[[], None], name: str, claims: Path) -> None:
+        """See ``Executor.once``."""
+        work()
+
+
+def run_in_processes(
+    work: Callable[[Item], None], items: Iterable[tuple[str, Item]], num_workers: int | None
+) -> Iterator[tuple[str, str | None]]:
+    """Do ``work`` on named items, which are drawn when a process is free; see ``Executor.run``."""
+    for death in range(1, MAX_DEATHS + 1):
+        died: list[tuple[str, Item]] = []
+        for (name, item), result in map_in_processes(partial(_do, work), items, num_workers):
+            if not isinstance(result, WorkerDiedError):
+                yield name, result
+            elif death == MAX_DEATHS:
+                yield name, str(result)
+            else:
+                died.append((name, item))
+        if not died:
+            return
+        items = died
+
+
+def _do(work: Callable[[Item], None], named: tuple[str, Item]) -> str | None:
+    try:
+        work(named[1])
+    except UnavailableError as error:
+        return str(error)
+    return None

@@ -1,0 +1,52 @@
+"""A picture of the scores with the limits on them, so that people can choose limits."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.manifest import ClipRow
+from data_pipelines.stages.judge import Limits, value_of
+
+_COLUMNS = 3
+_KEPT, _DROPPED = "#3b6ea5", "#d9a441"
+
+
+def draw_histograms(path: Path, rows: Sequence[ClipRow], limits: Mapping[str, Limits]) -> None:
+    """Draw one histogram a score, of all clips that have it; what its limits cut off is of another colour."""
+    from matplotlib.figure import Figure
+
+    values = {name: [v for row in rows if (v := value_of(row, name)) is not None] for name in limits}
+    values = {name: np.array(found) for name, found in values.items() if found}
+    num_rows = max(1, -(-len(values) // _COLUMNS))
+    figure = Figure(figsize=(4 * _COLUMNS, 2.6 * num_rows), layout="constrained")
+    for place, (name, found) in enumerate(values.items()):
+        axes = figure.add_subplot(num_rows, _COLUMNS, place + 1)
+        _draw(axes, name, found, limits[name])
+    figure.suptitle(f"{len(rows)} clips; what the limits leave in blue", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+
+
+def _draw(axes: object, name: str, values: np.ndarray, limit: Limits) -> None:
+    from matplotlib.axes import Axes
+
+    assert isinstance(axes, Axes)
+    low = -np.inf if limit.min is None else limit.min
+    high = np.inf if limit.max is None else limit.max
+    is_kept = (values >= low) & (values <= high)
+    spread = values[values > 0]
+    is_wide = len(spread) > 1 and values.min() >= 0 and spread.max() > 50 * np.median(spread)
+    edges = np.histogram_bin_edges(values, 40)
+    if is_wide:  # a long tail: bins that grow, and zeros in the first
+        edges = np.concatenate([[0.0], np.geomspace(max(spread.min(), spread.max() / 1e4), spread.max() * 1.001, 40)])
+        axes.set_xscale("symlog", linthresh=float(edges[1]))
+    axes.hist([values[is_kept], values[~is_kept]], bins=edges.tolist(), stacked=True, color=[_KEPT, _DROPPED])
+    for edge in (limit.min, limit.max):
+        if edge is not None and edges[0] <= edge <= edges[-1]:
+            axes.axvline(edge, color="black", linewidth=1, linestyle="--")
+    within = ", ".join(f"{word} {edge:g}" for word, edge in (("min", limit.min), ("max", limit.max)) if edge is not None)
+    axes.set_title(f"{name}: {within or 'no limit'}; drops {1 - is_kept.mean():.0%}", fontsize=9)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

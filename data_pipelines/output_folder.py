@@ -1,0 +1,41 @@
+"""The folder that a set is written to: what is in it already must be of the same making."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vdm.data.shards import write_json
+
+SETTINGS_NAME = "build.json"
+"""Records what the set is built with, from the first moment on."""
+
+
+def claim_output(output: Path, command: str, wanted: Mapping[str, Any]) -> None:
+    """Make the output folder, or check that what is in it was begun with the same settings.
+
+    Args:
+        output: The folder.
+        command: What makes the set, for messages.
+        wanted: Settings by the names that the user knows.
+
+    Raises:
+        ValueError: In one line, if the folder can't be made or holds something else.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output={output}: can't be made a folder: {error.strerror}") from None
+    if all(path.name.startswith(".") for path in output.iterdir()):
+        write_json(output / SETTINGS_NAME, dict(wanted), indent=1)
+        return
+    try:
+        found = json.loads((output / SETTINGS_NAME).read_bytes())
+    except (OSError, ValueError):
+        raise ValueError(f"output={output}: is not empty and not from {command}; choose another folder") from None
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise ValueError(
+                f"output={output}: was built with {key}={found.get(key)}, not {value}; "
+                "choose another output, or delete this one to build it anew"
+            )

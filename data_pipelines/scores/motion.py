@@ -1,0 +1,47 @@
+"""How far things move."""
+
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from pydantic import Field
+
+from data_pipelines.missing import needs_extra
+from data_pipelines.scores.base import SHORT_SIDE, SeenClip
+
+
+class OpticalFlow:
+    """Mean length of the optical flow from one frame of the clip to the next, over all pixels and frames.
+
+    In pixels of pictures whose shorter side has 256, per frame at the clip's own frame rate. Flow is dense inverse search
+    (Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search").
+
+    Args:
+        short_side: Pixels of the shorter side of the pictures that the flow is computed on; the fewer, the quicker.
+        max_pairs: Pairs of neighbouring frames that are looked at, evenly spread over the clip.
+    """
+
+    def __init__(
+        self, short_side: Annotated[int, Field(ge=32, le=SHORT_SIDE)] = 128, max_pairs: Annotated[int, Field(ge=1)] = 8
+    ) -> None:
+        with needs_extra("curation", "optical flow"):
+            import cv2
+        self.short_side, self.max_pairs = short_side, max_pairs
+        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+
+    def __call__(self, clip: SeenClip) -> float:
+        """Return pixels per frame; 0 for a clip of one frame."""
+        num_pairs = min(self.max_pairs, len(clip.gray) - 1)
+        if num_pairs < 1:
+            return 0.0
+        firsts = np.linspace(0, len(clip.gray) - 2, num_pairs).round().astype(int)
+        return float(np.mean([self._length(clip.gray[first], clip.gray[first + 1]) for first in firsts]))
+
+    def _length(self, one: UInt8[np.ndarray, "h w"], other: UInt8[np.ndarray, "h w"]) -> float:
+        import cv2
+
+        scale = self.short_side / min(one.shape)
+        size = round(one.shape[1] * scale), round(one.shape[0] * scale)
+        small = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in (one, other)]
+        flow: Float[np.ndarray, "h w 2"] = self._flow.calc(small[0], small[1], None)  # pyright: ignore
+        return float(np.hypot(flow[..., 0], flow[..., 1]).mean()) * SHORT_SIDE / self.short_side

@@ -1,0 +1,134 @@
+"""From sources to a finished set of shards: the clips of each source are encoded into its part, then shards written.
+
+Both steps go on where they were interrupted, and do again only what has changed since.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from data_pipelines.assemble import Stored, choose_splits, plan_shards, publish, write_shards
+from data_pipelines.encode.encoders import ClipEncoder
+from data_pipelines.executors.base import Executor
+from data_pipelines.parts import Part, find_part, make_part, restore_parts
+from data_pipelines.progress import progress_bar
+from data_pipelines.report import Report, digest_of, read_report, write_report
+from data_pipelines.settings import SetSettings
+from data_pipelines.sources import Inputs, Source, source_key
+from vdm.data.shards import ShardIndex, read_index
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where a set is made."""
+
+    parts: Path
+    """Folder of the finished sources, and of shards until all are written."""
+    claims: Path
+    """See ``Executor.run``."""
+    executor: Executor
+
+
+def encode_parts(
+    sources: Sequence[Source], output: Path, workshop: Workshop, encoder: ClipEncoder | None = None
+) -> list[Part]:
+    """Return the part of every source: kept from before where the source is unchanged, else made now."""
+    workshop.parts.mkdir(parents=True, exist_ok=True)
+    report = read_report(output)
+    reported = {(part.source, part.fingerprint): part for part in (report.parts if report else ())}
+    known: dict[str, Part] = {}
+    for source in sources:
+        part = find_part(source.name, workshop.parts) or reported.get((source.name, source.fingerprint))
+        if part is not None and part.fingerprint == source.fingerprint:
+            known[source.name] = part
+    made = _make_parts([source for source in sources if source.name not in known], workshop, encoder)
+    return [(known | made)[source.name] for source in sources]
+
+
+def _make_parts(sources: Sequence[Source], workshop: Workshop, encoder: ClipEncoder | None) -> dict[str, Part]:
+    parts: dict[str, Part] = {}
+    num_clips = 0
+    items = {f"{source_key(source.name)}-{source.fingerprint}": source for source in sources}
+    work = partial(make_part, folder=workshop.parts, encoder=encoder)
+    with progress_bar(len(sources), "cutting clips", "file") as bar:
+        for name, fault in workshop.executor.run(work, items, workshop.claims / "encode"):
+            source = items[name].name
+            part = find_part(source, workshop.parts) if fault is None else None
+            parts[source] = part or Part(source, fingerprint="", keys=(), fault=fault or "its part is gone")
+            num_clips += parts[source].num_clips
+            bar.set_postfix(clips=num_clips, refresh=False)
+            bar.update()
+    return parts
+
+
+def write_set(
+    parts: Sequence[Part],
+    inputs: Inputs,
+    settings: SetSettings,
+    workshop: Workshop,
+    stored: Stored | None = None,
+    encoder: ClipEncoder | None = None,
+) -> ShardIndex:
+    """Write the shards of both splits, and the index last; nothing is done where they are there already.
+
+    Args:
+        parts: One a source, in order.
+        inputs: What they were made from.
+        settings: Of the set.
+        workshop: Where this is done.
+        stored: What is to lie beside the clips.
+        encoder: What made the latents, for parts that were lost and are made again.
+    """
+    stored, executor, claims = stored or Stored(), workshop.executor, workshop.claims
+    names = [part.source for part in parts if part.num_clips]
+    splits = choose_splits(names, settings.validation_fraction, settings.seed)
+    digest = digest_of(parts, inputs, settings, stored)
+    if (index := _finished_index(settings.output, digest)) is not None:
+        return index
+    executor.once(partial(_restore, parts, settings.output, workshop.parts), f"restore-{digest}", claims)
+    parts = _completed(parts, inputs.sources, workshop, encoder)
+    digest = digest_of(parts, inputs, settings, stored)
+    fresh = workshop.parts / f"{_FRESH}{digest}"
+    plans = plan_shards(parts, splits, inputs, settings, stored, workshop.parts)
+    shards = write_shards(plans, workshop.parts, fresh, executor, claims / f"write-{digest}")
+    index = ShardIndex(shards, inputs.labels, settings.fps, stored.latents, stored.text)
+
+    def finish() -> None:
+        publish(index, stored.empty_text, fresh, settings.output)
+        write_report(settings.output, Report(tuple(parts), splits, digest), inputs)
+        for old in set(workshop.parts.glob(f"{_FRESH}*")) - {fresh}:
+            shutil.rmtree(old)
+
+    executor.once(finish, f"publish-{digest}", claims)
+    return index
+
+
+_FRESH = "shards-"
+"""Start of the name of a folder of shards that are not in the set yet."""
+
+
+def _restore(parts: Sequence[Part], output: Path, folder: Path) -> None:
+    """Bring those parts back that are in the finished shards only."""
+    restore_parts([part for part in parts if part.num_clips and find_part(part.source, folder) != part], output, folder)
+
+
+def _completed(
+    parts: Sequence[Part], sources: Sequence[Source], workshop: Workshop, encoder: ClipEncoder | None
+) -> list[Part]:
+    """Make those parts anew that could not be brought back."""
+    lost = {part.source for part in parts if part.num_clips and find_part(part.source, workshop.parts) != part}
+    made = _make_parts([source for source in sources if source.name in lost], workshop, encoder)
+    return [made.get(part.source, part) for part in parts]
+
+
+def _finished_index(output: Path, digest: str) -> ShardIndex | None:
+    """Return the index of a set that is written already, or None if it was interrupted, or a shard was lost since."""
+    report = read_report(output)
+    if report is None or report.digest != digest:
+        return None
+    try:
+        return read_index(output)
+    except ValueError:
+        return None

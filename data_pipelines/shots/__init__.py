@@ -1,0 +1,1 @@
+"""Where one shot of a video ends and the next begins."""

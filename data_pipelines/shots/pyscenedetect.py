@@ -1,0 +1,61 @@
+"""Shots by PySceneDetect: quick comparisons of neighbouring frames."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from pydantic import Field
+
+from data_pipelines.missing import needs_extra
+from data_pipelines.shots.base import shots_between
+
+
+class PySceneDetectShots:
+    """PySceneDetect's detectors of cuts.
+
+    Args:
+        detector: ``content`` compares colours of neighbouring frames; ``adaptive`` compares that change to that of the
+            frames around, so that a moving camera is no cut; ``histogram`` compares luma only.
+        threshold: How great a change must be; None is PySceneDetect's own default: 27, 3 and 0.2.
+        min_shot_seconds: Shorter shots are joined to what follows.
+        height: Rows of the pictures that are compared; the fewer, the quicker.
+    """
+
+    def __init__(
+        self,
+        detector: Literal["content", "adaptive", "histogram"] = "adaptive",
+        threshold: Annotated[float, Field(gt=0)] | None = None,
+        min_shot_seconds: Annotated[float, Field(ge=0)] = 0.5,
+        height: Annotated[int, Field(ge=16)] = 144,
+    ) -> None:
+        with needs_extra("curation", "shot detection"):
+            import scenedetect  # noqa: F401
+        self.detector, self.threshold, self.min_shot_seconds = detector, threshold, min_shot_seconds
+        self.size = (height, height * 16 // 9)
+
+    def shots(self, pictures: Iterable[UInt8[np.ndarray, "h w c"]], fps: float) -> list[range]:
+        """See ``ShotDetector.shots``."""
+        from scenedetect import FrameTimecode
+
+        fps, detector = fps or 25.0, self._detector(fps or 25.0)
+        cuts: list[Any] = []
+        num_frames = 0
+        for picture in pictures:
+            blue_first = np.ascontiguousarray(picture[..., ::-1])
+            cuts += detector.process_frame(FrameTimecode(num_frames, fps), blue_first)
+            num_frames += 1
+        if num_frames:
+            cuts += detector.post_process(FrameTimecode(num_frames - 1, fps))
+        return shots_between((cut.frame_num for cut in cuts), num_frames)
+
+    def _detector(self, fps: float) -> Any:
+        from scenedetect.detectors import AdaptiveDetector, ContentDetector, HistogramDetector
+
+        shortest = max(1, round(self.min_shot_seconds * fps))
+        chosen = {} if self.threshold is None else {"threshold": self.threshold}
+        if self.detector == "adaptive":
+            adaptive = {"adaptive_threshold": value for value in chosen.values()}
+            return AdaptiveDetector(min_scene_len=shortest, **adaptive)
+        kind = ContentDetector if self.detector == "content" else HistogramDetector
+        return kind(min_scene_len=shortest, **chosen)

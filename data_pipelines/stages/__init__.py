@@ -1,0 +1,1 @@
+"""The stages of curation, each from manifest rows to manifest rows."""

@@ -1,0 +1,62 @@
+"""Caption: what people wrote about a clip's file, else what a model says of the clip."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from data_pipelines.captioners.base import Captioner
+from data_pipelines.clips import VideoFile
+from data_pipelines.decoding import whole_picture
+from data_pipelines.manifest import ClipRow
+from data_pipelines.sources import Annotation, SourceError, UnavailableError
+from data_pipelines.stages.measure import NOT_SEEN
+from data_pipelines.stages.units import ClipTask, Outcome, WorkFolder, run_clip_units
+from vdm.config import build
+
+
+def annotate(rows: Sequence[ClipRow], annotations: Mapping[str, Annotation]) -> list[ClipRow]:
+    """Return all rows with the caption and label of their file."""
+    found: list[ClipRow] = []
+    for row in rows:
+        annotation = annotations.get(row.source, Annotation())
+        origin = "annotation" if annotation.caption else ""
+        found.append(replace(row, caption=annotation.caption, label=annotation.label, caption_from=origin))
+    return found
+
+
+def caption(
+    rows: Sequence[ClipRow], videos: Mapping[str, VideoFile], captioner: Mapping[str, Any], folder: WorkFolder
+) -> tuple[list[ClipRow], dict[str, str]]:
+    """Return the rows with what the captioner says of each clip, and faults by file; clips that failed are dropped."""
+    node = json.dumps(captioner, sort_keys=True)
+    found, faults = run_clip_units("caption", rows, videos, node, caption_clips, folder)
+    captioned: list[ClipRow] = []
+    for row in rows:
+        if (one := found.get(row.key)) is not None:
+            captioned.append(replace(row, caption=one.caption, caption_from=one.caption_from))
+        else:
+            captioned.append(replace(row, dropped=NOT_SEEN))
+    return captioned, faults
+
+
+def caption_clips(task: ClipTask) -> Outcome[ClipRow]:
+    """Decode a file's clips and let the captioner see each."""
+    captioner, rows = load_captioner(task.node), {row.key: row for row in task.rows}
+    captioned: list[ClipRow] = []
+    try:
+        for clip in task.video.clips_seen(lambda frame, aspect: whole_picture(frame, aspect, captioner.short_side)):
+            text = " ".join(captioner(clip.video).split())
+            captioned.append(replace(rows[clip.key], caption=text, caption_from=captioner.name))
+    except UnavailableError:
+        raise
+    except SourceError as error:
+        return Outcome(tuple(captioned), str(error))
+    return Outcome(tuple(captioned))
+
+
+@lru_cache(maxsize=1)
+def load_captioner(node: str) -> Captioner:
+    """Build the captioner once a process."""
+    return build(json.loads(node), "captioner")

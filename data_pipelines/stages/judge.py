@@ -1,0 +1,67 @@
+"""Filter, second half: limits on what is known and measured of the clips, and near duplicates."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import ConfigDict
+
+from data_pipelines.duplicates import duplicates
+from data_pipelines.manifest import ClipRow
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a clip's value must be between, both included; None is no limit."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    min: float | None = None
+    max: float | None = None
+
+    def broken_by(self, value: float) -> str | None:
+        """Say which limit a value breaks, or None."""
+        if self.min is not None and value < self.min:
+            return f"below {self.min:g}"
+        if self.max is not None and value > self.max:
+            return f"above {self.max:g}"
+        return None
+
+
+KNOWN = ("shot_seconds", "source_fps", "source_height", "source_width")
+"""What is known of a clip before it is measured, by the names of columns and of limits."""
+
+
+def value_of(row: ClipRow, name: str) -> float | None:
+    """Return a known or measured value of a clip, None if it has not been measured."""
+    return float(getattr(row, name)) if name in KNOWN else row.scores.get(name)
+
+
+def judge(rows: Iterable[ClipRow], limits: Mapping[str, Limits]) -> list[ClipRow]:
+    """Return all rows, those dropped with their reason that break a limit; what is not measured breaks none."""
+    return [row if row.dropped else replace(row, dropped=_reason(row, limits)) for row in rows]
+
+
+def _reason(row: ClipRow, limits: Mapping[str, Limits]) -> str | None:
+    for name, limit in limits.items():
+        value = value_of(row, name)
+        if value is not None and (broken := limit.broken_by(value)):
+            return f"{name} {broken}"
+    return None
+
+
+def drop_duplicates(rows: Sequence[ClipRow], max_bits: int | None) -> list[ClipRow]:
+    """Return all rows, near duplicates dropped; of those that are alike, the one of the largest picture stays."""
+    places = [place for place, row in enumerate(rows) if row.dropped is None and row.perceptual_hash is not None]
+    if max_bits is None:
+        return list(rows)
+    chosen = [rows[place] for place in places]
+    found = duplicates(
+        [row.perceptual_hash or b"" for row in chosen],
+        [(row.source, row.shot) for row in chosen],
+        [row.source_height * row.source_width for row in chosen],
+        max_bits,
+    )
+    judged = list(rows)
+    for clip, better in found.items():
+        judged[places[clip]] = replace(chosen[clip], dropped=f"near duplicate of {chosen[better].key}")
+    return judged

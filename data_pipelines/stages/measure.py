@@ -1,0 +1,70 @@
+"""Filter, first half: the scores of every clip."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.clips import VideoFile
+from data_pipelines.decoding import whole_picture
+from data_pipelines.manifest import ClipRow
+from data_pipelines.missing import needs_extra
+from data_pipelines.scores.base import SHORT_SIDE, Score, SeenClip
+from data_pipelines.sources import SourceError, UnavailableError
+from data_pipelines.stages.units import ClipTask, Outcome, WorkFolder, run_clip_units
+from vdm.config import build
+
+
+def measure(
+    rows: Sequence[ClipRow], videos: Mapping[str, VideoFile], scores: Mapping[str, Any], folder: WorkFolder
+) -> tuple[list[ClipRow], dict[str, str]]:
+    """Return the rows with their scores and perceptual hashes, and faults by file; clips that failed are dropped."""
+    node = json.dumps(scores, sort_keys=True)
+    found, faults = run_clip_units("filter", rows, videos, node, measure_clips, folder)
+    measured: list[ClipRow] = []
+    for row in rows:
+        if (one := found.get(row.key)) is not None:
+            measured.append(replace(row, scores=one.scores, perceptual_hash=one.perceptual_hash))
+        else:
+            measured.append(replace(row, dropped=NOT_SEEN))
+    return measured, faults
+
+
+NOT_SEEN = "can't be decoded again"
+"""Why a clip is dropped that was found when its file was cut, and not when it was to be looked at."""
+
+
+def measure_clips(task: ClipTask) -> Outcome[ClipRow]:
+    """Decode a file's clips and measure each."""
+    scores, rows = load_scores(task.node), {row.key: row for row in task.rows}
+    measured: list[ClipRow] = []
+    try:
+        for clip in task.video.clips_seen(lambda frame, aspect: whole_picture(frame, aspect, SHORT_SIDE)):
+            seen = SeenClip(clip.video)
+            values = {name: float(score(seen)) for name, score in scores.items()}
+            measured.append(replace(rows[clip.key], scores=values, perceptual_hash=perceptual_hash(seen)))
+    except UnavailableError:
+        raise
+    except SourceError as error:
+        return Outcome(tuple(measured), str(error))
+    return Outcome(tuple(measured))
+
+
+@lru_cache(maxsize=1)
+def load_scores(node: str) -> dict[str, Score]:
+    """Build the scores once a process."""
+    return build(json.loads(node), "filter.scores")
+
+
+def perceptual_hash(clip: SeenClip) -> bytes:
+    """Return pHash (Zauner 2010) of the first, middle and last frame, 64 bits each."""
+    with needs_extra("curation", "near duplicates"):
+        import imagehash
+    from PIL import Image
+
+    places = (0, len(clip.gray) // 2, len(clip.gray) - 1)
+    bits = [imagehash.phash(Image.fromarray(clip.gray[place])).hash.ravel() for place in places]
+    return np.packbits(np.concatenate(bits)).tobytes()

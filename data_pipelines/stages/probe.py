@@ -1,0 +1,57 @@
+"""Probe: what each file says of itself, without decoding it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from data_pipelines.clips import VideoFile
+from data_pipelines.decoding import shown_size
+from data_pipelines.manifest import VideoRow, kept
+from data_pipelines.sources import SourceError, UnavailableError
+from data_pipelines.stages.units import Outcome, WorkFolder, digest, run_units
+from vdm.data.shards import file_checksum
+
+UNREADABLE = "can't be used"
+"""How the reason begins why a file that is no good was dropped."""
+
+
+def probe(videos: Sequence[VideoFile], drop_duplicates: bool, folder: WorkFolder) -> dict[str, Outcome[VideoRow]]:
+    """Return a row for every file; of files with the same bytes all but the first by name are dropped."""
+    outcomes = run_units(
+        "probe",
+        {video.name: video for video in videos},
+        {video.name: digest(video.fingerprint) for video in videos},
+        probe_file,
+        VideoRow,
+        folder,
+    )
+    return _without_duplicates(outcomes) if drop_duplicates else outcomes
+
+
+def probe_file(video: VideoFile) -> Outcome[VideoRow]:
+    """Read a file's header and first frame, and the checksum of all of it."""
+    row = VideoRow(video.name, video.fingerprint, video.path.stat().st_size if video.path.exists() else 0)
+    try:
+        with video.reader() as reader:
+            frame = next(iter(reader.frames()), None)
+            if frame is None:
+                raise SourceError("no frame can be decoded")
+            height, width = shown_size(frame.frame, reader.pixel_aspect())
+            codec, seconds, fps = reader.stream.codec_context.name, reader.declared_seconds(), reader.fps
+    except UnavailableError:
+        raise
+    except SourceError as error:
+        return Outcome((replace(row, dropped=f"{UNREADABLE}: {error}"),), str(error))
+    checksum = file_checksum(video.path)
+    return Outcome((replace(row, checksum=checksum, codec=codec, seconds=seconds, fps=fps, height=height, width=width),))
+
+
+def _without_duplicates(outcomes: dict[str, Outcome[VideoRow]]) -> dict[str, Outcome[VideoRow]]:
+    first: dict[str, str] = {}
+    found: dict[str, Outcome[VideoRow]] = {}
+    for source, outcome in outcomes.items():
+        rows = list(outcome.rows)
+        for place, row in enumerate(rows):
+            if kept([row]) and (other := first.setdefault(row.checksum, source)) != source:
+                rows[place] = replace(row, dropped=f"exact duplicate of {other}")
+        found[source] = Outcome(tuple(rows), outcome.fault)
+    return found

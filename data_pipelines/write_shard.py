@@ -1,0 +1,66 @@
+"""One shard out of parts."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipelines.encode.shard_writer import ShardWriter
+from data_pipelines.sources import Annotation, source_key
+from vdm.data.reading import LATENTS, TEXT
+from vdm.data.shards import SampleEntry, read_member, shard_to_json, write_json
+
+
+@dataclass(frozen=True)
+class PlannedClip:
+    """A clip of a shard that is to be written."""
+
+    source: str
+    sample: SampleEntry
+    """Where it lies in its part."""
+    annotation: Annotation | None
+    label: int | None
+    text: Path | None
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """A shard that is to be written."""
+
+    name: str
+    clips: tuple[PlannedClip, ...]
+
+
+def entry_path(plan: ShardPlan, fresh: Path) -> Path:
+    """Return where it is written what the index is to say of a shard."""
+    return fresh / f"{plan.name}.entry.json"
+
+
+def is_written(plan: ShardPlan, fresh: Path) -> bool:
+    """Whether a shard is complete."""
+    return entry_path(plan, fresh).exists() and (fresh / plan.name).exists()
+
+
+def write_shard(plan: ShardPlan, folder: Path, fresh: Path) -> None:
+    """Write one shard, its sidecar and, last, what the index is to say of it."""
+    with ShardWriter(fresh / plan.name) as writer:
+        for clip in plan.clips:
+            writer.add(clip.sample.key, clip.sample.shape, _members(clip, folder))
+    assert writer.entry is not None
+    write_json(entry_path(plan, fresh), shard_to_json(writer.entry))
+
+
+def _members(clip: PlannedClip, folder: Path) -> dict[str, bytes]:
+    """Read a clip from its part and complete its metadata."""
+    tar = folder / f"{source_key(clip.source)}.tar"
+    with tar.open("rb") as file:
+        kept = [name for name in ("mp4", "json", LATENTS) if name in clip.sample.members]
+        members = {name: read_member(file, str(tar), clip.sample, name) for name in kept}
+    if clip.annotation is not None:
+        metadata = json.loads(members["json"])
+        metadata |= {"caption": clip.annotation.caption, "label": clip.label}
+        members["json"] = json.dumps(metadata, ensure_ascii=False).encode()
+    if clip.text is not None:
+        from data_pipelines.encode.texts import text_member  # torch, which clips alone do not need
+
+        members[TEXT] = text_member(clip.text, clip.sample.key)
+    return members
