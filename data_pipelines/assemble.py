@@ -10,7 +10,7 @@ from data_pipelines.executors.base import Executor
 from data_pipelines.parts import Part, read_part
 from data_pipelines.progress import progress_bar
 from data_pipelines.settings import SetSettings
-from data_pipelines.sources import Inputs
+from data_pipelines.sources import Inputs, Source
 from data_pipelines.write_shard import PlannedClip, ShardPlan, entry_path, is_written, write_shard
 from vdm.data.shards import (
     EMPTY_TEXT_NAME,
@@ -58,7 +58,7 @@ def choose_splits(names: Sequence[str], validation_fraction: float, seed: int) -
 def plan_shards(
     parts: Sequence[Part],
     splits: Mapping[str, str],
-    inputs: Inputs,
+    inputs: Inputs[Source],
     settings: SetSettings,
     stored: Stored,
     folder: Path,
@@ -91,7 +91,7 @@ def plan_shards(
     return plans
 
 
-def _planned_clips(part: Part, inputs: Inputs, stored: Stored, folder: Path) -> Iterator[PlannedClip]:
+def _planned_clips(part: Part, inputs: Inputs[Source], stored: Stored, folder: Path) -> Iterator[PlannedClip]:
     for sample in read_part(part, folder):
         annotation = inputs.annotations.get(sample.key) or inputs.annotations.get(part.source)
         label = inputs.labels.index(annotation.label) if annotation and annotation.label else None

@@ -12,7 +12,7 @@ from data_pipelines.output_folder import SETTINGS_NAME, claim_output
 from data_pipelines.report import all_faults, print_faults, print_summary
 from data_pipelines.settings import MOVING_DIGITS, BuildSettings, parse
 from data_pipelines.shard_set import Workshop, encode_parts, write_set
-from data_pipelines.sources import Inputs, printable
+from data_pipelines.sources import Inputs, Source, printable
 
 PARTS_NAME = ".parts"
 """Sub-folder of finished sources; removed when the shards are complete."""
@@ -49,14 +49,14 @@ def build(settings: BuildSettings) -> int:
     return int(any_fault)
 
 
-def _read_inputs(settings: BuildSettings) -> Inputs:
+def _read_inputs(settings: BuildSettings) -> Inputs[Source]:
     if settings.input == MOVING_DIGITS:
         from data_pipelines.moving_digits import read_moving_digits  # scikit-learn, which videos do not need
 
         return read_moving_digits(settings)
     from data_pipelines.video_folder import read_video_folder
 
-    return read_video_folder(settings)
+    return read_video_folder(settings.input, settings.manifest, [settings.output], settings.resolved_clip())
 
 
 def _recorded(settings: BuildSettings) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from vdm.cli.commands import Command, run_program
 
 COMMANDS = {
     "build": Command("data_pipelines.build", "make shards of clips from a folder of videos, or of moving digits"),
+    "curate": Command("data_pipelines.curate", "cut, filter, caption and encode raw videos, then make shards of them"),
     "index": Command("data_pipelines.index", "make WebDatasets from elsewhere usable: vdm-data index FOLDER"),
     "verify": Command("data_pipelines.verify", "check shards against their index: vdm-data verify SHARDS"),
 }

@@ -36,8 +36,9 @@ def _draw(axes: object, name: str, values: np.ndarray, limit: Limits) -> None:
     high = np.inf if limit.max is None else limit.max
     is_kept = (values >= low) & (values <= high)
     spread = values[values > 0]
-    is_wide = len(spread) > 1 and values.min() >= 0 and spread.max() > 50 * np.median(spread)
-    edges = np.histogram_bin_edges(values, 40)
+    is_wide = len(spread) > 1 and values.min() >= 0 and spread.max() > 8 * np.median(spread)
+    is_share = 0 <= values.min() <= values.max() <= 1
+    edges = np.histogram_bin_edges(values, 40, (0, 1) if is_share else None)
     if is_wide:  # a long tail: bins that grow, and zeros in the first
         edges = np.concatenate([[0.0], np.geomspace(max(spread.min(), spread.max() / 1e4), spread.max() * 1.001, 40)])
         axes.set_xscale("symlog", linthresh=float(edges[1]))
@@ -45,7 +46,8 @@ def _draw(axes: object, name: str, values: np.ndarray, limit: Limits) -> None:
     for edge in (limit.min, limit.max):
         if edge is not None and edges[0] <= edge <= edges[-1]:
             axes.axvline(edge, color="black", linewidth=1, linestyle="--")
-    within = ", ".join(f"{word} {edge:g}" for word, edge in (("min", limit.min), ("max", limit.max)) if edge is not None)
+    limits = {"min": limit.min, "max": limit.max}
+    within = ", ".join(f"{word} {edge:g}" for word, edge in limits.items() if edge is not None)
     axes.set_title(f"{name}: {within or 'no limit'}; drops {1 - is_kept.mean():.0%}", fontsize=9)
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):

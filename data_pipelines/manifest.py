@@ -1,13 +1,13 @@
 """Manifests: Parquet tables of the videos and clips that one stage hands to the next."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from data_pipelines.missing import needs_extra
+from data_pipelines.temporary import temporary_beside
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def write_rows(path: Path, kind: type[Row], rows: Sequence[Row], notes: Mapping[
             record |= {name: row.scores.get(name) for name in scores}  # pyright: ignore
     table = pa.Table.from_pylist(records, pa.schema(fields, metadata=dict(notes or {})))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     pq.write_table(table, temporary)
     temporary.replace(path)
 
@@ -113,7 +113,7 @@ def read_rows(path: Path, kind: type[Row]) -> tuple[list[Row], dict[str, str]]:
     with needs_extra("curation", "Parquet manifests"):
         import pyarrow.parquet as pq
 
-    table = pq.read_table(path, partitioning=None)
+    table = pq.ParquetFile(path).read()
     columns = _columns(kind)
     notes = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     return [_row(record, columns, kind) for record in table.to_pylist()], notes

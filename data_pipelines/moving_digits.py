@@ -93,7 +93,7 @@ class Handwriting:
             yield Clip(clip_key(self.name, number), video, metadata)
 
 
-def read_moving_digits(settings: BuildSettings) -> Inputs:
+def read_moving_digits(settings: BuildSettings) -> Inputs[Handwriting]:
     """List all handwritings with motions drawn from ``settings.seed``."""
     pictures, digits = load_digits(return_X_y=True)
     clip, num_clips = settings.resolved_clip(), settings.moving_digits.clips_per_handwriting

@@ -1,7 +1,9 @@
 """The folder that a set is written to: what is in it already must be of the same making."""
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +41,18 @@ def claim_output(output: Path, command: str, wanted: Mapping[str, Any]) -> None:
                 f"output={output}: was built with {key}={found.get(key)}, not {value}; "
                 "choose another output, or delete this one to build it anew"
             )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes of this machine from working in a folder at the same time.
+
+    Raises:
+        ValueError: In one line, if one does already.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"work={folder}: another process is working in this folder; wait for its end") from None
+        yield

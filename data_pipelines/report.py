@@ -14,7 +14,7 @@ from pathlib import Path
 from data_pipelines.assemble import Stored
 from data_pipelines.parts import Part, part_from_json
 from data_pipelines.settings import SetSettings
-from data_pipelines.sources import Inputs
+from data_pipelines.sources import Inputs, Source
 from vdm.data.shards import ShardIndex, write_json
 
 REPORT_NAME = "report.json"
@@ -32,7 +32,7 @@ class Report:
     """Changes when anything that the shards are written from does."""
 
 
-def digest_of(parts: Sequence[Part], inputs: Inputs, settings: SetSettings, stored: Stored) -> str:
+def digest_of(parts: Sequence[Part], inputs: Inputs[Source], settings: SetSettings, stored: Stored) -> str:
     """Return a digest of all that goes into the shards, wherever they are written."""
     annotations = {name: asdict(annotation) for name, annotation in inputs.annotations.items()}
     texts = {source: path.name for source, path in stored.texts.items()}
@@ -42,12 +42,12 @@ def digest_of(parts: Sequence[Part], inputs: Inputs, settings: SetSettings, stor
     return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
-def all_faults(parts: Sequence[Part], inputs: Inputs) -> list[tuple[str, str]]:
+def all_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> list[tuple[str, str]]:
     """Return (file, reason) for every fault, in order of the files."""
     return sorted([*inputs.faults.items(), *((part.source, part.fault) for part in parts if part.fault)])
 
 
-def write_report(folder: Path, report: Report, inputs: Inputs) -> None:
+def write_report(folder: Path, report: Report, inputs: Inputs[Source]) -> None:
     """Write ``report.json``."""
     sources = [{**asdict(part), "split": report.splits.get(part.source)} for part in report.parts]
     faults = [{"file": file, "reason": reason} for file, reason in all_faults(report.parts, inputs)]
@@ -65,7 +65,7 @@ def read_report(folder: Path) -> Report | None:
         return None
 
 
-def print_faults(parts: Sequence[Part], inputs: Inputs) -> bool:
+def print_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> bool:
     """Print every fault in a line on stderr and say whether there was any."""
     faults = all_faults(parts, inputs)
     for file, reason in faults:

@@ -65,7 +65,7 @@ def _make_parts(sources: Sequence[Source], workshop: Workshop, encoder: ClipEnco
 
 def write_set(
     parts: Sequence[Part],
-    inputs: Inputs,
+    inputs: Inputs[Source],
     settings: SetSettings,
     workshop: Workshop,
     stored: Stored | None = None,

@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import av
 import numpy as np
@@ -90,11 +90,14 @@ class Annotation:
     """Name of its class, empty if none."""
 
 
+AnySource = TypeVar("AnySource", bound=Source, covariant=True)
+
+
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(Generic[AnySource]):
     """All that one build starts from."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[AnySource, ...]
     labels: tuple[str, ...]
     """Names of the classes, in the order of their numbers."""
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
@@ -121,17 +124,17 @@ def printable(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", errors="replace")
 
 
-def list_videos(folder: Path, excluded: Path) -> tuple[list[Path], list[Path]]:
+def list_videos(folder: Path, excluded: Collection[Path]) -> tuple[list[Path], list[Path]]:
     """Find the videos below ``folder``, hidden files apart.
 
     Args:
         folder: Searched with all its sub-folders, through symbolic links too.
-        excluded: A sub-folder to leave out: where the shards are written.
+        excluded: Sub-folders to leave out: where the shards are written.
 
     Returns:
         Paths of videos, and of files that are something else, each in order.
     """
-    videos, others, visited = [], [], {excluded.resolve()}
+    videos, others, visited = [], [], {path.resolve() for path in excluded}
     for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         real = Path(root).resolve()

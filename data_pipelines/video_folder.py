@@ -1,29 +1,38 @@
 """A folder of videos as the input of a build."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from data_pipelines.annotations import find_manifest, label_names, merge, read_manifest, read_sidecars
 from data_pipelines.clips import VideoFile
-from data_pipelines.settings import BuildSettings, ClipSettings
+from data_pipelines.settings import ClipSettings
 from data_pipelines.sources import Annotation, Inputs, list_videos, printable
 
 
-def read_video_folder(settings: BuildSettings) -> Inputs:
-    """List the videos of ``settings.input`` with their captions and labels.
+def read_video_folder(
+    input: str, manifest: Path | None, excluded: Collection[Path], clip: ClipSettings
+) -> Inputs[VideoFile]:
+    """List the videos of a folder with their captions and labels.
+
+    Args:
+        input: The folder.
+        manifest: Table of captions and labels; None looks for one in the folder.
+        excluded: Sub-folders that are no input.
+        clip: What the clips are to look like.
 
     Raises:
         ValueError: In one line, if there is no such folder, no video in it, or the manifest can't be used.
     """
-    folder = Path(settings.input)
+    folder = Path(input)
     if not folder.is_dir():
         kind = "is a file, not a folder of videos" if folder.exists() else "no such folder"
-        raise ValueError(f"input={settings.input}: {kind}; give a folder of videos, or moving_digits")
-    manifest = find_manifest(folder, settings.manifest)
+        raise ValueError(f"input={input}: {kind}; give a folder of videos, or moving_digits")
+    manifest = find_manifest(folder, manifest)
     rows = read_manifest(manifest, folder) if manifest else {}
-    videos, others = list_videos(folder, excluded=settings.output)
+    videos, others = list_videos(folder, excluded)
     if not videos:
-        raise ValueError(f"input={settings.input}: no video among its {len(others)} files")
-    sources = [_video_file(path, folder, settings.resolved_clip()) for path in videos]
+        raise ValueError(f"input={input}: no video among its {len(others)} files")
+    sources = [_video_file(path, folder, clip) for path in videos]
 
     annotations: dict[str, Annotation] = {}
     faults = {name: f"is in {manifest} but not in the folder" for name in rows if not (folder / name).is_file()}

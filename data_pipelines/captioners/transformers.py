@@ -1,6 +1,6 @@
 """Captions by a model of transformers that turns a picture into text: BLIP, GIT, vision encoder-decoders ..."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -40,7 +40,8 @@ class TransformersCaptioner:
         except (OSError, ValueError, KeyError) as error:
             first = str(error).strip().splitlines()[0]
             raise ValueError(f"name_or_path: can't load a captioning model from {name_or_path}: {first}") from None
-        self.model = model.eval().to(device())
+        self.model: Any = model.eval().requires_grad_(False)
+        self.model.to(device())
 
     @torch.no_grad()
     def __call__(self, video: UInt8[np.ndarray, "t h w c"]) -> str:

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-import socket
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from data_pipelines.temporary import temporary_beside
 from vdm.data.shards import Member, SampleEntry, Shape, ShardEntry, checksum, count_shapes, write_samples
 
 
@@ -27,7 +27,7 @@ class ShardWriter:
         self.samples: list[SampleEntry] = []
         self.entry: ShardEntry | None = None
         """What the index says of the shard, once it is complete."""
-        self._temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+        self._temporary = temporary_beside(path)
         self._file = self._temporary.open("wb")
         self._digest = hashlib.blake2b(digest_size=16)
 

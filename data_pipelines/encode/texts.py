@@ -1,6 +1,5 @@
 """Text embeddings of the clips of one source, in a file of their own until shards are written."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from data_pipelines.encode.encoders import CaptionEncoder
+from data_pipelines.temporary import temporary_beside
 from vdm.data.text_embeddings import TextEmbedding, write_text
 
 
@@ -19,7 +19,7 @@ def write_texts(path: Path, captions: Mapping[str, str], encoder: CaptionEncoder
         for key, caption in captions.items()
         for name, tensor in embeddings[caption]._asdict().items()
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     save_file(tensors, temporary)
     temporary.replace(path)
 

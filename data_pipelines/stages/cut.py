@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from data_pipelines.clips import VideoFile, cut, fault_of
 from data_pipelines.decoding import Timed, VideoReader, shown_size, thumbnail
-from data_pipelines.manifest import ClipRow, VideoRow
+from data_pipelines.manifest import ClipRow
 from data_pipelines.shots.base import ShotDetector
 from data_pipelines.sources import SourceError, UnavailableError, source_key
 from data_pipelines.stages.units import Outcome, WorkFolder, digest, run_units

@@ -42,7 +42,9 @@ def probe_file(video: VideoFile) -> Outcome[VideoRow]:
     except SourceError as error:
         return Outcome((replace(row, dropped=f"{UNREADABLE}: {error}"),), str(error))
     checksum = file_checksum(video.path)
-    return Outcome((replace(row, checksum=checksum, codec=codec, seconds=seconds, fps=fps, height=height, width=width),))
+    return Outcome(
+        (replace(row, checksum=checksum, codec=codec, seconds=seconds, fps=fps, height=height, width=width),)
+    )
 
 
 def _without_duplicates(outcomes: dict[str, Outcome[VideoRow]]) -> dict[str, Outcome[VideoRow]]:

@@ -158,9 +158,7 @@ def _seen(path: Path) -> tuple[list[ClipRow], dict[str, str]]:
     return read_rows(path, ClipRow) if path.exists() else ([], {})
 
 
-def _run(
-    stage: str, work: Callable[[Any], None], todo: Mapping[str, Any], folder: WorkFolder
-) -> dict[str, str]:
+def _run(stage: str, work: Callable[[Any], None], todo: Mapping[str, Any], folder: WorkFolder) -> dict[str, str]:
     """Return why what could not be done was not, by name."""
     failed: dict[str, str] = {}
     with progress_bar(len(todo), stage, "file") as bar:

@@ -25,7 +25,7 @@ def test_videos_are_found_in_nested_folders_and_other_files_told_apart(tmp_path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
-    videos, others = list_videos(tmp_path, excluded=tmp_path / "out")
+    videos, others = list_videos(tmp_path, excluded=[tmp_path / "out"])
 
     assert _names(videos, tmp_path) == ["a/b/c.webm", "b.MP4"]
     assert _names(others, tmp_path) == ["a/b/c.json", "notes.txt", "picture.png"]
@@ -36,7 +36,7 @@ def test_file_whose_name_says_nothing_is_looked_into(tmp_path: Path) -> None:
     (tmp_path / "letter").write_text("Dear Sir,\n")
     (tmp_path / "nothing").touch()
 
-    videos, others = list_videos(tmp_path, excluded=tmp_path / "out")
+    videos, others = list_videos(tmp_path, excluded=[tmp_path / "out"])
 
     assert (_names(videos, tmp_path), _names(others, tmp_path)) == (["film"], ["letter", "nothing"])
 
@@ -46,7 +46,7 @@ def test_links_that_lead_back_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "x.mp4").touch()
     (tmp_path / "a" / "back").symlink_to(tmp_path, target_is_directory=True)
 
-    videos, _ = list_videos(tmp_path, excluded=tmp_path / "out")
+    videos, _ = list_videos(tmp_path, excluded=[tmp_path / "out"])
 
     assert _names(videos, tmp_path) == ["a/x.mp4"]
 

@@ -1,0 +1,65 @@
+"""``vdm-data curate``: raw videos to shards of chosen clips, stage by stage.
+
+Each stage takes the rows that the one before it kept, and its own rows are a table in the work folder. What a stage
+made of a file is kept there too, under a name that changes when the result would: run again, the command does what is
+missing or concerned by a changed setting, and nothing else.
+"""
+
+from contextlib import nullcontext
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from data_pipelines.curate_settings import STAGES, CurateSettings
+from data_pipelines.curation import Curation
+from data_pipelines.executors.base import Executor
+from data_pipelines.output_folder import claim_output, locked
+from data_pipelines.settings import parse
+from data_pipelines.sources import printable
+from data_pipelines.stages.units import WorkFolder
+from data_pipelines.video_folder import read_video_folder
+from vdm.config import build, check
+
+
+def run(config: DictConfig) -> int:
+    """Curate what ``conf/curate.yaml`` says; see ``curate``."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return curate(parse(CurateSettings, {str(key): value for key, value in values.items()}))
+
+
+def curate(settings: CurateSettings) -> int:
+    """Run all stages, or those up to ``settings.until``.
+
+    Returns:
+        0, or 1 if some file could not be used as it should, or the finished set is not as it should be; what is wrong
+        is listed.
+
+    Raises:
+        ValueError: In one line, if a setting can't be used or no clip is left.
+    """
+    executor: Executor = build(dict(settings.executor), "executor")
+    _check_components(settings)
+    excluded = [settings.output, settings.work]
+    inputs = read_video_folder(settings.input, settings.manifest, excluded, settings.resolved_clip())
+    if settings.runs("write"):
+        made_from = {"input": printable(str(settings.input)), "command": "curate"}
+        claim_output(settings.output, "vdm-data curate", made_from)
+    settings.work.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if executor.shares_folders else locked(settings.work):
+        curation = Curation(settings, inputs, WorkFolder(settings.work, executor))
+        rows: Any = []
+        for stage in STAGES:
+            if settings.runs(stage):
+                rows = getattr(curation, stage)(rows)
+        return curation.end()
+
+
+def _check_components(settings: CurateSettings) -> None:
+    """Find mistakes in what workers are going to build; what is light is built, weights are left for them to load."""
+    settings.filter.checked_limits()
+    build({name: dict(node) for name, node in settings.filter.scores.items() if node}, "filter.scores")
+    if settings.runs("cut"):
+        build(dict(settings.shots), "shots")
+    for key in ("captioner", "encoder", "text_encoder"):
+        check(getattr(settings, key), key)

@@ -1,0 +1,87 @@
+"""What ``vdm-data curate`` can be told, checked once at the border."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import ConfigDict, Field
+
+from data_pipelines.encode.encoders import Precision
+from data_pipelines.settings import ClipOptions, ClipSettings, Count, SetSettings
+from data_pipelines.stages.judge import KNOWN, Limits
+
+Stage = Literal["probe", "cut", "filter", "caption", "encode", "write", "verify"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""In the order in which they are run."""
+Node = Mapping[str, Any]
+"""The configuration of a component, with its ``_target_``."""
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """What is measured of clips, and what is let pass."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    scores: Mapping[str, Node | None]
+    """By name; None is not measured."""
+    limits: Mapping[str, Limits | None]
+    """By the name of a score or of what is known of a clip."""
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None
+    """Of 192; None keeps near duplicates."""
+
+    def checked_limits(self) -> dict[str, Limits]:
+        """Return the limits there are.
+
+        Raises:
+            ValueError: In one line, if one is of no score, or lets nothing pass.
+        """
+        allowed = (*KNOWN, *(name for name, score in self.scores.items() if score))
+        found = {name: limit for name, limit in self.limits.items() if limit is not None}
+        for name, limit in found.items():
+            if name not in allowed:
+                raise ValueError(f"filter.limits.{name}: is not measured; allowed: {', '.join(allowed)}")
+            if limit.min is not None and limit.max is not None and limit.min > limit.max:
+                raise ValueError(f"filter.limits.{name}: min={limit.min:g} is above max={limit.max:g}: no clip passes")
+        return found
+
+
+@dataclass(frozen=True)
+class CurateSettings:
+    """Everything that ``conf/curate.yaml`` sets."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    input: str
+    output: Path
+    work: Path
+    shots: Node
+    filter: FilterSettings
+    executor: Node
+    captioner: Node | None = None
+    encoder: Node | None = None
+    text_encoder: Node | None = None
+    until: Stage | None = None
+    manifest: Path | None = None
+    drop_exact_duplicates: bool = True
+    clip: ClipOptions = field(default_factory=ClipOptions)
+    cut_margin_seconds: Annotated[float, Field(ge=0)] = 0.0
+    recaption: bool = False
+    precision: Precision = "float16"
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    samples_per_shard: Count = 500
+    seed: int = 0
+
+    def runs(self, stage: Stage) -> bool:
+        """Whether a stage is to be run."""
+        return STAGES.index(stage) <= STAGES.index(self.until or STAGES[-1])
+
+    def resolved_clip(self) -> ClipSettings:
+        """The look of a clip."""
+        return self.clip.resolve(num_frames=16, fps=8.0, height=64, width=64)
+
+    def of_set(self) -> SetSettings:
+        """What concerns the set as a whole."""
+        fps = self.resolved_clip().fps
+        return SetSettings(self.output, fps, self.validation_fraction, self.samples_per_shard, self.seed)

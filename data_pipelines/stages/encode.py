@@ -1,0 +1,88 @@
+"""Encode: each kept clip as h264, its latents and the embedding of its caption, by file of origin."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.assemble import Stored
+from data_pipelines.clips import ChosenClip, VideoFile, choose
+from data_pipelines.encode.encoders import CaptionEncoder, ClipEncoder, Precision
+from data_pipelines.manifest import ClipRow, by_source
+from data_pipelines.progress import progress_bar
+from data_pipelines.sources import source_key
+from data_pipelines.stages.units import WorkFolder, digest
+from vdm.data.shards import StoredText, checksum
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """What is stored beside clips, as far as configured."""
+
+    clips: ClipEncoder | None
+    captions: CaptionEncoder | None
+
+    @staticmethod
+    def of(
+        encoder: Mapping[str, Any] | None, text_encoder: Mapping[str, Any] | None, precision: Precision
+    ) -> "Encoders":
+        """Return the encoders for these configurations."""
+        return Encoders(
+            None if encoder is None else ClipEncoder(json.dumps(encoder, sort_keys=True), precision),
+            None if text_encoder is None else CaptionEncoder(json.dumps(text_encoder, sort_keys=True), precision),
+        )
+
+
+def sources_of(
+    rows: Sequence[ClipRow], videos: Mapping[str, VideoFile], stored: Stored, precision: str
+) -> list[VideoFile]:
+    """Return the files as sources of these clips alone; their fingerprints tell all that encoded clips depend on."""
+    latents = None if stored.latents is None else [dict(stored.latents.encoder), precision]
+    found: list[VideoFile] = []
+    for source, clips in by_source(rows).items():
+        video = choose(videos[source], (ChosenClip(row.key, row.start_seconds, _metadata(row)) for row in clips))
+        chosen = [asdict(clip) for clip in video.chosen or ()]
+        found.append(replace(video, fingerprint=digest(video.fingerprint, chosen, asdict(video.settings), latents)))
+    return found
+
+
+def _metadata(row: ClipRow) -> dict[str, Any]:
+    """Return what ``KEY.json`` says of a clip beside what it says of every clip."""
+    return {"shot": row.shot, **row.scores}
+
+
+def embed_texts(rows: Sequence[ClipRow], encoder: CaptionEncoder, folder: WorkFolder) -> Stored:
+    """Embed the captions of all clips, and the empty one; what is done already is kept.
+
+    Raises:
+        ValueError: If an encoder can't be loaded, or a process that embeds dies again and again.
+    """
+    from vdm.data.text_embeddings import write_text  # torch, which clips alone do not need
+
+    identity = encoder.identity()
+    empty = encoder.embed([""])[""]
+    results = folder.results("text")
+    results.mkdir(parents=True, exist_ok=True)
+    paths: dict[str, Path] = {}
+    todo: dict[str, tuple[Path, dict[str, str]]] = {}
+    for source, clips in by_source(rows).items():
+        captions = {row.key: row.caption for row in clips}
+        name = f"{source_key(source)}-{digest(captions, dict(identity), encoder.precision)}"
+        paths[source] = results / f"{name}.safetensors"
+        if not paths[source].exists():
+            todo[name] = paths[source], captions
+    with progress_bar(len(todo), "embedding captions", "file") as bar:
+        for name, fault in folder.executor.run(partial(_embed, encoder), todo, folder.claims / "text"):
+            if fault is not None:
+                raise ValueError(f"text_encoder: captions of {name} could not be embedded: {fault}")
+            bar.update()
+    data = write_text(empty)
+    return Stored(text=StoredText(identity, empty.tokens.shape[1], checksum(data)), texts=paths, empty_text=data)
+
+
+def _embed(encoder: CaptionEncoder, task: tuple[Path, dict[str, str]]) -> None:
+    from data_pipelines.encode.texts import write_texts
+
+    write_texts(*task, encoder)
