@@ -40,14 +40,15 @@ def curate(settings: CurateSettings) -> int:
     """
     executor: Executor = build(dict(settings.executor), "executor")
     _check_components(settings)
-    excluded = [settings.output, settings.work]
+    excluded = [settings.output, settings.work_folder()]
     inputs = read_video_folder(settings.input, settings.manifest, excluded, settings.resolved_clip())
     if settings.runs("write"):
         made_from = {"input": printable(str(settings.input)), "command": "curate"}
         claim_output(settings.output, "vdm-data curate", made_from)
-    settings.work.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if executor.shares_folders else locked(settings.work):
-        curation = Curation(settings, inputs, WorkFolder(settings.work, executor))
+    work = settings.work_folder()
+    work.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if executor.shares_folders else locked(work):
+        curation = Curation(settings, inputs, WorkFolder(work, executor))
         rows: Any = []
         for stage in STAGES:
             if settings.runs(stage):

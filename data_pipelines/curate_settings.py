@@ -55,13 +55,13 @@ class CurateSettings:
 
     input: str
     output: Path
-    work: Path
     shots: Node
     filter: FilterSettings
     executor: Node
     captioner: Node | None = None
     encoder: Node | None = None
     text_encoder: Node | None = None
+    work: Path | None = None
     until: Stage | None = None
     manifest: Path | None = None
     drop_exact_duplicates: bool = True
@@ -72,6 +72,10 @@ class CurateSettings:
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     samples_per_shard: Count = 500
     seed: int = 0
+
+    def work_folder(self) -> Path:
+        """Return where manifests and results are kept."""
+        return self.work or self.output.with_name(f"{self.output.name}.work")
 
     def runs(self, stage: Stage) -> bool:
         """Whether a stage is to be run."""
