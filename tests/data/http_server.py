@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,8 @@ class FaultyServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, folder: Path, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or _Handler)
         self.folder = folder
         self.failures: list[Failure] = []
         self.bytes_sent: Counter[str] = Counter()
@@ -51,10 +52,6 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.num_requests += 1
             failure = self.server.failures.pop(0) if self.server.failures and with_body else None
-        path = self.server.folder / self.path.lstrip("/")
-        if not path.is_file():
-            return self._send(404, b"", {})
-        content = path.read_bytes()
         if failure == "503":
             return self._send(503, b"slow down", {})
         if failure == "drop":
@@ -62,6 +59,13 @@ class _Handler(BaseHTTPRequestHandler):
         if failure == "stall":
             threading.Event().wait(5)
             return self._hang_up()
+        return self._serve(failure, with_body)
+
+    def _serve(self, failure: Failure | None, with_body: bool) -> None:
+        path = self.server.folder / self.path.lstrip("/")
+        if not path.is_file():
+            return self._send(404, b"", {})
+        content = path.read_bytes()
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if asked and with_body and failure != "no ranges":
             first, last = int(asked[1]), min(int(asked[2]), len(content) - 1)
@@ -77,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         self, status: int, body: bytes, headers: dict[str, str], failure: Failure | None = None, with_body: bool = True
     ) -> None:
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if with_body:
@@ -89,10 +93,40 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+class _ProxyHandler(_Handler):
+    """Hands requests on to another server, and its answers back."""
+
+    upstream: str
+
+    def do_PUT(self) -> None:
+        self._serve(None, with_body=True)
+
+    def _serve(self, failure: Failure | None, with_body: bool) -> None:
+        connection = HTTPConnection(self.upstream, timeout=30)
+        connection.request(self.command, self.path, headers=dict(self.headers))
+        answer = connection.getresponse()
+        headers = {k: v for k, v in answer.getheaders() if k.lower() not in ("connection", "date", "server")}
+        self._send(answer.status, answer.read(), headers, failure, with_body)
+        connection.close()
+
+
 @contextmanager
 def serving(folder: Path) -> Iterator[FaultyServer]:
     """Serve a folder while the block runs."""
-    server = FaultyServer(folder)
+    with _running(FaultyServer(folder)) as server:
+        yield server
+
+
+@contextmanager
+def in_front_of(upstream: str) -> Iterator[FaultyServer]:
+    """Stand in front of the server at ``host:port`` while the block runs, and fail in its place."""
+    handler = type("Handler", (_ProxyHandler,), {"upstream": upstream})
+    with _running(FaultyServer(Path(), handler)) as server:
+        yield server
+
+
+@contextmanager
+def _running(server: FaultyServer) -> Iterator[FaultyServer]:
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -52,6 +52,8 @@ class ClipDataModule(LightningDataModule):
         shuffle_window: Successive samples of a stream among which the order is random.
         num_images_per_clip: Frames of other clips put beside each clip as independent images.
         overfit_one_batch: Whether all steps see the samples of the first; positions, and noise with them, go on.
+        check_shards: Whether to refuse, before training begins, a set whose shards are missing or not those of its
+            index; else what is whole of it is used, and the rest reported.
         max_bad_fraction: Share of samples that may prove unusable before the run stops, 0 to 1.
         max_validation_clips: Clips of the validation split in use, spread evenly over it; 0 for no validation,
             None for all.
@@ -74,6 +76,7 @@ class ClipDataModule(LightningDataModule):
         shuffle_window: int = 1024,
         num_images_per_clip: int = 0,
         overfit_one_batch: bool = False,
+        check_shards: bool = True,
         max_bad_fraction: float = 0.05,
         max_validation_clips: int | None = 256,
         cache_path: str | Path | None = None,
@@ -108,6 +111,7 @@ class ClipDataModule(LightningDataModule):
         self.shuffle_window = shuffle_window
         self.num_images_per_clip = num_images_per_clip
         self.overfit_one_batch = overfit_one_batch
+        self.check_shards = check_shards
         self.max_bad_fraction = max_bad_fraction
         self.max_validation_clips = max_validation_clips
         self.cache = None if cache_path is None else DiskCache(Path(cache_path), cache_gib)
@@ -119,7 +123,7 @@ class ClipDataModule(LightningDataModule):
     @cached_property
     def sets(self) -> tuple[ShardSet, ...]:
         """The sets, their indices read once."""
-        return tuple(ShardSet.open(path, weight) for path, weight in self.weights.items())
+        return tuple(ShardSet.open(path, weight, self.check_shards) for path, weight in self.weights.items())
 
     @cached_property
     def training(self) -> Split:

@@ -1,6 +1,7 @@
 """The loader: asks workers for batches in the order of positions and accounts for bad samples."""
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from multiprocessing.context import BaseContext
@@ -93,6 +94,7 @@ class ClipLoader(Iterable[ClipBatch]):
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context=_start_method() if num_workers > 0 else None,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_Environment() if num_workers > 0 else None,
         )
 
     def __iter__(self) -> Iterator[ClipBatch]:
@@ -126,6 +128,19 @@ def _start_method() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([ClipDataset.__module__])
     return context
+
+
+class _Environment:
+    """Gives a worker the environment of the training process, which may have changed since the server was forked.
+
+    Clients of remote storage look there for credentials.
+    """
+
+    def __init__(self) -> None:
+        self._variables = dict(os.environ)
+
+    def __call__(self, worker: int) -> None:
+        os.environ.update(self._variables)
 
 
 def _as_loaded(batch: LoadedBatch) -> LoadedBatch:

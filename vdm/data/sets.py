@@ -10,6 +10,7 @@ from vdm.data.disk_cache import DiskCache
 from vdm.data.mixing import Bucket, fill_buckets
 from vdm.data.reading import ShardReader
 from vdm.data.shards import ShardEntry, ShardIndex, read_index
+from vdm.data.spot_checks import check_shards
 from vdm.data.storage import open_folder
 
 
@@ -22,17 +23,23 @@ class ShardSet:
     index: ShardIndex
 
     @staticmethod
-    def open(path: str, weight: float) -> "ShardSet":
+    def open(path: str, weight: float, check: bool = True) -> "ShardSet":
         """Read a set's index.
 
         Args:
             path: Folder with index.json, or its URL.
             weight: Share of the samples that come from this set, in any unit.
+            check: Whether to look that the shards are those of the index.
 
         Raises:
-            ValueError: In one line, if there is none; see ``read_index``.
+            ValueError: In one line, if there is none, or its shards are not those of it; see ``check_shards``.
         """
-        return ShardSet(path, Fraction(str(weight)), read_index(path))
+        folder = open_folder(path)
+        index = read_index(folder, check_sizes=check)
+        if check:
+            check_shards(folder, index)
+        folder.close()
+        return ShardSet(path, Fraction(str(weight)), index)
 
     def shards(self, split: str) -> tuple[ShardEntry, ...]:
         """The shards of a split; none if the set lacks it."""

@@ -397,10 +397,11 @@ def _check_sizes(folder: Folder, index: ShardIndex) -> None:
     for shard in shards:
         if shard.name not in sizes:
             raise ValueError(
-                f"{folder.path_of(shard.name)}: this shard of the index is missing; `vdm-data build` again restores it"
+                f"{folder.path_of(shard.name)}: this shard of the index is missing; `vdm-data build` again "
+                "restores it, check_shards=false trains on the others"
             )
         if (found := sizes[shard.name]) not in (None, shard.num_bytes):
             raise ValueError(
                 f"{folder.path_of(shard.name)}: has {found} bytes where the index records {shard.num_bytes}; "
-                "`vdm-data verify` lists the faults"
+                "`vdm-data verify` lists the faults, check_shards=false trains on what is whole"
             )
