@@ -16,7 +16,7 @@ from tests.data_pipelines.videos import write_video
 from tests.training.runs import configuration, train
 from vdm.cli import evaluate, sample
 from vdm.cli.conf_dir import conf_dir
-from vdm.cli.resume import register_run_dir
+from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
 from vdm.diffusion.guidance import Extrapolation
 from vdm.evaluation import moving_digits
@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def composed(command: str, *overrides: str) -> DictConfig:
-    register_run_dir()
+    register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose(command, list(overrides))
     OmegaConf.resolve(config)

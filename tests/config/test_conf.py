@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from vdm.cli.conf_dir import conf_dir
-from vdm.cli.resume import register_run_dir
+from vdm.cli.run_folder import register_run_folder
 from vdm.config import check
 
 PRIMARY = sorted(path.stem for path in conf_dir().glob("*.yaml"))
@@ -23,7 +23,7 @@ FROM_THE_RUN = {"sample": ["guidance_scale=1"], "evaluate": ["guidance_scale=1"]
 
 @pytest.fixture(autouse=True)
 def conf() -> Iterator[None]:
-    register_run_dir()
+    register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         yield
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from vdm.checkpoints.runs import latest_checkpoint, record_run
 from vdm.cli.conf_dir import conf_dir
-from vdm.cli.resume import register_run_dir
+from vdm.cli.run_folder import register_run_folder
 from vdm.training.build import TrainingRun, build_training, describe_clips
 
 TINY = (
@@ -40,7 +40,7 @@ SGD = ("+optimizer.momentum=0", "~optimizer.betas", "optimizer._target_=torch.op
 def configuration(shards: Path, *overrides: str, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Compose ``conf/train.yaml`` for a small run, leaving out of ``TINY`` the keys that begin as in ``without``."""
     tiny = [override for override in TINY if not override.startswith(without)] if without else list(TINY)
-    register_run_dir()
+    register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [f"data.path={shards}", *tiny, *overrides])
     plain: Any = OmegaConf.to_container(config, resolve=True)

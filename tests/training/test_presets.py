@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from tests.models.networks import random_input, randomized
 from tests.training.runs import configuration, train
 from vdm.cli.conf_dir import conf_dir
-from vdm.cli.resume import register_run_dir
+from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError, build
 from vdm.diffusion.denoiser import Denoiser
 from vdm.diffusion.gaussian import GaussianDiffusion
@@ -43,7 +43,7 @@ NETWORK = (
 
 @cache
 def _diffusion(*overrides: str) -> GaussianDiffusion:
-    register_run_dir()
+    register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", list(overrides))
     return build(OmegaConf.to_container(config.diffusion, resolve=True), "diffusion")

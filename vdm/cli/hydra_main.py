@@ -12,13 +12,15 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.conf import OverridesConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, is_silent_process, one_line
-from vdm.cli.resume import register_run_dir, resumed
+from vdm.cli.resume import resumed
+from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
 
 Task = Callable[[DictConfig], int | None]
@@ -46,7 +48,7 @@ def hydra_command(config_name: str, task: Task) -> int:
     def run(config: DictConfig) -> int | None:
         try:
             with _process(_argv_of_job(argv), variables):
-                code = task(_ready(config))
+                code = task(ready(config, _overrides().task, Path(HydraConfig.get().runtime.output_dir)))
         except Exception as error:
             if is_full_error or not is_mistake(error):
                 crashes.append(error)
@@ -80,10 +82,28 @@ def hydra_command(config_name: str, task: Task) -> int:
 
 def _compose_and_run(config_name: str, run: Task) -> None:
     _check_flags()
-    register_run_dir()
+    register_run_folder()
+    _register_launcher()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
         hydra.main(str(conf_dir()), config_name, version_base="1.3")(run)()
+
+
+def _register_launcher() -> None:
+    """Let Hydra find the launcher of ``launcher=slurm``.
+
+    Hydra imports launchers from the package ``hydra_plugins`` only, but looks first into its table of them.
+    """
+
+    def refuse(**_: Any) -> NoReturn:
+        raise ConfigError("launcher=slurm: needs hydra-submitit-launcher: pip install '.[slurm]'")
+
+    launcher: Any = refuse
+    with suppress(ImportError):
+        from vdm.cli.slurm_launcher import SlurmLauncher
+
+        launcher = SlurmLauncher
+    Plugins.instance().class_name_to_class["hydra_plugins.vdm.SlurmLauncher"] = launcher
 
 
 def _check_flags() -> None:
@@ -97,10 +117,19 @@ def _check_flags() -> None:
     parser.parse_args()
 
 
-def _ready(config: DictConfig) -> DictConfig:
-    """Take over a resumed run's configuration, refuse missing values and resolve interpolations."""
+def ready(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictConfig:
+    """Take over a resumed run's configuration, refuse missing values and resolve interpolations.
+
+    Args:
+        config: What the YAMLs and the command line make.
+        overrides: The command line's overrides.
+        folder: Folder of the run.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
     try:
-        config = resumed(config, _overrides().task)
+        config = resumed(config, overrides, folder)
         missing = list(_missing_keys(config))
         if missing:
             raise ConfigError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")

@@ -1,6 +1,6 @@
-"""``resume=RUN``: the run goes on in its own folder, under its own configuration."""
+"""A run goes on in its own folder, under its own configuration: ``resume=RUN``, or started again in the same folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.config import ConfigError
+from vdm.training.slurm import SlurmJob
 
 CHANGEABLE = (
     "resume",
     # placement
+    "launcher",
+    "nodes",
+    "gpus_per_node",
     "strategy",
     "blocks",
     "trainer.accelerator",
@@ -39,36 +43,59 @@ CHANGEABLE = (
 )
 """Keys, and groups of keys, that may differ from the run that is resumed."""
 
-
-def register_run_dir() -> None:
-    """Let YAMLs choose a run's folder with ``${vdm.run_dir:RESUME,FRESH}``."""
-    OmegaConf.register_new_resolver("vdm.run_dir", _run_dir, replace=True)
-
-
-def _run_dir(resume: str | None, fresh: str) -> str:
-    if resume is None:
-        return fresh
-    from vdm.checkpoints.runs import run_folder
-
-    try:
-        return str(run_folder(Path(resume)))
-    except ValueError as error:
-        raise ConfigError(f"resume: {error}") from error
+_RECORDED = ("clip",)
+"""Keys whose values come from the data, when a run begins."""
+_ABSENT = object()
 
 
-def resumed(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return the configuration of the run that ``config.resume`` names, or ``config`` where it names none.
+def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictConfig:
+    """Return the configuration of the run that is to go on, or ``config`` where a run begins.
 
     Args:
         config: What the YAMLs and the command line make now.
         overrides: The command line's overrides.
+        folder: Folder of the run.
+
+    Raises:
+        ConfigError: If the run can't go on as it is asked to.
     """
-    if config.get("resume") is None:
+    if "resume" not in config:
         return config
-    from vdm.checkpoints.runs import load_config
+    from vdm.checkpoints.runs import checkpoints_of, load_config
 
     composed: Any = OmegaConf.to_container(config, resolve=True)
-    return OmegaConf.create(apply_resume_overrides(load_config(Path(config.resume)), composed, overrides))
+    if config.resume is not None:
+        return OmegaConf.create(apply_resume_overrides(load_config(Path(config.resume)), composed, overrides))
+    if not checkpoints_of(folder):
+        return config
+    saved = load_config(folder)
+    job = SlurmJob.current()
+    if job is None or job.restarts == 0:  # a requeued job goes on even if YAMLs have been edited meanwhile
+        _refuse_difference(saved, composed, folder)
+    return OmegaConf.create({**_kept(saved, composed), "resume": str(folder)})
+
+
+def _kept(saved: Mapping[str, Any], composed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``saved``, with all that may change as in ``composed``."""
+    result = {**deepcopy(dict(composed)), **deepcopy(dict(saved))}
+    for key in CHANGEABLE:
+        _copy(composed, result, key.split("."))
+    return result
+
+
+def _refuse_difference(saved: Mapping[str, Any], composed: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to go on with a run in a folder that was chosen for another.
+
+    Raises:
+        ConfigError: If a value differs that a resumed run keeps.
+    """
+    for path, value in _leaves(composed):
+        before = _select(saved, path)
+        if not _is_changeable(path) and path[0] not in _RECORDED and before not in (_ABSENT, value):
+            raise ConfigError(
+                f"{'.'.join(path)}={value}: {folder} holds a run with {before}; choose another folder by hydra.run.dir,"
+                f" or go on with that run by resume={folder}"
+            )
 
 
 def apply_resume_overrides(
@@ -88,13 +115,34 @@ def apply_resume_overrides(
     result = {**deepcopy(dict(composed)), **deepcopy(dict(saved))}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         path = override.key_or_group.replace("/", ".").split(".")
-        if not any(path[: len(root)] == root for root in (key.split(".") for key in CHANGEABLE)):
+        if not _is_changeable(path):
             raise ConfigError(
                 f"{override.input_line}: a resumed run keeps its configuration except for {', '.join(CHANGEABLE)};"
                 " start another with init_from=RUN"
             )
         _copy(composed, result, path)
     return result
+
+
+def _is_changeable(path: Sequence[str]) -> bool:
+    return any(list(path[: len(root)]) == root for root in (key.split(".") for key in CHANGEABLE))
+
+
+def _leaves(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the path and value of all that is no mapping."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _select(node: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        if not isinstance(node, Mapping) or key not in node:
+            return _ABSENT
+        node = node[key]
+    return node
 
 
 def _copy(source: Mapping[str, Any], target: dict[str, Any], path: Sequence[str]) -> None:

@@ -9,18 +9,23 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.runs import checkpoints_to_try, record_run
+from vdm.config import build
+from vdm.config import check as check_node
 from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.launcher import die_with_parent
 from vdm.training.loggers import close
+from vdm.training.slurm import SlurmJob, hold_stop_signals
 
 
 def run(config: DictConfig) -> int:
     """Train as configured, from the start or from where a run stopped; return the exit code."""
     die_with_parent()
-    _quieten_lightning()
+    hold_stop_signals()
+    _quieten()
     plain: Any = OmegaConf.to_container(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if plain["resume"] is None else Path(plain["resume"])
@@ -38,9 +43,22 @@ def run(config: DictConfig) -> int:
 
     code = _farewell(training, folder)
     close(training.trainer.loggers)
+    _requeue(training)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # the next run of a sweep begins another
     return code
+
+
+def check(config: DictConfig) -> None:
+    """Refuse a configuration that can't be trained, as far as can be told without the machine it will run on.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    plain: Any = OmegaConf.to_container(config)
+    for key, node in plain.items():
+        check_node(node, key)
+    build(plain["data"], "data").check()
 
 
 def _announce(training: TrainingRun, folder: Path, checkpoint: Path | None) -> None:
@@ -73,13 +91,27 @@ def _farewell(training: TrainingRun, folder: Path) -> int:
     return 128 + (training.stop.received or signal.SIGINT)
 
 
-def _quieten_lightning() -> None:
-    """Keep what users can't act on off the terminal; what they can is checked and said by this project."""
+def _requeue(training: TrainingRun) -> None:
+    """Put a SLURM job that was stopped back into the queue, before any process's exit code makes SLURM end it."""
+    job = SlurmJob.current()
+    if job is None or not training.stop.stopped:
+        return
+    if training.trainer.is_global_zero:
+        print(job.requeue(), file=sys.stderr, flush=True)
+    training.trainer.strategy.barrier("requeue")
+
+
+def _quieten() -> None:
+    """Keep what users can't act on off the terminal; what they can is checked and said by this project.
+
+    What goes on is said by the first of all processes.
+    """
+    if rank_zero_only.rank:
+        logging.getLogger("vdm").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # small clips are decoded faster than they are trained on
         ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
-        ".*The `srun` command is available.*",  # Lightning's advice; launching is the user's choice
     ):
         warnings.filterwarnings("ignore", message=message)

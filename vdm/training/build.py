@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
@@ -20,6 +19,7 @@ from vdm.generation.video_files import DEFAULT_FPS
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_together
 from vdm.training.module import DiffusionModule
+from vdm.training.placement import cluster_environment, find_placement, placed
 from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.base import PartwiseStrategy
 
@@ -48,6 +48,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     Raises:
         ConfigError: One line that names the key.
     """
+    config = {**config, "trainer": placed(config["trainer"], find_placement())}
     data: ClipDataModule = build(config["data"], "data")
     try:
         data.check()
@@ -84,7 +85,8 @@ def _devices(trainer: Mapping[str, Any]) -> Devices:
     """Find what there is to train on, by a trainer that is not put to use."""
     keys = ("_target_", "accelerator", "devices", "num_nodes")
     try:
-        probe = build({key: trainer[key] for key in keys}, "trainer", logger=False, **_QUIET)
+        nodes = {"plugins": cluster_environment(find_placement()), "logger": False}
+        probe = build({key: trainer[key] for key in keys}, "trainer", **nodes, **_QUIET)
     except _REFUSALS as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     first = probe.strategy.root_device
@@ -120,7 +122,7 @@ def _build_trainer(
             logger=loggers,
             profiler=profiler or None,
             default_root_dir=run,
-            plugins=_environment(),
+            plugins=cluster_environment(find_placement()),
             max_epochs=-1,
             use_distributed_sampler=False,
             check_val_every_n_epoch=None,
@@ -134,8 +136,3 @@ def _build_trainer(
     trainer.accumulate_grad_batches = micro_batches
     trainer.val_check_interval = validation_steps * micro_batches
     return trainer
-
-
-def _environment() -> list[SLURMEnvironment]:
-    """Keep Lightning from requeueing SLURM jobs inside its signal handler."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []

@@ -95,6 +95,8 @@ class DiffusionModule(lightning.LightningModule):
         self.seed = seed
         self.scalars: dict[str, float] = {}
         """The latest value of all that was logged, by name."""
+        self.is_validation_whole = True
+        """Whether the latest validation saw all of its clips; who breaks it off says so here."""
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
         """Clip → latents → noised latents → network → loss per clip.
@@ -156,6 +158,7 @@ class DiffusionModule(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Validate the averaged weights, with which videos are made."""
         self.ema.swap()
+        self.is_validation_whole = True
         self.validation_losses = LevelMeans(NUM_LEVEL_BINS, self.device)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
@@ -167,8 +170,10 @@ class DiffusionModule(lightning.LightningModule):
         self.validation_losses.add(self.model.denoising_loss(x0, noise, t, prompts), t, batch.weights)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean over all processes."""
+        """Log the mean over all processes, unless validation was broken off."""
         self.ema.swap()
+        if not self.is_validation_whole:
+            return
         self.validation_losses.sums = self.trainer.strategy.reduce(self.validation_losses.sums, reduce_op="sum")
         log_scalars(self.trainer, self.validation_losses.named("val"))
 

@@ -89,7 +89,7 @@ class SaveCheckpoints(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Save a model that is among the best so far."""
         value = pl_module.scalars.get(self.keep.metric)
-        if self.keep.best == 0 or value is None or trainer.sanity_checking:
+        if self.keep.best == 0 or value is None or not pl_module.is_validation_whole:
             return
         better = sorted(self._values.values())[: self.keep.best]
         if len(better) < self.keep.best or value < better[-1]:

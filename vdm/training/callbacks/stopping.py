@@ -1,4 +1,4 @@
-"""Ctrl-C and termination: the step in progress is finished and saved, then training ends."""
+"""Ctrl-C, termination, preemption and time limits: the step in progress is finished and saved, then training ends."""
 
 import signal
 from types import FrameType
@@ -7,15 +7,19 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from vdm.training.module import DiffusionModule
+from vdm.training.slurm import STOP_SIGNALS, hold_stop_signals, release_stop_signals
+
 
 class StopOnSignal(Callback):
-    """Ends training after the present step when any process gets SIGINT or SIGTERM; a second one ends it at once.
+    """Ends training after the present step when any process gets a signal; a second Ctrl-C ends it at once.
 
-    The handler does no more than set a flag, and all processes agree on it between steps: a checkpoint written, or a
-    collective begun, inside a handler may deadlock or be torn.
+    The handler does no more than set a flag, and all processes agree on it before the first step, between steps and
+    between batches of validation: a checkpoint written, or a collective begun, inside a handler may deadlock or be
+    torn.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -29,6 +33,8 @@ class StopOnSignal(Callback):
         self._step = trainer.global_step
         for number in self.SIGNALS:
             self._before[number] = signal.signal(number, self._note)
+        release_stop_signals()
+        self._agree(trainer)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: object
@@ -37,9 +43,15 @@ class StopOnSignal(Callback):
         if trainer.global_step == self._step:
             return  # between micro-batches of one step
         self._step = trainer.global_step
-        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
-            self.stopped = True
-            trainer.should_stop = True
+        self._agree(trainer)
+
+    def on_validation_batch_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
+        """Break off validation, with which Lightning answers a stop too, if any process was told to stop."""
+        if not self.stopped:
+            self._agree(trainer)
+        if self.stopped:
+            pl_module.is_validation_whole = False
+            raise StopIteration  # as if there were no more batches
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Give the signals back."""
@@ -51,12 +63,18 @@ class StopOnSignal(Callback):
         """Give the signals back."""
         self._restore()
 
+    def _agree(self, trainer: lightning.Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            self.stopped = True
+            trainer.should_stop = True
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if number == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = number
+        self.received = self.received or number
 
     def _restore(self) -> None:
+        hold_stop_signals()  # what is left to do, such as requeueing, takes no time that anything could be lost in
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()

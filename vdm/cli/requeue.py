@@ -1,0 +1,35 @@
+"""``python -m vdm.cli.requeue RUN``: at the end of a SLURM job's script, start a job again that has failed.
+
+A job that fails again where it failed before would do so for ever; so it must have got further, by a checkpoint.
+"""
+
+import sys
+from pathlib import Path
+
+from vdm.checkpoints.folder import write_file
+from vdm.checkpoints.runs import checkpoints_of, step_of
+from vdm.training.slurm import SlurmJob
+
+_NAME = "failed_after_step"
+
+
+def requeue(run: Path) -> str:
+    """Put the present job back into the queue if its run has got further than at its last failure; say what was done.
+
+    Args:
+        run: Folder of the run.
+    """
+    job = SlurmJob.current()
+    if job is None:
+        return "not requeued: this is no batch job of SLURM"
+    step = max(map(step_of, checkpoints_of(run)), default=0)
+    file = run / _NAME
+    before = int(file.read_text()) if file.exists() else 0
+    if step <= before:
+        return f"SLURM job {job.name} failed after step {step}, no further than before, and is not requeued"
+    write_file(file, str(step))
+    return job.requeue()
+
+
+if __name__ == "__main__":
+    print(requeue(Path(sys.argv[1])), file=sys.stderr)

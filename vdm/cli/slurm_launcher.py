@@ -1,0 +1,127 @@
+"""``launcher=slurm``: Hydra's submitit launcher, but that it returns when SLURM has the jobs.
+
+A job is what is submitted by one ``sbatch``: a run, or one task of an array in a sweep. On the cluster ``srun`` starts
+its processes, each of which composes the configuration again and runs the command.
+"""
+
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
+from omegaconf import OmegaConf, open_dict
+
+from vdm.config import ConfigError, build
+from vdm.training.slurm import hold_stop_signals
+
+
+class SlurmLauncher(SubmititLauncher):
+    """Submits jobs.
+
+    Args:
+        options: ``launcher`` in the configuration.
+    """
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options=options)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Check the runs, submit them and say where they are.
+
+        Raises:
+            ConfigError: If a run can't be as it is asked for, or SLURM refuses it.
+        """
+        assert self.config is not None
+        parent = Path(self.config.hydra.sweep.dir)
+        is_sweep = len(job_overrides) > 1
+        subdirs = [str(initial_job_idx + index) if is_sweep else "." for index in range(len(job_overrides))]
+        overrides = [
+            # What the folder was called now is not what it would be called on the cluster.
+            [*given, f"hydra.sweep.dir={_quoted(str(parent))}", f"hydra.sweep.subdir={subdir}"]
+            for given, subdir in zip(job_overrides, subdirs, strict=True)
+        ]
+        try:
+            for given, subdir in zip(overrides, subdirs, strict=True):
+                self._check(given, parent / subdir)
+            job = self._submit(parent, overrides, initial_job_idx)
+        except ConfigError:
+            _remove_unused(parent)
+            raise
+        if not is_sweep:
+            (parent / "multirun.yaml").unlink(missing_ok=True)  # Hydra's; the run records its configuration by itself
+        _announce(job, parent, len(overrides))
+        return []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:
+        """Run the command in one process of a job, and exit with its code."""
+        hold_stop_signals()  # submitit's handlers, which would requeue by themselves, never see them ...
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)  # ... nor what comes before each of them
+        outcome = super().__call__(*args, **kwargs)
+        sys.exit(outcome.return_value or 0)  # what the command raised, `return_value` raises again
+
+    def _check(self, overrides: list[str], folder: Path) -> None:
+        """Refuse now what would be refused on the cluster, perhaps after hours in the queue."""
+        from vdm.cli.hydra_main import ready
+        from vdm.cli.train import check
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        task_overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        with open_dict(config):
+            del config["hydra"]
+        check(ready(config, task_overrides, folder))
+
+    def _submit(self, parent: Path, overrides: list[list[str]], first: int) -> str:
+        """Submit one job, or an array of them, and return its number."""
+        import submitit
+        from submitit.core.utils import FailedJobError
+
+        assert self.config is not None
+        options = build(self.params["options"], "launcher")
+        folder = shlex.quote(str(parent))
+        run = folder if len(overrides) == 1 else f"{folder}/$((SLURM_ARRAY_TASK_ID + {first}))"
+        numbers = range(first, first + len(overrides))
+        try:
+            executor = submitit.SlurmExecutor(parent / "slurm")
+            executor.update_parameters(**options.parameters(self.config.name, run))
+            jobs = executor.map_array(
+                self,
+                overrides,
+                ["hydra.sweep.dir"] * len(overrides),
+                numbers,
+                [f"run {number}" for number in numbers],
+                [Singleton.get_state()] * len(overrides),
+            )
+        except (FailedJobError, RuntimeError) as error:
+            raise ConfigError(f"launcher=slurm: {error}") from error
+        return jobs[0].job_id.split("_")[0]
+
+
+def _announce(job: str, parent: Path, number: int) -> None:
+    if number == 1:
+        print(f"Submitted SLURM job {job}. The run is in {parent}, what it prints in {parent}/slurm/{job}_0_log.err")
+    else:
+        print(
+            f"Submitted SLURM job array {job} of {number} runs. They are in {parent}/0 to {number - 1}, what they print"
+            f" in {parent}/slurm/{job}_N_0_log.err"
+        )
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Hydra's grammar takes it, whatever is in it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _remove_unused(parent: Path) -> None:
+    """Remove what Hydra wrote before the launcher was asked, and the folders that nothing else is in."""
+    (parent / "multirun.yaml").unlink(missing_ok=True)
+    with suppress(OSError):
+        parent.rmdir()
+        parent.parent.rmdir()

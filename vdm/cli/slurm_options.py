@@ -1,0 +1,96 @@
+"""What a user says of a SLURM job: ``launcher=slurm``."""
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+_TIME_FORMATS = (
+    r"(?P<minutes>\d+)(:(?P<seconds>\d+))?",
+    r"(?P<hours>\d+):(?P<minutes>\d+):(?P<seconds>\d+)",
+    r"(?P<days>\d+)-(?P<hours>\d+)(:(?P<minutes>\d+)(:(?P<seconds>\d+))?)?",
+)
+_SECONDS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """A job, or each of a sweep's; conf/launcher/slurm.yaml has the meaning of each option.
+
+    Raises:
+        ValueError: One line that names the option.
+    """
+
+    nodes: int = 1
+    gpus_per_node: int = 1
+    tasks_per_node: int | None = None
+    cpus_per_task: int = 8
+    memory: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time: str | int = "24:00:00"
+    signal_delay_seconds: int = 120
+    requeue_failed: bool = True
+    array_parallelism: int = 256
+    setup: list[str] = field(default_factory=list)
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    srun: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        least = {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1, "array_parallelism": 1}
+        for name, number in {**least, "signal_delay_seconds": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < number:
+                raise ValueError(f"{name} must be at least {number}, but is {value}")
+        if seconds_of(self.time) <= self.signal_delay_seconds:
+            raise ValueError(f"time={self.time} leaves nothing before signal_delay_seconds={self.signal_delay_seconds}")
+
+    def parameters(self, name: str, run: str) -> dict[str, Any]:
+        """Return what submitit is to be told.
+
+        Args:
+            name: Name of the job.
+            run: Folder of the run, in the shell's syntax.
+        """
+        named = {
+            "job_name": name,
+            "nodes": self.nodes,
+            "ntasks_per_node": self.tasks_per_node or max(1, self.gpus_per_node),
+            "gpus_per_node": self.gpus_per_node or None,
+            "cpus_per_task": self.cpus_per_task,
+            "mem": self.memory,
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "signal_delay_s": self.signal_delay_seconds,
+            "array_parallelism": self.array_parallelism,
+            "setup": self.setup,
+            "teardown": self._after_failure(run),
+            # Without the first, processes wait in vain for one that has died. srun does not take over the second.
+            "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={self.cpus_per_task}", *self.srun],
+            "additional_parameters": {"time": self.time, "requeue": True, **self.sbatch},
+        }
+        given = {key: value for key, value in named.items() if value is not None}
+        return {**given, "wckey": None}  # submitit's own would be refused where such keys are kept account of
+
+    def _after_failure(self, run: str) -> list[str]:
+        """Return lines for the end of the job's script; exit code 2 is a mistake that no other start would mend."""
+        again = f"{shlex.quote(sys.executable)} -m vdm.cli.requeue {run}" if self.requeue_failed else "true"
+        return ["status=$?", f'if [ "$status" -ne 0 ] && [ "$status" -ne 2 ]; then {again}; fi', 'exit "$status"']
+
+
+def seconds_of(time: str | int) -> int:
+    """Return how long a time limit is that is written as sbatch takes it, such as ``90``, ``1:30:00`` or ``2-12``.
+
+    Raises:
+        ValueError: If it is not written so.
+    """
+    for pattern in _TIME_FORMATS:
+        found = re.fullmatch(pattern, str(time))
+        if found:
+            return sum(_SECONDS[unit] * int(number) for unit, number in found.groupdict().items() if number)
+    raise ValueError(f"time={time}: neither MINUTES nor HOURS:MINUTES:SECONDS nor DAYS-HOURS")
