@@ -49,7 +49,7 @@ def test_dropping_makes_each_condition_the_one_of_no_condition() -> None:
     prompts = Prompts(("a", "b", "c", "d"), torch.tensor([4, 5, 6, 7]), torch.ones(4, 3, 2, 2), torch.ones(4).bool())
     rows = torch.arange(4)
 
-    dropped = prompts.drop(captions=rows == 0, labels=rows == 1, image=rows == 2)
+    dropped = prompts.drop(captions=rows == 0, labels=rows == 1, image=rows == 2, image_token=rows == 3)
 
     assert dropped.captions == ("", "b", "c", "d")
     assert dropped.labels.tolist() == [4, -1, 6, 7]
@@ -59,8 +59,7 @@ def test_dropping_makes_each_condition_the_one_of_no_condition() -> None:
 
 
 def test_dropping_does_not_invent_a_first_frame() -> None:
-    everything = torch.ones(2, dtype=torch.bool)
-    prompts = Prompts(("a", "b"), torch.tensor([-1, 3])).drop(everything, everything, everything)
+    prompts = Prompts(("a", "b"), torch.tensor([-1, 3])).without_conditions()
 
     assert (prompts.image, prompts.has_image) == (None, None)
     assert prompts.labels.tolist() == [-1, -1]

@@ -95,7 +95,7 @@ class ClipBatch(TensorRecord):
     """What the loader hands to training: one micro-batch of clips."""
 
     video: UInt8[Tensor, "b c t h w"]
-    """RGB, 0 to 255; of no frames where ``latents`` are read in their place."""
+    """RGB, 0 to 255; where ``latents`` are read in their place, of no frames, or of the first alone."""
     captions: tuple[str, ...]
     """Empty where a clip has none."""
     labels: Int[Tensor, " b"]
@@ -115,6 +115,8 @@ class ClipBatch(TensorRecord):
     """What the text encoder makes of each caption, where the shards have it."""
     empty_text: TextEmbeddings | None = None
     """One entry: what it makes of the empty caption."""
+    motion: Float[Tensor, " b"] | None = None
+    """How much moves in each clip; see ``vdm.data.motion``."""
     crops: Int[Tensor, "b 4"] | None = None
     """Rows and columns of each clip as stored, and the first row and column of the crop after scaling: what SDXL takes
     as conditions (Podell et al. 2023, section 2.2)."""
@@ -141,14 +143,26 @@ class Prompts(TensorRecord):
     """One entry: what it makes of the empty caption; there wherever ``text`` is."""
     crops: Int[Tensor, "b 4"] | None = None
     """As in ``ClipBatch``."""
+    image_token: Float[Tensor, "b e"] | None = None
+    """Embedding of what the first frame shows, for models that are told it beside the latents."""
+    has_image_token: Bool[Tensor, " b"] | None = None
+    """Whether that embedding counts."""
     extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """What a conditioner of one's own has made of a first frame or of further wishes, one row a clip."""
+    """Further wishes that a conditioner of one's own understands, one row a clip."""
 
     @staticmethod
     def of(batch: ClipBatch, x0: Float[Tensor, "b c t h w"]) -> Prompts:
         """Return what the clips of a batch are known by, the first frame of their latents ``x0`` included."""
         has_image = torch.ones_like(batch.labels, dtype=torch.bool)
-        return Prompts(batch.captions, batch.labels, x0[:, :, 0], has_image, batch.text, batch.empty_text, batch.crops)
+        return Prompts(
+            batch.captions,
+            batch.labels,
+            x0[:, :, 0],
+            has_image,
+            text=batch.text,
+            empty_text=batch.empty_text,
+            crops=batch.crops,
+        )
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -157,15 +171,35 @@ class Prompts(TensorRecord):
         """Return the prompts with one caption for all clips."""
         return dataclasses.replace(self, captions=(caption,) * len(self), text=None)
 
-    def drop(self, captions: Bool[Tensor, " b"], labels: Bool[Tensor, " b"], image: Bool[Tensor, " b"]) -> Prompts:
+    def drop(
+        self,
+        captions: Bool[Tensor, " b"],
+        labels: Bool[Tensor, " b"],
+        image: Bool[Tensor, " b"],
+        image_token: Bool[Tensor, " b"],
+    ) -> Prompts:
         """Return the prompts without what is marked True, for classifier-free guidance (Ho & Salimans 2022)."""
         kept = tuple("" if dropped else text for text, dropped in zip(self.captions, captions, strict=True))
-        has_image = None if self.has_image is None else self.has_image & ~image.to(self.has_image.device)
-        labels = self.labels.masked_fill(labels.to(self.labels.device), -1)
         text = self.text
         if text is not None and self.empty_text is not None:
             text = text.replaced(captions, self.empty_text)
-        return dataclasses.replace(self, captions=kept, labels=labels, has_image=has_image, text=text)
+        return dataclasses.replace(
+            self,
+            captions=kept,
+            text=text,
+            labels=self.labels.masked_fill(labels.to(self.labels.device), -1),
+            has_image=_without(self.has_image, image),
+            has_image_token=_without(self.has_image_token, image_token),
+        )
+
+    def without_conditions(self) -> Prompts:
+        """Return the prompts without any condition."""
+        everything = torch.ones(len(self), dtype=torch.bool)
+        return self.drop(everything, everything, everything, everything)
+
+
+def _without(given: Bool[Tensor, " b"] | None, dropped: Bool[Tensor, " b"]) -> Bool[Tensor, " b"] | None:
+    return None if given is None else given & ~dropped.to(given.device)
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,7 @@ def test_vector_is_pooled_text_then_class() -> None:
 def test_dropped_conditions_equal_those_never_given() -> None:
     conditioner = Conditioner(Letters(), num_classes=3, class_channels=5, image=True)
     prompts = Prompts(("ab",), torch.tensor([1]), random_input("image", 1, 3, 2, 2), torch.ones(1).bool())
-    everything = torch.ones(1).bool()
-    dropped = conditioner(prompts.drop(everything, everything, everything), num_frames=4)
+    dropped = conditioner(prompts.without_conditions(), num_frames=4)
     never = conditioner(_prompts(""), num_frames=4)
 
     assert torch.equal(dropped.text, never.text)
@@ -137,8 +136,8 @@ def test_stored_text_gives_the_conditions_that_encoding_the_captions_gives() -> 
     stored = replace(prompts, text=_stored(*captions), empty_text=_stored(""))
     nothing = torch.zeros(4).bool()
     for dropped in (nothing, torch.tensor([True, False, True, False]), ~nothing):
-        encoded = Conditioner(Letters())(prompts.drop(dropped, nothing, nothing), num_frames=2)
-        read = Conditioner(_refuse_to_encode)(stored.drop(dropped, nothing, nothing), num_frames=2)
+        encoded = Conditioner(Letters())(prompts.drop(dropped, nothing, nothing, nothing), num_frames=2)
+        read = Conditioner(_refuse_to_encode)(stored.drop(dropped, nothing, nothing, nothing), num_frames=2)
         assert torch.equal(read.vector, encoded.vector)
         longest = encoded.text_mask.shape[1]  # encoding pads to the longest caption that is left
         assert torch.equal(read.text_mask[:, :longest], encoded.text_mask)

@@ -50,9 +50,8 @@ def configuration(shards: Path, *overrides: str, without: tuple[str, ...] = ()) 
 def train(run: Path, config: dict[str, Any], resume: bool = False) -> TrainingRun:
     """Train to the end, and return what was trained."""
     training = build_training(config, run)
-    config["clip"] = describe_clips(training.data)
     if training.trainer.is_global_zero:
-        record_run(run, config)
+        record_run(run, {**training.config, "clip": describe_clips(training.data)})
     checkpoint = latest_checkpoint(run) if resume else None
     training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
     return training

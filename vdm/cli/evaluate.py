@@ -31,6 +31,8 @@ def run(config: DictConfig) -> None:
     trained = load_config(checkpoint)
     data = _data(options, trained)
     model = load_for_sampling(checkpoint, options, trained)
+    if model.conditioner.needs_pixels:
+        data.add_image_conditions()
     likelihood: Likelihood | None = build(options["bits_per_dim"], "bits_per_dim") or None
     if likelihood is not None:
         bits_per_dim.check(model)

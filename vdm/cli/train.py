@@ -34,7 +34,7 @@ def run(config: DictConfig) -> int:
     training = build_training(plain, folder)
     _announce(training, folder, checkpoint)
     if training.trainer.is_global_zero:
-        plain["clip"] = describe_clips(training.data)
+        plain = {**training.config, "clip": describe_clips(training.data)}
         record_run(folder, plain)
     for logger in training.trainer.loggers:
         logger.log_hyperparams(plain)

@@ -15,6 +15,7 @@ from vdm.data.dataset import ClipDataset, Order, RandomImages
 from vdm.data.disk_cache import DiskCache
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
 from vdm.data.mixing import ListedOrder, MixedOrder
+from vdm.data.motion import check_measurable
 from vdm.data.quarantine import Quarantine
 from vdm.data.sets import ShardSet, Split
 from vdm.data.shards import Shape, StoredLatents, StoredText
@@ -116,6 +117,8 @@ class ClipDataModule(LightningDataModule):
         self.max_validation_clips = max_validation_clips
         self.cache = None if cache_path is None else DiskCache(Path(cache_path), cache_gib)
         self.quarantine_path = quarantine_path
+        self.image_conditions = False
+        """Whether batches bring what image-to-video models are told; see ``add_image_conditions``."""
         self._loaders: WeakSet[ClipLoader] = WeakSet()
         self.position = 0
         """First position not yet trained on."""
@@ -158,6 +161,15 @@ class ClipDataModule(LightningDataModule):
                 self.training.num_unusable,
                 self.training.num_unusable + self.training.num_samples,
             )
+
+    def add_image_conditions(self) -> None:
+        """Have batches bring what image-to-video models are told: the first frame also beside latents, and the motion.
+
+        Raises:
+            ValueError: If motion can't be measured here.
+        """
+        check_measurable()
+        self.image_conditions = True
 
     @property
     def name(self) -> str:
@@ -297,7 +309,16 @@ class ClipDataModule(LightningDataModule):
         latent_shapes = None if self.latents is None else self.latents.shapes
         readers = split.readers(self.sets, self.cache)
         return ClipDataset(
-            readers, samples, split.buckets, sampling, self.seed, latent_shapes, self._empty_text, images, period
+            readers,
+            samples,
+            split.buckets,
+            sampling,
+            self.seed,
+            latent_shapes,
+            self._empty_text,
+            images,
+            period,
+            self.image_conditions,
         )
 
     def teardown(self, stage: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from vdm.data.clips import ClipSampling, Cut
 from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture
 from vdm.data.latents import LatentShape, UnusableLatentsError, read_latents
 from vdm.data.mixing import Bucket, MixedPlace
+from vdm.data.motion import motion_of, stored_motion
 from vdm.data.order import PADDING, MicroBatch
 from vdm.data.quarantine import BadSampleError, Fault
 from vdm.data.reading import LATENTS, PICTURES, TEXT, VIDEO, RawSample, Request, ShardReader
@@ -80,6 +81,8 @@ class _Label:
     caption: str = ""
     label: int = -1
     fps: float = 1.0
+    motion: float | None = None
+    """Of the whole stored clip, where it was measured beforehand."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class _Clip:
     video: UInt8[Tensor, "c t h w"]
     latents: Float[Tensor, "d t2 h2 w2"] | None
     text: TextEmbedding | None
+    motion: float
     label: _Label
     weight: float
     crop: Crop
@@ -124,6 +128,8 @@ class ClipDataset(Dataset[LoadedBatch]):
         empty_text: Stored text embedding of the empty caption, to read those of captions as well; None reads none.
         images: Images to put beside each clip, or None.
         period: Number of positions after which the samples repeat, to overfit one batch; None for the order as it is.
+        image_conditions: Whether to bring what image-to-video models are told: the first frame's pixels, also where
+            latents are read, and how much moves.
     """
 
     def __init__(
@@ -137,6 +143,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         empty_text: TextEmbedding | None = None,
         images: RandomImages | None = None,
         period: int | None = None,
+        image_conditions: bool = False,
     ) -> None:
         self._readers = readers
         self._order = order
@@ -145,10 +152,12 @@ class ClipDataset(Dataset[LoadedBatch]):
         self._seed = seed
         self._latent_shapes = latent_shapes
         self._empty_text = empty_text
-        pixels_or_latents = {VIDEO, *PICTURES} if latent_shapes is None else {LATENTS}
+        pixels = {VIDEO, *PICTURES} if latent_shapes is None or image_conditions else set()
+        pixels_or_latents = pixels | (set() if latent_shapes is None else {LATENTS})
         self._files = _METADATA | pixels_or_latents | (set() if empty_text is None else {TEXT})
         self._images = images
         self._period = period
+        self._image_conditions = image_conditions
 
     def __getitem__(self, batch: MicroBatch) -> LoadedBatch:
         """Load a micro-batch; padding and bad samples become blank clips of weight 0."""
@@ -192,6 +201,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         labels = [_parse_label(raw, self._sampling.frame_stride) for raw in samples]
         cut = self._sampling.cut(samples[0].shape, shape, labels[0].caption, self._seed, wanted.position)
         video, latents = self._video_or_latents(samples[0], cut, shape, wanted.position)
+        motion = self._motion(samples[0], labels[0], cut, video) if self._image_conditions else 0.0
         images, image_crops = self._blank_images(shape), []
         for i, (raw, frame) in enumerate(zip(samples[1:], wanted.frames, strict=True)):
             image_cut = self._image_cut(raw, shape, labels[i + 1], wanted.position, i, frame)
@@ -202,6 +212,7 @@ class ClipDataset(Dataset[LoadedBatch]):
             video=video,
             latents=latents,
             text=self._text(samples[0]),
+            motion=motion,
             label=labels[0],
             weight=1.0,
             crop=_crop(samples[0].shape, cut),
@@ -221,7 +232,13 @@ class ClipDataset(Dataset[LoadedBatch]):
             latents = read_latents(raw.members[LATENTS], self._latent_shapes[shape], self._seed, position)
         except UnusableLatentsError as error:
             raise raw.bad(error) from error
-        return _no_frames(shape), latents
+        return _decode(raw, _first_frame(cut)) if self._image_conditions else _no_frames(shape), latents
+
+    def _motion(self, raw: RawSample, label: _Label, cut: Cut, video: UInt8[Tensor, "c t h w"]) -> float:
+        """Return how much moves in what is seen of a clip: as it was measured beforehand, if that is all of it."""
+        if label.motion is not None and len(cut.frames) == raw.shape[0]:
+            return label.motion
+        return motion_of(_decode(raw, cut) if self._latent_shapes is not None else video, label.fps)
 
     def _text(self, raw: RawSample) -> TextEmbedding | None:
         if self._empty_text is None:
@@ -240,10 +257,11 @@ class ClipDataset(Dataset[LoadedBatch]):
     def _blank(self, shape: Shape) -> _Clip:
         video, latents = torch.zeros(3, *shape, dtype=torch.uint8), None
         if self._latent_shapes is not None:
-            video, latents = _no_frames(shape), torch.zeros(self._latent_shapes[shape])
+            video = video[:, : int(self._image_conditions)]
+            latents = torch.zeros(self._latent_shapes[shape])
         images, crop = self._blank_images(shape), _crop(shape, Cut.whole(shape))
-        k = images.shape[1]
-        return _Clip("", video, latents, self._empty_text, _Label(), 0.0, crop, images, (_Label(),) * k, (crop,) * k)
+        k, text = images.shape[1], self._empty_text
+        return _Clip("", video, latents, text, 0.0, _Label(), 0.0, crop, images, (_Label(),) * k, (crop,) * k)
 
     def _blank_images(self, shape: Shape) -> UInt8[Tensor, "c k h w"]:
         num_images = self._images.num_per_clip if self._images else 0
@@ -262,6 +280,7 @@ class ClipDataset(Dataset[LoadedBatch]):
             latents=_collate_latents(clips),
             text=_collate_text([clip.text for clip in clips]),
             empty_text=_collate_text([self._empty_text]),
+            motion=torch.tensor([clip.motion for clip in clips]) if self._image_conditions else None,
             crops=torch.tensor([clip.crop for clip in clips]),
         )
 
@@ -292,6 +311,10 @@ def _no_frames(shape: Shape) -> UInt8[Tensor, "c 0 h w"]:
     return torch.zeros(3, 0, *shape[1:], dtype=torch.uint8)
 
 
+def _first_frame(cut: Cut) -> Cut:
+    return replace(cut, frames=cut.frames[:1])
+
+
 def _collate_latents(clips: Sequence[_Clip]) -> Float[Tensor, "b d t2 h2 w2"] | None:
     latents = [clip.latents for clip in clips if clip.latents is not None]
     return torch.stack(latents) if latents else None
@@ -319,6 +342,7 @@ def _parse_label(raw: RawSample, frame_stride: int) -> _Label:
         if caption is None:
             caption = raw.members.get("txt", b"").decode().strip()
         label, fps = metadata.get("label"), raw.fps or metadata.get("fps", 1.0)
-        return _Label(str(caption), label if isinstance(label, int) else -1, float(fps) / frame_stride)
+        motion = stored_motion(metadata, float(fps))
+        return _Label(str(caption), label if isinstance(label, int) else -1, float(fps) / frame_stride, motion)
     except (AttributeError, TypeError, ValueError) as error:
         raise raw.bad(f"its metadata is malformed ({error!r})") from error

@@ -8,7 +8,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from vdm.generation.model import VideoDiffusionModel
-from vdm.types import ClipBatch, Prompts
+from vdm.types import ClipBatch
 
 matplotlib.use("Agg")  # no screen is needed to write a picture
 
@@ -26,7 +26,7 @@ def loss_by_level(model: VideoDiffusionModel, batches: Iterable[ClipBatch], num_
     for batch in batches:
         on_device = batch.to(model.device)
         x0 = model.encoder.encode(on_device.video) if on_device.latents is None else on_device.latents
-        prompts = Prompts.of(on_device, x0)
+        prompts = model.conditioner.of_clips(on_device, x0, model.encoder, 0, batch.keys)
         for index, t in enumerate(times):
             noise = noise_prior(0, f"evaluation noise {t:.6f}", batch.keys, tuple(x0.shape[1:])).to(x0)
             loss = model.denoising_loss(x0, noise, torch.full_like(x0[:, 0, 0, 0, 0], t), prompts).cpu()

@@ -198,8 +198,7 @@ class VideoDiffusionModel(nn.Module):
             if negative:
                 raise ValueError(f"negative={negative}: has no effect where another model is the guide")
             return self.guidance(strong, self.guide._conditioned(prompts, num_frames))
-        everything = torch.ones(len(prompts), dtype=torch.bool)
-        without = prompts.drop(everything, everything, everything)
+        without = prompts.without_conditions()
         return self.guidance(strong, self._conditioned(without.asking(negative) if negative else without, num_frames))
 
     def _conditioned(self, prompts: Prompts, num_frames: int) -> Denoise:

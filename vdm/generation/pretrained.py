@@ -1,12 +1,14 @@
-"""From published weights to a configuration of this project."""
+"""From published weights to a configuration of this project, and to a model."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vdm.config import build
+from vdm.config import ConfigError, build
+from vdm.generation.model import VideoDiffusionModel
 from vdm.models.pretrained.diffusers_folder import local_folder
 from vdm.models.pretrained.published import Published
+from vdm.models.pretrained.stored import load
 
 
 def open_published(
@@ -43,6 +45,28 @@ def open_published(
         raise ValueError(f"variant={variant}: a single file has none")
     folder = local_folder(components)  # found out now, not when the run is first used
     return build(readers["file"], "model.readers.file")(Path(name), _place(components, folder), num_frames)
+
+
+def open_pretrained(config: Mapping[str, Any]) -> Published | None:
+    """Open the weights that ``model.pretrained`` names, if it does.
+
+    Raises:
+        ConfigError: In one line that names the key.
+    """
+    name = config["model"].get("pretrained")
+    if name is None:
+        return None
+    # A single file says nothing of the parts around it: they are where the configuration has them anyway.
+    components = config["encoder"].get("name_or_path") if Path(name).is_file() else None
+    try:
+        return open_published(config["model"], name, components, config["model"]["variant"])
+    except ValueError as error:
+        raise ConfigError(f"model.pretrained: {error}") from None
+
+
+def load_pretrained(published: Published, model: VideoDiffusionModel, name: str) -> None:
+    """Copy published weights, called ``name`` in messages, into a model's network, one at a time."""
+    load(published.weights, model.network, name)
 
 
 def configured(config: Mapping[str, Any], published: Published) -> dict[str, Any]:

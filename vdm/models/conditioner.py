@@ -1,5 +1,6 @@
 """From captions, classes and first frames to the network's conditions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from vdm.models.encoders import Encoder
 from vdm.models.svd.layers import sinusoids
 from vdm.models.text_encoders import EncodedText, TextEncoder
-from vdm.types import Conditioning, Prompts
+from vdm.types import ClipBatch, Conditioning, Prompts
 
 
 class Conditioner(nn.Module):
@@ -46,6 +47,8 @@ class Conditioner(nn.Module):
         self.text_encoder = text_encoder
         self.num_classes = num_classes
         self.uses_image = image
+        self.uses_image_token = False
+        self.needs_pixels = False
         # The last row stands for "no class".
         self.embed_class = nn.Embedding(num_classes + 1, class_channels) if num_classes else None
 
@@ -59,6 +62,25 @@ class Conditioner(nn.Module):
         """Width of the vector condition: pooled text, then class, then crop."""
         of_class = self.embed_class.embedding_dim if self.embed_class is not None else 0
         return self.text_channels + of_class + 4 * self.crop_channels
+
+    def of_clips(
+        self,
+        batch: ClipBatch,
+        x0: Float[Tensor, "b c t h w"],
+        encoder: Encoder,
+        seed: int,
+        draws: Sequence[int | str],
+    ) -> Prompts:
+        """Return what clips in training or validation are asked for: what they are.
+
+        Args:
+            batch: The clips.
+            x0: Their clean latents.
+            encoder: Has made the latents.
+            seed: Of what is random in conditions.
+            draws: Names each clip there: its position in training, its key in validation.
+        """
+        return Prompts.of(batch, x0)
 
     def with_first_frame(self, prompts: Prompts, frame: UInt8[Tensor, "b c h w"], encoder: Encoder) -> Prompts:
         """Return the prompts with a first frame for each clip."""

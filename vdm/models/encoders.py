@@ -1,6 +1,6 @@
 """Between pixels and the latents that are diffused."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -28,6 +28,15 @@ Picture = Float[Tensor, "b 3 h w"]
 """RGB from -1 to 1, or beyond with noise on it."""
 
 
+@runtime_checkable
+class PictureEncoder(Protocol):
+    """A way from single pictures, which may have noise on them, to latents that are a condition."""
+
+    def image_latents(self, pictures: Picture) -> Float[Tensor, "b d h2 w2"]:
+        """Return the latents of pictures, in the unit in which they are a condition."""
+        ...
+
+
 def to_picture(frames: UInt8[Tensor, "b 3 h w"]) -> Picture:
     """Scale 0..255 to -1..1."""
     return frames.float() / 127.5 - 1
@@ -41,6 +50,10 @@ class PixelEncoder:
     def encode(self, video: UInt8[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
         """Scale pixels to -1..1."""
         return video.float() / 127.5 - 1
+
+    def image_latents(self, pictures: Picture) -> Picture:
+        """Return the pictures themselves."""
+        return pictures
 
     def decode(self, latents: Float[Tensor, "b c t h w"]) -> UInt8[Tensor, "b c t h w"]:
         """Scale to 0..255 and round."""

@@ -15,9 +15,12 @@ from vdm import randomness
 from vdm.config import ConfigError, build
 from vdm.data.datamodule import ClipDataModule
 from vdm.generation.build import build_model, load_into
+from vdm.generation.model import VideoDiffusionModel
+from vdm.generation.pretrained import configured, load_pretrained, open_pretrained
 from vdm.generation.video_files import DEFAULT_FPS
+from vdm.models.pretrained.published import Published
 from vdm.training.callbacks.stopping import StopOnSignal
-from vdm.training.checks import check_together
+from vdm.training.checks import check_dropout, check_together
 from vdm.training.module import DiffusionModule
 from vdm.training.placement import cluster_environment, find_placement, placed
 from vdm.training.strategies.auto import Devices
@@ -36,6 +39,8 @@ class TrainingRun:
     data: ClipDataModule
     trainer: lightning.Trainer
     stop: StopOnSignal
+    config: Mapping[str, Any]
+    """The whole configuration, with the sizes of a pretrained network."""
 
 
 def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
@@ -48,7 +53,9 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     Raises:
         ConfigError: One line that names the key.
     """
-    config = {**config, "trainer": placed(config["trainer"], find_placement())}
+    published = open_pretrained(config) if config["resume"] is None else None
+    settled = config if published is None else configured(config, published)
+    config = {**settled, "trainer": placed(settled["trainer"], find_placement())}
     data: ClipDataModule = build(config["data"], "data")
     try:
         data.check()
@@ -56,22 +63,39 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
         raise ConfigError(f"data.path: {error}") from error
     torch.manual_seed(randomness.generator(config["seed"], "initial weights", 0).initial_seed())
     model = build_model(config)
-    check_together(model, data)
-    if config["init_from"] is not None and config["resume"] is None:
+    if model.conditioner.needs_pixels:
         try:
-            load_into(model, config["init_from"])
+            data.add_image_conditions()
         except ValueError as error:
-            raise ConfigError(f"init_from: {error}") from error
+            raise ConfigError(f"model.conditioner: {error}") from error
+    check_together(model, data)
+    if config["resume"] is None:
+        _start_from(model, config, published)
     try:
         build(config["blocks"], "blocks").apply(model)
     except ValueError as error:
         raise ConfigError(f"blocks: {error}") from error
-    module = build(config["training"], "training", model=model, seed=config["seed"])
+    module: DiffusionModule = build(config["training"], "training", model=model, seed=config["seed"])
+    check_dropout(module.condition_dropout, model)
     stop = StopOnSignal()
     devices = _devices(config["trainer"])
     strategy = build(config["strategy"], "strategy", offered={"model": model, "devices": devices})
     trainer = _build_trainer(config, run, data, strategy, stop)
-    return TrainingRun(module, data, trainer, stop)
+    return TrainingRun(module, data, trainer, stop, settled)
+
+
+def _start_from(model: VideoDiffusionModel, config: Mapping[str, Any], published: Published | None) -> None:
+    """Put the weights that training starts from into a model, if they are not the initial ones."""
+    if published is not None:
+        load_pretrained(published, model, config["model"]["pretrained"])
+    if config["init_from"] is None:
+        return
+    if published is not None:
+        raise ConfigError("init_from: the weights are those of model.pretrained; give one of the two")
+    try:
+        load_into(model, config["init_from"])
+    except ValueError as error:
+        raise ConfigError(f"init_from: {error}") from error
 
 
 def describe_clips(data: ClipDataModule) -> dict[str, Any]:

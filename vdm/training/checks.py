@@ -10,6 +10,7 @@ from vdm.diffusion.samplers.base import GridSampler
 from vdm.generation.generate import ClipSize, check_size
 from vdm.generation.model import VideoDiffusionModel
 from vdm.models.frozen import Frozen
+from vdm.training.module import ConditionDropout
 
 
 def check_stored(model: VideoDiffusionModel, data: ClipDataModule) -> None:
@@ -40,6 +41,25 @@ def _check_encoder(encoder: object, stored: Mapping[str, Any], group: str, what:
 
 def _name(stored: Mapping[str, Any]) -> str:
     return str(stored.get("name") or stored.get("class") or "an unknown encoder")
+
+
+def check_dropout(dropout: ConditionDropout, model: VideoDiffusionModel) -> None:
+    """Refuse to leave out a condition that the model has not.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    conditioner = model.conditioner
+    has = {
+        "text": conditioner.text_encoder is not None,
+        "label": conditioner.num_classes > 0,
+        "image": conditioner.uses_image,
+        "image_token": conditioner.uses_image_token,
+    }
+    for name, is_condition in has.items():
+        share = getattr(dropout, name)
+        if share > 0 and not is_condition:
+            raise ConfigError(f"training.condition_dropout.{name}={share}: the model has no such condition")
 
 
 def check_together(model: VideoDiffusionModel, data: ClipDataModule) -> None:

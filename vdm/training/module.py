@@ -1,6 +1,6 @@
 """The training step."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -34,16 +34,18 @@ class ConditionDropout:
         all: Share that loses every condition.
         text: Share of the rest that loses its caption.
         label: Share of the rest that loses its class.
-        image: Share of the rest that loses its first frame.
+        image: Share of the rest that loses its first frame's latents.
+        image_token: Share of the rest that loses the embedding of what its first frame shows.
     """
 
     all: float = 0.1
     text: float = 0.0
     label: float = 0.0
     image: float = 0.0
+    image_token: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("all", "text", "label", "image"):
+        for name in ("all", "text", "label", "image", "image_token"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], but is {getattr(self, name)}")
 
@@ -55,7 +57,7 @@ class ConditionDropout:
             return randomness.uniform(seed, f"drop {name}", positions) < getattr(self, name)
 
         everything = dropped("all")
-        return prompts.drop(everything | dropped("text"), everything | dropped("label"), everything | dropped("image"))
+        return prompts.drop(*(everything | dropped(name) for name in ("text", "label", "image", "image_token")))
 
 
 def log_scalars(trainer: lightning.Trainer, scalars: dict[str, float]) -> None:
@@ -108,7 +110,7 @@ class DiffusionModule(lightning.LightningModule):
         x0 = self._latents(batch)
         noise = self.draw_noise(batch, tuple(x0.shape[1:])).to(x0)
         t = self.model.diffusion.draw_times(self.seed, batch.positions, self.data.global_batch_size).to(x0)
-        prompts, image_prompts = self._prompts(batch, x0)
+        prompts, image_prompts = self._prompts(batch, x0, self.seed, positions)
         prompts = self.condition_dropout.apply(prompts, self.seed, positions)
         if image_prompts is not None:
             owners = [p for p in positions for _ in range(len(image_prompts) // len(positions))]
@@ -140,14 +142,21 @@ class DiffusionModule(lightning.LightningModule):
         images = [prior(self.seed, f"noise of image {k}", positions, image) for k in range(num_images)]
         return torch.cat([clips, *images], dim=2)
 
-    def _prompts(self, batch: ClipBatch, x0: Float[Tensor, "b c t h w"]) -> tuple[Prompts, Prompts | None]:
+    def _prompts(
+        self, batch: ClipBatch, x0: Float[Tensor, "b c t h w"], seed: int, draws: Sequence[int | str]
+    ) -> tuple[Prompts, Prompts | None]:
         """Return the conditions of the clips, with their first frame, and of their independent images."""
-        prompts = Prompts.of(batch, x0)
+        prompts = self.model.conditioner.of_clips(batch, x0, self.model.encoder, seed, draws)
         if batch.images is None:
             return prompts, None
         captions = tuple(caption for of_clip in batch.images.captions for caption in of_clip)
         crops = None if batch.images.crops is None else rearrange(batch.images.crops, "b k n -> (b k) n")
         return prompts, Prompts(captions, rearrange(batch.images.labels, "b k -> (b k)"), crops=crops)
+
+    @torch.no_grad()
+    def prompts_of(self, held_out: ClipBatch) -> Prompts:
+        """Return what held-out clips are asked for: what they are."""
+        return self._prompts(held_out, self._latents(held_out), 0, held_out.keys)[0]
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then average the weights and count the samples: both belong to the step, and to its checkpoint."""
@@ -163,10 +172,10 @@ class DiffusionModule(lightning.LightningModule):
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """The loss of held-out clips, with noise and noise level that are functions of the clip's key."""
-        x0 = self.model.encoder.encode(batch.video) if batch.latents is None else batch.latents
+        x0 = self._latents(batch)
         noise = self.model.diffusion.noise_prior(0, "validation noise", batch.keys, tuple(x0.shape[1:])).to(x0)
         t = randomness.uniform(0, "validation noise level", batch.keys).to(x0)
-        prompts, _ = self._prompts(batch, x0)
+        prompts, _ = self._prompts(batch, x0, 0, batch.keys)
         self.validation_losses.add(self.model.denoising_loss(x0, noise, t, prompts), t, batch.weights)
 
     def on_validation_epoch_end(self) -> None:

@@ -90,6 +90,24 @@ class ClipImageEncoder(Frozen):
         return self.frozen(pixel_values=(scaled - self.mean) / self.std).image_embeds
 
 
+class ThumbnailEncoder:
+    """The picture itself, in small: needs no weights, for models that are trained from the beginning.
+
+    Args:
+        size: Rows and columns of the thumbnail.
+    """
+
+    def __init__(self, size: int = 8) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, but is {size}")
+        self.size = size
+        self.channels = 3 * size**2
+
+    def __call__(self, pictures: Picture) -> Float[Tensor, "b e"]:
+        """Return the thumbnails' pixels."""
+        return F.adaptive_avg_pool2d(pictures, self.size).flatten(1)
+
+
 def resized(pictures: Picture, size: int) -> Float[Tensor, "b 3 size size"]:
     """Scale pictures to a square, blurred before as far as they shrink: what the network was trained with.
 

@@ -8,14 +8,11 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vdm.models.encoders import Encoder, to_picture
-from vdm.models.svd.components import ImageEncoder, TemporalAutoencoder
-from vdm.models.svd.unet import ADDED_TIME_IDS
+from vdm.models.encoders import Encoder, Picture, PictureEncoder, to_picture
+from vdm.models.svd.components import ImageEncoder
+from vdm.models.svd.unet import ADDED_TIME_IDS, IMAGE_ONLY_INDICATOR
 from vdm.randomness import normal
-from vdm.types import Conditioning, Prompts
-
-IMAGE_TOKEN = "image_token"
-"""Name in ``Prompts.extra`` of the first frame's embedding (b, e)."""
+from vdm.types import ClipBatch, Conditioning, Prompts
 
 
 @dataclass(frozen=True)
@@ -44,15 +41,60 @@ class Motion:
         return [self.fps - 1, self.motion_bucket_id, self.noise_aug_strength]
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """Noise on the first frames that a model is trained with: log-normal, a level of its own for each clip.
+
+    Args:
+        p_mean: Mean of the logarithm of its standard deviation; pixels run from -1 to 1.
+        p_std: Standard deviation of that logarithm.
+    """
+
+    p_mean: float = -3.0
+    p_std: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.p_std < 0:
+            raise ValueError(f"p_std must be at least 0, but is {self.p_std}")
+
+    def draw(self, seed: int, draws: Sequence[int | str]) -> Float[Tensor, " b"]:
+        """Draw the standard deviation of each clip's noise."""
+        return torch.exp(self.p_mean + self.p_std * normal(seed, "first frame augmentation level", draws, ()))
+
+
+@dataclass(frozen=True)
+class MotionBuckets:
+    """Motion buckets of clips in training: ``255 (1 - exp(-motion / scale))``, between 0 and 255.
+
+    How Stability measured them is not published. This keeps the order of clips, tells slow ones apart best, has no end
+    at which all faster clips are one, and gives the middle of everyday clips about 127, usual in sampling.
+
+    Args:
+        scale: Motion whose bucket is 161, in the unit of ``vdm.data.motion``.
+    """
+
+    scale: float = 0.025
+
+    def __post_init__(self) -> None:
+        if self.scale <= 0:
+            raise ValueError(f"scale must be > 0, but is {self.scale}")
+
+    def __call__(self, motion: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Return the bucket of each clip, a whole number."""
+        return (255 * (1 - torch.exp(-motion / self.scale))).round()
+
+
 class SVDConditioner(nn.Module):
     """Shows the network a first frame: one token of what is in it, and its latents beside those of every frame.
 
-    Blattmann et al. 2023, section 4.2 and appendix D. Where a clip has no first frame, both are zeros, and the numbers
-    stay.
+    Blattmann et al. 2023, section 4.2 and appendix D. Where a clip lacks either, it is zeros; the numbers stay. A clip
+    of one frame is an image: the network is told to keep its layers over time out of it.
 
     Args:
         image_encoder: Makes the token.
-        motion: The numbers of clips that come with none of their own.
+        motion: The numbers of videos that are made without any of their own.
+        augmentation: Noise on the first frames of clips in training.
+        buckets: Motion buckets of clips in training.
     """
 
     text_encoder = None
@@ -60,11 +102,40 @@ class SVDConditioner(nn.Module):
     vector_channels = 0
     num_classes = 0
     uses_image = True
+    uses_image_token = True
+    needs_pixels = True
 
-    def __init__(self, image_encoder: ImageEncoder, motion: Motion | None = None) -> None:
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        motion: Motion | None = None,
+        augmentation: Augmentation | None = None,
+        buckets: MotionBuckets | None = None,
+    ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.motion = motion or Motion()
+        self.augmentation = augmentation or Augmentation()
+        self.buckets = buckets or MotionBuckets()
+
+    def of_clips(
+        self,
+        batch: ClipBatch,
+        x0: Float[Tensor, "b c t h w"],
+        encoder: Encoder,
+        seed: int,
+        draws: Sequence[int | str],
+    ) -> Prompts:
+        """Return what clips in training or validation are asked for: what they are, with noise on the first frame.
+
+        The arguments are those of ``vdm.models.conditioner.Conditioner.of_clips``.
+        """
+        assert batch.motion is not None, "the data are asked for it: see needs_pixels"
+        levels = self.augmentation.draw(seed, draws).to(x0.device)
+        ids = torch.stack([batch.fps - 1, self.buckets(batch.motion), levels], dim=1)
+        pixels = batch.video[:, :, 0]
+        noise = normal(seed, "first frame augmentation", draws, tuple(pixels.shape[1:]))
+        return self._given(Prompts(batch.captions, batch.labels), to_picture(pixels), ids, noise, encoder)
 
     def with_first_frame(
         self,
@@ -84,33 +155,48 @@ class SVDConditioner(nn.Module):
             noise: Noise of unit variance for the pixels, by default a function of the clip's row.
 
         Raises:
-            ValueError: If ``encoder`` is none that Stable Video Diffusion can have.
+            ValueError: If ``encoder`` makes no latents of single pictures.
         """
-        if not isinstance(encoder, TemporalAutoencoder):
-            raise ValueError("encoder: Stable Video Diffusion needs encoder=svd")
-        picture = to_picture(frame)
+        ids = torch.tensor([motion.ids for motion in motions or [self.motion] * len(frame)], device=frame.device)
         if noise is None:
             noise = normal(0, "first frame augmentation", range(len(frame)), tuple(frame.shape[1:]))
-        ids = torch.tensor([motion.ids for motion in motions or [self.motion] * len(frame)], device=frame.device)
-        strength = rearrange(ids[:, 2], "b -> b 1 1 1")
-        return replace(
-            prompts,
-            image=encoder.image_latents(picture + strength * noise.to(picture)),
-            has_image=torch.ones(len(frame), dtype=torch.bool, device=frame.device),
-            extra={**prompts.extra, IMAGE_TOKEN: self.image_encoder(picture), ADDED_TIME_IDS: ids},
-        )
+        return self._given(prompts, to_picture(frame), ids, noise, encoder)
 
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
         """Return the conditions of clips of ``num_frames`` frames."""
-        device = prompts.labels.device
+        device, count = prompts.labels.device, len(prompts)
         ids = prompts.extra.get(ADDED_TIME_IDS)
         if ids is None:
-            ids = torch.tensor([self.motion.ids] * len(prompts), device=device)
-        if prompts.image is None or prompts.has_image is None:
-            return Conditioning(extra={ADDED_TIME_IDS: ids})
-        given = prompts.has_image.to(prompts.image.dtype)
-        return Conditioning(
-            text=rearrange(prompts.extra[IMAGE_TOKEN] * given[:, None], "b e -> b 1 e"),
-            image=repeat(prompts.image * rearrange(given, "b -> b 1 1 1"), "b c h w -> b c t h w", t=num_frames),
-            extra={ADDED_TIME_IDS: ids},
+            ids = torch.tensor([self.motion.ids] * count, device=device)
+        extra = {ADDED_TIME_IDS: ids}
+        if num_frames == 1:
+            extra[IMAGE_ONLY_INDICATOR] = torch.ones(count, 1, dtype=torch.bool, device=device)
+        token = torch.zeros(count, self.image_encoder.channels, device=device)
+        if prompts.image_token is not None and prompts.has_image_token is not None:
+            token = prompts.image_token * prompts.has_image_token[:, None]
+        image = None
+        if prompts.image is not None and prompts.has_image is not None:
+            given = prompts.image * rearrange(prompts.has_image, "b -> b 1 1 1")
+            image = repeat(given, "b c h w -> b c t h w", t=num_frames)
+        return Conditioning(text=rearrange(token, "b e -> b 1 e"), image=image, extra=extra)
+
+    def _given(
+        self,
+        prompts: Prompts,
+        picture: Picture,
+        ids: Float[Tensor, "b 3"],
+        noise: Float[Tensor, "b 3 h w"],
+        encoder: Encoder,
+    ) -> Prompts:
+        if not isinstance(encoder, PictureEncoder):
+            raise ValueError(f"encoder: Stable Video Diffusion needs encoder=svd, and {type(encoder).__name__} is not")
+        strength = rearrange(ids[:, 2], "b -> b 1 1 1")
+        everywhere = torch.ones(len(picture), dtype=torch.bool, device=picture.device)
+        return replace(
+            prompts,
+            image=encoder.image_latents(picture + strength * noise.to(picture)),
+            has_image=everywhere,
+            image_token=self.image_encoder(picture),
+            has_image_token=everywhere,
+            extra={**prompts.extra, ADDED_TIME_IDS: ids},
         )

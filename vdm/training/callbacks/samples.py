@@ -5,18 +5,14 @@ from typing import Any
 
 import lightning
 import numpy as np
-import torch
-from jaxtyping import UInt8
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
-from torch import Tensor
 
 from vdm.generation.generate import ClipSize, generate
-from vdm.generation.model import VideoDiffusionModel
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.training.module import DiffusionModule
-from vdm.types import ClipBatch, Prompts
+from vdm.types import Prompts
 
 
 class SampleVideos(Callback):
@@ -51,13 +47,12 @@ class SampleVideos(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Choose what is sampled."""
         self.sampled_step = trainer.global_step
-        model, held_out = pl_module.model, pl_module.data.held_out_clips(self.num_videos)
+        held_out = pl_module.data.held_out_clips(self.num_videos)
         self.fps = pl_module.data.fps or DEFAULT_FPS
         if self.captions is not None or held_out is None:
-            self.prompts = model.prompts(self.captions or [""] * self.num_videos)
+            self.prompts = pl_module.model.prompts(self.captions or [""] * self.num_videos)
         else:
-            first_frames = _first_frames(model, held_out) if model.conditioner.uses_image else None
-            self.prompts = model.prompts(held_out.captions, held_out.labels.tolist(), first_frames)
+            self.prompts = pl_module.prompts_of(held_out.to(pl_module.device))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Sample after every ``every_steps`` steps."""
@@ -97,11 +92,3 @@ def _show(logger: Any, mp4: Path, png: Path, step: int, prompts: Prompts) -> Non
         logger.experiment.log({"samples": video, "trainer/global_step": step})
     elif isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image("samples", np.asarray(Image.open(png)), step, dataformats="HWC")
-
-
-@torch.no_grad()
-def _first_frames(model: VideoDiffusionModel, clips: ClipBatch) -> UInt8[Tensor, "b c h w"]:
-    """Return the clips' first frames; where there are only latents, as they decode."""
-    if clips.latents is None:
-        return clips.video[:, :, 0]
-    return model.encoder.decode(clips.latents[:, :, :1].to(model.device))[:, :, 0]

@@ -1,0 +1,78 @@
+"""How much moves in a clip: what image-to-video models are told.
+
+The unit is the frame's shorter side per second: 0.1 means that, over all pixels and pairs of successive frames, what is
+seen moves on by a tenth of that side in a second. Half of some 30 videos of people and places lie between 0.010 and 0.026
+at 7 frames per second; a camera that rides along gives 0.5.
+"""
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+PIXELS_PER_FRAME = "motion_pixels_per_frame"
+"""Key in a sample's ``.json``, or among its ``scores``, of the mean flow of the whole stored clip from one frame to the
+next, in pixels of pictures whose shorter side has 256: as curation measures it."""
+
+_SHORTER_SIDE = 256
+_SIDE = 128
+"""Pixels of the shorter side at which the flow is computed; larger frames are scaled down."""
+
+
+def check_measurable() -> None:
+    """Refuse to measure motion without OpenCV.
+
+    Raises:
+        ValueError: If it is not installed.
+    """
+    if importlib.util.find_spec("cv2") is None:
+        raise ValueError("motion is measured with opencv-python-headless; install the extra 'pretrained'")
+
+
+def stored_motion(metadata: Mapping[str, Any], fps: float) -> float | None:
+    """Return the motion that shards have for a clip, or None if they have none.
+
+    Args:
+        metadata: The sample's ``.json``.
+        fps: Frames per second of the stored clip.
+
+    Raises:
+        ValueError: If it is no number, or below 0.
+    """
+    scores = metadata.get("scores") or {}
+    pixels = metadata.get(PIXELS_PER_FRAME, scores.get(PIXELS_PER_FRAME))
+    if pixels is None:
+        return None
+    if not 0 <= float(pixels) < math.inf:
+        raise ValueError(f"{PIXELS_PER_FRAME}={pixels}")
+    return float(pixels) / _SHORTER_SIDE * fps
+
+
+def motion_of(video: UInt8[Tensor, "c t h w"], fps: float) -> float:
+    """Return the mean length of the optical flow between successive frames; 0 of a single frame.
+
+    Flow is dense inverse search (Kroeger et al. 2016).
+
+    Args:
+        video: RGB frames.
+        fps: Frames per second.
+    """
+    import cv2  # heavy, and needed by image-to-video models alone
+
+    _, num_frames, height, width = video.shape
+    if num_frames < 2:
+        return 0.0
+    scale = min(1.0, _SIDE / min(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    grey = [
+        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+        for frame in np.ascontiguousarray(video.permute(1, 2, 3, 0).numpy())
+    ]
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # pyright: ignore[reportAttributeAccessIssue]
+    lengths = [np.linalg.norm(flow.calc(before, after, None), axis=-1).mean() for before, after in pairwise(grey)]
+    return float(np.mean(lengths)) / min(size) * fps
