@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save
 
 from data_pipelines.encode.shard_writer import ShardWriter
+from tests.data.shard_sets import color_of, encode_clip
 from tests.data.test_datamodule import module, take
 from vdm.data.clips import ClipSampling
 from vdm.data.latents import UnusableLatentsError, read_latents
@@ -99,3 +100,29 @@ def test_mistakes_about_latents_are_one_line(encoded: Path, shard_set: Path) -> 
     write_index(encoded, ShardIndex(index.splits, latents=StoredLatents(ENCODER, {(1, 2, 3): LATENT})))
     with pytest.raises(ValueError, match="no latents for clips of 4x16x32"):
         module(encoded, stored_latents=True, max_validation_clips=0).check()
+
+
+def test_the_first_frame_is_read_beside_latents_for_image_conditions(tmp_path: Path) -> None:
+    metadata = {"caption": "", "label": None, "fps": 8.0, "scores": {"motion_pixels_per_frame": 16}}
+    with ShardWriter(tmp_path / "train-000000.tar") as writer:
+        for number in range(3):
+            files = {
+                "json": json.dumps(metadata).encode(),
+                "latents.safetensors": save({"latents": latents_of(number)}),
+            }
+            writer.add(str(number), CLIP, {**files, "mp4": encode_clip(number, CLIP)})
+    assert writer.entry is not None
+    write_index(
+        tmp_path, ShardIndex({"train": (writer.entry,)}, fps=8.0, latents=StoredLatents(ENCODER, {CLIP: LATENT}))
+    )
+
+    data = module(tmp_path, stored_latents=True, max_validation_clips=0)
+    data.add_image_conditions()
+    (batch,) = take(data.train_dataloader(), 1)
+    assert batch.video.shape[1:] == (3, 1, 16, 32)
+    assert batch.motion is not None
+    for key, pixels, latents, motion in zip(batch.keys, batch.video, batch.latents, batch.motion, strict=True):
+        first = torch.tensor(color_of(int(key), 0)).view(3, 1, 1, 1)
+        assert (pixels.int() - first).abs().max() <= 3
+        assert torch.equal(latents, latents_of(int(key)))
+        assert motion == 16 / 256 * 8

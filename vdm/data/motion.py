@@ -1,8 +1,8 @@
 """How much moves in a clip: what image-to-video models are told.
 
 The unit is the frame's shorter side per second: 0.1 means that, over all pixels and pairs of successive frames, what is
-seen moves on by a tenth of that side in a second. Half of some 30 videos of people and places lie between 0.010 and 0.026
-at 7 frames per second; a camera that rides along gives 0.5.
+seen moves on by a tenth of that side in a second. Half of some 30 videos of people and places lie between 0.01 and
+0.026 at 7 frames per second; a camera that rides along gives 0.5.
 """
 
 import importlib.util
