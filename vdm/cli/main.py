@@ -7,6 +7,7 @@ from vdm.cli.commands import Command, run_program
 
 COMMANDS = {
     "train": Command("vdm.cli.train", "train a model on a set of shards, or resume a run"),
+    "plan": Command("vdm.cli.plan", "tell what a training run will take, before anything is rented"),
     "sample": Command("vdm.cli.sample", "make videos from prompts with a trained model"),
     "evaluate": Command("vdm.cli.evaluate", "measure a trained model"),
     "ema": Command("vdm.cli.ema", "make averaged weights of any length after training"),

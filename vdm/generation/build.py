@@ -1,6 +1,7 @@
 """From a configuration, or a checkpoint, to a model."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +11,33 @@ from vdm.checkpoints.runs import load_config, load_weights
 from vdm.config import build
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.generation.model import VideoDiffusionModel
+from vdm.models.conditioner import Conditioner
+from vdm.models.encoders import Encoder
 
 OWN_MODULES = ("vdm.models", "vdm.diffusion")
 """Where the parts of a model read from a checkpoint may come from: a configuration from outside must not run code."""
 
 
-def build_model(config: Mapping[str, Any], allowed_modules: Sequence[str] | None = None) -> VideoDiffusionModel:
+def build_model(
+    config: Mapping[str, Any],
+    allowed_modules: Sequence[str] | None = None,
+    on: AbstractContextManager[object] | None = None,
+) -> VideoDiffusionModel:
     """Build the model of a configuration, with fresh weights.
 
     Args:
         config: Whole configuration with ``encoder``, ``model``, ``diffusion``, ``sampler`` and ``guidance``.
         allowed_modules: Packages from which parts may come, ``None`` for all.
+        on: Where weights are made, e.g. ``torch.device("meta")``; none for the CPU.
 
     Raises:
         ConfigError: If a part can't be built.
     """
-    encoder = build(config["encoder"], "encoder", allowed_modules)
-    conditioner = build(config["model"]["conditioner"], "model.conditioner", allowed_modules)
     diffusion: GaussianDiffusion = build(config["diffusion"], "diffusion", allowed_modules)
-    # What the network must fit is known here and need not be repeated in YAML; a network of one's own may ignore it.
-    known = {
-        "in_channels": encoder.channels,
-        "out_channels": diffusion.out_channels(encoder.channels),
-        "text_channels": conditioner.text_channels,
-        "vector_channels": conditioner.vector_channels,
-        "image_conditioned": conditioner.uses_image,
-    }
-    network: nn.Module = build(config["model"]["network"], "model.network", allowed_modules, known)
+    with on or nullcontext():
+        encoder = build(config["encoder"], "encoder", allowed_modules)
+        conditioner = build(config["model"]["conditioner"], "model.conditioner", allowed_modules)
+        network = _build_network(config, encoder, conditioner, diffusion, allowed_modules)
     return VideoDiffusionModel(
         network,
         conditioner,
@@ -45,6 +46,24 @@ def build_model(config: Mapping[str, Any], allowed_modules: Sequence[str] | None
         build(config["sampler"], "sampler", allowed_modules),
         build(config["guidance"], "guidance", allowed_modules),
     )
+
+
+def _build_network(
+    config: Mapping[str, Any],
+    encoder: Encoder,
+    conditioner: Conditioner,
+    diffusion: GaussianDiffusion,
+    allowed_modules: Sequence[str] | None,
+) -> nn.Module:
+    # What the network must fit is known here and need not be repeated in YAML; a network of one's own may ignore it.
+    known = {
+        "in_channels": encoder.channels,
+        "out_channels": diffusion.out_channels(encoder.channels),
+        "text_channels": conditioner.text_channels,
+        "vector_channels": conditioner.vector_channels,
+        "image_conditioned": conditioner.uses_image,
+    }
+    return build(config["model"]["network"], "model.network", allowed_modules, known)
 
 
 def load_model(path: str | Path, ema: bool | str = True, allow_own_code: bool = False) -> VideoDiffusionModel:

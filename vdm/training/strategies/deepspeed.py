@@ -18,7 +18,7 @@ from vdm.training.strategies.parts import Part, flat_part, whole_part
 from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
 
 _PRECISIONS = ("32-true", "bf16-mixed")
-_LARGEST_BUCKET = 200_000_000
+LARGEST_BUCKET = 200_000_000
 """Weights whose gradients are sent at a time, at most."""
 
 
@@ -120,7 +120,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
 
     def _config(self, clip: float) -> dict[str, Any]:
         assert self.lightning_module is not None
-        bucket = min(_LARGEST_BUCKET, sum(p.numel() for p in self.lightning_module.parameters()))
+        bucket = min(LARGEST_BUCKET, sum(p.numel() for p in self.lightning_module.parameters()))
         pinned = {"device": "cpu", "pin_memory": self.root_device.type != "cpu"}
         zero: dict[str, Any] = {"stage": self.stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
         zero |= {"offload_optimizer": pinned} if self.offload_optimizer else {}

@@ -1,0 +1,106 @@
+"""``vdm plan``: for the shipped models, without their memory, their weights or a data set; near what training takes."""
+
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.plan_memory import measure_apart
+from tests.data.shard_sets import write_set
+from tests.training.runs import configuration
+from vdm.cli.commands import run_program
+from vdm.cli.main import COMMANDS
+from vdm.generation.build import build_model
+from vdm.training.planning.structure import no_memory, pretrained_by_configuration
+
+Plan = Callable[..., tuple[int, str, str]]
+SVD = ("model=svd", "encoder=svd", "text_encoder=none", "diffusion=svd", "sampler=svd", "guidance=linear_over_frames")
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Plan:
+    """Run ``vdm plan`` within this process; it returns its exit code, its output and what it said to stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vdm", "plan", *arguments])
+        capfd.readouterr()
+        code = run_program("vdm", COMMANDS)
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """Return the table's rows by strategy."""
+    lines = output.split("\n\n")[1].splitlines()[1:]
+    return {" ".join(line[2:].split()[:-9] or line[2:].split()[:1]): line.split()[-9:] for line in lines}
+
+
+def test_plan_tells_what_each_strategy_takes(plan: Plan, tmp_path: Path) -> None:
+    code, output, _ = plan(
+        "experiment=moving_digits", "clip_shape=[8,32,32]", "devices=4", "nodes=2", "memory_gib=2.1", "strategy=fsdp2"
+    )
+    assert code == 0
+    assert list(tmp_path.iterdir()) == []
+    assert "devices          8 (2 x 4) of 2.1 GiB" in output
+    assert "1 micro-batches of 1 clips of 8x32x32 on each device" in output
+    table = rows(output)
+    assert list(table) == ["fsdp2", "single", "ddp", "fsdp2 replicate=nodes", "zero1", "zero2", "zero3"]
+    weights = {name: float(row[0]) for name, row in table.items()}
+    assert weights["fsdp2"] == pytest.approx(weights["single"] / 8, abs=1e-3)
+    assert {row[-1] for row in table.values()} <= {"yes", "no"}
+    assert table["ddp"][-1] == "no"
+
+
+def test_plan_takes_the_clips_of_a_set(plan: Plan, tmp_path: Path) -> None:
+    shards = write_set(tmp_path / "set", {"train": (2,), "validation": (1,)})
+    code, output, _ = plan("model=unet_small", f"data.path={shards}")
+    assert code == 0
+    assert "clips of 4x16x32 on each device" in output
+
+
+def test_stable_video_diffusion_is_planned_without_its_weights_or_memory(plan: Plan) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    clips = ("clip_shape=[14,320,576]", "data.micro_batch_size=1", "data.global_batch_size=8", "devices=8")
+    code, output, errors = plan(*SVD, *clips, "trainer.precision=bf16-mixed", "strategy=ddp")
+    assert code == 0, errors
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20, "KiB; the weights alone are 8.6 GiB"
+    assert rows(output)["ddp"][-1] == "yes"
+    # Published: 1,524,623,082 weights of the network.
+    config = configuration(Path("nowhere"), *SVD, without=("model.", "text_encoder.", "sampler."))
+    with pretrained_by_configuration():
+        model = build_model(config, on=no_memory(FakeTensorMode(allow_non_fake_inputs=True)))
+    assert sum(p.numel() for p in model.network.parameters()) == 1_524_623_082
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("data.path=nowhere",),
+            "data.path: nowhere: no such folder; plan without it by clip_shape=[frames,height,width]",
+        ),
+        (("data=shards",), "data.path: not given; plan without it by clip_shape=[frames,height,width]"),
+        (("clip_shape=[8,32]",), "clip_shape=[8, 32]: must be [frames, height, width], each a whole number above 0"),
+        (("clip_shape=[8,30,32]",), "clip_shape: "),
+        (("clip_shape=[8,32,32]", "devices=0"), "devices=0: must be a whole number, at least 1"),
+        (("clip_shape=[8,32,32]", "memory_gib=much"), "memory_gib=much: must be a number of GiB, at least 0"),
+        (("clip_shape=[8,32,32]", "data.micro_batch_size=0"), "data.micro_batch_size=0: must be a whole number"),
+        (("clip_shape=[8,32,32]", "blocks.recompute=[9]"), "blocks: recompute: the network has blocks of levels"),
+    ],
+)
+def test_impossible_plan_is_refused_in_one_line(plan: Plan, arguments: tuple[str, ...], message: str) -> None:
+    code, _, errors = plan(*arguments)
+    assert code == 2
+    (line,) = errors.strip().splitlines()
+    assert line.startswith(message)
+
+
+def test_planned_peak_is_near_what_training_takes(tmp_path: Path) -> None:
+    shards = write_set(tmp_path / "set", {"train": (4,), "validation": (1,)}, ((8, 32, 32),))
+    measured, planned = measure_apart(str(shards), "experiment=moving_digits")
+    assert planned == pytest.approx(measured, rel=0.15)

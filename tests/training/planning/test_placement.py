@@ -1,0 +1,91 @@
+"""Each strategy's share of weights, gradients and optimizer state, by the arithmetic of Rajbhandari et al. 2020."""
+
+import pytest
+import torch
+
+from vdm.training.planning.placement import (
+    Placement,
+    ddp,
+    fsdp2,
+    memory_of,
+    placement_of,
+    single,
+    zero,
+)
+from vdm.training.planning.step import StepMeasure
+from vdm.training.strategies.auto import Devices
+from vdm.training.strategies.ddp import DataParallel
+from vdm.training.strategies.deepspeed import DeepSpeedZeRO
+from vdm.training.strategies.fsdp2 import FSDP2
+from vdm.training.strategies.single import SingleDevice
+
+N = 1_000_000_000
+STEP = StepMeasure(
+    num_trained=N,
+    num_frozen=0,
+    trained_bytes=4 * N,
+    frozen_bytes=0,
+    saved_bytes=4 * N,
+    block_bytes=(N, N, N // 2),
+    optimizer_bytes=8 * N,
+    optimizer_peak_bytes=0,
+    kept_bytes=3 * N,
+    # Activations grow to the end of the forward pass, and go as gradients come.
+    moments=((0, 0), (0, 3 * N), (0, 4 * N), (2 * N, 2 * N), (4 * N, 0)),
+    flops=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("placement", "weights", "gradients", "optimizer", "averages"),
+    [
+        (single(), 4, 4, 8, 8),
+        (ddp(), 4, 4, 8, 8),
+        (fsdp2(STEP, 8, 2, product_bytes=4), 0.5, 0.5, 1, 1),
+        (zero(STEP, 1, 8, 2), 4.5, 4, 1, 1),  # the share that is stepped is a second copy
+        (zero(STEP, 2, 8, 2), 4.5, 0.5, 1, 1),
+        (zero(STEP, 3, 8, 2), 1, 0.5, 1, 1),
+        (zero(STEP, 2, 8, 2, offload_optimizer=True), 4, 0.5, 0, 0),
+        (fsdp2(STEP, 8, 2, product_bytes=4, offload=True), 0, 0, 0, 0),
+    ],
+    ids=lambda value: value.name if isinstance(value, Placement) else "",
+)
+def test_shares_are_those_of_the_strategy(
+    placement: Placement, weights: float, gradients: float, optimizer: float, averages: float
+) -> None:
+    memory = memory_of(placement, STEP, num_averages=2, several_micro_batches=False)
+    found = (memory.weights, memory.gradients, memory.optimizer, memory.averages)
+    assert [part / N for part in found] == pytest.approx([weights, gradients, optimizer, averages])
+
+
+def test_offloaded_shares_lie_in_the_host() -> None:
+    assert fsdp2(STEP, 8, 2, 4, offload=True).host_bytes == (4 + 4 + 8 + 2 * 4) * N // 8
+    assert zero(STEP, 2, 8, 2, offload_optimizer=True).host_bytes == (4 + 8 + 2 * 4) * N // 8
+    assert zero(STEP, 3, 8, 2, True, True).host_bytes == (4 + 4 + 8 + 2 * 4) * N // 8
+
+
+def test_peak_is_the_most_at_one_moment() -> None:
+    # Weights 4, optimizer 8, average 4; then activations 4 while there is no gradient, or gradients 4 from before.
+    assert memory_of(single(), STEP, 1, several_micro_batches=False).peak == (16 + 4) * N
+    assert memory_of(single(), STEP, 1, several_micro_batches=True).peak == (16 + 8) * N
+    assert memory_of(ddp(), STEP, 1, several_micro_batches=False).peak == (16 + 8) * N
+
+
+def test_blocks_at_work_are_gathered_under_fsdp2_in_the_precision_of_products() -> None:
+    outside, two_blocks, gradients = 1.5 * N, 2 * N, 2 * N
+    assert fsdp2(STEP, 8, 1, product_bytes=4).buffers == outside + two_blocks + gradients
+    assert fsdp2(STEP, 8, 1, product_bytes=2).buffers == (outside + two_blocks) / 2 + gradients
+    assert fsdp2(STEP, 8, 1, product_bytes=4, reshard=False).buffers == 4 * N + gradients
+
+
+def test_strategies_are_planned_with_their_options() -> None:
+    devices = Devices(torch.device("cpu"), per_node=4, num_nodes=2, memory_bytes=1)
+
+    def planned(strategy: object) -> Placement:
+        return placement_of(strategy, STEP, devices, 1, 4)  # type: ignore[arg-type]
+
+    assert planned(SingleDevice(torch.device("cpu"))) == single()
+    assert planned(DataParallel()) == ddp()
+    assert planned(FSDP2(replicate="nodes")) == fsdp2(STEP, 4, 1, 4)
+    assert planned(FSDP2(offload=True)) == fsdp2(STEP, 8, 1, 4, offload=True)
+    assert planned(DeepSpeedZeRO(3, offload_parameters=True)) == zero(STEP, 3, 8, 1, False, True)

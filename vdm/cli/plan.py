@@ -1,0 +1,144 @@
+"""``vdm plan``: what a training run will take, before anything is rented."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from vdm.config import ConfigError, build
+from vdm.data.datamodule import ClipDataModule
+from vdm.data.order import accumulation
+from vdm.generation.generate import ClipSize
+from vdm.training.planning.placement import Memory, ddp, fsdp2, memory_of, placement_of, single, zero
+from vdm.training.planning.step import Clips, StepMeasure, measure_step
+from vdm.training.strategies.auto import Devices
+from vdm.training.strategies.base import PartwiseStrategy
+
+GIB = 2**30
+
+
+def run(config: DictConfig) -> None:
+    """Print the plan."""
+    options: Any = OmegaConf.to_container(config)
+    size = _clip_size(options)
+    devices = _devices(options)
+    micro_batches = _micro_batches(options["data"], devices)
+    clips = Clips(
+        min(options["data"]["micro_batch_size"], -(-options["data"]["global_batch_size"] // devices.number)),
+        size,
+        options["data"]["num_images_per_clip"],
+        options["data"]["stored_latents"],
+        "x" * _at_least(options, "caption_bytes", 0),
+    )
+    step = measure_step(options, clips)
+    num_averages = len(options["averages"]["half_lives"]) + len(options["averages"]["sigma_rels"])
+    memories = list(_memories(options, step, devices, num_averages, micro_batches > 1))
+    for line in describe(step, clips, devices, micro_batches, num_averages):
+        print(line)
+    print()
+    for line in table(memories, devices.memory_bytes, int(options["reserve_gib"] * GIB)):
+        print(line)
+
+
+def _clip_size(options: Mapping[str, Any]) -> ClipSize:
+    shape = options["clip_shape"]
+    if shape is not None:
+        if not isinstance(shape, list) or len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ConfigError(f"clip_shape={shape}: must be [frames, height, width], each a whole number above 0")
+        return ClipSize(*shape)
+    path = options["data"]["path"]
+    if path is None or (isinstance(path, str) and "://" not in path and not Path(path).is_dir()):
+        found = "not given" if path is None else f"{path}: no such folder"
+        raise ConfigError(f"data.path: {found}; plan without it by clip_shape=[frames,height,width]")
+    data: ClipDataModule = build(options["data"], "data")
+    try:
+        return ClipSize(*data.clip_shape)
+    except ValueError as error:
+        raise ConfigError(f"data.path: {error}") from error
+
+
+def _devices(options: Mapping[str, Any]) -> Devices:
+    trainer = options["trainer"]
+    planned = trainer["devices"] if isinstance(trainer["devices"], int) else 1
+    per_node = _at_least(options, "devices", 1) if options["devices"] is not None else planned
+    nodes = _at_least(options, "nodes", 1) if options["nodes"] is not None else trainer["num_nodes"]
+    for name in ("memory_gib", "reserve_gib"):
+        if not isinstance(options[name], int | float) or options[name] < 0:
+            raise ConfigError(f"{name}={options[name]}: must be a number of GiB, at least 0")
+    return Devices(torch.device("cpu"), per_node, nodes, int(options["memory_gib"] * GIB))
+
+
+def _at_least(options: Mapping[str, Any], name: str, least: int) -> int:
+    if isinstance(options[name], bool) or not isinstance(options[name], int) or options[name] < least:
+        raise ConfigError(f"{name}={options[name]}: must be a whole number, at least {least}")
+    return options[name]
+
+
+def _micro_batches(data: Mapping[str, Any], devices: Devices) -> int:
+    for name in ("global_batch_size", "micro_batch_size"):
+        if not isinstance(data[name], int) or data[name] < 1:
+            raise ConfigError(f"data.{name}={data[name]}: must be a whole number, at least 1")
+    return accumulation(data["global_batch_size"], data["micro_batch_size"], devices.number)
+
+
+def _memories(
+    options: Mapping[str, Any], step: StepMeasure, devices: Devices, num_averages: int, several: bool
+) -> list[Memory]:
+    """Return what each strategy needs, the one that is configured first."""
+    product_bytes = 2 if options["trainer"]["precision"] in ("bf16-mixed", "16-mixed") else 4
+    weights = torch.nn.Linear(step.num_trained, 1, bias=False, device="meta")
+    offered = {"model": weights, "devices": devices}
+    strategy: PartwiseStrategy = build(options["strategy"], "strategy", offered=offered)
+    chosen = placement_of(strategy, step, devices, num_averages, product_bytes)
+    number, per_node = devices.number, devices.per_node
+    others = [
+        single(),
+        ddp(),
+        fsdp2(step, number, num_averages, product_bytes),
+        *(zero(step, stage, number, num_averages) for stage in (1, 2, 3)),
+    ]
+    if devices.num_nodes > 1:
+        within = fsdp2(step, per_node, num_averages, product_bytes)
+        others.insert(3, within.__class__(**{**vars(within), "name": "fsdp2 replicate=nodes"}))
+    placements = [chosen, *(other for other in others if other != chosen)]
+    return [memory_of(placement, step, num_averages, several) for placement in placements]
+
+
+def describe(step: StepMeasure, clips: Clips, devices: Devices, micro_batches: int, num_averages: int) -> Sequence[str]:
+    """Return what does not depend on the strategy, a line for each."""
+    size = f"{clips.size.num_frames}x{clips.size.height}x{clips.size.width}"
+    per_device = micro_batches * step.flops
+    saved = step.saved_bytes + num_averages * step.trained_bytes + step.optimizer_bytes
+    return [
+        f"weights          {step.num_trained:,} trained, {step.num_frozen:,} frozen",
+        f"devices          {devices.number} ({devices.num_nodes} x {devices.per_node}) of"
+        f" {devices.memory_bytes / GIB:g} GiB",
+        f"batch            {micro_batches} micro-batches of {clips.number} clips of {size} on each device",
+        f"work of a step   {per_device / 1e12:,.3f} TFLOP on each device,"
+        f" {devices.number * per_device / 1e12:,.3f} in all",
+        f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_averages} averages, optimizer;"
+        f" {step.saved_bytes / GIB:,.2f} GiB of weights alone",
+    ]
+
+
+def table(memories: Sequence[Memory], memory_bytes: int, reserve_bytes: int) -> Sequence[str]:
+    """Return the memory of each process under each strategy, the first of which is the one that is configured."""
+    parts = ("weights", "gradients", "optimizer", "averages", "activations", "temporary", "peak")
+    names = [("* " if index == 0 else "  ") + memory.placement.name for index, memory in enumerate(memories)]
+    width = max(map(len, names))
+    lines = [f"{'GiB per device':{width}}" + "".join(f"{part:>13}" for part in (*parts, "in host")) + "   fits"]
+    for name, memory in zip(names, memories, strict=True):
+        sizes = [*(getattr(memory, part) for part in parts), memory.placement.host_bytes]
+        fits = memory.peak + reserve_bytes <= memory_bytes
+        lines.append(
+            f"{name:{width}}" + "".join(f"{size / GIB:13.3f}" for size in sizes) + ("   yes" if fits else "   no")
+        )
+    lines += [
+        "",
+        "* as configured. Activations: kept for the backward pass. Temporary: what a step makes beyond them, gathered",
+        "weights and gradients under way included. Peak: the most at one moment; gradients come as activations go.",
+        f"It fits if {reserve_bytes / GIB:g} GiB stay free beside the peak, for the device's needs and fragmentation.",
+    ]
+    return lines

@@ -1,0 +1,1 @@
+"""What training will take, found out before anything is rented."""

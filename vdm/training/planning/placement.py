@@ -1,0 +1,159 @@
+"""Which strategy keeps which share of a training run in each process's memory."""
+
+from dataclasses import dataclass
+
+from vdm.training.planning.step import StepMeasure
+from vdm.training.strategies.auto import Devices
+from vdm.training.strategies.base import PartwiseStrategy
+from vdm.training.strategies.ddp import DataParallel
+from vdm.training.strategies.deepspeed import LARGEST_BUCKET, DeepSpeedZeRO
+from vdm.training.strategies.fsdp2 import FSDP2
+
+_BYTES = 4
+"""Of a weight, a gradient and an average: fp32 under mixed precision too."""
+_ZERO3_PREFETCH = 50_000_000
+"""Weights that stage 3 gathers ahead of their use, DeepSpeed's default."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Shares of what is trained that one process keeps on its device.
+
+    Args:
+        name: Name of the strategy, with options that matter.
+        weights: Copies of the weights; 1.5 is all of them and half of a second copy.
+        gradients: Share of the gradients.
+        state: Share of the optimizer's state and of the averages.
+        buffers: Bytes of gathered weights and of gradients under way.
+        gradients_stay: Whether gradients' memory is taken before the first backward pass.
+        host_bytes: Bytes that lie in the host's memory instead, for each process.
+    """
+
+    name: str
+    weights: float
+    gradients: float
+    state: float
+    buffers: int = 0
+    gradients_stay: bool = False
+    host_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one process needs, in bytes."""
+
+    placement: Placement
+    weights: int
+    gradients: int
+    optimizer: int
+    averages: int
+    activations: int
+    """Kept for the backward pass."""
+    temporary: int
+    """The most there is beyond that within a step: results on their way, gathered weights, gradients under way."""
+    peak: int
+    """The most at any one moment; less than the sum, since gradients come as activations go."""
+
+
+def memory_of(placement: Placement, step: StepMeasure, num_averages: int, several_micro_batches: bool) -> Memory:
+    """Return what one process needs under a strategy.
+
+    Args:
+        placement: What it keeps.
+        step: What a micro-batch takes.
+        num_averages: Averages of the weights.
+        several_micro_batches: Whether gradients of one are there when the next begins.
+    """
+    weights = int(placement.weights * step.trained_bytes) + step.frozen_bytes
+    optimizer = int(placement.state * step.optimizer_bytes)
+    averages = int(placement.state * num_averages * step.trained_bytes)
+    gradients = int(placement.gradients * step.trained_bytes)
+    temporary = max(other for _, other in step.moments) - step.kept_bytes + placement.buffers
+    passes = step.peak_bytes(placement.gradients, placement.gradients_stay or several_micro_batches)
+    stepping = gradients + int(placement.state * step.optimizer_peak_bytes)
+    peak = weights + optimizer + averages + max(passes + placement.buffers, stepping)
+    return Memory(placement, weights, gradients, optimizer, averages, step.kept_bytes, temporary, peak)
+
+
+def single() -> Placement:
+    """One process keeps everything."""
+    return Placement("single", 1, 1, 1)
+
+
+def ddp() -> Placement:
+    """Each process keeps everything; gradients lie in buckets that stay."""
+    return Placement("ddp", 1, 1, 1, gradients_stay=True)
+
+
+def fsdp2(
+    step: StepMeasure, shards: int, num_averages: int, product_bytes: int, reshard: bool = True, offload: bool = False
+) -> Placement:
+    """Each process keeps a share of everything, and all of the blocks that are at work.
+
+    Args:
+        step: What a micro-batch takes.
+        shards: Processes that share one copy.
+        num_averages: Averages of the weights.
+        product_bytes: Bytes of a gathered weight.
+        reshard: Whether blocks are let go between forward and backward pass.
+        offload: Whether the shares lie in the host's memory.
+    """
+    outside = step.trained_bytes - sum(step.block_bytes)  # what is in no block stays gathered
+    largest = max(step.block_bytes, default=0)
+    gathered = outside + min(2 * largest, sum(step.block_bytes)) if reshard else step.trained_bytes
+    under_way = 2 * largest  # gradients of one block in the precision of products, and to be summed in fp32
+    buffers = gathered * product_bytes // _BYTES + under_way if shards > 1 else 0
+    name = "fsdp2" + (" offload" if offload else "")
+    share = 1 / shards
+    if not offload:
+        return Placement(name, share, share, share, buffers)
+    kept = (2 + num_averages) * step.trained_bytes + step.optimizer_bytes
+    return Placement(name, 0, 0, 0, buffers or gathered, host_bytes=int(share * kept))
+
+
+def zero(
+    step: StepMeasure,
+    stage: int,
+    processes: int,
+    num_averages: int,
+    offload_optimizer: bool = False,
+    offload_parameters: bool = False,
+) -> Placement:
+    """DeepSpeed keeps a second fp32 copy of the weights, cut up: the one that the optimizer steps.
+
+    Args:
+        step: What a micro-batch takes.
+        stage: What else is cut up.
+        processes: Processes that share it.
+        num_averages: Averages of the weights.
+        offload_optimizer: Whether what the optimizer works on lies in the host's memory.
+        offload_parameters: Whether the shares of weights do.
+    """
+    share = 1 / processes
+    bucket = min(LARGEST_BUCKET * _BYTES, step.trained_bytes)
+    under_way = bucket + int(share * step.trained_bytes)  # flattened for the step
+    name = f"zero{stage}" + (" offload" if offload_optimizer or offload_parameters else "")
+    if stage < 3:
+        weights, gradients, buffers = 1.0, 1.0 if stage == 1 else share, under_way
+    else:
+        at_work = min(step.trained_bytes, max(step.block_bytes, default=0) + _BYTES * _ZERO3_PREFETCH)
+        weights, gradients, buffers = share, share, under_way + at_work
+    host = share * ((1 + num_averages) * step.trained_bytes + step.optimizer_bytes) if offload_optimizer else 0
+    if offload_parameters:
+        host, weights = host + share * step.trained_bytes, 0.0
+    if offload_optimizer:
+        return Placement(name, weights, gradients, 0, buffers, host_bytes=int(host))
+    return Placement(name, weights + share, gradients, share, buffers, host_bytes=int(host))
+
+
+def placement_of(
+    strategy: PartwiseStrategy, step: StepMeasure, devices: Devices, num_averages: int, product_bytes: int
+) -> Placement:
+    """Return what a strategy, with its options, keeps in each process."""
+    if isinstance(strategy, FSDP2):
+        shards = devices.per_node if strategy.replicate == "nodes" else devices.number
+        return fsdp2(step, shards, num_averages, product_bytes, strategy.reshard_after_forward, strategy.offload)
+    if isinstance(strategy, DeepSpeedZeRO):
+        offload = (strategy.offload_optimizer, strategy.offload_parameters)
+        return zero(step, strategy.stage, devices.number, num_averages, *offload)
+    return ddp() if isinstance(strategy, DataParallel) else single()

@@ -1,0 +1,166 @@
+"""One training step on tensors without memory: what it keeps, what it computes."""
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from vdm.config import ConfigError, build
+from vdm.generation.build import build_model
+from vdm.generation.generate import ClipSize, check_size
+from vdm.generation.model import VideoDiffusionModel
+from vdm.training.blocks import blocks_of
+from vdm.training.planning.live_memory import LiveMemory
+from vdm.training.planning.structure import no_memory, pretrained_by_configuration
+from vdm.types import Prompts
+
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What one process trains on at once.
+
+    Args:
+        number: Clips.
+        size: Frames, height and width in pixels.
+        num_images: Independent images beside each clip.
+        latents: Whether latents are read in place of pixels.
+        caption: A caption of usual length.
+    """
+
+    number: int
+    size: ClipSize
+    num_images: int = 0
+    latents: bool = False
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class StepMeasure:
+    """What one micro-batch takes on one process that holds everything, in bytes where nothing else is said."""
+
+    num_trained: int
+    """Weights that are trained."""
+    num_frozen: int
+    trained_bytes: int
+    frozen_bytes: int
+    """Frozen weights and buffers."""
+    saved_bytes: int
+    """Weights and buffers that go into checkpoints."""
+    block_bytes: tuple[int, ...]
+    """Trained weights of each block, which strategies shard one by one."""
+    optimizer_bytes: int
+    """What the optimizer keeps between steps."""
+    optimizer_peak_bytes: int
+    """What it makes beyond that during a step."""
+    kept_bytes: int
+    """Activations at the end of the forward pass."""
+    moments: tuple[tuple[int, int], ...]
+    """Gradients that are there, and all else but weights, from moment to moment of a forward and backward pass."""
+    flops: int
+
+    def peak_bytes(self, share_of_gradients: float, gradients_from_the_start: bool) -> int:
+        """Return the most that gradients and activations take together.
+
+        Args:
+            share_of_gradients: Share of gradients that a process keeps.
+            gradients_from_the_start: Whether they are there already, from an earlier micro-batch.
+        """
+        if gradients_from_the_start:
+            return int(share_of_gradients * self.trained_bytes) + max(other for _, other in self.moments)
+        return max(int(share_of_gradients * gradients) + other for gradients, other in self.moments)
+
+
+def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
+    """Build the model of a configuration and run a micro-batch through it, without memory.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    # The libraries of pretrained parts take seconds to import.
+    with pretrained_by_configuration() if _has_pretrained_parts(config) else nullcontext():
+        model = build_model(config, on=no_memory(mode))
+    try:
+        check_size(model, clips.size)
+    except ValueError as error:
+        raise ConfigError(f"clip_shape: {error}") from error
+    try:
+        build(config["blocks"], "blocks").apply(model)
+    except ValueError as error:
+        raise ConfigError(f"blocks: {error}") from error
+    dtype = _AUTOCAST.get(config["trainer"]["precision"])
+    trained = [p for p in model.parameters() if p.requires_grad]
+    with no_memory(mode):
+        autocast = nullcontext() if dtype is None else torch.autocast("cpu", dtype)
+        with LiveMemory(trained) as memory, FlopCounterMode(display=False) as counter:
+            with autocast:
+                loss = _loss(model, clips)
+            kept = memory.other_bytes
+            loss.backward()
+            del loss
+        moments = tuple(memory.moments)
+        optimizer_bytes, optimizer_peak = _optimizer(config, trained)
+    everything = [*model.parameters(), *model.buffers()]
+    return StepMeasure(
+        sum(p.numel() for p in trained),
+        sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in trained),
+        _size(trained),
+        _size(everything) - _size(trained),
+        _size(model.state_dict().values()),
+        tuple(_size(p for p in block.parameters() if p.requires_grad) for _, block in blocks_of(model)),
+        optimizer_bytes,
+        optimizer_peak,
+        kept,
+        moments,
+        counter.get_total_flops(),
+    )
+
+
+def _has_pretrained_parts(config: Mapping[str, Any]) -> bool:
+    return "name_or_path" in json.dumps([config["encoder"], config["model"]])
+
+
+def _loss(model: VideoDiffusionModel, clips: Clips) -> Tensor:
+    """Do what the training step does, with noise and times drawn from nowhere."""
+    b, height, width = clips.number, clips.size.height, clips.size.width
+    frames = clips.size.num_frames + clips.num_images
+    if clips.latents:
+        x0 = torch.zeros(b, model.encoder.channels, frames, *model.encoder.latent_size(height, width))
+    else:
+        x0 = model.encoder.encode(torch.zeros(b, 3, frames, height, width, dtype=torch.uint8))
+    captions = (clips.caption,) * b
+    prompts = model.prompts(captions)
+    if model.conditioner.uses_image:
+        prompts = model.conditioner.with_first_frame(
+            prompts, torch.zeros(b, 3, height, width, dtype=torch.uint8), model.encoder
+        )
+    images = Prompts(captions * clips.num_images, torch.zeros(b * clips.num_images, dtype=torch.long))
+    return model.denoising_loss(
+        x0, torch.randn_like(x0), torch.rand(b), prompts, images if clips.num_images else None
+    ).mean()
+
+
+def _optimizer(config: Mapping[str, Any], trained: list[nn.Parameter]) -> tuple[int, int]:
+    """Return what the optimizer keeps, and what it makes beyond that, in a step on the gradients there are."""
+    for weight in trained:
+        if weight.grad is None:  # of a part that this batch does not use
+            weight.grad = torch.zeros_like(weight)
+    optimizer = build(config["optimizer"], "optimizer")(trained)
+    with LiveMemory([]) as memory:
+        optimizer.step()
+    states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    return _size(states), max(0, memory.peak() - _size(states))
+
+
+def _size(tensors: Any) -> int:
+    """Return the bytes of tensors, those that share memory counted once."""
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
