@@ -1,7 +1,7 @@
 # All there is to do with a checkout. Each target sets up .venv by itself and is quick when nothing changed.
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test check format bench constraints clean
+.PHONY: help install dev demo test test-chaos check format bench constraints clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ DEMO_RUN := runs/demo
 ARGS ?=
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Install what using the software needs into .venv
 
@@ -51,6 +51,9 @@ demo: install ## Make data, train, sample and evaluate on moving digits
 
 test: dev ## Run all tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
+
+test-chaos: dev ## Run the long tests: kills at random moments, every change of strategy (about an hour)
+	$(BIN)/python -m pytest -m chaos -s $(ARGS)
 
 check: dev ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

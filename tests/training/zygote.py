@@ -38,11 +38,11 @@ class Zygote:
             [sys.executable, "-m", "tests.training.zygote"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
+            bufsize=0,
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)},
         )
+        self._received = b""
         self._codes: dict[int, int] = {}
         self._started: set[int] = set()
         assert self._read(timeout=300) == {"ready": True}
@@ -62,7 +62,7 @@ class Zygote:
         """Start ``vdm ARGV`` and return the number of its process."""
         assert self._process.stdin is not None
         request = {"argv": list(argv), "env": dict(env), "log": str(log)}
-        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
         while True:
             answer = self._read(timeout=60)
             if "pid" in answer:
@@ -101,15 +101,19 @@ class Zygote:
         return [self._codes[pid] for pid in pids]
 
     def _is_readable(self, timeout: float) -> bool:
-        return bool(select.select([self._process.stdout], [], [], timeout)[0])
+        return b"\n" in self._received or bool(select.select([self._process.stdout], [], [], timeout)[0])
 
     def _read(self, timeout: float) -> dict[str, Any]:
+        """Read one message; not through a buffered file, in which ``select`` does not see what is there."""
         assert self._process.stdout is not None
-        if not self._is_readable(timeout):
-            raise TimeoutError("the process that starts others does not answer")
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the process that starts others has died")
+        while b"\n" not in self._received:
+            if not self._is_readable(timeout):
+                raise TimeoutError("the process that starts others does not answer")
+            content = os.read(self._process.stdout.fileno(), 1 << 16)
+            if not content:
+                raise RuntimeError("the process that starts others has died")
+            self._received += content
+        line, _, self._received = self._received.partition(b"\n")
         message = json.loads(line)
         if "ended" in message:
             self._codes[message["ended"]] = message["code"]
