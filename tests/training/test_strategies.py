@@ -3,10 +3,15 @@
 import csv
 import importlib.util
 import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.training.runs import configuration, train
@@ -73,6 +78,51 @@ def test_run_that_changes_strategies_equals_one_process(tmp_path: Path, shards: 
     for name in ("train/loss", "val/loss", "train/grad_norm"):
         assert curve(run, name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-5)
     assert [folder.name for folder in sorted((run / "samples").iterdir())] == ["step=00000003", "step=00000007"]
+
+
+def each_pair(names: Sequence[str]) -> list[str]:
+    """Return a walk in which each name follows each once, itself included."""
+    left = {name: list(names) for name in names}
+    ahead, walk = [names[0]], []
+    while ahead:
+        following = left[ahead[-1]]
+        if following:
+            ahead.append(following.pop())
+        else:
+            walk.append(ahead.pop())
+    return walk[::-1]
+
+
+@pytest.mark.chaos
+def test_each_strategy_goes_on_from_each_other_on_one_two_and_four_processes(tmp_path: Path, shards: Path) -> None:
+    names = ["ddp", "fsdp2", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3"]
+    on_two = each_pair(names)
+    assert len(set(pairwise(on_two))) == len(names) ** 2
+    run, step = tmp_path / "many", 1
+    config = configuration(shards, *ADAMW, *MICRO_BATCHES, "trainer.max_steps=60")
+    train(run, {**config, "trainer": {**config["trainer"], "max_steps": step}})
+    for num_processes, stages in ((4, names), (2, on_two), (4, names[::-1]), (1, []), (4, names), (1, []), (2, names)):
+        steps = range(step + 1, step + 1 + max(1, len(stages)))
+        if num_processes == 1:
+            train(run, {**config, "trainer": {**config["trainer"], "max_steps": steps[-1]}}, resume=True)
+        else:
+            named = [f"{name} {number}" for name, number in zip(stages, steps, strict=True)]
+            train_in_processes(shards, run, *named, num_processes=num_processes)
+        step = steps[-1]
+        one = tmp_path / f"one-{step}"
+        train(one, {**config, "trainer": {**config["trainer"], "max_steps": step}})
+        expected, found = content(one), content(run)
+        assert expected.keys() == found.keys()
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6, msg=f"{name}, step {step}")
+        assert curve(run, "train/loss") == pytest.approx(curve(one, "train/loss"), rel=1e-4)
+        for ema in (True, False):
+            exported = tmp_path / f"export-{step}-{ema}"
+            command = ["export", f"checkpoint={run}", f"to={exported}", f"ema={ema}".lower()]
+            subprocess.run([sys.executable, "-m", "vdm.cli.main", *command], check=True)
+            merged = load_file(exported / "model.safetensors")
+            for name, tensor in merged.items():
+                torch.testing.assert_close(tensor, expected[f"{'ema' if ema else 'weights'} {name}"], rtol=0, atol=1e-6)
 
 
 def test_bf16_losses_of_each_strategy_are_those_of_one_process(tmp_path: Path, shards: Path) -> None:

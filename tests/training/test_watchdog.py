@@ -96,7 +96,8 @@ def test_failure_of_one_process_is_told_once_and_ends_all(tmp_path: Path, shards
     assert text.count("Traceback") == 1
 
 
-def test_processes_started_by_the_command_itself_end_together(tmp_path: Path, shards: Path) -> None:
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.chaos), 1])
+def test_processes_started_by_the_command_itself_end_together(tmp_path: Path, shards: Path, victim: int) -> None:
     log = tmp_path / "out.log"
     command = [sys.executable, "-m", "vdm.cli.main", *arguments(shards, tmp_path / "run")]
     with log.open("w") as out:
@@ -105,13 +106,18 @@ def test_processes_started_by_the_command_itself_end_together(tmp_path: Path, sh
         wait_for_checkpoint(tmp_path / "run", lambda: first.poll() is not None)
         listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(first.pid)], capture_output=True, text=True)
         (child,) = [int(pid) for pid in listed.stdout.split() if "LOCAL_RANK=1" in environment(int(pid))]
-        os.kill(child, signal.SIGKILL)
-        assert first.wait(30) == 1
+        os.kill((first.pid, child)[victim], signal.SIGKILL)
+        assert first.wait(30) == (-signal.SIGKILL if victim == 0 else 1)
+        deadline = time.monotonic() + 30
+        while environment(child):
+            assert time.monotonic() < deadline, "a process has outlived the others"
+            time.sleep(0.1)
     finally:
         first.kill()
     text = log.read_text()
-    assert text.count(f"process {child}) died: killed by signal 9 (SIGKILL)") == 1
     assert "Traceback" not in text
+    if victim == 1:
+        assert text.count(f"process {child}) died: killed by signal 9 (SIGKILL)") == 1
 
 
 def environment(pid: int) -> list[str]:

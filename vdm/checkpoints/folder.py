@@ -79,6 +79,9 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
         files = {}
     if not files:
         raise ValueError(f"{folder}: not a whole checkpoint: {CHECKSUMS_NAME} is missing or damaged")
+    strangers = sorted({path.name for path in folder.iterdir()} - files.keys() - {CHECKSUMS_NAME})
+    if strangers:
+        raise ValueError(f"{folder / strangers[0]}: is not one of the checkpoint's files")
     for name, description in list(files.items())[rank::num_processes]:
         path = folder / name
         if not path.is_file():

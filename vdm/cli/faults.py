@@ -1,5 +1,6 @@
 """A user's mistake in one line: what Hydra and OmegaConf say over many, and who is to be told."""
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -15,15 +16,18 @@ from vdm.config import ConfigError, did_you_mean
 COMPOSITION_FAULTS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, UserWarning)
 """What may be raised before a command's own code runs; all of it comes from the command line or from a YAML."""
 
+_OF_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Full, over quota, read-only: for whoever runs the machine to mend, whichever code met it."""
+
 _OWN_PACKAGES = ("vdm", "data_pipelines")
 
 
 def is_mistake(error: Exception) -> bool:
-    """Tell a user's mistake from a bug, in what a command's own code raised.
+    """Tell a user's mistake, or storage that is full, from a bug, in what a command's own code raised.
 
     In this project ``ValueError`` is for users' mistakes and its message is for users; raised by a library it is a bug.
     """
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError) or (isinstance(error, OSError) and error.errno in _OF_STORAGE):
         return True
     if not isinstance(error, ValueError) or error.__traceback__ is None:
         return False

@@ -17,7 +17,7 @@ from vdm.config import build
 from vdm.config import check as check_node
 from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.launcher import die_with_parent
-from vdm.training.loggers import close
+from vdm.training.loggers import begin, close
 from vdm.training.slurm import SlurmJob, hold_stop_signals
 
 
@@ -36,6 +36,7 @@ def run(config: DictConfig) -> int:
     if training.trainer.is_global_zero:
         plain = {**training.config, "clip": describe_clips(training.data)}
         record_run(folder, plain)
+    begin(training.trainer.loggers)
     for logger in training.trainer.loggers:
         logger.log_hyperparams(plain)
 

@@ -1,11 +1,26 @@
 """Experiment loggers with typed arguments, for conf/logger; each writes into the run's folder."""
 
+import logging
+import os
 import secrets
+import urllib.error
+import urllib.request
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
+
+REACHED_SECONDS = 5.0
+"""How long the server of Weights & Biases may take to answer at all."""
+BEGIN_SECONDS = 30.0
+"""How long it may take to open a run."""
+FINISH_SECONDS = 120.0
+"""How long uploads may take at the end."""
+
+_log = logging.getLogger(__name__)
 
 
 def wandb(
@@ -18,7 +33,8 @@ def wandb(
 ) -> Logger:
     """Return a Weights & Biases logger; offline it needs no account, and ``wandb sync`` uploads later.
 
-    A resumed run goes on under the same id.
+    A resumed run goes on under the same id. Logging never waits for the server: what can't be uploaded stays in the
+    run's folder, and where the server can't be reached to begin with, all of it does, with a warning.
 
     Args:
         run: Folder of the run.
@@ -33,8 +49,8 @@ def wandb(
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
     id_file = run / "wandb_id"
-    if not id_file.exists():
-        id_file.write_text(secrets.token_hex(4))
+    with suppress(FileExistsError), id_file.open("x") as file:  # several processes may try
+        file.write(secrets.token_hex(4))
     return WandbLogger(
         name=name or run.name,
         save_dir=run,
@@ -44,8 +60,57 @@ def wandb(
         resume="allow" if not offline else None,
         entity=entity,
         tags=tags,
-        settings=library.Settings(console="off", silent=True),
+        settings=library.Settings(
+            console="off",
+            silent=True,
+            init_timeout=BEGIN_SECONDS,
+            finish_timeout=FINISH_SECONDS,
+            finish_timeout_raises=False,
+        ),
     )
+
+
+def begin(loggers: Iterable[Logger]) -> None:
+    """Open the runs of Weights & Biases, offline where the server can't be reached or refuses."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and not logger._offline:
+            complaint = _unreachable() or _refused(logger)
+            if complaint is not None:
+                _log.warning(
+                    "W&B: %s; logging offline, into %s/wandb: upload it later by `wandb sync`",
+                    complaint,
+                    logger.save_dir,
+                )
+                logger._offline = True
+                logger._wandb_init["resume"] = None
+                _ = logger.experiment
+
+
+def _unreachable() -> str | None:
+    """Say why the server can't be reached, if so. Any answer will do."""
+    import wandb as library
+
+    url = os.environ.get("WANDB_BASE_URL") or library.setup().settings.base_url
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return None
+    try:
+        urllib.request.urlopen(url, timeout=REACHED_SECONDS).close()
+    except urllib.error.HTTPError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"{url} can't be reached: {getattr(error, 'reason', None) or error}"
+    return None
+
+
+def _refused(logger: Any) -> str | None:
+    """Open the run, and say why the server refuses it, if so."""
+    import wandb as library
+
+    try:
+        _ = logger.experiment
+    except library.errors.Error as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def close(loggers: Iterable[Logger]) -> None:

@@ -1,0 +1,118 @@
+"""Storage that fails under a run: the last checkpoint stays whole, and one line says what happened."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from tests.training.runs import configuration, train
+from vdm.checkpoints.folder import CHECKSUMS_NAME, verify_folder
+from vdm.checkpoints.runs import checkpoints_of, latest_checkpoint, load_weights, step_of
+from vdm.cli.faults import is_mistake, one_line
+from vdm.training.module import DiffusionModule
+
+QUIET = ("save.every_steps=1", "save.keep.last=99", "callbacks.metrics=null", "trainer.max_steps=60")
+
+
+class MakeReadOnly(Callback):
+    """Lets a file system be written to no more after the second step."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
+        if trainer.global_step == 2:
+            pl_module.strategy.writer.finish()
+            remount(Path(self.folder), "ro")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 16 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    if not (shutil.which("mount") and subprocess.run(command, capture_output=True).returncode == 0):
+        pytest.skip("mounting a file system takes root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_disk_that_fails_ends_the_run_in_one_line_and_leaves_the_last_checkpoint_whole(
+    small_disk: Path, shards: Path, fault: str
+) -> None:
+    run = small_disk / "run"
+    config = configuration(shards, *QUIET)
+    if fault == "read-only":
+        config["callbacks"]["fault"] = {"_target_": f"{__name__}.MakeReadOnly", "folder": str(small_disk)}
+    reason = "No space left on device" if fault == "full" else "Read-only file system"
+    with pytest.raises(ValueError, match=rf"can't be saved: .*{reason}.*; checkpoints saved before are whole$") as told:
+        train(run, config)
+    assert "\n" not in str(told.value)
+    remount(small_disk, "rw")
+    saved = checkpoints_of(run)
+    for folder in saved:
+        verify_folder(folder)
+    for folder in saved[:-1]:  # making room is all that it takes to go on
+        shutil.rmtree(folder)
+    last = step_of(saved[-1])
+    config = configuration(shards, *QUIET)
+    config["trainer"]["max_steps"] = last + 1
+    assert train(run, config, resume=True).trainer.global_step == last + 1
+
+
+def test_full_disk_met_by_others_than_the_checkpoint_is_one_line_too() -> None:
+    error = OSError(28, "No space left on device", "runs/one/logs/metrics.csv")
+    assert is_mistake(error)
+    assert "No space left on device: 'runs/one/logs/metrics.csv'" in one_line(error)
+    assert not is_mistake(OSError(5, "Input/output error"))
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut", "flipped"])
+def test_damage_to_any_file_of_a_checkpoint_is_found_by_name_and_the_one_before_is_used(
+    tmp_path: Path, shards: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    train(tmp_path, configuration(shards, *QUIET, "trainer.max_steps=2"))
+    before, newest = checkpoints_of(tmp_path)
+    names = sorted(path.name for path in newest.iterdir())
+    assert {"ema.safetensors", "model.safetensors", "optimizer.safetensors", "state.json"} < set(names)
+    change: Callable[[bytes], bytes] = flipped if damage == "flipped" else lambda content: content[:-1]
+    for name in names:
+        path = newest / name
+        content = path.read_bytes()
+        path.unlink() if damage == "removed" else path.write_bytes(change(content))
+        caplog.clear()
+        assert latest_checkpoint(tmp_path) == before
+        (line,) = caplog.messages
+        assert line.startswith("Passing over a checkpoint: ")
+        assert name in line
+        path.write_bytes(content)
+    assert latest_checkpoint(tmp_path) == newest
+
+
+def test_file_that_does_not_belong_to_a_checkpoint_does_not_get_into_its_weights(tmp_path: Path, shards: Path) -> None:
+    train(tmp_path, configuration(shards, *QUIET, "trainer.max_steps=1"))
+    folder = latest_checkpoint(tmp_path)
+    before = load_weights(folder)
+    shutil.copy(folder / "model.safetensors", folder / "model-00007.safetensors")
+    with pytest.raises(ValueError, match=r"model-00007\.safetensors: is not one of the checkpoint's files"):
+        verify_folder(folder)
+    (folder / "model-00007.safetensors").unlink()
+    listed = json.loads((folder / CHECKSUMS_NAME).read_text())["files"]
+    assert sorted(listed) == sorted(path.name for path in folder.iterdir() if path.name != CHECKSUMS_NAME)
+    assert all(torch.equal(before[name], tensor) for name, tensor in load_weights(folder).items())
