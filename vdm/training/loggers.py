@@ -104,11 +104,11 @@ def _unreachable() -> str | None:
 
 def _refused(logger: Any) -> str | None:
     """Open the run, and say why the server refuses it, if so."""
-    import wandb as library
+    from wandb.errors import Error
 
     try:
         _ = logger.experiment
-    except library.errors.Error as error:
+    except Error as error:
         return " ".join(str(error).split())
     return None
 
