@@ -122,7 +122,17 @@ def first_whole(folders: Sequence[Path], verify: Callable[[Path], None]) -> Path
 
 
 def load_weights(path: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
-    """Return all weights of a checkpoint, or of a run's latest one, by name.
+    """Return all weights of a checkpoint, or of a run's latest one, by name, with what LoRA adds merged into them.
+
+    The arguments are those of ``saved_weights``.
+    """
+    from vdm.models.lora import merged  # imports torch
+
+    return merged(saved_weights(path, ema))
+
+
+def saved_weights(path: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
+    """Return all weights of a checkpoint, or of a run's latest one, by name, as they were saved.
 
     Args:
         path: Folder of a run or of a checkpoint.

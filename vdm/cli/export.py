@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vdm.checkpoints.runs import CONFIG_NAME, latest_checkpoint, load_config, load_weights, run_folder
+from vdm.checkpoints.runs import CONFIG_NAME, latest_checkpoint, load_config, load_weights, run_folder, saved_weights
 from vdm.cli.import_ import EXPORTED_WEIGHTS
 from vdm.config import ConfigError, build
+from vdm.models.lora import adapter
 from vdm.models.pretrained.diffusers_folder import local_folder
 from vdm.models.pretrained.model_card import licence_keys, model_card
 
@@ -28,7 +29,13 @@ def run(config: DictConfig) -> None:
         raise ConfigError(f"to={to}: exists already")
     trained = load_config(checkpoint)
     family = _family(trained, options)
-    if to.suffix == ".safetensors":
+    if options["lora"]:
+        weights = adapter(_cast(saved_weights(checkpoint, options["ema"]), options), "model.network.")
+        if not weights or to.suffix:
+            wrong = f"to={to}: must be a folder" if weights else "lora=true: the run has no LoRA (tune=lora)"
+            raise ConfigError(wrong)
+        _whole(to, lambda folder: _lora(folder, checkpoint, trained, weights, options, family))
+    elif to.suffix == ".safetensors":
         if family is None or family["writers"]["file"] is None:
             raise ConfigError(f"to={to}: only Stable Video Diffusion has files of this kind; give a folder")
         weights = _of_network(_weights(checkpoint, options))
@@ -62,10 +69,13 @@ def _family(trained: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
 
 
 def _weights(checkpoint: Path, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    return _cast(load_weights(checkpoint, options["ema"]), options)
+
+
+def _cast(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, Tensor]:
     dtype = options["dtype"]
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"dtype={dtype}: must be {', '.join(DTYPES)} or null")
-    weights = load_weights(checkpoint, options["ema"])
     if dtype is None:
         return weights
     return {name: w.to(DTYPES[dtype]) if w.is_floating_point() else w for name, w in weights.items()}
@@ -122,6 +132,27 @@ def _diffusers(
     usage += f'pipeline = {family["pipeline"]}.from_pretrained("{options["to"]}")'
     front_matter = {"library_name": "diffusers", "pipeline_tag": card["pipeline_tag"], **licence}
     _write_card(folder, checkpoint, trained, card["title"], usage, card["licence"], front_matter)
+
+
+def _lora(
+    folder: Path,
+    checkpoint: Path,
+    trained: dict[str, Any],
+    weights: Mapping[str, Tensor],
+    options: Mapping[str, Any],
+    family: Mapping[str, Any] | None,
+) -> None:
+    """Write what LoRA added, as peft and as diffusers read it."""
+    layers = sorted({name.partition(".lora_")[0] for name in weights})
+    rank = next(len(tensor) for name, tensor in weights.items() if name.endswith("lora_A.weight"))
+    described = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": layers, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    for file, prefix in (("adapter_model", "base_model.model."), ("pytorch_lora_weights", "unet.")):
+        tensors = {prefix + name: tensor.contiguous() for name, tensor in weights.items()}
+        save_file(tensors, folder / f"{file}.safetensors", {"format": "pt"})
+    usage = f'from peft import PeftModel\n\npipeline.unet = PeftModel.from_pretrained(pipeline.unet, "{options["to"]}")'
+    title, notes = ("LoRA", "") if family is None else (f"LoRA of a {family['pipeline']}", family["card"]["licence"])
+    _write_card(folder, checkpoint, trained, title, usage, notes, {"library_name": "peft"})
 
 
 def _own(

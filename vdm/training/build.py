@@ -72,6 +72,10 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     if config["resume"] is None:
         _start_from(model, config, published)
     try:
+        build(config["tune"], "tune").apply(model)
+    except ValueError as error:
+        raise ConfigError(f"tune: {error}") from error
+    try:
         build(config["blocks"], "blocks").apply(model)
     except ValueError as error:
         raise ConfigError(f"blocks: {error}") from error

@@ -1,0 +1,60 @@
+"""What tune=lora trained, given away by ``vdm export``: alone and merged, the same in diffusers."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
+from diffusers.loaders.peft import PeftAdapterMixin
+from peft import PeftModel
+
+from tests.cli.conftest import RunVdm
+from tests.data.shard_sets import write_set
+from tests.models.svd.peers import Inputs
+from tests.models.svd.pipelines import save_pipeline
+from tests.training.runs import train
+from tests.training.test_svd import finetuning
+from vdm.checkpoints.runs import load_weights, saved_weights
+from vdm.generation.build import load_model
+
+
+class WithAdapters(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
+    """diffusers' network with what its other networks load LoRA files by, which in 0.42 this one has not."""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+def test_exported_lora_gives_the_same_in_diffusers_and_merged(
+    tmp_path: Path,
+    run_vdm: RunVdm,
+) -> None:
+    shards, published = (
+        write_set(tmp_path / "shards", {"train": (5,), "validation": (2,)}),
+        save_pipeline(tmp_path / "svd"),
+    )
+    config = finetuning(shards, published, "tune=lora", "tune.rank=2", "trainer.max_steps=2", "optimizer.lr=0.05")
+    train(tmp_path / "run", config)
+    assert run_vdm("export", "checkpoint=run", "to=lora", "lora=true")[0] == 0
+    assert run_vdm("export", "checkpoint=run", "to=whole")[0] == 0
+    assert run_vdm("export", "checkpoint=run", "to=lora.safetensors", "lora=true")[0] == 2
+    assert "licence" in (tmp_path / "lora" / "README.md").read_text()
+
+    inputs = Inputs.random(2, 3)
+    base = StableVideoDiffusionPipeline.from_pretrained(published, low_cpu_mem_usage=False).unet
+    merged = StableVideoDiffusionPipeline.from_pretrained(tmp_path / "whole", low_cpu_mem_usage=False).unet
+    by_diffusers = copy.deepcopy(base)
+    by_diffusers.__class__ = WithAdapters
+    file = {"prefix": "unet", "weight_name": "pytorch_lora_weights.safetensors", "low_cpu_mem_usage": False}
+    by_diffusers.load_lora_adapter(str(tmp_path / "lora"), **file)
+    by_peft = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / "lora")
+    outputs = []
+    with torch.no_grad():
+        for network in (base, merged, by_diffusers, by_peft):
+            outputs.append(inputs.of_diffusers(network))
+        ours = load_model(tmp_path / "run").network
+        mine = inputs.of_ours(ours)
+    assert (outputs[0] - mine).abs().max() > 1e-3, "it has learned something"
+    for output in outputs[1:]:
+        torch.testing.assert_close(output, mine, rtol=1e-4, atol=1e-5)
+    assert not any("lora_" in name for name in load_weights(tmp_path / "run"))
+    assert any("lora_" in name for name in saved_weights(tmp_path / "run"))

@@ -1,0 +1,56 @@
+"""Which weights are trained: the others stay as they are, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.runs import train
+from tests.training.test_svd import from_scratch
+from vdm.config import ConfigError
+from vdm.training.build import build_training
+
+
+def tuned(tmp_path: Path, shards: Path, *overrides: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Train small for two steps; return the weights before and after."""
+    config = from_scratch(shards, "trainer.max_steps=2", *overrides)
+    before = build_training(config, tmp_path / "x").module.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    return before, train(tmp_path / "run", config).module.state_dict()
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+
+
+def test_tuning_layers_over_time_leaves_all_others_bit_identical(tmp_path: Path, shards: Path) -> None:
+    found = changed(*tuned(tmp_path, shards, "tune=temporal"))
+    assert {"temporal_res_block", "temporal_transformer_blocks", "time_mixer", "time_pos_embed"} <= {
+        part for name in found for part in name.split(".")
+    }
+    assert all(any(part in name for part in ("temporal", "time_mixer", "time_pos_embed")) for name in found)
+
+
+def test_tuning_attention_leaves_all_else_bit_identical(tmp_path: Path, shards: Path) -> None:
+    found = changed(*tuned(tmp_path, shards, "tune=attention"))
+    assert found
+    assert all(".attn1." in name or ".attn2." in name for name in found)
+
+
+def test_lora_leaves_the_base_bit_identical_and_resumes_exactly(tmp_path: Path, shards: Path) -> None:
+    before, after = tuned(tmp_path, shards, "tune=lora", "tune.rank=3")
+    found = changed(before, after)
+    assert found == {name for name in after if "lora_" in name}
+    assert all(".attn2.to_q" not in name and ".attn2.to_k" not in name for name in found), "unused by one token"
+
+    config = from_scratch(shards, "tune=lora", "tune.rank=3", "trainer.max_steps=2")
+    train(tmp_path / "parts", {**config, "trainer": {**config["trainer"], "max_steps": 1}})
+    assert not changed(after, train(tmp_path / "parts", config, resume=True).module.state_dict())
+
+
+def test_tuning_nothing_is_refused(tmp_path: Path, shards: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^tune: names=\['x'\]: the model's weights have other names, such as netw"):
+        build_training(from_scratch(shards, "tune.names=[x]"), tmp_path)
+    with pytest.raises(ConfigError, match=r"^tune: layers=\['x'\]: the model's linear layers are called otherwise: n"):
+        build_training(from_scratch(shards, "tune=lora", "tune.layers=[x]"), tmp_path)

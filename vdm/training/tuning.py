@@ -1,0 +1,63 @@
+"""Which weights are trained; all others stay as they are, bit for bit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from torch import nn
+
+from vdm.models.lora import add_lora
+
+
+class Tuning(Protocol):
+    """Chooses what is trained of a model."""
+
+    def apply(self, model: nn.Module) -> None:
+        """Freeze the rest; raise ``ValueError`` if nothing is left to train."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChosenWeights:
+    """Weights by their names.
+
+    Args:
+        names: Names in the model, in which ``*`` stands for anything: ``network.*temporal*``.
+    """
+
+    names: Sequence[str]
+
+    def apply(self, model: nn.Module) -> None:
+        """Freeze the weights that have none of the names."""
+        trainable = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        chosen = {name for name, _ in trainable if any(fnmatchcase(name, pattern) for pattern in self.names)}
+        if not chosen:
+            examples = ", ".join(name for name, _ in trainable[:2])
+            raise ValueError(f"names={list(self.names)}: the model's weights have other names, such as {examples}")
+        for name, weight in trainable:
+            weight.requires_grad_(name in chosen)
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """A few weights beside those of linear layers (Hu et al. 2021), as peft's ``LoraConfig`` with alpha = rank.
+
+    Args:
+        layers: Names of linear layers, in which ``*`` stands for anything: ``network.*.to_q``.
+        rank: Width of what is added to each; it has rank (inputs + outputs) weights.
+    """
+
+    layers: Sequence[str]
+    rank: int = 16
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank must be at least 1, but is {self.rank}")
+
+    def apply(self, model: nn.Module) -> None:
+        """Freeze the model, and add what is trained to its layers."""
+        linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        if add_lora(model, self.layers, self.rank) == 0:
+            examples = ", ".join(linear[:2])
+            raise ValueError(f"layers={list(self.layers)}: the model's linear layers are called otherwise: {examples}")
