@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.runs import train
+from tests.training.runs import configuration, train
+from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_svd import from_scratch
+from vdm.checkpoints.runs import saved_weights
 from vdm.config import ConfigError
 from vdm.training.build import build_training
 
@@ -54,3 +56,20 @@ def test_tuning_nothing_is_refused(tmp_path: Path, shards: Path) -> None:
         build_training(from_scratch(shards, "tune.names=[x]"), tmp_path)
     with pytest.raises(ConfigError, match=r"^tune: layers=\['x'\]: the model's linear layers are called otherwise: n"):
         build_training(from_scratch(shards, "tune=lora", "tune.layers=[x]"), tmp_path)
+
+
+def test_lora_is_the_same_under_every_strategy(tmp_path: Path, shards: Path) -> None:
+    options = ("tune=lora", "tune.rank=2")
+    config = configuration(shards, *ADAMW, *MICRO_BATCHES, *options, "trainer.max_steps=5")
+    train(tmp_path / "one", config)
+    train(tmp_path / "many", {**config, "trainer": {**config["trainer"], "max_steps": 1}})
+    stages = ("ddp 2", "fsdp2 3", "deepspeed_zero2 4", "deepspeed_zero3 5")
+    train_in_processes(shards, tmp_path / "many", *(" ".join((stage, *options)) for stage in stages))
+
+    one, many = saved_weights(tmp_path / "one", ema=False), saved_weights(tmp_path / "many", ema=False)
+    assert one.keys() == many.keys()
+    for name, tensor in one.items():
+        if "lora_" in name:
+            torch.testing.assert_close(many[name], tensor, rtol=0, atol=1e-7, msg=name)
+        else:
+            assert torch.equal(many[name], tensor), name
