@@ -47,6 +47,50 @@ def test_run_can_be_resumed_by_one_of_its_checkpoints(vdm: Vdm) -> None:
     assert load_config(Path("first"))["resume"] == str(checkpoint)
 
 
+def test_run_started_again_in_its_folder_goes_on(vdm: Vdm) -> None:
+    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    checkpoint_folder(Path("first"), 7).mkdir(parents=True)
+
+    outcome = vdm("train", "hydra.run.dir=first", "seed=5", "trainer.max_steps=99")
+
+    (config,) = outcome.configs
+    assert (config.resume, config.seed, config.trainer.max_steps) == (str(Path("first").absolute()), 5, 99)
+
+
+def test_run_without_a_checkpoint_begins_anew_in_its_folder(vdm: Vdm) -> None:
+    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+
+    assert vdm("train", "hydra.run.dir=first", "seed=6").configs[0].resume is None
+
+
+def test_another_run_in_a_folder_with_checkpoints_is_refused(vdm: Vdm) -> None:
+    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    checkpoint_folder(Path("first"), 7).mkdir(parents=True)
+
+    outcome = vdm("train", "hydra.run.dir=first", "seed=6")
+
+    folder = Path("first").absolute()
+    assert (outcome.code, outcome.configs) == (2, [])
+    assert outcome.err == (
+        f"seed=6: {folder} holds a run with 5; choose another folder by hydra.run.dir, or go on with that run by"
+        f" resume={folder}\n"
+    )
+
+
+def test_requeued_job_goes_on_though_yamls_were_edited(
+    vdm: Vdm, small_conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vdm("train", "hydra.run.dir=first", task=_record)
+    checkpoint_folder(Path("first"), 7).mkdir(parents=True)
+    (small_conf / "model" / "small.yaml").write_text("width: 64")
+    for name, value in {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm", "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+    (config,) = vdm("train", "hydra.run.dir=first").configs
+
+    assert config.model.width == 32
+
+
 def test_change_of_the_model_in_a_resumed_run_is_one_line(vdm: Vdm) -> None:
     vdm("train", "hydra.run.dir=first", task=_record)
 

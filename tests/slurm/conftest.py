@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,10 @@ from tests.slurm.cluster import Cluster, cluster, missing_programs
 from tests.training.runs import TINY
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+SECONDS = 300
+"""For anything that a job does; a start of Python with all imports takes long where many jobs share few cores."""
 
 
 class Submitted(NamedTuple):
@@ -65,3 +70,24 @@ def on_two_nodes(shards: Path) -> list[str]:
     setup = "launcher.setup=['export MASTER_ADDR=127.0.0.1']"
     nodes = ["launcher=slurm", "nodes=2", "gpus_per_node=0", "launcher.cpus_per_task=1", setup]
     return [*nodes, f"data.path={shards}", *TINY, "trainer.max_steps=20"]
+
+
+def wait_for_start(slurm: Cluster, submitted: Submitted, start: int) -> list[int]:
+    """Wait until both processes of a start are where they wait for a signal; return their numbers."""
+    files = [submitted.run / f"start{start}.rank{rank}" for rank in range(2)]
+    deadline = time.monotonic() + SECONDS
+    while not all(file.exists() and file.read_text() for file in files):
+        assert time.monotonic() < deadline, _story(slurm, submitted)
+        time.sleep(0.1)
+    return [int(file.read_text()) for file in files]
+
+
+def start_now(slurm: Cluster, submitted: Submitted) -> None:
+    """Spare a requeued job the minutes that SLURM makes it wait."""
+    slurm.wait(submitted.job, "PENDING", seconds=SECONDS)
+    slurm.run("scontrol", "update", f"JobId={submitted.job}", "StartTime=now")
+
+
+def _story(slurm: Cluster, submitted: Submitted) -> str:
+    logs = sorted((submitted.run / "slurm").glob("*_log.*"))
+    return "\n".join([str(slurm.state(submitted.job)), *(f"{path}\n{path.read_text()[-3000:]}" for path in logs)])

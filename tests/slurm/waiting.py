@@ -33,3 +33,20 @@ class WaitForSignal(Callback):
         (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal)]
         while stop.received is None:
             time.sleep(0.05)
+
+
+class Fail(Callback):
+    """Fails after a step, in each start.
+
+    Args:
+        step: The step.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: object
+    ) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("broken for good")

@@ -71,7 +71,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     saved = load_config(folder)
     job = SlurmJob.current()
     if job is None or job.restarts == 0:  # a requeued job goes on even if YAMLs have been edited meanwhile
-        _refuse_difference(saved, composed, folder)
+        _refuse_difference(saved, _as_if_saved(config, saved), folder)
     return OmegaConf.create({**_kept(saved, composed), "resume": str(folder)})
 
 
@@ -81,6 +81,17 @@ def _kept(saved: Mapping[str, Any], composed: Mapping[str, Any]) -> dict[str, An
     for key in CHANGEABLE:
         _copy(composed, result, key.split("."))
     return result
+
+
+def _as_if_saved(config: DictConfig, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``config`` with all that may change as in ``saved``, and with it what other keys take from there."""
+    result = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    for key in CHANGEABLE:
+        value = _select(saved, key.split("."))
+        if value is not _ABSENT:
+            OmegaConf.update(result, key, value, merge=False)
+    plain: Any = OmegaConf.to_container(result, resolve=True)
+    return plain
 
 
 def _refuse_difference(saved: Mapping[str, Any], composed: Mapping[str, Any], folder: Path) -> None:

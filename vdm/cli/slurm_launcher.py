@@ -8,7 +8,8 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +92,15 @@ class SlurmLauncher(SubmititLauncher):
         try:
             executor = submitit.SlurmExecutor(parent / "slurm")
             executor.update_parameters(**options.parameters(self.config.name, run))
-            jobs = executor.map_array(
-                self,
-                overrides,
-                ["hydra.sweep.dir"] * len(overrides),
-                numbers,
-                [f"run {number}" for number in numbers],
-                [Singleton.get_state()] * len(overrides),
-            )
+            with redirect_stderr(StringIO()):  # it prints what it also raises
+                jobs = executor.map_array(
+                    self,
+                    overrides,
+                    ["hydra.sweep.dir"] * len(overrides),
+                    numbers,
+                    [f"run {number}" for number in numbers],
+                    [Singleton.get_state()] * len(overrides),
+                )
         except (FailedJobError, RuntimeError) as error:
             raise ConfigError(f"launcher=slurm: {error}") from error
         return jobs[0].job_id.split("_")[0]

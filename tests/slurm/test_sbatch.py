@@ -1,0 +1,76 @@
+"""The script for those who write their own: runs as it is, and survives what a cluster does to it."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import CHECKOUT, SECONDS, Submitted, start_now, wait_for_start
+from tests.training.runs import TINY
+from tests.training.test_resume import tensors_of
+
+pytestmark = pytest.mark.chaos
+
+
+def sbatch(slurm: Cluster, folder: Path, run: str, options: list[str], *settings: str) -> Submitted:
+    """Submit slurm/train.sbatch for two nodes of one process each."""
+    nodes = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1", *options]
+    command = ["sbatch", *nodes, str(CHECKOUT / "slurm" / "train.sbatch"), *settings]
+    variables = {**slurm.variables, "PYTHONPATH": str(CHECKOUT), "RUN": run, "MASTER_ADDR": "127.0.0.1"}
+    printed = subprocess.run(command, cwd=folder, env=variables, check=True, capture_output=True, text=True).stdout
+    found = re.fullmatch(r"Submitted batch job (\d+)\n", printed)
+    assert found is not None, printed
+    return Submitted(found[1], folder / run, printed)
+
+
+def settings(shards: Path) -> list[str]:
+    return [f"data.path={shards}", *TINY, "trainer.max_steps=20"]
+
+
+WAIT = ["+callbacks.wait._target_=tests.slurm.waiting.WaitForSignal", "+callbacks.wait.num_steps=5"]
+
+
+def test_preempted_run_equals_uninterrupted_run_bit_for_bit(slurm: Cluster, shards: Path, tmp_path: Path) -> None:
+    whole = sbatch(slurm, tmp_path, "whole", [], *settings(shards))
+    wait = [*WAIT, "+callbacks.wait.num_starts=1"]
+    preempted = sbatch(slurm, tmp_path, "preempted", ["--exclusive"], *settings(shards), *wait)
+
+    wait_for_start(slurm, preempted, 0)
+    urgent = ["--partition=urgent", "--nodes=2", "--exclusive", "--wrap=true", "--output=/dev/null"]
+    subprocess.run(["sbatch", *urgent], cwd=tmp_path, env=slurm.variables, check=True, capture_output=True)
+    start_now(slurm, preempted)
+    for submitted in (whole, preempted):
+        slurm.wait(submitted.job, "COMPLETED", seconds=SECONDS)
+
+    assert slurm.state(preempted.job)["Restarts"] == "1"
+    assert "is requeued" in (tmp_path / f"slurm-{preempted.job}.out").read_text()
+    expected, found = tensors_of(whole.run), tensors_of(preempted.run)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, msg=name)
+
+
+def test_cancelled_run_saves_and_stays_cancelled(slurm: Cluster, shards: Path, tmp_path: Path) -> None:
+    submitted = sbatch(slurm, tmp_path, "run", [], *settings(shards), *WAIT, "+callbacks.wait.num_starts=1")
+
+    wait_for_start(slurm, submitted, 0)
+    slurm.run("scancel", submitted.job)
+
+    state = slurm.wait(submitted.job, "CANCELLED", seconds=SECONDS)
+    assert state["Restarts"] == "0"
+    assert (submitted.run / "checkpoints" / "step=00000005").is_dir()
+
+
+def test_failure_that_repeats_itself_is_not_requeued_for_ever(slurm: Cluster, shards: Path, tmp_path: Path) -> None:
+    # The second start stops where the first did, before it has saved anything.
+    fail = ["+callbacks.fail._target_=tests.slurm.waiting.Fail", "+callbacks.fail.step=5", "save.every_steps=3"]
+    submitted = sbatch(slurm, tmp_path, "run", [], *settings(shards), *fail)
+
+    start_now(slurm, submitted)
+
+    state = slurm.wait(submitted.job, "FAILED", seconds=SECONDS)
+    assert state["Restarts"] == "1"
+    assert "no further than before, and is not requeued" in (tmp_path / f"slurm-{submitted.job}.out").read_text()

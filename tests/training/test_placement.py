@@ -1,0 +1,65 @@
+import pytest
+
+from vdm.config import ConfigError
+from vdm.training.placement import find_placement, placed
+
+STEP = {
+    "SLURM_JOB_ID": "12",
+    "SLURM_JOB_NAME": "vdm",
+    "SLURM_NTASKS": "8",
+    "SLURM_NTASKS_PER_NODE": "4",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+}
+
+
+def test_processes_of_srun_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in STEP.items():
+        monkeypatch.setenv(name, value)
+
+    placement = find_placement()
+
+    assert placement is not None
+    assert (placement.launcher, placement.num_nodes, placement.devices) == ("srun", 2, 4)
+    assert not placement.environment.auto_requeue  # type: ignore[attr-defined]  # it is SLURM's
+    assert placed({"num_nodes": 1, "devices": "auto", "precision": 32}, placement) == {
+        "num_nodes": 2,
+        "devices": 4,
+        "precision": 32,
+    }
+
+
+def test_process_by_itself_is_placed_as_the_trainer_says() -> None:
+    assert find_placement({}) is None
+    assert placed({"num_nodes": 1, "devices": 2}, None) == {"num_nodes": 1, "devices": 2}
+
+
+@pytest.mark.parametrize("key", ["num_nodes", "devices"])
+def test_trainer_that_asks_for_other_processes_than_srun_started_is_refused(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in STEP.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigError, match=rf"^trainer\.{key}=3: srun started [24] "):
+        placed({"num_nodes": 1, "devices": "auto", key: 3}, find_placement())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"SLURM_STEP_TASKS_PER_NODE": "4,2(x2)"}, r"nodes have 4,2\(x2\) tasks in SLURM"),
+        ({"SLURM_STEP_ID": None}, "the SLURM job has 8 tasks: start them all with srun vdm train"),
+        ({"SLURM_NTASKS_PER_NODE": None}, "--ntasks-per-node, not by --ntasks alone"),
+    ],
+)
+def test_tasks_that_can_not_train_together_are_refused(changed: dict[str, str | None], message: str) -> None:
+    variables = {name: value for name, value in {**STEP, **changed}.items() if value is not None}
+
+    with pytest.raises(ConfigError, match=message):
+        find_placement(variables)
+
+
+def test_batch_script_of_one_task_is_a_process_by_itself() -> None:
+    assert find_placement({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm", "SLURM_NTASKS": "1"}) is None

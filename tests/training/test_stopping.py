@@ -1,0 +1,96 @@
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from tests.training.runs import configuration
+from tests.training.test_resume import tensors_of
+from vdm.checkpoints.runs import checkpoints_of, record_run
+from vdm.training.build import TrainingRun, build_training, describe_clips
+from vdm.training.callbacks.stopping import StopOnSignal
+
+
+class Send(Callback):
+    """Sends this process a signal in one of the trainer's hooks, once."""
+
+    def __init__(self, number: int, hook: str, step: int) -> None:
+        def send(trainer: lightning.Trainer, *args: object, **kwargs: object) -> None:
+            if trainer.global_step == step and not self.sent:
+                self.sent = True
+                os.kill(os.getpid(), number)
+
+        self.sent = False
+        setattr(self, hook, send)
+
+
+def interrupted(run: Path, config: dict[str, Any], *callbacks: Callback) -> TrainingRun:
+    """Train with callbacks that come before all others."""
+    training = build_training(config, run)
+    training.trainer.callbacks[:0] = callbacks
+    record_run(run, {**config, "clip": describe_clips(training.data)})
+    checkpoint = run if checkpoints_of(run) else None
+    training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+    return training
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+def test_signal_ends_training_with_a_checkpoint_after_the_step(tmp_path: Path, shards: Path, number: int) -> None:
+    config = configuration(shards, "trainer.max_steps=3")
+
+    training = interrupted(tmp_path, config, Send(number, "on_train_batch_start", step=1))
+
+    assert (training.stop.stopped, training.stop.received) == (True, number)
+    assert [folder.name for folder in checkpoints_of(tmp_path)] == ["step=00000002"]
+
+
+def test_signal_before_the_first_step_ends_the_run_before_it(tmp_path: Path, shards: Path) -> None:
+    config = configuration(shards, "trainer.max_steps=3")
+    # Held back since the process began: as SLURM's signals are until training heeds them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+
+    training = interrupted(tmp_path, config, Send(signal.SIGUSR1, "setup", step=0))
+
+    assert training.stop.stopped
+    assert training.trainer.global_step == 0
+    assert checkpoints_of(tmp_path) == []
+
+
+def test_signal_in_validation_breaks_it_off_and_nothing_false_is_logged(tmp_path: Path, shards: Path) -> None:
+    config = configuration(shards, "trainer.max_steps=3", "validate.every_steps=2", "save.keep.best=1")
+
+    training = interrupted(tmp_path, config, Send(signal.SIGUSR1, "on_validation_start", step=2))
+
+    assert training.trainer.global_step == 2
+    assert "val/loss" not in training.module.scalars
+    assert [folder.name for folder in checkpoints_of(tmp_path)] == ["step=00000002"]
+
+
+def test_run_stopped_in_validation_goes_on_as_if_it_had_not_been(tmp_path: Path, shards: Path) -> None:
+    config = configuration(shards, "trainer.max_steps=3", "validate.every_steps=2")
+    interrupted(tmp_path / "whole", config)
+    interrupted(tmp_path / "parts", config, Send(signal.SIGTERM, "on_validation_start", step=2))
+    interrupted(tmp_path / "parts", config)
+
+    whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=0, atol=0, msg=name)
+
+
+def test_second_signal_of_the_cluster_does_not_tear_what_the_first_began() -> None:
+    stop = StopOnSignal()
+    stop._note(signal.SIGUSR1, None)
+    stop._note(signal.SIGTERM, None)
+    assert stop.received == signal.SIGUSR1
+
+
+def test_second_ctrl_c_ends_at_once() -> None:
+    stop = StopOnSignal()
+    stop._note(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        stop._note(signal.SIGINT, None)
