@@ -114,5 +114,6 @@ def _quieten() -> None:
     for message in (
         ".*does not have many workers.*",  # small clips are decoded faster than they are trained on
         ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
+        ".*The `srun` command is available.*",  # Lightning's advice; launching is the user's choice
     ):
         warnings.filterwarnings("ignore", message=message)
