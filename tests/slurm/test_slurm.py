@@ -91,6 +91,7 @@ def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(jobs: Jobs) -> Non
         torch.testing.assert_close(interrupted[name], whole[name], rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.chaos
 def test_mistake_is_told_before_submitting(slurm: Cluster, shards: Path, tmp_path: Path) -> None:
     outcome = vdm(slurm, tmp_path, "train", "launcher=slurm", f"data.path={shards}", "model.network.channels=wide")
 

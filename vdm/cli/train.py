@@ -13,7 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.runs import checkpoints_to_try, record_run
-from vdm.config import build
+from vdm.config import ConfigError, build
 from vdm.config import check as check_node
 from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.launcher import die_with_parent
@@ -59,7 +59,10 @@ def check(config: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(config)
     for key, node in plain.items():
         check_node(node, key)
-    build(plain["data"], "data").check()
+    try:
+        build(plain["data"], "data").check()
+    except ValueError as error:
+        raise ConfigError(f"data.path: {error}") from error
 
 
 def _announce(training: TrainingRun, folder: Path, checkpoint: Path | None) -> None:
