@@ -8,13 +8,15 @@ COMMANDS = {
     "build": Command("data_pipelines.build", "make shards of clips from a folder of videos, or of moving digits"),
     "curate": Command("data_pipelines.curate", "cut, filter, caption and encode raw videos, then make shards of them"),
     "index": Command("data_pipelines.index", "make WebDatasets from elsewhere usable: vdm-data index FOLDER"),
+    "show": Command("data_pipelines.show", "make a page to look at clips and captions: vdm-data show SHARDS"),
     "verify": Command("data_pipelines.verify", "check shards against their index: vdm-data verify SHARDS"),
 }
 
 
 def main() -> None:
     """Run ``vdm-data COMMAND ...`` and exit."""
-    sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])] if sys.argv[1:2] in (["index"], ["verify"]) else sys.argv
+    if sys.argv[1:2] in (["index"], ["show"], ["verify"]):
+        sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])]
     sys.exit(run_program("vdm-data", COMMANDS))
 
 

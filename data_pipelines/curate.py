@@ -42,6 +42,9 @@ def curate(settings: CurateSettings) -> int:
     _check_components(settings)
     excluded = [settings.output, settings.work_folder()]
     inputs = read_video_folder(settings.input, settings.manifest, excluded, settings.resolved_clip())
+    if (message := executor.submit(settings.work_folder() / "logs")) is not None:
+        print(f"{message}; logs: {settings.work_folder() / 'logs'}; the set: {settings.output}")
+        return 0
     if settings.runs("write"):
         made_from = {"input": printable(str(settings.input)), "command": "curate"}
         claim_output(settings.output, "vdm-data curate", made_from)

@@ -17,16 +17,22 @@ from data_pipelines.progress import progress_bar
 from data_pipelines.settings import parse
 from data_pipelines.workers import WorkerDiedError, map_in_processes
 from vdm.data.decoding import UndecodableClipError, decode_clip
+from vdm.data.latents import UnusableLatentsError, read_latents
+from vdm.data.reading import LATENTS, TEXT
 from vdm.data.shards import (
+    EMPTY_TEXT_NAME,
     DamagedSample,
     SampleEntry,
     ShardEntry,
     ShardIndex,
+    StoredLatents,
+    StoredText,
     file_checksum,
     read_index,
     read_member,
     read_samples,
 )
+from vdm.data.text_embeddings import UnusableTextError, read_text
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,22 @@ class VerifySettings:
     """Whether to decode every clip too."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes; None is one per core, 0 works in this process."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the samples of a set must be like."""
+
+    num_labels: int
+    """Number of classes."""
+    latents: StoredLatents | None
+    text: StoredText | None
+    decode: bool
+    """Whether to decode every clip too."""
+
+    def beside(self) -> tuple[str, ...]:
+        """Return the extensions of what every sample must have beside its clip."""
+        return (LATENTS,) * (self.latents is not None) + (TEXT,) * (self.text is not None)
 
 
 @dataclass(frozen=True)
@@ -70,7 +92,8 @@ def verify(settings: VerifySettings) -> int:
         ValueError: In one line, if there is no index to check against.
     """
     index = read_index(settings.input, check_sizes=False)
-    check = partial(check_shard, path=settings.input, num_labels=len(index.labels), decode=settings.decode)
+    rules = Rules(len(index.labels), index.latents, index.text, settings.decode)
+    check = partial(check_shard, path=settings.input, rules=rules)
     found: dict[str, CheckedShard] = {}
     shards = index.shards()
     with progress_bar(len(shards), "verifying", "shard") as bar:
@@ -79,7 +102,7 @@ def verify(settings: VerifySettings) -> int:
             found[shard.name] = CheckedShard((str(result),), ()) if died else result
             bar.update()
     faults = [f"{shard.name}: {fault}" for shard in shards for fault in found[shard.name].faults]
-    faults += _duplicates(found) + _strays(settings.input, index)
+    faults += _duplicates(found) + _strays(settings.input, index) + _empty_text(settings.input, index)
     for fault in faults:
         print(fault, file=sys.stderr)
     num_clips = sum(shard.num_samples for shard in shards)
@@ -99,14 +122,23 @@ def _strays(folder: Path, index: ShardIndex) -> list[str]:
     return [f"{path.name}: is not in the index" for path in sorted(folder.glob("*.tar")) if path.name not in known]
 
 
-def check_shard(shard: ShardEntry, path: Path, num_labels: int, decode: bool) -> CheckedShard:
+def _empty_text(folder: Path, index: ShardIndex) -> list[str]:
+    if index.text is None:
+        return []
+    try:
+        intact = file_checksum(folder / EMPTY_TEXT_NAME) == index.text.empty_checksum
+    except OSError as error:
+        return [f"{EMPTY_TEXT_NAME}: can't be read: {error.strerror}"]
+    return [] if intact else [f"{EMPTY_TEXT_NAME}: its checksum is not the one in the index"]
+
+
+def check_shard(shard: ShardEntry, path: Path, rules: Rules) -> CheckedShard:
     """Check one shard against the index and its sidecar.
 
     Args:
         shard: What the index says of it.
         path: Folder of the set.
-        num_labels: Number of classes.
-        decode: Whether to decode every clip too.
+        rules: What samples must be like.
     """
     faults: list[str] = []
     tar = path / shard.name
@@ -119,7 +151,7 @@ def check_shard(shard: ShardEntry, path: Path, num_labels: int, decode: bool) ->
         samples = read_samples(path, shard)
         with tar.open("rb") as file:
             for sample in samples:
-                faults += _check_sample(file, sample, num_labels, decode)
+                faults += _check_sample(file, sample, rules)
         return CheckedShard(tuple(faults), tuple(sample.key for sample in samples))
     except OSError as error:
         return CheckedShard((*faults, f"can't be read: {error.strerror}"), ())
@@ -127,18 +159,22 @@ def check_shard(shard: ShardEntry, path: Path, num_labels: int, decode: bool) ->
         return CheckedShard((*faults, str(error)), ())
 
 
-def _check_sample(file: BinaryIO, sample: SampleEntry, num_labels: int, decode: bool) -> Iterator[str]:
+def _check_sample(file: BinaryIO, sample: SampleEntry, rules: Rules) -> Iterator[str]:
     """Yield the faults of one sample: headers, which random access passes over, content, and what it means."""
-    for extension in ("mp4", "json"):
+    for extension in dict.fromkeys(("mp4", "json", *rules.beside(), *sample.members)):
         name = f"{sample.key}.{extension}"
         try:
             data = read_member(file, name, sample, extension)
             yield from _check_header(file, sample, extension)
             if extension == "json":
-                yield from (f"{name}: {fault}" for fault in _check_metadata(data, sample, num_labels))
-            elif decode:
+                yield from (f"{name}: {fault}" for fault in _check_metadata(data, sample, rules.num_labels))
+            elif extension == "mp4" and rules.decode:
                 decode_clip(data, sample.shape)
-        except (DamagedSample, UndecodableClipError) as error:
+            elif extension == LATENTS and rules.latents is not None:
+                read_latents(data, rules.latents.shapes[sample.shape], seed=0, position=0)
+            elif extension == TEXT and rules.text is not None:
+                read_text(data, rules.text.channels)
+        except (DamagedSample, UndecodableClipError, UnusableLatentsError, UnusableTextError) as error:
             yield str(error) if isinstance(error, DamagedSample) else f"{name}: {error}"
 
 

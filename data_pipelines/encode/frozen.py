@@ -26,6 +26,8 @@ def load_encoder(node: str, key: str) -> Any:
     Raises:
         ConfigError: In one line, if it can't be loaded, or is trained along with a model.
     """
+    if current_process().daemon:  # a worker: each core has one
+        torch.set_num_threads(1)
     encoder = build(json.loads(node), key)
     if not isinstance(encoder, Frozen):
         raise ConfigError(f"{key}: {type(encoder).__name__} is no frozen encoder, whose results could be stored")

@@ -16,6 +16,17 @@ class Executor(Protocol):
     shares_folders: bool
     """Whether other processes run the same command on the same folders at the same time."""
 
+    def submit(self, log_folder: Path) -> str | None:
+        """Hand the whole command over to where it is to run, if that is elsewhere.
+
+        Args:
+            log_folder: Where its output goes then.
+
+        Returns:
+            What to tell the user, or None if the command is to go on here.
+        """
+        ...
+
     def run(
         self, work: Callable[[Item], None], items: Mapping[str, Item], claims: Path
     ) -> Iterator[tuple[str, str | None]]:

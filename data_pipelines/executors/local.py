@@ -24,6 +24,10 @@ class LocalExecutor:
     def __init__(self, num_workers: Annotated[int, Field(ge=0)] | None = None) -> None:
         self.num_workers = num_workers
 
+    def submit(self, log_folder: Path) -> str | None:
+        """See ``Executor.submit``: the work begins here."""
+        return None
+
     def run(
         self, work: Callable[[Item], None], items: Mapping[str, Item], claims: Path
     ) -> Iterator[tuple[str, str | None]]:
@@ -41,7 +45,7 @@ def run_in_processes(
     """Do ``work`` on named items, which are drawn when a process is free; see ``Executor.run``."""
     for death in range(1, MAX_DEATHS + 1):
         died: list[tuple[str, Item]] = []
-        for (name, item), result in map_in_processes(partial(_do, work), items, num_workers):
+        for (name, item), result in map_in_processes(partial(do, work), items, num_workers):
             if not isinstance(result, WorkerDiedError):
                 yield name, result
             elif death == MAX_DEATHS:
@@ -53,7 +57,8 @@ def run_in_processes(
         items = died
 
 
-def _do(work: Callable[[Item], None], named: tuple[str, Item]) -> str | None:
+def do(work: Callable[[Item], None], named: tuple[str, Item]) -> str | None:
+    """Do ``work`` on one item; return why it is to be tried another time, or None."""
     try:
         work(named[1])
     except UnavailableError as error:

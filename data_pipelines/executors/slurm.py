@@ -1,0 +1,189 @@
+"""Work in the tasks of a SLURM array, whose machines share the folders.
+
+Run outside of an array, the command submits itself as one. Each task of the array runs the same command; the tasks
+agree through files who does what: a file ``NAME.claim``, made by whoever comes first, names its owner, who shows every
+few seconds that it is alive. The claims of an owner that is not are taken over. So a task that is killed, or never
+starts, delays nothing but what it was at, and tasks may be requeued or added.
+"""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from data_pipelines.executors.base import Item
+from data_pipelines.executors.local import run_in_processes
+from data_pipelines.workers import num_cores
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class SlurmExecutor:
+    """One task of a SLURM array, or what submits the array.
+
+    Args:
+        num_tasks: Tasks of the array.
+        cpus_per_task: Cores of each, and its processes.
+        sbatch: Further options for sbatch, e.g. ``["--partition=cpu", "--time=12:00:00", "--gpus=1"]``.
+        alive_seconds: How often a task shows that it is alive.
+        dead_seconds: After which silence it counts as dead.
+    """
+
+    shares_folders = True
+
+    def __init__(
+        self,
+        num_tasks: Annotated[int, Field(ge=1)] = 8,
+        cpus_per_task: Annotated[int, Field(ge=1)] = 4,
+        sbatch: Sequence[str] = (),
+        alive_seconds: Positive = 5.0,
+        dead_seconds: Positive = 60.0,
+    ) -> None:
+        if dead_seconds <= 2 * alive_seconds:
+            raise ValueError(f"dead_seconds={dead_seconds}: must be more than twice alive_seconds={alive_seconds}")
+        self.num_tasks, self.cpus_per_task, self.sbatch = num_tasks, cpus_per_task, tuple(sbatch)
+        self.alive_seconds, self.dead_seconds = alive_seconds, dead_seconds
+        self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.job = os.environ.get("SLURM_ARRAY_JOB_ID", "none")
+
+    def submit(self, log_folder: Path) -> str | None:
+        """Submit this very command as an array, and return what sbatch says; None inside of an array.
+
+        Raises:
+            ValueError: In one line, if there is no sbatch, or it refuses.
+        """
+        if "SLURM_ARRAY_TASK_ID" in os.environ:
+            return None
+        log_folder.mkdir(parents=True, exist_ok=True)
+        command = shlex.join([sys.executable, "-m", "data_pipelines.cli", *sys.argv[1:]])
+        options = [
+            f"--array=0-{self.num_tasks - 1}",
+            f"--cpus-per-task={self.cpus_per_task}",
+            "--job-name=vdm-data",
+            f"--output={log_folder}/%A_%a.log",
+            "--requeue",
+            *self.sbatch,
+        ]
+        try:
+            done = subprocess.run(["sbatch", *options, f"--wrap={command}"], capture_output=True, text=True)
+        except FileNotFoundError:
+            raise ValueError("executor=slurm: there is no sbatch here; run it where jobs are submitted") from None
+        if done.returncode:
+            raise ValueError(f"executor=slurm: sbatch refused: {' '.join(done.stderr.split())}")
+        return done.stdout.strip()
+
+    def run(
+        self, work: Callable[[Item], None], items: Mapping[str, Item], claims: Path
+    ) -> Iterator[tuple[str, str | None]]:
+        """See ``Executor.run``: returns when all items are done, by whichever task."""
+        claims.mkdir(parents=True, exist_ok=True)
+        pending = dict(items)
+        processes = min(self.cpus_per_task, num_cores())
+        with self._alive(claims.parent):
+            while pending:
+                for name, fault in run_in_processes(work, self._claimed(pending, claims), processes):
+                    self._mark_done(claims, name, fault)
+                    del pending[name]
+                    yield name, fault
+                for name in [name for name in pending if self._is_done(claims, name)]:
+                    del pending[name]
+                    yield name, self._done_path(claims, name).read_text() or None
+                if pending and not any(self._is_free(claims, name) for name in pending):
+                    time.sleep(self.alive_seconds / 2)
+
+    def once(self, work: Callable[[], None], name: str, claims: Path) -> None:
+        """See ``Executor.once``."""
+        claims.mkdir(parents=True, exist_ok=True)
+        with self._alive(claims):
+            while not self._is_done(claims, name):
+                if self._claim(claims, name):
+                    work()
+                    self._mark_done(claims, name, None)
+                else:
+                    time.sleep(self.alive_seconds / 2)
+
+    def _claimed(self, pending: Mapping[str, Item], claims: Path) -> Iterator[tuple[str, Item]]:
+        """Yield items as this task claims them, each just before it is worked on, beginning at a place of its own."""
+        names = list(pending)
+        task = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
+        start = len(names) * task // max(self.num_tasks, task + 1)
+        for name in [*names[start:], *names[:start]]:
+            if not self._is_done(claims, name) and self._claim(claims, name):
+                yield name, pending[name]
+
+    def _claim(self, claims: Path, name: str) -> bool:
+        """Become the owner of an item, if nobody is who lives."""
+        claim = claims / f"{name}.claim"
+        try:
+            with claim.open("x") as file:
+                file.write(self.owner)
+            return True
+        except FileExistsError:
+            pass
+        if not self._is_free(claims, name):
+            return False
+        mine = claims / f".{name}.{self.owner}"
+        mine.write_text(self.owner)
+        mine.replace(claim)  # should two take it over at the same moment, both do it: the results are the same
+        return True
+
+    def _is_free(self, claims: Path, name: str) -> bool:
+        """Whether an item that is not done is claimed by nobody, or by the dead."""
+        try:
+            owner = (claims / f"{name}.claim").read_text()
+        except FileNotFoundError:
+            return True
+        if owner == self.owner:  # of mine, and not done: I have given it up
+            return True
+        folder = claims if (claims / self._alive_name(self.owner)).exists() else claims.parent
+        try:
+            now = (folder / self._alive_name(self.owner)).stat().st_mtime  # by the clock of the storage, as theirs
+            return now - (folder / self._alive_name(owner)).stat().st_mtime > self.dead_seconds
+        except FileNotFoundError:
+            return True
+
+    @contextmanager
+    def _alive(self, folder: Path) -> Iterator[None]:
+        """Show that this task is alive while the block runs."""
+        ended = threading.Event()
+        path = folder / self._alive_name(self.owner)
+        path.touch()
+
+        def beat() -> None:
+            while not ended.wait(self.alive_seconds):
+                with suppress(OSError):  # the storage may have a moment of weakness
+                    path.touch()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            path.unlink(missing_ok=True)  # nothing is left undone, or it is free for others at once
+
+    @staticmethod
+    def _alive_name(owner: str) -> str:
+        return f"{owner}.alive"
+
+    def _done_path(self, claims: Path, name: str) -> Path:
+        return claims / f"{name}.{self.job}.done"
+
+    def _is_done(self, claims: Path, name: str) -> bool:
+        return self._done_path(claims, name).exists()
+
+    def _mark_done(self, claims: Path, name: str, fault: str | None) -> None:
+        mine = claims / f".{name}.{self.owner}"
+        mine.write_text(fault or "")
+        mine.replace(self._done_path(claims, name))

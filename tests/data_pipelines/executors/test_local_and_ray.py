@@ -1,0 +1,40 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.executors.base import Executor
+from data_pipelines.executors.local import LocalExecutor
+from data_pipelines.executors.ray import RayExecutor
+from tests.data_pipelines.executors.work import jobs, leave_a_file, times_begun
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[RayExecutor]:
+    import ray
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield RayExecutor()
+    ray.shutdown()
+
+
+@pytest.fixture(params=["local", "ray"])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    return LocalExecutor(2) if request.param == "local" else request.getfixturevalue("ray")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_a_killed_process_costs_a_second_try_of_its_item_and_nothing_else(executor: Executor, tmp_path: Path) -> None:
+    work = jobs(tmp_path, 5)
+    work["job1"] = replace(work["job1"], deaths=1)
+    work["job3"] = replace(work["job3"], deaths=9)
+    work["job4"] = replace(work["job4"], unavailable=True)
+
+    outcomes = dict(executor.run(leave_a_file, work, tmp_path / "claims"))
+
+    died = outcomes.pop("job3")
+    assert died is not None
+    assert "the process that read it died" in died
+    assert outcomes == {"job0": None, "job1": None, "job2": None, "job4": "the disk is away"}
+    assert times_begun(tmp_path) == {"job0": 1, "job1": 2, "job2": 1, "job3": 2, "job4": 1}

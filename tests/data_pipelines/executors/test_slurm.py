@@ -1,0 +1,90 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.executors.slurm import SlurmExecutor
+from tests.data_pipelines.executors.work import times_begun
+
+ROOT = Path(__file__).parents[3]
+
+
+def _task(folder: Path, number: int, count: int, seconds: float) -> subprocess.Popen[str]:
+    """Start one task of an array as SLURM does, in a process group of its own."""
+    variables = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_COUNT": "2"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.data_pipelines.executors.array", str(folder), str(count), str(seconds)],
+        cwd=ROOT,
+        env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _wait_for(folder: Path, pattern: str, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < deadline, f"{count} files {pattern} did not appear"
+        time.sleep(0.02)
+
+
+def test_tasks_share_the_work_and_each_item_is_done_once(tmp_path: Path) -> None:
+    tasks = [_task(tmp_path, number, count=12, seconds=0.3) for number in range(2)]
+    outputs = [task.communicate(timeout=120)[0] for task in tasks]
+
+    assert [task.returncode for task in tasks] == [0, 0], outputs
+    assert all(output.endswith("all done\n") for output in outputs)
+    assert times_begun(tmp_path) == {f"job{number}": 1 for number in range(12)}
+    assert len({path.read_text() for path in tmp_path.glob("*.begun-0")}) == 2
+
+
+def test_killed_task_s_work_is_finished_by_the_other_with_at_most_its_current_item_repeated(tmp_path: Path) -> None:
+    doomed, other = (_task(tmp_path, number, count=12, seconds=0.3) for number in range(2))
+    _wait_for(tmp_path, "*.begun-*", 4)
+    os.killpg(doomed.pid, signal.SIGKILL)
+    doomed.communicate()
+
+    output = other.communicate(timeout=120)[0]
+
+    assert (other.returncode, output.splitlines()[-1]) == (0, "all done"), output
+    assert len(list(tmp_path.glob("*.done"))) == 12
+    begun = times_begun(tmp_path)
+    assert sum(begun.values()) - len(begun) <= 1
+
+
+def test_outside_of_an_array_the_command_submits_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    script = 'printf "%s\\n" "$@" > "$(dirname "$0")/arguments"; echo Submitted 42'
+    (programs / "sbatch").write_text(f"#!/bin/sh\n{script}\n")
+    (programs / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    monkeypatch.setattr(sys, "argv", ["vdm-data", "curate", "input=my videos", "output=x"])
+
+    message = SlurmExecutor(num_tasks=3, cpus_per_task=5, sbatch=["--partition=cpu"]).submit(tmp_path / "logs")
+
+    arguments = (programs / "arguments").read_text().splitlines()
+    assert message == "Submitted 42"
+    assert {"--array=0-2", "--cpus-per-task=5", "--partition=cpu", "--requeue"} < set(arguments)
+    assert arguments[-1] == f"--wrap={sys.executable} -m data_pipelines.cli curate 'input=my videos' output=x"
+
+
+def test_inside_of_an_array_nothing_is_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+
+    assert SlurmExecutor().submit(tmp_path) is None
+
+
+def test_without_sbatch_the_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+
+    with pytest.raises(ValueError, match=r"executor=slurm: there is no sbatch here"):
+        SlurmExecutor().submit(tmp_path)

@@ -1,0 +1,46 @@
+"""Work that leaves a file behind, and dies where it is told to."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipelines.sources import UnavailableError
+
+
+@dataclass(frozen=True)
+class Job:
+    folder: Path
+    name: str
+    deaths: int = 0
+    """How many processes it kills before it is done."""
+    seconds: float = 0.0
+    unavailable: bool = False
+
+
+def leave_a_file(job: Job) -> None:
+    """Note that the job was begun, by whom, and that it is done."""
+    begun = sorted(job.folder.glob(f"{job.name}.begun-*"))
+    (job.folder / f"{job.name}.begun-{len(begun)}").write_text(str(os.getpid()))
+    if len(begun) < job.deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.unavailable:
+        raise UnavailableError("the disk is away")
+    time.sleep(job.seconds)
+    (job.folder / f"{job.name}.done").touch()
+
+
+def jobs(folder: Path, count: int, **options: object) -> dict[str, Job]:
+    """Jobs by name."""
+    names = [f"job{number}" for number in range(count)]
+    return {name: Job(folder, name, **options) for name in names}  # pyright: ignore
+
+
+def times_begun(folder: Path) -> dict[str, int]:
+    """How often each job was begun."""
+    found: dict[str, int] = {}
+    for path in folder.glob("*.begun-*"):
+        name = path.name.partition(".")[0]
+        found[name] = found.get(name, 0) + 1
+    return found
