@@ -38,7 +38,8 @@ class PySceneDetectShots:
         """See ``ShotDetector.shots``."""
         from scenedetect import FrameTimecode
 
-        fps, detector = fps or 25.0, self._detector(fps or 25.0)
+        fps = float(fps or 25.0)
+        detector = self._detector(fps)
         cuts: list[Any] = []
         num_frames = 0
         for picture in pictures:

@@ -5,10 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from data_pipelines.build import build
+from data_pipelines.curate import curate
+from data_pipelines.curate_settings import CurateSettings
 from data_pipelines.settings import BuildSettings, parse
+from tests.data_pipelines.moving import raw_footage
 from tests.data_pipelines.videos import gray_frames, write_h264
+from vdm.cli.conf_dir import conf_dir
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,9 @@ class Outcome:
 
 
 Build = Callable[..., Outcome]
+Curate = Callable[..., Outcome]
+
+SMALL = ("clip.num_frames=8", "clip.height=32", "clip.width=32", "executor.num_workers=0")
 
 
 @pytest.fixture
@@ -39,6 +48,26 @@ def run_build(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         clip = {"num_frames": 4, "fps": 8, "height": 16, "width": 16} | changes.pop("clip", {})
         values = {"input": str(videos), "output": tmp_path / "shards", "num_workers": 0, "clip": clip, **changes}
         code = build(parse(BuildSettings, values))
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One video of each kind that curation must tell apart."""
+    return raw_footage(tmp_path_factory.mktemp("footage") / "raw")
+
+
+@pytest.fixture
+def run_curate(footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Curate:
+    """Curate the footage into ``tmp_path / "shards"``, in this process."""
+
+    def run(*overrides: str) -> Outcome:
+        given = [f"input={footage}", f"output={tmp_path / 'shards'}", *SMALL, *overrides]
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            values: Any = OmegaConf.to_container(compose("curate", given), resolve=True)
+        code = curate(parse(CurateSettings, values))
         return Outcome(code, *capsys.readouterr())
 
     return run

@@ -1,45 +1,15 @@
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from data_pipelines import parts
-from data_pipelines.curate import curate
-from data_pipelines.curate_settings import CurateSettings
 from data_pipelines.manifest import ClipRow, VideoRow, read_rows
-from data_pipelines.settings import parse
 from data_pipelines.stages import cut, measure
-from tests.data_pipelines.conftest import Outcome
-from tests.data_pipelines.moving import raw_footage
-from vdm.cli.conf_dir import conf_dir
+from tests.data_pipelines.conftest import Curate
 from vdm.data.shards import read_index, read_member, read_samples
-
-SMALL = ("clip.num_frames=8", "clip.height=32", "clip.width=32", "executor.num_workers=0")
-Curate = Callable[..., Outcome]
-
-
-@pytest.fixture(scope="module")
-def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return raw_footage(tmp_path_factory.mktemp("footage") / "raw")
-
-
-@pytest.fixture
-def run_curate(footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Curate:
-    """Curate the footage into ``tmp_path / "shards"``, in this process."""
-
-    def run(*overrides: str) -> Outcome:
-        given = [f"input={footage}", f"output={tmp_path / 'shards'}", *SMALL, *overrides]
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            values: Any = OmegaConf.to_container(compose("curate", given), resolve=True)
-        code = curate(parse(CurateSettings, values))
-        return Outcome(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
