@@ -120,10 +120,10 @@ def test_changed_caption_is_embedded_anew_and_nothing_is_encoded(
 def test_model_trains_on_them_by_command_and_another_encoder_is_refused(
     shards: Path, encoders: list[str], tmp_path: Path
 ) -> None:
-    def train(*overrides: str) -> subprocess.CompletedProcess[str]:
+    def train(run: str, *overrides: str) -> subprocess.CompletedProcess[str]:
         small = ["model=unet_tiny", "data.global_batch_size=2", "data.micro_batch_size=2", "data.num_workers=0"]
         command = ["train", "data=shards", f"data.path={shards}", *small, *encoders, *overrides]
-        ends = ["trainer.max_steps=2", "data.max_validation_clips=0", "logger=csv", f"hydra.run.dir={tmp_path / 'run'}"]
+        ends = ["trainer.max_steps=2", "data.max_validation_clips=0", "logger=csv", f"hydra.run.dir={tmp_path / run}"]
         stored = ["data.stored_latents=true", "data.stored_text=true"]
         return subprocess.run(
             [sys.executable, "-m", "vdm.cli.main", *command, *ends, *stored],
@@ -134,8 +134,8 @@ def test_model_trains_on_them_by_command_and_another_encoder_is_refused(
             check=False,
         )
 
-    done = train()
-    refused = train("text_encoder.max_tokens=11")
+    done = train("run")
+    refused = train("other", "text_encoder.max_tokens=11")
 
     assert done.returncode == 0, done.stderr
     assert "Trained 2 steps" in done.stdout
