@@ -68,6 +68,7 @@ def test_killed_anywhere_and_run_again_it_gives_the_same_set(
     assert finished.items() <= _units(shards).items()
 
 
+@pytest.mark.chaos
 def test_array_task_that_is_killed_is_made_up_for_by_another(
     footage: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
