@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,13 @@ from tests.generation.small_model import save_run, small_model
 from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import LICENCE, NUM_FRAMES, SIZES, pipeline, save_pipeline
 from vdm.checkpoints.runs import load_config, load_weights
+from vdm.cli import sample
+from vdm.diffusion.samplers.ddim import DDIM
+from vdm.diffusion.samplers.euler import Euler
 from vdm.generation.build import load_model
+from vdm.generation.model import VideoDiffusionModel
 from vdm.models.pretrained.stability import stability_names
+from vdm.models.svd.conditioner import Motion
 
 
 @pytest.fixture(scope="module")
@@ -130,17 +136,42 @@ def test_a_model_of_this_project_goes_out_with_a_card_and_in_again(run_vdm: RunV
     assert "vdm import from=given" in card
 
 
-def test_an_imported_run_makes_videos_of_a_picture(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
+def test_an_imported_run_makes_videos_of_a_picture(
+    published: Path, run_vdm: RunVdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_vdm("import", f"from={published}", "to=run", "clip.height=16", "clip.width=24")
     Image.new("RGB", (50, 40), (200, 30, 90)).save(tmp_path / "picture.png")
-    family = ("sampler=svd", "guidance=linear_over_frames", "sampler.num_steps=2")
+    models: list[VideoDiffusionModel] = []
+    generate = sample.generate
+
+    def generate_noting(model: VideoDiffusionModel, *arguments: Any) -> torch.Tensor:
+        models.append(model)
+        return generate(model, *arguments)
+
+    monkeypatch.setattr(sample, "generate", generate_noting)
     wishes = ("num_frames=3", "fps=12", "motion_bucket_id=200", "noise_aug_strength=0.1", "num_videos=2")
-    code, err = run_vdm("sample", "checkpoint=run", "image=picture.png", *family, *wishes)
+    family = ("model=svd", "checkpoint=run", "image=picture.png")
+    code, err = run_vdm("sample", *family, *wishes, "sampler.num_steps=2")
 
     assert code == 0, err
     assert len(list((tmp_path / "run" / "samples" / "prompts").glob("0*.mp4"))) == 2
-    code, err = run_vdm("sample", "checkpoint=run", "image=picture.png", *family, "noise_aug_strength=-1")
-    assert (code, err.splitlines()[-1]) == (2, "noise_aug_strength must be at least 0, but is -1")
+    assert models[0].conditioner.motion == Motion(12, 200, 0.1)
+    assert isinstance(models[0].sampler, Euler), "the run's own, not the default of vdm sample"
+    assert models[0].sampler.num_steps == 2
+    assert (models[0].guidance.first_scale, models[0].guidance.scale) == (1.0, 3.0)
+
+    code, err = run_vdm("sample", *family, "num_frames=2", "sampler=ddim", "sampler.num_steps=1", "guidance_scale=2")
+    assert code == 0, err
+    assert isinstance(models[1].sampler, DDIM)
+    assert models[1].guidance.scale == 2
+    for wrong, message in (
+        ("noise_aug_strength=-1", "noise_aug_strength must be at least 0, but is -1"),
+        ("sampler.eta=1", "sampler.eta: unknown key"),
+        ("model=unet_tiny", "model: the checkpoint's network is a vdm.models.svd.unet.SVDUNet, not a vdm.models.space"),
+    ):
+        code, err = run_vdm("sample", "checkpoint=run", "image=picture.png", wrong)
+        assert code == 2
+        assert err.splitlines()[-1].startswith(message)
 
 
 @pytest.mark.parametrize(

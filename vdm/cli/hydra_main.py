@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
+from vdm.cli.as_trained import as_trained
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, is_silent_process, one_line
 from vdm.cli.resume import resumed
@@ -118,7 +119,7 @@ def _check_flags() -> None:
 
 
 def ready(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictConfig:
-    """Take over a resumed run's configuration, refuse missing values and resolve interpolations.
+    """Take over what a run's configuration says, refuse missing values and resolve interpolations.
 
     Args:
         config: What the YAMLs and the command line make.
@@ -129,7 +130,7 @@ def ready(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictCon
         ConfigError: One line that names the key.
     """
     try:
-        config = resumed(config, overrides, folder)
+        config = as_trained(resumed(config, overrides, folder), overrides)
         missing = list(_missing_keys(config))
         if missing:
             raise ConfigError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")

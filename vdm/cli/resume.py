@@ -79,7 +79,7 @@ def _kept(saved: Mapping[str, Any], composed: Mapping[str, Any]) -> dict[str, An
     """Return ``saved``, with all that may change as in ``composed``."""
     result = {**deepcopy(dict(composed)), **deepcopy(dict(saved))}
     for key in CHANGEABLE:
-        _copy(composed, result, key.split("."))
+        copy_key(composed, result, key.split("."))
     return result
 
 
@@ -131,7 +131,7 @@ def apply_resume_overrides(
                 f"{override.input_line}: a resumed run keeps its configuration except for {', '.join(CHANGEABLE)};"
                 " start another with init_from=RUN"
             )
-        _copy(composed, result, path)
+        copy_key(composed, result, path)
     return result
 
 
@@ -156,11 +156,11 @@ def _select(node: Any, path: Sequence[str]) -> Any:
     return node
 
 
-def _copy(source: Mapping[str, Any], target: dict[str, Any], path: Sequence[str]) -> None:
+def copy_key(source: Mapping[str, Any], target: dict[str, Any], path: Sequence[str]) -> None:
     """Make ``target`` the same as ``source`` at ``path``, also where it is absent there."""
     key, *rest = path
     if rest and isinstance(source.get(key), Mapping) and isinstance(target.get(key), dict):
-        _copy(source[key], target[key], rest)
+        copy_key(source[key], target[key], rest)
     elif key in source:
         target[key] = deepcopy(source[key])
     else:

@@ -26,8 +26,10 @@ def run(config: DictConfig) -> None:
     options: Any = OmegaConf.to_container(config)
     checkpoint = Path(options["checkpoint"])
     trained = load_config(checkpoint)
+    if options.get("model") is not None:
+        _check_network(options["model"], trained)
     model = load_for_sampling(checkpoint, options, trained)
-    _set_motion(options, model)
+    _set_motion(options, trained, model)
 
     block = block_size(options, trained)
     task = read_task(options, trained, model, block)
@@ -80,7 +82,14 @@ def load_for_sampling(checkpoint: Path, options: dict[str, Any], trained: dict[s
     return model.requires_grad_(False).to(device_of(options["device"]))
 
 
-def _set_motion(options: dict[str, Any], model: VideoDiffusionModel) -> None:
+def _check_network(model: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Refuse a run whose network is another than that of ``model=NAME``."""
+    asked, found = model["network"]["_target_"], trained["model"]["network"]["_target_"]
+    if found != asked:
+        raise ConfigError(f"model: the checkpoint's network is a {found}, not a {asked}")
+
+
+def _set_motion(options: dict[str, Any], trained: dict[str, Any], model: VideoDiffusionModel) -> None:
     """Tell Stable Video Diffusion's conditioner the numbers asked for; any other model refuses them."""
     names = ("motion_bucket_id", "noise_aug_strength")
     given = {name: options[name] for name in names if options[name] is not None}
@@ -88,8 +97,7 @@ def _set_motion(options: dict[str, Any], model: VideoDiffusionModel) -> None:
         if given:
             raise ConfigError(f"{next(iter(given))}: the model has no such condition; Stable Video Diffusion has")
         return
-    if options["fps"] is not None:
-        given["fps"] = options["fps"]
+    given["fps"] = options["fps"] if options["fps"] is not None else trained["clip"]["fps"]
     for name, value in given.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ConfigError(f"{name}={value}: must be a number")
