@@ -11,12 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vdm.checkpoints.runs import CONFIG_NAME, latest_checkpoint, load_config, load_weights, run_folder, saved_weights
+from vdm.checkpoints.runs import CONFIG_NAME, latest_checkpoint, load_config, load_weights, saved_weights
+from vdm.cli.export_card import facts_of, write_card
 from vdm.cli.import_ import EXPORTED_WEIGHTS
 from vdm.config import ConfigError, build
 from vdm.models.lora import adapter
 from vdm.models.pretrained.diffusers_folder import local_folder
-from vdm.models.pretrained.model_card import licence_keys, model_card
+from vdm.models.pretrained.model_card import licence_keys
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -131,7 +132,8 @@ def _diffusers(
     usage = f"from diffusers import {family['pipeline']}\n\n"
     usage += f'pipeline = {family["pipeline"]}.from_pretrained("{options["to"]}")'
     front_matter = {"library_name": "diffusers", "pipeline_tag": card["pipeline_tag"], **licence}
-    _write_card(folder, checkpoint, trained, card["title"], usage, card["licence"], front_matter)
+    facts = facts_of(checkpoint, trained, weights, options["ema"])
+    write_card(folder, card["title"], usage, facts, card["licence"], front_matter)
 
 
 def _lora(
@@ -152,7 +154,8 @@ def _lora(
         save_file(tensors, folder / f"{file}.safetensors", {"format": "pt"})
     usage = f'from peft import PeftModel\n\npipeline.unet = PeftModel.from_pretrained(pipeline.unet, "{options["to"]}")'
     title, notes = ("LoRA", "") if family is None else (f"LoRA of a {family['pipeline']}", family["card"]["licence"])
-    _write_card(folder, checkpoint, trained, title, usage, notes, {"library_name": "peft"})
+    facts = facts_of(checkpoint, trained, weights, options["ema"])
+    write_card(folder, title, usage, facts, notes, {"library_name": "peft"})
 
 
 def _own(
@@ -162,23 +165,5 @@ def _own(
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / EXPORTED_WEIGHTS)
     (folder / CONFIG_NAME).write_text(OmegaConf.to_yaml(OmegaConf.create(trained)), encoding="utf-8")
     usage = f"vdm import from={options['to']} to=runs/imported\nvdm sample checkpoint=runs/imported"
-    _write_card(folder, checkpoint, trained, "A video diffusion model", usage)
-
-
-def _write_card(
-    folder: Path,
-    checkpoint: Path,
-    trained: Mapping[str, Any],
-    title: str,
-    usage: str,
-    notes: str = "",
-    front_matter: Mapping[str, str] | None = None,
-) -> None:
-    results = run_folder(checkpoint) / "evaluation" / "results.json"
-    metrics = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
-    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    clip = {f"clip {name}": value for name, value in (trained.get("clip") or {}).items()}
-    data = {"set": trained["data"]["path"]} if "path" in (trained.get("data") or {}) else {}
-    config = OmegaConf.to_yaml(OmegaConf.create(dict(trained)))
-    card = model_card(title, usage, config, {**data, **clip}, numbers, notes, front_matter)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    facts = facts_of(checkpoint, trained, weights, options["ema"])
+    write_card(folder, "A video diffusion model", usage, facts, front_matter={"library_name": "vdm"})

@@ -12,9 +12,10 @@ from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder, load_config, record_run
 from vdm.checkpoints.snapshot import STATE, WEIGHTS, Snapshot
 from vdm.config import ConfigError
+from vdm.generation.build import OWN_MODULES, build_model
 from vdm.generation.pretrained import configured, merged, open_published
 from vdm.models.pretrained.diffusers_folder import local_folder, pipeline_of
-from vdm.models.pretrained.stored import StoredTensors
+from vdm.models.pretrained.stored import StoredTensors, check_names
 
 EXPORTED_WEIGHTS = "model.safetensors"
 """In a folder of this project's own format, beside the configuration."""
@@ -28,18 +29,21 @@ def run(config: DictConfig) -> None:
         raise ConfigError(f"to={to}: exists already")
     source = Path(options["from"])
     if (source / CONFIG_NAME).is_file():
-        run_config, weights = _own(source)
+        run_config, weights = _own(source, options["allow_own_code"])
     else:
         run_config, weights = _published(options)
     _write(to, run_config, weights)
     print(f"Wrote {len(weights)} weights to {to}. Try them with: vdm sample checkpoint={to}")
 
 
-def _own(folder: Path) -> tuple[dict[str, Any], StoredTensors]:
-    """Open what ``vdm export`` wrote."""
+def _own(folder: Path, allow_own_code: bool) -> tuple[dict[str, Any], StoredTensors]:
+    """Open what ``vdm export`` wrote, and see to it that the weights are those of the configuration."""
     if not (folder / EXPORTED_WEIGHTS).is_file():
         raise ConfigError(f"from={folder}: a run's folder needs no import, and an export has a {EXPORTED_WEIGHTS}")
-    return load_config(folder), StoredTensors.open([folder / EXPORTED_WEIGHTS])
+    config, weights = load_config(folder), StoredTensors.open([folder / EXPORTED_WEIGHTS])
+    model = build_model(config, None if allow_own_code else OWN_MODULES)
+    check_names(weights.renamed({name: name.removeprefix("model.") for name in weights}), model, folder)
+    return config, weights
 
 
 def _published(options: Mapping[str, Any]) -> tuple[dict[str, Any], StoredTensors]:

@@ -1,0 +1,97 @@
+"""The model card of what is exported: what a run's folder says of its data, its training and its evaluation."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from vdm.checkpoints.runs import VERSIONS_NAME, run_folder, step_of
+from vdm.models.pretrained.model_card import Facts, model_card
+
+_SOFTWARE = ("torch", "lightning", "diffusers", "transformers", "video-diffusion-training")
+
+
+def facts_of(checkpoint: Path, trained: Mapping[str, Any], weights: Mapping[str, Tensor], average: bool | str) -> Facts:
+    """Return what is known of a checkpoint.
+
+    Args:
+        checkpoint: Its folder.
+        trained: Configuration of its run.
+        weights: Its weights as they are given away.
+        average: Which average of them was taken, false for none.
+    """
+    run = run_folder(checkpoint)
+    metrics, protocol = _evaluation(run)
+    config = OmegaConf.to_yaml(OmegaConf.create(dict(trained)))
+    return Facts(_data(trained), _training(run, checkpoint, trained, weights, average), metrics, protocol, config)
+
+
+def write_card(
+    folder: Path, title: str, usage: str, facts: Facts, notes: str = "", front_matter: Mapping[str, str] | None = None
+) -> None:
+    """Write ``README.md``; the arguments are those of ``model_card``."""
+    card = model_card(title, usage, facts, notes, front_matter)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _data(trained: Mapping[str, Any]) -> dict[str, object]:
+    found = trained.get("data") or {}
+    data = {"set": found["path"]} if "path" in found else {}
+    return {**data, **{f"clip {name}": value for name, value in (trained.get("clip") or {}).items() if value != []}}
+
+
+def _training(
+    run: Path, checkpoint: Path, trained: Mapping[str, Any], weights: Mapping[str, Tensor], average: bool | str
+) -> dict[str, object]:
+    start = (trained.get("model") or {}).get("pretrained") or trained.get("init_from")
+    training: dict[str, object] = {"started from": start} if start else {}
+    steps = _steps(checkpoint)
+    if steps is not None:
+        training["optimizer steps"] = steps
+        clips = (trained.get("data") or {}).get("global_batch_size")
+        training |= {} if clips is None else {"clips trained on": steps * clips}
+    training["weights"] = sum(tensor.numel() for tensor in weights.values())
+    training["type"] = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}))
+    training["averaged over training"] = {True: "yes", False: "no"}.get(average, average)
+    return {**training, **_software(run)}
+
+
+def _steps(checkpoint: Path) -> int | None:
+    with suppress(ValueError):
+        return step_of(checkpoint)
+    return None
+
+
+def _software(run: Path) -> dict[str, object]:
+    """Return the versions that a run was last started with."""
+    file = run / VERSIONS_NAME
+    if not file.is_file():
+        return {}
+    last = json.loads(file.read_text(encoding="utf-8"))[-1]
+    packages = {name: last["packages"][name] for name in _SOFTWARE if name in last["packages"]}
+    commit = {"commit": last["git"]["commit"]} if last.get("git") else {}
+    return {**packages, **commit}
+
+
+def _evaluation(run: Path) -> tuple[dict[str, float], str]:
+    """Return the figures of a run, and how they were measured, as YAML."""
+    file = run / "evaluation" / "results.json"
+    if not file.is_file():
+        return {}, ""
+    results = json.loads(file.read_text(encoding="utf-8"))
+    protocol = {name: results[name] for name in ("checkpoint", "options") if name in results}
+    figures = {name: value for name, value in results.items() if name not in protocol}
+    return dict(_numbers(figures)), OmegaConf.to_yaml(OmegaConf.create(protocol)) if protocol else ""
+
+
+def _numbers(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield all numbers, those of nested figures under dotted names."""
+    for name, value in results.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{name}", float(value)
