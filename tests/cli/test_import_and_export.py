@@ -136,6 +136,63 @@ def test_a_model_of_this_project_goes_out_with_a_card_and_in_again(run_vdm: RunV
     assert "vdm import from=given" in card
 
 
+def test_what_is_exported_in_this_projects_format_is_sampled_after_its_import(run_vdm: RunVdm, tmp_path: Path) -> None:
+    clip = {"num_frames": 2, "height": 8, "width": 8, "fps": 8, "label_names": []}
+    data = {"path": "data/clips", "global_batch_size": 4}
+    model = small_model()
+    run = save_run(tmp_path / "trained", model, clip=clip, data=data, guidance_scale=2.0)
+    (run / "evaluation").mkdir()
+    results = {"checkpoint": "trained", "options": {"num_levels": 3}, "fvd": {"value": 12.5}, "held_out_loss": 0.25}
+    (run / "evaluation" / "results.json").write_text(json.dumps(results))
+    assert run_vdm("export", "checkpoint=trained", "to=given", "ema=false")[0] == 0
+    assert run_vdm("import", "from=given", "to=again")[0] == 0
+    code, err = run_vdm("sample", "checkpoint=again", 'prompts=["a"]', "sampler.num_steps=2")
+    assert code == 0, err
+
+    first, again = load_weights(tmp_path / "trained"), load_weights(tmp_path / "again")
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], tensor) for name, tensor in again.items())
+    assert load_config(tmp_path / "trained") == load_config(tmp_path / "again")
+    card = (tmp_path / "given" / "README.md").read_text()
+    count = sum(tensor.numel() for tensor in first.values())
+    for line in (
+        "| set | data/clips |",
+        "| clip num_frames | 2 |",
+        "| optimizer steps | 7 |",
+        "| clips trained on | 28 |",
+    ):
+        assert line in card
+    for line in (
+        f"| weights | {count} |",
+        "| averaged over training | no |",
+        "| fvd.value | 12.5 |",
+        "  num_levels: 3",
+    ):
+        assert line in card
+
+
+def test_damaged_exports_of_this_project_are_one_line(run_vdm: RunVdm, tmp_path: Path) -> None:
+    save_run(tmp_path / "trained", small_model())
+    assert run_vdm("export", "checkpoint=trained", "to=given")[0] == 0
+    file = tmp_path / "given" / "model.safetensors"
+    whole = file.read_bytes()
+
+    file.write_bytes(whole[:-100])
+    code, err = run_vdm("import", "from=given", "to=r")
+    assert (code, err.split(": ")[:2]) == (2, ["given/model.safetensors", "not a whole safetensors file"])
+    file.write_bytes(whole)
+    weights = load_file(file)
+    name = next(iter(weights))
+    save_file({**weights, name: torch.zeros(1, 2, 3)}, file)
+    code, err = run_vdm("import", "from=given", "to=r")
+    assert code == 2
+    assert err.startswith(f"given: {name.removeprefix('model.')} has shape [1, 2, 3], but the model's has ")
+    config = tmp_path / "given" / "config.yaml"
+    config.write_text(config.read_text().replace("vdm.models.encoders.PixelEncoder", "os.system"))
+    assert run_vdm("import", "from=given", "to=r")[1].startswith("encoder._target_: 'os.system' is not allowed")
+    assert not (tmp_path / "r").exists()
+
+
 def test_an_imported_run_makes_videos_of_a_picture(
     published: Path, run_vdm: RunVdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

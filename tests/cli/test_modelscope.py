@@ -11,6 +11,7 @@ from diffusers import TextToVideoSDPipeline
 from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import RunVdm
+from tests.data.shard_sets import write_set
 from tests.models.modelscope.pipelines import LICENCE, MAX_TOKENS, save_pipeline
 from vdm.checkpoints.runs import load_config, load_weights
 from vdm.generation.build import load_model
@@ -27,6 +28,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_pipeline(tmp_path_factory.mktemp("published") / "pipeline")
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\ntags: [x]\n---\n# Text-to-video\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("shards"), {"train": (5, 6), "validation": (5,)})
 
 
 def opened(folder: Path) -> TextToVideoSDPipeline:
@@ -203,3 +209,28 @@ def test_damaged_folders_are_one_line(
     assert err.startswith(message)
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "r").exists()
+
+
+def test_published_weights_are_tuned_and_given_back(
+    published: Path, run_vdm: RunVdm, tmp_path: Path, shards: Path
+) -> None:
+    small = ("data.micro_batch_size=2", "data.global_batch_size=2", "data.num_workers=0", "trainer.max_steps=2")
+    quick = ("logger=csv", "callbacks.samples=null", "trainer.accelerator=cpu", "optimizer.lr=1e-3")
+    wishes = (f"model.pretrained={published}", f"data.path={shards}", "hydra.run.dir=run", *small, *quick)
+    code, err = run_vdm("train", "experiment=modelscope_finetune", *wishes, "lr_schedule.warmup_steps=1")
+    assert code == 0, err
+    assert run_vdm("export", "checkpoint=run", "to=given", "ema=false")[0] == 0
+
+    before, after = load_file(published / UNET), load_file(tmp_path / "given" / UNET)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {"conv_in.weight", "transformer_in.proj_in.weight", "conv_out.weight"} <= changed
+    assert all((before[name] - after[name]).abs().max() < 0.01 for name in before)
+    card = (tmp_path / "given" / "README.md").read_text()
+    assert f"| started from | {published} |" in card
+    assert "| clips trained on | 4 |" in card
+    noise = normal(0, "noise", range(2), (4, 2, 8, 12))
+    model = load_model(tmp_path / "run", ema=False)
+    object.__setattr__(model.sampler, "num_steps", 2)
+    expected = latents_of_diffusers(tmp_path / "given", noise, 2)
+    torch.testing.assert_close(model.sample(noise, CAPTIONS), expected, rtol=1e-4, atol=1e-4)
