@@ -1,8 +1,10 @@
 """Text-to-video pipelines imported, sampled and exported, on small models that diffusers saved."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tests.data.shard_sets import write_set
 from tests.models.modelscope.pipelines import LICENCE, MAX_TOKENS, save_pipeline
 from vdm.checkpoints.runs import load_config, load_weights
 from vdm.generation.build import load_model
+from vdm.models.pretrained.modelscope import open_folder
 from vdm.randomness import normal
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy's, in diffusers
@@ -56,24 +59,24 @@ def latents_of_diffusers(folder: Path, noise: torch.Tensor, steps: int, negative
 
 
 @pytest.mark.parametrize(
-    "scheduler",
+    ("steps", "scheduler"),
     [
-        {},
-        {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "set_alpha_to_one": True},
-        {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "prediction_type": "v_prediction"},
+        (20, {}),
+        (5, {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "set_alpha_to_one": True}),
+        (5, {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "prediction_type": "v_prediction"}),
     ],
     ids=["as published", "v, trailing, to clean latents", "linear betas"],
 )
 def test_sampled_latents_equal_those_of_diffusers(
-    scheduler: dict[str, object], run_vdm: RunVdm, tmp_path: Path
+    steps: int, scheduler: dict[str, object], run_vdm: RunVdm, tmp_path: Path
 ) -> None:
     folder = save_pipeline(tmp_path / "published", **scheduler)
     assert run_vdm("import", f"from={folder}", "to=run")[0] == 0
     model = load_model(tmp_path / "run")
-    object.__setattr__(model.sampler, "num_steps", 20)
+    model.sampler = replace(model.sampler, num_steps=steps)
     noise = normal(0, "noise", range(2), (4, 3, 8, 12))
 
-    expected = latents_of_diffusers(folder, noise, 20, negative="blur")
+    expected = latents_of_diffusers(folder, noise, steps, negative="blur")
     latents = model.sample(noise, CAPTIONS, negative="blur")
     torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4)
 
@@ -166,39 +169,53 @@ def pickled(folder: Path) -> None:
     (folder / "text_encoder" / "model.safetensors").rename(folder / "text_encoder" / "pytorch_model.bin")
 
 
+DAMAGES: list[tuple[Callable[[Path], object], str]] = [
+    (lambda f: shutil.rmtree(f / "tokenizer"), "x: the component tokenizer is missing"),
+    (lambda f: (f / "unet/config.json").unlink(), "x/unet/config.json: no such file"),
+    (other_shapes, "x/unet: conv_in.bias has shape [3], but the model's has [32]"),
+    (lambda f: cut(f / UNET), f"x/{UNET}: not a whole safetensors file: "),
+    (lambda f: cut(f / "vae/diffusion_pytorch_model.safetensors"), "x/vae/diffusion_pytorch_model.safetensors: not"),
+    (pickled, "x/text_encoder/pytorch_model.bin: a pickle can run code when it is read, so only safetensors are"),
+    (
+        lambda f: change_json(f / "text_encoder/config.json", hidden_size=32),
+        "x/text_encoder/config.json: hidden_size is 32, but the network needs 24",
+    ),
+    (
+        lambda f: change_json(f / "unet/config.json", _class_name="UNet2DConditionModel"),
+        "x/unet/config.json: holds a UNet2DConditionModel, not a UNet3DConditionModel",
+    ),
+    (lambda f: change_json(f / "unet/config.json", act_fn="gelu"), "x/unet/config.json: act_fn=gelu: only silu is"),
+    (
+        lambda f: change_json(f / "scheduler/scheduler_config.json", prediction_type="flow"),
+        "x/scheduler/scheduler_config.json: prediction_type=flow: must be epsilon, v_prediction, sample",
+    ),
+    (
+        lambda f: change_json(f / "scheduler/scheduler_config.json", trained_betas=[0.1]),
+        "x/scheduler/scheduler_config.json: trained_betas: a table of betas of its own is not known here",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_damaged_folders_are_refused_with_the_reason(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(published, tmp_path / "x")
+    damage(tmp_path / "x")
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        open_folder(Path("x"), "x")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (other_pipeline, "x: holds a StableDiffusionPipeline, not a StableVideoDiffusionPipeline or TextToVideoSDPip"),
-        (lambda f: shutil.rmtree(f / "tokenizer"), "x: the component tokenizer is missing"),
-        (lambda f: (f / "unet/config.json").unlink(), "x/unet/config.json: no such file"),
-        (other_shapes, "x/unet: conv_in.bias has shape [3], but the model's has [32]"),
         (lambda f: cut(f / UNET), f"x/{UNET}: not a whole safetensors file: "),
-        (
-            lambda f: cut(f / "vae/diffusion_pytorch_model.safetensors"),
-            "x/vae/diffusion_pytorch_model.safetensors: not",
-        ),
         (pickled, "x/text_encoder/pytorch_model.bin: a pickle can run code when it is read, so only safetensors are"),
-        (
-            lambda f: change_json(f / "text_encoder/config.json", hidden_size=32),
-            "x/text_encoder/config.json: hidden_size is 32, but the network needs 24",
-        ),
-        (
-            lambda f: change_json(f / "unet/config.json", _class_name="UNet2DConditionModel"),
-            "x/unet/config.json: holds a UNet2DConditionModel, not a UNet3DConditionModel",
-        ),
-        (lambda f: change_json(f / "unet/config.json", act_fn="gelu"), "x/unet/config.json: act_fn=gelu: only silu is"),
-        (
-            lambda f: change_json(f / "scheduler/scheduler_config.json", prediction_type="flow"),
-            "x/scheduler/scheduler_config.json: prediction_type=flow: must be epsilon, v_prediction, sample",
-        ),
-        (
-            lambda f: change_json(f / "scheduler/scheduler_config.json", trained_betas=[0.1]),
-            "x/scheduler/scheduler_config.json: trained_betas: a table of betas of its own is not known here",
-        ),
     ],
 )
-def test_damaged_folders_are_one_line(
+def test_a_refused_folder_is_one_line_and_makes_no_run(
     published: Path, run_vdm: RunVdm, tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     shutil.copytree(published, tmp_path / "x")
@@ -209,6 +226,12 @@ def test_damaged_folders_are_one_line(
     assert err.startswith(message)
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "r").exists()
+
+
+def test_tuning_asks_for_the_weights(run_vdm: RunVdm, shards: Path) -> None:
+    code, err = run_vdm("train", "experiment=modelscope_finetune", f"data.path={shards}", "hydra.run.dir=run")
+    assert code == 2
+    assert err.strip() == "model.pretrained: no value given; add model.pretrained=FOLDER_OR_HUB_NAME"
 
 
 def test_published_weights_are_tuned_and_given_back(
@@ -231,6 +254,6 @@ def test_published_weights_are_tuned_and_given_back(
     assert "| clips trained on | 4 |" in card
     noise = normal(0, "noise", range(2), (4, 2, 8, 12))
     model = load_model(tmp_path / "run", ema=False)
-    object.__setattr__(model.sampler, "num_steps", 2)
+    model.sampler = replace(model.sampler, num_steps=2)
     expected = latents_of_diffusers(tmp_path / "given", noise, 2)
     torch.testing.assert_close(model.sample(noise, CAPTIONS), expected, rtol=1e-4, atol=1e-4)

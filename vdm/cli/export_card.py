@@ -56,7 +56,7 @@ def _training(
         training |= {} if clips is None else {"clips trained on": steps * clips}
     training["weights"] = sum(tensor.numel() for tensor in weights.values())
     training["type"] = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}))
-    training["averaged over training"] = {True: "yes", False: "no"}.get(average, average)
+    training["averaged over training"] = average if isinstance(average, str) else "yes" if average else "no"
     return {**training, **_software(run)}
 
 

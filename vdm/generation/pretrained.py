@@ -48,7 +48,7 @@ def open_published(
 
 
 def open_pretrained(config: Mapping[str, Any]) -> Published | None:
-    """Open the weights that ``model.pretrained`` names, if it does.
+    """Open the weights that ``model.pretrained`` names, if it does; the empty text asks for a name.
 
     Raises:
         ConfigError: In one line that names the key.
@@ -56,6 +56,8 @@ def open_pretrained(config: Mapping[str, Any]) -> Published | None:
     name = config["model"].get("pretrained")
     if name is None:
         return None
+    if name == "":
+        raise ConfigError("model.pretrained: no value given; add model.pretrained=FOLDER_OR_HUB_NAME")
     # A single file says nothing of the parts around it: they are where the configuration has them anyway.
     components = config["encoder"].get("name_or_path") if Path(name).is_file() else None
     try:
