@@ -35,6 +35,7 @@ MODELS = {
     "unet_small": ("data.global_batch_size=8", "data.micro_batch_size=8"),
     "unet_small, recomputed": ("data.global_batch_size=16", "data.micro_batch_size=16", "blocks.recompute=all"),
     "unet_small, 4 micro-batches": ("data.global_batch_size=32", "data.micro_batch_size=8"),
+    "svd_tiny": ("experiment=svd_digits",),
     "unet_base": ("model=unet_base", "data.global_batch_size=1", "data.micro_batch_size=1"),
 }
 NUM_STEPS = 3

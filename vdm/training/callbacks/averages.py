@@ -41,15 +41,18 @@ class SaveAverages(Callback):
         if not pl_module.ema.power_functions:
             return
         self.writer.poll()
-        step = trainer.global_step
-        if step % self.every_steps == 0 and pl_module.ema.num_updates == step != self._last_saved:
-            self._last_saved = step
+        step, position = trainer.global_step, pl_module.data.position
+        if step % self.every_steps == 0 and position != self._saved_position:
+            self._saved_position = position
             self.writer.finish()
             self.writer.start(averages_folder(self.run, step), self._pieces(pl_module), None)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Begin with what is to come: what a resumed run saved before is there."""
-        self._last_saved = trainer.global_step
+        """Begin with what is to come: what a resumed run saved before is there.
+
+        It goes by position, since a run that went back from a bad step comes to the same step on another way.
+        """
+        self._saved_position = pl_module.data.position
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Wait until the last snapshot is on the disk."""
