@@ -11,6 +11,7 @@ from vdm.config import ConfigError, build
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import accumulation
 from vdm.generation.generate import ClipSize
+from vdm.generation.pretrained import configured, open_pretrained
 from vdm.training.planning.placement import Memory, ddp, fsdp2, memory_of, placement_of, single, zero
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
 from vdm.training.strategies.auto import Devices
@@ -22,6 +23,9 @@ GIB = 2**30
 def run(config: DictConfig) -> None:
     """Print the plan."""
     options: Any = OmegaConf.to_container(config)
+    published = open_pretrained(options)
+    if published is not None:
+        options = configured(options, published)
     size = _clip_size(options)
     devices = _devices(options)
     micro_batches = _micro_batches(options["data"], devices)

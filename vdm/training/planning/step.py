@@ -92,10 +92,12 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
         check_size(model, clips.size)
     except ValueError as error:
         raise ConfigError(f"clip_shape: {error}") from error
-    try:
-        build(config["blocks"], "blocks").apply(model)
-    except ValueError as error:
-        raise ConfigError(f"blocks: {error}") from error
+    for key in ("tune", "blocks"):
+        try:
+            with no_memory(mode):
+                build(config[key], key).apply(model)
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from error
     dtype = _AUTOCAST.get(config["trainer"]["precision"])
     trained = [p for p in model.parameters() if p.requires_grad]
     with no_memory(mode):
