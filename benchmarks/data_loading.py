@@ -1,139 +1,220 @@
-"""How near the loader comes to raw decoding, what reopening at a far position costs, and what planning costs.
+"""How fast the loader is beside raw decoding and plain webdataset, and what planning, reopening and memory cost.
 
-All ways of reading take turns on the same shards in one process and one thread, and the figures are ratios: the
-machine's own speed drops out. Run with ``make bench``, or ``python benchmarks/data_loading.py [FOLDER OF SHARDS]``;
-without a folder it makes a set of moving patterns of 16 frames of 128x128 pixels.
+All ways of reading take turns on the same shards in one process and one thread, and the figures that count are ratios:
+the machine's own speed drops out. Run with ``make bench``, or ``python benchmarks/data_loading.py``; needs decord.
 """
 
 import io
+import random
 import resource
+import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
+import decord
 import numpy as np
 import torch
 import webdataset
 from av.video.reformatter import VideoReformatter
+from safetensors.torch import load, save
 
 from data_pipelines.encode.h264 import encode_h264
 from data_pipelines.encode.shard_writer import ShardWriter
+from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.mixing import Bucket, MixedOrder
 from vdm.data.order import ShuffledOrder
-from vdm.data.shards import ShardIndex, read_index, write_index
+from vdm.data.shards import Shape, ShardIndex, StoredLatents, read_index, write_index
+from vdm.types import ClipBatch
 
-NUM_ROUNDS = 5
+NUM_ROUNDS = 3
 NUM_CLIPS = 96
+"""All of a set: a shuffle buffer that fills or drains would make parts of an epoch cheaper or dearer."""
 BATCH_SIZE = 16
+SHAPE: Shape = (16, 128, 128)
+LARGE_SHAPE: Shape = (48, 256, 256)
+LATENT_SHAPE = (4, 16, 32, 32)
 FAR = 10_000_000
 
 
-def make_set(folder: Path) -> Path:
-    """Write a set of 4 shards of 48 clips that move and have noise."""
+def write_shards(folder: Path, shape: Shape, latent_shape: tuple[int, int, int, int] | None = None) -> Path:
+    """Write 4 shards of clips that move and have noise, or of their stand-ins in latent space alone."""
+    folder.mkdir()
     generator = np.random.default_rng(0)
+    t, h, w = shape
     shards = []
     for number in range(4):
         with ShardWriter(folder / f"train-{number:06d}.tar", durable=False) as writer:
-            for clip in range(48):
-                rows, columns = np.mgrid[:128, :128]
-                frames = [np.sin((rows + 3 * t) / 9 + clip) * np.cos((columns - 2 * t) / 7) for t in range(16)]
-                noise = generator.normal(0, 4, (16, 128, 128, 3))
-                video = (128 + 80 * np.stack(frames)[..., None] + noise).clip(0, 255).astype(np.uint8)
-                metadata = b'{"caption": "a pattern", "label": null, "fps": 8.0}'
-                writer.add(f"{number}-{clip}", (16, 128, 128), {"mp4": encode_h264(video, 8.0), "json": metadata})
+            for clip in range(NUM_CLIPS // 4):
+                members = {"json": b'{"caption": "a pattern", "label": null, "fps": 8.0}'}
+                if latent_shape is None:
+                    rows, columns = np.mgrid[:h, :w]
+                    frames = [np.sin((rows + 3 * i) / 9 + clip) * np.cos((columns - 2 * i) / 7) for i in range(t)]
+                    noise = generator.normal(0, 4, (t, h, w, 3))
+                    video = (128 + 80 * np.stack(frames)[..., None] + noise).clip(0, 255).astype(np.uint8)
+                    members["mp4"] = encode_h264(video, 8.0)
+                else:
+                    latents = torch.from_numpy(generator.normal(0, 1, latent_shape)).half()
+                    members["latents.safetensors"] = save({"latents": latents})
+                writer.add(f"{number}-{clip}", shape, members)
         assert writer.entry is not None
         shards.append(writer.entry)
-    write_index(folder, ShardIndex({"train": tuple(shards)}, fps=8.0))
+    stored = None if latent_shape is None else StoredLatents({"name": "noise"}, {shape: latent_shape})
+    write_index(folder, ShardIndex({"train": tuple(shards)}, fps=8.0, latents=stored))
     return folder
 
 
-def decode(data: bytes) -> torch.Tensor:
-    """Decode all frames of a clip with as little as possible around PyAV, in one thread."""
+def decode(data: bytes, num_frames: int, size: tuple[int, int]) -> torch.Tensor:
+    """Decode frames from a random one on, scaled, with as little as possible around PyAV, in one thread."""
     reformatter = VideoReformatter()
     with av.open(io.BytesIO(data)) as container:
-        container.streams.video[0].thread_type = "NONE"
-        frames = (reformatter.reformat(f, format="rgb24", threads=1) for f in container.decode(video=0))
-        return torch.from_numpy(np.stack([frame.to_ndarray() for frame in frames]))
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        assert stream.average_rate is not None
+        assert stream.time_base is not None
+        start = random.randint(0, stream.frames - num_frames)
+        first = (stream.start_time or 0) + round(start / stream.average_rate / stream.time_base)
+        container.seek(first, stream=stream)
+        wanted = (frame for frame in container.decode(stream) if frame.pts is not None and frame.pts >= first)
+        frames = [
+            reformatter.reformat(frame, *size[::-1], format="rgb24", threads=1).to_ndarray()
+            for frame in islice(wanted, num_frames)
+        ]
+    return torch.from_numpy(np.stack(frames))
 
 
-def decode_plainly(data: bytes) -> torch.Tensor:
-    """Decode all frames of a clip as PyAV's documentation does."""
-    with av.open(io.BytesIO(data)) as container:
-        return torch.from_numpy(np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)]))
+def decode_by_decord(data: bytes, num_frames: int, size: tuple[int, int]) -> torch.Tensor:
+    """Decode frames from a random one on, scaled, as decord's documentation does; in one thread, like the others."""
+    reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), width=size[1], height=size[0], num_threads=1)
+    start = random.randint(0, len(reader) - num_frames)
+    return torch.from_numpy(reader.get_batch(range(start, start + num_frames)).asnumpy())
 
 
 def videos_in_memory(path: Path) -> list[bytes]:
     """Return the bytes of the first clips of a set."""
-    found: list[bytes] = []
-    for shard in read_index(path).splits["train"]:
-        with tarfile.open(path / shard.name) as tar:
-            for info in tar:
-                if info.name.endswith(".mp4"):
-                    file = tar.extractfile(info)
-                    assert file is not None
-                    found.append(file.read())
-                    if len(found) == NUM_CLIPS:
-                        return found
-    return found
+    samples = webdataset.WebDataset(_urls(path), shardshuffle=False, empty_check=False)
+    return [sample["mp4"] for sample in islice(samples, NUM_CLIPS)]
 
 
-def from_loader(path: Path, position: int = 0) -> Callable[[], Iterator[object]]:
-    """Return a way to read batches through this project's loader, begun anew at each call."""
-
-    def batches() -> Iterator[object]:
-        data = ClipDataModule(path, BATCH_SIZE, BATCH_SIZE, num_workers=0, max_validation_clips=0)
-        data.position = position - position % BATCH_SIZE
-        return iter(data.train_dataloader())
-
-    return batches
+def _urls(path: Path) -> list[str]:
+    return [str(path / shard.name) for shard in read_index(path).splits["train"]]
 
 
-def from_webdataset(path: Path) -> Iterator[object]:
+def from_loader(path: Path, position: int = 0, **settings: Any) -> Iterator[ClipBatch]:
+    """Read batches through this project's loader."""
+    data = ClipDataModule(path, BATCH_SIZE, BATCH_SIZE, num_workers=0, max_validation_clips=0, **settings)
+    data.position = position - position % BATCH_SIZE
+    return iter(data.train_dataloader())
+
+
+def from_webdataset(path: Path, extension: str, decode: Callable[[bytes], object]) -> Iterator[object]:
     """Read batches through plain webdataset, as its documentation suggests."""
-    urls = [str(path / shard.name) for shard in read_index(path).splits["train"]]
+    urls, handler = _urls(path), webdataset.handle_extension(extension, decode)
     samples = webdataset.WebDataset(urls, shardshuffle=len(urls), empty_check=False).repeat().shuffle(100)
-    return iter(samples.to_tuple("mp4", "json").map_tuple(decode_plainly, None).batched(BATCH_SIZE))
+    batches = samples.decode(handler).to_tuple(extension, "json").batched(BATCH_SIZE)
+    return iter(webdataset.WebLoader(batches, batch_size=None, num_workers=0))
 
 
-def seconds(function: Callable[[], object]) -> float:
+def seconds(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the time of one call."""
-    start = time.perf_counter()
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def compare_reading(path: Path) -> None:
-    """Print clips a second of raw decoding, of this loader and of plain webdataset."""
-    videos = videos_in_memory(path)
-    num_batches = NUM_CLIPS // BATCH_SIZE
-    ways: dict[str, Callable[[], object]] = {
-        "raw PyAV decoding": lambda: [decode(video) for video in videos],
-        "this loader": lambda: list(islice(from_loader(path)(), num_batches)),
-        "webdataset + PyAV": lambda: list(islice(from_webdataset(path), num_batches)),
-    }
+def rates(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Return clips a second of processor time of each way, in turns; the best of all rounds, as others only slow."""
     times = {name: [] for name in ways}
     for _ in range(NUM_ROUNDS):
         for name, read in ways.items():
-            times[name].append(seconds(read))
-    limit = len(videos) / min(times["raw PyAV decoding"])
-    for name, found in times.items():
-        rate = (len(videos) if name.startswith("raw") else num_batches * BATCH_SIZE) / min(found)
-        print(f"{name:30}{rate:8.1f} clips/s on one core, {rate / limit:.0%} of raw decoding")
+            times[name].append(seconds(read, time.process_time))
+    return {name: NUM_CLIPS / min(found) for name, found in times.items()}
+
+
+def batches_of(read: Iterator[object]) -> Callable[[], object]:
+    """Return a way to read as many clips as are compared, of an iteration that has begun."""
+    return lambda: deque(islice(read, NUM_CLIPS // BATCH_SIZE), maxlen=0)
+
+
+def compare_clips(path: Path, stored: Shape, shape: Shape) -> None:
+    """Print clips a second of raw decoding, of this loader and of plain webdataset."""
+    videos, (t, *size) = videos_in_memory(path), shape
+    sampling = ClipSampling(None if stored == shape else [shape])
+    found = rates(
+        {
+            "raw PyAV": lambda: [decode(video, t, (size[0], size[1])) for video in videos],
+            "this loader": batches_of(from_loader(path, clips=sampling)),
+            "webdataset + decord": batches_of(
+                from_webdataset(path, "mp4", lambda data: decode_by_decord(data, t, (size[0], size[1])))
+            ),
+        }
+    )
+    raw, ours, theirs = found.values()
+    print(f"clips of {_name(shape)} out of {_name(stored)}, a second on one core:")
+    print("  " + ", ".join(f"{name} {rate:.1f}" for name, rate in found.items()))
+    print(f"  this loader: {ours / raw:.0%} of raw decoding, {ours / theirs:.2f} x webdataset")
+
+
+def compare_latents(path: Path) -> None:
+    """Print clips a second of latents through this loader and through plain webdataset."""
+    found = rates(
+        {
+            "this loader": batches_of(from_loader(path, stored_latents=True)),
+            "webdataset": batches_of(from_webdataset(path, "latents.safetensors", lambda data: load(data)["latents"])),
+        }
+    )
+    ours, theirs = found.values()
+    print(f"latents of {_name(LATENT_SHAPE)} in fp16, a second on one core:")
+    print("  " + ", ".join(f"{name} {rate:.0f}" for name, rate in found.items()))
+    print(f"  this loader: {ours / theirs:.2f} x webdataset")
+
+
+def _name(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+FIRST_BATCHES = """
+import sys, time
+from vdm.data.datamodule import ClipDataModule
+
+for position in (0, 0, {far}):
+    data = ClipDataModule(sys.argv[1], 16, 16, num_workers=2, max_validation_clips=0)
+    data.position = position
+    data.check()
+    start = time.perf_counter()
+    next(iter(data.train_dataloader()))
+    print(f"first batch with 2 workers, at sample {{position}}: {{time.perf_counter() - start:.2f}} s")
+    data.close()
+"""
+"""The first time includes the server from which workers are forked, and its imports. It is a program of its own, since
+workers import the main module, and this one's imports are slow."""
 
 
 def compare_positions(path: Path) -> None:
     """Print the time to the first batch at the start and at sample ten million."""
-    near = min(seconds(lambda: next(from_loader(path)())) for _ in range(NUM_ROUNDS))
-    far = min(seconds(lambda: next(from_loader(path, FAR)())) for _ in range(NUM_ROUNDS))
-    print(f"first batch at sample 0       {near * 1e3:8.1f} ms")
-    print(f"first batch at sample 10^7    {far * 1e3:8.1f} ms, ratio {far / near:.2f}")
+    near = min(seconds(lambda: next(from_loader(path))) for _ in range(NUM_ROUNDS))
+    far = min(seconds(lambda: next(from_loader(path, FAR))) for _ in range(NUM_ROUNDS))
+    print(f"first batch without workers: at sample 0 {near * 1e3:.1f} ms, at sample 10^7 {far * 1e3:.1f} ms")
+    program = FIRST_BATCHES.format(far=FAR - FAR % BATCH_SIZE)
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+
+
+def watch_memory(path: Path) -> None:
+    """Print how much a process grows while it reads epochs."""
+    loader = from_loader(path)
+    used = []
+    for _ in range(6):
+        deque(islice(loader, NUM_CLIPS // BATCH_SIZE), maxlen=0)  # an epoch
+        used.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
+    print("resident MiB after each epoch: " + ", ".join(f"{mib:.0f}" for mib in used))
 
 
 def plan_a_large_set() -> None:
@@ -173,9 +254,13 @@ def main() -> None:
     torch.set_num_threads(1)
     plan_a_large_set()  # first, as memory is measured at its peak
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(sys.argv[1]) if len(sys.argv) > 1 else make_set(Path(folder))
-        compare_reading(path)
-        compare_positions(path)
+        root = Path(folder)
+        small = write_shards(root / "small", SHAPE)
+        watch_memory(small)
+        compare_clips(small, SHAPE, SHAPE)
+        compare_clips(write_shards(root / "large", LARGE_SHAPE), LARGE_SHAPE, SHAPE)
+        compare_latents(write_shards(root / "latents", (16, 256, 256), LATENT_SHAPE))
+        compare_positions(small)
     measure_mixing()
 
 

@@ -110,7 +110,7 @@ class ClipBatch(TensorRecord):
     """Frames per second of each clip as it is shown to the network."""
     images: ImageBatch | None = None
     latents: Float[Tensor, "b d t2 h2 w2"] | None = None
-    """What the encoder makes of each clip, where the shards have it."""
+    """What the encoder makes of each clip, where the shards have it, in the data type that they have it in."""
     text: TextEmbeddings | None = None
     """What the text encoder makes of each caption, where the shards have it."""
     empty_text: TextEmbeddings | None = None

@@ -10,8 +10,14 @@ from jaxtyping import UInt8
 CRF = 15
 """Constant rate factor of x264: 0 is without loss, 18 looks without loss, 51 is worst."""
 
-X264 = "cpu-independent=1"
-"""Without it, x264's estimate of motion in B-frames depends on the processor, and on what memory held before."""
+KEY_FRAME_EVERY = 16
+"""Frames from one key frame to the next, at most, since reading a part of a clip begins at one.
+
+Real clips of 48 frames grow by a fifth, and 16 of their frames are read in five sixths of the time.
+"""
+
+X264 = f"cpu-independent=1:keyint={KEY_FRAME_EVERY}"
+"""Without the first, x264's estimate of motion in B-frames depends on the processor, and on what memory held before."""
 
 SMPTE170M = 6
 """Tag of BT.601's matrix, by which FFmpeg converts RGB: players would take another for granted in large clips."""

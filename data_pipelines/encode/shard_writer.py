@@ -1,12 +1,13 @@
 """Writing a WebDataset tar so that the place and checksum of every member are known."""
 
-import hashlib
 import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import xxhash
 
 from data_pipelines.temporary import temporary_beside
 from vdm.data.shards import Member, SampleEntry, Shape, ShardEntry, checksum, count_shapes, write_samples
@@ -29,7 +30,7 @@ class ShardWriter:
         """What the index says of the shard, once it is complete."""
         self._temporary = temporary_beside(path)
         self._file = self._temporary.open("wb")
-        self._digest = hashlib.blake2b(digest_size=16)
+        self._digest = xxhash.xxh3_128()
 
     def add(self, key: str, shape: Shape, members: Mapping[str, bytes]) -> None:
         """Append a sample.

@@ -1,10 +1,10 @@
 import dataclasses
-import hashlib
 import json
 import re
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from vdm.data import shards
 from vdm.data.shards import DamagedSample, Member, SampleEntry, ShardEntry, ShardIndex, StoredLatents, StoredText
@@ -54,10 +54,10 @@ def test_samples_are_counted_by_split_and_shape(tmp_path: Path) -> None:
     assert shards.shard_from_json(shards.shard_to_json(entry)) == entry
 
 
-def test_checksum_is_blake2b_of_128_bits(tmp_path: Path) -> None:
+def test_checksum_is_xxh3_of_128_bits(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(CONTENT)
 
-    expected = hashlib.blake2b(CONTENT, digest_size=16).hexdigest()
+    expected = xxhash.xxh3_128(CONTENT).hexdigest()
     assert shards.checksum(CONTENT) == shards.file_checksum(tmp_path / "file") == expected
 
 
@@ -80,7 +80,7 @@ def _edit_index(folder: Path, **changes: object) -> None:
         (lambda folder: (folder / "index.json").unlink(), "has no index.json; `vdm-data build"),
         (lambda folder: (folder / "train-000000.tar").unlink(), "train-000000.tar: this shard of the index is missing"),
         (_break_size, "train-000000.tar: has 11 bytes where the index records 12"),
-        (_break_version, "has version 99, this program reads 1"),
+        (_break_version, "has version 99, this program reads 2"),
         (lambda folder: (folder / "index.json").write_text("{"), "is not JSON of a shard set"),
         (lambda folder: (folder / "index.json").write_text("[]"), "a JSON object was expected"),
         (lambda folder: (folder / "index.json").write_text("{}"), "is not an index of vdm shards"),

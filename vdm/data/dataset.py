@@ -317,7 +317,11 @@ def _first_frame(cut: Cut) -> Cut:
 
 def _collate_latents(clips: Sequence[_Clip]) -> Float[Tensor, "b d t2 h2 w2"] | None:
     latents = [clip.latents for clip in clips if clip.latents is not None]
-    return torch.stack(latents) if latents else None
+    if not latents:
+        return None
+    kinds = {one.dtype for one, clip in zip(latents, clips, strict=True) if clip.weight > 0}
+    kind = kinds.pop() if len(kinds) == 1 else torch.float32
+    return torch.stack([one.to(kind) for one in latents])
 
 
 def _collate_text(embeddings: Sequence[TextEmbedding | None]) -> TextEmbeddings | None:

@@ -37,10 +37,14 @@ def decode_clip(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[Tens
         UndecodableClipError: If it is damaged or of another shape.
     """
     cut = cut or Cut.whole(shape)
-    frames = list(_decode(data, shape, cut))
-    if len(frames) != len(cut.frames):
-        raise UndecodableClipError(f"{len(frames)} frames decode where {len(cut.frames)} are expected")
-    return rearrange(torch.from_numpy(np.stack(frames)), "t h w c -> c t h w").contiguous()
+    clip = np.empty((3, len(cut.frames), *cut.size), dtype=np.uint8)
+    num_frames = 0
+    for frame in _decode(data, shape, cut):
+        clip[:, num_frames] = rearrange(frame, "h w c -> c h w")
+        num_frames += 1
+    if num_frames != len(cut.frames):
+        raise UndecodableClipError(f"{num_frames} frames decode where {len(cut.frames)} are expected")
+    return torch.from_numpy(clip)
 
 
 def decode_picture(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
@@ -73,7 +77,10 @@ def _decode(data: bytes, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "
 
 
 def _frames(container: InputContainer, shape: Shape, wanted: range) -> Iterator[av.VideoFrame]:
-    """Yield frames by their numbers in the order in which they are shown, decoding from the nearest key frame on."""
+    """Yield frames by their numbers in the order in which they are shown.
+
+    Decoding begins at the nearest key frame, and leaves out frames that are neither wanted nor needed by others.
+    """
     if not container.streams.video:
         raise UndecodableClipError("holds no video")
     stream = container.streams.video[0]
@@ -84,6 +91,8 @@ def _frames(container: InputContainer, shape: Shape, wanted: range) -> Iterator[
         raise UndecodableClipError(f"{len(numbers)} frames decode where the index records {shape[0]}")
     remaining = len(wanted)
     for packet in packets[_key_packet(packets, numbers, wanted.start) :]:
+        is_wanted = packet.pts is None or numbers.get(packet.pts, -1) in wanted
+        stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
         for frame in packet.decode():
             if frame.pts is not None and numbers.get(frame.pts, -1) in wanted:
                 yield frame

@@ -17,7 +17,7 @@ class UnusableLatentsError(ValueError):
 
 
 def read_latents(data: bytes, shape: LatentShape, seed: int, position: int | str) -> Float[Tensor, "c t h w"]:
-    """Return the clean latents of one clip.
+    """Return the clean latents of one clip, in the data type that they are stored in.
 
     Where the encoder's posterior was stored, they are drawn from it, as a function of (seed, position).
 
@@ -41,6 +41,6 @@ def read_latents(data: bytes, shape: LatentShape, seed: int, position: int | str
         if tensor is not None and tuple(tensor.shape) != shape:
             raise UnusableLatentsError(f"its latents have shape {tuple(tensor.shape)} where the index records {shape}")
     if std is None:
-        return mean.float()
+        return mean
     noise = torch.randn(shape, generator=randomness.generator(seed, "latents", position))
     return mean.float() + std.float() * noise

@@ -25,7 +25,8 @@ def loss_by_level(model: VideoDiffusionModel, batches: Iterable[ClipBatch], num_
     noise_prior = model.diffusion.noise_prior
     for batch in batches:
         on_device = batch.to(model.device)
-        x0 = model.encoder.encode(on_device.video) if on_device.latents is None else on_device.latents
+        latents = on_device.latents
+        x0 = model.encoder.encode(on_device.video) if latents is None else latents.float()
         prompts = model.conditioner.of_clips(on_device, x0, model.encoder, 0, batch.keys)
         for index, t in enumerate(times):
             noise = noise_prior(0, f"evaluation noise {t:.6f}", batch.keys, tuple(x0.shape[1:])).to(x0)

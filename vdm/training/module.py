@@ -126,7 +126,7 @@ class DiffusionModule(lightning.LightningModule):
 
     def _latents(self, batch: ClipBatch) -> Float[Tensor, "b c t h w"]:
         """Return the clean latents of the clips' frames, followed by those of their independent images."""
-        x0 = self.model.encoder.encode(batch.video) if batch.latents is None else batch.latents
+        x0 = self.model.encoder.encode(batch.video) if batch.latents is None else batch.latents.float()
         if batch.images is None:
             return x0
         images = self.model.encoder.encode(rearrange(batch.images.pixels, "b c k h w -> (b k) c 1 h w"))
