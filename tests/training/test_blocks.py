@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.networks import randomized
+from tests.models.svd.peers import Inputs, Sizes, our_unet
 from vdm.models.space_time_unet import SpaceTimeBlock, SpaceTimeUNet
 from vdm.training.blocks import BlockOptions, blocks_of
 
@@ -64,3 +65,16 @@ def test_network_that_names_no_blocks_is_refused() -> None:
     BlockOptions().apply(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="Linear names no blocks: it has no method blocks"):
         BlockOptions(compile=True).apply(nn.Linear(2, 2))
+
+
+def test_blocks_of_stable_video_diffusion_are_recomputed_with_the_same_gradient() -> None:
+    inputs, gradients = Inputs.random(2, 3), []
+    for recompute in ("none", "all"):
+        torch.manual_seed(0)
+        network = our_unet(Sizes())
+        assert [level for level, _ in blocks_of(network)] == [0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0]
+        BlockOptions(recompute=recompute).apply(network)
+        inputs.of_ours(network).square().mean().backward()
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+    for found, expected in zip(*reversed(gradients), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)

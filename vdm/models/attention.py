@@ -11,13 +11,26 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vdm.models.sliced_attention import attend_in_slices
+
 Activations = Float[Tensor, "b t h w c"]
 Layer = TypeVar("Layer", bound=nn.Module)
 
-_SHORT_SEQUENCE = 64
-"""Up to this many keys, matmul-softmax-matmul beats the fused kernel on CPUs; see docs/architecture.md."""
+_SHORT_SEQUENCE, _SHORT_IN_BFLOAT16 = 64, 256
+"""Up to this many keys, matrix products and a softmax beat the fused kernel on CPUs; see docs/svd.md."""
 _LARGEST_BATCH = 65535
 """More than this, CUDA's fused kernels do not take (github.com/pytorch/pytorch/issues/142228)."""
+
+
+def is_plain(*layers: nn.Module) -> bool:
+    """Return whether layers are PyTorch's own, so that their weights may be used without calling them."""
+    return all(type(layer) in (nn.Linear, nn.LayerNorm) for layer in layers)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Return the precision in which a linear layer would transform ``x``: autocast's, or else that of ``x``."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def attend(
@@ -34,6 +47,10 @@ def attend(
         value: Values.
         bias: Added to the scores before the softmax; broadcasts to ``*b heads n m``.
     """
+    if query.device.type == "cpu":
+        limit = _SHORT_IN_BFLOAT16 if query.dtype == torch.bfloat16 else _SHORT_SEQUENCE
+        if bias is None and query.ndim == 5 and key.shape[-2] <= limit and not torch.compiler.is_compiling():
+            return attend_in_slices(query, key, value)
     if query.device.type == "cpu" and key.shape[-2] <= _SHORT_SEQUENCE:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         return (scores if bias is None else scores + bias).softmax(-1).to(value.dtype) @ value

@@ -41,6 +41,33 @@ class FrameNorm(nn.GroupNorm):
         return rearrange(super().forward(frames_first(input)), "(b t) c h w -> b t h w c", b=input.shape[0])
 
 
+class ClipNorm(nn.GroupNorm):
+    """Group normalization with statistics over all frames of a clip."""
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__(num_groups=32, num_channels=channels, eps=eps)
+
+    def forward(self, input: Activations) -> Activations:
+        """Normalize each clip."""
+        # Frames below each other are one tall picture: 2-D channels-last kernels apply, and nothing is copied.
+        tall = rearrange(input, "b t h w c -> b c (t h) w")
+        return rearrange(super().forward(tall), "b c (t h) w -> b t h w c", t=input.shape[1])
+
+
+class TemporalConv(nn.Conv3d):
+    """A (3, 1, 1) convolution: over time, each pixel by itself."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, kernel_size=(3, 1, 1), padding=(1, 0, 0))
+
+    def forward(self, input: Activations) -> Activations:
+        """Convolve over time."""
+        # Rows of time and columns of pixels are a picture too: a 2-D channels-last kernel of 3x1.
+        picture = rearrange(input, "b t h w c -> b c t (h w)")
+        convolved = F.conv2d(picture, self.weight[..., 0], self.bias, padding=(1, 0))
+        return rearrange(convolved, "b c t (h w) -> b t h w c", h=input.shape[2])
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions, the second one's input scaled and shifted by the noise-level embedding.
 

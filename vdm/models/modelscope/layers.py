@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vdm.models.attention import Activations, zeroed
-from vdm.models.blocks import FrameNorm
-from vdm.models.svd.layers import Attention, ClipNorm, FeedForward, SpatialBlock, TemporalConv, Tokens
+from vdm.models.blocks import ClipNorm, FrameNorm, TemporalConv
+from vdm.models.feed_forward import FeedForward, add_feed_forward
+from vdm.models.svd.layers import Attention, SpatialBlock, Tokens
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class TwiceOverTime(nn.Module):
         """Apply the block."""
         x = x + self.attn1.over_time(self.norm1(x))
         x = x + self.attn2.over_time(self.norm2(x))
-        return x + self.ff(self.norm3(x))
+        return add_feed_forward(x, self.norm3, self.ff)
 
 
 class TemporalTransformer(nn.Module):

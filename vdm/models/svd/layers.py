@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vdm.models.attention import Activations, attend
-from vdm.models.blocks import FrameNorm, SpatialConv
+from vdm.models.blocks import ClipNorm, FrameNorm, SpatialConv, TemporalConv
+from vdm.models.feed_forward import FeedForward, add_feed_forward
+from vdm.models.normalized_conv import convolve_normalized
 
 Tokens = Float[Tensor, "b l e"] | Float[Tensor, "b t l e"]
 """What is attended to: one sequence of tokens a clip, or one a frame."""
@@ -71,33 +73,6 @@ class EmbeddingMLP(nn.Module):
         return self.linear_2(F.silu(self.linear_1(x.to(self.linear_1.weight.dtype))))
 
 
-class ClipNorm(nn.GroupNorm):
-    """Group normalization with statistics over all frames of a clip."""
-
-    def __init__(self, channels: int, eps: float) -> None:
-        super().__init__(num_groups=32, num_channels=channels, eps=eps)
-
-    def forward(self, input: Activations) -> Activations:
-        """Normalize each clip."""
-        # Frames below each other are one tall picture: 2-D channels-last kernels apply, and nothing is copied.
-        tall = rearrange(input, "b t h w c -> b c (t h) w")
-        return rearrange(super().forward(tall), "b c (t h) w -> b t h w c", t=input.shape[1])
-
-
-class TemporalConv(nn.Conv3d):
-    """A (3, 1, 1) convolution: over time, each pixel by itself."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, kernel_size=(3, 1, 1), padding=(1, 0, 0))
-
-    def forward(self, input: Activations) -> Activations:
-        """Convolve over time."""
-        # Rows of time and columns of pixels are a picture too: a 2-D channels-last kernel of 3x1.
-        picture = rearrange(input, "b t h w c -> b c t (h w)")
-        convolved = F.conv2d(picture, self.weight[..., 0], self.bias, padding=(1, 0))
-        return rearrange(convolved, "b c t (h w) -> b t h w c", h=input.shape[2])
-
-
 class PointwiseConv(nn.Conv2d):
     """A 1x1 convolution, computed as the product with a matrix that it is."""
 
@@ -138,9 +113,9 @@ class SpatialResidual(nn.Module):
 
     def forward(self, x: Activations, embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b t h w c2"]:
         """Apply the block; ``embedding`` has been through its activation."""
-        h = self.conv1(F.silu(self.norm1(x))) + rearrange(self.time_emb_proj(embedding), "b c -> b 1 1 1 c")
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        h = convolve_normalized(x, self.norm1, self.conv1, shift=self.time_emb_proj(embedding))
+        skip = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return convolve_normalized(h, self.norm2, self.conv2, residual=skip)
 
 
 class TemporalResidual(nn.Module):
@@ -156,8 +131,8 @@ class TemporalResidual(nn.Module):
 
     def forward(self, x: Activations, embedding: Float[Tensor, "b d"]) -> Activations:
         """Return what is to be added to ``x``."""
-        h = self.conv1(F.silu(self.norm1(x))) + rearrange(self.time_emb_proj(embedding), "b c -> b 1 1 1 c")
-        return self.conv2(F.silu(self.norm2(h)))
+        h = convolve_normalized(x, self.norm1, self.conv1, shift=self.time_emb_proj(embedding))
+        return convolve_normalized(h, self.norm2, self.conv2)
 
 
 class SpatioTemporalResidual(nn.Module):
@@ -211,7 +186,7 @@ class Attention(nn.Module):
 
     def over_time(self, x: Activations) -> Activations:
         """Attend among the frames at each pixel."""
-        return self._self_attention(x, "b t h w (n d) -> b h w n t d", "b h w n t d -> b t h w (n d)")
+        return self._self_attention(x, "b t h w (n d) -> b (h w) n t d", "b (h w) n t d -> b t h w (n d)")
 
     def to_tokens(self, x: Activations, context: Tokens, bias: Float[Tensor, "..."] | None = None) -> Activations:
         """Attend from every pixel to the tokens of its clip, or of its frame; ``bias`` hides tokens."""
@@ -236,34 +211,6 @@ class Attention(nn.Module):
         return self.to_out[0](rearrange(attend(query, key, value), merge, h=x.shape[2], w=x.shape[3]))
 
 
-class GatedLinear(nn.Module):
-    """A linear layer, half of whose output gates the other half (Shazeer 2020, GEGLU)."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(in_channels, 2 * out_channels)
-
-    def forward(self, x: Activations) -> Float[Tensor, "b t h w c2"]:
-        """Transform each pixel."""
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
-
-
-class FeedForward(nn.Module):
-    """Widens each pixel by 4 and narrows it again."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        # Published weights number the layers 0 and 2; between them was drop-out.
-        self.net = nn.ModuleList(
-            [GatedLinear(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)]
-        )
-
-    def forward(self, x: Activations) -> Activations:
-        """Transform each pixel."""
-        return self.net[2](self.net[0](x))
-
-
 class SpatialBlock(nn.Module):
     """Attention within frames and to tokens, then a feed-forward network.
 
@@ -286,7 +233,7 @@ class SpatialBlock(nn.Module):
         """Apply the block; ``bias`` is added to the scores of tokens, and hides those that are padding."""
         x = x + self.attn1.over_space(self.norm1(x))
         x = _cross_attention(self, x, context, bias)
-        return x + self.ff(self.norm3(x))
+        return add_feed_forward(x, self.norm3, self.ff)
 
 
 class TemporalBlock(nn.Module):
@@ -311,10 +258,10 @@ class TemporalBlock(nn.Module):
 
     def forward(self, x: Activations, context: Float[Tensor, "b l e"]) -> Activations:
         """Apply the block."""
-        x = x + self.ff_in(self.norm_in(x))
+        x = add_feed_forward(x, self.norm_in, self.ff_in)
         x = x + self.attn1.over_time(self.norm1(x))
         x = _cross_attention(self, x, context)
-        return x + self.ff(self.norm3(x))
+        return add_feed_forward(x, self.norm3, self.ff)
 
 
 class SpatioTemporalTransformer(nn.Module):

@@ -57,6 +57,11 @@ class Stage(nn.Module):
         for resnet, attention in zip_longest(self.resnets, self.attentions):
             yield resnet if attention is None else partial(_in_turn, resnet, attention)
 
+    def parts(self) -> list[nn.Module]:
+        """Return residual blocks and transformers in the order in which they run."""
+        pairs = zip_longest(self.resnets, self.attentions)
+        return [part for pair in pairs for part in pair if part is not None]
+
 
 def _in_turn(first: nn.Module, second: nn.Module, x: Activations, guide: Guide) -> Float[Tensor, "b t h w c2"]:
     return second(first(x, guide), guide)
@@ -188,6 +193,13 @@ class SVDUNet(nn.Module):
             for upsample in stage.upsamplers:
                 x = upsample(x, size=skips[-1].shape[2:4])
         return rearrange(self.conv_out(F.silu(self.conv_norm_out(x))), "b t h w c -> b c t h w")
+
+    def blocks(self) -> list[tuple[int, nn.Module]]:
+        """Return each residual block and each transformer with its level, in the order in which they run."""
+        last = len(self.channels) - 1
+        down, up = (list(cast(Iterable[Stage], stages)) for stages in (self.down_blocks, self.up_blocks))
+        stages = [*enumerate(down), (last, self.mid_block), *((last - place, stage) for place, stage in enumerate(up))]
+        return [(level, part) for level, stage in stages for part in stage.parts()]
 
     def _stage(self, level: int, inputs: Sequence[int], eps: float) -> Stage:
         width, embedding = self.channels[level], 4 * self.channels[0]

@@ -1,0 +1,211 @@
+"""Our network of Stable Video Diffusion against diffusers': a training step and a forward pass, their time and memory.
+
+Both have the same weights and inputs and run in turns in one process; memory is measured in a process for each. Run
+with ``make bench``, or ``python benchmarks/svd.py [small|base|full_forward ...]``: ``small`` (20 M parameters) and
+``base`` (69 M) train; ``full_forward`` runs the published size (1.5 G parameters) forward in bfloat16, which takes some
+4 GB. The processor decides what bfloat16 is worth: the rate of a matrix product in both precisions is printed first.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.utils import logging
+from torch import Tensor, nn
+
+from vdm.models.svd.unet import ADDED_TIME_IDS, SVDUNet
+from vdm.training.blocks import BlockOptions
+from vdm.types import Conditioning
+
+NUM_ROUNDS = 3
+MATRIX_SIZE = 2048
+KINDS = ("diffusers", "ours")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network, with attention at every level but the last, and a clip of latents (frames, height, width)."""
+
+    channels: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    clip: tuple[int, int, int]
+    context_channels: int = 1024
+
+
+SIZES = {
+    "small": Size((64, 128, 128), (2, 4, 4), (14, 16, 16)),
+    "base": Size((128, 256, 256), (4, 8, 8), (14, 32, 32)),
+    "full_forward": Size((320, 640, 1280, 1280), (5, 10, 20, 20), (2, 16, 16)),
+}
+
+
+def build(kind: str, size: Size) -> nn.Module:
+    """Return one of the networks, with the weights that PyTorch draws for it."""
+    torch.manual_seed(0)
+    levels = len(size.channels)
+    if kind == "ours":
+        return SVDUNet(
+            size.channels,
+            num_heads=size.num_heads,
+            context_channels=size.context_channels,
+            attention_levels=range(levels - 1),
+        )
+    attends, plain = "CrossAttn{}BlockSpatioTemporal", "{}BlockSpatioTemporal"
+    return UNetSpatioTemporalConditionModel(
+        down_block_types=tuple(name.format("Down") for name in (*[attends] * (levels - 1), plain)),
+        up_block_types=tuple(name.format("Up") for name in (plain, *[attends] * (levels - 1))),
+        block_out_channels=size.channels,
+        num_attention_heads=size.num_heads,
+        cross_attention_dim=size.context_channels,
+    )
+
+
+class Runs:
+    """One network on one clip."""
+
+    def __init__(self, kind: str, size: Size, network: nn.Module, precision: str) -> None:
+        self.kind, self.network = kind, network
+        self.autocast = precision == "bf16"
+        random = torch.Generator().manual_seed(1)
+        self.xt, self.image = (torch.randn(1, 4, *size.clip, generator=random) for _ in range(2))
+        self.token = torch.randn(1, 1, size.context_channels, generator=random)
+        self.c_noise, self.ids = torch.tensor([0.3]), torch.tensor([[6.0, 127.0, 0.02]])
+
+    def forward(self) -> Tensor:
+        """Return the prediction, in our layout."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            if self.kind == "ours":
+                condition = Conditioning(text=self.token, image=self.image, extra={ADDED_TIME_IDS: self.ids})
+                return self.network(self.xt, self.c_noise, condition)
+            sample = torch.cat([self.xt, self.image], dim=1).transpose(1, 2)
+            return self.network(sample, self.c_noise, self.token, self.ids).sample.transpose(1, 2)
+
+    def forward_alone(self) -> Tensor:
+        """Return the prediction, keeping nothing for a backward pass."""
+        with torch.no_grad():
+            return self.forward()
+
+    def step(self) -> None:
+        """Run forward and backward."""
+        self.network.zero_grad()
+        self.forward().float().square().mean().backward()
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Return the time of one call; on one thread the processor's, to which other work on the machine adds little."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
+    function()
+    return clock() - start
+
+
+def compare_time(name: str, precision: str) -> None:
+    """Print the times of both networks, and their ratios."""
+    size = SIZES[name]
+    networks = {kind: build(kind, size) for kind in KINDS}
+    networks["ours"].load_state_dict(networks["diffusers"].state_dict())
+    runs = {kind: Runs(kind, size, network, precision) for kind, network in networks.items()}
+    difference = (runs["ours"].forward_alone().float() - runs["diffusers"].forward_alone().float()).abs().max()
+    for what in ("step", "forward_alone"):
+        # The best of several: whatever else runs on the machine only ever slows a round down.
+        rounds = [{kind: seconds(getattr(run, what)) for kind, run in runs.items()} for _ in range(NUM_ROUNDS)]
+        theirs, ours = (min(times[kind] for times in rounds) for kind in KINDS)
+        print(f"{name} {precision} {what:13}  diffusers {theirs:7.3f} s  ours {ours:7.3f} s  ratio {theirs / ours:.2f}")
+    print(f"{name} {precision} outputs differ by at most {difference:.1e}", flush=True)
+
+
+def peak_mib(kind: str, name: str, precision: str, what: str) -> float:
+    """Return the peak memory in a process of its own: weights, gradients, activations, and PyTorch's work space."""
+    # Blocks of 64 KB and more go back to the system when they are freed: what is resident is what is in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, __file__, "peak", kind, name, precision, what]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def status_mib(field: str) -> float:
+    """Return a field of this process's status, which the system gives in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def print_peak(kind: str, name: str, precision: str, what: str) -> None:
+    """Print by how much the peak exceeds what was resident before there was a network."""
+    torch.ones(64, 64) @ torch.ones(64, 64)
+    before = status_mib("VmRSS")
+    network = build(kind, SIZES[name])
+    if what == "recomputed":
+        BlockOptions(recompute="all").apply(network)
+    run = Runs(kind, SIZES[name], network, precision)
+    run.forward_alone() if what == "forward_alone" else run.step()
+    print(status_mib("VmHWM") - before)
+
+
+def compare_memory(name: str, precision: str) -> None:
+    """Print the peaks of both networks, and their ratios."""
+    for what in ("step", "forward_alone"):
+        theirs, ours = (peak_mib(kind, name, precision, what) for kind in KINDS)
+        case = f"{name} {precision} {what:13}"
+        print(f"{case}  diffusers {theirs:7.0f} MiB  ours {ours:5.0f} MiB  ratio {ours / theirs:.2f}")
+        if what == "step":
+            lean = peak_mib("ours", name, precision, "recomputed")
+            print(
+                f"{name} {precision} step, blocks.recompute=all       ours {lean:5.0f} MiB  ratio {lean / theirs:.2f}"
+            )
+    sys.stdout.flush()
+
+
+def full_forward() -> None:
+    """Print by how much the outputs of both networks differ at the published size, one after the other in bfloat16."""
+    size, outputs = SIZES["full_forward"], {}
+    torch.set_default_dtype(torch.bfloat16)
+    for kind in KINDS:
+        network = build(kind, size)
+        with torch.no_grad():
+            for index, (_, parameter) in enumerate(sorted(network.named_parameters())):
+                if parameter.ndim > 1:
+                    random = torch.Generator().manual_seed(index)
+                    parameter.normal_(std=parameter[0].numel() ** -0.5, generator=random)
+                else:
+                    parameter.fill_(1.0 if "norm" in _ and _.endswith("weight") else 0.1)
+        run = Runs(kind, size, network, "bf16")
+        run.token = run.token.bfloat16()
+        outputs[kind] = run.forward_alone().float()
+        print(
+            f"{kind}: {sum(p.numel() for p in network.parameters()):,} parameters, {seconds(run.forward_alone):.1f} s"
+        )
+        del network, run
+    difference, size_of = (outputs["ours"] - outputs["diffusers"]).norm(), outputs["diffusers"].norm()
+    print(f"published size, bfloat16: relative difference {difference / size_of:.1e}")
+
+
+def main() -> None:
+    """Print the figures of the sizes that were asked for."""
+    logging.set_verbosity_error()
+    if sys.argv[1:2] == ["peak"]:
+        print_peak(*sys.argv[2:])
+        return
+    print(f"threads {torch.get_num_threads()}")
+    for precision, dtype in PRECISIONS.items():
+        matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE, dtype=dtype)
+        rate = 2 * MATRIX_SIZE**3 / min(seconds(lambda m=matrix: m @ m) for _ in range(5))
+        print(f"matrix product {precision}  {rate / 1e9:.0f} GFLOP/s", flush=True)
+    for name in sys.argv[1:] or ["small", "base"]:
+        if name == "full_forward":
+            full_forward()
+            continue
+        for precision in PRECISIONS:
+            compare_time(name, precision)
+        for precision in PRECISIONS:
+            compare_memory(name, precision)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Convolutions of normalized activations, which keep only what came before the normalization.
+
+Of ``conv(silu(norm(x)))`` PyTorch keeps three tensors as large as ``x``; here it is one. The normalization and its
+activation are computed again in the backward pass, which costs a few hundredths of what the convolution does.
+"""
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from vdm.models.attention import Activations, compute_dtype
+from vdm.models.blocks import ClipNorm, FrameNorm, SpatialConv, TemporalConv
+
+Picture = Float[Tensor, "n c h w"]
+
+_VALUES = 1 << 17
+"""At a time on CPUs."""
+
+
+def convolve_normalized(
+    x: Activations,
+    norm: FrameNorm | ClipNorm,
+    conv: SpatialConv | TemporalConv,
+    shift: Float[Tensor, "b c2"] | None = None,
+    residual: Float[Tensor, "b t h w c2"] | None = None,
+) -> Float[Tensor, "b t h w c2"]:
+    """Return ``conv(silu(norm(x))) + shift + residual``.
+
+    Compiled, or with layers that were replaced, it is computed as it is written.
+
+    Args:
+        x: Activations.
+        norm: Over each frame before a convolution over space, over each clip before one over time.
+        conv: Of stride 1.
+        shift: Added to each channel of a clip.
+        residual: Added to the result.
+    """
+    kinds = (type(norm), type(conv))
+    if torch.compiler.is_compiling() or kinds not in ((FrameNorm, SpatialConv), (ClipNorm, TemporalConv)):
+        out = conv(F.silu(norm(x)))
+        out = out if shift is None else out + rearrange(shift, "b c -> b 1 1 1 c")
+        return out if residual is None else out + residual
+    dtype = compute_dtype(x)
+    b, t, h, w, _ = x.shape
+    spatial = isinstance(conv, SpatialConv)
+    rows, padding = ((b * t, h, w, -1), (1, 1)) if spatial else ((b, t, h * w, -1), (1, 0))
+    affine = [parameter if x.device.type == "cpu" else parameter.to(dtype) for parameter in (norm.weight, norm.bias)]
+    kernel = conv.weight if spatial else conv.weight[..., 0]
+    bias = conv.bias[None] if shift is None else conv.bias + shift  # type: ignore[index]
+    out = _ConvolveNormalized.apply(
+        x.to(dtype).reshape(rows).permute(0, 3, 1, 2),
+        *affine,
+        kernel.to(dtype),
+        bias.to(dtype),
+        None if residual is None else residual.to(dtype).reshape(rows).permute(0, 3, 1, 2),
+        (norm.num_groups, norm.eps, padding),
+    )
+    return out.permute(0, 2, 3, 1).reshape(b, t, h, w, -1)  # type: ignore[union-attr]
+
+
+class _ConvolveNormalized(torch.autograd.Function):
+    """``conv(silu(norm(x))) + bias + residual`` on pictures: frames, or a clip with its frames as rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Picture,
+        scale: Float[Tensor, " c"],
+        shift: Float[Tensor, " c"],
+        kernel: Float[Tensor, "c2 c kh kw"],
+        bias: Float[Tensor, "clips c2"],
+        residual: Float[Tensor, "n c2 h w"] | None,
+        shape: tuple[int, float, tuple[int, int]],
+    ) -> Float[Tensor, "n c2 h w"]:
+        """Return the sum; ``shape`` is the number of groups, epsilon and the padding."""
+        num_groups, eps, padding = shape
+        x = x.contiguous(memory_format=torch.channels_last)
+        # The kernel for CUDA takes no other layout.
+        source = x if x.device.type == "cpu" else x.contiguous()
+        n, c, h, w = x.shape
+        normalized, mean, rstd = torch.native_group_norm(source, scale, shift, n, c, h * w, num_groups, eps)
+        activated = F.silu(normalized, inplace=True)
+        out = F.conv2d(activated, kernel, bias[0] if len(bias) == 1 else None, padding=padding)
+        if len(bias) > 1:
+            out += bias.repeat_interleave(len(x) // len(bias), 0)[:, :, None, None]
+        if residual is not None:
+            out += residual
+        ctx.save_for_backward(x, scale, shift, mean, rstd, kernel, bias)
+        ctx.num_groups, ctx.padding, ctx.has_residual = num_groups, padding, residual is not None
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Float[Tensor, "n c2 h w"]) -> tuple[Tensor | None, ...]:
+        """Return the gradients."""
+        x, scale, shift, mean, rstd, kernel, bias = ctx.saved_tensors
+        mean, rstd = (_wide(values).repeat_interleave(x.shape[1] // values.shape[1], 1) for values in (mean, rstd))
+        slope = scale * rstd
+        offset = shift - mean * slope
+        activated = torch.empty_like(x)
+        for part in _slices(x):
+            _rows(activated)[part] = F.silu(_normalized(x, slope, offset, part), inplace=True)
+        wanted = [any(ctx.needs_input_grad[:3]), ctx.needs_input_grad[3], False]
+        of_activated, of_kernel, _ = torch.ops.aten.convolution_backward(
+            grad, activated, kernel, None, (1, 1), ctx.padding, (1, 1), False, (0, 0), 1, wanted
+        )
+        of_inputs = (None, None, None)
+        if wanted[0]:
+            of_activated = of_activated.contiguous(memory_format=torch.channels_last)
+            of_inputs = _through_normalization(of_activated, x, scale, slope, offset, mean, rstd, ctx.num_groups)
+        of_bias = grad.sum((2, 3)).unflatten(0, (len(bias), -1)).sum(1) if ctx.needs_input_grad[4] else None
+        return *of_inputs, of_kernel, of_bias, grad if ctx.has_residual else None, None
+
+
+def _through_normalization(
+    grad: Picture,
+    x: Picture,
+    scale: Float[Tensor, " c"],
+    slope: Float[Tensor, "n c"],
+    offset: Float[Tensor, "n c"],
+    mean: Float[Tensor, "n c"],
+    rstd: Float[Tensor, "n c"],
+    num_groups: int,
+) -> tuple[Picture, Float[Tensor, " c"], Float[Tensor, " c"]]:
+    """Return the gradients of ``x``, scale and shift from that of ``silu(normalized)``, which is overwritten.
+
+    With the sums ``s`` of ``g`` and ``s_x`` of ``g x`` over the pixels of a channel, where ``g`` is the gradient of the
+    normalized activations, and ``d``, ``d_x`` those of ``scale s``, ``scale s_x`` over the M values of a group:
+    ``grad_x = slope g + a (x - mean) - rstd d / M``, where ``a = (mean d - d_x) rstd^3 / M``.
+    """
+    total, total_x = torch.zeros_like(slope), torch.zeros_like(slope)
+    for part in _slices(x):
+        of_normalized = torch.ops.aten.silu_backward(_wide(_rows(grad)[part]), _normalized(x, slope, offset, part))
+        _rows(grad)[part] = of_normalized
+        total[part[0]] += of_normalized.sum(1)
+        total_x[part[0]] += of_normalized.mul_(_rows(x)[part]).sum(1)
+
+    def mean_over_group(values: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        of_group = (values * scale).unflatten(1, (num_groups, -1)).sum(-1) / (x[0].numel() // num_groups)
+        return of_group.repeat_interleave(x.shape[1] // num_groups, 1)
+
+    a = (mean * mean_over_group(total) - mean_over_group(total_x)) * rstd**3
+    constant = -a * mean - rstd * mean_over_group(total)
+    of_x = torch.empty_like(x)
+    for part in _slices(x):
+        a_, constant_, slope_ = (values[part[0], None] for values in (a, constant, slope))
+        _rows(of_x)[part] = torch.addcmul(constant_, slope_, _wide(_rows(grad)[part])).addcmul_(
+            a_, _wide(_rows(x)[part])
+        )
+    of_scale = ((total_x - mean * total) * rstd).sum(0)
+    return of_x, of_scale.to(scale.dtype), total.sum(0).to(scale.dtype)
+
+
+def _normalized(
+    x: Picture, slope: Float[Tensor, "n c"], offset: Float[Tensor, "n c"], part: tuple[slice, slice]
+) -> Float[Tensor, "m r c"]:
+    return torch.addcmul(offset[part[0], None], slope[part[0], None], _wide(_rows(x)[part]))
+
+
+def _rows(x: Picture) -> Float[Tensor, "n hw c"]:
+    """View pictures that are channels-last in memory as rows of channels."""
+    n, c, h, w = x.shape
+    return x.permute(0, 2, 3, 1).view(n, h * w, c)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return a tensor in fp32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _slices(x: Picture) -> list[tuple[slice, slice]]:
+    """Return parts of pictures, of rows, that stay in a processor's cache; all at once on other devices."""
+    if x.device.type != "cpu":
+        return [(slice(None), slice(None))]
+    num_rows = x.shape[2] * x.shape[3]
+    size = max(1, _VALUES // x.shape[1])
+    pictures = max(1, size // num_rows)
+    return [
+        (slice(n, n + pictures), slice(start, start + size))
+        for n in range(0, len(x), pictures)
+        for start in range(0, num_rows, size)
+    ]
