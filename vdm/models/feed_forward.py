@@ -5,7 +5,7 @@ value and gate, the activated gate and their product, each four times as wide or
 and gate; the rest is computed again, pointwise, in slices of rows that stay in the processor's cache.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -54,7 +54,7 @@ def add_feed_forward(x: Activations, norm: nn.LayerNorm, network: FeedForward) -
 
     Compiled, or with layers that were wrapped (by LoRA, say), it is computed as it is written.
     """
-    entrance, exit_ = network.net[0].proj, network.net[2]  # type: ignore[union-attr]
+    entrance, exit_ = cast(GatedLinear, network.net[0]).proj, cast(nn.Linear, network.net[2])
     if torch.compiler.is_compiling() or not is_plain(norm, entrance, exit_):
         return x + network(norm(x))
     dtype = compute_dtype(x)

@@ -42,7 +42,7 @@ class _SlicedAttention(torch.autograd.Function):
             q, k, v, of_out = (_rows(tensor[part]) for tensor in (query, key, value, grad))
             probabilities = _probabilities(q, k)
             of_probabilities = torch.bmm(of_out, v.mT).to(probabilities.dtype)
-            of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, probabilities.dtype)
+            of_scores = torch.ops.aten._softmax_backward_data(of_probabilities, probabilities, -1, probabilities.dtype)
             of_scores, probabilities = of_scores.mul_(q.shape[-1] ** -0.5).to(q.dtype), probabilities.to(q.dtype)
             parts = torch.bmm(of_scores, k), torch.bmm(of_scores.mT, q), torch.bmm(probabilities.mT, of_out)
             for whole, slice_of_it in zip(grads, parts, strict=True):
