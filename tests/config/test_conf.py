@@ -18,8 +18,8 @@ OPTIONS = sorted(path.relative_to(conf_dir()) for path in conf_dir().glob("*/**/
 OF_COMMANDS = ("run_folder", "pretrained")
 """The groups of which a command's YAML chooses, and its user none."""
 
-FROM_THE_RUN = {"sample": ["guidance_scale=1"], "evaluate": ["guidance_scale=1"]}
-"""What is null in a command's YAML until the configuration of a run is read."""
+GIVEN = {"sample": ["guidance_scale=1"], "evaluate": ["guidance_scale=1"], "plan": ["data.path=SHARDS"]}
+"""What is null in a command's YAML: until the configuration of a run is read, or where plan is told the clips' shape."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +30,7 @@ def conf() -> Iterator[None]:
 
 
 def _checked(config_name: str, *overrides: str) -> dict[str, Any]:
-    config: Any = OmegaConf.to_container(
-        compose(config_name, [*overrides, *FROM_THE_RUN.get(config_name, [])]), resolve=True
-    )
+    config: Any = OmegaConf.to_container(compose(config_name, [*overrides, *GIVEN.get(config_name, [])]), resolve=True)
     for key, node in config.items():
         check(node, key)
     return config
