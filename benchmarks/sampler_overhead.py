@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from vdm.cli.conf_dir import conf_dir
-from vdm.cli.resume import register_run_dir
+from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
 from vdm.diffusion.denoiser import Denoised
 from vdm.diffusion.samplers.base import Sampler
@@ -59,7 +59,7 @@ def samplers() -> dict[str, Sampler]:
 
 def main() -> None:
     """Print each sampler's share of the network's time."""
-    register_run_dir()
+    register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config: Any = OmegaConf.to_container(
             compose("train", ["experiment=moving_digits", *sys.argv[1:]]), resolve=True

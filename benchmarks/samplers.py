@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from vdm.checkpoints.runs import load_config
 from vdm.cli.conf_dir import conf_dir
-from vdm.cli.resume import register_run_dir
+from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
 from vdm.data.datamodule import ClipDataModule
 from vdm.diffusion.guidance import Extrapolation
@@ -153,7 +153,7 @@ def plan(options: argparse.Namespace) -> list[tuple[str, str]]:
 
 def sampler_node(sampler: str, settings: str) -> Any:
     """Return the configuration of a sampler of conf/sampler."""
-    register_run_dir()
+    register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         node = compose("sample", [f"sampler={sampler}"]).sampler
         is_between_levels = "sigma_max" in node.get("spacing", {})

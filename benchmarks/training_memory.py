@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
 from vdm.cli.conf_dir import conf_dir
-from vdm.cli.resume import register_run_dir
+from vdm.cli.run_folder import register_run_folder
 from vdm.training.build import build_training
 
 NUM_STEPS = 500
@@ -49,7 +49,7 @@ class RecordMemory(Callback):
 def main() -> None:
     """Print the memory over the steps, and its growth after warm-up."""
     data = sys.argv[1] if len(sys.argv) > 1 else "data/moving_digits"
-    register_run_dir()
+    register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         overrides = ["experiment=moving_digits", f"data.path={data}", f"trainer.max_steps={NUM_STEPS}", *SMALL]
         composed = compose("train", [*overrides, "logger=csv", "callbacks.samples=null"])

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 from vdm.cli.conf_dir import conf_dir
-from vdm.cli.resume import register_run_dir
+from vdm.cli.run_folder import register_run_folder
 from vdm.generation.build import build_model
 
 NUM_ROUNDS = 7
@@ -32,7 +32,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 def main() -> None:
     """Print FLOP/s of both, and their ratio."""
-    register_run_dir()
+    register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = compose("train", ["experiment=moving_digits", *sys.argv[1:]])
     config: Any = OmegaConf.to_container(composed, resolve=True)
