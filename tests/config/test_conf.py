@@ -19,7 +19,7 @@ OF_COMMANDS = ("run_folder", "pretrained")
 """The groups of which a command's YAML chooses, and its user none."""
 
 GIVEN = {"sample": ["guidance_scale=1"], "evaluate": ["guidance_scale=1"], "plan": ["data.path=SHARDS"]}
-"""What is null in a command's YAML: until the configuration of a run is read, or where plan is told the clips' shape."""
+"""What is null in a command's YAML: until a run's configuration is read, or where plan is told the clips' shape."""
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from vdm.models.sliced_attention import attend_in_slices
@@ -24,7 +25,17 @@ _LARGEST_BATCH = 65535
 
 def is_plain(*layers: nn.Module) -> bool:
     """Return whether layers are PyTorch's own, so that their weights may be used without calling them."""
-    return all(type(layer) in (nn.Linear, nn.LayerNorm) for layer in layers)
+    return all(type(layer) in (nn.Linear, nn.LayerNorm) for layer in layers) and is_at_hand(*layers)
+
+
+def is_at_hand(*layers: nn.Module) -> bool:
+    """Return whether layers have their weights; under ZeRO-3 they have none until they are called."""
+    return all(weight.numel() > 0 for layer in layers for weight in layer.parameters(recurse=False))
+
+
+def is_in_cpu_memory(x: Tensor) -> bool:
+    """Return whether slices of ``x`` can stay in a processor's cache; tensors without memory (of plans) have none."""
+    return x.device.type == "cpu" and not isinstance(x, FakeTensor)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

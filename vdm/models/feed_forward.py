@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from vdm.models.attention import Activations, compute_dtype, is_plain
+from vdm.models.attention import Activations, compute_dtype, is_in_cpu_memory, is_plain
 
 Rows = Float[Tensor, "n c"]
 
@@ -132,7 +132,7 @@ class _AddGatedLinear(torch.autograd.Function):
 
 
 def _slices(x: Rows) -> list[slice]:
-    size = _SLICE if x.device.type == "cpu" else len(x)
+    size = _SLICE if is_in_cpu_memory(x) else len(x)
     return [slice(start, start + size) for start in range(0, len(x), size)]
 
 

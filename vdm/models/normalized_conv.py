@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from vdm.models.attention import Activations, compute_dtype
+from vdm.models.attention import Activations, compute_dtype, is_at_hand, is_in_cpu_memory
 from vdm.models.blocks import ClipNorm, FrameNorm, SpatialConv, TemporalConv
 
 Picture = Float[Tensor, "n c h w"]
@@ -41,7 +41,8 @@ def convolve_normalized(
         residual: Added to the result.
     """
     kinds = (type(norm), type(conv))
-    if torch.compiler.is_compiling() or kinds not in ((FrameNorm, SpatialConv), (ClipNorm, TemporalConv)):
+    is_known = kinds in ((FrameNorm, SpatialConv), (ClipNorm, TemporalConv))
+    if torch.compiler.is_compiling() or not (is_known and is_at_hand(norm, conv)):
         out = conv(F.silu(norm(x)))
         out = out if shift is None else out + rearrange(shift, "b c -> b 1 1 1 c")
         return out if residual is None else out + residual
@@ -175,7 +176,7 @@ def _wide(x: Tensor) -> Tensor:
 
 def _slices(x: Picture) -> list[tuple[slice, slice]]:
     """Return parts of pictures, of rows, that stay in a processor's cache; all at once on other devices."""
-    if x.device.type != "cpu":
+    if not is_in_cpu_memory(x):
         return [(slice(None), slice(None))]
     num_rows = x.shape[2] * x.shape[3]
     size = max(1, _VALUES // x.shape[1])

@@ -14,7 +14,6 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vdm.training.blocks import blocks_of
 from vdm.training.strategies.parts import Part, flat_part, whole_part
 from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
 
@@ -94,10 +93,6 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         assert model is not None
         for parameter in model.parameters():
             parameter.data = parameter.data.contiguous()  # DeepSpeed flattens them, channels-last memory or not
-        if self.stage == 3:
-            # Each block's weights are gathered at once, since its layers use each other's.
-            for _, block in blocks_of(model):
-                _deepspeed().utils.set_z3_leaf_module(block, True)
         self.model, zero_optimizer, _, _ = _deepspeed().initialize(
             model=model,
             optimizer=optimizer,
