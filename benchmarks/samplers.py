@@ -5,7 +5,7 @@ a classifier of digits that is trained here, on the run's training clips. All sa
 
     python benchmarks/samplers.py runs/demo
     python benchmarks/samplers.py runs/demo --clips 256 --calls 5 10 20 50 100 --picture docs/samplers.png
-    python benchmarks/samplers.py runs/demo --samplers ddim unipc --calls 20 --guidance-scale 4
+    python benchmarks/samplers.py runs/demo --samplers ddim unipc --calls 20 --guidance-scale 4 --spacing trailing
 """
 
 import argparse
@@ -41,6 +41,8 @@ REFERENCE = ("ddim", "num_steps=250")
 CALLS_PER_STEP = {"heun": 2, "predictor_corrector": 2}
 TOLERANCES = (1e-1, 1e-2, 1e-3)
 """Of the sampler that chooses its steps."""
+LARGEST_DRAWN = 4.0
+"""Of the reference's distance: what lies above would make all others look alike."""
 EDM_LEVELS = ("spacing.sigma_min=0.002", "spacing.sigma_max=80")
 """Of spacings between two noise levels (Karras et al. 2022); the ends of the run's schedule may lie far beyond."""
 
@@ -69,9 +71,9 @@ class Benchmark:
     reference: UInt8[Tensor, "b c t h w"]
     batch_size: int
 
-    def measure(self, sampler: str, settings: str) -> Result:
+    def measure(self, sampler: str, settings: str, spacing: str | None) -> Result:
         """Sample a clip for each caption and compare."""
-        self.model.sampler = build(sampler_node(sampler, settings), "sampler")
+        self.model.sampler = build(sampler_node(sampler, settings, spacing), "sampler")
         num_rows = 0
 
         def count(network: nn.Module, arguments: tuple[Any, ...], output: object) -> None:
@@ -111,7 +113,7 @@ def main() -> None:
     print(f"| real clips | | | {bench.distance(held_out.video[1::2]):.3f} | | |", flush=True)
     results: list[Result] = []
     for sampler, settings in plan(options):
-        result = bench.measure(sampler, settings)
+        result = bench.measure(sampler, settings, options.spacing if results else None)
         results.append(result)
         share = result.distance / results[0].distance
         figures = f"{result.num_calls:.0f} | {result.distance:.3f} | {share:.1%} | {result.seconds:.0f}"
@@ -129,6 +131,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20], help="calls of the network for a clip")
     samplers = sorted(path.stem for path in (conf_dir() / "sampler").glob("*.yaml"))
     parser.add_argument("--samplers", nargs="+", default=samplers, help="by default all of conf/sampler")
+    parser.add_argument("--spacing", help="one of conf/sampler/spacing; by default each sampler's own")
     parser.add_argument("--guidance-scale", type=float, default=1.0, help="1 takes the model as it was trained")
     parser.add_argument("--batch-size", type=int, default=32, help="clips sampled at once")
     parser.add_argument("--picture", type=Path, default=Path("samplers.png"), help="file of the picture")
@@ -151,14 +154,17 @@ def plan(options: argparse.Namespace) -> list[tuple[str, str]]:
     return pairs
 
 
-def sampler_node(sampler: str, settings: str) -> Any:
-    """Return the configuration of a sampler of conf/sampler."""
+def sampler_node(sampler: str, settings: str, spacing: str | None) -> Any:
+    """Return the configuration of a sampler of conf/sampler; a spacing is for those that have one."""
     register_run_folder()
+    chosen = [f"sampler={sampler}"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        node = compose("sample", [f"sampler={sampler}"]).sampler
+        if spacing is not None and "spacing" in compose("sample", chosen).sampler:
+            chosen.append(f"sampler/spacing={spacing}")
+        node = compose("sample", chosen).sampler
         is_between_levels = "sigma_max" in node.get("spacing", {})
         changes = [*settings.split(), *(EDM_LEVELS if is_between_levels else ())]
-        node = compose("sample", [f"sampler={sampler}", *(f"sampler.{change}" for change in changes)]).sampler
+        node = compose("sample", [*chosen, *(f"sampler.{change}" for change in changes)]).sampler
     return OmegaConf.to_container(node)
 
 
@@ -172,8 +178,9 @@ def plot(results: list[Result], path: Path) -> None:
         points = sorted((result.num_calls, result.distance) for result in others if result.sampler == name)
         axes.plot(*zip(*points, strict=True), marker="o", ms=4, label=name, color=colors[number % len(colors)])
     axes.set(xscale="log", yscale="log", xlabel="calls of the network for a clip", ylabel="Fréchet distance")
+    axes.set_ylim(top=LARGEST_DRAWN * reference.distance)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside right center")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

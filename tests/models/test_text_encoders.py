@@ -143,6 +143,17 @@ def test_pretrained_encoder_gives_what_transformers_gives(saved: dict[str, Path]
 
 
 @pytest.mark.parametrize("make", [_t5, _clip])
+def test_half_precision_around_a_pretrained_encoder_changes_nothing(make: Make, saved: dict[str, Path]) -> None:
+    encoder = make(saved)
+    expected = encoder(["a red dog"])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoder(["a red dog"])
+
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.pooled, expected.pooled)
+
+
+@pytest.mark.parametrize("make", [_t5, _clip])
 def test_identity_of_a_pretrained_encoder_follows_its_weights_and_limits(make: Make, saved: dict[str, Path]) -> None:
     encoder, again = make(saved), make(saved)
     assert encoder.identity() == again.identity()

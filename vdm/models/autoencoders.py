@@ -62,7 +62,8 @@ class FrameAutoencoder(Frozen):
     @torch.no_grad()
     def image_latents(self, pictures: Picture) -> Float[Tensor, "b d h2 w2"]:
         """Return the latents of pictures, not scaled, as a network is given them for its condition."""
-        return self.frozen.encode(pictures).latent_dist.mode()
+        with self.full_precision():
+            return self.frozen.encode(pictures).latent_dist.mode()
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b d t h2 w2"]) -> UInt8[Tensor, "b c t h w"]:
@@ -76,7 +77,8 @@ class FrameAutoencoder(Frozen):
 
     def decode_frames(self, latents: Float[Tensor, "t d h w"]) -> Float[Tensor, "t 3 h2 w2"]:
         """Return what adjacent frames of a clip look like, from -1 to 1 or a little beyond."""
-        return self.frozen.decode(latents).sample
+        with self.full_precision():
+            return self.frozen.decode(latents).sample
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of the latents of frames of this size.

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 
@@ -11,7 +12,8 @@ class Frozen(nn.Module):
     """A part of the model around a pretrained module, which is not trained.
 
     The pretrained weights stay where they came from: they are neither saved with a checkpoint nor asked for when one is
-    loaded.
+    loaded. What is made with them is the same whether it is made in training, in half precision or not, or beforehand:
+    subclasses call them within ``full_precision``.
 
     Args:
         frozen: The pretrained module.
@@ -31,6 +33,10 @@ class Frozen(nn.Module):
         weights as they are, wherever they came from. Subclasses add what else their output depends on.
         """
         return {"class": type(self.frozen).__name__, "weights": weights_checksum(self.frozen)}
+
+    def full_precision(self) -> torch.autocast:
+        """Return a context in which nothing is cast to half precision, which some of these modules overflow in."""
+        return torch.autocast(next(self.frozen.parameters()).device.type, enabled=False)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""

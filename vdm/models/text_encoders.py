@@ -175,7 +175,8 @@ class PretrainedTextEncoder(Frozen):
         ).to(next(self.frozen.parameters()).device)
         real = encoded["attention_mask"].bool()
         mask = torch.ones_like(real) if self.filled else real
-        tokens = self.frozen(input_ids=encoded["input_ids"], attention_mask=mask.long()).last_hidden_state.float()
+        with self.full_precision():
+            tokens = self.frozen(input_ids=encoded["input_ids"], attention_mask=mask.long()).last_hidden_state
         return EncodedText(tokens, mask, masked_mean(tokens, real))
 
 

@@ -35,6 +35,21 @@ def test_pictures_are_embedded_as_diffusers_does(folder: Path, size: tuple[int, 
     assert encoder.channels == 16
 
 
+def test_half_precision_around_them_changes_nothing(folder: Path) -> None:
+    video, encoder, autoencoder = (
+        frames(1, 3, 2, 16, 24),
+        ClipImageEncoder(str(folder)),
+        TemporalAutoencoder(str(folder)),
+    )
+    picture = to_picture(video[:, :, 0])
+    embedded, latents = encoder(picture), autoencoder.encode(video)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(encoder(picture), embedded)
+        assert torch.equal(autoencoder.encode(video), latents)
+        in_half = autoencoder.decode(latents)
+    assert torch.equal(in_half, autoencoder.decode(latents))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 1000)], ids=str)
 def test_pictures_smaller_than_the_blur_are_scaled_too(size: tuple[int, int]) -> None:
     grey = torch.full((1, 3, *size), 0.25)

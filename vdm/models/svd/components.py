@@ -29,7 +29,8 @@ class TemporalAutoencoder(FrameAutoencoder):
 
     def decode_frames(self, latents: Float[Tensor, "t d h w"]) -> Float[Tensor, "t 3 h2 w2"]:
         """Return what adjacent frames of a clip look like, from -1 to 1 or a little beyond."""
-        return self.frozen.decode(latents, num_frames=len(latents)).sample
+        with self.full_precision():
+            return self.frozen.decode(latents, num_frames=len(latents)).sample
 
 
 class ImageEncoder(Protocol):
@@ -86,8 +87,9 @@ class ClipImageEncoder(Frozen):
     @torch.no_grad()
     def forward(self, pictures: Picture) -> Float[Tensor, "b e"]:
         """Embed pictures of any size."""
-        scaled = (resized(pictures, self.image_size) + 1) / 2
-        return self.frozen(pixel_values=(scaled - self.mean) / self.std).image_embeds
+        with self.full_precision():
+            scaled = (resized(pictures, self.image_size) + 1) / 2
+            return self.frozen(pixel_values=(scaled - self.mean) / self.std).image_embeds
 
 
 class ThumbnailEncoder:
