@@ -1,5 +1,7 @@
-"""A callback that spoils the loss of one sample, as a broken clip or broken hardware would."""
+"""Callbacks that do what broken clips, broken hardware and schedulers do."""
 
+import os
+import signal
 from typing import Any
 
 import lightning
@@ -43,3 +45,19 @@ class SpoilLosses(Callback):
                 self.seen[position] = self.seen.get(position, 0) + 1
                 if self.times is None or self.seen[position] <= self.times:
                     self.factors[index] = self.factor
+
+
+class TerminateOneRank(Callback):
+    """Sends SIGTERM to the process of one rank in one of the trainer's hooks, before callbacks of the project see it.
+
+    Args:
+        hook: Name of the hook.
+        rank: The rank.
+    """
+
+    def __init__(self, hook: str, rank: int = 0) -> None:
+        def send(trainer: lightning.Trainer, *args: object, **kwargs: object) -> None:
+            if trainer.global_rank == rank:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        setattr(self, hook, send)

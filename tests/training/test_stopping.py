@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from tests.training.runs import configuration
+from tests.training.stages import train_in_processes
 from tests.training.test_resume import tensors_of
 from vdm.checkpoints.runs import checkpoints_of, record_run
 from vdm.training.build import TrainingRun, build_training, describe_clips
@@ -59,6 +60,16 @@ def test_signal_before_the_first_step_ends_the_run_before_it(tmp_path: Path, sha
     assert training.stop.stopped
     assert training.trainer.global_step == 0
     assert checkpoints_of(tmp_path) == []
+
+
+@pytest.mark.parametrize(("hook", "steps"), [("on_fit_start", 0), ("on_train_start", 0), ("on_train_end", 2)])
+def test_signal_to_one_of_two_processes_outside_of_steps_ends_both_in_order(
+    tmp_path: Path, shards: Path, hook: str, steps: int
+) -> None:
+    callback = f"+callbacks.terminate={{_target_:tests.training.planting.TerminateOneRank,hook:{hook}}}"
+    train_in_processes(shards, tmp_path, f"ddp 2 {callback}")
+
+    assert [folder.name for folder in checkpoints_of(tmp_path)] == ([f"step={steps:08d}"] if steps else [])
 
 
 def test_signal_in_validation_breaks_it_off_and_nothing_false_is_logged(tmp_path: Path, shards: Path) -> None:

@@ -8,7 +8,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from vdm.training.module import DiffusionModule
-from vdm.training.slurm import STOP_SIGNALS, hold_stop_signals, release_stop_signals
+from vdm.training.slurm import STOP_SIGNALS, SlurmJob, release_stop_signals
 
 
 class StopOnSignal(Callback):
@@ -16,7 +16,7 @@ class StopOnSignal(Callback):
 
     The handler does no more than set a flag, and all processes agree on it before the first step, between steps and
     between batches of validation: a checkpoint written, or a collective begun, inside a handler may deadlock or be
-    torn.
+    torn. Lightning's own handlers do both, so they are left out from beginning to end.
     """
 
     SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
@@ -28,12 +28,16 @@ class StopOnSignal(Callback):
         """Whether a signal, here or on another process, ended training."""
         self._before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take over the signals; Lightning, which saves inside its handlers, has set its own by now."""
-        self._step = trainer.global_step
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Take over the signals, before Lightning does: a checkpoint that is loaded next may take minutes."""
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         for number in self.SIGNALS:
             self._before[number] = signal.signal(number, self._note)
         release_stop_signals()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop before the first step if any process was told to by now."""
+        self._step = trainer.global_step
         self._agree(trainer)
 
     def on_train_batch_end(
@@ -53,7 +57,7 @@ class StopOnSignal(Callback):
             pl_module.is_validation_whole = False
             raise StopIteration  # as if there were no more batches
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Give the signals back."""
         self._restore()
 
@@ -74,7 +78,8 @@ class StopOnSignal(Callback):
         self.received = self.received or number
 
     def _restore(self) -> None:
-        hold_stop_signals()  # what is left to do, such as requeueing, takes no time that anything could be lost in
+        if SlurmJob.current() is not None:
+            return  # what is left to do, such as requeueing, takes no time that anything could be lost in
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
