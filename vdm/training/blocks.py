@@ -5,8 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+MAX_COMPILED_SHAPES = 128
+"""How many combinations of block and size of its input are compiled; what comes beyond them runs uncompiled."""
 
 
 @runtime_checkable
@@ -50,11 +54,14 @@ class BlockOptions:
             unknown = sorted(set(self.recompute) - levels)
             if unknown:
                 raise ValueError(f"recompute: the network has blocks of levels {sorted(levels)}, but none of {unknown}")
+        if self.compile:
+            # Blocks share the code of their class, and with it the limit, beyond which they would run uncompiled.
+            torch._dynamo.config.recompile_limit = max(MAX_COMPILED_SHAPES, torch._dynamo.config.recompile_limit)
         for level, block in blocks:
             if self.recompute == "all" or (isinstance(self.recompute, list) and level in self.recompute):
                 _recompute(block)
             if self.compile:
-                block.compile()
+                block.compile(dynamic=False)  # steps are of few shapes, for each of which the fastest code is worth it
 
 
 def _recompute(block: nn.Module) -> None:
