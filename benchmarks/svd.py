@@ -2,8 +2,8 @@
 
 Both have the same weights and inputs and run in turns in one process; memory is measured in a process for each. Run
 with ``make bench``, or ``python benchmarks/svd.py [small|base|full_forward ...]``: ``small`` (20 M parameters) and
-``base`` (69 M) train; ``full_forward`` runs the published size (1.5 G parameters) forward in bfloat16, which takes some
-4 GB. The processor decides what bfloat16 is worth: the rate of a matrix product in both precisions is printed first.
+``base`` (69 M) train; ``full_forward`` runs the published size (1.5 G parameters) forward, which takes some 8 GB. The
+processor decides what bfloat16 is worth: the rate of a matrix product in both precisions is printed first.
 """
 
 import os
@@ -163,27 +163,33 @@ def compare_memory(name: str, precision: str) -> None:
 
 
 def full_forward() -> None:
-    """Print by how much the outputs of both networks differ at the published size, one after the other in bfloat16."""
+    """Print how far both networks are, at the published size, from what diffusers' gives in float32."""
     size, outputs = SIZES["full_forward"], {}
-    torch.set_default_dtype(torch.bfloat16)
-    for kind in KINDS:
-        network = build(kind, size)
-        with torch.no_grad():
-            for index, (_, parameter) in enumerate(sorted(network.named_parameters())):
-                if parameter.ndim > 1:
-                    random = torch.Generator().manual_seed(index)
-                    parameter.normal_(std=parameter[0].numel() ** -0.5, generator=random)
-                else:
-                    parameter.fill_(1.0 if "norm" in _ and _.endswith("weight") else 0.1)
-        run = Runs(kind, size, network, "bf16")
-        run.token = run.token.bfloat16()
-        outputs[kind] = run.forward_alone().float()
-        print(
-            f"{kind}: {sum(p.numel() for p in network.parameters()):,} parameters, {seconds(run.forward_alone):.1f} s"
-        )
-        del network, run
-    difference, size_of = (outputs["ours"] - outputs["diffusers"]).norm(), outputs["diffusers"].norm()
-    print(f"published size, bfloat16: relative difference {difference / size_of:.1e}")
+    for precision, dtype in PRECISIONS.items():
+        torch.set_default_dtype(dtype)
+        for kind in KINDS:
+            network = build(kind, size)
+            fill(network)
+            run = Runs(kind, size, network, precision)
+            run.xt, run.image, run.token = (x.to(dtype) for x in (run.xt, run.image, run.token))
+            outputs[kind, precision] = run.forward_alone().float()
+            number = sum(p.numel() for p in network.parameters())
+            difference = (outputs[kind, precision] - outputs["diffusers", "fp32"]).norm()
+            relative = difference / outputs["diffusers", "fp32"].norm()
+            print(f"{kind:9} {precision}, {number:,} parameters: relative difference {relative:.1e}", flush=True)
+            del network, run
+
+
+@torch.no_grad()
+def fill(network: nn.Module) -> None:
+    """Give the weights values that depend on nothing but their names, and keep signals at about unit variance."""
+    for index, (name, parameter) in enumerate(sorted(network.named_parameters())):
+        if parameter.ndim > 1:
+            random = torch.Generator().manual_seed(index)
+            values = torch.randn(parameter.shape, generator=random, dtype=torch.float32)
+            parameter.copy_(values * parameter[0].numel() ** -0.5)
+        else:
+            parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.1)
 
 
 def main() -> None:
