@@ -37,7 +37,10 @@ from vdm.types import ClipBatch
 
 NUM_ROUNDS = 3
 NUM_CLIPS = 96
-"""All of a set: a shuffle buffer that fills or drains would make parts of an epoch cheaper or dearer."""
+"""Read in each round; all of a set of videos, since a shuffle buffer that fills or drains would make parts of an epoch
+cheaper or dearer."""
+NUM_LATENTS = 1024
+"""In the set of latents: fewer would make shuffling, which is done a window of up to 1024 at a time, dearer a clip."""
 BATCH_SIZE = 16
 SHAPE: Shape = (16, 128, 128)
 LARGE_SHAPE: Shape = (48, 256, 256)
@@ -45,7 +48,12 @@ LATENT_SHAPE = (4, 16, 32, 32)
 FAR = 10_000_000
 
 
-def write_shards(folder: Path, shape: Shape, latent_shape: tuple[int, int, int, int] | None = None) -> Path:
+def write_shards(
+    folder: Path,
+    shape: Shape,
+    latent_shape: tuple[int, int, int, int] | None = None,
+    num_clips: int = NUM_CLIPS,
+) -> Path:
     """Write 4 shards of clips that move and have noise, or of their stand-ins in latent space alone."""
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -53,7 +61,7 @@ def write_shards(folder: Path, shape: Shape, latent_shape: tuple[int, int, int, 
     shards = []
     for number in range(4):
         with ShardWriter(folder / f"train-{number:06d}.tar", durable=False) as writer:
-            for clip in range(NUM_CLIPS // 4):
+            for clip in range(num_clips // 4):
                 members = {"json": b'{"caption": "a pattern", "label": null, "fps": 8.0}'}
                 if latent_shape is None:
                     rows, columns = np.mgrid[:h, :w]
@@ -259,7 +267,7 @@ def main() -> None:
         watch_memory(small)
         compare_clips(small, SHAPE, SHAPE)
         compare_clips(write_shards(root / "large", LARGE_SHAPE), LARGE_SHAPE, SHAPE)
-        compare_latents(write_shards(root / "latents", (16, 256, 256), LATENT_SHAPE))
+        compare_latents(write_shards(root / "latents", (16, 256, 256), LATENT_SHAPE, NUM_LATENTS))
         compare_positions(small)
     measure_mixing()
 

@@ -25,7 +25,7 @@ class UndecodableClipError(ValueError):
     """Bytes that are not the clip that the index describes."""
 
 
-def decode_clip(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
+def decode_clip(data: bytes | memoryview, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
     """Decode a clip.
 
     Args:
@@ -47,7 +47,7 @@ def decode_clip(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[Tens
     return torch.from_numpy(clip)
 
 
-def decode_picture(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
+def decode_picture(data: bytes | memoryview, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
     """Decode a still picture, a clip of one frame; see ``decode_clip``."""
     cut = cut or Cut.whole(shape)
     try:
@@ -60,7 +60,7 @@ def decode_picture(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[T
     return rearrange(torch.from_numpy(_cut_frame(frame, cut, VideoReformatter()).copy()), "h w c -> c 1 h w")
 
 
-def _decode(data: bytes, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+def _decode(data: bytes | memoryview, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "h w c"]]:
     """Yield the wanted frames of a clip.
 
     One thread decodes and one converts: FFmpeg's default, a thread for each core, costs small frames up to four times
