@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -307,8 +308,10 @@ def _first_frame(cut: Cut) -> Cut:
 
 
 def _collate_video(videos: Sequence[UInt8[Tensor, "c t h w"] | None], shape: Shape) -> UInt8[Tensor, "b c t h w"]:
-    found = [video for video in videos if video is not None]
-    return torch.stack(found) if found else torch.zeros(len(videos), 3, 0, *shape[1:], dtype=torch.uint8)
+    found = [rearrange(video, "c t h w -> t h w c") for video in videos if video is not None]
+    if not found:
+        return torch.zeros(len(videos), 3, 0, *shape[1:], dtype=torch.uint8)
+    return rearrange(torch.stack(found), "b t h w c -> b c t h w")  # in memory as it was decoded
 
 
 def _collate_latents(clips: Sequence[_Clip]) -> Float[Tensor, "b d t2 h2 w2"] | None:
