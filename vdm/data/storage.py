@@ -24,7 +24,8 @@ MAX_OPEN_FILES = 128
 LISTING_TIMEOUT_SECONDS = 600.0
 """How long the listing of a remote folder may take."""
 
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
+_PACKAGES = {"s3": "'.[s3]'", "s3a": "'.[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
+"""By protocol, what pip is to install."""
 _NEVER_RETRIED = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 
 
