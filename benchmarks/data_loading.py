@@ -1,10 +1,12 @@
 """How fast the loader is beside raw decoding and plain webdataset, and what planning, reopening and memory cost.
 
 All ways of reading take turns on the same shards in one process and one thread, and the figures that count are ratios:
-the machine's own speed drops out. Run with ``make bench``, or ``python benchmarks/data_loading.py``; needs decord.
+the machine's own speed drops out. Run with ``make bench``, or ``python benchmarks/data_loading.py``; needs decord. With
+``VDM_VIDEOS=FOLDER`` clips of that folder's videos are read as well as made-up ones.
 """
 
 import io
+import os
 import random
 import resource
 import subprocess
@@ -13,8 +15,9 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,14 @@ import numpy as np
 import torch
 import webdataset
 from av.video.reformatter import VideoReformatter
+from jaxtyping import UInt8
 from safetensors.torch import load, save
 
+from data_pipelines.clips import VideoFile
 from data_pipelines.encode.h264 import encode_h264
 from data_pipelines.encode.shard_writer import ShardWriter
+from data_pipelines.settings import ClipSettings
+from data_pipelines.sources import SourceError, list_videos
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.mixing import Bucket, MixedOrder
@@ -35,40 +42,71 @@ from vdm.data.order import ShuffledOrder
 from vdm.data.shards import Shape, ShardIndex, StoredLatents, read_index, write_index
 from vdm.types import ClipBatch
 
-NUM_ROUNDS = 3
+NUM_ROUNDS = 5
+FPS = 8.0
 NUM_CLIPS = 96
-"""All of a set: a shuffle buffer that fills or drains would make parts of an epoch cheaper or dearer."""
+"""Read in each round; all of a set of videos, since a shuffle buffer that fills or drains would make parts of an epoch
+cheaper or dearer."""
+NUM_LATENTS = 1024
+"""In the set of latents: fewer would make shuffling, which is done a window of up to 1024 at a time, dearer a clip."""
 BATCH_SIZE = 16
 SHAPE: Shape = (16, 128, 128)
-LARGE_SHAPE: Shape = (48, 256, 256)
+SHAPES: tuple[tuple[Shape, Shape], ...] = (
+    ((8, 32, 32), (8, 32, 32)),
+    ((16, 64, 64), (16, 64, 64)),
+    (SHAPE, SHAPE),
+    ((16, 256, 256), (16, 256, 256)),
+    ((48, 256, 256), SHAPE),
+)
+"""As clips are stored, and as they come out."""
+MAX_CLIPS_PER_VIDEO = 4
 LATENT_SHAPE = (4, 16, 32, 32)
 FAR = 10_000_000
 
 
-def write_shards(folder: Path, shape: Shape, latent_shape: tuple[int, int, int, int] | None = None) -> Path:
-    """Write 4 shards of clips that move and have noise, or of their stand-ins in latent space alone."""
-    folder.mkdir()
+def made_up_clips(shape: Shape) -> Iterator[UInt8[np.ndarray, "t h w c"]]:
+    """Yield clips that move and have noise."""
     generator = np.random.default_rng(0)
     t, h, w = shape
+    rows, columns = np.mgrid[:h, :w]
+    for clip in count():
+        frames = [np.sin((rows + 3 * i) / 9 + clip) * np.cos((columns - 2 * i) / 7) for i in range(t)]
+        noise = generator.normal(0, 4, (t, h, w, 3))
+        yield (128 + 80 * np.stack(frames)[..., None] + noise).clip(0, 255).astype(np.uint8)
+
+
+def clips_of_videos(folder: Path, shape: Shape) -> Iterator[UInt8[np.ndarray, "t h w c"]]:
+    """Yield the first clips of each video of a folder, over and over."""
+    t, h, w = shape
+    settings = ClipSettings(t, FPS, h, w, t / FPS)
+    videos = [VideoFile(path, path.name, "", settings) for path in list_videos(folder, ())[0]]
+    while True:
+        for video in videos:
+            with suppress(SourceError):  # some are damaged or too short
+                yield from (clip.video for clip in islice(video.clips(), MAX_CLIPS_PER_VIDEO))
+
+
+def write_shards(
+    folder: Path, shape: Shape, clips: Iterator[UInt8[np.ndarray, "t h w c"]] | None, num_clips: int = NUM_CLIPS
+) -> Path:
+    """Write 4 shards of clips; None writes noise in the shape of latents instead."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
     shards = []
     for number in range(4):
         with ShardWriter(folder / f"train-{number:06d}.tar", durable=False) as writer:
-            for clip in range(NUM_CLIPS // 4):
+            for clip in range(num_clips // 4):
                 members = {"json": b'{"caption": "a pattern", "label": null, "fps": 8.0}'}
-                if latent_shape is None:
-                    rows, columns = np.mgrid[:h, :w]
-                    frames = [np.sin((rows + 3 * i) / 9 + clip) * np.cos((columns - 2 * i) / 7) for i in range(t)]
-                    noise = generator.normal(0, 4, (t, h, w, 3))
-                    video = (128 + 80 * np.stack(frames)[..., None] + noise).clip(0, 255).astype(np.uint8)
-                    members["mp4"] = encode_h264(video, 8.0)
+                if clips is not None:
+                    members["mp4"] = encode_h264(next(clips), FPS)
                 else:
-                    latents = torch.from_numpy(generator.normal(0, 1, latent_shape)).half()
+                    latents = torch.from_numpy(generator.normal(0, 1, LATENT_SHAPE)).half()
                     members["latents.safetensors"] = save({"latents": latents})
                 writer.add(f"{number}-{clip}", shape, members)
         assert writer.entry is not None
         shards.append(writer.entry)
-    stored = None if latent_shape is None else StoredLatents({"name": "noise"}, {shape: latent_shape})
-    write_index(folder, ShardIndex({"train": tuple(shards)}, fps=8.0, latents=stored))
+    stored = None if clips is not None else StoredLatents({"name": "noise"}, {shape: LATENT_SHAPE})
+    write_index(folder, ShardIndex({"train": tuple(shards)}, fps=FPS, latents=stored))
     return folder
 
 
@@ -255,12 +293,18 @@ def main() -> None:
     plan_a_large_set()  # first, as memory is measured at its peak
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        small = write_shards(root / "small", SHAPE)
+        small = write_shards(root / "small", SHAPE, made_up_clips(SHAPE))
         watch_memory(small)
-        compare_clips(small, SHAPE, SHAPE)
-        compare_clips(write_shards(root / "large", LARGE_SHAPE), LARGE_SHAPE, SHAPE)
-        compare_latents(write_shards(root / "latents", (16, 256, 256), LATENT_SHAPE))
         compare_positions(small)
+        compare_latents(write_shards(root / "latents", (16, 256, 256), None, NUM_LATENTS))
+        for stored, shape in SHAPES:
+            print("made up: ", end="")
+            name = f"{_name(stored)} to {_name(shape)}"
+            compare_clips(write_shards(root / name, stored, made_up_clips(stored)), stored, shape)
+            if videos := os.environ.get("VDM_VIDEOS"):
+                print("real: ", end="")
+                clips = clips_of_videos(Path(videos), stored)
+                compare_clips(write_shards(root / f"real {name}", stored, clips), stored, shape)
     measure_mixing()
 
 

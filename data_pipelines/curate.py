@@ -13,9 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.curate_settings import STAGES, CurateSettings
 from data_pipelines.curation import Curation
 from data_pipelines.executors.base import Executor
+from data_pipelines.manifest import check_manifests
 from data_pipelines.output_folder import claim_output, locked
 from data_pipelines.settings import parse
 from data_pipelines.sources import printable
+from data_pipelines.stages.measure import check_hashes
 from data_pipelines.stages.units import WorkFolder
 from data_pipelines.video_folder import read_video_folder
 from vdm.config import build, check
@@ -61,7 +63,10 @@ def curate(settings: CurateSettings) -> int:
 
 def _check_components(settings: CurateSettings) -> None:
     """Find mistakes in what workers are going to build; what is light is built, weights are left for them to load."""
+    check_manifests()
     settings.filter.checked_limits()
+    if settings.runs("filter"):
+        check_hashes()
     build({name: dict(node) for name, node in settings.filter.scores.items() if node}, "filter.scores")
     if settings.runs("cut"):
         build(dict(settings.shots), "shots")

@@ -76,6 +76,16 @@ def by_source(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
+def check_manifests() -> None:
+    """Look that manifests can be read and written.
+
+    Raises:
+        ValueError: In one line, if not.
+    """
+    with needs_extra("curation", "work: manifests in Parquet"):
+        import pyarrow as pa  # noqa: F401
+
+
 def write_rows(path: Path, kind: type[Row], rows: Sequence[Row], notes: Mapping[str, str] | None = None) -> None:
     """Write a table beside its place, then rename it: a reader sees all of it or nothing.
 
@@ -85,9 +95,8 @@ def write_rows(path: Path, kind: type[Row], rows: Sequence[Row], notes: Mapping[
         rows: In order.
         notes: What is to be remembered besides, as text.
     """
-    with needs_extra("curation", "Parquet manifests"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     columns = _columns(kind)
     fields = [pa.field(name, getattr(pa, column)()) for name, column in columns.items()]
@@ -110,8 +119,7 @@ def read_rows(path: Path, kind: type[Row]) -> tuple[list[Row], dict[str, str]]:
     Returns:
         The rows and the notes.
     """
-    with needs_extra("curation", "Parquet manifests"):
-        import pyarrow.parquet as pq
+    import pyarrow.parquet as pq
 
     table = pq.ParquetFile(path).read()
     columns = _columns(kind)

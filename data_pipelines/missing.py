@@ -16,5 +16,5 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
     except ImportError as error:
         name = error.name or str(error)
         raise ValueError(
-            f"{what}: need the package '{name.partition('.')[0]}', which is not installed: pip install '.[{extra}]'"
+            f"{what}: the package '{name.partition('.')[0]}' is not installed: pip install '.[{extra}]'"
         ) from None

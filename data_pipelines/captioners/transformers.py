@@ -31,23 +31,35 @@ class TransformersCaptioner:
         short_side: Annotated[int, Field(ge=32)] = 384,
     ) -> None:
         with needs_extra("pretrained", "captions by transformers"):
-            from transformers import AutoModelForImageTextToText, AutoProcessor
+            from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
         self.name, self.prompt, self.short_side = name_or_path, prompt, short_side
         self.options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
         try:
-            self.processor = AutoProcessor.from_pretrained(name_or_path)
+            self.processor: Any = AutoProcessor.from_pretrained(name_or_path)
+            self.image_processor: Any = self.processor
+            if not hasattr(self.processor, "image_processor"):  # a tokenizer: encoder-decoders have nothing for both
+                self.image_processor = AutoImageProcessor.from_pretrained(name_or_path)
             model = AutoModelForImageTextToText.from_pretrained(name_or_path, use_safetensors=True)
         except (OSError, ValueError, KeyError) as error:
             first = str(error).strip().splitlines()[0]
             raise ValueError(f"name_or_path: can't load a captioning model from {name_or_path}: {first}") from None
+        if prompt is not None and self.image_processor is not self.processor:
+            raise ValueError(f"prompt={prompt!r}: {type(model).__name__} takes none")
         self.model: Any = model.eval().requires_grad_(False)
         self.model.to(device())
 
     @torch.no_grad()
     def __call__(self, video: UInt8[np.ndarray, "t h w c"]) -> str:
         """See ``Captioner``."""
-        text = {} if self.prompt is None else {"text": self.prompt}
-        inputs = self.processor(images=video[len(video) // 2], return_tensors="pt", **text).to(device())
-        tokens = self.model.generate(**inputs, **self.options)
+        tokens = self.model.generate(**self._inputs(video[len(video) // 2]), **self.options)
         said: str = self.processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
         return said.removeprefix(self.prompt or "").strip()
+
+    def _inputs(self, picture: UInt8[np.ndarray, "h w c"]) -> dict[str, Any]:
+        text = {} if self.prompt is None else {"text": self.prompt}
+        inputs = dict(self.image_processor(images=picture, return_tensors="pt", **text).to(device()))
+        inputs.pop("token_type_ids", None)  # tokenizers make them, and no captioning model takes them
+        if self.prompt is not None and self.model.config.model_type == "git":
+            # The tokenizer ends the prompt as if it were the whole caption; BLIP leaves that end out by itself.
+            inputs |= {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
+        return inputs

@@ -59,10 +59,19 @@ def load_scores(node: str) -> dict[str, Score]:
     return build(json.loads(node), "filter.scores")
 
 
+def check_hashes() -> None:
+    """Look that perceptual hashes can be computed.
+
+    Raises:
+        ValueError: In one line, if not.
+    """
+    with needs_extra("curation", "filter.near_duplicate_bits: perceptual hashes"):
+        import imagehash  # noqa: F401
+
+
 def perceptual_hash(clip: SeenClip) -> bytes:
     """Return pHash (Zauner 2010) of the first, middle and last frame, 64 bits each."""
-    with needs_extra("curation", "near duplicates"):
-        import imagehash
+    import imagehash
     from PIL import Image
 
     places = (0, len(clip.gray) // 2, len(clip.gray) - 1)

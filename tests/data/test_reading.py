@@ -41,7 +41,7 @@ def test_reads_what_webdataset_reads(shard_set: Path) -> None:
     assert [raw.key for raw in raws] == list(peer)
     for raw in raws:
         assert raw.members["mp4"] == peer[raw.key]["mp4"]
-        assert json.loads(raw.members["json"]) == json.loads(peer[raw.key]["json"])
+        assert json.loads(bytes(raw.members["json"])) == json.loads(peer[raw.key]["json"])
 
 
 def test_a_table_gives_the_entries_of_the_sidecar(shard_set: Path) -> None:
@@ -85,14 +85,14 @@ def test_passing_faults_of_storage_are_retried(shard_set: Path, monkeypatch: pyt
     reader, _ = reader_of(shard_set)
     read(reader, 0, 0)
     failures = [OSError(5, "Input/output error")] * 2
-    pread = storage.os.pread
+    preadv = storage.os.preadv
 
-    def flaky(descriptor: int, length: int, offset: int) -> bytes:
+    def flaky(descriptor: int, buffers: list[memoryview], offset: int) -> int:
         if failures:
             raise failures.pop()
-        return pread(descriptor, length, offset)
+        return preadv(descriptor, buffers, offset)
 
-    monkeypatch.setattr(storage.os, "pread", flaky)
+    monkeypatch.setattr(storage.os, "preadv", flaky)
     assert read(reader, 0, 0).key == "train-clip-0000"
     failures += [OSError(5, "Input/output error")] * 3
     assert "Input/output error" in fault_of(reader, 0, 1).reason

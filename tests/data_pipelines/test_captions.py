@@ -1,4 +1,4 @@
-"""Captions by a model, tested with a small BLIP saved as transformers saves it: its words are random."""
+"""Captions by models, tested with small ones saved as transformers saves them: their words are random."""
 
 from pathlib import Path
 
@@ -12,6 +12,15 @@ from transformers import (
     BlipForConditionalGeneration,
     BlipImageProcessor,
     BlipProcessor,
+    CLIPImageProcessor,
+    GitConfig,
+    GitForCausalLM,
+    GitProcessor,
+    GPT2Config,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTImageProcessor,
 )
 
 from data_pipelines.captioners.transformers import TransformersCaptioner
@@ -23,24 +32,91 @@ PLAIN = ("shots=none", "filter=none", "drop_exact_duplicates=false", "until=capt
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 
 
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION = {**SMALL, "image_size": 32, "patch_size": 16}
+PICTURE = {"height": 32, "width": 32}
+
+
+def tokenizer() -> BertTokenizerFast:
+    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return BertTokenizerFast(tokenizer_object=words)
+
+
 @pytest.fixture(scope="module")
 def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("blip")
     torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**small, "vocab_size": len(WORDS), "encoder_hidden_size": 16, "max_position_embeddings": 64}
+    text = {**SMALL, "vocab_size": len(WORDS), "encoder_hidden_size": 16, "max_position_embeddings": 64}
     ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
-    vision = {**small, "image_size": 32, "patch_size": 16}
-    config = BlipConfig(text_config={**text, **ids}, vision_config=vision, projection_dim=16)
+    config = BlipConfig(text_config={**text, **ids}, vision_config=VISION, projection_dim=16)
     BlipForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    images = BlipImageProcessor(size={"height": 32, "width": 32})
-    BlipProcessor(images, BertTokenizerFast(tokenizer_object=tokenizer)).save_pretrained(folder)
+    BlipProcessor(BlipImageProcessor(size=PICTURE), tokenizer()).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def git(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """GIT: one transformer over the tokens of the picture and of the caption."""
+    folder = tmp_path_factory.mktemp("git")
+    torch.manual_seed(0)
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    config = GitConfig(vision_config=VISION, vocab_size=len(WORDS), max_position_embeddings=64, **SMALL, **ids)
+    model = GitForCausalLM(config)
+    model.output.bias.data[:5] = -10  # or the caption may end before it begins
+    model.save_pretrained(folder)
+    GitProcessor(CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=PICTURE), tokenizer()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ViT and GPT-2, whose folders have an image processor and a tokenizer and nothing for both."""
+    folder = tmp_path_factory.mktemp("encoder_decoder")
+    torch.manual_seed(0)
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    decoder = GPT2Config(vocab_size=len(WORDS), n_positions=64, n_embd=16, n_layer=2, n_head=2, **ids)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(ViTConfig(**VISION), decoder)
+    model = VisionEncoderDecoderModel(config)
+    for part in (model.config, model.generation_config):
+        part.decoder_start_token_id, part.pad_token_id, part.eos_token_id = 2, 0, 3
+    model.save_pretrained(folder)
+    ViTImageProcessor(size=PICTURE).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_git_says_what_its_model_says_and_goes_on_from_a_prompt(git: Path) -> None:
+    video = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
+    model, processor = GitForCausalLM.from_pretrained(git).eval(), GitProcessor.from_pretrained(git)
+
+    def expected(prompt: str) -> str:
+        """As transformers' documentation asks GIT: the prompt begins with [CLS] and does not end."""
+        pixels = processor(images=video[1], return_tensors="pt")["pixel_values"]
+        ids = torch.tensor([[2, *processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]]])
+        tokens = model.generate(pixel_values=pixels, input_ids=ids, max_new_tokens=6, do_sample=False)
+        return processor.batch_decode(tokens[:, ids.shape[1] :], skip_special_tokens=True)[0].strip()
+
+    plain = TransformersCaptioner(str(git), max_new_tokens=6, num_beams=1)(video)
+    prompted = TransformersCaptioner(str(git), prompt="a red dog", max_new_tokens=6, num_beams=1)(video)
+
+    assert plain == expected("") != ""
+    assert prompted == expected("a red dog") != ""
+
+
+def test_encoder_decoder_says_what_its_model_says_and_takes_no_prompt(encoder_decoder: Path) -> None:
+    video = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
+    model = VisionEncoderDecoderModel.from_pretrained(encoder_decoder).eval()
+    pixels = ViTImageProcessor.from_pretrained(encoder_decoder)(images=video[1], return_tensors="pt")["pixel_values"]
+    tokens = model.generate(pixel_values=pixels, max_new_tokens=6, num_beams=2, do_sample=False)
+    expected = " ".join(WORDS[token] for token in tokens[0] if token > 3)
+
+    assert TransformersCaptioner(str(encoder_decoder), max_new_tokens=6, num_beams=2)(video) == expected != ""
+    with pytest.raises(ValueError, match="prompt='a': VisionEncoderDecoderModel takes none"):
+        TransformersCaptioner(str(encoder_decoder), prompt="a")
 
 
 def test_caption_is_what_the_model_says_of_the_middle_frame(blip: Path) -> None:

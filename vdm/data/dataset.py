@@ -3,9 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -76,8 +77,7 @@ class RandomImages:
         return [(place, int(frame)) for place, frame in zip(places, frames, strict=True)]
 
 
-@dataclass(frozen=True)
-class _Label:
+class _Label(NamedTuple):
     caption: str = ""
     label: int = -1
     fps: float = 1.0
@@ -85,8 +85,7 @@ class _Label:
     """Of the whole stored clip, where it was measured beforehand."""
 
 
-@dataclass(frozen=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """What is to be read for one position: its sample, and those of the images beside it."""
 
     position: int
@@ -99,17 +98,17 @@ Crop = tuple[int, int, int, int]
 """Rows and columns of a clip as stored, first row and column of its crop."""
 
 
-@dataclass(frozen=True)
-class _Clip:
+class _Clip(NamedTuple):
     key: str
-    video: UInt8[Tensor, "c t h w"]
+    video: UInt8[Tensor, "c t h w"] | None
+    """None where latents alone are read."""
     latents: Float[Tensor, "d t2 h2 w2"] | None
     text: TextEmbedding | None
     motion: float
     label: _Label
     weight: float
     crop: Crop
-    images: UInt8[Tensor, "c k h w"]
+    images: tuple[UInt8[Tensor, "c 1 h w"], ...]
     image_labels: tuple[_Label, ...]
     image_crops: tuple[Crop, ...]
 
@@ -172,7 +171,7 @@ class ClipDataset(Dataset[LoadedBatch]):
             except BadSampleError as error:
                 faults.append(error.fault)
                 clips.append(self._blank(shape))
-        return self._collate(batch.positions, clips), tuple(faults)
+        return self._collate(batch.positions, clips, shape), tuple(faults)
 
     def _repeated(self, position: int) -> int:
         return position % self._period if self._period else position
@@ -202,10 +201,11 @@ class ClipDataset(Dataset[LoadedBatch]):
         cut = self._sampling.cut(samples[0].shape, shape, labels[0].caption, self._seed, wanted.position)
         video, latents = self._video_or_latents(samples[0], cut, shape, wanted.position)
         motion = self._motion(samples[0], labels[0], cut, video) if self._image_conditions else 0.0
-        images, image_crops = self._blank_images(shape), []
+        images: list[UInt8[Tensor, "c 1 h w"]] = []
+        image_crops: list[Crop] = []
         for i, (raw, frame) in enumerate(zip(samples[1:], wanted.frames, strict=True)):
             image_cut = self._image_cut(raw, shape, labels[i + 1], wanted.position, i, frame)
-            images[:, i : i + 1] = _decode(raw, image_cut)
+            images.append(_decode(raw, image_cut))
             image_crops.append(_crop(raw.shape, image_cut))
         return _Clip(
             key=samples[0].key,
@@ -216,14 +216,14 @@ class ClipDataset(Dataset[LoadedBatch]):
             label=labels[0],
             weight=1.0,
             crop=_crop(samples[0].shape, cut),
-            images=images,
+            images=tuple(images),
             image_labels=tuple(labels[1:]),
             image_crops=tuple(image_crops),
         )
 
     def _video_or_latents(
         self, raw: RawSample, cut: Cut, shape: Shape, position: int
-    ) -> tuple[UInt8[Tensor, "c t h w"], Float[Tensor, "d t2 h2 w2"] | None]:
+    ) -> tuple[UInt8[Tensor, "c t h w"] | None, Float[Tensor, "d t2 h2 w2"] | None]:
         if self._latent_shapes is None:
             return _decode(raw, cut), None
         if LATENTS not in raw.members:
@@ -232,13 +232,13 @@ class ClipDataset(Dataset[LoadedBatch]):
             latents = read_latents(raw.members[LATENTS], self._latent_shapes[shape], self._seed, position)
         except UnusableLatentsError as error:
             raise raw.bad(error) from error
-        return _decode(raw, _first_frame(cut)) if self._image_conditions else _no_frames(shape), latents
+        return _decode(raw, _first_frame(cut)) if self._image_conditions else None, latents
 
-    def _motion(self, raw: RawSample, label: _Label, cut: Cut, video: UInt8[Tensor, "c t h w"]) -> float:
+    def _motion(self, raw: RawSample, label: _Label, cut: Cut, video: UInt8[Tensor, "c t h w"] | None) -> float:
         """Return how much moves in what is seen of a clip: as it was measured beforehand, if that is all of it."""
         if label.motion is not None and len(cut.frames) == raw.shape[0]:
             return label.motion
-        return motion_of(_decode(raw, cut) if self._latent_shapes is not None else video, label.fps)
+        return motion_of(_decode(raw, cut) if video is None or self._latent_shapes is not None else video, label.fps)
 
     def _text(self, raw: RawSample) -> TextEmbedding | None:
         if self._empty_text is None:
@@ -256,20 +256,16 @@ class ClipDataset(Dataset[LoadedBatch]):
 
     def _blank(self, shape: Shape) -> _Clip:
         video, latents = torch.zeros(3, *shape, dtype=torch.uint8), None
+        image, crop = video[:, :1], _crop(shape, Cut.whole(shape))
         if self._latent_shapes is not None:
-            video = video[:, : int(self._image_conditions)]
+            video = image if self._image_conditions else None
             latents = torch.zeros(self._latent_shapes[shape])
-        images, crop = self._blank_images(shape), _crop(shape, Cut.whole(shape))
-        k, text = images.shape[1], self._empty_text
-        return _Clip("", video, latents, text, 0.0, _Label(), 0.0, crop, images, (_Label(),) * k, (crop,) * k)
+        k, text = self._images.num_per_clip if self._images else 0, self._empty_text
+        return _Clip("", video, latents, text, 0.0, _Label(), 0.0, crop, (image,) * k, (_Label(),) * k, (crop,) * k)
 
-    def _blank_images(self, shape: Shape) -> UInt8[Tensor, "c k h w"]:
-        num_images = self._images.num_per_clip if self._images else 0
-        return torch.zeros(3, num_images, *shape[1:], dtype=torch.uint8)
-
-    def _collate(self, positions: Sequence[int], clips: Sequence[_Clip]) -> ClipBatch:
+    def _collate(self, positions: Sequence[int], clips: Sequence[_Clip], shape: Shape) -> ClipBatch:
         return ClipBatch(
-            video=torch.stack([clip.video for clip in clips]),
+            video=_collate_video([clip.video for clip in clips], shape),
             captions=tuple(clip.label.caption for clip in clips),
             labels=torch.tensor([clip.label.label for clip in clips]),
             positions=torch.tensor(positions),
@@ -307,12 +303,15 @@ def _decode(raw: RawSample, cut: Cut) -> UInt8[Tensor, "c t h w"]:
     raise raw.bad(f"has no member .{VIDEO}")
 
 
-def _no_frames(shape: Shape) -> UInt8[Tensor, "c 0 h w"]:
-    return torch.zeros(3, 0, *shape[1:], dtype=torch.uint8)
-
-
 def _first_frame(cut: Cut) -> Cut:
     return replace(cut, frames=cut.frames[:1])
+
+
+def _collate_video(videos: Sequence[UInt8[Tensor, "c t h w"] | None], shape: Shape) -> UInt8[Tensor, "b c t h w"]:
+    found = [rearrange(video, "c t h w -> t h w c") for video in videos if video is not None]
+    if not found:
+        return torch.zeros(len(videos), 3, 0, *shape[1:], dtype=torch.uint8)
+    return rearrange(torch.stack(found), "b t h w c -> b c t h w")  # in memory as it was decoded
 
 
 def _collate_latents(clips: Sequence[_Clip]) -> Float[Tensor, "b d t2 h2 w2"] | None:
@@ -331,7 +330,7 @@ def _collate_text(embeddings: Sequence[TextEmbedding | None]) -> TextEmbeddings 
 
 def _collate_images(clips: Sequence[_Clip]) -> ImageBatch:
     return ImageBatch(
-        pixels=torch.stack([clip.images for clip in clips]),
+        pixels=torch.stack([torch.cat(clip.images, dim=1) for clip in clips]),
         captions=tuple(tuple(image.caption for image in clip.image_labels) for clip in clips),
         labels=torch.tensor([[image.label for image in clip.image_labels] for clip in clips]),
         crops=torch.tensor([clip.image_crops for clip in clips]),
@@ -341,10 +340,10 @@ def _collate_images(clips: Sequence[_Clip]) -> ImageBatch:
 def _parse_label(raw: RawSample, frame_stride: int) -> _Label:
     """Read a caption, a class and a frame rate out of a sample's ``.json``, or else its ``.txt`` and its index."""
     try:
-        metadata: dict[str, Any] = json.loads(raw.members.get("json", b"{}"))
+        metadata: dict[str, Any] = json.loads(str(raw.members.get("json", b"{}"), "utf-8"))
         caption = metadata.get("caption")
         if caption is None:
-            caption = raw.members.get("txt", b"").decode().strip()
+            caption = str(raw.members.get("txt", b""), "utf-8").strip()
         label, fps = metadata.get("label"), raw.fps or metadata.get("fps", 1.0)
         motion = stored_motion(metadata, float(fps))
         return _Label(str(caption), label if isinstance(label, int) else -1, float(fps) / frame_stride, motion)

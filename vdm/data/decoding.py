@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import av
 import av.error
@@ -18,6 +19,9 @@ from torch import Tensor
 from vdm.data.clips import Cut
 from vdm.data.shards import Shape
 
+_PROBING = [{"skip_frame": "all"}] * 4
+"""Options of the first streams while the file is opened: FFmpeg would decode some frames, only to tell their format."""
+
 _INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -25,8 +29,8 @@ class UndecodableClipError(ValueError):
     """Bytes that are not the clip that the index describes."""
 
 
-def decode_clip(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
-    """Decode a clip.
+def decode_clip(data: bytes | memoryview, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
+    """Decode a clip; in memory it is ``t h w c``, as decoding gives it and networks want it.
 
     Args:
         data: An mp4 file.
@@ -37,17 +41,17 @@ def decode_clip(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[Tens
         UndecodableClipError: If it is damaged or of another shape.
     """
     cut = cut or Cut.whole(shape)
-    clip = np.empty((3, len(cut.frames), *cut.size), dtype=np.uint8)
+    clip = np.empty((len(cut.frames), *cut.size, 3), dtype=np.uint8)
     num_frames = 0
     for frame in _decode(data, shape, cut):
-        clip[:, num_frames] = rearrange(frame, "h w c -> c h w")
+        clip[num_frames] = frame
         num_frames += 1
     if num_frames != len(cut.frames):
         raise UndecodableClipError(f"{num_frames} frames decode where {len(cut.frames)} are expected")
-    return torch.from_numpy(clip)
+    return rearrange(torch.from_numpy(clip), "t h w c -> c t h w")
 
 
-def decode_picture(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
+def decode_picture(data: bytes | memoryview, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
     """Decode a still picture, a clip of one frame; see ``decode_clip``."""
     cut = cut or Cut.whole(shape)
     try:
@@ -60,7 +64,7 @@ def decode_picture(data: bytes, shape: Shape, cut: Cut | None = None) -> UInt8[T
     return rearrange(torch.from_numpy(_cut_frame(frame, cut, VideoReformatter()).copy()), "h w c -> c 1 h w")
 
 
-def _decode(data: bytes, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+def _decode(data: bytes | memoryview, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "h w c"]]:
     """Yield the wanted frames of a clip.
 
     One thread decodes and one converts: FFmpeg's default, a thread for each core, costs small frames up to four times
@@ -68,7 +72,8 @@ def _decode(data: bytes, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "
     """
     reformatter = VideoReformatter()
     try:
-        with av.open(io.BytesIO(data), "r", format="mp4", metadata_errors="ignore") as container:
+        options: Any = _PROBING  # PyAV's annotation is of something else
+        with av.open(io.BytesIO(data), "r", "mp4", stream_options=options, metadata_errors="ignore") as container:
             for frame in _frames(container, shape, cut.frames):
                 _check_size(frame, shape)
                 yield _cut_frame(frame, cut, reformatter)

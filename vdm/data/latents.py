@@ -2,11 +2,10 @@
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from vdm import randomness
+from vdm.data.tensors import UnreadableTensorsError, read_tensors
 
 LatentShape = tuple[int, int, int, int]
 """Channels, frames, rows, columns."""
@@ -16,10 +15,13 @@ class UnusableLatentsError(ValueError):
     """Bytes that are not the latents that the index describes."""
 
 
-def read_latents(data: bytes, shape: LatentShape, seed: int, position: int | str) -> Float[Tensor, "c t h w"]:
+def read_latents(
+    data: bytes | bytearray | memoryview, shape: LatentShape, seed: int, position: int | str
+) -> Float[Tensor, "c t h w"]:
     """Return the clean latents of one clip, in the data type that they are stored in.
 
-    Where the encoder's posterior was stored, they are drawn from it, as a function of (seed, position).
+    They may share the memory of ``data``. Where the encoder's posterior was stored, they are drawn from it, as a
+    function of (seed, position).
 
     Args:
         data: A safetensors file; see ``vdm.data.shards.StoredLatents``.
@@ -31,8 +33,8 @@ def read_latents(data: bytes, shape: LatentShape, seed: int, position: int | str
         UnusableLatentsError: If it is damaged or of another shape.
     """
     try:
-        tensors = load(data)
-    except SafetensorError as error:
+        tensors = read_tensors(data)
+    except UnreadableTensorsError as error:
         raise UnusableLatentsError(f"its latents can't be read: {error}") from None
     mean, std = tensors.get("latents"), tensors.get("std")
     if mean is None:

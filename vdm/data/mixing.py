@@ -13,6 +13,7 @@ seen equally often.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from vdm.data.order import IndexOrder, Place, ShuffledOrder
 from vdm.data.quotas import Dealer, quotas
@@ -76,8 +77,7 @@ def _count(shards: Sequence[ShardEntry], shapes: set[Shape]) -> tuple[int, ...]:
     return tuple(sum(count for shape, count in shard.shapes.items() if shape in shapes) for shard in shards)
 
 
-@dataclass(frozen=True)
-class MixedPlace:
+class MixedPlace(NamedTuple):
     """Where a sample lies."""
 
     bucket: int

@@ -10,11 +10,13 @@ Position ``P = k G + j`` is slot j of optimizer step k. It grows without end, so
 starting costs, and a job may come back on another number of ranks: nothing but P need be saved.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from vdm import randomness
 from vdm.data.cache import BoundedCache
@@ -23,8 +25,7 @@ PADDING = -1
 """Position of a slot that fills a micro-batch up and is no sample."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a sample lies in its set."""
 
     epoch: int
@@ -38,13 +39,13 @@ class Place:
 class _Epoch:
     """The shards of one epoch laid end to end, in the epoch's own order."""
 
-    shards: Tensor
-    ends: Tensor
+    shards: np.ndarray
+    ends: np.ndarray
     """Number of samples in the shards up to and with each."""
 
     def locate(self, row: int) -> tuple[int, int]:
         """Return the shard and the sample in it of the ``row``-th sample of the epoch."""
-        rank = int(torch.searchsorted(self.ends, row, right=True))
+        rank = bisect_right(self.ends, row)
         start = int(self.ends[rank - 1]) if rank > 0 else 0
         return int(self.shards[rank]), row - start
 
@@ -54,7 +55,7 @@ class IndexOrder:
 
     def __init__(self, samples_per_shard: Sequence[int]) -> None:
         counts = torch.tensor(samples_per_shard, dtype=torch.int64)
-        self._epoch = _Epoch(torch.arange(len(counts)), counts.cumsum(0))
+        self._epoch = _Epoch(np.arange(len(counts)), counts.cumsum(0).numpy())
 
     def locate(self, number: int) -> Place:
         """Return the place of the ``number``-th sample."""
@@ -89,7 +90,7 @@ class ShuffledOrder:
         self._shuffle_window = shuffle_window
         self._num_samples = int(self._counts.sum())
         self._epochs: BoundedCache[int, _Epoch] = BoundedCache(capacity=2)
-        self._windows: BoundedCache[tuple[int, int, int], Tensor] = BoundedCache(capacity=num_streams)
+        self._windows: BoundedCache[tuple[int, int, int], np.ndarray] = BoundedCache(capacity=num_streams)
 
     @property
     def reach(self) -> int:
@@ -109,7 +110,7 @@ class ShuffledOrder:
     def _plan(self, epoch: int) -> _Epoch:
         generator = randomness.generator(self._seed, "shards" + self._name, epoch)
         shards = torch.randperm(len(self._counts), generator=generator)
-        return _Epoch(shards, self._counts[shards].cumsum(0))
+        return _Epoch(shards.numpy(), self._counts[shards].cumsum(0).numpy())
 
     def _shuffle(self, epoch: int, stream: int, number: int, length: int) -> int:
         """Return the number in the stream that the permutation of its window puts in the place of ``number``."""
@@ -118,10 +119,10 @@ class ShuffledOrder:
         size = min(self._shuffle_window, length - first)
         return first + int(self._windows.get((epoch, stream, window), lambda key: self._permute(key, size))[place])
 
-    def _permute(self, key: tuple[int, int, int], size: int) -> Tensor:
+    def _permute(self, key: tuple[int, int, int], size: int) -> np.ndarray:
         epoch, stream, window = key
         generator = randomness.generator(self._seed, "window" + self._name, f"{epoch}/{stream}/{window}")
-        return torch.randperm(size, generator=generator)
+        return torch.randperm(size, generator=generator).numpy()
 
 
 def accumulation(global_batch_size: int, micro_batch_size: int, world_size: int) -> int:

@@ -56,11 +56,12 @@ class Dealer:
         self._purpose = purpose
         self._quotas = torch.tensor(quotas)
         self._length = sum(quotas)
+        self._is_single = len(quotas) == 1
         self._cycles: BoundedCache[int, _Cycle] = BoundedCache(capacity=2)
 
     def deal(self, number: int) -> tuple[int, int]:
         """Return the choice that gets ``number``, and how many smaller numbers it got."""
-        if len(self._quotas) == 1:
+        if self._is_single:
             return 0, number
         cycle, place = divmod(number, self._length)
         dealt = self._cycles.get(cycle, self._shuffle)

@@ -1,10 +1,10 @@
 """Checked random access to the samples of a shard set."""
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
 PICTURES = ("jpg", "jpeg", "png", "webp")
 
 
-@dataclass(frozen=True)
-class RawSample:
+class RawSample(NamedTuple):
     """The files of one sample, as they lie in the shard."""
 
     shard: str
@@ -35,7 +34,7 @@ class RawSample:
     """Byte of the shard at which the first of the files begins."""
     shape: Shape
     fps: float | None
-    members: Mapping[str, bytes]
+    members: Mapping[str, memoryview]
     """By extension."""
 
     def bad(self, reason: object) -> BadSampleError:
@@ -43,8 +42,7 @@ class RawSample:
         return BadSampleError(Fault(self.shard, self.key, self.offset, f"{self.shard}: {self.key}: {reason}"))
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A sample to be read."""
 
     shard: int
@@ -74,19 +72,20 @@ class SampleTable:
         return len(self._keys)
 
     def __getitem__(self, sample: int) -> SampleEntry:
-        t, h, w = self._shapes[3 * sample : 3 * sample + 3]
-        return SampleEntry(self._keys[sample], (t, h, w), self._members(sample), self._fps[sample] or None)
+        return self._entry(sample, self._extensions)
 
-    def find(self, stored: frozenset[Shape], number: int) -> SampleEntry:
-        """Return the ``number``-th of the samples that have one of the shapes ``stored``."""
+    def find(self, stored: frozenset[Shape], number: int, extensions: frozenset[str]) -> SampleEntry:
+        """Return the ``number``-th of the samples that have one of the shapes ``stored``, with some of its files."""
         if stored not in self._rows:
             shapes = zip(self._shapes[::3], self._shapes[1::3], self._shapes[2::3], strict=True)
             self._rows[stored] = np.array([row for row, shape in enumerate(shapes) if shape in stored], dtype=np.int64)
-        return self[int(self._rows[stored][number])]
+        return self._entry(int(self._rows[stored][number]), extensions)
 
-    def _members(self, sample: int) -> dict[str, Member]:
+    def _entry(self, sample: int, extensions: Collection[str]) -> SampleEntry:
+        t, h, w = self._shapes[3 * sample : 3 * sample + 3]
         rows = enumerate(self._extensions, start=sample * len(self._extensions))
-        return {extension: self._member(row) for row, extension in rows if self._lengths[row] >= 0}
+        members = {name: self._member(row) for row, name in rows if name in extensions and self._lengths[row] >= 0}
+        return SampleEntry(self._keys[sample], (t, h, w), members, self._fps[sample] or None)
 
     def _member(self, row: int) -> Member:
         checksum = self._checksums[row * CHECKSUM_BYTES : (row + 1) * CHECKSUM_BYTES]
@@ -129,7 +128,7 @@ class ShardReader:
             table = self._tables.get(request.shard, self._list)
         except (ValueError, OSError) as error:
             return BadSampleError(Fault(self._shards[request.shard].name, key="", offset=-1, reason=str(error)))
-        return table.find(request.stored, request.sample)
+        return table.find(request.stored, request.sample, request.extensions)
 
     def _list(self, shard: int) -> SampleTable:
         return SampleTable(read_samples(self._folder, self._shards[shard]))
@@ -138,34 +137,45 @@ class ShardReader:
         if isinstance(entry, BadSampleError):
             return entry
         name = self._shards[request.shard].name
-        wanted = {extension: member for extension, member in entry.members.items() if extension in request.extensions}
-        offset = min((member.offset for member in wanted.values()), default=-1)
+        offset = min((member.offset for member in entry.members.values()), default=-1)
         try:
-            members = dict(self._read_members(name, entry, wanted))
+            members = self._read_members(name, entry)
         except (DamagedSample, OSError) as error:
             return BadSampleError(Fault(name, entry.key, offset, str(error)))
         return RawSample(name, entry.key, offset, entry.shape, entry.fps, members)
 
-    def _read_members(self, name: str, entry: SampleEntry, wanted: Mapping[str, Member]) -> Iterator[tuple[str, bytes]]:
-        # Here, a read costs less than taking apart what several members were read into.
-        for group in _neighbours(wanted, MAX_GAP_BYTES if self._folder.is_remote else -1):
-            start = wanted[group[0]].offset
-            end = max(wanted[extension].offset + wanted[extension].length for extension in group)
-            data = self._folder.read(name, start, end - start)
-            for extension in group:
-                first = wanted[extension].offset - start
-                part = data[first : first + wanted[extension].length]
-                yield extension, check_member(part, name, entry, extension)
+    def _read_members(self, name: str, entry: SampleEntry) -> dict[str, memoryview]:
+        found: dict[str, memoryview] = {}
+        for span in _spans(entry.members):
+            data = memoryview(self._folder.read(name, span.start, span.end - span.start))
+            for extension in span.extensions:
+                member = entry.members[extension]
+                part = data[member.offset - span.start :][: member.length]
+                found[extension] = check_member(part, name, entry, extension)
+        return found
 
 
-def _neighbours(members: Mapping[str, Member], max_gap_bytes: int) -> list[list[str]]:
-    """Return the extensions in the order of their places, those together whose members are no further apart."""
-    ordered = sorted(members, key=lambda extension: members[extension].offset)
-    groups = [ordered[:1]] if ordered else []
-    for before, extension in pairwise(ordered):
-        end = members[before].offset + members[before].length
-        if members[extension].offset - end <= max_gap_bytes:
-            groups[-1].append(extension)
+@dataclass(slots=True)
+class _Span:
+    """Bytes of a shard that are read at once."""
+
+    start: int
+    end: int
+    extensions: list[str]
+    """Of the members in it."""
+
+
+def _spans(members: Mapping[str, Member]) -> list[_Span]:
+    spans: list[_Span] = []
+    for extension, member in sorted(members.items(), key=_offset):
+        end = member.offset + member.length
+        if spans and member.offset - spans[-1].end <= MAX_GAP_BYTES:
+            spans[-1].end = max(spans[-1].end, end)
+            spans[-1].extensions.append(extension)
         else:
-            groups.append([extension])
-    return groups
+            spans.append(_Span(member.offset, end, [extension]))
+    return spans
+
+
+def _offset(item: tuple[str, Member]) -> int:
+    return item[1].offset

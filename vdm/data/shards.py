@@ -20,11 +20,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import xxhash
 
 from vdm.data.storage import Folder, open_folder
+
+Data = TypeVar("Data", bound=bytes | bytearray | memoryview)
 
 Shape = tuple[int, int, int]
 """Size of a clip: (t frames, h rows, w columns)."""
@@ -143,7 +145,7 @@ class DamagedSample(ValueError):  # noqa: N818 (what it is, rather than that it 
     """A sample whose bytes are not those that the index records."""
 
 
-def checksum(data: bytes) -> str:
+def checksum(data: bytes | bytearray | memoryview) -> str:
     """Return the 128-bit XXH3 digest of ``data`` in hexadecimal.
 
     It finds damage, at memory's speed (a cryptographic digest took a third of the time of reading latents); it is no
@@ -282,21 +284,20 @@ def read_member(file: BinaryIO, shard: str, entry: SampleEntry, extension: str) 
     return check_member(file.read(member.length), shard, entry, extension)
 
 
-def check_member(data: bytes, shard: str, entry: SampleEntry, extension: str) -> bytes:
+def check_member(data: Data, shard: str, entry: SampleEntry, extension: str) -> Data:
     """Return what was read of a sample's file if it is what the index records.
 
     Raises:
         DamagedSample: If not.
     """
     member = entry.members[extension]
-    where = f"{shard}: {entry.key}.{extension} at byte {member.offset}"
     if len(data) != member.length:
-        raise DamagedSample(
-            f"{where}: {len(data)} bytes where the index records {member.length}; the shard is cut short"
-        )
-    if checksum(data) != member.checksum:
-        raise DamagedSample(f"{where}: its checksum is not the one in the index; the shard is damaged")
-    return data
+        reason = f"{len(data)} bytes where the index records {member.length}; the shard is cut short"
+    elif checksum(data) != member.checksum:
+        reason = "its checksum is not the one in the index; the shard is damaged"
+    else:
+        return data
+    raise DamagedSample(f"{shard}: {entry.key}.{extension} at byte {member.offset}: {reason}")
 
 
 def write_json(path: Path, content: object, indent: int | None = None, durable: bool = True) -> None:
@@ -383,7 +384,7 @@ def _parse_sample(row: dict[str, Any]) -> SampleEntry:
     return SampleEntry(str(row["key"]), _parse_shape(row["shape"]), members, fps)
 
 
-def _parse_json(where: str, data: bytes) -> dict[str, Any]:
+def _parse_json(where: str, data: bytes | bytearray) -> dict[str, Any]:
     try:
         content = json.loads(data)
         if not isinstance(content, dict):

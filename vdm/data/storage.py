@@ -24,7 +24,8 @@ MAX_OPEN_FILES = 128
 LISTING_TIMEOUT_SECONDS = 600.0
 """How long the listing of a remote folder may take."""
 
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
+_PACKAGES = {"s3": "'.[s3]'", "s3a": "'.[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
+"""By protocol, what pip is to install."""
 _NEVER_RETRIED = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 
 
@@ -38,7 +39,7 @@ class Folder(Protocol):
         """Return the full path or URL of a file, for messages."""
         ...
 
-    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes | bytearray:
         """Return ``length`` bytes of a file from ``offset`` on, fewer where it ends before; None is all of them.
 
         Remote files are not asked for more than they have.
@@ -87,18 +88,18 @@ class LocalFolder:
         """Return the path of a file."""
         return str(self.path / name)
 
-    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytearray:
         """Return some bytes of a file; see ``Folder``."""
         return _persistently(lambda: self._read(name, offset, length), self.retry_delays_seconds, self.close)
 
-    def _read(self, name: str, offset: int, length: int | None) -> bytes:
+    def _read(self, name: str, offset: int, length: int | None) -> bytearray:
         descriptor = self._descriptors.get(name, self._open)
-        remaining = max(0, os.fstat(descriptor).st_size - offset) if length is None else length
-        parts: list[bytes] = []
-        while remaining > 0 and (part := os.pread(descriptor, remaining, offset)):
-            parts.append(part)
-            offset, remaining = offset + len(part), remaining - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        wanted = max(0, os.fstat(descriptor).st_size - offset) if length is None else length
+        data = bytearray(wanted)
+        view, num_read = memoryview(data), 0
+        while num_read < wanted and (count := os.preadv(descriptor, [view[num_read:]], offset + num_read)):
+            num_read += count
+        return data if num_read == wanted else data[:num_read]
 
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the bytes of each file that is there."""

