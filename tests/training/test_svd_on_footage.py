@@ -7,7 +7,7 @@ import torch
 
 from data_pipelines.build import build
 from data_pipelines.settings import BuildSettings, ClipOptions
-from tests.footage import some_videos
+from tests.footage import linked, smallest_videos
 from tests.models.svd.pipelines import save_pipeline
 from tests.training.test_svd import finetuning
 from vdm.training.build import TrainingRun, build_training
@@ -34,7 +34,7 @@ def held_out_loss(training: TrainingRun) -> float:
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("footage")
-    videos = some_videos(folder / "videos", 12)
+    videos = linked(folder / "videos", smallest_videos(12))
     clip = ClipOptions(num_frames=4, fps=8, height=16, width=16)
     build(BuildSettings(input=str(videos), output=folder / "shards", clip=clip, validation_fraction=0.2))
     return folder / "shards"
