@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field
 
 from data_pipelines.encode.encoders import Precision
-from data_pipelines.settings import ClipOptions, ClipSettings, Count, SetSettings
+from data_pipelines.settings import ClipOptions, ClipSettings, Count, LocalPath, NotURL, SetSettings
 from data_pipelines.stages.judge import KNOWN, Limits
 
 Stage = Literal["probe", "cut", "filter", "caption", "encode", "write", "verify"]
@@ -53,17 +53,17 @@ class CurateSettings:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    input: str
-    output: Path
+    input: Annotated[str, NotURL]
+    output: LocalPath
     shots: Node
     filter: FilterSettings
     executor: Node
     captioner: Node | None = None
     encoder: Node | None = None
     text_encoder: Node | None = None
-    work: Path | None = None
+    work: LocalPath | None = None
     until: Stage | None = None
-    manifest: Path | None = None
+    manifest: LocalPath | None = None
     drop_exact_duplicates: bool = True
     clip: ClipOptions = field(default_factory=ClipOptions)
     cut_margin_seconds: Annotated[float, Field(ge=0)] = 0.0

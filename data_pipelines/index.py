@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from data_pipelines.assemble import choose_splits
 from data_pipelines.index_tar import IndexedTar, index_tar
 from data_pipelines.progress import progress_bar
-from data_pipelines.settings import parse
+from data_pipelines.settings import LocalPath, parse
 from data_pipelines.workers import WorkerDiedError, map_in_processes
 from vdm.data.shards import INDEX_NAME, ShardEntry, ShardIndex, write_index
 
@@ -22,7 +22,7 @@ class IndexSettings:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    input: Path
+    input: LocalPath
     """Folder of tars."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02
     """Share of the tars that are held out; of two or more, at least one."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 MOVING_DIGITS = "moving_digits"
 """The value of ``input`` that stands for the embedded data set."""
@@ -13,6 +13,17 @@ MOVING_DIGITS = "moving_digits"
 Count = Annotated[int, Field(ge=1)]
 EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _refuse_url(path: object) -> object:
+    if "://" in str(path):
+        raise ValueError("must be a path of this machine or of a file system that is mounted; only training reads URLs")
+    return path
+
+
+NotURL = BeforeValidator(_refuse_url)
+LocalPath = Annotated[Path, NotURL]
+"""A path; a URL would otherwise become one, and what is written to it be lost in the present folder."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class MovingDigitsOptions:
 class SetSettings:
     """What a set of shards is like, whatever its clips are made from."""
 
-    output: Path
+    output: LocalPath
     fps: float
     """Frames per second of every clip."""
     validation_fraction: float
@@ -80,11 +91,11 @@ class BuildSettings:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    input: str
+    input: Annotated[str, NotURL]
     """A folder of videos, or ``MOVING_DIGITS``."""
-    output: Path
+    output: LocalPath
     clip: ClipOptions = ClipOptions()
-    manifest: Path | None = None
+    manifest: LocalPath | None = None
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     samples_per_shard: Count = 500
     seed: int = 0
@@ -118,4 +129,5 @@ def parse(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{key}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{key}={first['input']}: {what[0].lower()}{what[1:]}") from None

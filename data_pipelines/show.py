@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from data_pipelines.contact_sheet import ShownClip, contact_sheet
 from data_pipelines.progress import progress_bar
-from data_pipelines.settings import Count, parse
+from data_pipelines.settings import Count, LocalPath, parse
 from data_pipelines.temporary import temporary_beside
 from vdm.data.reading import PICTURES, VIDEO
 from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, ShardIndex, read_index, read_member, read_samples
@@ -24,9 +24,9 @@ class ShowSettings:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    input: Path
+    input: LocalPath
     """Folder of shards."""
-    output: Path | None = None
+    output: LocalPath | None = None
     """The page; None puts it into the folder of shards."""
     split: str | None = None
     """None shows all."""

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, Field
 
 from data_pipelines.progress import progress_bar
-from data_pipelines.settings import parse
+from data_pipelines.settings import LocalPath, parse
 from data_pipelines.workers import WorkerDiedError, map_in_processes
 from vdm.data.decoding import UndecodableClipError, decode_clip
 from vdm.data.latents import UnusableLatentsError, read_latents
@@ -41,7 +41,7 @@ class VerifySettings:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    input: Path
+    input: LocalPath
     """Folder of shards."""
     decode: bool = True
     """Whether to decode every clip too."""

@@ -14,6 +14,11 @@ from data_pipelines.settings import BuildSettings, ClipOptions, ClipSettings, pa
         ({"clip": {"num_frames": "many"}}, "clip.num_frames=many: input should be a valid integer"),
         ({"clip": {"lenght": 1}}, "clip.lenght=1: unexpected keyword argument"),
         ({"validation_fraction": 1.0}, "validation_fraction=1.0: input should be less than 1"),
+        (
+            {"output": "s3://bucket/set"},
+            "output=s3://bucket/set: must be a path of this machine or of a file system th",
+        ),
+        ({"input": "https://host/videos"}, "input=https://host/videos: must be a path of this machine or of a file"),
         ({"num_workers": -1}, "num_workers=-1: input should be greater than or equal to 0"),
     ],
 )
