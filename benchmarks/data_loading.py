@@ -124,8 +124,7 @@ def decode(data: bytes, num_frames: int, size: tuple[int, int]) -> torch.Tensor:
         container.seek(first, stream=stream)
         wanted = (frame for frame in container.decode(stream) if frame.pts is not None and frame.pts >= first)
         frames = [
-            reformatter.reformat(frame, *size[::-1], **options).to_ndarray()
-            for frame in islice(wanted, num_frames)
+            reformatter.reformat(frame, *size[::-1], **options).to_ndarray() for frame in islice(wanted, num_frames)
         ]
     return torch.from_numpy(np.stack(frames))
 

@@ -128,13 +128,18 @@ def write_shards(
 
 
 def publish(index: ShardIndex, empty_text: bytes, fresh: Path, output: Path) -> None:
-    """Replace the shards of the set, which has no index meanwhile; the parts are there to begin again from."""
+    """Replace the shards of the set, which has no index meanwhile; the parts are there to begin again from.
+
+    May be cut off and done again: what has been moved by then stays.
+    """
     (output / INDEX_NAME).unlink(missing_ok=True)
+    names = [name for shard in index.shards() for name in (shard.name, sidecar_name(shard.name))]
     for split in SPLITS:
         for old in [*output.glob(f"{split}-*.tar"), *output.glob(f"{split}-*.index.json")]:
-            old.unlink()
-    for shard in index.shards():
-        for name in (shard.name, sidecar_name(shard.name)):
+            if old.name not in names or (fresh / old.name).exists():
+                old.unlink()
+    for name in names:
+        if (fresh / name).exists():
             (fresh / name).rename(output / name)
     (output / EMPTY_TEXT_NAME).unlink(missing_ok=True)
     if index.text is not None:

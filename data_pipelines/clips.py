@@ -165,6 +165,8 @@ class VideoFile:
             raise UnavailableError(f"can't be read: {error.strerror or error}") from None
         except FFmpegError as error:
             raise SourceError(f"can't be read: {error.strerror}") from None
+        except (MemoryError, RuntimeError) as error:  # of torch too; of the machine, not of the file
+            raise UnavailableError(f"can't be read now: {type(error).__name__}: {error}") from None
         except Exception as error:  # whatever a strange file makes the decoder do, the others go on
             raise SourceError(f"can't be read: {type(error).__name__}: {error}") from None
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from pydantic import Field
+from safetensors import SafetensorError
 
 from data_pipelines.encode.frozen import device
 from data_pipelines.missing import needs_extra
@@ -40,7 +41,7 @@ class TransformersCaptioner:
             if not hasattr(self.processor, "image_processor"):  # a tokenizer: encoder-decoders have nothing for both
                 self.image_processor = AutoImageProcessor.from_pretrained(name_or_path)
             model = AutoModelForImageTextToText.from_pretrained(name_or_path, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise ValueError(f"name_or_path: can't load a captioning model from {name_or_path}: {first}") from None
         if prompt is not None and self.image_processor is not self.processor:

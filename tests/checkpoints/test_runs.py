@@ -16,6 +16,7 @@ from vdm.checkpoints.runs import (
     prune,
     record_run,
     run_folder,
+    set_aside_later,
 )
 from vdm.checkpoints.snapshot import save_weights
 
@@ -111,6 +112,33 @@ def test_pruning_keeps_what_it_is_told_and_clears_what_was_interrupted(tmp_path:
     prune(tmp_path, lambda steps: set(steps[-2:]))
 
     assert _steps(tmp_path) == ["step=00000002", "step=00000003"]
+
+
+def test_a_file_left_half_written_among_checkpoints_is_removed_too(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+    (tmp_path / "checkpoints" / ".metric.json.partial").write_text("{")
+    prune(tmp_path, lambda steps: set(steps))
+
+    assert _steps(tmp_path) == ["step=00000001"]
+
+
+def test_checkpoints_after_the_one_that_a_run_goes_on_from_are_set_aside(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 10):
+        _save(tmp_path, step)
+    set_aside_later(tmp_path, checkpoint_folder(tmp_path, 2))
+
+    assert latest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 2)
+    (aside,) = (tmp_path / "checkpoints").glob("abandoned-*")
+    assert sorted(path.name for path in aside.iterdir()) == ["step=00000003", "step=00000010"]
+    set_aside_later(tmp_path, checkpoint_folder(tmp_path, 2))
+    assert len(_steps(tmp_path)) == 3
+
+
+def test_configuration_that_is_no_yaml_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: [1\n")
+    with pytest.raises(ValueError, match=r"config.yaml: can't be read: while parsing a flow sequence") as caught:
+        load_config(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_configuration_is_the_same_when_read_again(tmp_path: Path) -> None:

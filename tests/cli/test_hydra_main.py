@@ -224,3 +224,10 @@ def test_log_goes_to_the_run_folder_and_to_stderr(vdm: Vdm) -> None:
 
     assert "two clips are damaged" in Path("here/train.log").read_text()
     assert "two clips are damaged" in outcome.err
+
+
+def test_signal_that_stops_one_run_of_a_sweep_stops_the_sweep(vdm: Vdm) -> None:
+    outcome = vdm("train", "-m", "seed=1,2,3", task=lambda config: 143 if config.seed == 2 else 0)
+
+    assert outcome.code == 143
+    assert [config.seed for config in outcome.configs] == [1, 2]

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableVideoDiffusionPipeline
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import RunVdm
+from tests.data.shard_sets import write_set
 from tests.generation.small_model import save_run, small_model
 from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import LICENCE, NUM_FRAMES, SIZES, pipeline, save_pipeline
@@ -287,3 +289,31 @@ def test_mistakes_are_one_line(
     assert len(lines) == 1
     assert not (tmp_path / "r").exists()
     assert not (tmp_path / "x").exists()
+
+
+def test_imported_run_is_evaluated_on_a_set_that_is_given(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
+    write_set(tmp_path / "shards", {"train": (2,), "validation": (2,)})
+    assert run_vdm("import", f"from={published}", "to=run")[0] == 0
+    code, said = run_vdm("evaluate", "checkpoint=run")
+    assert (code, said) == (2, "data_path: no value given; the run was imported, and has no data of its own\n")
+    code, said = run_vdm("evaluate", "checkpoint=run", "data_path=shards", "num_levels=1", "batch_size=1")
+    assert code == 0, said
+    assert json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())["num_held_out_clips"] == 2
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_a_run_from_elsewhere_can_not_have_code_run_by_an_interpolation(
+    published: Path, run_vdm: RunVdm, tmp_path: Path, command: str
+) -> None:
+    assert run_vdm("import", f"from={published}", "to=run")[0] == 0
+    file = tmp_path / "run" / "config.yaml"
+    config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    assert isinstance(config, dict)
+    config["sampler"]["spacing"] = "${oc.create:{_target_:os.mkdir,path:made}}"
+    file.write_text(OmegaConf.to_yaml(config))
+    code, said = run_vdm(command, "checkpoint=run")
+
+    assert code == 2
+    assert said.startswith("sampler: run has '${oc.create:")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "made").exists()

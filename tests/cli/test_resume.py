@@ -57,6 +57,23 @@ def test_run_started_again_in_its_folder_goes_on(vdm: Vdm) -> None:
     assert (config.resume, config.seed, config.trainer.max_steps) == (str(Path("first").absolute()), 5, 99)
 
 
+@pytest.mark.parametrize("variable", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
+def test_restarted_job_goes_on_from_its_own_progress_whatever_it_was_to_resume(
+    vdm: Vdm, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    checkpoint_folder(Path("first"), 7).mkdir(parents=True)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    options = ("resume=first", "hydra.run.dir=second", "trainer.max_steps=99")
+    vdm("train", *options, task=_record)
+    checkpoint_folder(Path("second"), 9).mkdir(parents=True)
+
+    assert vdm("train", *options).configs[0].resume == "first"
+    monkeypatch.setenv(variable, "1")
+    (config,) = vdm("train", *options).configs
+    assert (config.resume, config.seed, config.trainer.max_steps) == (str(Path("second").absolute()), 5, 99)
+
+
 def test_run_without_a_checkpoint_begins_anew_in_its_folder(vdm: Vdm) -> None:
     vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
 

@@ -285,3 +285,43 @@ def test_evaluation_samples_by_steps_that_are_not_known_before(
 def test_bad_wishes_for_evaluation_are_one_line(trained: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         evaluate.run(composed("evaluate", f"checkpoint={trained}", *override.split()))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("fps=fast", "fps=fast: must be a number above 0"),
+        ("fps=0", "fps=0: must be a number above 0"),
+        ("output={file}", "output={file}: can't be written to: "),
+        ("output={file}/x", "output={file}/x: can't be written to: "),
+    ],
+)
+def test_what_videos_can_not_be_written_with_is_refused_before_they_are_made(
+    trained: Path, tmp_path: Path, option: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "generate", lambda *args: pytest.fail("videos are made"))
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ConfigError, match=f"^{re.escape(message.format(file=file))}"):
+        sample.run(composed("sample", f"checkpoint={trained}", f"output={tmp_path / 'out'}", option.format(file=file)))
+
+
+def test_loss_follows_the_seed(trained: Path, tmp_path: Path) -> None:
+    def loss(seed: int) -> float:
+        folder = tmp_path / "evaluation"
+        evaluate.run(composed("evaluate", f"checkpoint={trained}", f"output={folder}", f"seed={seed}", "num_levels=2"))
+        return json.loads((folder / "results.json").read_text())["held_out_loss"]
+
+    assert loss(1) == loss(1) != loss(2)
+
+
+def test_clips_that_can_not_be_read_are_left_out(trained: Path, tmp_path: Path) -> None:
+    shards = write_set(tmp_path / "shards", {"train": (5,), "validation": (3,)})
+    (tar,) = shards.glob("validation-*.tar")
+    content = tar.read_bytes()
+    options = [f"checkpoint={trained}", f"data_path={shards}", f"output={tmp_path / 'out'}", "batch_size=1"]
+    options += ["num_levels=1"]
+    start = content.index(b"ftyp")
+    tar.write_bytes(content[:start] + bytes(64) + content[start + 64 :])
+    evaluate.run(composed("evaluate", *options))
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["num_held_out_clips"] == 2

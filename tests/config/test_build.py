@@ -247,3 +247,18 @@ class TestAllowedModules:
         assert fault(node, allowed_modules=(__name__,)).startswith(
             "model.blocks[0]._target_: 'os.system' is not allowed"
         )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "vdm.models.pretrained.diffusers_folder._write_json",
+        "vdm.models.pretrained.svd.write_folder",
+        "vdm.models.autoencoders.FrameAutoencoder.load",
+        "vdm.models.lora.add_lora",
+    ],
+)
+def test_of_allowed_modules_only_classes_and_functions_that_take_nothing_are_called(path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^model._target_: '{path}' is not allowed: it is no public class$"):
+        build({"_target_": path}, "model", allowed_modules=("vdm.models",))
+    assert build({"_target_": "vdm.models.text_encoders.no_text"}, "model", allowed_modules=("vdm.models",)) is None

@@ -19,6 +19,8 @@ from vdm.diffusion.parameterizations import QuarterLogSigma, V
 from vdm.diffusion.samplers.euler import Euler
 from vdm.diffusion.samplers.spacing import Karras
 from vdm.diffusion.schedules.variance_exploding import VarianceExploding
+from vdm.generation.blocks import BlockSize, plan_blocks
+from vdm.generation.generate import ClipSize, generate
 from vdm.generation.model import VideoDiffusionModel
 from vdm.models.svd.components import ClipImageEncoder, TemporalAutoencoder
 from vdm.models.svd.conditioner import Motion, SVDConditioner
@@ -83,7 +85,7 @@ def test_sampled_latents_equal_those_of_diffusers(
     model = our_model(folder)
     model.sampler = replace(model.sampler, num_steps=steps)
     prompts = Prompts(("",), torch.tensor([-1]))
-    prompts = model.conditioner.with_first_frame(prompts, frame, model.encoder, [motion], augmentation)
+    prompts = model.conditioner.with_first_frame(prompts, frame, model.encoder, motions=[motion], noise=augmentation)
     latents = model.sample(noise, prompts)
     torch.testing.assert_close(rearrange(latents, "b c t h w -> b t c h w"), expected, rtol=1e-4, atol=1e-4)
 
@@ -99,7 +101,7 @@ def test_clips_of_a_batch_have_frames_and_motions_of_their_own(folder: Path) -> 
     def made(rows: slice) -> Tensor:
         prompts = Prompts(("",) * len(frames[rows]), torch.full((len(frames[rows]),), -1))
         prompts = model.conditioner.with_first_frame(
-            prompts, frames[rows], model.encoder, motions[rows], augmentation[rows]
+            prompts, frames[rows], model.encoder, motions=motions[rows], noise=augmentation[rows]
         )
         return model.sample(noise[rows], prompts)
 
@@ -133,3 +135,19 @@ def test_a_video_is_made_from_a_picture(folder: Path) -> None:
 
     assert video.shape == (1, 3, NUM_FRAMES, *SIZE)
     assert video.dtype == torch.uint8
+
+
+def test_later_blocks_are_the_same_whatever_the_batch_and_follow_the_seed(folder: Path) -> None:
+    model = our_model(folder)
+    model.sampler = Euler(2, Karras(sigma_min=0.002, sigma_max=700.0))
+    model.conditioner.motion = Motion(noise_aug_strength=0.5)
+    size = ClipSize(NUM_FRAMES + 2, *SIZE)
+    blocks = plan_blocks(size.num_frames, BlockSize(NUM_FRAMES, 2), ())
+
+    def videos(batch_size: int, seed: int = 3) -> Tensor:
+        prompts = model.prompts([""] * 3, image=given_frame().expand(3, -1, -1, -1), seed=seed)
+        return generate(model, prompts, size, seed, batch_size, blocks=blocks).int()
+
+    together = videos(3)
+    assert (videos(1) - together).abs().max() <= 1
+    assert (videos(3, seed=4)[:, :, 0] - together[:, :, 0]).abs().max() > 1

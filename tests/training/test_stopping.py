@@ -1,5 +1,8 @@
+import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +11,15 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from tests.training.runs import configuration
+from tests.training.runs import TINY, configuration
 from tests.training.stages import train_in_processes
 from tests.training.test_resume import tensors_of
+from tests.training.zygote import Zygote
 from vdm.checkpoints.runs import checkpoints_of, record_run
 from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.callbacks.stopping import StopOnSignal
+
+RECORD = "+callbacks.record._target_=tests.training.chaos.RecordSamples"
 
 
 class Send(Callback):
@@ -72,6 +78,36 @@ def test_signal_to_one_of_two_processes_outside_of_steps_ends_both_in_order(
     assert [folder.name for folder in checkpoints_of(tmp_path)] == ([f"step={steps:08d}"] if steps else [])
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_signal_to_all_processes_leaves_loader_workers_until_the_run_is_saved(
+    tmp_path: Path, shards: Path, number: int
+) -> None:
+    options = ("trainer.max_steps=100000", "data.num_workers=1", "validate.every_steps=2", "save.every_steps=100000")
+    command = ("train", f"data.path={shards}", *TINY, *options, RECORD, f"hydra.run.dir={tmp_path / 'run'}")
+    with Zygote() as zygote:
+        pid = zygote.start(command, {}, tmp_path / "log")
+        wait_for_step(tmp_path / "run" / "phase", 3, lambda: zygote.poll(pid) is not None)
+        os.killpg(pid, number)
+        code = zygote.wait([pid], timeout=60)
+
+    log = (tmp_path / "log").read_text()
+    assert code == [128 + number], log
+    assert "Stopped and saved after step" in log
+    assert "Traceback" not in log
+    assert len(checkpoints_of(tmp_path / "run")) == 1
+
+
+def wait_for_step(phase: Path, step: int, has_ended: Callable[[], bool]) -> None:
+    """Wait until a run under ``RecordSamples`` trains, and has done so many steps."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not has_ended():
+        words = phase.read_text().split() if phase.exists() else []
+        if len(words) == 2 and int(words[1]) >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError("it has not come so far")
+
+
 def test_signal_in_validation_breaks_it_off_and_nothing_false_is_logged(tmp_path: Path, shards: Path) -> None:
     config = configuration(shards, "trainer.max_steps=3", "validate.every_steps=2", "save.keep.best=1")
 
@@ -101,8 +137,10 @@ def test_second_signal_of_the_cluster_does_not_tear_what_the_first_began() -> No
     assert stop.received == signal.SIGUSR1
 
 
-def test_second_ctrl_c_ends_at_once() -> None:
+@pytest.mark.parametrize("earlier", [[], [signal.SIGUSR1]])
+def test_second_ctrl_c_ends_at_once(earlier: list[int]) -> None:
     stop = StopOnSignal()
-    stop._note(signal.SIGINT, None)
+    for number in (*earlier, signal.SIGINT):
+        stop._note(number, None)
     with pytest.raises(KeyboardInterrupt):
         stop._note(signal.SIGINT, None)

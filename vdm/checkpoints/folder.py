@@ -93,7 +93,10 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder such that no part of it can be mistaken for the whole."""
+    """Remove a folder such that no part of it can be mistaken for the whole; a file that was left half written, too."""
+    if not folder.is_dir():
+        folder.unlink(missing_ok=True)
+        return
     hidden = _hidden(folder)
     shutil.rmtree(hidden, ignore_errors=True)
     folder.rename(hidden)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder, write_file
 
@@ -67,10 +68,13 @@ def load_config(path: Path) -> dict[str, Any]:
     """Return the configuration of a run, or of the run of a checkpoint; nothing in it is interpolated.
 
     Raises:
-        ValueError: If there is none or it is not a mapping.
+        ValueError: If there is none, or it is not a mapping.
     """
     file = run_folder(path) / CONFIG_NAME
-    config: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise ValueError(f"{file}: can't be read: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{file}: not a configuration")
     return config
@@ -165,6 +169,18 @@ def prune(run: Path, keep: Callable[[Sequence[int]], set[int]]) -> None:
     for folder, step in by_folder.items():
         if step not in kept:
             remove_folder(folder)
+
+
+def set_aside_later(run: Path, checkpoint: Path) -> None:
+    """Move a run's checkpoints after one of them away, since the run goes on from that one: the latest counts."""
+    later = [path for path in checkpoints_of(run) if step_of(path) > step_of(checkpoint)]
+    if not later:
+        return
+    folder = run / CHECKPOINTS_NAME / f"abandoned-{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder.mkdir()
+    for path in reversed(later):  # cut off in the middle, the latest is still one of those that were left
+        path.rename(folder / path.name)
+    _log.warning("The run goes on from %s; its %d later checkpoints are in %s", checkpoint, len(later), folder)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -1,6 +1,6 @@
 """Sampler and guidance of ``vdm sample`` and ``vdm evaluate``: the run's own, unless the user chooses others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.cli.resume import copy_key
+from vdm.config import ConfigError
 
 GROUPS = ("sampler", "guidance")
 
@@ -22,6 +23,9 @@ def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Args:
         config: What the YAMLs and the command line make.
         overrides: The command line's overrides.
+
+    Raises:
+        ConfigError: If what comes from the run, which may be anybody's, has interpolations: they can run code.
     """
     if not {"checkpoint", *GROUPS} <= set(config) or OmegaConf.is_missing(config, "checkpoint"):
         return config
@@ -39,6 +43,8 @@ def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for group in GROUPS:
         if [group] in paths:
             continue
+        if (found := _interpolation(trained[group])) is not None:
+            raise ConfigError(f"{group}: {config.checkpoint} has {found!r} there; runs record values alone")
         result = {group: deepcopy(trained[group])}
         for path in paths:
             if path[0] == group:
@@ -47,3 +53,12 @@ def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
             result[group]["scale"] = plain["guidance_scale"]
         plain |= result
     return DictConfig(plain)
+
+
+def _interpolation(node: Any) -> str | None:
+    """Return the first text, or key, that OmegaConf would resolve."""
+    if isinstance(node, Mapping):
+        node = [*node.keys(), *node.values()]
+    if isinstance(node, list):
+        return next((found for found in map(_interpolation, node) if found is not None), None)
+    return node if isinstance(node, str) and "${" in node else None

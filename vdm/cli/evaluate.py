@@ -39,7 +39,9 @@ def run(config: DictConfig) -> None:
     folder = Path(options["output"]) if options["output"] else run_folder(checkpoint) / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
 
-    held_out = [_without_padding(batch) for batch in data.val_dataloader()]
+    held_out = [whole for batch in data.val_dataloader() if len(whole := _without_padding(batch)) > 0]
+    if not held_out:
+        raise ConfigError("data_path: none of the held-out clips can be read")
     results = {"checkpoint": str(checkpoint), "options": options, **_loss(model, held_out, options, folder)}
     if likelihood is not None:
         results |= _bits_per_dim(model, likelihood, data, options)
@@ -64,9 +66,13 @@ def _check(options: dict[str, Any]) -> None:
 def _data(options: dict[str, Any], trained: dict[str, Any]) -> ClipDataModule:
     """Return the run's set, or another, as batches for evaluation."""
     batch_size = options["batch_size"]
+    of_run = trained.get("data", {"_target_": "vdm.data.datamodule.ClipDataModule", "path": None, "seed": 0})
+    path = options["data_path"] or of_run["path"]
+    if path is None:
+        raise ConfigError("data_path: no value given; the run was imported, and has no data of its own")
     node = {
-        **trained["data"],
-        "path": options["data_path"] or trained["data"]["path"],
+        **of_run,
+        "path": path,
         "global_batch_size": batch_size,
         "micro_batch_size": batch_size,
         "num_workers": 0,
@@ -99,7 +105,8 @@ def _loss(
     model: VideoDiffusionModel, held_out: list[ClipBatch], options: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Measure and show the held-out loss by noise level."""
-    losses = loss_by_level(model, tqdm(held_out, desc="held-out loss", unit="batch"), options["num_levels"])
+    batches = tqdm(held_out, desc="held-out loss", unit="batch")
+    losses = loss_by_level(model, batches, options["num_levels"], options["seed"])
     plot_loss_by_level(losses, folder / "loss_by_level.png")
     for t, loss in losses.items():
         print(f"held-out loss at t={t:.2f}  {loss:.4f}")

@@ -57,6 +57,8 @@ def hydra_command(config_name: str, task: Task) -> int:
             _report(error)
             _remove_unused(Path(HydraConfig.get().runtime.output_dir))
             raise SystemExit(2) from error  # Hydra would announce an Exception in lines of its own
+        if code is not None and code > 128:
+            raise SystemExit(code)  # told to stop: the further runs of a sweep are not begun
         codes.append(code or 0)
         return code
 

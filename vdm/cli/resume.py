@@ -1,5 +1,6 @@
 """A run goes on in its own folder, under its own configuration: ``resume=RUN``, or started again in the same folder."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -64,15 +65,23 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     from vdm.checkpoints.runs import checkpoints_of, load_config
 
     composed: Any = OmegaConf.to_container(config, resolve=True)
+    goes_on = _is_restart() and checkpoints_of(folder)
     if config.resume is not None:
-        return OmegaConf.create(apply_resume_overrides(load_config(Path(config.resume)), composed, overrides))
+        source = folder if goes_on else Path(config.resume)  # of a job that was restarted, its own progress
+        merged = apply_resume_overrides(load_config(source), composed, overrides)
+        return OmegaConf.create({**merged, "resume": str(source)})
     if not checkpoints_of(folder):
         return config
     saved = load_config(folder)
-    job = SlurmJob.current()
-    if job is None or job.restarts == 0:  # a requeued job goes on even if YAMLs have been edited meanwhile
+    if not goes_on:  # a requeued job goes on even if YAMLs have been edited meanwhile
         _refuse_difference(saved, _as_if_saved(config, saved), folder)
     return OmegaConf.create({**_kept(saved, composed), "resume": str(folder)})
+
+
+def _is_restart() -> bool:
+    """Whether the same command has run before, and was started again by SLURM or torchrun."""
+    job = SlurmJob.current()
+    return (job is not None and job.restarts > 0) or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def _kept(saved: Mapping[str, Any], composed: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """``vdm sample``: videos from prompts, and from other videos, with a trained model."""
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def run(config: DictConfig) -> None:
     model = load_for_sampling(checkpoint, options, trained)
     _set_motion(options, trained, model)
 
+    folder = Path(options["output"]) if options["output"] else _default_folder(checkpoint, options["task"])
+    _make(folder)  # before anything is made that it could not take
     block = block_size(options, trained)
     task = read_task(options, trained, model, block)
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
@@ -50,12 +53,19 @@ def run(config: DictConfig) -> None:
             observation_method(options),
         )
 
-    folder = Path(options["output"]) if options["output"] else _default_folder(checkpoint, options["task"])
-    folder.mkdir(parents=True, exist_ok=True)
     for index, (video, caption) in enumerate(zip(videos, prompts.captions, strict=True)):
         write_mp4(folder / file_name(index, caption), video, task.fps)
     mp4, png = write_grid(folder, list(videos), task.fps)
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"output={folder}: can't be written to: {error.strerror}") from None
 
 
 def _default_folder(checkpoint: Path, task: str | None) -> Path:
@@ -140,4 +150,4 @@ def _prompts(options: dict[str, Any], trained: dict[str, Any], model: VideoDiffu
         image = image.expand(len(captions) * repeats, -1, -1, -1)
     captions = [caption for caption in captions for _ in range(repeats)]
     labels = None if labels is None else [label for label in labels for _ in range(repeats)]
-    return model.prompts(captions, labels, image)
+    return model.prompts(captions, labels, image, options["seed"])

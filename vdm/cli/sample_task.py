@@ -1,6 +1,7 @@
 """What ``vdm sample`` is to make: videos of a size, from prompts alone or from another video too."""
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,14 @@ def whole_number(options: dict[str, Any], name: str) -> int:
     return value
 
 
+def _rate(options: dict[str, Any], name: str) -> float:
+    """Return an option that is in frames per second."""
+    value = options[name]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ConfigError(f"{name}={value}: must be a number above 0")
+    return value
+
+
 def clip_size(options: dict[str, Any], trained: dict[str, Any]) -> ClipSize:
     """Return the size asked for, by default that of the clips in training."""
     names = ("num_frames", "height", "width")
@@ -65,7 +74,7 @@ def read_task(options: dict[str, Any], trained: dict[str, Any], model: VideoDiff
     if name is None and path is not None:
         raise ConfigError(f"input={path}: say what to do with it: task=extend, interpolate or superres")
     if name is None:
-        return Task(size, options["fps"] or usual_fps)
+        return Task(size, usual_fps if options["fps"] is None else _rate(options, "fps"))
     if name not in TASKS:
         raise ConfigError(f"task={name}: no such task{did_you_mean(str(name), TASKS)}")
     if path is None:
@@ -78,7 +87,7 @@ def read_task(options: dict[str, Any], trained: dict[str, Any], model: VideoDiff
         size = replace(size, num_frames=_default_frames(name, video.frames.shape[1], every, block))
     fps = every * (video.fps or usual_fps)
     _compare_speed(fps, usual_fps, every)
-    return Task(size, options["fps"] or fps, _known(name, model, video, size, every))
+    return Task(size, fps if options["fps"] is None else _rate(options, "fps"), _known(name, model, video, size, every))
 
 
 def observation_method(options: dict[str, Any]) -> ObservationMethod:
@@ -94,9 +103,8 @@ def observation_method(options: dict[str, Any]) -> ObservationMethod:
 
 
 def _read_input(options: dict[str, Any], size: ClipSize) -> InputVideo:
-    fps, max_frames = options["input_fps"], options["input_frames"]
-    if fps is not None and (not isinstance(fps, int | float) or fps <= 0):
-        raise ConfigError(f"input_fps={fps}: must be a number above 0")
+    max_frames = options["input_frames"]
+    fps = None if options["input_fps"] is None else _rate(options, "input_fps")
     is_small = options["task"] == "superres"
     if options["image"] is not None and not is_small:
         raise ConfigError(f"image={options['image']}: task={options['task']} has its first frame from input")

@@ -35,8 +35,9 @@ def build(
         node: A node with ``_target_``, or any plain value. ``_partial_: true`` makes a ``functools.partial``, whose
             other arguments need not be there yet.
         key: Dotted key of ``node`` in the configuration, for messages.
-        allowed_modules: Packages and modules from which targets may come; what a target resolves to must be defined in
-            one of them, however it is reached. ``None`` allows all.
+        allowed_modules: Packages and modules from which targets of nodes from outside may come; what a target resolves
+            to must be defined in one of them, however it is reached, and be a public class, or a function that takes
+            nothing: other functions may be told to do harm, such as writing a file. ``None`` allows all.
         offered: Arguments for the outermost target that it gets if it takes them and the YAML does not say otherwise.
         given: Arguments for the outermost target that no YAML can hold.
 
@@ -176,7 +177,14 @@ def _resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> T
         raise ConfigError(f"{key}: {path!r} is not allowed: it is neither a class nor a function")
     if allowed_modules is not None and not _lies_in(getattr(found, "__module__", None) or "", allowed_modules):
         raise ConfigError(f"{key}: {path!r} is not allowed: it is defined outside of {', '.join(allowed_modules)}")
+    if allowed_modules is not None and not _is_harmless(path, found):
+        raise ConfigError(f"{key}: {path!r} is not allowed: it is no public class")
     return found
+
+
+def _is_harmless(path: str, found: Target) -> bool:
+    is_public = not any(part.startswith("_") for part in path.split("."))
+    return is_public and (inspect.isclass(found) or not inspect.signature(found).parameters)
 
 
 def _import_longest(path: str, key: str) -> tuple[Any, list[str]]:

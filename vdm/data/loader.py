@@ -2,8 +2,12 @@
 
 import multiprocessing
 import os
+import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 
 import torch
@@ -14,6 +18,9 @@ from vdm.data.dataset import ClipDataset, LoadedBatch
 from vdm.data.order import PADDING, MicroBatch, micro_batches
 from vdm.data.quarantine import Quarantine
 from vdm.types import ClipBatch
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What terminals and clusters send to all processes of a job, and only the training process is to heed."""
 
 
 class TrainingPositions:
@@ -94,11 +101,21 @@ class ClipLoader(Iterable[ClipBatch]):
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context=_start_method() if num_workers > 0 else None,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_Environment() if num_workers > 0 else None,
+            worker_init_fn=_WorkerSetUp() if num_workers > 0 else None,
         )
+        self.seconds_waited = 0.0
+        """Time that has been spent waiting for batches."""
 
     def __iter__(self) -> Iterator[ClipBatch]:
-        for batch, faults in self._batches:
+        with _signals_held():  # workers begin with them held, until they ignore them
+            batches = iter(self._batches)
+        while True:
+            start = time.perf_counter()
+            loaded = next(batches, None)
+            self.seconds_waited += time.perf_counter() - start
+            if loaded is None:
+                return
+            batch, faults = loaded
             self._quarantine.record(int((batch.positions != PADDING).sum()), faults)
             yield batch
 
@@ -110,6 +127,8 @@ class ClipLoader(Iterable[ClipBatch]):
         workers = self._batches._iterator
         if isinstance(workers, _MultiProcessingDataLoaderIter):
             workers._shutdown_workers()
+            for worker in workers._workers:
+                worker.kill()  # of those that hang; they ignore what torch sends them
         self._batches._iterator = None
 
 
@@ -130,10 +149,22 @@ def _start_method() -> BaseContext:
     return context
 
 
-class _Environment:
-    """Gives a worker the environment of the training process, which may have changed since the server was forked.
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold signals back from this thread, and from the processes that it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        resource_tracker.ensure_running()  # the first process that is started, after which some are let through
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    Clients of remote storage look there for credentials.
+
+class _WorkerSetUp:
+    """Makes a worker ignore what is meant for the training process, and gives it that process's environment.
+
+    The latter may have changed since the server was forked; clients of remote storage look there for credentials.
     """
 
     def __init__(self) -> None:
@@ -141,6 +172,9 @@ class _Environment:
 
     def __call__(self, worker: int) -> None:
         os.environ.update(self._variables)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _as_loaded(batch: LoadedBatch) -> LoadedBatch:

@@ -14,10 +14,12 @@ matplotlib.use("Agg")  # no screen is needed to write a picture
 
 
 @torch.no_grad()
-def loss_by_level(model: VideoDiffusionModel, batches: Iterable[ClipBatch], num_levels: int) -> dict[float, float]:
+def loss_by_level(
+    model: VideoDiffusionModel, batches: Iterable[ClipBatch], num_levels: int, seed: int = 0
+) -> dict[float, float]:
     """Return the mean training loss of clips at each of ``num_levels`` times, the middles of equal parts of [0, 1].
 
-    Every clip is noised to every level, with noise that is a function of its key and the level.
+    Every clip is noised to every level, with noise that is a function of the seed, its key and the level.
     """
     times = [(index + 0.5) / num_levels for index in range(num_levels)]
     sums = torch.zeros(num_levels, dtype=torch.float64)
@@ -27,9 +29,9 @@ def loss_by_level(model: VideoDiffusionModel, batches: Iterable[ClipBatch], num_
         on_device = batch.to(model.device)
         latents = on_device.latents
         x0 = model.encoder.encode(on_device.video) if latents is None else latents.float()
-        prompts = model.conditioner.of_clips(on_device, x0, model.encoder, 0, batch.keys)
+        prompts = model.conditioner.of_clips(on_device, x0, model.encoder, seed, batch.keys)
         for index, t in enumerate(times):
-            noise = noise_prior(0, f"evaluation noise {t:.6f}", batch.keys, tuple(x0.shape[1:])).to(x0)
+            noise = noise_prior(seed, f"evaluation noise {t:.6f}", batch.keys, tuple(x0.shape[1:])).to(x0)
             loss = model.denoising_loss(x0, noise, torch.full_like(x0[:, 0, 0, 0, 0], t), prompts).cpu()
             sums[index] += torch.where(batch.weights > 0, batch.weights * loss, 0).sum()
         weight += float(batch.weights.sum())

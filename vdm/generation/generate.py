@@ -73,7 +73,7 @@ def generate(
             noise, draw_noise = _noise(model, seed, clips, frames, number)
             made = model.sample(
                 noise,
-                _told_first_frame(model, part, frames) if block.start in block.known else part,
+                _told_first_frame(model, part, frames, seed, clips, number) if block.start in block.known else part,
                 negative,
                 draw_noise,
                 (lambda step, x0: on_step()) if on_step else None,
@@ -125,11 +125,20 @@ def _noise(
     return noise, step_noise(prior, seed, clips, frames, f"{purpose}sampler step")
 
 
-def _told_first_frame(model: VideoDiffusionModel, prompts: Prompts, frames: Float[Tensor, "b c t h w"]) -> Prompts:
+def _told_first_frame(
+    model: VideoDiffusionModel,
+    prompts: Prompts,
+    frames: Float[Tensor, "b c t h w"],
+    seed: int,
+    clips: Sequence[int],
+    block: int,
+) -> Prompts:
     """Return the prompts with a block's first frame, for a model that was trained with it."""
     if not model.conditioner.uses_image:
         return prompts
-    return model.conditioner.with_first_frame(prompts, model.encoder.decode(frames[:, :, :1])[:, :, 0], model.encoder)
+    first = model.encoder.decode(frames[:, :, :1])[:, :, 0]
+    draws = [f"block {block}, clip {clip}" for clip in clips]
+    return model.conditioner.with_first_frame(prompts, first, model.encoder, seed, draws)
 
 
 def _observations(frames: Float[Tensor, "b c t h w"], block: Block, known: Known) -> list[Observation]:

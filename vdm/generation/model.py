@@ -95,6 +95,7 @@ class VideoDiffusionModel(nn.Module):
         captions: str | Sequence[str],
         labels: Sequence[int] | None = None,
         image: UInt8[Tensor, "b c h w"] | None = None,
+        seed: int = 0,
     ) -> Prompts:
         """Return prompts on the model's device.
 
@@ -102,13 +103,14 @@ class VideoDiffusionModel(nn.Module):
             captions: One caption a clip; a single text is one clip's.
             labels: One class a clip, -1 for none.
             image: RGB first frame of each clip.
+            seed: Of what is random in conditions.
         """
         captions = (captions,) if isinstance(captions, str) else tuple(captions)
         labels = [-1] * len(captions) if labels is None else list(labels)
         prompts = Prompts(captions, torch.tensor(labels)).to(self.device)
         if image is None:
             return prompts
-        return self.conditioner.with_first_frame(prompts, image.to(self.device), self.encoder)
+        return self.conditioner.with_first_frame(prompts, image.to(self.device), self.encoder, seed)
 
     def denoising_loss(
         self,

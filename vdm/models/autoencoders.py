@@ -56,14 +56,16 @@ class FrameAutoencoder(Frozen):
     def encode(self, video: UInt8[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
         """Return the scaled latents of RGB frames."""
         frames = rearrange(video, "b c t h w -> (b t) c h w")
-        latents = [self.image_latents(to_picture(part)) for part in frames.split(self.chunk_frames or len(frames))]
-        return rearrange(self.scaling_factor * torch.cat(latents), "(b t) d h w -> b d t h w", b=len(video))
+        parts = frames.split(self.chunk_frames or len(frames))  # as whole numbers they take a quarter
+        latents = torch.cat([self.image_latents(to_picture(part)) for part in parts])
+        return rearrange(self.scaling_factor * latents, "(b t) d h w -> b d t h w", b=len(video))
 
     @torch.no_grad()
     def image_latents(self, pictures: Picture) -> Float[Tensor, "b d h2 w2"]:
         """Return the latents of pictures, not scaled, as a network is given them for its condition."""
         with self.full_precision():
-            return self.frozen.encode(pictures).latent_dist.mode()
+            parts = pictures.split(self.chunk_frames or len(pictures))
+            return torch.cat([self.frozen.encode(part).latent_dist.mode() for part in parts])
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b d t h2 w2"]) -> UInt8[Tensor, "b c t h w"]:

@@ -82,8 +82,15 @@ class Conditioner(nn.Module):
         """
         return Prompts.of(batch, x0)
 
-    def with_first_frame(self, prompts: Prompts, frame: UInt8[Tensor, "b c h w"], encoder: Encoder) -> Prompts:
-        """Return the prompts with a first frame for each clip."""
+    def with_first_frame(
+        self,
+        prompts: Prompts,
+        frame: UInt8[Tensor, "b c h w"],
+        encoder: Encoder,
+        seed: int = 0,
+        draws: Sequence[int | str] | None = None,
+    ) -> Prompts:
+        """Return the prompts with a first frame for each clip; nothing of it is random here, so no draw is made."""
         has_image = torch.ones(len(frame), dtype=torch.bool, device=frame.device)
         return replace(prompts, image=encoder.encode(frame[:, :, None])[:, :, 0], has_image=has_image)
 

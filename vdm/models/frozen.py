@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 
@@ -59,7 +60,7 @@ def loaded(load: Callable[[], Any], name_or_path: str, subfolder: str) -> Any:
         return load()
     except ImportError:
         raise ValueError(f"{place}: needs diffusers and transformers; install the extra 'pretrained'") from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"name_or_path: can't load {place}: {str(error).strip().splitlines()[0]}") from None
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import lightning
 
+from vdm.checkpoints.processes import together
 from vdm.checkpoints.runs import checkpoints_of
 from vdm.training.module import DiffusionModule
 
@@ -22,7 +23,7 @@ def roll_back(trainer: lightning.Trainer, module: DiffusionModule, run: Path) ->
     """
     strategy = module.strategy
     strategy.writer.finish()
-    if not checkpoints_of(run):
+    if not together(lambda: bool(checkpoints_of(run)))[0]:  # networked folders don't look the same everywhere at once
         return False
     checkpoint = strategy.load_checkpoint(run)
     strategy.load_model_state_dict(checkpoint)

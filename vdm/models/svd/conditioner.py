@@ -142,6 +142,8 @@ class SVDConditioner(nn.Module):
         prompts: Prompts,
         frame: UInt8[Tensor, "b 3 h w"],
         encoder: Encoder,
+        seed: int = 0,
+        draws: Sequence[int | str] | None = None,
         motions: Sequence[Motion] | None = None,
         noise: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Prompts:
@@ -151,15 +153,18 @@ class SVDConditioner(nn.Module):
             prompts: One entry a clip.
             frame: RGB first frame of each clip.
             encoder: The autoencoder.
+            seed: Of the noise.
+            draws: Names each clip there, by default by its row.
             motions: The numbers of each clip, by default ``motion`` for all.
-            noise: Noise of unit variance for the pixels, by default a function of the clip's row.
+            noise: Noise of unit variance for the pixels, by default a function of ``seed`` and ``draws``.
 
         Raises:
             ValueError: If ``encoder`` makes no latents of single pictures.
         """
         ids = torch.tensor([motion.ids for motion in motions or [self.motion] * len(frame)], device=frame.device)
         if noise is None:
-            noise = normal(0, "first frame augmentation", range(len(frame)), tuple(frame.shape[1:]))
+            names = range(len(frame)) if draws is None else draws
+            noise = normal(seed, "first frame augmentation", names, tuple(frame.shape[1:]))
         return self._given(prompts, to_picture(frame), ids, noise, encoder)
 
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:

@@ -65,13 +65,14 @@ class LeaveOutBadSteps(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Have the strategy ask before each update."""
         self.mean_loss, self.num_means = self.mean_loss.to(pl_module.device), self.num_means.to(pl_module.device)
-        self._scales_loss = getattr(trainer.precision_plugin, "scaler", None) is not None
+        self._scaler = getattr(trainer.precision_plugin, "scaler", None)
         self._begin(trainer, pl_module)
         pl_module.strategy.is_left_out = self._decide
 
     def on_before_backward(self, trainer: lightning.Trainer, pl_module: DiffusionModule, loss: Tensor) -> None:
         """Add up this process's share of the step's loss."""
-        self._loss = self._loss + loss.detach()
+        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
+        self._loss = self._loss + loss.detach() / scale
 
     def on_train_batch_end(
         self,
@@ -118,7 +119,7 @@ class LeaveOutBadSteps(Callback):
             sums /= distributed.get_world_size()
         loss, norm = sums.unbind()
         # A loss scaler looks for the largest scale by trying: infinite gradients are its ordinary business.
-        bad = ~loss.isfinite() if self._scales_loss else ~sums.isfinite().all()
+        bad = ~loss.isfinite() if self._scaler is not None else ~sums.isfinite().all()
         if self.spike_factor is not None:
             bad |= (self.num_means >= MEAN_STEPS) & (loss > self.spike_factor * self.mean_loss)
         # The mean of so many values, and later one that forgets.

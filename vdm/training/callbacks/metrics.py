@@ -27,11 +27,7 @@ class LogMetrics(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Begin the first interval."""
         self._logged_step = trainer.global_step
-        self._begin(pl_module)
-
-    def on_train_batch_start(self, trainer: lightning.Trainer, *args: object) -> None:
-        """Count the time since the last batch as waiting for data."""
-        self._waited += time.perf_counter() - self._batch_end
+        self._begin(trainer, pl_module)
 
     def on_train_batch_end(
         self,
@@ -46,13 +42,14 @@ class LogMetrics(Callback):
         step = trainer.global_step
         if step % self.every_steps == 0 and step != self._logged_step:
             self._log(trainer, pl_module, step)
-        self._batch_end = time.perf_counter()
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Begin what is no training."""
+        self._validation_start = time.perf_counter()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Validation is no waiting for data, and no training either."""
-        pause = time.perf_counter() - self._batch_end
-        self._interval_start += pause
-        self._batch_end += pause
+        """Leave the time of validation out."""
+        self._interval_start += time.perf_counter() - self._validation_start
 
     def _log(self, trainer: lightning.Trainer, module: DiffusionModule, step: int) -> None:
         self._losses.sums = trainer.strategy.reduce(self._losses.sums, reduce_op="sum")
@@ -63,15 +60,20 @@ class LogMetrics(Callback):
             "train/grad_norm": float(module.grad_norm),
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "train/clips_per_second": num_clips / elapsed,
-            "train/data_wait_fraction": self._waited / elapsed,
+            "train/data_wait_fraction": (seconds_waited(trainer) - self._waited) / elapsed,
             "train/position": float(module.data.position),
         }
         log_scalars(trainer, scalars)
         self._logged_step = step
-        self._begin(module)
+        self._begin(trainer, module)
 
-    def _begin(self, module: DiffusionModule) -> None:
+    def _begin(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
         self._losses = LevelMeans(NUM_LEVEL_BINS, module.device)
-        self._interval_start = self._batch_end = time.perf_counter()
-        self._waited = 0.0
+        self._interval_start = time.perf_counter()
+        self._waited = seconds_waited(trainer)
         self._start_position = module.data.position
+
+
+def seconds_waited(trainer: lightning.Trainer) -> float:
+    """Return how long this process has waited for batches to train on."""
+    return trainer.train_dataloader.seconds_waited  # type: ignore[union-attr]

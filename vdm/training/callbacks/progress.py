@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning
+import torch
+from jaxtyping import Float
 from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 from tqdm import tqdm
@@ -56,8 +58,10 @@ class StepProgressBar(ProgressBar):
         if self._bar is None or self._bar.disable or trainer.global_step == self._bar.n:
             return
         # The mean stays a tensor until it is shown: reading it makes a GPU's queue run empty.
-        loss = outputs["loss_per_clip"].mean()
-        smoothed = self._loss = loss if self._loss is None else self._loss.lerp(loss, self._SMOOTHING)
+        loss = _mean_loss(outputs["loss_per_clip"], outputs["weight"])
+        if self._loss is not None:
+            loss = torch.where(loss.isnan(), self._loss, self._loss.lerp(loss, self._SMOOTHING))
+        smoothed = self._loss = loss
         now = time.perf_counter()
         if now - self._shown >= self._SECONDS_BETWEEN_UPDATES or trainer.global_step == trainer.max_steps:
             num_clips = trainer.datamodule.position - self._start_position  # type: ignore[attr-defined]
@@ -77,3 +81,8 @@ class StepProgressBar(ProgressBar):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _mean_loss(loss_per_clip: Float[Tensor, " b"], weight: Float[Tensor, " b"]) -> Float[Tensor, ""]:
+    """Return the mean over clips that count and have a loss; NaN if there are none."""
+    return torch.where(weight > 0, loss_per_clip, torch.nan).nanmean()

@@ -77,7 +77,8 @@ class SaveCheckpoints(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Don't write again the checkpoint that a resumed run starts from."""
         self.last_saved = trainer.global_step
-        self._values = _read_values(self._values_path)
+        values = _read_values(self._values_path)
+        self._values = {step: value for step, value in values.items() if step <= trainer.global_step}
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Complete what has been written meanwhile, and save after every ``every_steps`` steps."""

@@ -8,7 +8,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from vdm.training.module import DiffusionModule
-from vdm.training.slurm import STOP_SIGNALS, SlurmJob, release_stop_signals
+from vdm.training.slurm import STOP_SIGNALS, SlurmJob, hold_stop_signals, release_stop_signals
 
 
 class StopOnSignal(Callback):
@@ -26,6 +26,7 @@ class StopOnSignal(Callback):
         """The signal that ends training, if this process got one."""
         self.stopped = False
         """Whether a signal, here or on another process, ended training."""
+        self._is_interrupted = False
         self._before: dict[int, Any] = {}
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -73,13 +74,16 @@ class StopOnSignal(Callback):
             trainer.should_stop = True
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received == signal.SIGINT:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if self._is_interrupted:
+                raise KeyboardInterrupt
+            self._is_interrupted = True
         self.received = self.received or number
 
     def _restore(self) -> None:
         if SlurmJob.current() is not None:
-            return  # what is left to do, such as requeueing, takes no time that anything could be lost in
+            hold_stop_signals()  # from what is started to requeue the job; nothing is left that could be lost
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
