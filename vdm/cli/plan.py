@@ -92,8 +92,9 @@ def _memories(
 ) -> list[Memory]:
     """Return what each strategy needs, the one that is configured first."""
     product_bytes = 2 if options["trainer"]["precision"] in ("bf16-mixed", "16-mixed") else 4
-    weights = torch.nn.Linear(step.num_trained, 1, bias=False, device="meta")
-    offered = {"model": weights, "devices": devices}
+    trained, frozen = (torch.empty(number, device="meta") for number in (step.num_trained, step.num_frozen))
+    weights = [torch.nn.Parameter(trained), torch.nn.Parameter(frozen, requires_grad=False)]
+    offered = {"model": torch.nn.ParameterList(weights), "devices": devices}
     strategy: PartwiseStrategy = build(options["strategy"], "strategy", offered=offered)
     chosen = placement_of(strategy, step, devices, num_averages, product_bytes)
     number, per_node = devices.number, devices.per_node

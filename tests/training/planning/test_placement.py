@@ -1,5 +1,7 @@
 """Each strategy's share of weights, gradients and optimizer state, by the arithmetic of Rajbhandari et al. 2020."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -56,6 +58,20 @@ def test_shares_are_those_of_the_strategy(
     memory = memory_of(placement, STEP, num_averages=2, several_micro_batches=False)
     found = (memory.weights, memory.gradients, memory.optimizer, memory.averages)
     assert [part / N for part in found] == pytest.approx([weights, gradients, optimizer, averages])
+
+
+def test_frozen_weights_of_the_network_are_shared_and_those_outside_are_not() -> None:
+    step = replace(STEP, frozen_bytes=10 * N, saved_bytes=(4 + 8) * N, block_bytes=(6 * N, 3 * N, 3 * N))
+
+    def weights(placement: Placement) -> float:
+        return memory_of(placement, step, num_averages=1, several_micro_batches=False).weights / N
+
+    assert weights(ddp()) == 4 + 10
+    assert weights(zero(step, 2, 8, 1)) == 4.5 + 10
+    assert weights(zero(step, 3, 8, 1)) == (4 + 4 + 8) / 8 + 2
+    assert weights(fsdp2(step, 8, 1, product_bytes=4)) == (4 + 8) / 8 + 2
+    assert fsdp2(step, 8, 1, product_bytes=4).buffers == (12 + 8) * N  # all blocks, and at most all gradients twice
+    assert fsdp2(step, 8, 1, 4, offload=True).host_bytes == (4 + 8 + 4 + 8 + 4) * N // 8
 
 
 def test_offloaded_shares_lie_in_the_host() -> None:

@@ -24,6 +24,7 @@ class Placement:
         weights: Copies of the weights; 1.5 is all of them and half of a second copy.
         gradients: Share of the gradients.
         state: Share of the optimizer's state and of the averages.
+        frozen: Share of what is not trained, but saved: of a network of which some weights alone are tuned.
         buffers: Bytes of gathered weights and of gradients under way.
         gradients_stay: Whether gradients' memory is taken before the first backward pass.
         host_bytes: Bytes that lie in the host's memory instead, for each process.
@@ -33,6 +34,7 @@ class Placement:
     weights: float
     gradients: float
     state: float
+    frozen: float = 1
     buffers: int = 0
     gradients_stay: bool = False
     host_bytes: int = 0
@@ -64,7 +66,9 @@ def memory_of(placement: Placement, step: StepMeasure, num_averages: int, severa
         num_averages: Averages of the weights.
         several_micro_batches: Whether gradients of one are there when the next begins.
     """
-    weights = int(placement.weights * step.trained_bytes) + step.frozen_bytes
+    frozen_saved = step.saved_bytes - step.trained_bytes
+    frozen = step.frozen_bytes - frozen_saved + int(placement.frozen * frozen_saved)
+    weights = int(placement.weights * step.trained_bytes) + frozen
     optimizer = int(placement.state * step.optimizer_bytes)
     averages = int(placement.state * num_averages * step.trained_bytes)
     gradients = int(placement.gradients * step.trained_bytes)
@@ -98,17 +102,19 @@ def fsdp2(
         reshard: Whether blocks are let go between forward and backward pass.
         offload: Whether the shares lie in the host's memory.
     """
-    outside = step.trained_bytes - sum(step.block_bytes)  # what is in no block stays gathered
+    outside = step.saved_bytes - sum(step.block_bytes)  # what is in no block stays gathered
     largest = max(step.block_bytes, default=0)
-    gathered = outside + min(2 * largest, sum(step.block_bytes)) if reshard else step.trained_bytes
-    under_way = 2 * largest  # gradients of one block in the precision of products, and to be summed in fp32
+    gathered = outside + min(2 * largest, sum(step.block_bytes)) if reshard else step.saved_bytes
+    under_way = min(
+        2 * largest, 2 * step.trained_bytes
+    )  # gradients of one block in the precision of products, and to be summed in fp32
     buffers = gathered * product_bytes // _BYTES + under_way if shards > 1 else 0
     name = "fsdp2" + (" offload" if offload else "")
     share = 1 / shards
     if not offload:
-        return Placement(name, share, share, share, buffers)
-    kept = (2 + num_averages) * step.trained_bytes + step.optimizer_bytes
-    return Placement(name, 0, 0, 0, buffers or gathered, host_bytes=int(share * kept))
+        return Placement(name, share, share, share, share, buffers)
+    kept = step.saved_bytes + (1 + num_averages) * step.trained_bytes + step.optimizer_bytes
+    return Placement(name, 0, 0, 0, 0, buffers or gathered, host_bytes=int(share * kept))
 
 
 def zero(
@@ -134,16 +140,16 @@ def zero(
     under_way = bucket + int(share * step.trained_bytes)  # flattened for the step
     name = f"zero{stage}" + (" offload" if offload_optimizer or offload_parameters else "")
     if stage < 3:
-        weights, gradients, buffers = 1.0, 1.0 if stage == 1 else share, under_way
+        weights, frozen, gradients, buffers = 1.0, 1.0, 1.0 if stage == 1 else share, under_way
     else:
-        at_work = min(step.trained_bytes, max(step.block_bytes, default=0) + _BYTES * _ZERO3_PREFETCH)
-        weights, gradients, buffers = share, share, under_way + at_work
+        at_work = min(step.saved_bytes, max(step.block_bytes, default=0) + _BYTES * _ZERO3_PREFETCH)
+        weights, frozen, gradients, buffers = share, share, share, under_way + at_work
     host = share * ((1 + num_averages) * step.trained_bytes + step.optimizer_bytes) if offload_optimizer else 0
     if offload_parameters:
-        host, weights = host + share * step.trained_bytes, 0.0
+        host, weights, frozen = host + share * step.saved_bytes, 0.0, 0.0
     if offload_optimizer:
-        return Placement(name, weights, gradients, 0, buffers, host_bytes=int(host))
-    return Placement(name, weights + share, gradients, share, buffers, host_bytes=int(host))
+        return Placement(name, weights, gradients, 0, frozen, buffers, host_bytes=int(host))
+    return Placement(name, weights + share, gradients, share, frozen, buffers, host_bytes=int(host))
 
 
 def placement_of(

@@ -117,7 +117,7 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
         _size(trained),
         _size(everything) - _size(trained),
         _size(model.state_dict().values()),
-        tuple(_size(p for p in block.parameters() if p.requires_grad) for _, block in blocks_of(model)),
+        tuple(_size(block.parameters()) for _, block in blocks_of(model)),
         optimizer_bytes,
         optimizer_peak,
         kept,

@@ -13,6 +13,8 @@ from vdm.training.strategies.single import SingleDevice
 
 _BYTES_PER_WEIGHT = 20
 """fp32 weight, gradient, Adam's two moments and average."""
+_BYTES_FROZEN = 4
+"""fp32 weight alone."""
 _SHARE = 0.5
 """Share of a device's memory that these may take; the rest is for activations."""
 _GIB = 2**30
@@ -50,8 +52,10 @@ def auto(model: nn.Module, devices: Devices) -> PartwiseStrategy:
         devices: What there is to train on.
     """
     weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    needed, room = _BYTES_PER_WEIGHT * weights, _SHARE * devices.memory_bytes
-    size = f"{weights / 1e6:.1f} M weights take {needed / _GIB:.2f} GiB with gradients, moments and averages"
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    needed, room = _BYTES_PER_WEIGHT * weights + _BYTES_FROZEN * frozen, _SHARE * devices.memory_bytes
+    others = f" and {frozen / 1e6:.1f} M frozen ones" if frozen else ""
+    size = f"{weights / 1e6:.1f} M weights{others} take {needed / _GIB:.2f} GiB with gradients, moments and averages"
     share = f"{_SHARE:.0%} of the {devices.memory_bytes / _GIB:.1f} GiB of each process"
     if devices.number == 1:
         chosen: PartwiseStrategy = SingleDevice(devices.first)
