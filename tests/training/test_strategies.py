@@ -23,6 +23,7 @@ from vdm.config import ConfigError
 from vdm.training.build import build_training
 from vdm.training.strategies.auto import Devices, auto
 from vdm.training.strategies.ddp import DataParallel
+from vdm.training.strategies.deepspeed import DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2
 from vdm.training.strategies.single import SingleDevice
 
@@ -161,6 +162,14 @@ def test_automatic_choice_follows_from_size_and_memory_and_says_why(
     (line,) = caplog.messages
     assert line.startswith("strategy=auto: ")
     assert f"{float(millions)} M weights" in line
+
+
+def test_buckets_are_even_as_deepspeed_wants_them_whatever_the_number_of_weights() -> None:
+    strategy = DeepSpeedZeRO(stage=2)
+    strategy.parallel_devices = [torch.device("cpu")]
+    strategy._lightning_module = torch.nn.Linear(2, 1)  # type: ignore[assignment]
+    options = strategy._config(clip=0.0)["zero_optimization"]
+    assert options["allgather_bucket_size"] == options["reduce_bucket_size"] == 4
 
 
 def test_missing_deepspeed_is_one_line(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,8 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
 
     def _config(self, clip: float) -> dict[str, Any]:
         assert self.lightning_module is not None
-        bucket = min(LARGEST_BUCKET, sum(p.numel() for p in self.lightning_module.parameters()))
+        num_weights = sum(p.numel() for p in self.lightning_module.parameters())
+        bucket = min(LARGEST_BUCKET, num_weights + num_weights % 2)  # DeepSpeed refuses odd ones
         pinned = {"device": "cpu", "pin_memory": self.root_device.type != "cpu"}
         zero: dict[str, Any] = {"stage": self.stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
         zero |= {"offload_optimizer": pinned} if self.offload_optimizer else {}
