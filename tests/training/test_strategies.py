@@ -167,9 +167,9 @@ def test_automatic_choice_follows_from_size_and_memory_and_says_why(
 def test_buckets_are_even_as_deepspeed_wants_them_whatever_the_number_of_weights() -> None:
     strategy = DeepSpeedZeRO(stage=2)
     strategy.parallel_devices = [torch.device("cpu")]
-    strategy._lightning_module = torch.nn.Linear(2, 1)  # type: ignore[assignment]
+    strategy._lightning_module = torch.nn.Linear(100, 1)  # type: ignore[assignment]
     options = strategy._config(clip=0.0)["zero_optimization"]
-    assert options["allgather_bucket_size"] == options["reduce_bucket_size"] == 4
+    assert options["allgather_bucket_size"] == options["reduce_bucket_size"] == 12
 
 
 def test_missing_deepspeed_is_one_line(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ STEP = StepMeasure(
         (fsdp2(STEP, 8, 2, product_bytes=4), 0.5, 0.5, 1, 1),
         (zero(STEP, 1, 8, 2), 4.5, 4, 1, 1),  # the share that is stepped is a second copy
         (zero(STEP, 2, 8, 2), 4.5, 0.5, 1, 1),
-        (zero(STEP, 3, 8, 2), 1, 0.5, 1, 1),
+        (zero(STEP, 3, 8, 2), 0.5, 0.5, 1, 1),
         (zero(STEP, 2, 8, 2, offload_optimizer=True), 4, 0.5, 0, 0),
         (fsdp2(STEP, 8, 2, product_bytes=4, offload=True), 0, 0, 0, 0),
     ],
@@ -68,7 +68,7 @@ def test_frozen_weights_of_the_network_are_shared_and_those_outside_are_not() ->
 
     assert weights(ddp()) == 4 + 10
     assert weights(zero(step, 2, 8, 1)) == 4.5 + 10
-    assert weights(zero(step, 3, 8, 1)) == (4 + 4 + 8) / 8 + 2
+    assert weights(zero(step, 3, 8, 1)) == (4 + 8) / 8 + 2
     assert weights(fsdp2(step, 8, 1, product_bytes=4)) == (4 + 8) / 8 + 2
     assert fsdp2(step, 8, 1, product_bytes=4).buffers == (12 + 8) * N  # all blocks, and at most all gradients twice
     assert fsdp2(step, 8, 1, 4, offload=True).host_bytes == (4 + 8 + 4 + 8 + 4) * N // 8

@@ -125,7 +125,7 @@ def zero(
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
 ) -> Placement:
-    """DeepSpeed keeps a second fp32 copy of the weights, cut up: the one that the optimizer steps.
+    """Before stage 3, DeepSpeed keeps a second fp32 copy of the weights, cut up: the one that the optimizer steps.
 
     Args:
         step: What a micro-batch takes.
@@ -136,7 +136,7 @@ def zero(
         offload_parameters: Whether the shares of weights do.
     """
     share = 1 / processes
-    bucket = min(LARGEST_BUCKET * _BYTES, step.trained_bytes)
+    bucket = min(LARGEST_BUCKET * _BYTES, step.trained_bytes // 8)
     under_way = bucket + int(share * step.trained_bytes)  # flattened for the step
     name = f"zero{stage}" + (" offload" if offload_optimizer or offload_parameters else "")
     if stage < 3:
@@ -149,7 +149,8 @@ def zero(
         host, weights, frozen = host + share * step.saved_bytes, 0.0, 0.0
     if offload_optimizer:
         return Placement(name, weights, gradients, 0, frozen, buffers, host_bytes=int(host))
-    return Placement(name, weights + share, gradients, share, frozen, buffers, host_bytes=int(host))
+    copy = share if stage < 3 else 0
+    return Placement(name, weights + copy, gradients, share, frozen, buffers, host_bytes=int(host))
 
 
 def placement_of(

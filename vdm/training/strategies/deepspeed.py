@@ -20,6 +20,8 @@ from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
 _PRECISIONS = ("32-true", "bf16-mixed")
 LARGEST_BUCKET = 200_000_000
 """Weights whose gradients are sent at a time, at most."""
+PERSISTENT_WEIGHT = 100_000
+"""Size up to which a weight is kept whole under stage 3, at most: DeepSpeed's default."""
 
 
 def _deepspeed() -> Any:
@@ -100,6 +102,8 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
             config=self._config(trainer.gradient_clip_val or 0.0),
             dist_init_required=False,
         )
+        if self.stage == 3 and not self.offload_optimizer:
+            _step_in_place(zero_optimizer)
         self.optimizers = [zero_optimizer]
         self._decide_by_norm(zero_optimizer)
 
@@ -121,9 +125,11 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
     def _config(self, clip: float) -> dict[str, Any]:
         assert self.lightning_module is not None
         num_weights = sum(p.numel() for p in self.lightning_module.parameters())
-        bucket = min(LARGEST_BUCKET, num_weights + num_weights % 2)  # DeepSpeed refuses odd ones
+        bucket = min(LARGEST_BUCKET, num_weights // 16 * 2)  # DeepSpeed refuses odd ones
         pinned = {"device": "cpu", "pin_memory": self.root_device.type != "cpu"}
         zero: dict[str, Any] = {"stage": self.stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+        # Weights that stage 3 does not cut up, as gathering costs more: in small networks that would be nearly all.
+        zero |= {"stage3_param_persistence_threshold": min(PERSISTENT_WEIGHT, num_weights // 1000)}
         zero |= {"offload_optimizer": pinned} if self.offload_optimizer else {}
         zero |= {"offload_param": pinned} if self.offload_parameters else {}
         return {
@@ -220,3 +226,13 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
             self.model.destroy()  # type: ignore[union-attr]
             self.model = self.lightning_module
         super().teardown()
+
+
+def _step_in_place(zero: Any) -> None:
+    """Have stage 3 step the shares of fp32 weights themselves, and not a copy of them.
+
+    DeepSpeed means to do so, but compares a device with its name, which are never equal.
+    """
+    for stepped, share in zip(zero.fp32_partitioned_groups_flat, zero.fp16_partitioned_groups_flat, strict=True):
+        if (stepped.dtype, stepped.device) == (share.dtype, share.device):
+            stepped.data = share.data
