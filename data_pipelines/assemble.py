@@ -133,7 +133,7 @@ def publish(index: ShardIndex, empty_text: bytes, fresh: Path, output: Path) -> 
     May be cut off and done again: what has been moved by then stays.
     """
     (output / INDEX_NAME).unlink(missing_ok=True)
-    names = [name for shard in index.shards() for name in (shard.name, sidecar_name(shard.name))]
+    names = {name for shard in index.shards() for name in (shard.name, sidecar_name(shard.name))}
     for split in SPLITS:
         for old in [*output.glob(f"{split}-*.tar"), *output.glob(f"{split}-*.index.json")]:
             if old.name not in names or (fresh / old.name).exists():

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from vdm.checkpoints.runs import latest_checkpoint, load_config, run_folder
-from vdm.cli.sample import load_for_sampling
+from vdm.cli.sample import load_for_sampling, make_output_folder
 from vdm.config import ConfigError, build
 from vdm.data.datamodule import ClipDataModule
 from vdm.diffusion.likelihood.base import Likelihood
@@ -37,7 +37,7 @@ def run(config: DictConfig) -> None:
     if likelihood is not None:
         bits_per_dim.check(model)
     folder = Path(options["output"]) if options["output"] else run_folder(checkpoint) / "evaluation"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_output_folder(folder)
 
     held_out = [whole for batch in data.val_dataloader() if len(whole := _without_padding(batch)) > 0]
     if not held_out:

@@ -65,12 +65,13 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     from vdm.checkpoints.runs import checkpoints_of, load_config
 
     composed: Any = OmegaConf.to_container(config, resolve=True)
-    goes_on = _is_restart() and checkpoints_of(folder)
+    has_begun = bool(checkpoints_of(folder))
+    goes_on = has_begun and _is_restart()
     if config.resume is not None:
         source = folder if goes_on else Path(config.resume)  # of a job that was restarted, its own progress
         merged = apply_resume_overrides(load_config(source), composed, overrides)
         return OmegaConf.create({**merged, "resume": str(source)})
-    if not checkpoints_of(folder):
+    if not has_begun:
         return config
     saved = load_config(folder)
     if not goes_on:  # a requeued job goes on even if YAMLs have been edited meanwhile

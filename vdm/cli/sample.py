@@ -33,7 +33,7 @@ def run(config: DictConfig) -> None:
     _set_motion(options, trained, model)
 
     folder = Path(options["output"]) if options["output"] else _default_folder(checkpoint, options["task"])
-    _make(folder)  # before anything is made that it could not take
+    make_output_folder(folder)  # before anything is made that it could not take
     block = block_size(options, trained)
     task = read_task(options, trained, model, block)
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
@@ -59,7 +59,12 @@ def run(config: DictConfig) -> None:
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
 
 
-def _make(folder: Path) -> None:
+def make_output_folder(folder: Path) -> None:
+    """Make a folder for results, if it is not there.
+
+    Raises:
+        ConfigError: If nothing can be written into it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -105,9 +105,8 @@ def fsdp2(
     outside = step.saved_bytes - sum(step.block_bytes)  # what is in no block stays gathered
     largest = max(step.block_bytes, default=0)
     gathered = outside + min(2 * largest, sum(step.block_bytes)) if reshard else step.saved_bytes
-    under_way = min(
-        2 * largest, 2 * step.trained_bytes
-    )  # gradients of one block in the precision of products, and to be summed in fp32
+    # Gradients of one block in the precision of products, and to be summed in fp32.
+    under_way = 2 * min(largest, step.trained_bytes)
     buffers = gathered * product_bytes // _BYTES + under_way if shards > 1 else 0
     name = "fsdp2" + (" offload" if offload else "")
     share = 1 / shards
