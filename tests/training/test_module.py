@@ -6,8 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision.amp import MixedPrecision
 
 from tests.training.runs import TINY, configuration, train
@@ -67,6 +69,24 @@ def test_gradient_is_clipped_after_the_loss_scale_of_fp16_is_taken_out(tmp_path:
         assert training.module.optimizers().defaults["fused"]
         norms.append(training.module.grad_norm.item())
     assert norms[1] == pytest.approx(norms[0], rel=0.02)
+
+
+class GradientsThere(Callback):
+    """Notes after each micro-batch whether there are gradients."""
+
+    def __init__(self) -> None:
+        self.noted: list[bool] = []
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *args: object) -> None:
+        self.noted.append(any(p.grad is not None for p in module.parameters()))
+
+
+def test_gradients_are_let_go_once_they_are_stepped(tmp_path: Path, shards: Path) -> None:
+    training = build_training(configuration(shards, "data.micro_batch_size=2", "trainer.max_steps=2"), tmp_path)
+    there = GradientsThere()
+    training.trainer.callbacks.append(there)  # type: ignore[attr-defined]
+    training.trainer.fit(training.module, datamodule=training.data)
+    assert there.noted == [True, False, True, False]
 
 
 def test_images_ride_along_with_clips_and_change_what_is_learned(tmp_path: Path, shards: Path) -> None:

@@ -8,6 +8,7 @@ import lightning
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -158,9 +159,16 @@ class DiffusionModule(lightning.LightningModule):
         """Return what held-out clips are asked for: what they are."""
         return self._prompts(held_out, self._latents(held_out), 0, held_out.keys)[0]
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
         """Step, then average the weights and count the samples: both belong to the step, and to its checkpoint."""
-        super().optimizer_step(*args, **kwargs)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()  # Lightning would keep the gradients until after the next forward pass
         self.ema.update()
         self.data.consumed(self.data.global_batch_size)
 

@@ -98,17 +98,22 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
                 build(config[key], key).apply(model)
         except ValueError as error:
             raise ConfigError(f"{key}: {error}") from error
-    dtype = _AUTOCAST.get(config["trainer"]["precision"])
     trained = [p for p in model.parameters() if p.requires_grad]
+    dtype = _AUTOCAST.get(config["trainer"]["precision"])
+
+    def loss_of_batch() -> Tensor:
+        with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
+            return _loss(model, clips)
+
     with no_memory(mode):
-        autocast = nullcontext() if dtype is None else torch.autocast("cpu", dtype)
-        with LiveMemory(trained) as memory, FlopCounterMode(display=False) as counter:
-            with autocast:
-                loss = _loss(model, clips)
+        with LiveMemory(trained) as memory:
+            loss = loss_of_batch()
             kept = memory.other_bytes
             loss.backward()
             del loss
-        moments = tuple(memory.moments)
+        # In a pass of its own: while it counts, it keeps tensors alive, and takes operations apart into smaller ones.
+        with FlopCounterMode(display=False) as counter:
+            loss_of_batch().backward()
         optimizer_bytes, optimizer_peak = _optimizer(config, trained)
     everything = [*model.parameters(), *model.buffers()]
     return StepMeasure(
@@ -121,7 +126,7 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
         optimizer_bytes,
         optimizer_peak,
         kept,
-        moments,
+        tuple(memory.moments),
         counter.get_total_flops(),
     )
 

@@ -1,0 +1,50 @@
+"""What a planned step is said to keep and to compute, against the step itself."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.training.runs import configuration
+from vdm.config import build
+from vdm.generation.build import build_model
+from vdm.generation.generate import ClipSize
+from vdm.training.planning.live_memory import LiveMemory
+from vdm.training.planning.step import Clips, measure_step
+
+CLIPS = Clips(2, ClipSize(num_frames=4, height=16, width=32), caption="a caption")
+
+
+@pytest.mark.parametrize("recompute", ["none", "all"])
+def test_memory_and_work_are_those_of_a_real_step(recompute: str) -> None:
+    config = configuration(Path("nowhere"), f"blocks.recompute={recompute}")
+    planned = measure_step(config, CLIPS)
+
+    model = build_model(config)
+    build(config["blocks"], "blocks").apply(model)
+
+    def step() -> None:
+        x0 = model.encoder.encode(torch.zeros(2, 3, 4, 16, 32, dtype=torch.uint8))
+        prompts = model.prompts(["a caption"] * 2)
+        model.denoising_loss(x0, torch.randn_like(x0), torch.rand(2), prompts).mean().backward()
+
+    with LiveMemory(list(model.parameters())) as memory:
+        step()
+    with FlopCounterMode(display=False) as counter:
+        step()
+    assert planned.peak_bytes(1, gradients_from_the_start=False) == pytest.approx(memory.peak(), rel=0.03)
+    assert planned.flops == counter.get_total_flops()
+
+
+def test_recomputed_blocks_take_less_memory_and_more_work() -> None:
+    wide = replace(CLIPS, number=8)
+    kept, recomputed = (
+        measure_step(configuration(Path("nowhere"), f"blocks.recompute={blocks}"), wide) for blocks in ("none", "all")
+    )
+    assert recomputed.kept_bytes < 0.5 * kept.kept_bytes
+    assert recomputed.peak_bytes(0, gradients_from_the_start=False) < 0.75 * kept.peak_bytes(
+        0, gradients_from_the_start=False
+    )
+    assert 1.2 * kept.flops < recomputed.flops < 4 / 3 * kept.flops  # a forward pass more, of what are three
