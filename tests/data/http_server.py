@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
+HOP_BY_HOP = ("connection", "content-length", "date", "server", "transfer-encoding")
+"""Headers of an answer that are not handed on."""
 Failure = Literal["503", "drop", "truncate", "stall", "no ranges"]
 
 
@@ -20,7 +22,7 @@ class FaultyServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, folder: Path, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), handler or _Handler)
+        super().__init__(("127.0.0.1", 0), handler or Handler)
         self.folder = folder
         self.failures: list[Failure] = []
         self.bytes_sent: Counter[str] = Counter()
@@ -35,7 +37,9 @@ class FaultyServer(ThreadingHTTPServer):
         """Stay silent about clients that hang up."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Serves the files of its server's folder."""
+
     server: FaultyServer
     protocol_version = "HTTP/1.1"
 
@@ -93,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-class _ProxyHandler(_Handler):
+class ProxyHandler(Handler):
     """Hands requests on to another server, and its answers back."""
 
     upstream: str
@@ -105,7 +109,7 @@ class _ProxyHandler(_Handler):
         connection = HTTPConnection(self.upstream, timeout=30)
         connection.request(self.command, self.path, headers=dict(self.headers))
         answer = connection.getresponse()
-        headers = {k: v for k, v in answer.getheaders() if k.lower() not in ("connection", "date", "server")}
+        headers = {k: v for k, v in answer.getheaders() if k.lower() not in HOP_BY_HOP}
         self._send(answer.status, answer.read(), headers, failure, with_body)
         connection.close()
 
@@ -113,20 +117,21 @@ class _ProxyHandler(_Handler):
 @contextmanager
 def serving(folder: Path) -> Iterator[FaultyServer]:
     """Serve a folder while the block runs."""
-    with _running(FaultyServer(folder)) as server:
+    with running(FaultyServer(folder)) as server:
         yield server
 
 
 @contextmanager
 def in_front_of(upstream: str) -> Iterator[FaultyServer]:
     """Stand in front of the server at ``host:port`` while the block runs, and fail in its place."""
-    handler = type("Handler", (_ProxyHandler,), {"upstream": upstream})
-    with _running(FaultyServer(Path(), handler)) as server:
+    handler = type("Handler", (ProxyHandler,), {"upstream": upstream})
+    with running(FaultyServer(Path(), handler)) as server:
         yield server
 
 
 @contextmanager
-def _running(server: FaultyServer) -> Iterator[FaultyServer]:
+def running(server: FaultyServer) -> Iterator[FaultyServer]:
+    """Run a server while the block runs."""
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -138,7 +138,7 @@ def test_mistakes_are_one_line(server: FaultyServer, monkeypatch: pytest.MonkeyP
     for protocol, package in (("s3", "s3fs"), ("gs", "gcsfs")):
         monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)  # nor in use before
-        advice = {"s3": "pip install '.[s3]'", "gs": "pip install gcsfs"}[protocol]
+        advice = {"s3": "pip install '.[s3]'", "gs": "pip install '.[gcs]'"}[protocol]
         assert message(f"{protocol}://bucket/shards").endswith(advice)
     monkeypatch.setattr(RemoteFolder, "retry_delays_seconds", ())
     assert "can't be read" in message("http://127.0.0.1:9/shards")  # nothing listens there

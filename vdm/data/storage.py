@@ -24,7 +24,7 @@ MAX_OPEN_FILES = 128
 LISTING_TIMEOUT_SECONDS = 600.0
 """How long the listing of a remote folder may take."""
 
-_PACKAGES = {"s3": "'.[s3]'", "s3a": "'.[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
+_PACKAGES = {"s3": "'.[s3]'", "s3a": "'.[s3]'", "gs": "'.[gcs]'", "gcs": "'.[gcs]'", "hf": "'.[hub]'"}
 """By protocol, what pip is to install."""
 _NEVER_RETRIED = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 
@@ -216,7 +216,9 @@ class RemoteFolder:
         try:
             if isinstance(file_system, AsyncFileSystem):
                 return sync(file_system.loop, getattr(file_system, f"_{method}"), *args, timeout=timeout, **kwargs)
-            return getattr(file_system, method)(*args, **kwargs)
+            # Others open a file to read a part of it, and would read ahead.
+            options = {"cache_type": "none"} if method == "cat_file" else {}
+            return getattr(file_system, method)(*args, **kwargs, **options)
         except TimeoutError:
             raise TimeoutError(f"{self.url}: no answer within {timeout:g} s") from None
         except OSError:
