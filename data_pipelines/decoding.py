@@ -14,12 +14,12 @@ from av.video.reformatter import Colorspace, Interpolation
 from jaxtyping import UInt8
 
 from data_pipelines.sources import SourceError, is_cover
+from vdm.data.scaling import RGBScaler
 
 JUMP_SECONDS = 10.0
 """A longer pause between two frames, or a step back, is a break in the film and no slow motion."""
 
 _UNSPECIFIED_COLORSPACE = 2
-_INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 Frame = TypeVar("Frame")
@@ -193,14 +193,7 @@ def thumbnail(frame: av.VideoFrame, height: int, width: int) -> UInt8[np.ndarray
 
 
 def _rgb(frame: av.VideoFrame, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns c"]:
-    return frame.reformat(
-        width=columns,
-        height=rows,
-        format="rgb24",
-        src_colorspace=_source_colorspace(frame),
-        interpolation=_INTERPOLATION,
-        threads=1,
-    ).to_ndarray()
+    return RGBScaler()(frame, rows, columns, _source_colorspace(frame))
 
 
 def _source_colorspace(frame: av.VideoFrame) -> Colorspace | None:

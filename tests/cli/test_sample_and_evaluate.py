@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from torch import Tensor
 
 from tests.data.shard_sets import write_set
 from tests.data_pipelines.videos import write_video
@@ -20,6 +22,7 @@ from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
 from vdm.diffusion.guidance import Extrapolation
 from vdm.evaluation import moving_digits
+from vdm.generation.model import VideoDiffusionModel
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,23 @@ def test_each_prompt_gives_a_video_and_all_a_grid(trained: Path, tmp_path: Path)
     videos = {"0000-a-red-dog.mp4", "0001-a-red-dog.mp4", "0002-a-blue-cat.mp4", "0003-a-blue-cat.mp4"}
     assert names == videos | {"grid.mp4", "grid.gif", "grid.png"}
     assert frames_of(tmp_path / "out" / "0000-a-red-dog.mp4").shape == (3, 16, 32, 3)
+
+
+def test_videos_made_before_an_interruption_are_kept(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_batch, calls = VideoDiffusionModel.sample, iter([False, True])
+
+    def interrupted(*args: Any, **kwargs: Any) -> Tensor:
+        if next(calls):
+            raise KeyboardInterrupt
+        return sample_batch(*args, **kwargs)
+
+    monkeypatch.setattr(VideoDiffusionModel, "sample", interrupted)
+    options = [f"checkpoint={trained}", "prompts=[one,two]", f"output={tmp_path}", "batch_size=1"]
+    with pytest.raises(KeyboardInterrupt):
+        sample.run(composed("sample", *options, "sampler.num_steps=1"))
+    assert {path.name for path in tmp_path.iterdir()} == {"0000-one.mp4"}
 
 
 def test_prompts_come_from_a_file_too(trained: Path, tmp_path: Path) -> None:

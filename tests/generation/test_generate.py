@@ -54,6 +54,14 @@ def test_every_step_of_every_batch_is_reported() -> None:
     assert len(steps) == 2 * model.sampler.num_steps
 
 
+def test_videos_are_handed_out_batch_by_batch(model: VideoDiffusionModel) -> None:
+    batches: list[torch.Tensor] = []
+    videos = generate(model, model.prompts(CAPTIONS), SIZE, batch_size=3, on_batch=batches.append)
+
+    assert [len(batch) for batch in batches] == [3, 1]
+    assert torch.equal(torch.cat(batches), videos)
+
+
 def test_number_of_steps_is_known_before_or_not_at_all() -> None:
     model = small_model()
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 from tqdm import tqdm
 
 from vdm.checkpoints.runs import load_config, run_folder
@@ -23,7 +25,7 @@ from vdm.types import Prompts
 
 
 def run(config: DictConfig) -> None:
-    """Write an mp4 for each video, ``grid.mp4`` and ``grid.png``."""
+    """Write an mp4 for each video as soon as it is made, then ``grid.mp4`` and ``grid.png``."""
     options: Any = OmegaConf.to_container(config)
     checkpoint = Path(options["checkpoint"])
     trained = load_config(checkpoint)
@@ -39,6 +41,12 @@ def run(config: DictConfig) -> None:
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
     prompts = _prompts(options, trained, model, task.size)
     batch_size = whole_number(options, "batch_size")
+    paths = (folder / file_name(index, caption) for index, caption in enumerate(prompts.captions))
+
+    def write(batch: UInt8[Tensor, "b c t h w"]) -> None:
+        for video, path in zip(batch, paths, strict=False):  # the batch is through first
+            write_mp4(path, video, task.fps)
+
     with tqdm(total=count_steps(model, len(prompts), batch_size, len(blocks)), desc="sampling", unit="step") as bar:
         videos = generate(
             model,
@@ -51,10 +59,8 @@ def run(config: DictConfig) -> None:
             task.known,
             blocks,
             observation_method(options),
+            write,
         )
-
-    for index, (video, caption) in enumerate(zip(videos, prompts.captions, strict=True)):
-        write_mp4(folder / file_name(index, caption), video, task.fps)
     mp4, png = write_grid(folder, list(videos), task.fps)
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
 

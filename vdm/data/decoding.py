@@ -10,19 +10,18 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.packet import Packet
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from einops import rearrange
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
 from vdm.data.clips import Cut
+from vdm.data.scaling import RGBScaler
 from vdm.data.shards import Shape
 
 _PROBING = [{"skip_frame": "all"}] * 4
 """Options of the first streams while the file is opened: FFmpeg would decode some frames, only to tell their format."""
-
-_INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 class UndecodableClipError(ValueError):
@@ -61,7 +60,7 @@ def decode_picture(data: bytes | memoryview, shape: Shape, cut: Cut | None = Non
         raise UndecodableClipError(f"does not decode: {error}") from error
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     _check_size(frame, shape)
-    return rearrange(torch.from_numpy(_cut_frame(frame, cut, VideoReformatter()).copy()), "h w c -> c 1 h w")
+    return rearrange(torch.from_numpy(_FrameCutter(cut)(frame).copy()), "h w c -> c 1 h w")
 
 
 def _decode(data: bytes | memoryview, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "h w c"]]:
@@ -70,13 +69,13 @@ def _decode(data: bytes | memoryview, shape: Shape, cut: Cut) -> Iterator[UInt8[
     One thread decodes and one converts: FFmpeg's default, a thread for each core, costs small frames up to four times
     as much, and the loader has several workers already.
     """
-    reformatter = VideoReformatter()
+    cut_frame = _FrameCutter(cut)
     try:
         options: Any = _PROBING  # PyAV's annotation is of something else
         with av.open(io.BytesIO(data), "r", "mp4", stream_options=options, metadata_errors="ignore") as container:
             for frame in _frames(container, shape, cut.frames):
                 _check_size(frame, shape)
-                yield _cut_frame(frame, cut, reformatter)
+                yield cut_frame(frame)
     except av.error.FFmpegError as error:
         raise UndecodableClipError(f"does not decode: {error.strerror}") from error
 
@@ -126,11 +125,20 @@ def _check_size(frame: av.VideoFrame, shape: Shape) -> None:
         raise UndecodableClipError(f"a frame has {size} pixels where the index records {shape[1]}x{shape[2]}")
 
 
-def _cut_frame(frame: av.VideoFrame, cut: Cut, reformatter: VideoReformatter) -> UInt8[np.ndarray, "h w c"]:
-    """Scale, crop and mirror a frame; scaling and conversion to RGB are one pass of FFmpeg."""
-    height, width = cut.scaled
-    scaling = {} if cut.scaled == (frame.height, frame.width) else {"interpolation": _INTERPOLATION}
-    scaled = reformatter.reformat(frame, width, height, format="rgb24", threads=1, **scaling).to_ndarray()
-    rows, columns = cut.size
-    part = scaled[cut.top : cut.top + rows, cut.left : cut.left + columns]
-    return part[:, ::-1] if cut.mirrored else part
+class _FrameCutter:
+    """Scales, crops and mirrors frames."""
+
+    def __init__(self, cut: Cut) -> None:
+        self.cut = cut
+        self._scale, self._convert = RGBScaler(), VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w c"]:
+        """Return what is wanted of a frame."""
+        cut = self.cut
+        if cut.scaled == (frame.height, frame.width):
+            pixels = self._convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        else:
+            pixels = self._scale(frame, *cut.scaled)
+        rows, columns = cut.size
+        part = pixels[cut.top : cut.top + rows, cut.left : cut.left + columns]
+        return part[:, ::-1] if cut.mirrored else part

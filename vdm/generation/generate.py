@@ -36,6 +36,7 @@ def generate(
     known: Known | None = None,
     blocks: Sequence[Block] | None = None,
     method: ObservationMethod | None = None,
+    on_batch: Callable[[UInt8[Tensor, "b c t h w"]], object] | None = None,
 ) -> UInt8[Tensor, "b c t h w"]:
     """Return a video for each prompt; clip number i draws the same noise whatever the batch size.
 
@@ -50,6 +51,7 @@ def generate(
         known: What is known of every video, by default nothing.
         blocks: Frames that are made at once, as ``plan_blocks`` says; by default all are.
         method: How a block is told what is known of its frames, by default reconstruction guidance.
+        on_batch: Called with the videos of each batch, once they are made.
 
     Raises:
         ValueError: If the network can't make videos of this size, or ``batch_size`` is below 1.
@@ -83,6 +85,8 @@ def generate(
             new = [frame - block.start for frame in block.new]
             frames[:, :, new] = made[:, :, new]
         videos.append(model.encoder.decode(latents).cpu())
+        if on_batch is not None:
+            on_batch(videos[-1])
     return torch.cat(videos)
 
 
