@@ -10,10 +10,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipelines.curate_settings import STAGES, CurateSettings
+from data_pipelines.curate_settings import STAGES, CurateSettings, Stage
 from data_pipelines.curation import Curation
 from data_pipelines.executors.base import Executor
 from data_pipelines.manifest import check_manifests
+from data_pipelines.missing import check_installed
 from data_pipelines.output_folder import claim_output, locked
 from data_pipelines.settings import parse
 from data_pipelines.sources import printable
@@ -21,6 +22,13 @@ from data_pipelines.stages.measure import check_hashes
 from data_pipelines.stages.units import WorkFolder
 from data_pipelines.video_folder import read_video_folder
 from vdm.config import build, check
+
+_MODELS: tuple[tuple[str, Stage, str], ...] = (
+    ("captioner", "caption", "transformers"),
+    ("encoder", "encode", "diffusers"),
+    ("text_encoder", "encode", "transformers"),
+)
+"""What loads pretrained models, in which stage, and whose they are."""
 
 
 def run(config: DictConfig) -> int:
@@ -70,5 +78,8 @@ def _check_components(settings: CurateSettings) -> None:
     build({name: dict(node) for name, node in settings.filter.scores.items() if node}, "filter.scores")
     if settings.runs("cut"):
         build(dict(settings.shots), "shots")
-    for key in ("captioner", "encoder", "text_encoder"):
-        check(getattr(settings, key), key)
+    for key, stage, library in _MODELS:
+        node = getattr(settings, key)
+        check(node, key)
+        if node and "name_or_path" in node and settings.runs(stage):  # it is pretrained
+            check_installed(library, "pretrained", key)

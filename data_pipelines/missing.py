@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 
 @contextmanager
@@ -15,6 +16,18 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         name = error.name or str(error)
-        raise ValueError(
-            f"{what}: the package '{name.partition('.')[0]}' is not installed: pip install '.[{extra}]'"
-        ) from None
+        raise _missing(name.partition(".")[0], extra, what) from None
+
+
+def check_installed(package: str, extra: str, what: str) -> None:
+    """Find out, without importing it, whether a package is there.
+
+    Raises:
+        ValueError: In one line that says what to install, if it is not.
+    """
+    if find_spec(package) is None:
+        raise _missing(package, extra, what)
+
+
+def _missing(package: str, extra: str, what: str) -> ValueError:
+    return ValueError(f"{what}: the package '{package}' is not installed: pip install '.[{extra}]'")

@@ -96,15 +96,18 @@ class Case:
     attempts: int = 0
     last_kill: str = ""
 
-    def arguments(self, run: Path) -> list[str]:
+    def arguments(self, run: Path, num_workers: int) -> list[str]:
+        workers = f"data.num_workers={num_workers}"
         if (run / "checkpoints").is_dir() and any((run / "checkpoints").glob("step=*")):
-            return ["train", f"resume={run}"]
+            return ["train", f"resume={run}", workers]
         placement = (f"strategy={self.strategy}", f"trainer.devices={self.num_ranks}")
-        return ["train", f"data.path={self.shards}", *TINY, *OPTIONS, *placement, f"hydra.run.dir={run}"]
+        return ["train", f"data.path={self.shards}", *TINY, *OPTIONS, *placement, workers, f"hydra.run.dir={run}"]
 
-    def start(self, run: Path) -> list[int]:
+    def start(self, run: Path, num_workers: int = 0) -> list[int]:
         self.attempts += 1
-        return self.zygote.start_ranks(self.arguments(run), self.num_ranks, self.folder / f"{run.name}.log")
+        return self.zygote.start_ranks(
+            self.arguments(run, num_workers), self.num_ranks, self.folder / f"{run.name}.log"
+        )
 
     def run_alone(self) -> Path:
         """Train without interruption."""
@@ -117,7 +120,7 @@ class Case:
         run = self.folder / name
         num_done = 0
         while True:
-            pids = self.start(run)
+            pids = self.start(run, num_workers=self.random.choice((0, 0, 1)))
             if num_done == num_kills:
                 codes = self.zygote.wait(pids, timeout=240)
                 assert codes == [0] * self.num_ranks, self.log(run)
