@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision.amp import MixedPrecision
 from torch import Tensor
 
 from tests.training.runs import configuration, train
@@ -16,6 +17,7 @@ from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.config import ConfigError
 from vdm.training.build import build_training
 from vdm.training.callbacks import bad_steps
+from vdm.training.callbacks.bad_steps import LeaveOutBadSteps
 
 
 def spoiled(positions: list[int], factor: str = "nan", times: str = "null") -> str:
@@ -135,3 +137,16 @@ def test_too_many_bad_steps_in_a_row_end_training_in_one_line(tmp_path: Path, sh
 def test_impossible_rule_is_one_line(tmp_path: Path, shards: Path) -> None:
     with pytest.raises(ConfigError, match=r"^bad_steps: spike_factor must be above 1, but is 1"):
         build_training(configuration(shards, "bad_steps.spike_factor=1"), tmp_path)
+
+
+def test_losses_are_compared_without_the_scale_of_fp16(tmp_path: Path, shards: Path) -> None:
+    means = []
+    for name, plugin in (("fp32", None), ("fp16", MixedPrecision("16-mixed", "cpu"))):
+        config = configuration(shards, "trainer.max_steps=2", "data.micro_batch_size=2")
+        training = build_training(config, tmp_path / name)
+        if plugin is not None:  # Lightning itself takes bf16 on CPUs, which needs no scale
+            training.trainer.strategy._precision_plugin = plugin
+        training.trainer.fit(training.module, datamodule=training.data)
+        (watcher,) = (callback for callback in training.trainer.callbacks if isinstance(callback, LeaveOutBadSteps))  # type: ignore[attr-defined]
+        means.append(watcher.mean_loss.item())
+    assert means[1] == pytest.approx(means[0], rel=0.02)

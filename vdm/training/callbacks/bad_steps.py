@@ -70,9 +70,8 @@ class LeaveOutBadSteps(Callback):
         pl_module.strategy.is_left_out = self._decide
 
     def on_before_backward(self, trainer: lightning.Trainer, pl_module: DiffusionModule, loss: Tensor) -> None:
-        """Add up this process's share of the step's loss."""
-        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
-        self._loss = self._loss + loss.detach() / scale
+        """Add up this process's share of the step's loss, as the scaler of fp16 has it."""
+        self._loss = self._loss + loss.detach()
 
     def on_train_batch_end(
         self,
@@ -112,8 +111,9 @@ class LeaveOutBadSteps(Callback):
         self._clips: list[tuple[ClipBatch, Tensor]] = []
 
     def _decide(self, norm: Float[Tensor, ""]) -> Bool[Tensor, ""]:
-        """Say whether the coming update is left out. No value is read back from a GPU here."""
-        sums = torch.stack([self._loss.float(), norm.detach().to(self._loss.device).float()])
+        """Say whether the coming update is left out. No value is read back from a GPU here, but the scale of fp16."""
+        loss = self._loss.float() if self._scaler is None else self._loss.float() / self._scaler.get_scale()
+        sums = torch.stack([loss, norm.detach().to(self._loss.device).float()])
         if distributed.is_initialized():
             distributed.all_reduce(sums)
             sums /= distributed.get_world_size()
