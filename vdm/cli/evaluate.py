@@ -39,9 +39,7 @@ def run(config: DictConfig) -> None:
     folder = Path(options["output"]) if options["output"] else run_folder(checkpoint) / "evaluation"
     make_output_folder(folder)
 
-    held_out = [whole for batch in data.val_dataloader() if len(whole := _without_padding(batch)) > 0]
-    if not held_out:
-        raise ConfigError("data_path: none of the held-out clips can be read")
+    held_out = _HeldOut(data)
     results = {"checkpoint": str(checkpoint), "options": options, **_loss(model, held_out, options, folder)}
     if likelihood is not None:
         results |= _bits_per_dim(model, likelihood, data, options)
@@ -50,6 +48,26 @@ def run(config: DictConfig) -> None:
         results |= _prompted_digits(model, data, held_out, options, folder)
     (folder / "results.json").write_text(json.dumps(results, indent=1))
     print(f"Wrote {folder / 'results.json'}")
+
+
+class _HeldOut:
+    """Batches of held-out clips, without padding and what can't be read; they are read anew each time."""
+
+    def __init__(self, data: ClipDataModule) -> None:
+        self._loader = data.val_dataloader()
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        num_clips = 0
+        for batch in self._loader:
+            whole = _without_padding(batch)
+            num_clips += len(whole)
+            if len(whole) > 0:
+                yield whole
+        if num_clips == 0:
+            raise ConfigError("data_path: none of the held-out clips can be read")
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -101,18 +119,23 @@ def _rows(batch: ClipBatch, rows: Sequence[int]) -> ClipBatch:
     return replace(part, captions=tuple(batch.captions[i] for i in rows), keys=tuple(batch.keys[i] for i in rows))
 
 
-def _loss(
-    model: VideoDiffusionModel, held_out: list[ClipBatch], options: dict[str, Any], folder: Path
-) -> dict[str, Any]:
+def _loss(model: VideoDiffusionModel, held_out: _HeldOut, options: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Measure and show the held-out loss by noise level."""
-    batches = tqdm(held_out, desc="held-out loss", unit="batch")
-    losses = loss_by_level(model, batches, options["num_levels"], options["seed"])
+    num_clips = 0
+
+    def counted() -> Iterator[ClipBatch]:
+        nonlocal num_clips
+        for batch in tqdm(held_out, desc="held-out loss", unit="batch"):
+            num_clips += len(batch)
+            yield batch
+
+    losses = loss_by_level(model, counted(), options["num_levels"], options["seed"])
     plot_loss_by_level(losses, folder / "loss_by_level.png")
     for t, loss in losses.items():
         print(f"held-out loss at t={t:.2f}  {loss:.4f}")
     mean = sum(losses.values()) / len(losses)
     print(f"held-out loss, mean     {mean:.4f}")
-    return {"held_out_loss": mean, "held_out_loss_by_t": losses, "num_held_out_clips": sum(map(len, held_out))}
+    return {"held_out_loss": mean, "held_out_loss_by_t": losses, "num_held_out_clips": num_clips}
 
 
 def _bits_per_dim(
@@ -141,15 +164,16 @@ def _bits_per_dim(
 def _prompted_digits(
     model: VideoDiffusionModel,
     data: ClipDataModule,
-    held_out: list[ClipBatch],
+    held_out: _HeldOut,
     options: dict[str, Any],
     folder: Path,
 ) -> dict[str, Any]:
     """Measure and show the shares of sampled clips with the digit and the motion that their prompts asked for."""
     classifier = moving_digits.train_classifier(data.train_dataloader())
-    real = torch.cat([batch.video for batch in held_out])
-    of_real = [caption for batch in held_out for caption in batch.captions]
-    real_labels = torch.cat([batch.labels for batch in held_out])
+    batches = list(held_out)  # clips of digits are small
+    real = torch.cat([batch.video for batch in batches])
+    of_real = [caption for batch in batches for caption in batch.captions]
+    real_labels = torch.cat([batch.labels for batch in batches])
     ceiling = moving_digits.score(classifier, real, of_real, real_labels)
 
     pairs = sorted(set(zip(of_real, real_labels.tolist(), strict=True)))
