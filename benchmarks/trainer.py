@@ -64,10 +64,13 @@ class Clock:
     def step_ended(self, trainer: Any, *args: object) -> None:
         """Note the time, before and after what is done between two steps."""
         self.ends.append(time.time())
-        if trainer.global_step == trainer.max_steps:
-            self.bytes = tensor_bytes()
         self.between()
         self.begins.append(time.time())
+
+    def gradients_are_there(self, trainer: Any, *args: object) -> None:
+        """Note the memory of the last step, when everything is there that is ever there at once."""
+        if trainer.global_step == trainer.max_steps - 1:
+            self.bytes = tensor_bytes()
 
     @property
     def seconds(self) -> list[float]:
@@ -83,7 +86,8 @@ def framework(config: dict[str, Any], clock: Clock) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         training = build_training(config, Path(folder))
-        training.trainer.callbacks.append(LambdaCallback(on_train_batch_end=clock.step_ended))  # type: ignore[attr-defined]
+        watch = LambdaCallback(on_train_batch_end=clock.step_ended, on_before_optimizer_step=clock.gradients_are_there)
+        training.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
         training.trainer.fit(training.module, datamodule=training.data)
 
 
@@ -178,7 +182,7 @@ def memory(shards: str) -> None:
 
 
 def tensor_bytes() -> int:
-    """Return the memory of all tensors of this process after a step: weights, gradients, moments and averages."""
+    """Return the memory of all tensors of this process: weights, gradients, moments and averages."""
     import torch
 
     gc.collect()
