@@ -61,3 +61,13 @@ class TerminateOneRank(Callback):
                 os.kill(os.getpid(), signal.SIGTERM)
 
         setattr(self, hook, send)
+
+
+class ForgetDevice(Callback):
+    """Makes the module not know its device before the strategy is set up, and checks that it does afterwards."""
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        pl_module._device = torch.device("meta")
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert pl_module.device == trainer.strategy.root_device

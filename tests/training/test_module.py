@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.precision.amp import MixedPrecision
 from tests.training.runs import TINY, configuration, train
 from vdm.checkpoints.runs import latest_checkpoint
 from vdm.training.build import build_training
+from vdm.training.callbacks import samples
 
 
 def metrics_of(run: Path) -> list[dict[str, str]]:
@@ -169,3 +170,16 @@ def test_run_initialized_from_another_has_its_averaged_weights(tmp_path: Path, s
     second = build_training(configuration(shards, f"init_from={tmp_path / 'first'}"), tmp_path / "second")
     for name, weight in second.module.named_parameters():
         torch.testing.assert_close(weight.detach().flatten(), averages[name].flatten())
+
+
+def test_step_is_saved_before_its_videos_are_sampled(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*args: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(samples, "generate", out_of_memory)
+    sampling = "{_target_: vdm.training.callbacks.samples.SampleVideos, every_steps: 2}"
+    with pytest.raises(torch.OutOfMemoryError):
+        train(tmp_path, configuration(shards, f"callbacks.samples={sampling}", "save.every_steps=2"))
+    assert latest_checkpoint(tmp_path).name == "step=00000002"

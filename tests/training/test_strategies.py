@@ -62,6 +62,14 @@ def curve(run: Path, name: str) -> dict[int, float]:
     return values
 
 
+def test_each_strategy_knows_its_device_and_samples_in_the_precision_of_training(tmp_path: Path, shards: Path) -> None:
+    options = f"trainer.precision=bf16-mixed {SAMPLES} +callbacks.forget._target_=tests.training.planting.ForgetDevice"
+    strategies = ("ddp", "fsdp2", "deepspeed_zero2", "deepspeed_zero3")
+    train_in_processes(shards, tmp_path, *(f"{name} {step} {options}" for step, name in enumerate(strategies, start=1)))
+    for step in range(1, 5):
+        assert (tmp_path / "samples" / f"step={step:08d}" / "grid.mp4").exists()
+
+
 def test_run_that_changes_strategies_equals_one_process(tmp_path: Path, shards: Path) -> None:
     config = configuration(shards, *ADAMW, *MICRO_BATCHES, VALIDATION, *AVERAGES.split(), "trainer.max_steps=10")
     first = {**config, "trainer": {**config["trainer"], "max_steps": 1}}

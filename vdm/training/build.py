@@ -19,6 +19,7 @@ from vdm.generation.model import VideoDiffusionModel
 from vdm.generation.pretrained import configured, load_pretrained, open_pretrained
 from vdm.generation.video_files import DEFAULT_FPS
 from vdm.models.pretrained.published import Published
+from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_dropout, check_together
 from vdm.training.module import DiffusionModule
@@ -136,9 +137,11 @@ def _build_trainer(
     callbacks: list[Callback] = [
         build(node, f"callbacks.{name}", offered=offered) for name, node in config["callbacks"].items() if node
     ]
-    # Saving comes after whatever changes the state that is saved; stopping, last, ends a step that is wholly done.
-    callbacks += [build(config[key], key, offered=offered) for key in ("bad_steps", "save")] + [stop]
-    callbacks += [build(config["watchdog"], "watchdog")]
+    callbacks += [build(config[key], key, offered=offered) for key in ("bad_steps", "save")]
+    # Saving comes after whatever changes the state that is saved, and before samples, which may run out of memory;
+    # stopping ends a step that is wholly done.
+    callbacks.sort(key=lambda callback: isinstance(callback, SampleVideos))
+    callbacks += [stop, build(config["watchdog"], "watchdog")]
     loggers = [build(node, f"logger.{name}", offered=offered) for name, node in config["logger"].items() if node]
     profiler = config["profiler"] and build(config["profiler"], "profiler", offered={"dirpath": run / "profile"})
     try:

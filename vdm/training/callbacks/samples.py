@@ -52,7 +52,8 @@ class SampleVideos(Callback):
         if self.captions is not None or held_out is None:
             self.prompts = pl_module.model.prompts(self.captions or [""] * self.num_videos)
         else:
-            self.prompts = pl_module.prompts_of(held_out.to(pl_module.device))
+            with trainer.precision_plugin.forward_context():
+                self.prompts = pl_module.prompts_of(held_out.to(pl_module.device))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Sample after every ``every_steps`` steps."""
@@ -69,12 +70,14 @@ class SampleVideos(Callback):
         if step == self.sampled_step:
             return
         self.sampled_step = step
+        module.strategy.writer.finish()  # a checkpoint on its way counts, whatever comes of sampling
         # All processes sample, since each may have but a part of the weights; they make the same videos.
         was_training = module.model.training
         module.model.eval()
-        with module.ema.swapped_in():
+        # In the precision of training, in which sharded weights are gathered, and no more videos at once than train.
+        with module.ema.swapped_in(), trainer.precision_plugin.forward_context():
             size = ClipSize(*module.data.clip_shape)
-            videos = generate(module.model, self.prompts, size, self.seed, len(self.prompts))
+            videos = generate(module.model, self.prompts, size, self.seed, module.data.micro_batch_size)
         module.model.train(was_training)
         if trainer.is_global_zero:
             paths = write_grid(self.run / "samples" / f"step={step:08d}", list(videos), self.fps)

@@ -60,8 +60,10 @@ class PartwiseStrategy(Strategy):
         """Let the coming step of an optimizer change nothing, neither weights nor moments, if so decided."""
         has_scaler = getattr(self.precision_plugin, "scaler", None) is not None
         if getattr(optimizer, "_step_supports_amp_scaling", False) and not has_scaler:
-            # Fused optimizers look at this on the device, so that a GPU's queue does not run empty.
-            optimizer.found_inf = decision.to(torch.float32)  # type: ignore[attr-defined]
+            # Fused optimizers look at this on the device, so that a GPU's queue does not run empty. They would not wait
+            # for a copy to the CPU, where offloaded weights are.
+            weight = optimizer.param_groups[0]["params"][0]
+            optimizer.found_inf = decision.to(weight.device, torch.float32)  # type: ignore[attr-defined]
         elif decision:
             optimizer.zero_grad()  # what has no gradient is not touched
 

@@ -62,6 +62,7 @@ class FSDP2(ProcessGroupStrategy):
             parameter.data = parameter.data.contiguous()  # rows of a tensor in channels-last memory are no one stretch
             if parameter in outside:
                 parameter.data = parameter.data.to(self.root_device)
+        self.lightning_module._device = self.root_device  # as moving it would have said
         for _, block in blocks_of(model):
             fully_shard(block, reshard_after_forward=self.reshard_after_forward, ignored_params=outside, **options)
         fully_shard(model, ignored_params=outside, **options)
