@@ -56,6 +56,17 @@ def test_plan_tells_what_each_strategy_takes(plan: Plan, tmp_path: Path) -> None
     assert table["ddp"][-1] == "no"
 
 
+@pytest.mark.parametrize(("more", "per_node"), [(("gpus_per_node=8",), 8), (("gpus_per_node=0",), 1)])
+def test_options_of_a_slurm_job_are_planned_for_and_not_submitted(
+    plan: Plan, tmp_path: Path, more: tuple[str, ...], per_node: int
+) -> None:
+    job = ("launcher=slurm", "nodes=2", "launcher.partition=gpu", *more)
+    code, output, _ = plan("experiment=moving_digits", "clip_shape=[8,32,32]", *job)
+    assert code == 0
+    assert f"devices          {2 * per_node} (2 x {per_node}) of 80 GiB" in output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_plan_takes_the_clips_of_a_set(plan: Plan, tmp_path: Path) -> None:
     shards = write_set(tmp_path / "set", {"train": (2,), "validation": (1,)})
     code, output, _ = plan("model=unet_small", f"data.path={shards}")

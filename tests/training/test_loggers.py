@@ -71,3 +71,10 @@ def test_server_out_of_reach_is_a_warning_and_the_run_is_logged_offline_without_
     assert "wandb sync" in line
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert logger.experiment.id == (tmp_path / "wandb_id").read_text()  # type: ignore[attr-defined]
+
+
+def test_id_that_a_full_disk_left_empty_is_drawn_anew_and_then_stays(tmp_path: Path) -> None:
+    (tmp_path / "wandb_id").touch()
+    ids = [wandb(tmp_path)._id for _ in range(2)]  # type: ignore[attr-defined]
+    assert ids == [(tmp_path / "wandb_id").read_text()] * 2
+    assert len(ids[0]) == 8

@@ -105,6 +105,21 @@ def test_damage_to_any_file_of_a_checkpoint_is_found_by_name_and_the_one_before_
     assert latest_checkpoint(tmp_path) == newest
 
 
+def test_damaged_checkpoint_does_not_count_as_the_latest_once_the_run_goes_on(tmp_path: Path, shards: Path) -> None:
+    config = configuration(shards, *QUIET, "trainer.max_steps=3", "save.every_steps=1", "save.keep.last=9")
+    train(tmp_path, config)
+    first, second, third = checkpoints_of(tmp_path)
+    for damaged in (second, third):
+        (damaged / "model.safetensors").unlink()
+    config["save"]["keep"]["last"] = 1
+    config["trainer"]["max_steps"] = 2
+    assert train(tmp_path, config, resume=True).trainer.global_step == 2
+    assert [path.name for path in checkpoints_of(tmp_path)] == [second.name]
+    assert latest_checkpoint(tmp_path).name == second.name  # anew, and whole
+    (aside,) = first.parent.glob("abandoned-*")
+    assert sorted(path.name for path in aside.iterdir()) == [second.name, third.name]
+
+
 def test_file_that_does_not_belong_to_a_checkpoint_does_not_get_into_its_weights(tmp_path: Path, shards: Path) -> None:
     train(tmp_path, configuration(shards, *QUIET, "trainer.max_steps=1"))
     folder = latest_checkpoint(tmp_path)

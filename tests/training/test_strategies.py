@@ -164,12 +164,19 @@ def test_automatic_choice_follows_from_size_and_memory_and_says_why(
 ) -> None:
     model = torch.nn.Linear(1000, 1000 * millions, bias=False, device="meta")
     with caplog.at_level(logging.INFO):
-        chosen = auto(model, Devices(torch.device("cpu"), per_node, num_nodes, 24 * 2**30))
+        chosen = auto(model, Devices(torch.device("cpu"), per_node, num_nodes, 24 * 2**30), num_averages=1)
     assert type(chosen) is expected
     assert getattr(chosen, "replicate", None) == replicate
     (line,) = caplog.messages
     assert line.startswith("strategy=auto: ")
     assert f"{float(millions)} M weights" in line
+
+
+def test_automatic_choice_counts_averages() -> None:
+    model = torch.nn.Linear(1000, 500_000, bias=False, device="meta")  # 8 GB, and 2 GB an average
+    devices = Devices(torch.device("cpu"), 8, 1, 24 * 2**30)
+    assert type(auto(model, devices, num_averages=1)) is DataParallel
+    assert type(auto(model, devices, num_averages=3)) is FSDP2
 
 
 def test_buckets_are_even_as_deepspeed_wants_them_whatever_the_number_of_weights() -> None:

@@ -66,6 +66,8 @@ def _clip_size(options: Mapping[str, Any]) -> ClipSize:
 def _devices(options: Mapping[str, Any]) -> Devices:
     trainer = options["trainer"]
     planned = trainer["devices"] if isinstance(trainer["devices"], int) else 1
+    if options["launcher"]:
+        planned = options["launcher"]["tasks_per_node"] or max(1, options["launcher"]["gpus_per_node"])
     per_node = _at_least(options, "devices", 1) if options["devices"] is not None else planned
     nodes = _at_least(options, "nodes", 1) if options["nodes"] is not None else trainer["num_nodes"]
     for name in ("memory_gib", "reserve_gib"):
@@ -94,7 +96,7 @@ def _memories(
     product_bytes = 2 if options["trainer"]["precision"] in ("bf16-mixed", "16-mixed") else 4
     trained, frozen = (torch.empty(number, device="meta") for number in (step.num_trained, step.num_frozen))
     weights = [torch.nn.Parameter(trained), torch.nn.Parameter(frozen, requires_grad=False)]
-    offered = {"model": torch.nn.ParameterList(weights), "devices": devices}
+    offered = {"model": torch.nn.ParameterList(weights), "devices": devices, "num_averages": num_averages}
     strategy: PartwiseStrategy = build(options["strategy"], "strategy", offered=offered)
     chosen = placement_of(strategy, step, devices, num_averages, product_bytes)
     number, per_node = devices.number, devices.per_node

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, record_run, set_aside_later
+from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, record_run
 from vdm.config import ConfigError, build
 from vdm.config import check as check_node
 from vdm.training.build import TrainingRun, build_training, describe_clips
@@ -36,8 +36,6 @@ def run(config: DictConfig) -> int:
     if training.trainer.is_global_zero:
         plain = {**training.config, "clip": describe_clips(training.data)}
         record_run(folder, plain)
-        if checkpoint is not None and checkpoint.resolve() in [path.resolve() for path in checkpoints_of(folder)]:
-            set_aside_later(folder, checkpoint)
     begin(training.trainer.loggers)
     for logger in training.trainer.loggers:
         logger.log_hyperparams(plain)

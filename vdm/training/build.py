@@ -84,7 +84,9 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     check_dropout(module.condition_dropout, model)
     stop = StopOnSignal()
     devices = _devices(config["trainer"])
-    strategy = build(config["strategy"], "strategy", offered={"model": model, "devices": devices})
+    averages = len(config["averages"]["half_lives"]) + len(config["averages"]["sigma_rels"])
+    offered = {"model": model, "devices": devices, "num_averages": averages}
+    strategy = build(config["strategy"], "strategy", offered=offered)
     trainer = _build_trainer(config, run, data, strategy, stop)
     return TrainingRun(module, data, trainer, stop, settled)
 

@@ -6,12 +6,13 @@ import secrets
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
+
+from vdm.checkpoints.folder import write_file
 
 REACHED_SECONDS = 5.0
 """How long the server of Weights & Biases may take to answer at all."""
@@ -48,15 +49,12 @@ def wandb(
 
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
-    id_file = run / "wandb_id"
-    with suppress(FileExistsError), id_file.open("x") as file:  # several processes may try
-        file.write(secrets.token_hex(4))
     return WandbLogger(
         name=name or run.name,
         save_dir=run,
         project=project,
         offline=offline,
-        id=id_file.read_text().strip(),
+        id=_run_id(run / "wandb_id"),
         resume="allow" if not offline else None,
         entity=entity,
         tags=tags,
@@ -68,6 +66,17 @@ def wandb(
             finish_timeout_raises=False,
         ),
     )
+
+
+def _run_id(file: Path) -> str | None:
+    """Return the id that a run has had from the start; other processes than the first need none."""
+    if rank_zero_only.rank != 0:
+        return None
+    known = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+    if not known:  # a full disk may have left an empty file
+        known = secrets.token_hex(4)
+        write_file(file, known)
+    return known
 
 
 def begin(loggers: Iterable[Logger]) -> None:

@@ -6,13 +6,11 @@ from vdm.training.planning.step import StepMeasure
 from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.base import PartwiseStrategy
 from vdm.training.strategies.ddp import DataParallel
-from vdm.training.strategies.deepspeed import LARGEST_BUCKET, DeepSpeedZeRO
+from vdm.training.strategies.deepspeed import GATHERED_AHEAD, LARGEST_BUCKET, DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2
 
 _BYTES = 4
 """Of a weight, a gradient and an average: fp32 under mixed precision too."""
-_ZERO3_PREFETCH = 50_000_000
-"""Weights that stage 3 gathers ahead of their use, DeepSpeed's default."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def zero(
     if stage < 3:
         weights, frozen, gradients, buffers = 1.0, 1.0, 1.0 if stage == 1 else share, under_way
     else:
-        at_work = min(step.saved_bytes, max(step.block_bytes, default=0) + _BYTES * _ZERO3_PREFETCH)
+        at_work = min(step.saved_bytes, max(step.block_bytes, default=0) + _BYTES * GATHERED_AHEAD)
         weights, frozen, gradients, buffers = share, share, share, under_way + at_work
     host = share * ((1 + num_averages) * step.trained_bytes + step.optimizer_bytes) if offload_optimizer else 0
     if offload_parameters:

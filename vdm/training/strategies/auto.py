@@ -11,10 +11,10 @@ from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.fsdp2 import FSDP2
 from vdm.training.strategies.single import SingleDevice
 
-_BYTES_PER_WEIGHT = 20
-"""fp32 weight, gradient, Adam's two moments and average."""
-_BYTES_FROZEN = 4
-"""fp32 weight alone."""
+_BYTES_PER_WEIGHT = 16
+"""fp32 weight, gradient and Adam's two moments."""
+_BYTES = 4
+"""Of an fp32 weight alone, as frozen ones are, and of each average."""
 _SHARE = 0.5
 """Share of a device's memory that these may take; the rest is for activations."""
 _GIB = 2**30
@@ -44,16 +44,18 @@ class Devices:
         return self.per_node * self.num_nodes
 
 
-def auto(model: nn.Module, devices: Devices) -> PartwiseStrategy:
+def auto(model: nn.Module, devices: Devices, num_averages: int) -> PartwiseStrategy:
     """Choose the simplest strategy whose weights, gradients, moments and averages leave room for activations.
 
     Args:
         model: The model.
         devices: What there is to train on.
+        num_averages: Averages of the weights.
     """
     weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    needed, room = _BYTES_PER_WEIGHT * weights + _BYTES_FROZEN * frozen, _SHARE * devices.memory_bytes
+    needed = (_BYTES_PER_WEIGHT + _BYTES * num_averages) * weights + _BYTES * frozen
+    room = _SHARE * devices.memory_bytes
     others = f" and {frozen / 1e6:.1f} M frozen ones" if frozen else ""
     size = f"{weights / 1e6:.1f} M weights{others} take {needed / _GIB:.2f} GiB with gradients, moments and averages"
     share = f"{_SHARE:.0%} of the {devices.memory_bytes / _GIB:.1f} GiB of each process"

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from vdm.checkpoints.folder import verify_folder
 from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.processes import num_processes, rank, together
-from vdm.checkpoints.runs import checkpoints_to_try, first_whole
+from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, first_whole, set_aside_later
 from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, average_kinds
 from vdm.checkpoints.writer import CheckpointWriter
 from vdm.training.strategies.parts import Part, load_optimizer_pieces, optimizer_pieces, sharded_part, whole_part
@@ -165,6 +165,8 @@ class PartwiseStrategy(Strategy):
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Open a checkpoint, or a run's latest whole one, after checking every byte of it.
 
+        Where it is one of the run that is trained, later ones, damaged or given up, are set aside.
+
         Args:
             checkpoint_path: Folder of a run or of a checkpoint.
             weights_only: Without effect: nothing in this format can run code.
@@ -175,6 +177,8 @@ class PartwiseStrategy(Strategy):
         """
         folders = together(lambda: checkpoints_to_try(Path(checkpoint_path)))[0]
         folder = first_whole(folders, _verify_together)
+        if rank() == 0:
+            self._set_aside_later(folder)
         self._loaded = SavedCheckpoint(folder)
         self._check_same_model(self._loaded)
         checkpoint = self._loaded.state()
@@ -184,6 +188,12 @@ class PartwiseStrategy(Strategy):
             for average, files in self._loaded.averages().items()
         }
         return checkpoint
+
+    def _set_aside_later(self, folder: Path) -> None:
+        assert self.lightning_module is not None
+        run = Path(self.lightning_module.trainer.default_root_dir)
+        if folder.resolve() in [path.resolve() for path in checkpoints_of(run)]:
+            set_aside_later(run, folder)
 
     @torch.no_grad()
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:

@@ -20,6 +20,9 @@ from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
 _PRECISIONS = ("32-true", "bf16-mixed")
 LARGEST_BUCKET = 200_000_000
 """Weights whose gradients are sent at a time, at most."""
+GATHERED_AHEAD = 50_000_000
+"""Weights that stage 3 gathers ahead of their use, or keeps for their next one, at most: DeepSpeed's default for the
+former; for the latter it is so much that all of a network of less than half a billion would stay."""
 PERSISTENT_WEIGHT = 100_000
 """Size up to which a weight is kept whole under stage 3, at most: DeepSpeed's default."""
 
@@ -130,6 +133,8 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         zero: dict[str, Any] = {"stage": self.stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
         # Weights that stage 3 does not cut up, as gathering costs more: in small networks that would be nearly all.
         zero |= {"stage3_param_persistence_threshold": min(PERSISTENT_WEIGHT, num_weights // 1000)}
+        zero |= {"stage3_max_live_parameters": GATHERED_AHEAD, "stage3_max_reuse_distance": GATHERED_AHEAD}
+        zero |= {"stage3_prefetch_bucket_size": GATHERED_AHEAD}
         zero |= {"offload_optimizer": pinned} if self.offload_optimizer else {}
         zero |= {"offload_param": pinned} if self.offload_parameters else {}
         return {
