@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vdm.training.planning.live_memory import Moment
 from vdm.training.planning.placement import (
     Placement,
     ddp,
@@ -31,9 +32,9 @@ STEP = StepMeasure(
     block_bytes=(N, N, N // 2),
     optimizer_bytes=8 * N,
     optimizer_peak_bytes=0,
-    kept_bytes=3 * N,
+    kept=Moment(0, 0, 3 * N),
     # Activations grow to the end of the forward pass, and go as gradients come.
-    moments=((0, 0), (0, 3 * N), (0, 4 * N), (2 * N, 2 * N), (4 * N, 0)),
+    moments=(Moment(0, 0, 0), Moment(0, 0, 3 * N), Moment(0, 0, 4 * N), Moment(2 * N, 0, 2 * N), Moment(4 * N, 0, 0)),
     flops=1,
 )
 

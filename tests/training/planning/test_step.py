@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.training.runs import configuration
@@ -43,8 +44,21 @@ def test_recomputed_blocks_take_less_memory_and_more_work() -> None:
     kept, recomputed = (
         measure_step(configuration(Path("nowhere"), f"blocks.recompute={blocks}"), wide) for blocks in ("none", "all")
     )
-    assert recomputed.kept_bytes < 0.5 * kept.kept_bytes
+    assert recomputed.kept.other < 0.5 * kept.kept.other
     assert recomputed.peak_bytes(0, gradients_from_the_start=False) < 0.75 * kept.peak_bytes(
         0, gradients_from_the_start=False
     )
     assert 1.2 * kept.flops < recomputed.flops < 4 / 3 * kept.flops  # a forward pass more, of what are three
+
+
+def test_copies_of_weights_in_mixed_precision_are_told_apart_as_fsdp2_makes_none() -> None:
+    small = Clips(1, ClipSize(num_frames=1, height=16, width=16))
+    full, mixed = (
+        measure_step(configuration(Path("nowhere"), f"trainer.precision={precision}"), small)
+        for precision in ("32-true", "bf16-mixed")
+    )
+    layers = [m for m in build_model(configuration(Path("nowhere"))).modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert full.kept.copies == 0
+    # Two bytes for each weight of a product and each bias; some layers are not run for one frame.
+    assert mixed.kept.copies / 2 == pytest.approx(sum(layer.weight.numel() for layer in layers), rel=0.1)
+    assert mixed.peak_bytes(0, False, share_of_copies=0) < mixed.peak_bytes(0, False)

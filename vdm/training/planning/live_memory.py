@@ -2,11 +2,27 @@
 
 import weakref
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+
+class Moment(NamedTuple):
+    """Bytes at one moment."""
+
+    gradients: int
+    """Of weights."""
+    copies: int
+    """Of weights in another precision, as autocast makes them."""
+    other: int
+    """All else that was not there before."""
+
+    def bytes(self, share_of_gradients: float = 1.0, share_of_copies: float = 1.0) -> int:
+        """Return the bytes of a process that keeps shares of gradients and of copies."""
+        return int(share_of_gradients * self.gradients) + int(share_of_copies * self.copies) + self.other
 
 
 class LiveMemory(TorchDispatchMode):
@@ -15,23 +31,24 @@ class LiveMemory(TorchDispatchMode):
     What was there before is not counted, nor is what an operation needs for itself.
 
     Args:
-        weights: Weights whose gradients are told apart from all else.
+        weights: Weights whose gradients, and whose copies in another precision, are told apart from all else.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter]) -> None:
         super().__init__()
-        self.moments: list[tuple[int, int]] = [(0, 0)]
-        """Bytes of gradients, and bytes of all else, after each change."""
+        self.moments: list[Moment] = [Moment(0, 0, 0)]
+        """After each change."""
         self._sizes: dict[int, int] = {}
         self._gradients: set[int] = set()
+        self._copies: set[int] = set()
         weights = list(weights)
         self._before = {_key(weight) for weight in weights}
         self._hooks = [weight.register_post_accumulate_grad_hook(self._note_gradient) for weight in weights]
 
     @property
     def other_bytes(self) -> int:
-        """Bytes that all but gradients take now."""
-        return self.moments[-1][1]
+        """Bytes that all but gradients and copies of weights take now."""
+        return self.moments[-1].other
 
     def peak(self, share_of_gradients: float = 1.0) -> int:
         """Return the most bytes at any moment.
@@ -39,13 +56,14 @@ class LiveMemory(TorchDispatchMode):
         Args:
             share_of_gradients: Share of each gradient that a process keeps once it is there.
         """
-        return max(int(share_of_gradients * gradients) + other for gradients, other in self.moments)
+        return max(moment.bytes(share_of_gradients) for moment in self.moments)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        is_copy = func is torch.ops.aten._to_copy.default and _key(args[0]) in self._before
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self._note(leaf)
+                self._note(leaf, is_copy)
         return result
 
     def __exit__(self, *exception: Any) -> None:
@@ -53,33 +71,38 @@ class LiveMemory(TorchDispatchMode):
         for hook in self._hooks:
             hook.remove()
 
-    def _note(self, tensor: Tensor) -> None:
+    def _note(self, tensor: Tensor, is_copy: bool) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._sizes or key in self._before:
             return
         self._sizes[key] = storage.nbytes()
-        self._change(0, storage.nbytes())
+        if is_copy:
+            self._copies.add(key)
+        self._change(**{"copies" if is_copy else "other": storage.nbytes()})
         weakref.finalize(storage, self._let_go, key)
 
     def _let_go(self, key: int) -> None:
         size = self._sizes.pop(key)
         if key in self._gradients:
             self._gradients.remove(key)
-            self._change(-size, 0)
+            self._change(gradients=-size)
+        elif key in self._copies:
+            self._copies.remove(key)
+            self._change(copies=-size)
         else:
-            self._change(0, -size)
+            self._change(other=-size)
 
     def _note_gradient(self, weight: Tensor) -> None:
         assert weight.grad is not None
         key = _key(weight.grad)
         if key in self._sizes and key not in self._gradients:
             self._gradients.add(key)
-            self._change(self._sizes[key], -self._sizes[key])
+            self._change(gradients=self._sizes[key], other=-self._sizes[key])
 
-    def _change(self, gradients: int, other: int) -> None:
+    def _change(self, gradients: int = 0, copies: int = 0, other: int = 0) -> None:
         before = self.moments[-1]
-        self.moments.append((before[0] + gradients, before[1] + other))
+        self.moments.append(Moment(before.gradients + gradients, before.copies + copies, before.other + other))
 
 
 def _key(tensor: Tensor) -> int:

@@ -23,6 +23,7 @@ class Placement:
         gradients: Share of the gradients.
         state: Share of the optimizer's state and of the averages.
         frozen: Share of what is not trained, but saved: of a network of which some weights alone are tuned.
+        copies: Share of the copies of weights that mixed precision makes for its products.
         buffers: Bytes of gathered weights and of gradients under way.
         gradients_stay: Whether gradients' memory is taken before the first backward pass.
         host_bytes: Bytes that lie in the host's memory instead, for each process.
@@ -33,6 +34,7 @@ class Placement:
     gradients: float
     state: float
     frozen: float = 1
+    copies: float = 1
     buffers: int = 0
     gradients_stay: bool = False
     host_bytes: int = 0
@@ -48,7 +50,7 @@ class Memory:
     optimizer: int
     averages: int
     activations: int
-    """Kept for the backward pass."""
+    """Kept for the backward pass, with what mixed precision copies of weights for it."""
     temporary: int
     """The most there is beyond that within a step: results on their way, gathered weights, gradients under way."""
     peak: int
@@ -70,11 +72,12 @@ def memory_of(placement: Placement, step: StepMeasure, num_averages: int, severa
     optimizer = int(placement.state * step.optimizer_bytes)
     averages = int(placement.state * num_averages * step.trained_bytes)
     gradients = int(placement.gradients * step.trained_bytes)
-    temporary = max(other for _, other in step.moments) - step.kept_bytes + placement.buffers
-    passes = step.peak_bytes(placement.gradients, placement.gradients_stay or several_micro_batches)
+    activations = step.kept.bytes(0, placement.copies)
+    temporary = step.peak_bytes(0, False, placement.copies) - activations + placement.buffers
+    passes = step.peak_bytes(placement.gradients, placement.gradients_stay or several_micro_batches, placement.copies)
     stepping = gradients + int(placement.state * step.optimizer_peak_bytes)
     peak = weights + optimizer + averages + max(passes + placement.buffers, stepping)
-    return Memory(placement, weights, gradients, optimizer, averages, step.kept_bytes, temporary, peak)
+    return Memory(placement, weights, gradients, optimizer, averages, activations, temporary, peak)
 
 
 def single() -> Placement:
@@ -109,9 +112,9 @@ def fsdp2(
     name = "fsdp2" + (" offload" if offload else "")
     share = 1 / shards
     if not offload:
-        return Placement(name, share, share, share, share, buffers)
+        return Placement(name, share, share, share, share, 0, buffers)
     kept = step.saved_bytes + (1 + num_averages) * step.trained_bytes + step.optimizer_bytes
-    return Placement(name, 0, 0, 0, 0, buffers or gathered, host_bytes=int(share * kept))
+    return Placement(name, 0, 0, 0, 0, 0, buffers or gathered, host_bytes=int(share * kept))
 
 
 def zero(
@@ -145,9 +148,9 @@ def zero(
     if offload_parameters:
         host, weights, frozen = host + share * step.saved_bytes, 0.0, 0.0
     if offload_optimizer:
-        return Placement(name, weights, gradients, 0, frozen, buffers, host_bytes=int(host))
+        return Placement(name, weights, gradients, 0, frozen, 1, buffers, host_bytes=int(host))
     copy = share if stage < 3 else 0
-    return Placement(name, weights + copy, gradients, share, frozen, buffers, host_bytes=int(host))
+    return Placement(name, weights + copy, gradients, share, frozen, 1, buffers, host_bytes=int(host))
 
 
 def placement_of(

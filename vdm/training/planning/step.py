@@ -16,7 +16,7 @@ from vdm.generation.build import build_model
 from vdm.generation.generate import ClipSize, check_size
 from vdm.generation.model import VideoDiffusionModel
 from vdm.training.blocks import blocks_of
-from vdm.training.planning.live_memory import LiveMemory
+from vdm.training.planning.live_memory import LiveMemory, Moment
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
 from vdm.types import Prompts
 
@@ -60,22 +60,25 @@ class StepMeasure:
     """What the optimizer keeps between steps."""
     optimizer_peak_bytes: int
     """What it makes beyond that during a step."""
-    kept_bytes: int
-    """Activations at the end of the forward pass."""
-    moments: tuple[tuple[int, int], ...]
-    """Gradients that are there, and all else but weights, from moment to moment of a forward and backward pass."""
+    kept: Moment
+    """What is there at the end of the forward pass."""
+    moments: tuple[Moment, ...]
+    """What is there from moment to moment of a forward and backward pass."""
     flops: int
 
-    def peak_bytes(self, share_of_gradients: float, gradients_from_the_start: bool) -> int:
+    def peak_bytes(
+        self, share_of_gradients: float, gradients_from_the_start: bool, share_of_copies: float = 1.0
+    ) -> int:
         """Return the most that gradients and activations take together.
 
         Args:
             share_of_gradients: Share of gradients that a process keeps.
             gradients_from_the_start: Whether they are there already, from an earlier micro-batch.
+            share_of_copies: Share of the copies of weights in the precision of products.
         """
         if gradients_from_the_start:
-            return int(share_of_gradients * self.trained_bytes) + max(other for _, other in self.moments)
-        return max(int(share_of_gradients * gradients) + other for gradients, other in self.moments)
+            return int(share_of_gradients * self.trained_bytes) + self.peak_bytes(0, False, share_of_copies)
+        return max(moment.bytes(share_of_gradients, share_of_copies) for moment in self.moments)
 
 
 def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
@@ -106,9 +109,9 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
             return _loss(model, clips)
 
     with no_memory(mode):
-        with LiveMemory(trained) as memory:
+        with LiveMemory(model.parameters()) as memory:
             loss = loss_of_batch()
-            kept = memory.other_bytes
+            kept = memory.moments[-1]
             loss.backward()
             del loss
         # In a pass of its own: while it counts, it keeps tensors alive, and takes operations apart into smaller ones.
