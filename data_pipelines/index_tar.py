@@ -20,6 +20,7 @@ from vdm.data.shards import (
     ShardEntry,
     checksum,
     count_shapes,
+    digest_of_keys,
     file_checksum,
     write_samples,
 )
@@ -62,7 +63,8 @@ def index_tar(path: Path) -> IndexedTar:
         return IndexedTar(None, frozenset(), (*faults, f"{path.name}: no sample of it can be used"))
     write_samples(path.parent, path.name, samples)
     rates = frozenset(sample.fps for sample in samples if sample.fps)
-    return IndexedTar(ShardEntry(path.name, num_bytes, digest, count_shapes(samples)), rates, tuple(faults))
+    shard = ShardEntry(path.name, num_bytes, digest, count_shapes(samples), digest_of_keys(samples))
+    return IndexedTar(shard, rates, tuple(faults))
 
 
 def _samples(path: Path, faults: list[str]) -> dict[str, dict[str, tarfile.TarInfo]]:

@@ -13,7 +13,7 @@ from data_pipelines.index import IndexSettings, index_folder
 from tests.data.shard_sets import color_of, encode_clip
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
-from vdm.data.shards import read_index, read_samples
+from vdm.data.shards import digest_of_keys, read_index, read_samples
 
 
 def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
@@ -86,6 +86,7 @@ def test_keys_and_members_are_those_of_webdataset(tmp_path: Path) -> None:
     index_folder(settings(tmp_path))
     (shard,) = read_index(tmp_path).splits["train"]
     entries = read_samples(tmp_path, shard)
+    assert shard.keys == digest_of_keys(entries)
     peer = list(webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False, empty_check=False))
     assert [entry.key for entry in entries] == [one["__key__"] for one in peer]
     content = (tmp_path / "a.tar").read_bytes()
