@@ -98,6 +98,8 @@ def _frames(container: InputContainer, shape: Shape, wanted: range) -> Iterator[
         is_wanted = packet.pts is None or numbers.get(packet.pts, -1) in wanted
         stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
         for frame in packet.decode():
+            if frame.is_corrupt:  # FFmpeg guesses what is missing, also of those frames that wanted ones are made from
+                raise UndecodableClipError("is damaged: a frame decodes in part only")
             if frame.pts is not None and numbers.get(frame.pts, -1) in wanted:
                 yield frame
                 remaining -= 1
