@@ -319,6 +319,7 @@ class ClipDataModule(LightningDataModule):
             images,
             period,
             self.image_conditions,
+            self.label_names,
         )
 
     def teardown(self, stage: str) -> None:
