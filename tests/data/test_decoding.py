@@ -40,7 +40,8 @@ def test_a_damaged_bitstream_is_refused_where_wanted_frames_depend_on_it() -> No
     """FFmpeg conceals the damage: all frames decode, some of them smeared."""
     generator = np.random.default_rng(0)
     picture = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    data = _encode([np.roll(picture, 2 * t, 1) for t in range(24)], {"g": "12", "sc_threshold": "0", "bf": "0"})
+    options = {"g": "12", "sc_threshold": "0", "bf": "0", "crf": "20"}
+    data = _encode([np.roll(picture, 2 * t, 1) for t in range(24)], options)
     shape = (24, 64, 64)
     whole = decode_clip(data, shape)
     with av.open(io.BytesIO(data)) as container:
@@ -55,6 +56,26 @@ def test_a_damaged_bitstream_is_refused_where_wanted_frames_depend_on_it() -> No
     for frames in (range(6), range(12, 24)):
         part = decode_clip(data, shape, replace(Cut.whole(shape), frames=frames))
         assert torch.equal(part, whole[:, list(frames)])
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libsvtav1", {"g": "12", "preset": "12"}),
+        ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"}),
+        ("libx265", {"x265-params": "log-level=none:keyint=12"}),
+        ("mpeg4", {"g": "12", "bf": "2"}),
+    ],
+)
+def test_any_frames_of_clips_of_other_codecs_are_those_of_the_whole(codec: str, options: dict[str, str]) -> None:
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = _encode([np.roll(picture, (t, 2 * t), (0, 1)) for t in range(30)], options, codec)
+    shape = (30, 64, 64)
+    video = decode_clip(data, shape)
+    for frames in (range(7, 11), range(14, 30), range(0, 30, 3), range(5, 29, 4), range(29, 30)):
+        part = decode_clip(data, shape, replace(Cut.whole(shape), frames=frames))
+        assert torch.equal(part, video[:, list(frames)])
 
 
 @pytest.mark.parametrize("begin", [0, 12])
@@ -72,10 +93,10 @@ def test_whole_clips_of_open_groups_of_pictures_are_not_taken_for_damaged(begin:
         assert torch.equal(part, whole[:, begin + first :: 5])
 
 
-def _encode(frames: list[np.ndarray], options: dict[str, str]) -> bytes:
+def _encode(frames: list[np.ndarray], options: dict[str, str], codec: str = "libx264") -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=8, options={"crf": "20", **options})
+        stream = container.add_stream(codec, rate=8, options=options)
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))

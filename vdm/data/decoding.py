@@ -89,6 +89,7 @@ def _frames(container: InputContainer, shape: Shape, wanted: range) -> Iterator[
         raise UndecodableClipError("holds no video")
     stream = container.streams.video[0]
     stream.thread_type = "NONE"
+    stream.codec_context.open()  # dav1d holds on to what skip_frame is then
     packets = list(container.demux(stream))  # the last, empty one makes the decoder hand out what it holds back
     numbers = {time: number for number, time in enumerate(shown_times(packets))}
     if len(numbers) != shape[0]:
