@@ -9,8 +9,9 @@ from typing import BinaryIO
 
 import av
 from av.error import FFmpegError
-from PIL import Image
+from PIL import ExifTags, Image
 
+from data_pipelines.decoding import Orientation, orientation
 from vdm.data.decoding import shown_times
 from vdm.data.reading import PICTURES, VIDEO
 from vdm.data.shards import (
@@ -20,6 +21,7 @@ from vdm.data.shards import (
     ShardEntry,
     checksum,
     count_shapes,
+    digest_of_keys,
     file_checksum,
     write_samples,
 )
@@ -62,7 +64,8 @@ def index_tar(path: Path) -> IndexedTar:
         return IndexedTar(None, frozenset(), (*faults, f"{path.name}: no sample of it can be used"))
     write_samples(path.parent, path.name, samples)
     rates = frozenset(sample.fps for sample in samples if sample.fps)
-    return IndexedTar(ShardEntry(path.name, num_bytes, digest, count_shapes(samples)), rates, tuple(faults))
+    shard = ShardEntry(path.name, num_bytes, digest, count_shapes(samples), digest_of_keys(samples))
+    return IndexedTar(shard, rates, tuple(faults))
 
 
 def _samples(path: Path, faults: list[str]) -> dict[str, dict[str, tarfile.TarInfo]]:
@@ -139,12 +142,17 @@ def _look_at_video(data: bytes) -> tuple[Shape, float | None]:
         raise UnusableError(f"its video can't be read: {error.strerror}") from None
     if frame is None or num_frames == 0:
         raise UnusableError("no frame of its video decodes")
+    if orientation(frame) != Orientation():
+        raise UnusableError("its video is stored turned or mirrored, for players to undo; encode it upright")
     return (num_frames, frame.height, frame.width), rate
 
 
 def _look_at_picture(data: bytes) -> tuple[Shape, float | None]:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return (1, image.height, image.width), None
+            shape, turn = (1, image.height, image.width), image.getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnusableError(f"its picture can't be read: {error}") from None
+    if turn in range(2, 9):
+        raise UnusableError("its picture is stored turned or mirrored, for viewers to undo; encode it upright")
+    return shape, None

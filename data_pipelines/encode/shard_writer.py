@@ -10,7 +10,16 @@ from typing import Self
 import xxhash
 
 from data_pipelines.temporary import temporary_beside
-from vdm.data.shards import Member, SampleEntry, Shape, ShardEntry, checksum, count_shapes, write_samples
+from vdm.data.shards import (
+    Member,
+    SampleEntry,
+    Shape,
+    ShardEntry,
+    checksum,
+    count_shapes,
+    digest_of_keys,
+    write_samples,
+)
 
 
 class ShardWriter:
@@ -73,4 +82,5 @@ class ShardWriter:
         self._file.close()
         self._temporary.replace(self.path)
         write_samples(self.path.parent, self.path.name, self.samples, self.durable)
-        self.entry = ShardEntry(self.path.name, num_bytes, self._digest.hexdigest(), count_shapes(self.samples))
+        shapes, keys = count_shapes(self.samples), digest_of_keys(self.samples)
+        self.entry = ShardEntry(self.path.name, num_bytes, self._digest.hexdigest(), shapes, keys)

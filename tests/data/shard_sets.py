@@ -20,6 +20,7 @@ from vdm.data.shards import (
     ShardIndex,
     checksum,
     count_shapes,
+    digest_of_keys,
     file_checksum,
     write_index,
     write_samples,
@@ -67,7 +68,8 @@ def write_shard(folder: Path, name: str, split: str, numbers: range, shape: Shap
                 tar.addfile(info, io.BytesIO(data))
     samples = list_samples(folder / name, shape)
     write_samples(folder, name, samples)
-    return ShardEntry(name, (folder / name).stat().st_size, file_checksum(folder / name), count_shapes(samples))
+    num_bytes, digest = (folder / name).stat().st_size, file_checksum(folder / name)
+    return ShardEntry(name, num_bytes, digest, count_shapes(samples), digest_of_keys(samples))
 
 
 def list_samples(path: Path, shape: Shape) -> list[SampleEntry]:

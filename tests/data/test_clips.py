@@ -82,7 +82,10 @@ def test_the_share_of_mirrored_clips_is_that_asked_for_and_sides_in_captions_for
         ("Turning CLOCKWISE", True),
         ("turns counter-clockwise", True),
         ("walks leftwards", True),
+        ("push_left_to_right", True),
+        ("SwipeLeft", True),
         ("bright upright cleft", False),
+        ("BrightLight_cleft", False),
         ("", False),
     ],
 )

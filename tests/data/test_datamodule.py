@@ -17,7 +17,7 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.data.mixing import MixedOrder, fill_buckets
 from vdm.data.order import PADDING
 from vdm.data.quarantine import TooManyBadSamplesError
-from vdm.data.shards import read_index, read_samples
+from vdm.data.shards import ShardIndex, read_index, read_samples, write_index
 from vdm.types import ClipBatch, TensorRecord
 
 N = sum(TRAIN_COUNTS)
@@ -138,6 +138,74 @@ def test_a_position_of_another_order_is_refused(shard_set: Path) -> None:
     state = module(shard_set).state_dict()
     with pytest.raises(ValueError, match=r"^global_batch_size=8: the checkpoint was trained with 6,.*$"):
         module(shard_set, global_batch_size=8).load_state_dict(state)
+
+
+def _edit_shards(path: Path, change: Callable[[int, dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace what the index says of each training shard."""
+    content = json.loads((path / "index.json").read_text())
+    content["splits"]["train"] = [change(i, shard) for i, shard in enumerate(content["splits"]["train"])]
+    (path / "index.json").write_text(json.dumps(content))
+
+
+def _without_keys(_: int, shard: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in shard.items() if name != "keys"}
+
+
+def _other_bytes(number: int, shard: dict[str, Any]) -> dict[str, Any]:
+    return {**shard, "checksum": f"other {number}"}
+
+
+def _other_keys(number: int, shard: dict[str, Any]) -> dict[str, Any]:
+    return {**_other_bytes(number, shard), "keys": f"other {number}"}
+
+
+def test_another_set_of_the_same_counts_is_refused_on_resume(make_shard_set: Callable[..., Path]) -> None:
+    path = make_shard_set(train=(3, 3), validation=(1,))
+    state = json.loads(json.dumps(module(path).state_dict()))
+    shards = read_index(path).splits["train"]
+    _edit_shards(path, _other_keys)
+    with pytest.raises(ValueError, match=rf"^{path}: has other samples, .* the checkpoint was trained with, .*$"):
+        module(path).load_state_dict(state)
+    write_index(path, ShardIndex({"train": shards[::-1]}))
+    with pytest.raises(ValueError, match=rf"^{path}: has other samples, or others in order,"):
+        module(path).load_state_dict(state)
+
+
+def test_a_set_that_was_moved_or_made_again_with_the_same_keys_is_resumed(make_shard_set: Callable[..., Path]) -> None:
+    path = make_shard_set(train=(3, 3), validation=(1,))
+    data = module(path)
+    data.consumed(12)
+    state = json.loads(json.dumps(data.state_dict()))
+    moved = path.rename(path.with_name("moved"))
+    for change in (lambda _, shard: shard, _other_bytes):
+        _edit_shards(moved, change)
+        again = module(moved)
+        again.load_state_dict(state)
+        assert again.position == 12
+
+
+def test_an_index_that_says_nothing_of_keys_goes_by_the_bytes_of_shards(make_shard_set: Callable[..., Path]) -> None:
+    path = make_shard_set(train=(3, 3), validation=(1,))
+    with_keys = module(path).state_dict()
+    _edit_shards(path, _without_keys)
+    without_keys = module(path).state_dict()
+    for state in (with_keys, without_keys):
+        module(path).load_state_dict(state)
+    _edit_shards(path, _other_bytes)
+    for state in (with_keys, without_keys):
+        with pytest.raises(ValueError, match=rf"^{path}: has other samples"):
+            module(path).load_state_dict(state)
+
+
+def test_a_checkpoint_that_knows_counts_alone_goes_by_counts(make_shard_set: Callable[..., Path]) -> None:
+    path = make_shard_set(train=(3, 3), validation=(1,))
+    state = module(path).state_dict()
+    del state["samples"]
+    _edit_shards(path, _other_keys)
+    module(path).load_state_dict(state)
+    write_index(path, ShardIndex({"train": read_index(path).splits["train"][:1]}))
+    with pytest.raises(ValueError, match=r"^clips=.*: the checkpoint was trained with"):
+        module(path).load_state_dict(state)
 
 
 def test_overfitting_repeats_the_samples_while_positions_go_on(shard_set: Path) -> None:

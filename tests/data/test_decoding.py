@@ -36,6 +36,87 @@ def test_damaged_bytes_are_refused(data: bytes) -> None:
         decode_clip(data, SHAPE)
 
 
+def test_a_damaged_bitstream_is_refused_where_wanted_frames_depend_on_it() -> None:
+    """FFmpeg conceals the damage: all frames decode, some of them smeared."""
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    options = {"g": "12", "sc_threshold": "0", "bf": "0", "crf": "20"}
+    data = _encode([np.roll(picture, 2 * t, 1) for t in range(24)], options)
+    shape = (24, 64, 64)
+    whole = decode_clip(data, shape)
+    with av.open(io.BytesIO(data)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    damaged = packets[6]
+    assert damaged.pos is not None
+    middle = damaged.pos + damaged.size // 2
+    data = data[:middle] + bytes(40) + data[middle + 40 :]
+    for frames in (range(24), range(6, 7), range(8, 12), range(0, 12, 2)):
+        with pytest.raises(UndecodableClipError, match="is damaged: a frame decodes in part only"):
+            decode_clip(data, shape, replace(Cut.whole(shape), frames=frames))
+    for frames in (range(6), range(12, 24)):
+        part = decode_clip(data, shape, replace(Cut.whole(shape), frames=frames))
+        assert torch.equal(part, whole[:, list(frames)])
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libsvtav1", {"g": "12", "preset": "12"}),
+        ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"}),
+        ("libx265", {"x265-params": "log-level=none:keyint=12"}),
+        ("mpeg4", {"g": "12", "bf": "2"}),
+    ],
+)
+def test_any_frames_of_clips_of_other_codecs_are_those_of_the_whole(codec: str, options: dict[str, str]) -> None:
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = _encode([np.roll(picture, (t, 2 * t), (0, 1)) for t in range(30)], options, codec)
+    shape = (30, 64, 64)
+    video = decode_clip(data, shape)
+    for frames in (range(7, 11), range(14, 30), range(0, 30, 3), range(5, 29, 4), range(29, 30)):
+        part = decode_clip(data, shape, replace(Cut.whole(shape), frames=frames))
+        assert torch.equal(part, video[:, list(frames)])
+
+
+@pytest.mark.parametrize("begin", [0, 12])
+def test_whole_clips_of_open_groups_of_pictures_are_not_taken_for_damaged(begin: int) -> None:
+    """Also where a clip was cut out at a key frame that earlier-shown frames follow, which lack what they refer to."""
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    moving = [np.roll(picture, (t, 2 * t), (0, 1)) for t in range(36)]
+    data = _encode(moving, {"x264-params": "open-gop=1:bframes=3:b-adapt=0:keyint=12:min-keyint=12:scenecut=0"})
+    whole, shape = decode_clip(data, (36, 64, 64)), (36 - begin, 64, 64)
+    data = _without_first_packets(data, 1 if begin else 0)
+    assert torch.equal(decode_clip(data, shape), whole[:, begin:])
+    for first in range(shape[0]):
+        part = decode_clip(data, shape, replace(Cut.whole(shape), frames=range(first, shape[0], 5)))
+        assert torch.equal(part, whole[:, begin + first :: 5])
+
+
+def _encode(frames: list[np.ndarray], options: dict[str, str], codec: str = "libx264") -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=8, options=options)
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _without_first_packets(data: bytes, num_keys: int) -> bytes:
+    """Copy a video from the key frame on that has ``num_keys`` others before it."""
+    buffer, seen = io.BytesIO(), 0
+    with av.open(io.BytesIO(data)) as source, av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            seen += packet.is_keyframe
+            if packet.size and seen > num_keys:
+                packet.stream = stream
+                container.mux(packet)
+    return buffer.getvalue()
+
+
 def test_another_shape_than_that_of_the_index_is_refused() -> None:
     data = encode_clip(1)
     t, h, w = SHAPE

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.data.shard_sets import SHAPE, write_set
+from tests.data import shard_sets
+from tests.data.shard_sets import SHAPE, encode_pixels, write_set
 from tests.data.test_datamodule import assert_equal, keys_by_position, module, take
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
@@ -91,6 +92,28 @@ def test_clips_are_cut_to_the_shapes_asked_for(mixture: dict[str, float]) -> Non
         assert batch.crops is not None
         assert {tuple(row) for row in batch.crops[:, :2].tolist()} <= {(16, 32), (32, 16)}
         assert batch.video.float().std(dim=(3, 4)).max() < 3  # frames of one colour stay so
+
+
+def test_clips_and_images_of_classes_that_name_sides_are_not_mirrored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels are 0 to 2, or -1 for none; captions say nothing of sides."""
+    ramp = torch.linspace(40, 200, 32).expand(3, 4, 16, 32).to(torch.uint8)  # c t h w, brighter to the right
+    monkeypatch.setattr(shard_sets, "encode_clip", lambda number, shape: encode_pixels(ramp))
+    labels = ("to the left", "from right to left", "upwards")
+    path = write_set(tmp_path / "shards", {"train": (8,)}, (WIDE,), labels)
+    data = module(path, clips=ClipSampling(mirror_fraction=0.5), num_images_per_clip=2, max_validation_clips=0)
+    clips: dict[int, set[bool]] = {}
+    images: dict[int, set[bool]] = {}
+    for batch in take(data.train_dataloader(), 30):
+        assert batch.images is not None
+        for found, labels_of, pixels in (
+            (clips, batch.labels, batch.video[:, :, 0]),  # b c h w
+            (images, batch.images.labels.flatten(), batch.images.pixels.transpose(1, 2).flatten(0, 1)),
+        ):
+            for label, picture in zip(labels_of.tolist(), pixels.float(), strict=True):
+                found.setdefault(label, set()).add(bool(picture[..., 0].mean() > picture[..., -1].mean()))
+    assert clips == images == {0: {False}, 1: {False}, 2: {False, True}, -1: {False, True}}
 
 
 def test_the_rate_of_frames_follows_the_stride(mixture: dict[str, float]) -> None:

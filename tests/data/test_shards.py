@@ -51,7 +51,16 @@ def test_samples_are_counted_by_split_and_shape(tmp_path: Path) -> None:
     index = ShardIndex({"train": (entry, entry), "validation": ()})
 
     assert (entry.num_samples, index.num_samples("train"), index.num_samples("validation")) == (12, 24, 0)
-    assert shards.shard_from_json(shards.shard_to_json(entry)) == entry
+    for one in (entry, dataclasses.replace(entry, keys="ab")):
+        assert shards.shard_from_json(shards.shard_to_json(one)) == one
+
+
+def test_the_digest_of_keys_tells_samples_and_their_order_but_not_their_bytes() -> None:
+    other = dataclasses.replace(SAMPLE, key="b")
+    changed = dataclasses.replace(SAMPLE, members={})
+    assert shards.digest_of_keys([SAMPLE, other]) == shards.digest_of_keys([changed, other])
+    assert shards.digest_of_keys([SAMPLE, other]) != shards.digest_of_keys([other, SAMPLE])
+    assert shards.digest_of_keys([SAMPLE]) != shards.digest_of_keys([other])
 
 
 def test_checksum_is_xxh3_of_128_bits(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import webdataset
-from PIL import Image
+from PIL import ExifTags, Image
 
 from data_pipelines.index import IndexSettings, index_folder
 from tests.data.shard_sets import color_of, encode_clip
+from tests.data_pipelines.videos import set_display_matrix
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
-from vdm.data.shards import read_index, read_samples
+from vdm.data.shards import digest_of_keys, read_index, read_samples
 
 
 def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
@@ -86,6 +87,7 @@ def test_keys_and_members_are_those_of_webdataset(tmp_path: Path) -> None:
     index_folder(settings(tmp_path))
     (shard,) = read_index(tmp_path).splits["train"]
     entries = read_samples(tmp_path, shard)
+    assert shard.keys == digest_of_keys(entries)
     peer = list(webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False, empty_check=False))
     assert [entry.key for entry in entries] == [one["__key__"] for one in peer]
     content = (tmp_path / "a.tar").read_bytes()
@@ -106,6 +108,25 @@ def test_pictures_are_clips_of_one_frame(tmp_path: Path) -> None:
     assert sorted(batch.captions) == ["", "", "a wall"]
     for channel, value in enumerate((200, 100, 50)):
         assert (batch.video[:, channel].float() - value).abs().max() <= 4
+
+
+@pytest.mark.parametrize("matrix", [(0, 1, -1, 0), (-1, 0, 0, -1), (-1, 0, 0, 1)])
+def test_videos_and_pictures_that_are_stored_turned_or_mirrored_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], matrix: tuple[int, int, int, int]
+) -> None:
+    (tmp_path / "turned.mp4").write_bytes(encode_clip(1))
+    set_display_matrix(tmp_path / "turned.mp4", *matrix)
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (24, 16)).save(buffer, "jpeg", exif=exif)
+    turned = {"a.mp4": (tmp_path / "turned.mp4").read_bytes(), "b.jpg": buffer.getvalue()}
+    write_tar(tmp_path / "a.tar", members(turned, video_sample(0)))
+    assert index_folder(settings(tmp_path)) == 1
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("a.tar")] == [
+        "a.tar: a: its video is stored turned or mirrored, for players to undo; encode it upright",
+        "a.tar: b: its picture is stored turned or mirrored, for viewers to undo; encode it upright",
+    ]
+    assert read_index(tmp_path).num_samples("train") == 1
 
 
 def test_some_tars_are_held_out(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from vdm.data.shards import Shape
 
 _SIDES = re.compile(r"\b(left|right|(counter|anti)?-?clockwise|mirror(ed|s)?)(-?(hand(ed)?|wards?|most|side))?\b", re.I)
 """Words that a mirrored clip would make untrue."""
+_JOINS = re.compile(r"_|(?<=[a-z])(?=[A-Z])")
+"""Where the words of an identifier meet."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class ClipSampling:
         frame_stride: Every how many-th stored frame is seen.
         start: Where in a longer clip the frames begin.
         crop: Where in a larger frame the crop lies.
-        mirror_fraction: Share of clips in which left and right are exchanged, but for those whose captions speak of
-            sides. For scenes in which sides mean something, such as writing, it must be 0.
+        mirror_fraction: Share of clips in which left and right are exchanged, but for those whose captions or classes
+            speak of sides. For scenes in which sides mean something, such as writing, it must be 0.
     """
 
     shapes: Sequence[Shape] | None = None
@@ -96,7 +98,7 @@ class ClipSampling:
         Args:
             stored: Shape of the clip as it is stored.
             shape: What ``shape_of`` says of it.
-            caption: May forbid mirroring.
+            caption: Its caption, and the name of its class if it has one; may forbid mirroring.
             seed: Seed of the run.
             position: Place of the sample in the order of training.
         """
@@ -126,8 +128,8 @@ class ClipSampling:
 
 
 def speaks_of_sides(caption: str) -> bool:
-    """Tell whether a caption says something that would be untrue of the mirrored clip."""
-    return _SIDES.search(caption) is not None
+    """Tell whether a caption, or a class by a name such as ``pushLeft``, would be untrue of the mirrored clip."""
+    return _SIDES.search(_JOINS.sub(" ", caption)) is not None
 
 
 def _badness(shape: Shape, stored: Shape) -> tuple[float, int, bool, int]:

@@ -319,6 +319,7 @@ class ClipDataModule(LightningDataModule):
             images,
             period,
             self.image_conditions,
+            self.label_names,
         )
 
     def teardown(self, stage: str) -> None:
@@ -336,7 +337,8 @@ class ClipDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, and what gives positions their meaning."""
-        return {"position": self.position, "order": self._order_settings()}
+        samples = [one.identity(TRAIN) for one in self.sets]
+        return {"position": self.position, "order": self._order_settings(), "samples": samples}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to a saved position.
@@ -348,6 +350,13 @@ class ClipDataModule(LightningDataModule):
             saved = state_dict["order"].get(name)
             if value != saved:
                 raise ValueError(f"{name}={value}: the checkpoint was trained with {saved}, and its order goes by that")
+        # checkpoints of earlier versions do not say which samples they were, only how many
+        for one, identity in zip(self.sets, state_dict.get("samples", ()), strict=False):
+            if not one.has_samples(TRAIN, identity):
+                raise ValueError(
+                    f"{one.path}: has other samples, or others in order, than the set that the checkpoint was trained "
+                    "with, and its order goes by them"
+                )
         self.position = state_dict["position"]
 
     def _order_settings(self) -> dict[str, Any]:

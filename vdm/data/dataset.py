@@ -129,6 +129,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         period: Number of positions after which the samples repeat, to overfit one batch; None for the order as it is.
         image_conditions: Whether to bring what image-to-video models are told: the first frame's pixels, also where
             latents are read, and how much moves.
+        label_names: Names of the classes that labels are indices into.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         images: RandomImages | None = None,
         period: int | None = None,
         image_conditions: bool = False,
+        label_names: Sequence[str] = (),
     ) -> None:
         self._readers = readers
         self._order = order
@@ -157,6 +159,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         self._images = images
         self._period = period
         self._image_conditions = image_conditions
+        self._label_names = label_names
 
     def __getitem__(self, batch: MicroBatch) -> LoadedBatch:
         """Load a micro-batch; padding and bad samples become blank clips of weight 0."""
@@ -198,7 +201,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         """Make a clip and its images of what was read; if one of them is bad, so is the whole."""
         samples = [_good(raws[place]) for place in wanted.places]
         labels = [_parse_label(raw, self._sampling.frame_stride) for raw in samples]
-        cut = self._sampling.cut(samples[0].shape, shape, labels[0].caption, self._seed, wanted.position)
+        cut = self._sampling.cut(samples[0].shape, shape, self._words(labels[0]), self._seed, wanted.position)
         video, latents = self._video_or_latents(samples[0], cut, shape, wanted.position)
         motion = self._motion(samples[0], labels[0], cut, video) if self._image_conditions else 0.0
         images: list[UInt8[Tensor, "c 1 h w"]] = []
@@ -220,6 +223,11 @@ class ClipDataset(Dataset[LoadedBatch]):
             image_labels=tuple(labels[1:]),
             image_crops=tuple(image_crops),
         )
+
+    def _words(self, label: _Label) -> str:
+        """Return all that is said of a clip: its caption, and the name of its class."""
+        has_name = 0 <= label.label < len(self._label_names)
+        return f"{label.caption}\n{self._label_names[label.label]}" if has_name else label.caption
 
     def _video_or_latents(
         self, raw: RawSample, cut: Cut, shape: Shape, position: int
@@ -251,7 +259,7 @@ class ClipDataset(Dataset[LoadedBatch]):
             raise raw.bad(error) from error
 
     def _image_cut(self, raw: RawSample, shape: Shape, label: _Label, position: int, image: int, frame: int) -> Cut:
-        cut = self._sampling.cut(raw.shape, shape, label.caption, self._seed, f"{position} image {image}")
+        cut = self._sampling.cut(raw.shape, shape, self._words(label), self._seed, f"{position} image {image}")
         return Cut(cut.frames[frame : frame + 1], cut.scaled, cut.top, cut.left, cut.size, cut.mirrored)
 
     def _blank(self, shape: Shape) -> _Clip:

@@ -89,6 +89,7 @@ def _frames(container: InputContainer, shape: Shape, wanted: range) -> Iterator[
         raise UndecodableClipError("holds no video")
     stream = container.streams.video[0]
     stream.thread_type = "NONE"
+    stream.codec_context.open()  # dav1d holds on to what skip_frame is then
     packets = list(container.demux(stream))  # the last, empty one makes the decoder hand out what it holds back
     numbers = {time: number for number, time in enumerate(shown_times(packets))}
     if len(numbers) != shape[0]:
@@ -98,6 +99,8 @@ def _frames(container: InputContainer, shape: Shape, wanted: range) -> Iterator[
         is_wanted = packet.pts is None or numbers.get(packet.pts, -1) in wanted
         stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
         for frame in packet.decode():
+            if frame.is_corrupt:  # FFmpeg guesses what is missing, also of those frames that wanted ones are made from
+                raise UndecodableClipError("is damaged: a frame decodes in part only")
             if frame.pts is not None and numbers.get(frame.pts, -1) in wanted:
                 yield frame
                 remaining -= 1

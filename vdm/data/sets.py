@@ -1,6 +1,6 @@
 """The shard sets of a run, with the weights in which they are mixed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
@@ -9,7 +9,7 @@ from vdm.data.clips import ClipSampling
 from vdm.data.disk_cache import DiskCache
 from vdm.data.mixing import Bucket, fill_buckets
 from vdm.data.reading import ShardReader
-from vdm.data.shards import ShardEntry, ShardIndex, read_index
+from vdm.data.shards import ShardEntry, ShardIndex, checksum, read_index
 from vdm.data.spot_checks import check_shards
 from vdm.data.storage import open_folder
 
@@ -45,6 +45,24 @@ class ShardSet:
         """The shards of a split; none if the set lacks it."""
         return self.index.splits.get(split, ())
 
+    def identity(self, split: str) -> dict[str, str | None]:
+        """Return what tells the samples of a split, in their order, from those of another set, wherever they lie.
+
+        Two are the same if either digest is: ``keys`` of their keys, None where the index lacks it, or ``shards`` of
+        all that the shards hold.
+        """
+        shards = self.shards(split)
+        keys = [shard.keys for shard in shards]
+        return {
+            "keys": None if None in keys else _digest(keys),
+            "shards": _digest([shard.checksum for shard in shards]),
+        }
+
+    def has_samples(self, split: str, identity: Mapping[str, str | None]) -> bool:
+        """Whether a split's samples are those that ``identity`` described."""
+        own = self.identity(split)
+        return any(value is not None and value == identity[name] for name, value in own.items())
+
 
 @dataclass(frozen=True)
 class Split:
@@ -73,8 +91,15 @@ class Split:
         return [ShardReader(folder, shards) for folder, shards in zip(folders, self.shards, strict=True)]
 
     def describe(self) -> str:
-        """Return what positions in the order of these samples mean, in few words: two orders differ if these do."""
+        """Return how many samples each bucket has of each shard, in few words: two orders differ if these do.
+
+        Which samples these are, ``ShardSet.identity`` tells.
+        """
         counts = {"x".join(map(str, bucket.shape)): dict(bucket.samples_per_shard.items()) for bucket in self.buckets}
         digest = blake2b(repr(counts).encode(), digest_size=4).hexdigest()
         shapes = ", ".join(f"{bucket.num_samples} of {'x'.join(map(str, bucket.shape))}" for bucket in self.buckets)
         return f"{shapes} ({digest})"
+
+
+def _digest(values: Sequence[str | None]) -> str:
+    return checksum(repr(values).encode())

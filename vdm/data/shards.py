@@ -73,6 +73,8 @@ class ShardEntry:
     """``checksum`` of the whole tar."""
     shapes: Mapping[Shape, int]
     """Number of samples of each shape."""
+    keys: str | None = None
+    """``digest_of_keys`` of its samples; indices of earlier versions lack it."""
 
     @property
     def num_samples(self) -> int:
@@ -195,7 +197,8 @@ def write_index(path: Path, index: ShardIndex) -> None:
 def shard_to_json(shard: ShardEntry) -> dict[str, Any]:
     """Return what the index holds of one shard as plain JSON values."""
     shapes = {_shape_name(shape): count for shape, count in sorted(shard.shapes.items())}
-    return {"name": shard.name, "num_bytes": shard.num_bytes, "checksum": shard.checksum, "shapes": shapes}
+    row = {"name": shard.name, "num_bytes": shard.num_bytes, "checksum": shard.checksum, "shapes": shapes}
+    return row if shard.keys is None else {**row, "keys": shard.keys}
 
 
 def shard_from_json(row: Mapping[str, Any]) -> ShardEntry:
@@ -207,7 +210,8 @@ def shard_from_json(row: Mapping[str, Any]) -> ShardEntry:
     if Path(row["name"]).name != row["name"]:
         raise ValueError(f"shard name {row['name']!r} is not a plain file name")
     shapes = {_parse_shape(name.split("x")): int(count) for name, count in row["shapes"].items()}
-    return ShardEntry(row["name"], int(row["num_bytes"]), str(row["checksum"]), shapes)
+    keys = str(row["keys"]) if "keys" in row else None
+    return ShardEntry(row["name"], int(row["num_bytes"]), str(row["checksum"]), shapes, keys)
 
 
 def sidecar_name(shard_name: str) -> str:
@@ -263,6 +267,11 @@ def count_shapes(samples: Sequence[SampleEntry]) -> dict[Shape, int]:
     for sample in samples:
         counts[sample.shape] = counts.get(sample.shape, 0) + 1
     return counts
+
+
+def digest_of_keys(samples: Sequence[SampleEntry]) -> str:
+    """Return a digest of the samples' keys in their order: it tells which samples a shard has, whatever their bytes."""
+    return checksum(json.dumps([sample.key for sample in samples]).encode())
 
 
 def read_member(file: BinaryIO, shard: str, entry: SampleEntry, extension: str) -> bytes:
