@@ -101,7 +101,7 @@ def _planned_clips(part: Part, inputs: Inputs[Source], stored: Stored, folder: P
 def write_shards(
     plans: Mapping[str, Sequence[ShardPlan]], folder: Path, fresh: Path, executor: Executor, claims: Path
 ) -> dict[str, tuple[ShardEntry, ...]]:
-    """Write all shards into ``fresh``, those apart that are there already.
+    """Write all shards into ``fresh``, those apart that are there already; of the others as many as can be written.
 
     Args:
         plans: By split.
@@ -116,11 +116,14 @@ def write_shards(
     fresh.mkdir(exist_ok=True)
     missing = {plan.name: plan for split in plans.values() for plan in split if not is_written(plan, fresh)}
     work = partial(write_shard, folder=folder, fresh=fresh)
+    faults: dict[str, str] = {}
     with progress_bar(sum(len(plan.clips) for plan in missing.values()), "writing shards", "clip") as bar:
         for name, fault in executor.run(work, missing, claims):
             if fault is not None:
-                raise ValueError(f"{name}: could not be written: {fault}; run the same command again")
+                faults[name] = fault
             bar.update(len(missing[name].clips))
+    for name, fault in sorted(faults.items()):
+        raise ValueError(f"{name}: could not be written: {fault}; run the same command again")
     return {
         split: tuple(shard_from_json(json.loads(entry_path(plan, fresh).read_bytes())) for plan in planned)
         for split, planned in plans.items()

@@ -1,39 +1,10 @@
 """Near duplicates by perceptual hash, found without comparing all with all."""
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
-
-
-def near_pairs(hashes: UInt8[np.ndarray, "n bytes"], max_bits: int) -> Iterator[tuple[int, int]]:
-    """Yield each pair of rows whose hashes differ in at most ``max_bits`` bits, once, the lower number first.
-
-    Bits are dealt to ``max_bits + 1`` bands: of two hashes that differ in no more bits, at least one band is equal
-    (Manku et al. 2007, "Detecting near-duplicates for web crawling"). Only rows with an equal band are compared.
-    """
-    bits: Bool[np.ndarray, "n bits"] = np.unpackbits(hashes, axis=1).astype(bool)
-    num_bands = min(max_bits + 1, bits.shape[1])
-    seen: set[tuple[int, int]] = set()
-    for band in range(num_bands):
-        for group in _equal(np.packbits(bits[:, band::num_bands], axis=1)):
-            for place, row in enumerate(group[:-1]):
-                others = group[place + 1 :]
-                near = others[(bits[others] != bits[row]).sum(1) <= max_bits]
-                for other in near.tolist():
-                    pair = (int(row), other)
-                    if pair not in seen:
-                        seen.add(pair)
-                        yield pair
-
-
-def _equal(keys: UInt8[np.ndarray, "n bytes"]) -> Iterator[Int[np.ndarray, " m"]]:
-    """Yield the numbers of the rows that are equal, in order, groups of one apart."""
-    order = np.lexsort(keys.T[::-1])
-    changes = (keys[order][1:] != keys[order][:-1]).any(1)
-    for group in np.split(order, np.flatnonzero(changes) + 1):
-        if len(group) > 1:
-            yield np.sort(group)
 
 
 def duplicates(
@@ -49,17 +20,82 @@ def duplicates(
     """
     if not hashes:
         return {}
-    near: dict[int, list[int]] = {}
-    for one, other in near_pairs(np.stack([np.frombuffer(value, np.uint8) for value in hashes]), max_bits):
-        if shots[one] != shots[other]:
-            near.setdefault(one, []).append(other)
-            near.setdefault(other, []).append(one)
+    staying = _Staying(np.stack([np.frombuffer(value, np.uint8) for value in hashes]), shots, max_bits)
     dropped: dict[int, int] = {}
-    stays: set[int] = set()
-    for clip in sorted(near, key=lambda clip: (-preference[clip], clip)):
-        better = [other for other in near[clip] if other in stays]
-        if better:
-            dropped[clip] = better[0]
+    for clip in sorted(staying.comparable(), key=lambda clip: (-preference[clip], clip)):
+        better = staying.near(clip)
+        if better is None:
+            staying.add(clip)
         else:
-            stays.add(clip)
+            dropped[clip] = better
     return dropped
+
+
+class _Staying:
+    """The clips that stay, to be found by hashes that are near theirs.
+
+    Bits are dealt to ``max_bits + 1`` bands: of two hashes that differ in no more bits, at least one band is equal
+    (Manku et al. 2007, "Detecting near-duplicates for web crawling"). Only clips with an equal band are compared. Clips
+    of equal hashes that stay are all of one shot, as those of others are their duplicates: they count as one.
+    """
+
+    def __init__(self, hashes: UInt8[np.ndarray, "n bytes"], shots: Sequence[tuple[str, int]], max_bits: int) -> None:
+        self._max_bits = max_bits
+        self._hashes, self._of_clip = _distinct(hashes)
+        numbers = {shot: number for number, shot in enumerate(dict.fromkeys(shots))}
+        self._shots: Int[np.ndarray, " n"] = np.array([numbers[shot] for shot in shots])
+        self._groups = _groups(hashes, max_bits)
+        self._first: Int[np.ndarray, " hashes"] = np.full(len(self._hashes), -1)
+        """The first clip that stays of each hash; -1 if there is none."""
+        self._found: dict[tuple[int, int], array[int]] = {}
+        """Hashes of clips that stay, by band and group."""
+
+    def comparable(self) -> list[int]:
+        """Return the clips that share a band with another."""
+        return np.flatnonzero((self._groups >= 0).any(0)).tolist()
+
+    def near(self, clip: int) -> int | None:
+        """Return a clip that stays, is near this one and of another shot; None if there is none."""
+        for key in self._keys(clip):
+            if key not in self._found:
+                continue
+            others = np.frombuffer(self._found[key], np.int64)
+            changes: UInt8[np.ndarray, "m bytes"] = self._hashes[others] ^ self._hashes[self._of_clip[clip]]
+            firsts = self._first[others[np.unpackbits(changes, axis=1).sum(1) <= self._max_bits]]
+            firsts = firsts[self._shots[firsts] != self._shots[clip]]
+            if len(firsts):
+                return int(firsts.min())
+        return None
+
+    def add(self, clip: int) -> None:
+        """Let a clip stay that is near to none of the others."""
+        number = int(self._of_clip[clip])
+        if self._first[number] >= 0:
+            self._first[number] = min(self._first[number], clip)
+            return
+        self._first[number] = clip
+        for key in self._keys(clip):
+            self._found.setdefault(key, array("q")).append(number)
+
+    def _keys(self, clip: int) -> list[tuple[int, int]]:
+        return [(band, group) for band, group in enumerate(self._groups[:, clip].tolist()) if group >= 0]
+
+
+def _distinct(
+    hashes: UInt8[np.ndarray, "n bytes"],
+) -> tuple[UInt8[np.ndarray, "hashes bytes"], Int[np.ndarray, " n"]]:
+    """Return the distinct rows, and which of them each row is."""
+    values, numbers = np.unique(hashes, axis=0, return_inverse=True)
+    return values, numbers.reshape(-1)
+
+
+def _groups(hashes: UInt8[np.ndarray, "n bytes"], max_bits: int) -> Int[np.ndarray, "bands n"]:
+    """Return by band which rows are equal there: those of the same number, -1 for a row that is equal to no other."""
+    bits: Bool[np.ndarray, "n bits"] = np.unpackbits(hashes, axis=1).astype(bool)
+    num_bands = min(max_bits + 1, bits.shape[1])
+    groups = np.full((num_bands, len(hashes)), -1, np.int32)
+    for band in range(num_bands):
+        _, numbers = _distinct(np.packbits(bits[:, band::num_bands], axis=1))
+        shared = np.bincount(numbers)[numbers] > 1
+        groups[band, shared] = numbers[shared]
+    return groups

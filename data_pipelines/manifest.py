@@ -1,6 +1,7 @@
 """Manifests: Parquet tables of the videos and clips that one stage hands to the next."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,7 @@ def check_manifests() -> None:
 
 
 def write_rows(path: Path, kind: type[Row], rows: Sequence[Row], notes: Mapping[str, str] | None = None) -> None:
-    """Write a table beside its place, then rename it: a reader sees all of it or nothing.
+    """Write a table beside its place, then rename it: a reader sees all of it or nothing, after a power failure too.
 
     Args:
         path: The Parquet file.
@@ -109,7 +110,10 @@ def write_rows(path: Path, kind: type[Row], rows: Sequence[Row], notes: Mapping[
     table = pa.Table.from_pylist(records, pa.schema(fields, metadata=dict(notes or {})))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
-    pq.write_table(table, temporary)
+    with temporary.open("wb") as file:
+        pq.write_table(table, file, write_page_checksum=True)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 
@@ -118,13 +122,20 @@ def read_rows(path: Path, kind: type[Row]) -> tuple[list[Row], dict[str, str]]:
 
     Returns:
         The rows and the notes.
+
+    Raises:
+        ValueError: In one line, if there is no such file, or it can't be read or is damaged.
     """
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read()
     columns = _columns(kind)
-    notes = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    return [_row(record, columns, kind) for record in table.to_pylist()], notes
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        notes = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        return [_row(record, columns, kind) for record in table.to_pylist()], notes
+    except (OSError, TypeError, ValueError) as error:  # pyarrow's own are kinds of these
+        raise ValueError(f"{path}: can't be read: {' '.join(str(error).split())}") from None
 
 
 def _row(record: dict[str, Any], columns: Mapping[str, str], kind: type[Row]) -> Row:

@@ -23,6 +23,7 @@ from vdm.data.shards import (
     read_member,
     read_samples,
     read_sidecar,
+    sidecar_name,
     write_json,
 )
 
@@ -81,13 +82,23 @@ def write_part(part: Part, folder: Path) -> None:
 
 
 def find_part(source_name: str, folder: Path) -> Part | None:
-    """Return the part of a source if it is finished."""
+    """Return the part of a source if it is finished, and whole as far as its sidecar and its size tell."""
     key = source_key(source_name)
     try:
         part = part_from_json(json.loads((folder / f"{key}.part.json").read_bytes()))
+        samples = read_part(part, folder)
+        num_bytes = (folder / f"{key}.tar").stat().st_size
     except (OSError, TypeError, ValueError):
         return None
-    return part if (folder / f"{key}.tar").is_file() else None
+    end = max((member.offset + member.length for sample in samples for member in sample.members.values()), default=0)
+    return part if tuple(sample.key for sample in samples) == part.keys and num_bytes >= end else None
+
+
+def discard_part(source_name: str, folder: Path) -> None:
+    """Remove a part that has turned out to be damaged, so that it is made anew."""
+    key = source_key(source_name)
+    for name in (f"{key}.part.json", f"{key}.tar", sidecar_name(f"{key}.tar")):
+        (folder / name).unlink(missing_ok=True)
 
 
 def part_from_json(row: Mapping[str, Any]) -> Part:
@@ -114,7 +125,7 @@ def restore_parts(parts: Sequence[Part], output: Path, folder: Path) -> list[Par
     for shard in shards:
         try:
             places |= {sample.key: (shard, sample) for sample in read_samples(output, shard)}
-        except ValueError:  # its clips are made anew
+        except (OSError, ValueError):  # its clips are made anew
             continue
     return [part for part in parts if _restore_part(part, places, output, folder)]
 
@@ -128,7 +139,7 @@ def _restore_part(part: Part, places: Mapping[str, tuple[ShardEntry, SampleEntry
                 with (output / shard.name).open("rb") as file:
                     members = {name: read_member(file, shard.name, sample, name) for name in sample.members}
                 writer.add(clip, sample.shape, members)
-    except (KeyError, FileNotFoundError, DamagedSample):
+    except (KeyError, OSError, DamagedSample):
         return False
     write_part(part, folder)
     return True

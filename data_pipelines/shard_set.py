@@ -17,7 +17,7 @@ from data_pipelines.progress import progress_bar
 from data_pipelines.report import Report, digest_of, read_report, write_report
 from data_pipelines.settings import SetSettings
 from data_pipelines.sources import Inputs, Source, source_key
-from vdm.data.shards import ShardIndex, read_index
+from vdm.data.shards import ShardEntry, ShardIndex, read_index
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,23 @@ def write_set(
     if (index := _finished_index(settings.output, digest)) is not None:
         return index
     executor.once(partial(_restore, parts, settings.output, workshop.parts), f"restore-{digest}", claims)
-    parts = _completed(parts, inputs.sources, workshop, encoder)
-    digest = digest_of(parts, inputs, settings, stored)
-    fresh = workshop.parts / f"{_FRESH}{digest}"
-    plans = plan_shards(parts, splits, inputs, settings, stored, workshop.parts)
-    shards = write_shards(plans, workshop.parts, fresh, executor, claims / f"write-{digest}")
+
+    def write(attempt: str) -> tuple[list[Part], str, Path, dict[str, tuple[ShardEntry, ...]]]:
+        whole = _completed(parts, inputs.sources, workshop, encoder)
+        digest = digest_of(whole, inputs, settings, stored)
+        fresh = workshop.parts / f"{_FRESH}{digest}"
+        plans = plan_shards(whole, splits, inputs, settings, stored, workshop.parts)
+        return (
+            whole,
+            digest,
+            fresh,
+            write_shards(plans, workshop.parts, fresh, executor, claims / f"{attempt}-{digest}"),
+        )
+
+    try:
+        parts, digest, fresh, shards = write("write")
+    except ValueError:  # parts were damaged; they are removed, and made anew
+        parts, digest, fresh, shards = write("rewrite")
     index = ShardIndex(shards, inputs.labels, settings.fps, stored.latents, stored.text)
 
     def finish() -> None:

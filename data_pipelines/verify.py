@@ -4,7 +4,7 @@ import json
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import Annotated, BinaryIO
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, Field
 
+from data_pipelines.output_folder import SETTINGS_NAME
 from data_pipelines.progress import progress_bar
 from data_pipelines.settings import LocalPath, parse
 from data_pipelines.workers import WorkerDiedError, map_in_processes
-from vdm.data.decoding import UndecodableClipError, decode_clip
+from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture
 from vdm.data.latents import UnusableLatentsError, read_latents
-from vdm.data.reading import LATENTS, TEXT
+from vdm.data.reading import LATENTS, PICTURES, TEXT, VIDEO
 from vdm.data.shards import (
     EMPTY_TEXT_NAME,
     DamagedSample,
@@ -53,6 +54,8 @@ class VerifySettings:
 class Rules:
     """What the samples of a set must be like."""
 
+    is_ours: bool
+    """Whether this program built the set; of others only what training needs is asked."""
     num_labels: int
     """Number of classes."""
     latents: StoredLatents | None
@@ -60,9 +63,16 @@ class Rules:
     decode: bool
     """Whether to decode every clip too."""
 
-    def beside(self) -> tuple[str, ...]:
-        """Return the extensions of what every sample must have beside its clip."""
-        return (LATENTS,) * (self.latents is not None) + (TEXT,) * (self.text is not None)
+    def required(self, sample: SampleEntry) -> tuple[str, ...]:
+        """Return the extensions of what a sample must have."""
+        clip = (VIDEO, "json") if self.is_ours else (pixels_of(sample),)
+        return clip + (LATENTS,) * (self.latents is not None) + (TEXT,) * (self.text is not None)
+
+
+def pixels_of(sample: SampleEntry) -> str:
+    """Return the extension of the member that training decodes: the video, or else a picture."""
+    found = [extension for extension in (VIDEO, *PICTURES) if extension in sample.members]
+    return found[0] if found else VIDEO
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,8 @@ def verify(settings: VerifySettings) -> int:
         ValueError: In one line, if there is no index to check against.
     """
     index = read_index(settings.input, check_sizes=False)
-    rules = Rules(len(index.labels), index.latents, index.text, settings.decode)
+    is_ours = (settings.input / SETTINGS_NAME).exists()
+    rules = Rules(is_ours, len(index.labels), index.latents, index.text, settings.decode)
     check = partial(check_shard, path=settings.input, rules=rules)
     found: dict[str, CheckedShard] = {}
     shards = index.shards()
@@ -102,12 +113,15 @@ def verify(settings: VerifySettings) -> int:
             found[shard.name] = CheckedShard((str(result),), ()) if died else result
             bar.update()
     faults = [f"{shard.name}: {fault}" for shard in shards for fault in found[shard.name].faults]
-    faults += _duplicates(found) + _strays(settings.input, index) + _empty_text(settings.input, index)
+    faults += _duplicates(found) if is_ours else []
+    faults += _strays(settings.input, index) + _empty_text(settings.input, index)
     for fault in faults:
         print(fault, file=sys.stderr)
     num_clips = sum(shard.num_samples for shard in shards)
-    advice = "; delete the shards named and build again to mend the set" if faults else ""
-    print(f"{settings.input}: clips: {num_clips}, shards: {len(shards)}, faults: {len(faults)}{advice}")
+    mend = "delete the shards named and build again to mend the set"
+    advice = mend if is_ours else "the samples named are left out in training"
+    counts = f"clips: {num_clips}, shards: {len(shards)}, faults: {len(faults)}"
+    print(f"{settings.input}: {counts}" + (f"; {advice}" if faults else ""))
     return int(bool(faults))
 
 
@@ -161,25 +175,34 @@ def check_shard(shard: ShardEntry, path: Path, rules: Rules) -> CheckedShard:
 
 def _check_sample(file: BinaryIO, sample: SampleEntry, rules: Rules) -> Iterator[str]:
     """Yield the faults of one sample: headers, which random access passes over, content, and what it means."""
-    for extension in dict.fromkeys(("mp4", "json", *rules.beside(), *sample.members)):
+    labels: dict[str, bytes] = {}
+    for extension in dict.fromkeys((*rules.required(sample), *sample.members)):
         name = f"{sample.key}.{extension}"
         try:
             data = read_member(file, name, sample, extension)
-            yield from _check_header(file, sample, extension)
-            if extension == "json":
-                yield from (f"{name}: {fault}" for fault in _check_metadata(data, sample, rules.num_labels))
-            elif extension == "mp4" and rules.decode:
-                decode_clip(data, sample.shape)
+            yield from _check_header(file, sample, extension, rules.is_ours)
+            if extension in ("json", "txt"):
+                labels[extension] = data
+            elif extension == pixels_of(sample) and rules.decode:
+                (decode_clip if extension == VIDEO else decode_picture)(data, sample.shape)
             elif extension == LATENTS and rules.latents is not None:
                 read_latents(data, rules.latents.shapes[sample.shape], seed=0, position=0)
             elif extension == TEXT and rules.text is not None:
                 read_text(data, rules.text.channels)
         except (DamagedSample, UndecodableClipError, UnusableLatentsError, UnusableTextError) as error:
             yield str(error) if isinstance(error, DamagedSample) else f"{name}: {error}"
+    if not rules.is_ours:
+        yield from (f"{sample.key}: {fault}" for fault in _check_foreign_labels(labels))
+    elif "json" in labels:
+        name = f"{sample.key}.json"
+        yield from (f"{name}: {fault}" for fault in _check_metadata(labels["json"], sample, rules.num_labels))
 
 
-def _check_header(file: BinaryIO, sample: SampleEntry, extension: str) -> Iterator[str]:
-    """A reader that goes from header to header loses what stands behind a damaged one without a word."""
+def _check_header(file: BinaryIO, sample: SampleEntry, extension: str, is_ours: bool) -> Iterator[str]:
+    """A reader that goes from header to header loses what stands behind a damaged one without a word.
+
+    Other programs spell names in other ways: with ``./``, or long ones in a header of their own.
+    """
     member, name = sample.members[extension], f"{sample.key}.{extension}"
     file.seek(member.offset - tarfile.BLOCKSIZE)
     try:
@@ -187,8 +210,20 @@ def _check_header(file: BinaryIO, sample: SampleEntry, extension: str) -> Iterat
     except tarfile.HeaderError as error:
         yield f"{name}: its header in the tar is damaged ({error})"
         return
-    if (header.name, header.size) != (name, member.length):
+    if header.size != member.length or (is_ours and header.name != name):
         yield f"{name}: its header in the tar says {header.name}, {header.size} bytes"
+
+
+def _check_foreign_labels(labels: Mapping[str, bytes]) -> Iterator[str]:
+    """What training can make no caption of."""
+    try:
+        metadata = json.loads(labels.get("json", b"{}"))
+        if not isinstance(metadata, dict):
+            yield "its .json is no object of names and values"
+        elif metadata.get("caption") is None:
+            labels.get("txt", b"").decode()
+    except ValueError as error:
+        yield f"its metadata is malformed ({error})"
 
 
 def _check_metadata(data: bytes, sample: SampleEntry, num_labels: int) -> Iterator[str]:

@@ -1,13 +1,15 @@
 """One shard out of parts."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipelines.encode.shard_writer import ShardWriter
-from data_pipelines.sources import Annotation, source_key
+from data_pipelines.parts import discard_part
+from data_pipelines.sources import Annotation, UnavailableError, source_key
 from vdm.data.reading import LATENTS, TEXT
-from vdm.data.shards import SampleEntry, read_member, shard_to_json, write_json
+from vdm.data.shards import DamagedSample, SampleEntry, read_member, shard_to_json, write_json
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,38 @@ def is_written(plan: ShardPlan, fresh: Path) -> bool:
 
 
 def write_shard(plan: ShardPlan, folder: Path, fresh: Path) -> None:
-    """Write one shard, its sidecar and, last, what the index is to say of it."""
+    """Write one shard, its sidecar and, last, what the index is to say of it.
+
+    Raises:
+        UnavailableError: If parts are damaged; they are removed, so that they are made anew.
+    """
+    damaged: dict[str, str] = {}
     with ShardWriter(fresh / plan.name) as writer:
         for clip in plan.clips:
-            writer.add(clip.sample.key, clip.sample.shape, _members(clip, folder))
+            try:
+                part = _read_part(clip, folder)
+            except (OSError, DamagedSample) as error:
+                damaged[clip.source] = str(error)
+                continue
+            writer.add(clip.sample.key, clip.sample.shape, _members(clip, part))
+        for source in damaged:
+            discard_part(source, folder)
+        if damaged:
+            raise UnavailableError(f"parts are damaged: {'; '.join(damaged.values())}")
     assert writer.entry is not None
     write_json(entry_path(plan, fresh), shard_to_json(writer.entry))
 
 
-def _members(clip: PlannedClip, folder: Path) -> dict[str, bytes]:
-    """Read a clip from its part and complete its metadata."""
+def _read_part(clip: PlannedClip, folder: Path) -> dict[str, bytes]:
     tar = folder / f"{source_key(clip.source)}.tar"
     with tar.open("rb") as file:
         kept = [name for name in ("mp4", "json", LATENTS) if name in clip.sample.members]
-        members = {name: read_member(file, str(tar), clip.sample, name) for name in kept}
+        return {name: read_member(file, str(tar), clip.sample, name) for name in kept}
+
+
+def _members(clip: PlannedClip, part: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Complete what the part holds of a clip by its metadata, and by the embedding of its caption."""
+    members = dict(part)
     if clip.annotation is not None:
         metadata = json.loads(members["json"])
         metadata |= {"caption": clip.annotation.caption, "label": clip.label}

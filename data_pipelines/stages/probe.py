@@ -37,11 +37,11 @@ def probe_file(video: VideoFile) -> Outcome[VideoRow]:
                 raise SourceError("no frame can be decoded")
             height, width = shown_size(frame.frame, reader.pixel_aspect())
             codec, seconds, fps = reader.stream.codec_context.name, reader.declared_seconds(), reader.fps
+            checksum = file_checksum(video.path)
     except UnavailableError:
         raise
     except SourceError as error:
         return Outcome((replace(row, dropped=f"{UNREADABLE}: {error}"),), str(error))
-    checksum = file_checksum(video.path)
     return Outcome(
         (replace(row, checksum=checksum, codec=codec, seconds=seconds, fps=fps, height=height, width=width),)
     )

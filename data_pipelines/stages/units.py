@@ -72,19 +72,27 @@ def run_units(
     results = folder.results(stage)
     results.mkdir(parents=True, exist_ok=True)
     names = {f"{source_key(source)}-{digests[source]}": source for source in tasks}
-    finished = {path.stem for path in results.glob("*.parquet")}
-    todo = {
-        name: (tasks[source], results / f"{name}.parquet") for name, source in names.items() if name not in finished
-    }
+    paths = {name: results / f"{name}.parquet" for name in names}
+    there = {path.stem for path in results.glob("*.parquet")}
+    found = {name: outcome for name in names if name in there and (outcome := _finished(paths[name], kind)) is not None}
+    todo = {name: (tasks[source], paths[name]) for name, source in names.items() if name not in found}
     failed = _run(stage, partial(_work, work, kind), todo, folder)
-    found: dict[str, Outcome[Row]] = {}
-    for name, source in names.items():
-        if name in failed:
-            found[source] = Outcome((), failed[name])
-        else:
-            rows, notes = read_rows(results / f"{name}.parquet", kind)
-            found[source] = Outcome(tuple(rows), notes.get("fault"))
-    return found
+    for name in todo:
+        found[name] = Outcome((), failed[name]) if name in failed else _outcome(paths[name], kind)
+    return {source: found[name] for name, source in names.items()}
+
+
+def _finished(path: Path, kind: type[Row]) -> Outcome[Row] | None:
+    """Return a result from before, or None if it is damaged: then it is made anew."""
+    try:
+        return _outcome(path, kind)
+    except ValueError:
+        return None
+
+
+def _outcome(path: Path, kind: type[Row]) -> Outcome[Row]:
+    rows, notes = read_rows(path, kind)
+    return Outcome(tuple(rows), notes.get("fault"))
 
 
 def _work(work: Callable[[Any], Outcome[Any]], kind: type[Any], task: tuple[Any, Path]) -> None:
@@ -155,7 +163,11 @@ def _work_on_clips(work: Callable[[ClipTask], Outcome[ClipRow]], task: tuple[Cli
 
 
 def _seen(path: Path) -> tuple[list[ClipRow], dict[str, str]]:
-    return read_rows(path, ClipRow) if path.exists() else ([], {})
+    """Return what was found before; nothing if it is damaged, so that it is made anew."""
+    try:
+        return read_rows(path, ClipRow) if path.exists() else ([], {})
+    except ValueError:
+        return [], {}
 
 
 def _run(stage: str, work: Callable[[Any], None], todo: Mapping[str, Any], folder: WorkFolder) -> dict[str, str]:

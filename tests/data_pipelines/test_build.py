@@ -1,10 +1,11 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data_pipelines import assemble, parts
+from data_pipelines import assemble, parts, shard_set
 from data_pipelines.assemble import choose_splits
 from data_pipelines.encode.h264 import encode_h264
 from tests.data_pipelines.conftest import Build
@@ -240,6 +241,51 @@ def test_build_interrupted_while_writing_shards_is_completed(
     run_build()
 
     assert (encoded, read_index(shards).num_samples("train")) == ([], 8)
+
+
+def _flip_in_clip(part: Path) -> None:
+    data = bytearray(part.read_bytes())
+    data[600] ^= 1
+    part.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage", "num_files"),
+    [
+        ("[bc]-*.tar", _flip_in_clip, 2),
+        ("a-*.tar", lambda path: path.write_bytes(b""), 1),
+        ("a-*.index.json", lambda path: path.write_bytes(b""), 1),
+        ("a-*.index.json", lambda path: path.write_bytes(b'{"samples": []}'), 1),
+    ],
+)
+def test_parts_damaged_by_a_power_failure_are_made_anew(
+    run_build: Build,
+    shards: Path,
+    encoded: list[float],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pattern: str,
+    damage: Callable[[Path], object],
+    num_files: int,
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    run_build(output=tmp_path / "undamaged")
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_set, "plan_shards", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_build()
+    damaged = list((shards / ".parts").glob(pattern))
+    for path in damaged:
+        damage(path)
+    encoded.clear()
+
+    assert run_build().code == 0
+
+    assert len(damaged) == num_files
+    assert len(encoded) == 4 * num_files
+    assert _content(shards) == _content(tmp_path / "undamaged")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
+import errno
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +9,9 @@ import pytest
 
 from data_pipelines import parts
 from data_pipelines.manifest import ClipRow, VideoRow, read_rows
-from data_pipelines.stages import cut, measure
+from data_pipelines.stages import cut, measure, probe
 from tests.data_pipelines.conftest import Curate
-from vdm.data.shards import read_index, read_member, read_samples
+from vdm.data.shards import file_checksum, read_index, read_member, read_samples
 
 
 @pytest.fixture
@@ -113,6 +115,52 @@ def test_run_again_does_nothing_and_changes_nothing(run_curate: Curate, tmp_path
 
     assert (dict(calls), _content(tmp_path / "shards")) == ({}, content)
     assert first["encode_h264"] == len(_metadata(tmp_path / "shards"))
+
+
+def _cut_off(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _flip_middle(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[40] ^= 255  # in the first page of rows
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [_cut_off, _flip_middle])
+def test_results_damaged_by_a_power_failure_are_made_anew(
+    run_curate: Curate, tmp_path: Path, calls: Counter[str], damage: Callable[[Path], None]
+) -> None:
+    run_curate("until=filter")
+    expected, first = _rows(tmp_path, "filter"), dict(calls)
+    damaged = [path for path in (tmp_path / "shards.work/units").glob("*/*.parquet") if path.stem[0] in "tos"]
+    calls.clear()
+    for path in damaged:
+        damage(path)
+
+    run_curate("until=filter")
+
+    assert {path.parent.name for path in damaged} == {"probe", "cut", "filter"}
+    assert _rows(tmp_path, "filter") == expected
+    assert 0 < calls["load_detector"] < first["load_detector"]
+    assert 0 < calls["perceptual_hash"] < first["perceptual_hash"]
+
+
+def test_file_that_the_disk_does_not_give_to_its_end_is_listed_and_tried_again(
+    run_curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_disk(path: Path) -> str:
+        if path.name == "original.mp4":
+            raise OSError(errno.EIO, "Input/output error")
+        return file_checksum(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(probe, "file_checksum", broken_disk)
+        outcome = run_curate("until=probe")
+
+    assert outcome.code == 1
+    assert "original.mp4: can't be read: Input/output error\n" in outcome.err
+    assert "original.mp4: can't be read" not in run_curate("until=probe").err
 
 
 def test_another_limit_measures_nothing_anew_and_encodes_concerned_files_only(

@@ -10,6 +10,7 @@ import webdataset
 from PIL import ExifTags, Image
 
 from data_pipelines.index import IndexSettings, index_folder
+from data_pipelines.verify import VerifySettings, verify
 from tests.data.shard_sets import color_of, encode_clip
 from tests.data_pipelines.videos import set_display_matrix
 from vdm.data.clips import ClipSampling
@@ -127,6 +128,57 @@ def test_videos_and_pictures_that_are_stored_turned_or_mirrored_are_left_out(
         "a.tar: b: its picture is stored turned or mirrored, for viewers to undo; encode it upright",
     ]
     assert read_index(tmp_path).num_samples("train") == 1
+
+
+def _verified(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, list[str]]:
+    capsys.readouterr()
+    code = verify(VerifySettings(folder, num_workers=0))
+    out, err = capsys.readouterr()
+    lines = err.replace("\r", "\n").splitlines()
+    return code, out, [line for line in lines if line and not line.startswith("verifying")]
+
+
+def test_sound_sets_from_elsewhere_have_no_faults(
+    tmp_path: Path, foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (24, 16)).save(picture, "png")
+    long_name = "a/" + "long" * 40
+    strange = [
+        *(("./0.mp4", encode_clip(0)), ("./0.txt", b"a caption")),
+        ("1.PNG", picture.getvalue()),
+        *(("2.mp4", encode_clip(2)), ("2.jpg", b"a thumbnail that nobody reads")),
+        *((f"{long_name}.mp4", encode_clip(3)), ("caf\u00e9.mp4", encode_clip(4))),
+    ]
+    write_tar(foreign / "strange.tar", strange)
+    write_tar(foreign / "same_keys.tar", strange[:2])
+    index_folder(settings(foreign))
+
+    code, out, faults = _verified(foreign, capsys)
+
+    assert (code, faults) == (0, [])
+    assert out == f"{foreign}: clips: 13, shards: 4, faults: 0\n"
+
+
+def test_faults_of_a_set_from_elsewhere_are_what_training_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(picture, "png")
+    cut_off = picture.getvalue()[:-2000]
+    names = [("0.mp4", encode_clip(0)), ("0.json", b"[1]"), ("1.png", cut_off), ("2.mp4", encode_clip(2))]
+    write_tar(tmp_path / "a.tar", [*names, ("2.txt", b"\xff")])
+    index_folder(settings(tmp_path))
+
+    code, out, faults = _verified(tmp_path, capsys)
+
+    assert code == 1
+    assert [fault.partition(" (")[0] for fault in faults] == [
+        "a.tar: 0: its .json is no object of names and values",
+        "a.tar: 1.png: does not decode: image file is truncated",
+        "a.tar: 2: its metadata is malformed",
+    ]
+    assert out.endswith("faults: 3; the samples named are left out in training\n")
 
 
 def test_some_tars_are_held_out(tmp_path: Path) -> None:
