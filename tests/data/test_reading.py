@@ -1,4 +1,5 @@
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import pytest
 import webdataset
 
 from tests.data.shard_sets import SHAPE, TRAIN_COUNTS
-from vdm.data import storage
+from vdm.data import outages, storage
+from vdm.data.outages import StorageFailedError
 from vdm.data.quarantine import BadSampleError, Fault
 from vdm.data.reading import RawSample, Request, SampleTable, ShardReader
 from vdm.data.shards import ShardEntry, read_index, read_samples
@@ -94,5 +96,68 @@ def test_passing_faults_of_storage_are_retried(shard_set: Path, monkeypatch: pyt
 
     monkeypatch.setattr(storage.os, "preadv", flaky)
     assert read(reader, 0, 0).key == "train-clip-0000"
-    failures += [OSError(5, "Input/output error")] * 3
-    assert "Input/output error" in fault_of(reader, 0, 1).reason
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalFolder, "retry_delays_seconds", (0.0,))
+    monkeypatch.setattr(outages, "FIRST_PAUSE_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), PermissionError(13, "Permission denied")])
+@pytest.mark.usefixtures("short_pauses")
+def test_an_outage_is_waited_for_and_loses_no_sample(
+    shard_set: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: OSError
+) -> None:
+    reader, shards = reader_of(shard_set)
+    failures = [error] * 6
+    openat = storage.os.open
+
+    def flaky(*args: object, **kwargs: object) -> int:
+        if failures:
+            raise failures.pop()
+        return openat(*args, **kwargs)
+
+    monkeypatch.setattr(storage.os, "open", flaky)
+    with caplog.at_level(logging.WARNING):
+        assert read(reader, 1, 0).shard == shards[1].name
+    assert failures == []
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith("Storage fails, waiting up to 600 s for it: ")
+    assert str(shard_set) in message
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_an_outage_without_end_is_one_line_that_names_the_file(
+    shard_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, shards = reader_of(shard_set)
+    read(reader, 0, 0)
+    monkeypatch.setattr(ShardReader, "patience_seconds", 0.1)
+
+    def fail(*args: object) -> int:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(storage.os, "preadv", fail)
+    with pytest.raises(StorageFailedError, match=rf"^{shard_set / shards[0].name}: .*Stale file handle.*$") as error:
+        read(reader, 0, 1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_folder_that_is_not_mounted_is_an_outage_and_no_missing_shard(
+    make_shard_set: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_shard_set(train=(2,), validation=(1,))
+    reader, shards = reader_of(path)
+    path.rename(path.with_name("elsewhere"))
+    path.mkdir()  # an empty mount point
+    monkeypatch.setattr(ShardReader, "patience_seconds", 0.1)
+    with pytest.raises(StorageFailedError, match=f"^{path}/train-000000.index.json: .*No such file"):
+        read(reader, 0, 0)
+    path.rmdir()
+    with pytest.raises(StorageFailedError, match="No such file"):
+        read(reader, 0, 0)
+    path.with_name("elsewhere").rename(path)
+    (path / "train-000000.index.json").unlink()
+    assert fault_of(reader, 0, 0).shard == shards[0].name

@@ -9,8 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from vdm.data.cache import BoundedCache
+from vdm.data.outages import Outage
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.shards import DamagedSample, Member, SampleEntry, Shape, ShardEntry, check_member, read_samples
+from vdm.data.shards import (
+    INDEX_NAME,
+    DamagedSample,
+    Member,
+    SampleEntry,
+    Shape,
+    ShardEntry,
+    check_member,
+    parse_samples,
+    sidecar_name,
+)
 from vdm.data.storage import Folder
 
 CHECKSUM_BYTES = 16
@@ -100,15 +111,42 @@ class ShardReader:
         shards: The split's entries in the index.
     """
 
+    patience_seconds: float = 600.0
+    """How long ``read`` waits for storage that fails."""
+
     def __init__(self, folder: Folder, shards: Sequence[ShardEntry]) -> None:
         self._folder = folder
         self._shards = tuple(shards)
         self._tables: BoundedCache[int, SampleTable] = BoundedCache(MAX_LISTED_SAMPLES, size=len)
+        self._missing: set[str] = set()
+        """Files of which a listing of their folder has shown that they are there no more."""
         self._threads: ThreadPoolExecutor | None = None
 
     def read(self, requests: Sequence[Request]) -> list[RawSample | BadSampleError]:
-        """Read samples and check their bytes against the index; return the error of those that can't be had."""
-        found = [self._find(request) for request in requests]
+        """Read samples and check their bytes against the index; return the error of those that are bad.
+
+        Bad are samples whose bytes are others than recorded, or whose file is there no more. Storage that does not
+        answer, or denies access, says nothing of samples: it is waited for.
+
+        Raises:
+            StorageFailedError: If it still does so after ``patience_seconds``.
+        """
+        found: dict[int, RawSample | BadSampleError] = {}
+        todo, outage = range(len(requests)), Outage(self.patience_seconds)
+        while todo:
+            failures: dict[int, OSError] = {}
+            for number, outcome in zip(todo, self._attempt([requests[number] for number in todo]), strict=True):
+                if isinstance(outcome, OSError):
+                    failures[number] = outcome
+                else:
+                    found[number] = outcome
+            todo = list(failures)
+            if failures:
+                outage.wait(failures[todo[0]])
+        return [found[number] for number in range(len(requests))]
+
+    def _attempt(self, requests: Sequence[Request]) -> list[RawSample | BadSampleError | OSError]:
+        found = self._find_all(requests)
         if not self._folder.is_remote or len(requests) < 2:
             return [self._fetch(request, entry) for request, entry in zip(requests, found, strict=True)]
         if self._threads is None:
@@ -123,36 +161,91 @@ class ShardReader:
         """Close all files; the next ``read`` opens them again."""
         self._folder.close()
 
+    def _find_all(self, requests: Sequence[Request]) -> list[SampleEntry | BadSampleError | OSError]:
+        found: list[SampleEntry | BadSampleError | OSError] = []
+        failure: OSError | None = None
+        for request in requests:
+            try:
+                found.append(failure or self._find(request))
+            except OSError as error:  # others would fail as well, and take their time for it
+                failure = error
+                found.append(error)
+        return found
+
     def _find(self, request: Request) -> SampleEntry | BadSampleError:
         try:
             table = self._tables.get(request.shard, self._list)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             return BadSampleError(Fault(self._shards[request.shard].name, key="", offset=-1, reason=str(error)))
         return table.find(request.stored, request.sample, request.extensions)
 
-    def _list(self, shard: int) -> SampleTable:
-        return SampleTable(read_samples(self._folder, self._shards[shard]))
+    def _list(self, number: int) -> SampleTable:
+        shard = self._shards[number]
+        name = sidecar_name(shard.name)
+        return SampleTable(parse_samples(self._folder.path_of(name), self._read(name, 0, None), shard))
 
-    def _fetch(self, request: Request, entry: SampleEntry | BadSampleError) -> RawSample | BadSampleError:
-        if isinstance(entry, BadSampleError):
+    def _fetch(
+        self, request: Request, entry: SampleEntry | BadSampleError | OSError
+    ) -> RawSample | BadSampleError | OSError:
+        if isinstance(entry, BadSampleError | OSError):
             return entry
         name = self._shards[request.shard].name
         offset = min((member.offset for member in entry.members.values()), default=-1)
         try:
             members = self._read_members(name, entry)
-        except (DamagedSample, OSError) as error:
+        except OSError as error:
+            return error
+        except DamagedSample as error:
             return BadSampleError(Fault(name, entry.key, offset, str(error)))
         return RawSample(name, entry.key, offset, entry.shape, entry.fps, members)
 
     def _read_members(self, name: str, entry: SampleEntry) -> dict[str, memoryview]:
         found: dict[str, memoryview] = {}
         for span in _spans(entry.members):
-            data = memoryview(self._folder.read(name, span.start, span.end - span.start))
+            data = memoryview(self._read(name, span.start, span.end - span.start))
             for extension in span.extensions:
                 member = entry.members[extension]
                 part = data[member.offset - span.start :][: member.length]
                 found[extension] = check_member(part, name, entry, extension)
         return found
+
+    def _read(self, name: str, offset: int, length: int | None) -> bytes | bytearray:
+        """Return some bytes of a file.
+
+        Raises:
+            DamagedSample: If the storage, which works, lacks them.
+            OSError: If it fails; the message names the file.
+        """
+        try:
+            return self._folder.read(name, offset, length)
+        except OSError as error:
+            where = self._folder.path_of(name)
+            if isinstance(error, FileNotFoundError):
+                if self._is_missing(name):
+                    raise DamagedSample(f"{where}: no such file, though others of its folder are there") from None
+            elif length is not None and self._ends_before(name, offset + length):
+                raise DamagedSample(f"{where}: ends before byte {offset + length}; the shard is cut short") from None
+            raise OSError(f"{where}: {error}") from error
+
+    def _is_missing(self, name: str) -> bool:
+        """Tell a file that was deleted from a folder that is out of reach, or not mounted."""
+        if name not in self._missing:
+            try:
+                found = self._folder.sizes([name, INDEX_NAME])
+            except OSError:
+                return False
+            if name in found or INDEX_NAME not in found:
+                return False
+            self._missing.add(name)
+        return True
+
+    def _ends_before(self, name: str, end: int) -> bool:
+        """Tell a file that is too short, of which some services make an error, from storage that fails."""
+        try:
+            size = self._folder.size(name)
+        except OSError:
+            return False
+        return size is not None and size < end
 
 
 @dataclass(slots=True)

@@ -53,6 +53,14 @@ class Folder(Protocol):
         """Return the bytes of each file that is there; None where the storage does not tell."""
         ...
 
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, by one attempt; None where the storage does not tell.
+
+        Raises:
+            OSError: If it does not answer; ``FileNotFoundError`` if it lacks the file.
+        """
+        ...
+
     def close(self) -> None:
         """Let open files and connections go; reading opens them again."""
         ...
@@ -106,6 +114,10 @@ class LocalFolder:
         wanted = set(names)
         with os.scandir(self.path) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.name in wanted and entry.is_file()}
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a file; see ``Folder``."""
+        return (self.path / name).stat().st_size
 
     def close(self) -> None:
         """Close all files."""
@@ -190,22 +202,26 @@ class RemoteFolder:
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the bytes of each file that is there, by one listing of the folder where the storage has listings."""
         if self.url.startswith(("http://", "https://")):
-            return {name: size for name in names if (size := self._size(name)) != -1}
+            return {name: size for name in names if (size := self._size_or_missing(name)) != -1}
         wanted = set(names)
 
         def attempt() -> list[dict[str, Any]]:
+            self._file_system.invalidate_cache()  # of listings, which some clients keep whatever they are told
             return self._call("ls", self._root, detail=True, timeout=LISTING_TIMEOUT_SECONDS)
 
         found = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in self._retried(attempt)}
         return {name: size for name, size in found.items() if name in wanted}
 
-    def _size(self, name: str) -> int | None:
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file; see ``Folder``."""
+        return self._call("info", f"{self._root}/{name}").get("size")
+
+    def _size_or_missing(self, name: str) -> int | None:
         """Return the bytes of a file, None if the server does not tell, -1 if it lacks the file."""
         try:
-            info = self._retried(lambda: self._call("info", f"{self._root}/{name}"))
+            return self._retried(lambda: self.size(name))
         except FileNotFoundError:
             return -1
-        return info.get("size")
 
     def _retried(self, attempt: Callable[[], T]) -> T:
         return _persistently(attempt, self.retry_delays_seconds)
