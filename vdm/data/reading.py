@@ -1,10 +1,11 @@
 """Checked random access to the samples of a shard set."""
 
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from vdm.data.shards import (
     sidecar_name,
 )
 from vdm.data.storage import Folder
+
+T = TypeVar("T")
 
 CHECKSUM_BYTES = 16
 MAX_LISTED_SAMPLES = 1 << 18
@@ -182,31 +185,66 @@ class ShardReader:
     def _list(self, number: int) -> SampleTable:
         shard = self._shards[number]
         name = sidecar_name(shard.name)
-        return SampleTable(parse_samples(self._folder.path_of(name), self._read(name, 0, None), shard))
+        where = self._folder.path_of(name)
+        return self._load(shard, name, 0, None, lambda data: SampleTable(parse_samples(where, data, shard)))
 
     def _fetch(
         self, request: Request, entry: SampleEntry | BadSampleError | OSError
     ) -> RawSample | BadSampleError | OSError:
         if isinstance(entry, BadSampleError | OSError):
             return entry
-        name = self._shards[request.shard].name
+        shard = self._shards[request.shard]
         offset = min((member.offset for member in entry.members.values()), default=-1)
         try:
-            members = self._read_members(name, entry)
+            members = self._read_members(shard, entry)
         except OSError as error:
             return error
         except DamagedSample as error:
-            return BadSampleError(Fault(name, entry.key, offset, str(error)))
-        return RawSample(name, entry.key, offset, entry.shape, entry.fps, members)
+            return BadSampleError(Fault(shard.name, entry.key, offset, str(error)))
+        return RawSample(shard.name, entry.key, offset, entry.shape, entry.fps, members)
 
-    def _read_members(self, name: str, entry: SampleEntry) -> dict[str, memoryview]:
+    def _read_members(self, shard: ShardEntry, entry: SampleEntry) -> dict[str, memoryview]:
         found: dict[str, memoryview] = {}
         for span in _spans(entry.members):
-            data = memoryview(self._read(name, span.start, span.end - span.start))
-            for extension in span.extensions:
-                member = entry.members[extension]
-                part = data[member.offset - span.start :][: member.length]
-                found[extension] = check_member(part, name, entry, extension)
+            found |= self._load(
+                shard, shard.name, span.start, span.end - span.start, partial(_checked_members, shard, entry, span)
+            )
+        return found
+
+    def _load(
+        self,
+        shard: ShardEntry,
+        name: str,
+        offset: int,
+        length: int | None,
+        check: Callable[[bytes | bytearray], T],
+    ) -> T:
+        """Return what ``check`` makes of some bytes of a shard or its sidecar.
+
+        What a remote folder gives is read a second time if it fails the check, lest a bad transfer cost a sample; only
+        what passes is cached, by the checksum of its shard: a set that was built again is another one.
+
+        Raises:
+            ValueError: What ``check`` raises, or ``DamagedSample`` if there are no such bytes.
+            OSError: If storage fails.
+        """
+        cache = self._folder.cache
+        key = f"{self._folder.path_of(name)} {shard.checksum} {offset} {length}"
+        if cache is not None and (data := cache.get(key)) is not None:
+            try:
+                return check(data)
+            except ValueError:
+                cache.drop(key)
+        data = self._read(name, offset, length)
+        try:
+            found = check(data)
+        except ValueError:
+            if not self._folder.is_remote:
+                raise
+            data = self._read(name, offset, length)
+            found = check(data)
+        if cache is not None:
+            cache.put(key, bytes(data))
         return found
 
     def _read(self, name: str, offset: int, length: int | None) -> bytes | bytearray:
@@ -268,6 +306,17 @@ def _spans(members: Mapping[str, Member]) -> list[_Span]:
         else:
             spans.append(_Span(member.offset, end, [extension]))
     return spans
+
+
+def _checked_members(
+    shard: ShardEntry, entry: SampleEntry, span: _Span, data: bytes | bytearray
+) -> dict[str, memoryview]:
+    found: dict[str, memoryview] = {}
+    for extension in span.extensions:
+        member = entry.members[extension]
+        part = memoryview(data)[member.offset - span.start :][: member.length]
+        found[extension] = check_member(part, shard.name, entry, extension)
+    return found
 
 
 def _offset(item: tuple[str, Member]) -> int:

@@ -34,6 +34,8 @@ class Folder(Protocol):
 
     is_remote: bool
     """Whether every read is a round trip, so that several at once pay."""
+    cache: DiskCache | None
+    """Where readers are to keep what they have read and found whole."""
 
     def path_of(self, name: str) -> str:
         """Return the full path or URL of a file, for messages."""
@@ -71,7 +73,7 @@ def open_folder(path: str | Path, cache: DiskCache | None = None) -> Folder:
 
     Args:
         path: The path or URL.
-        cache: Keeps what is read of remote files.
+        cache: The ``cache`` of remote folders.
 
     Raises:
         ValueError: In one line, if the URL's protocol is unknown or needs a package that is not installed.
@@ -85,6 +87,7 @@ class LocalFolder:
     """A folder of this machine or of a file system that is mounted."""
 
     is_remote = False
+    cache: DiskCache | None = None
     retry_delays_seconds: tuple[float, ...] = (0.1, 1.0)
     """Pauses before each new attempt when the file system reports an error."""
 
@@ -145,7 +148,7 @@ class RemoteFolder:
 
     def __init__(self, url: str, cache: DiskCache | None = None) -> None:
         self.url = url.rstrip("/")
-        self._cache = cache
+        self.cache = cache
         _ = self._file_system  # the mistakes of users come to light here
 
     @functools.cached_property
@@ -166,7 +169,7 @@ class RemoteFolder:
         return self._file_system._strip_protocol(self.url).rstrip("/")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "_cache": self._cache}
+        return {"url": self.url, "cache": self.cache}
 
     def path_of(self, name: str) -> str:
         """Return the URL of a file."""
@@ -174,16 +177,6 @@ class RemoteFolder:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Return some bytes of a file; see ``Folder``. Several threads may read at once."""
-        if self._cache is None:
-            return self._fetch(name, offset, length)
-        key = f"{self.path_of(name)} {offset} {length}"
-        data = self._cache.get(key)
-        if data is None:
-            data = self._fetch(name, offset, length)
-            self._cache.put(key, data)
-        return data
-
-    def _fetch(self, name: str, offset: int, length: int | None) -> bytes:
         end = None if length is None else offset + length
         path = f"{self._root}/{name}"
 
@@ -197,7 +190,7 @@ class RemoteFolder:
                 )
             return data
 
-        return _persistently(attempt, self.retry_delays_seconds)
+        return self._retried(attempt)
 
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the bytes of each file that is there, by one listing of the folder where the storage has listings."""
