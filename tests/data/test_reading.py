@@ -8,10 +8,11 @@ import webdataset
 
 from tests.data.shard_sets import SHAPE, TRAIN_COUNTS
 from vdm.data import outages, storage
+from vdm.data.datamodule import ClipDataModule
 from vdm.data.outages import StorageFailedError
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.reading import RawSample, Request, SampleTable, ShardReader
-from vdm.data.shards import ShardEntry, read_index, read_samples
+from vdm.data.reading import MAX_LISTED_BYTES, RawSample, Request, SampleTable, ShardReader
+from vdm.data.shards import Member, SampleEntry, ShardEntry, read_index, read_samples
 from vdm.data.storage import LocalFolder
 
 FILES = frozenset({"mp4", "json"})
@@ -51,6 +52,27 @@ def test_a_table_gives_the_entries_of_the_sidecar(shard_set: Path) -> None:
         samples = read_samples(shard_set, shard)
         table = SampleTable(samples)
         assert tuple(table[i] for i in range(len(table))) == samples
+
+
+def test_a_table_keeps_what_samples_differ_in() -> None:
+    member = Member(1 << 40, 1 << 33, "0f" * 16)
+    samples = (
+        SampleEntry("clip-ä", (1, 8, 8), {"jpg": member}, 8.0),
+        SampleEntry("", (2, 8, 8), {"mp4": member, "json": Member(0, 0, "f0" * 16)}, None),
+        SampleEntry("c", (1, 8, 8), {}, None),
+    )
+    table = SampleTable(samples)
+    assert tuple(table[i] for i in range(len(table))) == samples
+    assert table.find(frozenset({(1, 8, 8)}), 1, FILES) == samples[2]
+
+
+def test_the_lists_of_as_many_shards_as_are_read_in_turn_are_read_once() -> None:
+    """As many samples as an ordinary set of pictures has in 64 shards, with three files each."""
+    names = ("jpg", "json", "txt")
+    members = dict.fromkeys(names, Member(1 << 30, 1 << 16, "0f" * 16))
+    table = SampleTable([SampleEntry(f"{number:09d}", (1, 256, 256), members) for number in range(10_000)])
+    num_tables = 2 * ClipDataModule("", 1, 1).num_streams
+    assert num_tables * table.num_bytes < MAX_LISTED_BYTES
 
 
 def test_files_beyond_the_limit_are_closed_and_opened_again(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:

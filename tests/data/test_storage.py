@@ -1,6 +1,8 @@
 import pickle
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import blake2b
@@ -10,13 +12,13 @@ from typing import get_args
 import fsspec
 import pytest
 
-from tests.data.http_server import Failure, FaultyServer, serving
+from tests.data.http_server import Failure, FaultyServer, Handler, serving
 from tests.data.shard_sets import SHAPE, list_samples
 from tests.data.test_datamodule import assert_equal, module, take
 from vdm.data.disk_cache import DIGEST_BYTES, DiskCache
 from vdm.data.order import PADDING
 from vdm.data.shards import file_checksum, read_index, write_index, write_samples
-from vdm.data.storage import LocalFolder, RemoteFolder, open_folder
+from vdm.data.storage import NUM_CONNECTIONS, LocalFolder, RemoteFolder, open_folder
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 
@@ -180,6 +182,29 @@ def test_damage_that_lies_in_the_cache_is_read_anew(server: FaultyServer, tmp_pa
     num_requests = server.num_requests
     assert weights() == 12
     assert server.num_requests - num_requests == 1 + 7 + 2 * 7  # as the check at the start needs, and no more
+
+
+def test_a_server_without_listings_is_asked_for_many_sizes_at_once(
+    shard_set: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, most, lock = 0, 0, threading.Lock()
+    answer = Handler.do_HEAD
+
+    def slow(handler: Handler) -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.1)
+        answer(handler)
+        with lock:
+            under_way -= 1
+
+    monkeypatch.setattr(Handler, "do_HEAD", slow)
+    names = [shard.name for shard in read_index(shard_set).shards()]
+    sizes = RemoteFolder(server.url).sizes([*names, "absent.tar"])
+    assert sizes == {name: (shard_set / name).stat().st_size for name in names}
+    assert 4 <= most <= NUM_CONNECTIONS
 
 
 def test_a_set_in_memory_trains_like_one_on_disk(shard_set: Path, in_memory: str) -> None:

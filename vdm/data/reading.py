@@ -1,6 +1,5 @@
 """Checked random access to the samples of a shard set."""
 
-from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,17 +22,19 @@ from vdm.data.shards import (
     parse_samples,
     sidecar_name,
 )
-from vdm.data.storage import Folder
+from vdm.data.storage import NUM_CONNECTIONS, Folder
 
 T = TypeVar("T")
 
 CHECKSUM_BYTES = 16
-MAX_LISTED_SAMPLES = 1 << 18
-"""Samples whose offsets and checksums are kept in memory, some 200 bytes each."""
+MAX_LISTED_BYTES = 1 << 29
+"""Memory for the offsets and checksums of samples, some 30 bytes a file.
+
+The order goes round ``num_streams`` shards for each shape of clips, and where their lists don't fit, each sample costs
+the parsing of a whole list: room for 64 shards of 10,000 samples of three files in seven shapes.
+"""
 MAX_GAP_BYTES = 1 << 14
 """Members of a sample that lie no further apart are read at once: a request costs more than so many bytes."""
-NUM_CONNECTIONS = 16
-"""Requests that a process has under way at once, where storage is remote."""
 
 VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -68,22 +69,30 @@ class Request(NamedTuple):
 
 
 class SampleTable:
-    """The sidecar of one shard in a tenth of the memory that its objects take."""
+    """The sidecar of one shard in a small part of the memory that its objects take."""
 
     def __init__(self, samples: Sequence[SampleEntry]) -> None:
-        self._keys = [sample.key for sample in samples]
-        self._fps = array("d", (sample.fps or 0.0 for sample in samples))
-        self._shapes = array("q", (size for sample in samples for size in sample.shape))
+        keys = [sample.key.encode() for sample in samples]
+        self._keys = b"".join(keys)
+        self._key_ends = np.cumsum([0, *map(len, keys)], dtype=np.uint32)
+        self._kinds = list(dict.fromkeys((sample.shape, sample.fps) for sample in samples))
+        numbers = {kind: number for number, kind in enumerate(self._kinds)}
+        self._kind_of = np.array([numbers[sample.shape, sample.fps] for sample in samples], dtype=np.uint32)
         self._extensions = sorted({extension for sample in samples for extension in sample.members})
-        absent = Member(offset=0, length=-1, checksum="00" * CHECKSUM_BYTES)
+        absent = Member(offset=-1, length=0, checksum="00" * CHECKSUM_BYTES)
         members = [sample.members.get(extension, absent) for sample in samples for extension in self._extensions]
-        self._offsets = array("q", (member.offset for member in members))
-        self._lengths = array("q", (member.length for member in members))
-        self._checksums = b"".join(bytes.fromhex(member.checksum) for member in members)
+        self._offsets = np.array([member.offset for member in members], dtype=np.int64)
+        lengths = np.array([member.length for member in members], dtype=np.int64)
+        self._lengths = lengths.astype(np.uint32) if lengths.max(initial=0) < 1 << 32 else lengths
+        self._checksums = bytes.fromhex("".join(member.checksum for member in members))
         self._rows: dict[frozenset[Shape], np.ndarray] = {}
+        rows_bytes = 4 * len(samples)  # of the lists in ``_rows``, which have no sample in common
+        columns = (self._key_ends, self._kind_of, self._offsets, self._lengths)
+        self.num_bytes = sum(map(len, (self._keys, self._checksums))) + sum(one.nbytes for one in columns) + rows_bytes
+        """Memory that the table takes."""
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._kind_of)
 
     def __getitem__(self, sample: int) -> SampleEntry:
         return self._entry(sample, self._extensions)
@@ -91,19 +100,20 @@ class SampleTable:
     def find(self, stored: frozenset[Shape], number: int, extensions: frozenset[str]) -> SampleEntry:
         """Return the ``number``-th of the samples that have one of the shapes ``stored``, with some of its files."""
         if stored not in self._rows:
-            shapes = zip(self._shapes[::3], self._shapes[1::3], self._shapes[2::3], strict=True)
-            self._rows[stored] = np.array([row for row, shape in enumerate(shapes) if shape in stored], dtype=np.int64)
+            kinds = [number for number, (shape, _) in enumerate(self._kinds) if shape in stored]
+            self._rows[stored] = np.flatnonzero(np.isin(self._kind_of, kinds)).astype(np.uint32)
         return self._entry(int(self._rows[stored][number]), extensions)
 
     def _entry(self, sample: int, extensions: Collection[str]) -> SampleEntry:
-        t, h, w = self._shapes[3 * sample : 3 * sample + 3]
+        key = self._keys[self._key_ends[sample] : self._key_ends[sample + 1]].decode()
+        shape, fps = self._kinds[self._kind_of[sample]]
         rows = enumerate(self._extensions, start=sample * len(self._extensions))
-        members = {name: self._member(row) for row, name in rows if name in extensions and self._lengths[row] >= 0}
-        return SampleEntry(self._keys[sample], (t, h, w), members, self._fps[sample] or None)
+        members = {name: self._member(row) for row, name in rows if name in extensions and self._offsets[row] >= 0}
+        return SampleEntry(key, shape, members, fps)
 
     def _member(self, row: int) -> Member:
         checksum = self._checksums[row * CHECKSUM_BYTES : (row + 1) * CHECKSUM_BYTES]
-        return Member(self._offsets[row], self._lengths[row], checksum.hex())
+        return Member(int(self._offsets[row]), int(self._lengths[row]), checksum.hex())
 
 
 class ShardReader:
@@ -120,7 +130,9 @@ class ShardReader:
     def __init__(self, folder: Folder, shards: Sequence[ShardEntry]) -> None:
         self._folder = folder
         self._shards = tuple(shards)
-        self._tables: BoundedCache[int, SampleTable] = BoundedCache(MAX_LISTED_SAMPLES, size=len)
+        self._tables: BoundedCache[int, SampleTable] = BoundedCache(
+            MAX_LISTED_BYTES, size=lambda table: table.num_bytes
+        )
         self._missing: set[str] = set()
         """Files of which a listing of their folder has shown that they are there no more."""
         self._threads: ThreadPoolExecutor | None = None

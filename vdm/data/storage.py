@@ -9,6 +9,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +21,9 @@ from vdm.data.disk_cache import DiskCache
 
 T = TypeVar("T")
 
-MAX_OPEN_FILES = 128
+MAX_OPEN_FILES = 256
+NUM_CONNECTIONS = 16
+"""Requests that a process has under way at once, where storage is remote."""
 LISTING_TIMEOUT_SECONDS = 600.0
 """How long the listing of a remote folder may take."""
 
@@ -195,7 +198,9 @@ class RemoteFolder:
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the bytes of each file that is there, by one listing of the folder where the storage has listings."""
         if self.url.startswith(("http://", "https://")):
-            return {name: size for name in names if (size := self._size_or_missing(name)) != -1}
+            with ThreadPoolExecutor(NUM_CONNECTIONS, thread_name_prefix="sizes") as threads:
+                sizes = threads.map(self._size_or_missing, names)
+                return {name: size for name, size in zip(names, sizes, strict=True) if size != -1}
         wanted = set(names)
 
         def attempt() -> list[dict[str, Any]]:
