@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -130,9 +131,7 @@ class ShardReader:
     def __init__(self, folder: Folder, shards: Sequence[ShardEntry]) -> None:
         self._folder = folder
         self._shards = tuple(shards)
-        self._tables: BoundedCache[int, SampleTable] = BoundedCache(
-            MAX_LISTED_BYTES, size=lambda table: table.num_bytes
-        )
+        self._tables: BoundedCache[int, SampleTable] = BoundedCache(MAX_LISTED_BYTES, size=attrgetter("num_bytes"))
         self._missing: set[str] = set()
         """Files of which a listing of their folder has shown that they are there no more."""
         self._threads: ThreadPoolExecutor | None = None
