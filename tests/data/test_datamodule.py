@@ -13,9 +13,11 @@ import torch
 from lightning import LightningModule, Trainer
 
 from tests.data.shard_sets import SHAPE, TRAIN_COUNTS, VALIDATION_COUNTS, color_of, key_of
+from vdm.cli.faults import is_mistake, one_line
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.mixing import MixedOrder, fill_buckets
 from vdm.data.order import PADDING
+from vdm.data.outages import StorageFailedError
 from vdm.data.quarantine import TooManyBadSamplesError
 from vdm.data.shards import ShardIndex, read_index, read_samples, write_index
 from vdm.types import ClipBatch, TensorRecord
@@ -282,6 +284,24 @@ def test_a_damaged_clip_keeps_its_position_with_weight_zero(
     (row,) = [json.loads(line) for line in report.read_text().splitlines()]
     assert (row["shard"], row["key"], row["offset"]) == (name, bad.key, bad.members["mp4"].offset)
     assert "checksum" in row["reason"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_storage_that_fails_ends_the_run_in_one_line(make_shard_set: Callable[..., Path], num_workers: int) -> None:
+    path = make_shard_set(train=(4, 4), validation=(1,))
+    data = module(path, num_workers=num_workers)
+    loader = data.train_dataloader()
+    dataset: Any = loader._batches.dataset
+    for reader in dataset._dataset._readers:
+        reader.patience_seconds = 0.0
+    path.rename(path.with_name("elsewhere"))
+    try:
+        with pytest.raises(StorageFailedError, match=rf"^{path}/train-.*No such file") as error:
+            take(loader, 1)
+    finally:
+        data.close()
+    assert is_mistake(error.value)
+    assert one_line(error.value) == str(error.value)
 
 
 def test_too_many_damaged_clips_stop_the_run(make_shard_set: Callable[..., Path]) -> None:

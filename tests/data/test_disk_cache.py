@@ -39,6 +39,14 @@ def test_a_damaged_value_counts_as_absent(tmp_path: Path) -> None:
     assert cache.get("a") is None
 
 
+def test_a_value_that_is_dropped_is_absent(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path, MIB)
+    cache.put("a", b"value")
+    cache.drop("a")
+    assert cache.get("a") is None
+    cache.drop("a")
+
+
 def test_a_folder_that_can_not_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache = DiskCache(tmp_path / "file", MIB)

@@ -1,4 +1,5 @@
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,10 +7,12 @@ import pytest
 import webdataset
 
 from tests.data.shard_sets import SHAPE, TRAIN_COUNTS
-from vdm.data import storage
+from vdm.data import outages, storage
+from vdm.data.datamodule import ClipDataModule
+from vdm.data.outages import StorageFailedError
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.reading import RawSample, Request, SampleTable, ShardReader
-from vdm.data.shards import ShardEntry, read_index, read_samples
+from vdm.data.reading import MAX_LISTED_BYTES, RawSample, Request, SampleTable, ShardReader
+from vdm.data.shards import Member, SampleEntry, ShardEntry, read_index, read_samples
 from vdm.data.storage import LocalFolder
 
 FILES = frozenset({"mp4", "json"})
@@ -49,6 +52,27 @@ def test_a_table_gives_the_entries_of_the_sidecar(shard_set: Path) -> None:
         samples = read_samples(shard_set, shard)
         table = SampleTable(samples)
         assert tuple(table[i] for i in range(len(table))) == samples
+
+
+def test_a_table_keeps_what_samples_differ_in() -> None:
+    member = Member(1 << 40, 1 << 33, "0f" * 16)
+    samples = (
+        SampleEntry("clip-ä", (1, 8, 8), {"jpg": member}, 8.0),
+        SampleEntry("", (2, 8, 8), {"mp4": member, "json": Member(0, 0, "f0" * 16)}, None),
+        SampleEntry("c", (1, 8, 8), {}, None),
+    )
+    table = SampleTable(samples)
+    assert tuple(table[i] for i in range(len(table))) == samples
+    assert table.find(frozenset({(1, 8, 8)}), 1, FILES) == samples[2]
+
+
+def test_the_lists_of_as_many_shards_as_are_read_in_turn_are_read_once() -> None:
+    """As many samples as an ordinary set of pictures has in 64 shards, with three files each."""
+    names = ("jpg", "json", "txt")
+    members = dict.fromkeys(names, Member(1 << 30, 1 << 16, "0f" * 16))
+    table = SampleTable([SampleEntry(f"{number:09d}", (1, 256, 256), members) for number in range(10_000)])
+    num_tables = 2 * ClipDataModule("", 1, 1).num_streams
+    assert num_tables * table.num_bytes < MAX_LISTED_BYTES
 
 
 def test_files_beyond_the_limit_are_closed_and_opened_again(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,5 +118,68 @@ def test_passing_faults_of_storage_are_retried(shard_set: Path, monkeypatch: pyt
 
     monkeypatch.setattr(storage.os, "preadv", flaky)
     assert read(reader, 0, 0).key == "train-clip-0000"
-    failures += [OSError(5, "Input/output error")] * 3
-    assert "Input/output error" in fault_of(reader, 0, 1).reason
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalFolder, "retry_delays_seconds", (0.0,))
+    monkeypatch.setattr(outages, "FIRST_PAUSE_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), PermissionError(13, "Permission denied")])
+@pytest.mark.usefixtures("short_pauses")
+def test_an_outage_is_waited_for_and_loses_no_sample(
+    shard_set: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: OSError
+) -> None:
+    reader, shards = reader_of(shard_set)
+    failures = [error] * 6
+    openat = storage.os.open
+
+    def flaky(*args: object, **kwargs: object) -> int:
+        if failures:
+            raise failures.pop()
+        return openat(*args, **kwargs)
+
+    monkeypatch.setattr(storage.os, "open", flaky)
+    with caplog.at_level(logging.WARNING):
+        assert read(reader, 1, 0).shard == shards[1].name
+    assert failures == []
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith("Storage fails, waiting up to 600 s for it: ")
+    assert str(shard_set) in message
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_an_outage_without_end_is_one_line_that_names_the_file(
+    shard_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, shards = reader_of(shard_set)
+    read(reader, 0, 0)
+    monkeypatch.setattr(ShardReader, "patience_seconds", 0.1)
+
+    def fail(*args: object) -> int:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(storage.os, "preadv", fail)
+    with pytest.raises(StorageFailedError, match=rf"^{shard_set / shards[0].name}: .*Stale file handle.*$") as error:
+        read(reader, 0, 1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_folder_that_is_not_mounted_is_an_outage_and_no_missing_shard(
+    make_shard_set: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_shard_set(train=(2,), validation=(1,))
+    reader, shards = reader_of(path)
+    path.rename(path.with_name("elsewhere"))
+    path.mkdir()  # an empty mount point
+    monkeypatch.setattr(ShardReader, "patience_seconds", 0.1)
+    with pytest.raises(StorageFailedError, match=f"^{path}/train-000000.index.json: .*No such file"):
+        read(reader, 0, 0)
+    path.rmdir()
+    with pytest.raises(StorageFailedError, match="No such file"):
+        read(reader, 0, 0)
+    path.with_name("elsewhere").rename(path)
+    (path / "train-000000.index.json").unlink()
+    assert fault_of(reader, 0, 0).shard == shards[0].name

@@ -8,6 +8,9 @@ import pytest
 from tests.data.http_server import Failure, FaultyServer, in_front_of
 from tests.data.services import Service, google_cloud_storage, hub, s3
 from tests.data.test_datamodule import assert_equal, keys_by_position, module, take
+from vdm.data.outages import StorageFailedError
+from vdm.data.reading import ShardReader
+from vdm.data.shards import read_index, read_samples
 from vdm.data.storage import RemoteFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -17,12 +20,20 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 def service(
     request: pytest.FixtureRequest, shard_set: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """A service with the set, and with a copy of it that lacks a shard."""
+    """A service with the set, and with copies of it that lack a shard, or all of a shard but its first sample."""
     files = {f"set/{file.name}": file for file in shard_set.iterdir()}
     files |= {f"set-with-a-gap/{file.name}": file for file in shard_set.iterdir() if file.name != "train-000002.tar"}
+    cut = tmp_path_factory.mktemp("cut") / "train-000002.tar"
+    cut.write_bytes((shard_set / cut.name).read_bytes()[: _end_of_first_sample(shard_set, cut.name)])
+    files |= {f"set-cut-short/{file.name}": file for file in shard_set.iterdir()} | {f"set-cut-short/{cut.name}": cut}
     started = {"s3": s3, "gs": google_cloud_storage, "hf": lambda f: hub(f, tmp_path_factory.mktemp("hub"))}
     with started[request.param](files) as running:
         yield running
+
+
+def _end_of_first_sample(path: Path, shard_name: str) -> int:
+    shard = next(shard for shard in read_index(path).splits["train"] if shard.name == shard_name)
+    return max(member.offset + member.length for member in read_samples(path, shard)[0].members.values())
 
 
 @pytest.fixture
@@ -85,17 +96,35 @@ def test_errors_slow_answers_and_broken_connections_lose_nothing(
     assert "" not in found.values()
 
 
-def test_what_never_comes_is_a_bad_sample_and_training_goes_on(
+def test_what_never_comes_ends_the_run_and_no_sample_is_lost(
     service: Service, proxy: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RemoteFolder, "retry_delays_seconds", (0.01,) * 2)
     monkeypatch.setattr(RemoteFolder, "timeout_seconds", 1.0)
+    monkeypatch.setattr(ShardReader, "patience_seconds", 0.5)
     data = module(f"{service.root}/set", max_validation_clips=0, max_bad_fraction=1.0)
     data.check()
     loader = iter(data.train_dataloader())
-    take(loader, 1)
+    take(loader, 2)
+    data.consumed(6)
     proxy.failures = ["truncate"] * 10_000
-    lost = take(loader, 1)
+    with pytest.raises(StorageFailedError, match=rf"^{service.root}/set/train-.*storage has failed for") as error:
+        take(loader, 1)
+    assert "\n" not in str(error.value)
     proxy.failures = []
-    whole = take(loader, 2)
-    assert [float(batch.weights.sum()) for batch in (*lost, *whole)] == [0, 3, 3]
+    whole = take(data.train_dataloader(), 2)
+    assert [float(batch.weights.sum()) for batch in whole] == [3, 3]
+    assert whole[0].positions[0] == 6
+
+
+@pytest.mark.parametrize(("name", "num_whole"), [("set-with-a-gap", 14), ("set-cut-short", 15)])
+def test_a_shard_that_was_cut_short_or_deleted_is_damage_and_training_goes_on(
+    root: str, name: str, num_whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if root.startswith("gs") and name == "set-with-a-gap":
+        pytest.skip("gcsfs asks Google itself, past the emulator, about what it does not find")
+    monkeypatch.setattr(RemoteFolder, "retry_delays_seconds", ())
+    monkeypatch.setattr(ShardReader, "patience_seconds", 0.0)
+    data = module(f"{root}/{name}", max_validation_clips=0, max_bad_fraction=1.0, check_shards=False)
+    batches = take(data.train_dataloader(), 8)
+    assert len({key for batch in batches for key in batch.keys} - {""}) == num_whole

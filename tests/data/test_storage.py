@@ -1,17 +1,24 @@
 import pickle
+import shutil
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import get_args
 
 import fsspec
 import pytest
 
-from tests.data.http_server import Failure, FaultyServer, serving
+from tests.data.http_server import Failure, FaultyServer, Handler, serving
+from tests.data.shard_sets import SHAPE, list_samples
 from tests.data.test_datamodule import assert_equal, module, take
-from vdm.data.disk_cache import DiskCache
-from vdm.data.shards import read_index
-from vdm.data.storage import LocalFolder, RemoteFolder, open_folder
+from vdm.data.disk_cache import DIGEST_BYTES, DiskCache
+from vdm.data.order import PADDING
+from vdm.data.shards import file_checksum, read_index, write_index, write_samples
+from vdm.data.storage import NUM_CONNECTIONS, LocalFolder, RemoteFolder, open_folder
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 
@@ -109,6 +116,95 @@ def test_a_cache_spares_requests(shard_set: Path, server: FaultyServer, tmp_path
     assert first_epoch() == keys
     # The index; of each shard its size, its list and a sample, which the check at the start looks at.
     assert server.num_requests - num_requests == 1 + 7 + 2 * 7
+
+
+def test_a_set_that_was_built_again_at_its_url_is_not_read_from_the_cache(
+    shard_set: Path, server: FaultyServer, tmp_path: Path
+) -> None:
+    def captions() -> list[str]:
+        data = module(server.url, cache_path=tmp_path / "cache")
+        batches = take(data.train_dataloader(), 8)
+        assert all(batch.weights[batch.positions != PADDING].all() for batch in batches)
+        return [caption for batch in batches for caption in batch.captions]
+
+    old = captions()
+    server.folder = tmp_path / "again"
+    shutil.copytree(shard_set, server.folder)
+    splits = {}
+    for split, shards in read_index(shard_set).splits.items():
+        for shard in shards:
+            file = server.folder / shard.name
+            file.write_bytes(file.read_bytes().replace(b'"clip ', b'"Clip '))
+            write_samples(server.folder, shard.name, list_samples(file, SHAPE))
+        files = [server.folder / shard.name for shard in shards]
+        splits[split] = tuple(
+            replace(shard, checksum=file_checksum(file)) for shard, file in zip(shards, files, strict=True)
+        )
+    write_index(server.folder, replace(read_index(shard_set), splits=splits))
+    assert captions() == [caption.replace("clip", "Clip") for caption in old]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("suffix", [".tar", ".index.json"])
+def test_a_bad_transfer_costs_no_sample_and_is_not_kept(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool, suffix: str
+) -> None:
+    def weights() -> float:
+        data = module(server.url, cache_path=tmp_path / "cache" if cached else None, check_shards=False)
+        return sum(float(batch.weights.sum()) for batch in take(data.train_dataloader(), 4))
+
+    spoilt: set[tuple[str, int]] = set()
+    read = RemoteFolder.read
+
+    def spoil_first(folder: RemoteFolder, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        data = read(folder, name, offset, length)
+        if not name.endswith(suffix) or name == "index.json" or (name, offset) in spoilt:
+            return data
+        spoilt.add((name, offset))
+        return bytes([data[0] ^ 1]) + data[1:]
+
+    monkeypatch.setattr(RemoteFolder, "read", spoil_first)
+    assert weights() == 12
+    assert spoilt
+    assert weights() == 12
+
+
+def test_damage_that_lies_in_the_cache_is_read_anew(server: FaultyServer, tmp_path: Path) -> None:
+    def weights() -> float:
+        data = module(server.url, cache_path=tmp_path)
+        return sum(float(batch.weights.sum()) for batch in take(data.train_dataloader(), 4))
+
+    assert weights() == 12
+    for file in [file for file in tmp_path.rglob("*") if file.is_file()]:
+        value = b"something else"
+        file.write_bytes(blake2b(value, digest_size=DIGEST_BYTES).digest() + value)
+    assert weights() == 12
+    num_requests = server.num_requests
+    assert weights() == 12
+    assert server.num_requests - num_requests == 1 + 7 + 2 * 7  # as the check at the start needs, and no more
+
+
+def test_a_server_without_listings_is_asked_for_many_sizes_at_once(
+    shard_set: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, most, lock = 0, 0, threading.Lock()
+    answer = Handler.do_HEAD
+
+    def slow(handler: Handler) -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.1)
+        answer(handler)
+        with lock:
+            under_way -= 1
+
+    monkeypatch.setattr(Handler, "do_HEAD", slow)
+    names = [shard.name for shard in read_index(shard_set).shards()]
+    sizes = RemoteFolder(server.url).sizes([*names, "absent.tar"])
+    assert sizes == {name: (shard_set / name).stat().st_size for name in names}
+    assert 4 <= most <= NUM_CONNECTIONS
 
 
 def test_a_set_in_memory_trains_like_one_on_disk(shard_set: Path, in_memory: str) -> None:

@@ -52,6 +52,11 @@ class DiskCache:
             self._unseen_bytes = 0
             self._make_room()
 
+    def drop(self, key: str) -> None:
+        """Keep the value of ``key`` no longer."""
+        with suppress(OSError):
+            self._file(key).unlink()
+
     def _file(self, key: str) -> Path:
         name = blake2b(key.encode(), digest_size=16).hexdigest()
         return self._path / name[:2] / name

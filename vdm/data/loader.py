@@ -11,11 +11,12 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vdm.data.dataset import ClipDataset, LoadedBatch
 from vdm.data.order import PADDING, MicroBatch, micro_batches
+from vdm.data.outages import StorageFailedError
 from vdm.data.quarantine import Quarantine
 from vdm.types import ClipBatch
 
@@ -92,8 +93,8 @@ class ClipLoader(Iterable[ClipBatch]):
         self, dataset: ClipDataset, positions: Iterable[MicroBatch], num_workers: int, quarantine: Quarantine
     ) -> None:
         self._quarantine = quarantine
-        self._batches: DataLoader[LoadedBatch] = DataLoader(
-            dataset,
+        self._batches: DataLoader[LoadedBatch | StorageFailedError] = DataLoader(
+            _Loading(dataset),
             batch_size=None,
             sampler=positions,
             num_workers=num_workers,
@@ -115,6 +116,8 @@ class ClipLoader(Iterable[ClipBatch]):
             self.seconds_waited += time.perf_counter() - start
             if loaded is None:
                 return
+            if isinstance(loaded, StorageFailedError):
+                raise loaded
             batch, faults = loaded
             self._quarantine.record(int((batch.positions != PADDING).sum()), faults)
             yield batch
@@ -130,6 +133,19 @@ class ClipLoader(Iterable[ClipBatch]):
             for worker in workers._workers:
                 worker.kill()  # of those that hang; they ignore what torch sends them
         self._batches._iterator = None
+
+
+class _Loading(Dataset[LoadedBatch | StorageFailedError]):
+    """Hands failed storage over to the training process; raised in a worker it would come with its traceback."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, batch: MicroBatch) -> LoadedBatch | StorageFailedError:
+        try:
+            return self._dataset[batch]
+        except StorageFailedError as error:
+            return error.with_traceback(None)
 
 
 class FiniteClipLoader(ClipLoader):
@@ -177,5 +193,5 @@ class _WorkerSetUp:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def _as_loaded(batch: LoadedBatch) -> LoadedBatch:
+def _as_loaded(batch: LoadedBatch | StorageFailedError) -> LoadedBatch | StorageFailedError:
     return batch

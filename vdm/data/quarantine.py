@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ logger = logging.getLogger(__name__)
 
 MIN_SAMPLES = 200
 """The share of bad samples is taken of no fewer than these, lest one bad sample in the first batch stop the run."""
+RECENT_SAMPLES = 10_000
+"""The share is taken of the last so many as well, lest many good samples hide that there are no more of them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Quarantine:
 
     Args:
         path: Report, one JSON object a line, to which each new fault is appended; None keeps no report.
-        max_bad_fraction: Share of bad samples among those loaded, above which ``record`` raises.
+        max_bad_fraction: Share of bad samples among all those loaded, or the last ``RECENT_SAMPLES`` of them, above
+            which ``record`` raises.
     """
 
     def __init__(self, path: Path | None, max_bad_fraction: float) -> None:
@@ -49,6 +53,10 @@ class Quarantine:
         self._max_bad_fraction = max_bad_fraction
         self._num_samples = 0
         self._num_bad = 0
+        self._recent: deque[tuple[int, int]] = deque()
+        """Of the last batches: samples, and bad ones among them."""
+        self._num_recent = 0
+        self._num_recent_bad = 0
         self._known: set[Fault] = set()
 
     def record(self, num_samples: int, faults: Sequence[Fault]) -> None:
@@ -59,14 +67,34 @@ class Quarantine:
         """
         self._num_samples += num_samples
         self._num_bad += len(faults)
+        self._count_recent(num_samples, len(faults))
+        if not faults:
+            return
         for fault in faults:
             self._report(fault)
-        if self._num_bad > self._max_bad_fraction * max(self._num_samples, MIN_SAMPLES):
-            report = f"{self._path} lists them" if self._path else f"the last: {faults[-1].reason}"
-            raise TooManyBadSamplesError(
-                f"{self._num_bad} of {self._num_samples} samples loaded could not be used, more than the share of "
-                f"max_bad_fraction={self._max_bad_fraction:g}; {report}"
-            )
+        if self._is_too_many(self._num_bad, self._num_samples):
+            found = f"{self._num_bad} of {self._num_samples}"
+        elif self._is_too_many(self._num_recent_bad, self._num_recent):
+            found = f"{self._num_recent_bad} of the last {self._num_recent}"
+        else:
+            return
+        report = f"{self._path} lists them" if self._path else f"the last: {faults[-1].reason}"
+        raise TooManyBadSamplesError(
+            f"{found} samples loaded could not be used, more than the share of "
+            f"max_bad_fraction={self._max_bad_fraction:g}; {report}"
+        )
+
+    def _count_recent(self, num_samples: int, num_bad: int) -> None:
+        self._recent.append((num_samples, num_bad))
+        self._num_recent += num_samples
+        self._num_recent_bad += num_bad
+        while self._num_recent - self._recent[0][0] >= RECENT_SAMPLES:
+            num_samples, num_bad = self._recent.popleft()
+            self._num_recent -= num_samples
+            self._num_recent_bad -= num_bad
+
+    def _is_too_many(self, num_bad: int, num_samples: int) -> bool:
+        return num_bad > self._max_bad_fraction * max(num_samples, MIN_SAMPLES)
 
     def _report(self, fault: Fault) -> None:
         if fault in self._known:

@@ -1,25 +1,41 @@
 """Checked random access to the samples of a shard set."""
 
-from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from vdm.data.cache import BoundedCache
+from vdm.data.outages import Outage
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.shards import DamagedSample, Member, SampleEntry, Shape, ShardEntry, check_member, read_samples
-from vdm.data.storage import Folder
+from vdm.data.shards import (
+    INDEX_NAME,
+    DamagedSample,
+    Member,
+    SampleEntry,
+    Shape,
+    ShardEntry,
+    check_member,
+    parse_samples,
+    sidecar_name,
+)
+from vdm.data.storage import NUM_CONNECTIONS, Folder
+
+T = TypeVar("T")
 
 CHECKSUM_BYTES = 16
-MAX_LISTED_SAMPLES = 1 << 18
-"""Samples whose offsets and checksums are kept in memory, some 200 bytes each."""
+MAX_LISTED_BYTES = 1 << 29
+"""Memory for the offsets and checksums of samples, some 30 bytes a file.
+
+The order goes round ``num_streams`` shards for each shape of clips, and where their lists don't fit, each sample costs
+the parsing of a whole list: room for 64 shards of 10,000 samples of three files in seven shapes.
+"""
 MAX_GAP_BYTES = 1 << 14
 """Members of a sample that lie no further apart are read at once: a request costs more than so many bytes."""
-NUM_CONNECTIONS = 16
-"""Requests that a process has under way at once, where storage is remote."""
 
 VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -54,22 +70,30 @@ class Request(NamedTuple):
 
 
 class SampleTable:
-    """The sidecar of one shard in a tenth of the memory that its objects take."""
+    """The sidecar of one shard in a small part of the memory that its objects take."""
 
     def __init__(self, samples: Sequence[SampleEntry]) -> None:
-        self._keys = [sample.key for sample in samples]
-        self._fps = array("d", (sample.fps or 0.0 for sample in samples))
-        self._shapes = array("q", (size for sample in samples for size in sample.shape))
+        keys = [sample.key.encode() for sample in samples]
+        self._keys = b"".join(keys)
+        self._key_ends = np.cumsum([0, *map(len, keys)], dtype=np.uint32)
+        self._kinds = list(dict.fromkeys((sample.shape, sample.fps) for sample in samples))
+        numbers = {kind: number for number, kind in enumerate(self._kinds)}
+        self._kind_of = np.array([numbers[sample.shape, sample.fps] for sample in samples], dtype=np.uint32)
         self._extensions = sorted({extension for sample in samples for extension in sample.members})
-        absent = Member(offset=0, length=-1, checksum="00" * CHECKSUM_BYTES)
+        absent = Member(offset=-1, length=0, checksum="00" * CHECKSUM_BYTES)
         members = [sample.members.get(extension, absent) for sample in samples for extension in self._extensions]
-        self._offsets = array("q", (member.offset for member in members))
-        self._lengths = array("q", (member.length for member in members))
-        self._checksums = b"".join(bytes.fromhex(member.checksum) for member in members)
+        self._offsets = np.array([member.offset for member in members], dtype=np.int64)
+        lengths = np.array([member.length for member in members], dtype=np.int64)
+        self._lengths = lengths.astype(np.uint32) if lengths.max(initial=0) < 1 << 32 else lengths
+        self._checksums = bytes.fromhex("".join(member.checksum for member in members))
         self._rows: dict[frozenset[Shape], np.ndarray] = {}
+        rows_bytes = 4 * len(samples)  # of the lists in ``_rows``, which have no sample in common
+        columns = (self._key_ends, self._kind_of, self._offsets, self._lengths)
+        self.num_bytes = sum(map(len, (self._keys, self._checksums))) + sum(one.nbytes for one in columns) + rows_bytes
+        """Memory that the table takes."""
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._kind_of)
 
     def __getitem__(self, sample: int) -> SampleEntry:
         return self._entry(sample, self._extensions)
@@ -77,19 +101,20 @@ class SampleTable:
     def find(self, stored: frozenset[Shape], number: int, extensions: frozenset[str]) -> SampleEntry:
         """Return the ``number``-th of the samples that have one of the shapes ``stored``, with some of its files."""
         if stored not in self._rows:
-            shapes = zip(self._shapes[::3], self._shapes[1::3], self._shapes[2::3], strict=True)
-            self._rows[stored] = np.array([row for row, shape in enumerate(shapes) if shape in stored], dtype=np.int64)
+            kinds = [number for number, (shape, _) in enumerate(self._kinds) if shape in stored]
+            self._rows[stored] = np.flatnonzero(np.isin(self._kind_of, kinds)).astype(np.uint32)
         return self._entry(int(self._rows[stored][number]), extensions)
 
     def _entry(self, sample: int, extensions: Collection[str]) -> SampleEntry:
-        t, h, w = self._shapes[3 * sample : 3 * sample + 3]
+        key = self._keys[self._key_ends[sample] : self._key_ends[sample + 1]].decode()
+        shape, fps = self._kinds[self._kind_of[sample]]
         rows = enumerate(self._extensions, start=sample * len(self._extensions))
-        members = {name: self._member(row) for row, name in rows if name in extensions and self._lengths[row] >= 0}
-        return SampleEntry(self._keys[sample], (t, h, w), members, self._fps[sample] or None)
+        members = {name: self._member(row) for row, name in rows if name in extensions and self._offsets[row] >= 0}
+        return SampleEntry(key, shape, members, fps)
 
     def _member(self, row: int) -> Member:
         checksum = self._checksums[row * CHECKSUM_BYTES : (row + 1) * CHECKSUM_BYTES]
-        return Member(self._offsets[row], self._lengths[row], checksum.hex())
+        return Member(int(self._offsets[row]), int(self._lengths[row]), checksum.hex())
 
 
 class ShardReader:
@@ -100,15 +125,42 @@ class ShardReader:
         shards: The split's entries in the index.
     """
 
+    patience_seconds: float = 600.0
+    """How long ``read`` waits for storage that fails."""
+
     def __init__(self, folder: Folder, shards: Sequence[ShardEntry]) -> None:
         self._folder = folder
         self._shards = tuple(shards)
-        self._tables: BoundedCache[int, SampleTable] = BoundedCache(MAX_LISTED_SAMPLES, size=len)
+        self._tables: BoundedCache[int, SampleTable] = BoundedCache(MAX_LISTED_BYTES, size=attrgetter("num_bytes"))
+        self._missing: set[str] = set()
+        """Files of which a listing of their folder has shown that they are there no more."""
         self._threads: ThreadPoolExecutor | None = None
 
     def read(self, requests: Sequence[Request]) -> list[RawSample | BadSampleError]:
-        """Read samples and check their bytes against the index; return the error of those that can't be had."""
-        found = [self._find(request) for request in requests]
+        """Read samples and check their bytes against the index; return the error of those that are bad.
+
+        Bad are samples whose bytes are others than recorded, or whose file is there no more. Storage that does not
+        answer, or denies access, says nothing of samples: it is waited for.
+
+        Raises:
+            StorageFailedError: If it still does so after ``patience_seconds``.
+        """
+        found: dict[int, RawSample | BadSampleError] = {}
+        todo, outage = range(len(requests)), Outage(self.patience_seconds)
+        while todo:
+            failures: dict[int, OSError] = {}
+            for number, outcome in zip(todo, self._attempt([requests[number] for number in todo]), strict=True):
+                if isinstance(outcome, OSError):
+                    failures[number] = outcome
+                else:
+                    found[number] = outcome
+            todo = list(failures)
+            if failures:
+                outage.wait(failures[todo[0]])
+        return [found[number] for number in range(len(requests))]
+
+    def _attempt(self, requests: Sequence[Request]) -> list[RawSample | BadSampleError | OSError]:
+        found = self._find_all(requests)
         if not self._folder.is_remote or len(requests) < 2:
             return [self._fetch(request, entry) for request, entry in zip(requests, found, strict=True)]
         if self._threads is None:
@@ -123,36 +175,126 @@ class ShardReader:
         """Close all files; the next ``read`` opens them again."""
         self._folder.close()
 
+    def _find_all(self, requests: Sequence[Request]) -> list[SampleEntry | BadSampleError | OSError]:
+        found: list[SampleEntry | BadSampleError | OSError] = []
+        failure: OSError | None = None
+        for request in requests:
+            try:
+                found.append(failure or self._find(request))
+            except OSError as error:  # others would fail as well, and take their time for it
+                failure = error
+                found.append(error)
+        return found
+
     def _find(self, request: Request) -> SampleEntry | BadSampleError:
         try:
             table = self._tables.get(request.shard, self._list)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             return BadSampleError(Fault(self._shards[request.shard].name, key="", offset=-1, reason=str(error)))
         return table.find(request.stored, request.sample, request.extensions)
 
-    def _list(self, shard: int) -> SampleTable:
-        return SampleTable(read_samples(self._folder, self._shards[shard]))
+    def _list(self, number: int) -> SampleTable:
+        shard = self._shards[number]
+        name = sidecar_name(shard.name)
+        where = self._folder.path_of(name)
+        return self._load(shard, name, 0, None, lambda data: SampleTable(parse_samples(where, data, shard)))
 
-    def _fetch(self, request: Request, entry: SampleEntry | BadSampleError) -> RawSample | BadSampleError:
-        if isinstance(entry, BadSampleError):
+    def _fetch(
+        self, request: Request, entry: SampleEntry | BadSampleError | OSError
+    ) -> RawSample | BadSampleError | OSError:
+        if isinstance(entry, BadSampleError | OSError):
             return entry
-        name = self._shards[request.shard].name
+        shard = self._shards[request.shard]
         offset = min((member.offset for member in entry.members.values()), default=-1)
         try:
-            members = self._read_members(name, entry)
-        except (DamagedSample, OSError) as error:
-            return BadSampleError(Fault(name, entry.key, offset, str(error)))
-        return RawSample(name, entry.key, offset, entry.shape, entry.fps, members)
+            members = self._read_members(shard, entry)
+        except OSError as error:
+            return error
+        except DamagedSample as error:
+            return BadSampleError(Fault(shard.name, entry.key, offset, str(error)))
+        return RawSample(shard.name, entry.key, offset, entry.shape, entry.fps, members)
 
-    def _read_members(self, name: str, entry: SampleEntry) -> dict[str, memoryview]:
+    def _read_members(self, shard: ShardEntry, entry: SampleEntry) -> dict[str, memoryview]:
         found: dict[str, memoryview] = {}
         for span in _spans(entry.members):
-            data = memoryview(self._folder.read(name, span.start, span.end - span.start))
-            for extension in span.extensions:
-                member = entry.members[extension]
-                part = data[member.offset - span.start :][: member.length]
-                found[extension] = check_member(part, name, entry, extension)
+            found |= self._load(
+                shard, shard.name, span.start, span.end - span.start, partial(_checked_members, shard, entry, span)
+            )
         return found
+
+    def _load(
+        self,
+        shard: ShardEntry,
+        name: str,
+        offset: int,
+        length: int | None,
+        check: Callable[[bytes | bytearray], T],
+    ) -> T:
+        """Return what ``check`` makes of some bytes of a shard or its sidecar.
+
+        What a remote folder gives is read a second time if it fails the check, lest a bad transfer cost a sample; only
+        what passes is cached, by the checksum of its shard: a set that was built again is another one.
+
+        Raises:
+            ValueError: What ``check`` raises, or ``DamagedSample`` if there are no such bytes.
+            OSError: If storage fails.
+        """
+        cache = self._folder.cache
+        key = f"{self._folder.path_of(name)} {shard.checksum} {offset} {length}"
+        if cache is not None and (data := cache.get(key)) is not None:
+            try:
+                return check(data)
+            except ValueError:
+                cache.drop(key)
+        data = self._read(name, offset, length)
+        try:
+            found = check(data)
+        except ValueError:
+            if not self._folder.is_remote:
+                raise
+            data = self._read(name, offset, length)
+            found = check(data)
+        if cache is not None:
+            cache.put(key, bytes(data))
+        return found
+
+    def _read(self, name: str, offset: int, length: int | None) -> bytes | bytearray:
+        """Return some bytes of a file.
+
+        Raises:
+            DamagedSample: If the storage, which works, lacks them.
+            OSError: If it fails; the message names the file.
+        """
+        try:
+            return self._folder.read(name, offset, length)
+        except OSError as error:
+            where = self._folder.path_of(name)
+            if isinstance(error, FileNotFoundError):
+                if self._is_missing(name):
+                    raise DamagedSample(f"{where}: no such file, though others of its folder are there") from None
+            elif length is not None and self._ends_before(name, offset + length):
+                raise DamagedSample(f"{where}: ends before byte {offset + length}; the shard is cut short") from None
+            raise OSError(f"{where}: {error}") from error
+
+    def _is_missing(self, name: str) -> bool:
+        """Tell a file that was deleted from a folder that is out of reach, or not mounted."""
+        if name not in self._missing:
+            try:
+                found = self._folder.sizes([name, INDEX_NAME])
+            except OSError:
+                return False
+            if name in found or INDEX_NAME not in found:
+                return False
+            self._missing.add(name)
+        return True
+
+    def _ends_before(self, name: str, end: int) -> bool:
+        """Tell a file that is too short, of which some services make an error, from storage that fails."""
+        try:
+            size = self._folder.size(name)
+        except OSError:
+            return False
+        return size is not None and size < end
 
 
 @dataclass(slots=True)
@@ -175,6 +317,17 @@ def _spans(members: Mapping[str, Member]) -> list[_Span]:
         else:
             spans.append(_Span(member.offset, end, [extension]))
     return spans
+
+
+def _checked_members(
+    shard: ShardEntry, entry: SampleEntry, span: _Span, data: bytes | bytearray
+) -> dict[str, memoryview]:
+    found: dict[str, memoryview] = {}
+    for extension in span.extensions:
+        member = entry.members[extension]
+        part = memoryview(data)[member.offset - span.start :][: member.length]
+        found[extension] = check_member(part, shard.name, entry, extension)
+    return found
 
 
 def _offset(item: tuple[str, Member]) -> int:

@@ -226,11 +226,29 @@ def read_samples(path: str | Path | Folder, shard: ShardEntry) -> tuple[SampleEn
         ValueError: In one line, if it is missing, malformed or at odds with the index.
         OSError: If the storage does not give it.
     """
-    samples = read_sidecar(path, shard.name)
+    where = _folder(path).path_of(sidecar_name(shard.name))
+    return _checked_samples(where, read_sidecar(path, shard.name), shard)
+
+
+def parse_samples(where: str, data: bytes | bytearray, shard: ShardEntry) -> tuple[SampleEntry, ...]:
+    """Return what the sidecar of a shard says.
+
+    Args:
+        where: Path of the sidecar, for messages.
+        data: Its content.
+        shard: What the index says of the shard.
+
+    Raises:
+        ValueError: In one line, if it is malformed or at odds with the index.
+    """
+    return _checked_samples(where, _parse_sidecar(where, data), shard)
+
+
+def _checked_samples(where: str, samples: tuple[SampleEntry, ...], shard: ShardEntry) -> tuple[SampleEntry, ...]:
     if count_shapes(samples) != dict(shard.shapes):
         raise ValueError(
-            f"{_folder(path).path_of(sidecar_name(shard.name))}: lists {len(samples)} samples where {INDEX_NAME} "
-            f"counts {shard.num_samples}, or other shapes; build the set again"
+            f"{where}: lists {len(samples)} samples where {INDEX_NAME} counts {shard.num_samples}, or other shapes; "
+            "build the set again"
         )
     return samples
 
@@ -240,13 +258,18 @@ def read_sidecar(path: str | Path | Folder, shard_name: str) -> tuple[SampleEntr
     folder = _folder(path)
     sidecar = folder.path_of(sidecar_name(shard_name))
     try:
-        content = _parse_json(sidecar, folder.read(sidecar_name(shard_name)))
+        data = folder.read(sidecar_name(shard_name))
     except FileNotFoundError:
         raise ValueError(f"{sidecar}: no such file; build the set again") from None
+    return _parse_sidecar(sidecar, data)
+
+
+def _parse_sidecar(where: str, data: bytes | bytearray) -> tuple[SampleEntry, ...]:
+    content = _parse_json(where, data)
     try:
         return tuple(_parse_sample(row) for row in content["samples"])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{sidecar}: is not a sidecar of vdm shards ({error!r}); build the set again") from None
+        raise ValueError(f"{where}: is not a sidecar of vdm shards ({error!r}); build the set again") from None
 
 
 def write_samples(path: Path, shard_name: str, samples: Sequence[SampleEntry], durable: bool = True) -> None:

@@ -9,6 +9,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +21,9 @@ from vdm.data.disk_cache import DiskCache
 
 T = TypeVar("T")
 
-MAX_OPEN_FILES = 128
+MAX_OPEN_FILES = 256
+NUM_CONNECTIONS = 16
+"""Requests that a process has under way at once, where storage is remote."""
 LISTING_TIMEOUT_SECONDS = 600.0
 """How long the listing of a remote folder may take."""
 
@@ -34,6 +37,8 @@ class Folder(Protocol):
 
     is_remote: bool
     """Whether every read is a round trip, so that several at once pay."""
+    cache: DiskCache | None
+    """Where readers are to keep what they have read and found whole."""
 
     def path_of(self, name: str) -> str:
         """Return the full path or URL of a file, for messages."""
@@ -53,6 +58,14 @@ class Folder(Protocol):
         """Return the bytes of each file that is there; None where the storage does not tell."""
         ...
 
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, by one attempt; None where the storage does not tell.
+
+        Raises:
+            OSError: If it does not answer; ``FileNotFoundError`` if it lacks the file.
+        """
+        ...
+
     def close(self) -> None:
         """Let open files and connections go; reading opens them again."""
         ...
@@ -63,7 +76,7 @@ def open_folder(path: str | Path, cache: DiskCache | None = None) -> Folder:
 
     Args:
         path: The path or URL.
-        cache: Keeps what is read of remote files.
+        cache: The ``cache`` of remote folders.
 
     Raises:
         ValueError: In one line, if the URL's protocol is unknown or needs a package that is not installed.
@@ -77,6 +90,7 @@ class LocalFolder:
     """A folder of this machine or of a file system that is mounted."""
 
     is_remote = False
+    cache: DiskCache | None = None
     retry_delays_seconds: tuple[float, ...] = (0.1, 1.0)
     """Pauses before each new attempt when the file system reports an error."""
 
@@ -107,6 +121,10 @@ class LocalFolder:
         with os.scandir(self.path) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.name in wanted and entry.is_file()}
 
+    def size(self, name: str) -> int:
+        """Return the bytes of a file; see ``Folder``."""
+        return (self.path / name).stat().st_size
+
     def close(self) -> None:
         """Close all files."""
         self._descriptors.clear()
@@ -133,7 +151,7 @@ class RemoteFolder:
 
     def __init__(self, url: str, cache: DiskCache | None = None) -> None:
         self.url = url.rstrip("/")
-        self._cache = cache
+        self.cache = cache
         _ = self._file_system  # the mistakes of users come to light here
 
     @functools.cached_property
@@ -154,7 +172,7 @@ class RemoteFolder:
         return self._file_system._strip_protocol(self.url).rstrip("/")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "_cache": self._cache}
+        return {"url": self.url, "cache": self.cache}
 
     def path_of(self, name: str) -> str:
         """Return the URL of a file."""
@@ -162,16 +180,6 @@ class RemoteFolder:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Return some bytes of a file; see ``Folder``. Several threads may read at once."""
-        if self._cache is None:
-            return self._fetch(name, offset, length)
-        key = f"{self.path_of(name)} {offset} {length}"
-        data = self._cache.get(key)
-        if data is None:
-            data = self._fetch(name, offset, length)
-            self._cache.put(key, data)
-        return data
-
-    def _fetch(self, name: str, offset: int, length: int | None) -> bytes:
         end = None if length is None else offset + length
         path = f"{self._root}/{name}"
 
@@ -185,27 +193,33 @@ class RemoteFolder:
                 )
             return data
 
-        return _persistently(attempt, self.retry_delays_seconds)
+        return self._retried(attempt)
 
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the bytes of each file that is there, by one listing of the folder where the storage has listings."""
         if self.url.startswith(("http://", "https://")):
-            return {name: size for name in names if (size := self._size(name)) != -1}
+            with ThreadPoolExecutor(NUM_CONNECTIONS, thread_name_prefix="sizes") as threads:
+                sizes = threads.map(self._size_or_missing, names)
+                return {name: size for name, size in zip(names, sizes, strict=True) if size != -1}
         wanted = set(names)
 
         def attempt() -> list[dict[str, Any]]:
+            self._file_system.invalidate_cache()  # of listings, which some clients keep whatever they are told
             return self._call("ls", self._root, detail=True, timeout=LISTING_TIMEOUT_SECONDS)
 
         found = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in self._retried(attempt)}
         return {name: size for name, size in found.items() if name in wanted}
 
-    def _size(self, name: str) -> int | None:
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file; see ``Folder``."""
+        return self._call("info", f"{self._root}/{name}").get("size")
+
+    def _size_or_missing(self, name: str) -> int | None:
         """Return the bytes of a file, None if the server does not tell, -1 if it lacks the file."""
         try:
-            info = self._retried(lambda: self._call("info", f"{self._root}/{name}"))
+            return self._retried(lambda: self.size(name))
         except FileNotFoundError:
             return -1
-        return info.get("size")
 
     def _retried(self, attempt: Callable[[], T]) -> T:
         return _persistently(attempt, self.retry_delays_seconds)
