@@ -1,10 +1,11 @@
 """Text embeddings of the clips of one source, in a file of their own until shards are written."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from data_pipelines.encode.encoders import CaptionEncoder
 from data_pipelines.temporary import temporary_beside
@@ -20,8 +21,20 @@ def write_texts(path: Path, captions: Mapping[str, str], encoder: CaptionEncoder
         for name, tensor in embeddings[caption]._asdict().items()
     }
     temporary = temporary_beside(path)
-    save_file(tensors, temporary)
+    with temporary.open("wb") as file:
+        file.write(save(tensors))
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def holds_texts(path: Path) -> bool:
+    """Whether there is such a file, and it is as long as it says."""
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def text_member(path: Path, key: str) -> bytes:

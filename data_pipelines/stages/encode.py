@@ -59,7 +59,8 @@ def embed_texts(rows: Sequence[ClipRow], encoder: CaptionEncoder, folder: WorkFo
     Raises:
         ValueError: If an encoder can't be loaded, or a process that embeds dies again and again.
     """
-    from vdm.data.text_embeddings import write_text  # torch, which clips alone do not need
+    from data_pipelines.encode.texts import holds_texts  # these import torch, which clips alone do not need
+    from vdm.data.text_embeddings import write_text
 
     identity = encoder.identity()
     empty = encoder.embed([""])[""]
@@ -71,7 +72,7 @@ def embed_texts(rows: Sequence[ClipRow], encoder: CaptionEncoder, folder: WorkFo
         captions = {row.key: row.caption for row in clips}
         name = f"{source_key(source)}-{digest(captions, dict(identity), encoder.precision)}"
         paths[source] = results / f"{name}.safetensors"
-        if not paths[source].exists():
+        if not holds_texts(paths[source]):
             todo[name] = paths[source], captions
     with progress_bar(len(todo), "embedding captions", "file") as bar:
         for name, fault in folder.executor.run(partial(_embed, encoder), todo, folder.claims / "text"):

@@ -117,6 +117,18 @@ def test_changed_caption_is_embedded_anew_and_nothing_is_encoded(
         torch.testing.assert_close(stored.pooled, text_encoder(["the cat jumps"]).pooled[0])
 
 
+def test_embeddings_that_a_power_failure_left_empty_are_made_anew(
+    shards: Path, videos: Path, run_curate: Curate, encoders: list[str]
+) -> None:
+    written = [member(TEXT) for _, member in _samples(shards)]
+    units = list(shards.with_name("shards.work").rglob("*.safetensors"))
+    assert units
+    for unit in units:
+        unit.write_bytes(b"")
+    run_curate(f"input={videos}", *PLAIN, *encoders, "samples_per_shard=2")  # shards are written anew
+    assert [member(TEXT) for _, member in _samples(shards)] == written
+
+
 def test_model_trains_on_them_by_command_and_another_encoder_is_refused(
     shards: Path, encoders: list[str], tmp_path: Path
 ) -> None:
