@@ -88,6 +88,12 @@ def test_peak_is_the_most_at_one_moment() -> None:
     assert memory_of(ddp(), STEP, 1, several_micro_batches=False).peak == (16 + 8) * N
 
 
+def test_stage_3_has_all_weights_on_the_device_at_first() -> None:
+    large = replace(STEP, frozen_bytes=100 * N, saved_bytes=104 * N, block_bytes=(4 * N,) * 26)
+    assert memory_of(zero(large, 3, 64, 1, True, True), large, 1, several_micro_batches=False).peak == 104 * N
+    assert memory_of(fsdp2(large, 64, 1, 4), large, 1, several_micro_batches=False).peak < 30 * N
+
+
 def test_blocks_at_work_are_gathered_under_fsdp2_in_the_precision_of_products() -> None:
     outside, two_blocks, gradients = 1.5 * N, 2 * N, 2 * N
     assert fsdp2(STEP, 8, 1, product_bytes=4).buffers == outside + two_blocks + gradients

@@ -27,6 +27,7 @@ class Placement:
         buffers: Bytes of gathered weights and of gradients under way.
         gradients_stay: Whether gradients' memory is taken before the first backward pass.
         host_bytes: Bytes that lie in the host's memory instead, for each process.
+        whole_at_first: Whether all weights come to the device before they are cut up.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Placement:
     buffers: int = 0
     gradients_stay: bool = False
     host_bytes: int = 0
+    whole_at_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def memory_of(placement: Placement, step: StepMeasure, num_averages: int, severa
     passes = step.peak_bytes(placement.gradients, placement.gradients_stay or several_micro_batches, placement.copies)
     stepping = gradients + int(placement.state * step.optimizer_peak_bytes)
     peak = weights + optimizer + averages + max(passes + placement.buffers, stepping)
+    if placement.whole_at_first:
+        peak = max(peak, step.trained_bytes + step.frozen_bytes)
     return Memory(placement, weights, gradients, optimizer, averages, activations, temporary, peak)
 
 
@@ -127,6 +131,8 @@ def zero(
 ) -> Placement:
     """Before stage 3, DeepSpeed keeps a second fp32 copy of the weights, cut up: the one that the optimizer steps.
 
+    Stage 3 cuts the weights up on the device.
+
     Args:
         step: What a micro-batch takes.
         stage: What else is cut up.
@@ -148,9 +154,14 @@ def zero(
     if offload_parameters:
         host, weights, frozen = host + share * step.saved_bytes, 0.0, 0.0
     if offload_optimizer:
-        return Placement(name, weights, gradients, 0, frozen, 1, buffers, host_bytes=int(host))
+        return Placement(
+            name, weights, gradients, 0, frozen, 1, buffers, host_bytes=int(host), whole_at_first=stage == 3
+        )
     copy = share if stage < 3 else 0
-    return Placement(name, weights + copy, gradients, share, frozen, 1, buffers, host_bytes=int(host))
+    weights += copy
+    return Placement(
+        name, weights, gradients, share, frozen, 1, buffers, host_bytes=int(host), whole_at_first=stage == 3
+    )
 
 
 def placement_of(
