@@ -7,9 +7,26 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["NO_GCE_CHECK"] = "true"  # Google's clients would ask for credentials from the machine, at each request
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # and about kinds of buckets that no emulator has
 
+import logging
+from collections.abc import Iterator
+
+import pytest
 from jaxtyping import install_import_hook
 
 from tests.runtime_types import check
 
 install_import_hook(["vdm", "data_pipelines"], f"{check.__module__}.{check.__name__}")
+
+
+@pytest.fixture(autouse=True)
+def no_log_files_of_others() -> Iterator[None]:
+    """Take away the log files that commands, which end with their process, opened in this one."""
+    before = logging.getLogger().handlers[:]
+    yield
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, logging.FileHandler) and handler not in before:
+            logging.getLogger().removeHandler(handler)
+            handler.close()

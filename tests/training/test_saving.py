@@ -58,8 +58,9 @@ def test_damaged_newest_checkpoint_is_passed_over_loudly_in_resuming(
     config["trainer"]["max_steps"] = 3
     training = train(tmp_path, config, resume=True)
     assert training.trainer.global_step == 3
-    (warning,) = {record.getMessage() for record in caplog.records if record.levelname == "WARNING"}
-    assert str(weights) in warning
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert str(weights) in warnings[0]
+    assert "The run goes on from" in warnings[1]  # and what was passed over is set aside
 
 
 def test_full_disk_ends_the_run_in_one_line_and_leaves_the_last_checkpoint_whole(

@@ -66,7 +66,7 @@ def _clip_size(options: Mapping[str, Any]) -> ClipSize:
 def _devices(options: Mapping[str, Any]) -> Devices:
     trainer = options["trainer"]
     planned = trainer["devices"] if isinstance(trainer["devices"], int) else 1
-    if options["launcher"]:
+    if options.get("launcher"):
         planned = options["launcher"]["tasks_per_node"] or max(1, options["launcher"]["gpus_per_node"])
     per_node = _at_least(options, "devices", 1) if options["devices"] is not None else planned
     nodes = _at_least(options, "nodes", 1) if options["nodes"] is not None else trainer["num_nodes"]
