@@ -43,7 +43,8 @@ class LiveMemory(TorchDispatchMode):
         self._copies: set[int] = set()
         weights = list(weights)
         self._before = {_key(weight) for weight in weights}
-        self._hooks = [weight.register_post_accumulate_grad_hook(self._note_gradient) for weight in weights]
+        trained = [weight for weight in weights if weight.requires_grad]
+        self._hooks = [weight.register_post_accumulate_grad_hook(self._note_gradient) for weight in trained]
 
     @property
     def other_bytes(self) -> int:
