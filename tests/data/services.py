@@ -1,5 +1,6 @@
 """Storage services on loopback: S3, Google Cloud Storage and the Hugging Face hub, with sets of clips."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,6 +84,8 @@ def google_cloud_storage(files: Mapping[str, Path]) -> Iterator[Service]:
     credentials: Any = pytest.importorskip("google.auth.credentials")
     pytest.importorskip("gcsfs")
     with fake_gcs_server.FakeGCSServer() as server:
+        # It writes a line for each request into a pipe that nobody reads, and would stand still once that is full.
+        threading.Thread(target=server._process.stderr.read, daemon=True).start()
         bucket = storage.Client(project="testing", credentials=credentials.AnonymousCredentials()).create_bucket(
             "clips"
         )
