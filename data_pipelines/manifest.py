@@ -1,14 +1,13 @@
 """Manifests: Parquet tables of the videos and clips that one stage hands to the next."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from data_pipelines.missing import needs_extra
-from data_pipelines.temporary import temporary_beside
+from data_pipelines.temporary import replacing
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,8 @@ def write_rows(path: Path, kind: type[Row], rows: Sequence[Row], notes: Mapping[
             record |= {name: row.scores.get(name) for name in scores}  # pyright: ignore
     table = pa.Table.from_pylist(records, pa.schema(fields, metadata=dict(notes or {})))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path)
-    with temporary.open("wb") as file:
+    with replacing(path) as file:
         pq.write_table(table, file, write_page_checksum=True)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_rows(path: Path, kind: type[Row]) -> tuple[list[Row], dict[str, str]]:

@@ -1,6 +1,5 @@
 """Text embeddings of the clips of one source, in a file of their own until shards are written."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from data_pipelines.encode.encoders import CaptionEncoder
-from data_pipelines.temporary import temporary_beside
+from data_pipelines.temporary import replacing
 from vdm.data.text_embeddings import TextEmbedding, write_text
 
 
@@ -20,12 +19,8 @@ def write_texts(path: Path, captions: Mapping[str, str], encoder: CaptionEncoder
         for key, caption in captions.items()
         for name, tensor in embeddings[caption]._asdict().items()
     }
-    temporary = temporary_beside(path)
-    with temporary.open("wb") as file:
+    with replacing(path) as file:
         file.write(save(tensors))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def holds_texts(path: Path) -> bool:

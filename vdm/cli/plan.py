@@ -12,6 +12,7 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import accumulation
 from vdm.generation.generate import ClipSize
 from vdm.generation.pretrained import configured, open_pretrained
+from vdm.training.ema import count_averages
 from vdm.training.planning.placement import Memory, ddp, fsdp2, memory_of, placement_of, single, zero
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
 from vdm.training.strategies.auto import Devices
@@ -37,9 +38,9 @@ def run(config: DictConfig) -> None:
         "x" * _at_least(options, "caption_bytes", 0),
     )
     step = measure_step(options, clips)
-    num_averages = len(options["averages"]["half_lives"]) + len(options["averages"]["sigma_rels"])
-    memories = list(_memories(options, step, devices, num_averages, micro_batches > 1))
-    for line in describe(step, clips, devices, micro_batches, num_averages):
+    averages = count_averages(options["averages"])
+    memories = list(_memories(options, step, devices, averages, micro_batches > 1))
+    for line in describe(step, clips, devices, micro_batches, averages):
         print(line)
     print()
     for line in table(memories, devices.memory_bytes, int(options["reserve_gib"] * GIB)):

@@ -22,6 +22,7 @@ from vdm.models.pretrained.published import Published
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_dropout, check_together
+from vdm.training.ema import count_averages
 from vdm.training.module import DiffusionModule
 from vdm.training.placement import cluster_environment, find_placement, placed
 from vdm.training.strategies.auto import Devices
@@ -84,8 +85,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     check_dropout(module.condition_dropout, model)
     stop = StopOnSignal()
     devices = _devices(config["trainer"])
-    averages = len(config["averages"]["half_lives"]) + len(config["averages"]["sigma_rels"])
-    offered = {"model": model, "devices": devices, "num_averages": averages}
+    offered = {"model": model, "devices": devices, "num_averages": count_averages(config["averages"])}
     strategy = build(config["strategy"], "strategy", offered=offered)
     trainer = _build_trainer(config, run, data, strategy, stop)
     return TrainingRun(module, data, trainer, stop, settled)

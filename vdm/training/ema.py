@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -66,6 +66,11 @@ class PowerFunctionAverage:
     def decay(self, step: int, clips_per_step: int) -> float:
         """Return the share of the old average that is kept in a step (Karras et al. 2024, section 3.1)."""
         return (1 - 1 / step) ** (gamma_of(self.sigma_rel) + 1)
+
+
+def count_averages(averages: Mapping[str, Any]) -> int:
+    """Return how many averages an ``EMA`` of this configuration keeps."""
+    return len(averages["half_lives"]) + len(averages["sigma_rels"])
 
 
 class EMA:

@@ -116,9 +116,9 @@ def fsdp2(
     name = "fsdp2" + (" offload" if offload else "")
     share = 1 / shards
     if not offload:
-        return Placement(name, share, share, share, share, 0, buffers)
+        return Placement(name, share, share, share, share, copies=0, buffers=buffers)
     kept = step.saved_bytes + (1 + num_averages) * step.trained_bytes + step.optimizer_bytes
-    return Placement(name, 0, 0, 0, 0, 0, buffers or gathered, host_bytes=int(share * kept))
+    return Placement(name, 0, 0, 0, 0, copies=0, buffers=buffers or gathered, host_bytes=int(share * kept))
 
 
 def zero(
