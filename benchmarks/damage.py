@@ -19,7 +19,8 @@ import webdataset
 from data_pipelines.encode.h264 import encode_h264
 from data_pipelines.encode.shard_writer import ShardWriter
 from vdm.data.datamodule import ClipDataModule
-from vdm.data.shards import ShardIndex, read_index, read_samples, write_index
+from vdm.data.index import INDEX_NAME, SHARDS_NAME, ShardIndex, read_index, write_index
+from vdm.data.sidecars import read_samples
 
 NUM_SHARDS, SHARD_SIZE, SHAPE = 4, 10, (4, 32, 32)
 DAMAGED = "train-000001.tar"
@@ -40,7 +41,7 @@ def make_set(folder: Path, seed: int = 0) -> Path:
                 writer.add(f"{seed}-{number}-{clip}", SHAPE, members)
         assert writer.entry is not None
         shards.append(writer.entry)
-    write_index(folder, ShardIndex({"train": tuple(shards)}, fps=8.0))
+    write_index(folder, ShardIndex.of({"train": shards}, fps=8.0))
     return folder
 
 
@@ -121,7 +122,8 @@ def _rename(folder: Path, new: dict[int, int]) -> None:
 def index_of_another_set(folder: Path) -> None:
     """Put the index of another set, with shards of the same names, in the place of the set's own."""
     other = make_set(folder.with_name(f"{folder.name}-other"), seed=1)
-    shutil.copy(other / "index.json", folder)
+    for name in (INDEX_NAME, SHARDS_NAME):
+        shutil.copy(other / name, folder)
     for sidecar in other.glob("*.index.json"):
         shutil.copy(sidecar, folder)
 

@@ -37,9 +37,10 @@ from data_pipelines.settings import ClipSettings
 from data_pipelines.sources import SourceError, list_videos
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
+from vdm.data.index import ShardIndex, read_index, write_index
 from vdm.data.mixing import Bucket, MixedOrder
 from vdm.data.order import ShuffledOrder
-from vdm.data.shards import Shape, ShardIndex, StoredLatents, read_index, write_index
+from vdm.data.shards import Shape, StoredLatents
 from vdm.types import ClipBatch
 
 NUM_ROUNDS = 5
@@ -106,7 +107,7 @@ def write_shards(
         assert writer.entry is not None
         shards.append(writer.entry)
     stored = None if clips is not None else StoredLatents({"name": "noise"}, {shape: LATENT_SHAPE})
-    write_index(folder, ShardIndex({"train": tuple(shards)}, fps=FPS, latents=stored))
+    write_index(folder, ShardIndex.of({"train": shards}, fps=FPS, latents=stored))
     return folder
 
 

@@ -1,6 +1,5 @@
 """From parts, one a source, to the shards of both splits and their index."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,18 +10,10 @@ from data_pipelines.parts import Part, read_part
 from data_pipelines.progress import progress_bar
 from data_pipelines.settings import SetSettings
 from data_pipelines.sources import Inputs, Source
-from data_pipelines.write_shard import PlannedClip, ShardPlan, entry_path, is_written, write_shard
-from vdm.data.shards import (
-    EMPTY_TEXT_NAME,
-    INDEX_NAME,
-    ShardEntry,
-    ShardIndex,
-    StoredLatents,
-    StoredText,
-    shard_from_json,
-    sidecar_name,
-    write_index,
-)
+from data_pipelines.write_shard import PlannedClip, ShardPlan, is_written, read_entry, write_shard
+from vdm.data.index import INDEX_NAME, ShardIndex, write_index
+from vdm.data.shards import EMPTY_TEXT_NAME, ShardEntry, StoredLatents, StoredText
+from vdm.data.sidecars import sidecar_name
 from vdm.randomness import permutation, uniform
 
 SPLITS = ("train", "validation")
@@ -124,10 +115,7 @@ def write_shards(
             bar.update(len(missing[name].clips))
     for name, fault in sorted(faults.items()):
         raise ValueError(f"{name}: could not be written: {fault}; run the same command again")
-    return {
-        split: tuple(shard_from_json(json.loads(entry_path(plan, fresh).read_bytes())) for plan in planned)
-        for split, planned in plans.items()
-    }
+    return {split: tuple(read_entry(plan, fresh) for plan in planned) for split, planned in plans.items()}
 
 
 def publish(index: ShardIndex, empty_text: bytes, fresh: Path, output: Path) -> None:

@@ -11,7 +11,8 @@ from statistics import median
 from string import Template
 from typing import Any
 
-from vdm.data.shards import ShardIndex
+from vdm.data.index import ShardIndex
+from vdm.data.shards import Kind, Shape
 
 _OF_SHAPE = ("num_frames", "height", "width", "fps", "source_height", "source_width", "label", "shot")
 """Numbers that no histogram is drawn of."""
@@ -58,9 +59,12 @@ def _facts(index: ShardIndex, metadata: Sequence[Mapping[str, Any]]) -> Iterable
         yield f"{split} clips", f"{index.num_samples(split):,}"
     yield "shards", f"{len(index.shards()):,}"
     yield "size", _bytes(sum(shard.num_bytes for shard in index.shards()))
-    shapes: Counter[tuple[int, int, int]] = Counter()
-    for shard in index.shards():
-        shapes.update(shard.shapes)
+    kinds: Counter[Kind] = Counter()
+    for shards in index.splits.values():
+        kinds.update(shards.kinds)
+    shapes: Counter[Shape] = Counter()
+    for kind, count in kinds.items():
+        shapes[kind.shape] += count
     yield "frames x height x width", ", ".join(f"{t}x{h}x{w}" for (t, h, w), _ in shapes.most_common(3))
     if index.fps:
         seconds = sum(t * count for (t, _, _), count in shapes.items()) / index.fps

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.curate_settings import STAGES, CurateSettings, Stage
 from data_pipelines.curation import Curation
 from data_pipelines.executors.base import Executor
-from data_pipelines.manifest import check_manifests
 from data_pipelines.missing import check_installed
 from data_pipelines.output_folder import claim_output, locked
 from data_pipelines.settings import parse
@@ -71,7 +70,6 @@ def curate(settings: CurateSettings) -> int:
 
 def _check_components(settings: CurateSettings) -> None:
     """Find mistakes in what workers are going to build; what is light is built, weights are left for them to load."""
-    check_manifests()
     settings.filter.checked_limits()
     if settings.runs("filter"):
         check_hashes()

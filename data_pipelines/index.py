@@ -13,7 +13,8 @@ from data_pipelines.index_tar import IndexedTar, index_tar
 from data_pipelines.progress import progress_bar
 from data_pipelines.settings import LocalPath, parse
 from data_pipelines.workers import WorkerDiedError, map_in_processes
-from vdm.data.shards import INDEX_NAME, ShardEntry, ShardIndex, write_index
+from vdm.data.index import INDEX_NAME, ShardIndex, write_index
+from vdm.data.shards import ShardEntry
 
 
 @dataclass(frozen=True)
@@ -86,4 +87,4 @@ def _index(shards: dict[str, ShardEntry], rates: frozenset[float], settings: Ind
         split: tuple(shard for name, shard in shards.items() if splits[name] == split)
         for split in ("train", "validation")
     }
-    return ShardIndex(chosen, fps=next(iter(rates)) if len(rates) == 1 else None)
+    return ShardIndex.of(chosen, fps=next(iter(rates)) if len(rates) == 1 else None)

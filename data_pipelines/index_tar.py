@@ -14,17 +14,8 @@ from PIL import ExifTags, Image
 from data_pipelines.decoding import Orientation, orientation
 from vdm.data.decoding import shown_times
 from vdm.data.reading import PICTURES, VIDEO
-from vdm.data.shards import (
-    Member,
-    SampleEntry,
-    Shape,
-    ShardEntry,
-    checksum,
-    count_shapes,
-    digest_of_keys,
-    file_checksum,
-    write_samples,
-)
+from vdm.data.shards import Member, SampleEntry, Shape, ShardEntry, checksum, file_checksum, shard_of
+from vdm.data.sidecars import write_samples
 
 KEPT = (VIDEO, *PICTURES, "json", "txt")
 """Members that training reads; a sample's others are left where they are."""
@@ -64,8 +55,7 @@ def index_tar(path: Path) -> IndexedTar:
         return IndexedTar(None, frozenset(), (*faults, f"{path.name}: no sample of it can be used"))
     write_samples(path.parent, path.name, samples)
     rates = frozenset(sample.fps for sample in samples if sample.fps)
-    shard = ShardEntry(path.name, num_bytes, digest, count_shapes(samples), digest_of_keys(samples))
-    return IndexedTar(shard, rates, tuple(faults))
+    return IndexedTar(shard_of(path.name, num_bytes, digest, samples), rates, tuple(faults))
 
 
 def _samples(path: Path, faults: list[str]) -> dict[str, dict[str, tarfile.TarInfo]]:

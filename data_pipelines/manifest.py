@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from data_pipelines.missing import needs_extra
-from data_pipelines.temporary import replacing
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vdm.files import replacing
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,6 @@ def by_source(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def check_manifests() -> None:
-    """Look that manifests can be read and written.
-
-    Raises:
-        ValueError: In one line, if not.
-    """
-    with needs_extra("curation", "work: manifests in Parquet"):
-        import pyarrow as pa  # noqa: F401
-
-
 def write_rows(path: Path, kind: type[Row], rows: Sequence[Row], notes: Mapping[str, str] | None = None) -> None:
     """Write a table beside its place, then rename it: a reader sees all of it or nothing, after a power failure too.
 
@@ -95,9 +87,6 @@ def write_rows(path: Path, kind: type[Row], rows: Sequence[Row], notes: Mapping[
         rows: In order.
         notes: What is to be remembered besides, as text.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     columns = _columns(kind)
     fields = [pa.field(name, getattr(pa, column)()) for name, column in columns.items()]
     records = [{name: getattr(row, name) for name in columns} for row in rows]
@@ -121,8 +110,6 @@ def read_rows(path: Path, kind: type[Row]) -> tuple[list[Row], dict[str, str]]:
     Raises:
         ValueError: In one line, if there is no such file, or it can't be read or is damaged.
     """
-    import pyarrow.parquet as pq
-
     columns = _columns(kind)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:

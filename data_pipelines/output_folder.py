@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vdm.data.shards import write_json
+from vdm.files import write_json
 
 SETTINGS_NAME = "build.json"
 """Records what the set is built with, from the first moment on."""

@@ -15,17 +15,10 @@ from data_pipelines.encode.encoders import ClipEncoder
 from data_pipelines.encode.h264 import encode_h264
 from data_pipelines.encode.shard_writer import ShardWriter
 from data_pipelines.sources import Clip, Source, SourceError, UnavailableError, source_key
-from vdm.data.shards import (
-    DamagedSample,
-    SampleEntry,
-    ShardEntry,
-    read_index,
-    read_member,
-    read_samples,
-    read_sidecar,
-    sidecar_name,
-    write_json,
-)
+from vdm.data.index import read_index
+from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, read_member
+from vdm.data.sidecars import read_samples, read_sidecar, sidecar_name
+from vdm.files import write_json
 
 
 @dataclass(frozen=True)

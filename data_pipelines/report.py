@@ -15,7 +15,8 @@ from data_pipelines.assemble import Stored
 from data_pipelines.parts import Part, part_from_json
 from data_pipelines.settings import SetSettings
 from data_pipelines.sources import Inputs, Source
-from vdm.data.shards import ShardIndex, write_json
+from vdm.data.index import ShardIndex
+from vdm.files import write_json
 
 REPORT_NAME = "report.json"
 

@@ -17,7 +17,8 @@ from data_pipelines.progress import progress_bar
 from data_pipelines.report import Report, digest_of, read_report, write_report
 from data_pipelines.settings import SetSettings
 from data_pipelines.sources import Inputs, Source, source_key
-from vdm.data.shards import ShardEntry, ShardIndex, read_index
+from vdm.data.index import ShardIndex, read_index
+from vdm.data.shards import ShardEntry
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def write_set(
         parts, digest, fresh, shards = write("write")
     except ValueError:  # parts were damaged; they are removed, and made anew
         parts, digest, fresh, shards = write("rewrite")
-    index = ShardIndex(shards, inputs.labels, settings.fps, stored.latents, stored.text)
+    index = ShardIndex.of(shards, labels=inputs.labels, fps=settings.fps, latents=stored.latents, text=stored.text)
 
     def finish() -> None:
         publish(index, stored.empty_text, fresh, settings.output)

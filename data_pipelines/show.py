@@ -12,9 +12,11 @@ from pydantic import ConfigDict, Field
 from data_pipelines.contact_sheet import ShownClip, contact_sheet
 from data_pipelines.progress import progress_bar
 from data_pipelines.settings import Count, LocalPath, parse
-from data_pipelines.temporary import temporary_beside
+from vdm.data.index import ShardIndex, read_index
 from vdm.data.reading import PICTURES, VIDEO
-from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, ShardIndex, read_index, read_member, read_samples
+from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, read_member
+from vdm.data.sidecars import read_samples
+from vdm.files import temporary_beside
 from vdm.randomness import permutation
 
 

@@ -18,6 +18,7 @@ from data_pipelines.progress import progress_bar
 from data_pipelines.settings import LocalPath, parse
 from data_pipelines.workers import WorkerDiedError, map_in_processes
 from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture
+from vdm.data.index import ShardIndex, read_index
 from vdm.data.latents import UnusableLatentsError, read_latents
 from vdm.data.reading import LATENTS, PICTURES, TEXT, VIDEO
 from vdm.data.shards import (
@@ -25,14 +26,12 @@ from vdm.data.shards import (
     DamagedSample,
     SampleEntry,
     ShardEntry,
-    ShardIndex,
     StoredLatents,
     StoredText,
     file_checksum,
-    read_index,
     read_member,
-    read_samples,
 )
+from vdm.data.sidecars import read_samples
 from vdm.data.text_embeddings import UnusableTextError, read_text
 
 

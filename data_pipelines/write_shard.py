@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_pipelines.encode.shard_writer import ShardWriter
 from data_pipelines.parts import discard_part
 from data_pipelines.sources import Annotation, UnavailableError, source_key
 from vdm.data.reading import LATENTS, TEXT
-from vdm.data.shards import DamagedSample, SampleEntry, read_member, shard_to_json, write_json
+from vdm.data.shards import DamagedSample, Kind, SampleEntry, ShardEntry, read_member
+from vdm.files import write_json
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ def entry_path(plan: ShardPlan, fresh: Path) -> Path:
     return fresh / f"{plan.name}.entry.json"
 
 
+def read_entry(plan: ShardPlan, fresh: Path) -> ShardEntry:
+    """Return what the index is to say of a shard that is written."""
+    row = json.loads(entry_path(plan, fresh).read_bytes())
+    return ShardEntry(**{**row, "kinds": {Kind.parse(name): count for name, count in row["kinds"].items()}})
+
+
 def is_written(plan: ShardPlan, fresh: Path) -> bool:
     """Whether a shard is complete."""
     return entry_path(plan, fresh).exists() and (fresh / plan.name).exists()
@@ -62,7 +69,8 @@ def write_shard(plan: ShardPlan, folder: Path, fresh: Path) -> None:
         if damaged:
             raise UnavailableError(f"parts are damaged: {'; '.join(damaged.values())}")
     assert writer.entry is not None
-    write_json(entry_path(plan, fresh), shard_to_json(writer.entry))
+    kinds = {kind.name: count for kind, count in writer.entry.kinds.items()}
+    write_json(entry_path(plan, fresh), {**asdict(writer.entry), "kinds": kinds})
 
 
 def _read_part(clip: PlannedClip, folder: Path) -> dict[str, bytes]:

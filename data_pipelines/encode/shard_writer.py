@@ -9,17 +9,9 @@ from typing import Self
 
 import xxhash
 
-from data_pipelines.temporary import temporary_beside
-from vdm.data.shards import (
-    Member,
-    SampleEntry,
-    Shape,
-    ShardEntry,
-    checksum,
-    count_shapes,
-    digest_of_keys,
-    write_samples,
-)
+from vdm.data.shards import Member, SampleEntry, Shape, ShardEntry, checksum, shard_of
+from vdm.data.sidecars import write_samples
+from vdm.files import temporary_beside
 
 
 class ShardWriter:
@@ -82,5 +74,4 @@ class ShardWriter:
         self._file.close()
         self._temporary.replace(self.path)
         write_samples(self.path.parent, self.path.name, self.samples, self.durable)
-        shapes, keys = count_shapes(self.samples), digest_of_keys(self.samples)
-        self.entry = ShardEntry(self.path.name, num_bytes, self._digest.hexdigest(), shapes, keys)
+        self.entry = shard_of(self.path.name, num_bytes, self._digest.hexdigest(), self.samples)

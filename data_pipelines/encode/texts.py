@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from data_pipelines.encode.encoders import CaptionEncoder
-from data_pipelines.temporary import replacing
 from vdm.data.text_embeddings import TextEmbedding, write_text
+from vdm.files import replacing
 
 
 def write_texts(path: Path, captions: Mapping[str, str], encoder: CaptionEncoder) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import av
@@ -12,23 +13,22 @@ from einops import rearrange, repeat
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vdm.data.shards import (
-    Member,
-    SampleEntry,
-    Shape,
-    ShardEntry,
-    ShardIndex,
-    checksum,
-    count_shapes,
-    digest_of_keys,
-    file_checksum,
-    write_index,
-    write_samples,
-)
+from vdm.data.index import ShardIndex, write_index
+from vdm.data.shard_table import ShardTable
+from vdm.data.shards import Kind, Member, SampleEntry, Shape, ShardEntry, checksum, file_checksum, shard_of
+from vdm.data.sidecars import write_samples
 
 SHAPE: Shape = (4, 16, 32)
 TRAIN_COUNTS = (5, 1, 9, 4, 4)
 VALIDATION_COUNTS = (3, 4)
+
+
+def table_of(shards: Sequence[Mapping[Shape, int]]) -> ShardTable:
+    """Return the table of shards that exist nowhere, by what they have of each shape."""
+    return ShardTable.of(
+        ShardEntry(f"{number}.tar", 0, "00" * 16, {Kind(shape): count for shape, count in shapes.items()}, "00" * 16)
+        for number, shapes in enumerate(shards)
+    )
 
 
 def key_of(split: str, number: int) -> str:
@@ -69,7 +69,7 @@ def write_shard(folder: Path, name: str, split: str, numbers: range, shape: Shap
     samples = list_samples(folder / name, shape)
     write_samples(folder, name, samples)
     num_bytes, digest = (folder / name).stat().st_size, file_checksum(folder / name)
-    return ShardEntry(name, num_bytes, digest, count_shapes(samples), digest_of_keys(samples))
+    return shard_of(name, num_bytes, digest, samples)
 
 
 def list_samples(path: Path, shape: Shape) -> list[SampleEntry]:
@@ -98,5 +98,5 @@ def write_set(
             write_shard(folder, f"{split}-{i:06d}.tar", split, range(start, start + n), shapes[i % len(shapes)])
             for i, (start, n) in enumerate(zip(starts, split_counts, strict=False))
         )
-    write_index(folder, ShardIndex(splits, labels=labels, fps=8.0))
+    write_index(folder, ShardIndex.of(splits, labels=labels, fps=8.0))
     return folder

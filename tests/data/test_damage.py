@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.damage import DAMAGED, DAMAGES, make_set, read_by_loader, read_by_webdataset, whole_samples
-from vdm.data.shards import read_index, read_samples
+from vdm.data.index import read_index
+from vdm.data.sidecars import read_samples
 
 SEEN_AT_THE_START = {
     "cut at a member's edge": "bytes where the index records",

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.shard_sets import table_of
 from vdm.data.loader import TrainingPositions
 from vdm.data.mixing import Bucket, MixedOrder, fill_buckets
 from vdm.data.order import PADDING, accumulation
-from vdm.data.shards import Shape, ShardEntry
+from vdm.data.shards import Shape
 
 A, B, C = (4, 8, 8), (2, 8, 8), (1, 4, 4)
 Sets = Sequence[Sequence[dict[Shape, int]]]
@@ -38,8 +39,7 @@ Part = tuple[int, int, int]
 
 
 def buckets_of(sets: Sets) -> tuple[Bucket, ...]:
-    entries = [[ShardEntry(f"{i}.tar", 0, "", shapes) for i, shapes in enumerate(shards)] for shards in sets]
-    return fill_buckets(entries, lambda stored: stored)[0]
+    return fill_buckets(list(map(table_of, sets)), [None] * len(sets), lambda kind: kind.shape)[0]
 
 
 class World:

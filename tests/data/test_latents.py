@@ -9,8 +9,10 @@ from data_pipelines.encode.shard_writer import ShardWriter
 from tests.data.shard_sets import color_of, encode_clip
 from tests.data.test_datamodule import module, take
 from vdm.data.clips import ClipSampling
+from vdm.data.index import ShardIndex, read_index, write_index
 from vdm.data.latents import UnusableLatentsError, read_latents
-from vdm.data.shards import ShardIndex, StoredLatents, read_index, read_samples, write_index
+from vdm.data.shards import StoredLatents
+from vdm.data.sidecars import read_samples
 
 CLIP, LATENT = (4, 16, 32), (2, 4, 2, 4)
 ENCODER = {"name": "some-autoencoder", "checksum": "abc"}
@@ -31,7 +33,9 @@ def encoded(tmp_path: Path) -> Path:
             latents = save({"latents": latents_of(number).half()})
             writer.add(str(number), CLIP, {"json": json.dumps(metadata).encode(), "latents.safetensors": latents})
     assert writer.entry is not None
-    write_index(folder, ShardIndex({"train": (writer.entry,)}, fps=8.0, latents=StoredLatents(ENCODER, {CLIP: LATENT})))
+    write_index(
+        folder, ShardIndex.of({"train": (writer.entry,)}, fps=8.0, latents=StoredLatents(ENCODER, {CLIP: LATENT}))
+    )
     return folder
 
 
@@ -113,7 +117,7 @@ def test_the_first_frame_is_read_beside_latents_for_image_conditions(tmp_path: P
             writer.add(str(number), CLIP, {**files, "mp4": encode_clip(number, CLIP)})
     assert writer.entry is not None
     write_index(
-        tmp_path, ShardIndex({"train": (writer.entry,)}, fps=8.0, latents=StoredLatents(ENCODER, {CLIP: LATENT}))
+        tmp_path, ShardIndex.of({"train": (writer.entry,)}, fps=8.0, latents=StoredLatents(ENCODER, {CLIP: LATENT}))
     )
 
     data = module(tmp_path, stored_latents=True, max_validation_clips=0)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.data.shard_sets import SHAPE, encode_pixels, write_set
 from tests.data.test_datamodule import assert_equal, keys_by_position, module, take
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
-from vdm.data.shards import read_index
+from vdm.data.index import read_index, write_index
 
 WIDE, TALL, STILL = SHAPE, (2, 32, 16), (1, 16, 32)
 
@@ -123,6 +124,24 @@ def test_the_rate_of_frames_follows_the_stride(mixture: dict[str, float]) -> Non
     assert batch.fps.unique().tolist() == [4.0]
     assert data.fps == 4.0
     assert data.training.num_unusable == 3  # the tall ones have two frames
+
+
+def test_sets_of_different_rates_are_seen_at_one(tmp_path: Path) -> None:
+    paths = [write_set(tmp_path / name, {"train": (4,), "validation": (1,)}) for name in "abc"]
+    for path, fps in zip(paths, (8.0, 16.0, 4.0), strict=True):
+        write_index(path, replace(read_index(path), fps=fps))
+    data = module(dict.fromkeys(map(str, paths[:2]), 1.0), clips=ClipSampling([(2, 16, 32)], fps=8.0, start="first"))
+    assert data.fps == 8.0
+    steps: set[int] = set()
+    for batch in take(data.train_dataloader(), 4):
+        assert batch.fps.tolist() == [8.0] * len(batch)
+        green = batch.video[:, 1].float().mean((2, 3))  # b t; it grows by 30 from one stored frame to the next
+        steps |= {round(step / 30) for step in (green[:, 1] - green[:, 0]).tolist()}
+    assert steps == {1, 2}
+    with pytest.raises(ValueError, match=r"all of its 4 are too short .*, or have fewer frames a second than 8$"):
+        module(paths[2], clips=ClipSampling(fps=8.0)).check()
+    with pytest.raises(ValueError, match="stored_latents=True: latents can't be cut"):
+        module(paths[0], clips=ClipSampling(fps=8.0), stored_latents=True)
 
 
 def test_damage_in_a_mixture_keeps_positions(make_shard_set: Callable[..., Path], mixture: dict[str, float]) -> None:

@@ -1,14 +1,15 @@
 """The order over several sets and shapes against an exhaustive small world, on 1 to 8 ranks."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 import pytest
 
-from vdm.data.mixing import ListedOrder, MixedOrder, MixedPlace, fill_buckets
+from tests.data.shard_sets import table_of
+from vdm.data.mixing import Bucket, ListedOrder, MixedOrder, MixedPlace, fill_buckets
 from vdm.data.order import PADDING, micro_batches
-from vdm.data.shards import Shape, ShardEntry
+from vdm.data.shards import Kind, Shape
 
 A, B, C = (4, 16, 32), (2, 32, 16), (1, 16, 32)
 ONE_SET = ([{A: 3}, {A: 4}],)
@@ -18,12 +19,14 @@ WORLDS = (ONE_SET, BUCKETS, MIXTURE)
 WEIGHTS = (Fraction(2), Fraction(1), Fraction("0.5"))
 
 
-def sets_of(world: Sequence[Sequence[Mapping[Shape, int]]]) -> list[list[ShardEntry]]:
-    return [[ShardEntry(f"{i}.tar", 0, "", dict(shapes)) for i, shapes in enumerate(shards)] for shards in world]
+def buckets_of(
+    world: Sequence[Sequence[Mapping[Shape, int]]], shape_of: Callable[[Kind], Shape | None] = lambda kind: kind.shape
+) -> tuple[tuple[Bucket, ...], int]:
+    return fill_buckets(list(map(table_of, world)), [None] * len(world), shape_of)
 
 
 def order_of(world: Sequence[Sequence[Mapping[Shape, int]]], global_batch_size: int, seed: int = 0) -> MixedOrder:
-    buckets, _ = fill_buckets(sets_of(world), lambda stored: stored)
+    buckets, _ = buckets_of(world)
     return MixedOrder(seed, buckets, WEIGHTS[: len(world)], global_batch_size, num_streams=2, shuffle_window=3)
 
 
@@ -33,8 +36,8 @@ def sample_of(place: MixedPlace) -> tuple[int, int, int, int]:
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_buckets_hold_every_sample_of_every_set_once(world: Sequence[Sequence[Mapping[Shape, int]]]) -> None:
-    sets = sets_of(world)
-    buckets, num_unusable = fill_buckets(sets, lambda stored: stored)
+    sets = [table_of(shards) for shards in world]
+    buckets, num_unusable = buckets_of(world)
     order = ListedOrder(buckets)
     total = sum(shard.num_samples for shards in sets for shard in shards)
     assert (sum(bucket.num_samples for bucket in buckets), num_unusable) == (total, 0)
@@ -44,17 +47,17 @@ def test_buckets_hold_every_sample_of_every_set_once(world: Sequence[Sequence[Ma
         for buckets_index, bucket in enumerate(buckets)
         for number, shards in enumerate(sets)
         for shard, entry in enumerate(shards)
-        for sample in range(entry.shapes.get(bucket.shape, 0))
+        for sample in range(entry.kinds.get(Kind(bucket.shape), 0))
     }
     assert len(listed) == len(expected)
     assert {sample_of(place) for place in listed} == expected
 
 
 def test_several_stored_shapes_may_come_out_in_one_and_short_clips_are_left_out() -> None:
-    buckets, num_unusable = fill_buckets(sets_of(BUCKETS), lambda stored: (2, 8, 8) if stored[0] >= 2 else None)
+    buckets, num_unusable = buckets_of(BUCKETS, lambda kind: (2, 8, 8) if kind.shape[0] >= 2 else None)
     (bucket,) = buckets
-    assert (bucket.shape, bucket.stored, num_unusable) == ((2, 8, 8), {0: frozenset({A, B})}, 1)
-    assert bucket.samples_per_shard == {0: (4, 2, 5)}
+    assert (bucket.shape, bucket.stored, num_unusable) == ((2, 8, 8), {0: frozenset({Kind(A), Kind(B)})}, 1)
+    assert {number: counts.tolist() for number, counts in bucket.samples_per_shard.items()} == {0: [4, 2, 5]}
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -76,9 +79,9 @@ def test_each_epoch_of_a_set_in_a_bucket_visits_each_sample_once(
     for place in map(order.locate, range(600)):
         visits.setdefault((place.set, place.bucket, place.place.epoch), Counter())[sample_of(place)] += 1
     sizes = {
-        (number, index): sum(shard.shapes.get(bucket.shape, 0) for shard in shards)
-        for index, bucket in enumerate(fill_buckets(sets_of(world), lambda stored: stored)[0])
-        for number, shards in enumerate(sets_of(world))
+        (number, index): sum(shard.kinds.get(Kind(bucket.shape), 0) for shard in shards)
+        for index, bucket in enumerate(buckets_of(world)[0])
+        for number, shards in enumerate([table_of(shards) for shards in world])
     }
     for (number, bucket, epoch), counts in visits.items():
         assert set(counts.values()) == {1}

@@ -10,8 +10,8 @@ from data_pipelines.encode.shard_writer import ShardWriter
 from tests.data.shard_sets import encode_pixels
 from tests.data.test_datamodule import module, take
 from vdm.data.clips import ClipSampling
+from vdm.data.index import ShardIndex, write_index
 from vdm.data.motion import motion_of, stored_motion
-from vdm.data.shards import ShardIndex, write_index
 from vdm.randomness import generator
 
 
@@ -52,7 +52,7 @@ def pans(tmp_path: Path) -> Path:
             files = {"json": json.dumps(metadata).encode(), "mp4": encode_pixels(panned(2))}
             writer.add(str(number), (4, 64, 64), files)
     assert writer.entry is not None
-    write_index(folder, ShardIndex({"train": (writer.entry,)}, fps=8.0))
+    write_index(folder, ShardIndex.of({"train": (writer.entry,)}, fps=8.0))
     return folder
 
 

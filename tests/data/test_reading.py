@@ -9,10 +9,12 @@ import webdataset
 from tests.data.shard_sets import SHAPE, TRAIN_COUNTS
 from vdm.data import outages, storage
 from vdm.data.datamodule import ClipDataModule
+from vdm.data.index import read_index
 from vdm.data.outages import StorageFailedError
 from vdm.data.quarantine import BadSampleError, Fault
 from vdm.data.reading import MAX_LISTED_BYTES, RawSample, Request, SampleTable, ShardReader
-from vdm.data.shards import Member, SampleEntry, ShardEntry, read_index, read_samples
+from vdm.data.shards import Kind, Member, SampleEntry, ShardEntry
+from vdm.data.sidecars import read_samples
 from vdm.data.storage import LocalFolder
 
 FILES = frozenset({"mp4", "json"})
@@ -24,13 +26,13 @@ def reader_of(path: Path) -> tuple[ShardReader, tuple[ShardEntry, ...]]:
 
 
 def read(reader: ShardReader, shard: int, sample: int) -> RawSample:
-    (found,) = reader.read([Request(shard, sample, frozenset({SHAPE}), FILES)])
+    (found,) = reader.read([Request(shard, sample, frozenset({Kind(SHAPE)}), FILES)])
     assert isinstance(found, RawSample)
     return found
 
 
 def fault_of(reader: ShardReader, shard: int, sample: int) -> Fault:
-    (found,) = reader.read([Request(shard, sample, frozenset({SHAPE}), FILES)])
+    (found,) = reader.read([Request(shard, sample, frozenset({Kind(SHAPE)}), FILES)])
     assert isinstance(found, BadSampleError)
     return found.fault
 
@@ -63,7 +65,8 @@ def test_a_table_keeps_what_samples_differ_in() -> None:
     )
     table = SampleTable(samples)
     assert tuple(table[i] for i in range(len(table))) == samples
-    assert table.find(frozenset({(1, 8, 8)}), 1, FILES) == samples[2]
+    assert table.find(frozenset({Kind((1, 8, 8)), Kind((1, 8, 8), 8.0)}), 1, FILES) == samples[2]
+    assert table.find(frozenset({Kind((1, 8, 8))}), 0, FILES) == samples[2]
 
 
 def test_the_lists_of_as_many_shards_as_are_read_in_turn_are_read_once() -> None:

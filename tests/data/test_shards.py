@@ -3,56 +3,85 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from vdm.data import shards
-from vdm.data.shards import DamagedSample, Member, SampleEntry, ShardEntry, ShardIndex, StoredLatents, StoredText
+from vdm.data import shards, sidecars
+from vdm.data.index import ShardIndex, read_index, write_index
+from vdm.data.shard_table import ShardTable
+from vdm.data.shards import DamagedSample, Kind, Member, SampleEntry, ShardEntry, StoredLatents, StoredText
+from vdm.files import write_json
 
 CONTENT = b"abcdefghijkl"
 SAMPLE = SampleEntry("a", (4, 16, 32), {"mp4": Member(2, 5, shards.checksum(b"cdefg")), "json": Member(9, 1, "x")})
+KINDS = {Kind((1, 2, 3)): 4, Kind((5, 6, 7), 24000 / 1001): 8}
 
 
 def _write(folder: Path) -> ShardIndex:
     """Write a set of one shard; the tar is any file, as the schema does not look into it."""
     (folder / "train-000000.tar").write_bytes(CONTENT)
-    shard = ShardEntry("train-000000.tar", len(CONTENT), shards.checksum(CONTENT), {(4, 16, 32): 1})
-    index = ShardIndex({"train": (shard,), "validation": ()}, labels=("zero", "one"), fps=8.0)
-    shards.write_samples(folder, shard.name, [SAMPLE])
-    shards.write_index(folder, index)
+    shard = shards.shard_of("train-000000.tar", len(CONTENT), shards.checksum(CONTENT), [SAMPLE])
+    index = ShardIndex.of({"train": (shard,), "validation": ()}, labels=("zero", "one"), fps=8.0)
+    sidecars.write_samples(folder, shard.name, [SAMPLE])
+    write_index(folder, index)
     return index
+
+
+def _entry(number: int, kinds: dict[Kind, int]) -> ShardEntry:
+    digests = (shards.checksum(f"{what} {number}".encode()) for what in ("bytes", "keys"))
+    return ShardEntry(f"{number:06d}.tar", 10 * number, next(digests), kinds, next(digests))
 
 
 def test_index_and_sidecar_survive_writing_and_reading(tmp_path: Path) -> None:
     index = _write(tmp_path)
 
-    assert shards.read_index(tmp_path) == index
-    assert shards.read_samples(tmp_path, index.splits["train"][0]) == (SAMPLE,)
+    assert read_index(tmp_path) == index
+    assert sidecars.read_samples(tmp_path, index.splits["train"][0]) == (SAMPLE,)
 
 
 def test_index_without_frame_rate_survives(tmp_path: Path) -> None:
     index = dataclasses.replace(_write(tmp_path), fps=None, labels=())
-    shards.write_index(tmp_path, index)
+    write_index(tmp_path, index)
 
-    assert shards.read_index(tmp_path) == index
+    assert read_index(tmp_path) == index
 
 
 def test_index_of_stored_latents_and_text_survives(tmp_path: Path) -> None:
     latents = StoredLatents({"weights": "ab", "scaling_factor": 0.18215, "name": "vae"}, {(4, 16, 32): (4, 4, 2, 4)})
     text = StoredText({"weights": "cd", "max_tokens": 77}, channels=768, empty_checksum="ef")
     index = dataclasses.replace(_write(tmp_path), latents=latents, text=text)
-    shards.write_index(tmp_path, index)
+    write_index(tmp_path, index)
 
-    assert shards.read_index(tmp_path) == index
+    assert read_index(tmp_path) == index
 
 
-def test_samples_are_counted_by_split_and_shape(tmp_path: Path) -> None:
-    entry = ShardEntry("a.tar", 0, "", {(1, 2, 3): 4, (5, 6, 7): 8})
-    index = ShardIndex({"train": (entry, entry), "validation": ()})
+def test_a_table_gives_the_entries_and_counts_that_it_was_made_of() -> None:
+    entries = [_entry(0, KINDS), _entry(1, {}), _entry(2, {Kind((5, 6, 7)): 1, Kind((1, 2, 3)): 2})]
+    both = ShardTable.from_parquet(ShardTable.of(entries).to_parquet())
+    for part in (slice(None), slice(1, None), slice(1), slice(1, 2)):
+        table, expected = both[part], entries[part]
+        assert list(table) == expected
+        assert table[-1] == expected[-1]
+        assert table.names == [entry.name for entry in expected]
+        assert table.num_bytes.tolist() == [entry.num_bytes for entry in expected]
+        assert table.num_samples.tolist() == [entry.num_samples for entry in expected]
+        assert sum(table.kinds.values()) == sum(entry.num_samples for entry in expected)
+        for kinds in ([Kind((1, 2, 3))], [Kind((5, 6, 7)), Kind((1, 2, 3))], [Kind((5, 6, 7), 24000 / 1001)], []):
+            assert table.count(kinds).tolist() == [sum(e.kinds.get(kind, 0) for kind in kinds) for e in expected]
+    assert ShardTable.joined([both[:1], both[1:]]) == both
+    assert both[:1].digest_of_keys() != both[:2].digest_of_keys() != ShardTable.of(entries[1::-1]).digest_of_keys()
+
+
+def test_samples_are_counted_by_split_and_kind() -> None:
+    entry = _entry(0, KINDS)
+    index = ShardIndex.of({"train": (entry, entry), "validation": ()})
 
     assert (entry.num_samples, index.num_samples("train"), index.num_samples("validation")) == (12, 24, 0)
-    for one in (entry, dataclasses.replace(entry, keys="ab")):
-        assert shards.shard_from_json(shards.shard_to_json(one)) == one
+    assert index.splits["train"].kinds == {kind: 2 * count for kind, count in KINDS.items()}
+    for kind in KINDS:
+        assert Kind.parse(kind.name) == kind
 
 
 def test_the_digest_of_keys_tells_samples_and_their_order_but_not_their_bytes() -> None:
@@ -83,18 +112,43 @@ def _edit_index(folder: Path, **changes: object) -> None:
     (folder / "index.json").write_text(json.dumps(content | changes))
 
 
+def _replace_shards(folder: Path, content: bytes) -> None:
+    (folder / "shards.parquet").write_bytes(content)
+    _edit_index(folder, shards=shards.checksum(content))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _table_of(name: str) -> ShardTable:
+    return ShardTable.of([dataclasses.replace(_entry(0, KINDS), name=name)])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda folder: (folder / "index.json").unlink(), "has no index.json; `vdm-data build"),
         (lambda folder: (folder / "train-000000.tar").unlink(), "train-000000.tar: this shard of the index is missing"),
         (_break_size, "train-000000.tar: has 11 bytes where the index records 12"),
-        (_break_version, "has version 99, this program reads 2"),
+        (_break_version, "has version 99, this program reads 3"),
         (lambda folder: (folder / "index.json").write_text("{"), "is not JSON of a shard set"),
-        (lambda folder: (folder / "index.json").write_text("[]"), "a JSON object was expected"),
+        (lambda folder: (folder / "index.json").write_text("[]"), "is not an index of vdm shards"),
         (lambda folder: (folder / "index.json").write_text("{}"), "is not an index of vdm shards"),
         (lambda folder: _edit_index(folder, splits=3), "is malformed"),
-        (lambda folder: _edit_index(folder, splits={"train": [{"name": "../a"}]}), "is not a plain file name"),
+        (lambda folder: _edit_index(folder, splits={"train": 2}), "splits of {'train': 2} shards where shards.parquet"),
+        (lambda folder: _edit_index(folder, splits={"train": 2, "validation": -1}), "is malformed"),
+        (lambda folder: (folder / "shards.parquet").unlink(), "shards.parquet: no such file; build the set again"),
+        (
+            lambda folder: _edit_index(folder, shards="0"),
+            "its checksum is not the one in index.json: it is damaged",
+        ),
+        (lambda folder: _replace_shards(folder, b"PAR1"), "shards.parquet: "),
+        (lambda folder: _replace_shards(folder, _parquet(pa.table({"name": ["a.tar"]}))), "has the columns name where"),
+        (lambda folder: _replace_shards(folder, _table_of("../a").to_parquet()), "'../a' is not a plain file name"),
+        (lambda folder: _replace_shards(folder, _table_of("..").to_parquet()), "'..' is not a plain file name"),
     ],
 )
 def test_unusable_index_is_reported_in_one_line(tmp_path: Path, damage: object, message: str) -> None:
@@ -103,7 +157,7 @@ def test_unusable_index_is_reported_in_one_line(tmp_path: Path, damage: object, 
     damage(tmp_path)
 
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        shards.read_index(tmp_path)
+        read_index(tmp_path)
 
     assert str(error.value).startswith(str(tmp_path))
     assert "\n" not in str(error.value)
@@ -111,22 +165,22 @@ def test_unusable_index_is_reported_in_one_line(tmp_path: Path, damage: object, 
 
 def test_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder of shards; `vdm-data build"):
-        shards.read_index(tmp_path / "nowhere")
+        read_index(tmp_path / "nowhere")
 
 
 def test_index_can_be_read_without_looking_at_its_shards(tmp_path: Path) -> None:
     index = _write(tmp_path)
     (tmp_path / "train-000000.tar").unlink()
 
-    assert shards.read_index(tmp_path, check_sizes=False) == index
+    assert read_index(tmp_path, check_sizes=False) == index
 
 
 def test_sidecar_at_odds_with_the_index_is_reported(tmp_path: Path) -> None:
     shard = _write(tmp_path).splits["train"][0]
-    shards.write_samples(tmp_path, shard.name, [SAMPLE, SAMPLE])
+    sidecars.write_samples(tmp_path, shard.name, [SAMPLE, SAMPLE])
 
-    with pytest.raises(ValueError, match=r"train-000000.index.json: lists 2 samples where index.json counts 1"):
-        shards.read_samples(tmp_path, shard)
+    with pytest.raises(ValueError, match=r"train-000000.index.json: lists 2 samples where the index counts 1"):
+        sidecars.read_samples(tmp_path, shard)
 
 
 @pytest.mark.parametrize("text", ['{"samples": [{"key": 3}]}', '{"samples": [[1]]}', "{}", "["])
@@ -135,7 +189,7 @@ def test_unusable_sidecar_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "train-000000.index.json").write_text(text)
 
     with pytest.raises(ValueError, match=r"^\S*train-000000.index.json: is not"):
-        shards.read_samples(tmp_path, shard)
+        sidecars.read_samples(tmp_path, shard)
 
 
 def test_member_is_read_by_its_place(tmp_path: Path) -> None:
@@ -165,9 +219,9 @@ def test_damaged_member_names_shard_key_and_reason(tmp_path: Path, content: byte
 
 
 def test_interrupted_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    shards.write_json(tmp_path / "a.json", {"old": 1})
+    write_json(tmp_path / "a.json", {"old": 1})
 
     with pytest.raises(TypeError):
-        shards.write_json(tmp_path / "a.json", {"new": object()})
+        write_json(tmp_path / "a.json", {"new": object()})
 
     assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}

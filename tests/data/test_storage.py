@@ -16,8 +16,10 @@ from tests.data.http_server import Failure, FaultyServer, Handler, serving
 from tests.data.shard_sets import SHAPE, list_samples
 from tests.data.test_datamodule import assert_equal, module, take
 from vdm.data.disk_cache import DIGEST_BYTES, DiskCache
+from vdm.data.index import read_index, write_index
 from vdm.data.order import PADDING
-from vdm.data.shards import file_checksum, read_index, write_index, write_samples
+from vdm.data.shards import file_checksum
+from vdm.data.sidecars import write_samples
 from vdm.data.storage import NUM_CONNECTIONS, LocalFolder, RemoteFolder, open_folder
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)

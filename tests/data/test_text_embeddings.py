@@ -8,7 +8,9 @@ from safetensors.torch import save
 from data_pipelines.encode.shard_writer import ShardWriter
 from tests.data.shard_sets import SHAPE, encode_clip
 from tests.data.test_datamodule import module, take
-from vdm.data.shards import EMPTY_TEXT_NAME, ShardIndex, StoredText, checksum, read_index, read_samples, write_index
+from vdm.data.index import ShardIndex, read_index, write_index
+from vdm.data.shards import EMPTY_TEXT_NAME, StoredText, checksum
+from vdm.data.sidecars import read_samples
 from vdm.data.text_embeddings import TextEmbedding, UnusableTextError, read_text, write_text
 
 CHANNELS = 4
@@ -34,7 +36,7 @@ def with_text(tmp_path: Path) -> Path:
     empty = write_text(embedding_of(7))
     (folder / EMPTY_TEXT_NAME).write_bytes(empty)
     text = StoredText({"weights": "ab"}, CHANNELS, checksum(empty))
-    write_index(folder, ShardIndex({"train": (writer.entry,)}, fps=8.0, text=text))
+    write_index(folder, ShardIndex.of({"train": (writer.entry,)}, fps=8.0, text=text))
     return folder
 
 

@@ -11,7 +11,9 @@ from data_pipelines.encode.h264 import encode_h264
 from tests.data_pipelines.conftest import Build
 from tests.data_pipelines.videos import gray_frames, write_h264, write_sound, write_video
 from vdm.data.decoding import decode_clip
-from vdm.data.shards import read_index, read_member, read_samples
+from vdm.data.index import read_index
+from vdm.data.shards import read_member
+from vdm.data.sidecars import read_samples
 
 
 @pytest.fixture

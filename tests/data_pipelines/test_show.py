@@ -6,7 +6,8 @@ import pytest
 
 from data_pipelines.show import ShowSettings, show
 from tests.data_pipelines.conftest import Build
-from vdm.data.shards import read_index, read_samples
+from vdm.data.index import read_index
+from vdm.data.sidecars import read_samples
 
 
 @pytest.fixture

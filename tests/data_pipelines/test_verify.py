@@ -6,7 +6,8 @@ import pytest
 
 from data_pipelines.verify import VerifySettings, verify
 from tests.data_pipelines.conftest import Build
-from vdm.data.shards import read_index, read_samples, write_samples
+from vdm.data.index import read_index
+from vdm.data.sidecars import read_samples, write_samples
 
 Verify = Callable[..., tuple[int, list[str]]]
 

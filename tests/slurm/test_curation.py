@@ -10,7 +10,7 @@ import numpy as np
 from tests.data_pipelines.videos import gray_frames, write_h264
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import CHECKOUT, SECONDS
-from vdm.data.shards import read_index
+from vdm.data.index import read_index
 
 NUM_TASKS = 2
 

@@ -16,7 +16,8 @@ from tests.models.svd.pipelines import autoencoder
 from tests.training.runs import SGD, configuration, train
 from vdm.config import ConfigError
 from vdm.data.decoding import decode_clip
-from vdm.data.shards import EMPTY_TEXT_NAME, ShardIndex, StoredLatents, StoredText, checksum, read_index, write_index
+from vdm.data.index import ShardIndex, read_index, write_index
+from vdm.data.shards import EMPTY_TEXT_NAME, StoredLatents, StoredText, checksum
 from vdm.data.text_embeddings import TextEmbedding, write_text
 from vdm.models.svd.components import TemporalAutoencoder
 from vdm.models.text_encoders import PretrainedTextEncoder
@@ -60,7 +61,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path])
     (folder / EMPTY_TEXT_NAME).write_bytes(empty)
     stored_latents = StoredLatents({**vae.identity(), "name": "some vae"}, {SHAPE: tuple(latents.shape)})
     stored_text = StoredText(text_encoder.identity(), text_encoder.channels, checksum(empty))
-    write_index(folder, ShardIndex(splits, fps=8.0, latents=stored_latents, text=stored_text))
+    write_index(folder, ShardIndex.of(splits, fps=8.0, latents=stored_latents, text=stored_text))
     return folder
 
 

@@ -6,11 +6,12 @@ list of the sizes and checksums of its files, written last, shows later damage.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from vdm.files import flush
 
 CHECKSUMS_NAME = "checksums.json"
 REPLACED_SUFFIX = "~"
@@ -30,7 +31,7 @@ def begin_folder(folder: Path) -> Path:
 
 def describe_file(path: Path) -> dict[str, Any]:
     """Wait until a file is on the disk; return its size and checksum."""
-    _flush(path)
+    flush(path)
     return _describe(path)
 
 
@@ -45,7 +46,7 @@ def finish_folder(folder: Path, files: Mapping[str, dict[str, Any]]) -> None:
     listed = {"format": _FORMAT, "files": dict(sorted(files.items()))}
     (partial / CHECKSUMS_NAME).write_text(json.dumps(listed, indent=1))
     for path in (partial / CHECKSUMS_NAME, partial):
-        _flush(path)
+        flush(path)
     _move_into_place(partial, folder)
 
 
@@ -103,16 +104,6 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(hidden)
 
 
-def write_file(path: Path, text: str) -> None:
-    """Create or replace a text file; who reads it sees the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _hidden(path)
-    partial.write_text(text, encoding="utf-8")
-    _flush(partial)
-    partial.replace(path)
-    _flush(path.parent)
-
-
 def _hidden(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
@@ -123,15 +114,6 @@ def _describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
 
 
-def _flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _move_into_place(partial: Path, folder: Path) -> None:
     """Rename, which needs a free name: a former version steps aside first, and stays readable until it is replaced."""
     former = folder.with_name(folder.name + REPLACED_SUFFIX)
@@ -139,5 +121,5 @@ def _move_into_place(partial: Path, folder: Path) -> None:
         shutil.rmtree(former, ignore_errors=True)
         folder.rename(former)
     partial.rename(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
     shutil.rmtree(former, ignore_errors=True)

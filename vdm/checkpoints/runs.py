@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder, write_file
+from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
+from vdm.files import write_file
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,7 +1,6 @@
 """A user's mistake in one line: what Hydra and OmegaConf say over many, and who is to be told."""
 
 import errno
-import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -35,11 +34,6 @@ def is_mistake(error: Exception) -> bool:
     while innermost.tb_next is not None:
         innermost = innermost.tb_next
     return innermost.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OWN_PACKAGES
-
-
-def is_silent_process() -> bool:
-    """Tell whether another process on this machine will report the same mistake."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))) > 0
 
 
 def one_line(error: BaseException) -> str:

@@ -19,10 +19,11 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 
 from vdm.cli.as_trained import as_trained
 from vdm.cli.conf_dir import conf_dir
-from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, is_silent_process, one_line
+from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line
 from vdm.cli.resume import resumed
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
+from vdm.processes import is_first_of_machine
 
 Task = Callable[[DictConfig], int | None]
 """Receives a whole configuration, resolved and with no value missing; returns an exit code, ``None`` for 0."""
@@ -200,7 +201,7 @@ def _overrides() -> OverridesConf:
 
 
 def _report(error: BaseException) -> None:
-    if not is_silent_process():
+    if is_first_of_machine():
         print(one_line(error), file=sys.stderr)
 
 

@@ -6,8 +6,8 @@ A job that fails again where it failed before would do so for ever; so it must h
 import sys
 from pathlib import Path
 
-from vdm.checkpoints.folder import write_file
 from vdm.checkpoints.runs import checkpoints_of, step_of
+from vdm.files import write_file
 from vdm.training.slurm import SlurmJob
 
 _NAME = "failed_after_step"

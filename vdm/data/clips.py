@@ -12,10 +12,12 @@ from typing import Literal
 import torch
 
 from vdm import randomness
-from vdm.data.shards import Shape
+from vdm.data.shards import Kind, Shape
 
 _SIDES = re.compile(r"\b(left|right|(counter|anti)?-?clockwise|mirror(ed|s)?)(-?(hand(ed)?|wards?|most|side))?\b", re.I)
 """Words that a mirrored clip would make untrue."""
+_SAME_RATE = 1.02
+"""Quotient up to which two rates count as one: 23.976 and 24, 29.97 and 30 frames a second, but not 24 and 25."""
 _JOINS = re.compile(r"_|(?<=[a-z])(?=[A-Z])")
 """Where the words of an identifier meet."""
 
@@ -24,8 +26,8 @@ _JOINS = re.compile(r"_|(?<=[a-z])(?=[A-Z])")
 class Cut:
     """What is taken of a stored clip."""
 
-    frames: range
-    """Numbers of the frames."""
+    frames: tuple[int, ...]
+    """Numbers of the frames, rising."""
     scaled: tuple[int, int]
     """Rows and columns to which each frame is scaled."""
     top: int
@@ -41,7 +43,7 @@ class Cut:
     def whole(shape: Shape) -> "Cut":
         """Return the cut that takes all of a clip of ``shape``."""
         t, h, w = shape
-        return Cut(range(t), (h, w), 0, 0, (h, w))
+        return Cut(tuple(range(t)), (h, w), 0, 0, (h, w))
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,13 @@ class ClipSampling:
     longest that it fills; of those, in the largest that does not enlarge it, or else the smallest. Frames are scaled to
     cover that size and cropped. Clips too short for all shapes are left out.
 
+    With ``fps`` all videos are seen at one rate, whatever the rate at which each is stored: of a stored clip those
+    frames that are nearest in time. Videos of a lower rate, or of none that is known, are left out.
+
     Args:
         shapes: Frames, rows and columns that clips may come out in; None leaves each as it is stored.
         frame_stride: Every how many-th stored frame is seen.
+        fps: Frames per second to see of stored videos; None sees every ``frame_stride``-th, whatever their rate.
         start: Where in a longer clip the frames begin.
         crop: Where in a larger frame the crop lies.
         mirror_fraction: Share of clips in which left and right are exchanged, but for those whose captions or classes
@@ -63,6 +69,7 @@ class ClipSampling:
 
     shapes: Sequence[Shape] | None = None
     frame_stride: int = 1
+    fps: float | None = None
     start: Literal["random", "first", "center"] = "random"
     crop: Literal["random", "center"] = "center"
     mirror_fraction: float = 0.0
@@ -72,41 +79,58 @@ class ClipSampling:
             raise ValueError(f"shapes={self.shapes}: must be a list of [frames, rows, columns], all at least 1")
         if self.frame_stride < 1:
             raise ValueError(f"frame_stride={self.frame_stride}: must be at least 1")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"fps={self.fps}: must be above 0, or null for the rate of each clip")
+        if self.fps is not None and self.frame_stride > 1:
+            raise ValueError(f"fps={self.fps}: says which frames are seen; with it frame_stride must be 1")
         if not 0 <= self.mirror_fraction <= 1:
             raise ValueError(f"mirror_fraction={self.mirror_fraction}: must lie between 0 and 1")
 
     @property
     def keeps_clips(self) -> bool:
         """Whether all clips are seen just as they are stored."""
-        return self.shapes is None and self.frame_stride == 1 and self.mirror_fraction == 0
+        return self.shapes is None and self.frame_stride == 1 and self.fps is None and self.mirror_fraction == 0
 
     def without_chance(self) -> "ClipSampling":
         """Return the sampling for validation: of the same shapes, from the middle, never mirrored."""
         return replace(self, start="center", crop="center", mirror_fraction=0.0)
 
-    def shape_of(self, stored: Shape) -> Shape | None:
-        """Return the shape in which a stored clip comes out, or None if it is too short."""
-        num_frames = -(-stored[0] // self.frame_stride)
-        if self.shapes is None:
-            return (num_frames, *stored[1:])
-        fitting = [shape for shape in self.shapes if shape[0] <= num_frames]
-        return min(fitting, key=lambda shape: _badness(shape, stored), default=None)
+    def stride(self, stored: Kind) -> float | None:
+        """Return how many stored frames lie from one that is seen to the next; None if the clip's rate is too low."""
+        if self.fps is None or stored.shape[0] == 1:
+            return self.frame_stride
+        if stored.fps is None or stored.fps * _SAME_RATE < self.fps:
+            return None
+        return stored.fps / self.fps if stored.fps > self.fps * _SAME_RATE else 1.0
 
-    def cut(self, stored: Shape, shape: Shape, caption: str, seed: int, position: int | str) -> Cut:
+    def shape_of(self, stored: Kind) -> Shape | None:
+        """Return the shape in which a stored clip comes out, or None if it is too short, or its rate too low."""
+        stride = self.stride(stored)
+        if stride is None:
+            return None
+        num_frames = math.ceil((stored.shape[0] - 0.5) / stride)  # as many as ``cut`` finds
+        if self.shapes is None:
+            return (num_frames, *stored.shape[1:])
+        fitting = [shape for shape in self.shapes if shape[0] <= num_frames]
+        return min(fitting, key=lambda shape: _badness(shape, stored.shape), default=None)
+
+    def cut(self, stored: Kind, shape: Shape, caption: str, seed: int, position: int | str) -> Cut:
         """Choose what the sample at a position takes of its stored clip.
 
         Args:
-            stored: Shape of the clip as it is stored.
+            stored: How the clip is stored.
             shape: What ``shape_of`` says of it.
             caption: Its caption, and the name of its class if it has one; may forbid mirroring.
             seed: Seed of the run.
             position: Place of the sample in the order of training.
         """
-        num_frames, *size = shape
-        span = (num_frames - 1) * self.frame_stride + 1
-        start = self._first(self.start, stored[0] - span, seed, "clip start", position)
-        scale = max(size[0] / stored[1], size[1] / stored[2])
-        height, width = max(size[0], round(stored[1] * scale)), max(size[1], round(stored[2] * scale))
+        (num_frames, *size), (num_stored, rows, columns) = shape, stored.shape
+        stride = self.stride(stored)
+        assert stride is not None, "clips of too low a rate are in no bucket"
+        frames = [math.floor(number * stride + 0.5) for number in range(num_frames)]
+        start = self._first(self.start, num_stored - 1 - frames[-1], seed, "clip start", position)
+        scale = max(size[0] / rows, size[1] / columns)
+        height, width = max(size[0], round(rows * scale)), max(size[1], round(columns * scale))
         top = self._first(self.crop, height - size[0], seed, "crop row", position)
         left = self._first(self.crop, width - size[1], seed, "crop column", position)
         mirrored = (
@@ -114,8 +138,7 @@ class ClipSampling:
             and not speaks_of_sides(caption)
             and float(randomness.uniform(seed, "mirror", [position])) < self.mirror_fraction
         )
-        frames = range(start, start + span, self.frame_stride)
-        return Cut(frames, (height, width), top, left, (size[0], size[1]), mirrored)
+        return Cut(tuple(start + frame for frame in frames), (height, width), top, left, (size[0], size[1]), mirrored)
 
     @staticmethod
     def _first(where: str, room: int, seed: int, purpose: str, position: int | str) -> int:

@@ -21,6 +21,7 @@ from vdm.data.sets import ShardSet, Split
 from vdm.data.shards import Shape, StoredLatents, StoredText
 from vdm.data.stored import common_latents, common_text, read_empty_text
 from vdm.data.text_embeddings import TextEmbedding
+from vdm.processes import is_first_of_machine
 from vdm.types import ClipBatch
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ class ClipDataModule(LightningDataModule):
         shuffle_window: Successive samples of a stream among which the order is random.
         num_images_per_clip: Frames of other clips put beside each clip as independent images.
         overfit_one_batch: Whether all steps see the samples of the first; positions, and noise with them, go on.
-        check_shards: Whether to refuse, before training begins, a set whose shards are missing or not those of its
-            index; else what is whole of it is used, and the rest reported.
+        check_shards: Whether the first process of each machine is to refuse, before training begins, a set whose shards
+            are missing or not those of its index; else what is whole of it is used, and the rest reported.
         max_bad_fraction: Share of samples that may prove unusable before the run stops, 0 to 1.
         max_validation_clips: Clips of the validation split in use, spread evenly over it; 0 for no validation,
             None for all.
@@ -126,7 +127,8 @@ class ClipDataModule(LightningDataModule):
     @cached_property
     def sets(self) -> tuple[ShardSet, ...]:
         """The sets, their indices read once."""
-        return tuple(ShardSet.open(path, weight, self.check_shards) for path, weight in self.weights.items())
+        check = self.check_shards and is_first_of_machine()  # thousands that list a large folder would bring it down
+        return tuple(ShardSet.open(path, weight, check) for path, weight in self.weights.items())
 
     @cached_property
     def training(self) -> Split:
@@ -147,7 +149,8 @@ class ClipDataModule(LightningDataModule):
         """
         for number, one in enumerate(self.sets):
             if not any(number in bucket.stored for bucket in self.training.buckets):
-                reason = f"; all of its {one.index.num_samples(TRAIN)} are too short" if one.shards(TRAIN) else ""
+                num_samples = int(one.shards(TRAIN).num_samples.sum())
+                reason = f"; all of its {num_samples} are {self._too_small}" if num_samples else ""
                 raise ValueError(f"{one.path}: the set has no samples in the split '{TRAIN}'{reason}")
         if self.max_validation_clips != 0 and self.validation.num_samples == 0:
             raise ValueError(
@@ -157,10 +160,16 @@ class ClipDataModule(LightningDataModule):
         _ = self.label_names, self.latents, self.text, self._empty_text
         if self.training.num_unusable:
             logger.warning(
-                "%d of %d clips are too short for the shapes asked for and left out",
+                "%d of %d clips are left out: they are %s",
                 self.training.num_unusable,
                 self.training.num_unusable + self.training.num_samples,
+                self._too_small,
             )
+
+    @property
+    def _too_small(self) -> str:
+        fps = self.sampling.fps
+        return "too short for clips.shapes" + (f", or have fewer frames a second than {fps:g}" if fps else "")
 
     def add_image_conditions(self) -> None:
         """Have batches bring what image-to-video models are told: the first frame also beside latents, and the motion.
@@ -189,6 +198,8 @@ class ClipDataModule(LightningDataModule):
     @property
     def fps(self) -> float | None:
         """Frames per second of all clips as they are seen, or None where they differ."""
+        if self.sampling.fps is not None:
+            return self.sampling.fps
         rates = {one.index.fps for one in self.sets}
         rate = rates.pop() if len(rates) == 1 else None
         return None if rate is None else rate / self.sampling.frame_stride
@@ -337,8 +348,8 @@ class ClipDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, and what gives positions their meaning."""
-        samples = [one.identity(TRAIN) for one in self.sets]
-        return {"position": self.position, "order": self._order_settings(), "samples": samples}
+        keys = [one.shards(TRAIN).digest_of_keys() for one in self.sets]
+        return {"position": self.position, "order": self._order_settings(), "keys": keys}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to a saved position.
@@ -350,9 +361,8 @@ class ClipDataModule(LightningDataModule):
             saved = state_dict["order"].get(name)
             if value != saved:
                 raise ValueError(f"{name}={value}: the checkpoint was trained with {saved}, and its order goes by that")
-        # checkpoints of earlier versions do not say which samples they were, only how many
-        for one, identity in zip(self.sets, state_dict.get("samples", ()), strict=False):
-            if not one.has_samples(TRAIN, identity):
+        for one, keys in zip(self.sets, state_dict["keys"], strict=True):
+            if one.shards(TRAIN).digest_of_keys() != keys:
                 raise ValueError(
                     f"{one.path}: has other samples, or others in order, than the set that the checkpoint was trained "
                     "with, and its order goes by them"

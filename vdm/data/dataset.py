@@ -200,8 +200,8 @@ class ClipDataset(Dataset[LoadedBatch]):
     def _make(self, wanted: _Wanted, raws: dict[MixedPlace, RawSample | BadSampleError], shape: Shape) -> _Clip:
         """Make a clip and its images of what was read; if one of them is bad, so is the whole."""
         samples = [_good(raws[place]) for place in wanted.places]
-        labels = [_parse_label(raw, self._sampling.frame_stride) for raw in samples]
-        cut = self._sampling.cut(samples[0].shape, shape, self._words(labels[0]), self._seed, wanted.position)
+        labels = [_parse_label(raw, self._sampling) for raw in samples]
+        cut = self._sampling.cut(samples[0].stored, shape, self._words(labels[0]), self._seed, wanted.position)
         video, latents = self._video_or_latents(samples[0], cut, shape, wanted.position)
         motion = self._motion(samples[0], labels[0], cut, video) if self._image_conditions else 0.0
         images: list[UInt8[Tensor, "c 1 h w"]] = []
@@ -209,7 +209,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         for i, (raw, frame) in enumerate(zip(samples[1:], wanted.frames, strict=True)):
             image_cut = self._image_cut(raw, shape, labels[i + 1], wanted.position, i, frame)
             images.append(_decode(raw, image_cut))
-            image_crops.append(_crop(raw.shape, image_cut))
+            image_crops.append(_crop(raw.stored.shape, image_cut))
         return _Clip(
             key=samples[0].key,
             video=video,
@@ -218,7 +218,7 @@ class ClipDataset(Dataset[LoadedBatch]):
             motion=motion,
             label=labels[0],
             weight=1.0,
-            crop=_crop(samples[0].shape, cut),
+            crop=_crop(samples[0].stored.shape, cut),
             images=tuple(images),
             image_labels=tuple(labels[1:]),
             image_crops=tuple(image_crops),
@@ -244,7 +244,7 @@ class ClipDataset(Dataset[LoadedBatch]):
 
     def _motion(self, raw: RawSample, label: _Label, cut: Cut, video: UInt8[Tensor, "c t h w"] | None) -> float:
         """Return how much moves in what is seen of a clip: as it was measured beforehand, if that is all of it."""
-        if label.motion is not None and len(cut.frames) == raw.shape[0]:
+        if label.motion is not None and len(cut.frames) == raw.stored.shape[0]:
             return label.motion
         return motion_of(_decode(raw, cut) if video is None or self._latent_shapes is not None else video, label.fps)
 
@@ -259,7 +259,7 @@ class ClipDataset(Dataset[LoadedBatch]):
             raise raw.bad(error) from error
 
     def _image_cut(self, raw: RawSample, shape: Shape, label: _Label, position: int, image: int, frame: int) -> Cut:
-        cut = self._sampling.cut(raw.shape, shape, self._words(label), self._seed, f"{position} image {image}")
+        cut = self._sampling.cut(raw.stored, shape, self._words(label), self._seed, f"{position} image {image}")
         return Cut(cut.frames[frame : frame + 1], cut.scaled, cut.top, cut.left, cut.size, cut.mirrored)
 
     def _blank(self, shape: Shape) -> _Clip:
@@ -302,10 +302,10 @@ def _good(raw: RawSample | BadSampleError) -> RawSample:
 def _decode(raw: RawSample, cut: Cut) -> UInt8[Tensor, "c t h w"]:
     try:
         if VIDEO in raw.members:
-            return decode_clip(raw.members[VIDEO], raw.shape, cut)
+            return decode_clip(raw.members[VIDEO], raw.stored.shape, cut)
         picture = next((raw.members[extension] for extension in PICTURES if extension in raw.members), None)
         if picture is not None:
-            return decode_picture(picture, raw.shape, cut)
+            return decode_picture(picture, raw.stored.shape, cut)
     except UndecodableClipError as error:
         raise raw.bad(error) from error
     raise raw.bad(f"has no member .{VIDEO}")
@@ -345,15 +345,15 @@ def _collate_images(clips: Sequence[_Clip]) -> ImageBatch:
     )
 
 
-def _parse_label(raw: RawSample, frame_stride: int) -> _Label:
+def _parse_label(raw: RawSample, sampling: ClipSampling) -> _Label:
     """Read a caption, a class and a frame rate out of a sample's ``.json``, or else its ``.txt`` and its index."""
     try:
         metadata: dict[str, Any] = json.loads(str(raw.members.get("json", b"{}"), "utf-8"))
         caption = metadata.get("caption")
         if caption is None:
             caption = str(raw.members.get("txt", b""), "utf-8").strip()
-        label, fps = metadata.get("label"), raw.fps or metadata.get("fps", 1.0)
-        motion = stored_motion(metadata, float(fps))
-        return _Label(str(caption), label if isinstance(label, int) else -1, float(fps) / frame_stride, motion)
+        label, fps = metadata.get("label"), float(raw.stored.fps or metadata.get("fps", 1.0))
+        motion, seen_fps = stored_motion(metadata, fps), fps / (sampling.stride(raw.stored) or 1)
+        return _Label(str(caption), label if isinstance(label, int) else -1, seen_fps, motion)
     except (AttributeError, TypeError, ValueError) as error:
         raise raw.bad(f"its metadata is malformed ({error!r})") from error

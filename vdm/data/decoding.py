@@ -1,7 +1,7 @@
 """From the bytes of an mp4, or of a picture, to pixels; only the frames that are wanted are decoded and converted."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import av
@@ -80,7 +80,7 @@ def _decode(data: bytes | memoryview, shape: Shape, cut: Cut) -> Iterator[UInt8[
         raise UndecodableClipError(f"does not decode: {error.strerror}") from error
 
 
-def _frames(container: InputContainer, shape: Shape, wanted: range) -> Iterator[av.VideoFrame]:
+def _frames(container: InputContainer, shape: Shape, frames: Sequence[int]) -> Iterator[av.VideoFrame]:
     """Yield frames by their numbers in the order in which they are shown.
 
     Decoding begins at the nearest key frame, and leaves out frames that are neither wanted nor needed by others.
@@ -94,8 +94,8 @@ def _frames(container: InputContainer, shape: Shape, wanted: range) -> Iterator[
     numbers = {time: number for number, time in enumerate(shown_times(packets))}
     if len(numbers) != shape[0]:
         raise UndecodableClipError(f"{len(numbers)} frames decode where the index records {shape[0]}")
-    remaining = len(wanted)
-    for packet in packets[_key_packet(packets, numbers, wanted.start) :]:
+    wanted, remaining = set(frames), len(frames)
+    for packet in packets[_key_packet(packets, numbers, frames[0]) :]:
         is_wanted = packet.pts is None or numbers.get(packet.pts, -1) in wanted
         stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
         for frame in packet.decode():

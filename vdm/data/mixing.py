@@ -13,68 +13,65 @@ seen equally often.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
+
+import numpy as np
 
 from vdm.data.order import IndexOrder, Place, ShuffledOrder
 from vdm.data.quotas import Dealer, quotas
-from vdm.data.shards import Shape, ShardEntry
+from vdm.data.shard_table import ShardTable
+from vdm.data.shards import Kind, Shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bucket:
     """The samples that come out in one shape."""
 
     shape: Shape
     """Frames, rows and columns as they come out."""
-    stored: Mapping[int, frozenset[Shape]]
-    """By number of the set: the shapes that its samples of this bucket are stored in."""
-    samples_per_shard: Mapping[int, tuple[int, ...]]
+    stored: Mapping[int, frozenset[Kind]]
+    """By number of the set: the kinds that its samples of this bucket are of, as its index counts them."""
+    samples_per_shard: Mapping[int, np.ndarray]
     """By number of the set: how many of these samples each shard has."""
 
-    @property
+    @cached_property
     def num_samples(self) -> int:
         """Number of samples of all sets."""
-        return sum(map(sum, self.samples_per_shard.values()))
+        return sum(int(counts.sum()) for counts in self.samples_per_shard.values())
 
 
 def fill_buckets(
-    sets: Sequence[Sequence[ShardEntry]], shape_of: Callable[[Shape], Shape | None]
+    sets: Sequence[ShardTable], rates: Sequence[float | None], shape_of: Callable[[Kind], Shape | None]
 ) -> tuple[tuple[Bucket, ...], int]:
     """Sort the samples of sets into buckets, in the order of their shapes.
 
     Args:
         sets: Shards of each set.
-        shape_of: In what shape a sample comes out that is stored in a given one, or None if it can't be used.
+        rates: Frames per second of each set's clips, where their kinds don't say it.
+        shape_of: In what shape a sample of a kind comes out, or None if it can't be used.
 
     Returns:
         The buckets, and the number of samples that can't be used.
     """
-    stored: dict[Shape, dict[int, set[Shape]]] = {}
+    stored: dict[Shape, dict[int, set[Kind]]] = {}
     num_unusable = 0
-    for number, shards in enumerate(sets):
-        counts: dict[Shape, int] = {}
-        for shard in shards:
-            for shape, count in shard.shapes.items():
-                counts[shape] = counts.get(shape, 0) + count
-        for shape, count in counts.items():
-            target = shape_of(shape)
+    for number, (shards, fps) in enumerate(zip(sets, rates, strict=True)):
+        for kind, count in shards.kinds.items():
+            target = shape_of(kind.of_set(fps))
             if target is None:
                 num_unusable += count
-            elif count:
-                stored.setdefault(target, {}).setdefault(number, set()).add(shape)
+            else:
+                stored.setdefault(target, {}).setdefault(number, set()).add(kind)
     buckets = [
         Bucket(
             target,
-            {number: frozenset(shapes) for number, shapes in by_set.items()},
-            {number: _count(sets[number], shapes) for number, shapes in by_set.items()},
+            {number: frozenset(kinds) for number, kinds in by_set.items()},
+            {number: sets[number].count(kinds) for number, kinds in by_set.items()},
         )
         for target, by_set in sorted(stored.items())
     ]
     return tuple(buckets), num_unusable
-
-
-def _count(shards: Sequence[ShardEntry], shapes: set[Shape]) -> tuple[int, ...]:
-    return tuple(sum(count for shape, count in shard.shapes.items() if shape in shapes) for shard in shards)
 
 
 class MixedPlace(NamedTuple):
@@ -111,10 +108,10 @@ class MixedOrder:
         totals = dict.fromkeys(range(len(weights)), 0)
         for bucket in buckets:
             for number, counts in bucket.samples_per_shard.items():
-                totals[number] += sum(counts)
+                totals[number] += int(counts.sum())
         shares = [
-            {number: weights[number] * sum(counts) / totals[number] for number, counts in b.samples_per_shard.items()}
-            for b in buckets
+            {n: weights[n] * int(counts.sum()) / totals[n] for n, counts in bucket.samples_per_shard.items()}
+            for bucket in buckets
         ]
         self._bucket_dealer = Dealer(seed, "bucket", quotas([sum(of_sets.values(), Fraction()) for of_sets in shares]))
         self._set_numbers = [list(of_sets) for of_sets in shares]
@@ -156,7 +153,7 @@ class ListedOrder:
 
     def __init__(self, buckets: Sequence[Bucket]) -> None:
         self._groups = [
-            (bucket, number, IndexOrder(counts), sum(counts))
+            (bucket, number, IndexOrder(counts), int(counts.sum()))
             for bucket, of_bucket in enumerate(buckets)
             for number, counts in of_bucket.samples_per_shard.items()
         ]

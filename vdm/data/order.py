@@ -53,9 +53,9 @@ class _Epoch:
 class IndexOrder:
     """The samples as the index lists them; one epoch only."""
 
-    def __init__(self, samples_per_shard: Sequence[int]) -> None:
-        counts = torch.tensor(samples_per_shard, dtype=torch.int64)
-        self._epoch = _Epoch(np.arange(len(counts)), counts.cumsum(0).numpy())
+    def __init__(self, samples_per_shard: Sequence[int] | np.ndarray) -> None:
+        ends = np.cumsum(np.asarray(samples_per_shard, np.int64))
+        self._epoch = _Epoch(np.arange(len(ends)), ends)
 
     def locate(self, number: int) -> Place:
         """Return the place of the ``number``-th sample."""
@@ -81,11 +81,16 @@ class ShuffledOrder:
     """
 
     def __init__(
-        self, seed: int, samples_per_shard: Sequence[int], num_streams: int, shuffle_window: int, name: str = ""
+        self,
+        seed: int,
+        samples_per_shard: Sequence[int] | np.ndarray,
+        num_streams: int,
+        shuffle_window: int,
+        name: str = "",
     ) -> None:
         self._seed = seed
         self._name = name
-        self._counts = torch.as_tensor(samples_per_shard, dtype=torch.int64)
+        self._counts = np.asarray(samples_per_shard, np.int64)
         self._num_streams = num_streams
         self._shuffle_window = shuffle_window
         self._num_samples = int(self._counts.sum())
@@ -109,8 +114,8 @@ class ShuffledOrder:
 
     def _plan(self, epoch: int) -> _Epoch:
         generator = randomness.generator(self._seed, "shards" + self._name, epoch)
-        shards = torch.randperm(len(self._counts), generator=generator)
-        return _Epoch(shards.numpy(), self._counts[shards].cumsum(0).numpy())
+        shards = torch.randperm(len(self._counts), generator=generator).numpy()
+        return _Epoch(shards, self._counts[shards].cumsum())
 
     def _shuffle(self, epoch: int, stream: int, number: int, length: int) -> int:
         """Return the number in the stream that the permutation of its window puts in the place of ``number``."""

@@ -10,24 +10,16 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from vdm.data.cache import BoundedCache
+from vdm.data.index import INDEX_NAME
 from vdm.data.outages import Outage
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.shards import (
-    INDEX_NAME,
-    DamagedSample,
-    Member,
-    SampleEntry,
-    Shape,
-    ShardEntry,
-    check_member,
-    parse_samples,
-    sidecar_name,
-)
+from vdm.data.shard_table import CHECKSUM_BYTES, ShardTable
+from vdm.data.shards import DamagedSample, Kind, Member, SampleEntry, ShardEntry, check_member
+from vdm.data.sidecars import parse_samples, sidecar_name
 from vdm.data.storage import NUM_CONNECTIONS, Folder
 
 T = TypeVar("T")
 
-CHECKSUM_BYTES = 16
 MAX_LISTED_BYTES = 1 << 29
 """Memory for the offsets and checksums of samples, some 30 bytes a file.
 
@@ -36,6 +28,9 @@ the parsing of a whole list: room for 64 shards of 10,000 samples of three files
 """
 MAX_GAP_BYTES = 1 << 14
 """Members of a sample that lie no further apart are read at once: a request costs more than so many bytes."""
+
+MAX_ENTRIES = 1 << 12
+"""Shards of which the index's entry is kept as an object."""
 
 VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -48,8 +43,8 @@ class RawSample(NamedTuple):
     key: str
     offset: int
     """Byte of the shard at which the first of the files begins."""
-    shape: Shape
-    fps: float | None
+    stored: Kind
+    """With the rate of the clip, if any is known."""
     members: Mapping[str, memoryview]
     """By extension."""
 
@@ -63,8 +58,8 @@ class Request(NamedTuple):
 
     shard: int
     sample: int
-    """Number among the shard's samples of one of ``stored``."""
-    stored: frozenset[Shape]
+    """Number among the shard's samples of one of the kinds ``stored``."""
+    stored: frozenset[Kind]
     extensions: frozenset[str]
     """Which of its files to read; those that it lacks are left out."""
 
@@ -76,9 +71,9 @@ class SampleTable:
         keys = [sample.key.encode() for sample in samples]
         self._keys = b"".join(keys)
         self._key_ends = np.cumsum([0, *map(len, keys)], dtype=np.uint32)
-        self._kinds = list(dict.fromkeys((sample.shape, sample.fps) for sample in samples))
+        self._kinds = list(dict.fromkeys(sample.kind for sample in samples))
         numbers = {kind: number for number, kind in enumerate(self._kinds)}
-        self._kind_of = np.array([numbers[sample.shape, sample.fps] for sample in samples], dtype=np.uint32)
+        self._kind_of = np.array([numbers[sample.kind] for sample in samples], dtype=np.uint32)
         self._extensions = sorted({extension for sample in samples for extension in sample.members})
         absent = Member(offset=-1, length=0, checksum="00" * CHECKSUM_BYTES)
         members = [sample.members.get(extension, absent) for sample in samples for extension in self._extensions]
@@ -86,7 +81,7 @@ class SampleTable:
         lengths = np.array([member.length for member in members], dtype=np.int64)
         self._lengths = lengths.astype(np.uint32) if lengths.max(initial=0) < 1 << 32 else lengths
         self._checksums = bytes.fromhex("".join(member.checksum for member in members))
-        self._rows: dict[frozenset[Shape], np.ndarray] = {}
+        self._rows: dict[frozenset[Kind], np.ndarray] = {}
         rows_bytes = 4 * len(samples)  # of the lists in ``_rows``, which have no sample in common
         columns = (self._key_ends, self._kind_of, self._offsets, self._lengths)
         self.num_bytes = sum(map(len, (self._keys, self._checksums))) + sum(one.nbytes for one in columns) + rows_bytes
@@ -98,10 +93,10 @@ class SampleTable:
     def __getitem__(self, sample: int) -> SampleEntry:
         return self._entry(sample, self._extensions)
 
-    def find(self, stored: frozenset[Shape], number: int, extensions: frozenset[str]) -> SampleEntry:
-        """Return the ``number``-th of the samples that have one of the shapes ``stored``, with some of its files."""
+    def find(self, stored: frozenset[Kind], number: int, extensions: frozenset[str]) -> SampleEntry:
+        """Return the ``number``-th of the samples that are of one of the kinds ``stored``, with some of its files."""
         if stored not in self._rows:
-            kinds = [number for number, (shape, _) in enumerate(self._kinds) if shape in stored]
+            kinds = [number for number, kind in enumerate(self._kinds) if kind in stored]
             self._rows[stored] = np.flatnonzero(np.isin(self._kind_of, kinds)).astype(np.uint32)
         return self._entry(int(self._rows[stored][number]), extensions)
 
@@ -122,15 +117,18 @@ class ShardReader:
 
     Args:
         folder: Folder of the shard set.
-        shards: The split's entries in the index.
+        shards: The split's shards in the index.
+        fps: Frames per second of the set's clips, where their kinds don't say it.
     """
 
     patience_seconds: float = 600.0
     """How long ``read`` waits for storage that fails."""
 
-    def __init__(self, folder: Folder, shards: Sequence[ShardEntry]) -> None:
+    def __init__(self, folder: Folder, shards: ShardTable, fps: float | None = None) -> None:
         self._folder = folder
-        self._shards = tuple(shards)
+        self._shards = shards
+        self._fps = fps
+        self._entries: BoundedCache[int, ShardEntry] = BoundedCache(MAX_ENTRIES)
         self._tables: BoundedCache[int, SampleTable] = BoundedCache(MAX_LISTED_BYTES, size=attrgetter("num_bytes"))
         self._missing: set[str] = set()
         """Files of which a listing of their folder has shown that they are there no more."""
@@ -190,11 +188,11 @@ class ShardReader:
         try:
             table = self._tables.get(request.shard, self._list)
         except ValueError as error:
-            return BadSampleError(Fault(self._shards[request.shard].name, key="", offset=-1, reason=str(error)))
+            return BadSampleError(Fault(self._shard(request.shard).name, key="", offset=-1, reason=str(error)))
         return table.find(request.stored, request.sample, request.extensions)
 
     def _list(self, number: int) -> SampleTable:
-        shard = self._shards[number]
+        shard = self._shard(number)
         name = sidecar_name(shard.name)
         where = self._folder.path_of(name)
         return self._load(shard, name, 0, None, lambda data: SampleTable(parse_samples(where, data, shard)))
@@ -204,7 +202,7 @@ class ShardReader:
     ) -> RawSample | BadSampleError | OSError:
         if isinstance(entry, BadSampleError | OSError):
             return entry
-        shard = self._shards[request.shard]
+        shard = self._shard(request.shard)
         offset = min((member.offset for member in entry.members.values()), default=-1)
         try:
             members = self._read_members(shard, entry)
@@ -212,7 +210,10 @@ class ShardReader:
             return error
         except DamagedSample as error:
             return BadSampleError(Fault(shard.name, entry.key, offset, str(error)))
-        return RawSample(shard.name, entry.key, offset, entry.shape, entry.fps, members)
+        return RawSample(shard.name, entry.key, offset, entry.kind.of_set(self._fps), members)
+
+    def _shard(self, number: int) -> ShardEntry:
+        return self._entries.get(number, self._shards.__getitem__)
 
     def _read_members(self, shard: ShardEntry, entry: SampleEntry) -> dict[str, memoryview]:
         found: dict[str, memoryview] = {}

@@ -1,15 +1,16 @@
 """The shard sets of a run, with the weights in which they are mixed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
 
 from vdm.data.clips import ClipSampling
 from vdm.data.disk_cache import DiskCache
+from vdm.data.index import ShardIndex, read_index
 from vdm.data.mixing import Bucket, fill_buckets
 from vdm.data.reading import ShardReader
-from vdm.data.shards import ShardEntry, ShardIndex, checksum, read_index
+from vdm.data.shard_table import ShardTable
 from vdm.data.spot_checks import check_shards
 from vdm.data.storage import open_folder
 
@@ -41,44 +42,29 @@ class ShardSet:
         folder.close()
         return ShardSet(path, Fraction(str(weight)), index)
 
-    def shards(self, split: str) -> tuple[ShardEntry, ...]:
+    def shards(self, split: str) -> ShardTable:
         """The shards of a split; none if the set lacks it."""
-        return self.index.splits.get(split, ())
-
-    def identity(self, split: str) -> dict[str, str | None]:
-        """Return what tells the samples of a split, in their order, from those of another set, wherever they lie.
-
-        Two are the same if either digest is: ``keys`` of their keys, None where the index lacks it, or ``shards`` of
-        all that the shards hold.
-        """
-        shards = self.shards(split)
-        keys = [shard.keys for shard in shards]
-        return {
-            "keys": None if None in keys else _digest(keys),
-            "shards": _digest([shard.checksum for shard in shards]),
-        }
-
-    def has_samples(self, split: str, identity: Mapping[str, str | None]) -> bool:
-        """Whether a split's samples are those that ``identity`` described."""
-        own = self.identity(split)
-        return any(value is not None and value == identity[name] for name, value in own.items())
+        return self.index.splits.get(split, ShardTable.of(()))
 
 
 @dataclass(frozen=True)
 class Split:
     """One split of all sets, sorted into buckets."""
 
-    shards: tuple[tuple[ShardEntry, ...], ...]
+    shards: tuple[ShardTable, ...]
     """Of each set."""
+    rates: tuple[float | None, ...]
+    """Frames per second of each set's clips, where the index does not count them by rate."""
     buckets: tuple[Bucket, ...]
     num_unusable: int
-    """Samples left out because they are too short."""
+    """Samples left out because they are too short, or their rate too low."""
 
     @staticmethod
     def of(sets: Sequence[ShardSet], name: str, sampling: ClipSampling) -> "Split":
         """Sort the samples of a split into buckets."""
         shards = tuple(one.shards(name) for one in sets)
-        return Split(shards, *fill_buckets(shards, sampling.shape_of))
+        rates = tuple(one.index.fps for one in sets)
+        return Split(shards, rates, *fill_buckets(shards, rates, sampling.shape_of))
 
     @property
     def num_samples(self) -> int:
@@ -88,18 +74,16 @@ class Split:
     def readers(self, sets: Sequence[ShardSet], cache: DiskCache | None) -> list[ShardReader]:
         """Return the source of each set's samples; ``cache`` keeps what is read of remote ones."""
         folders = (open_folder(one.path, cache) for one in sets)
-        return [ShardReader(folder, shards) for folder, shards in zip(folders, self.shards, strict=True)]
+        return list(map(ShardReader, folders, self.shards, self.rates))
 
     def describe(self) -> str:
         """Return how many samples each bucket has of each shard, in few words: two orders differ if these do.
 
-        Which samples these are, ``ShardSet.identity`` tells.
+        Which samples these are, ``ShardTable.digest_of_keys`` tells.
         """
-        counts = {"x".join(map(str, bucket.shape)): dict(bucket.samples_per_shard.items()) for bucket in self.buckets}
-        digest = blake2b(repr(counts).encode(), digest_size=4).hexdigest()
+        digest = blake2b(digest_size=4)
+        for bucket in self.buckets:
+            for number, counts in bucket.samples_per_shard.items():
+                digest.update(f"{bucket.shape} {number} ".encode() + counts.astype("<i8").tobytes())
         shapes = ", ".join(f"{bucket.num_samples} of {'x'.join(map(str, bucket.shape))}" for bucket in self.buckets)
-        return f"{shapes} ({digest})"
-
-
-def _digest(values: Sequence[str | None]) -> str:
-    return checksum(repr(values).encode())
+        return f"{shapes} ({digest.hexdigest()})"

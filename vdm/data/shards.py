@@ -2,7 +2,8 @@
 
 A shard set is a folder::
 
-    index.json                what shards each split has, with size, checksum and sample counts per shape
+    index.json                what the set is: its splits, classes and frame rate, and what lies beside its clips
+    shards.parquet            its shards, a row each: size, checksum, and how many samples of each kind it has
     train-000000.tar          a WebDataset shard: KEY.mp4, KEY.json, KEY.mp4, ...
     train-000000.index.json   its sidecar: offset, length and checksum of every member
     validation-000000.tar     ...
@@ -12,30 +13,64 @@ A sample's further members are read where they are there: ``.txt`` (a caption), 
 ``.png`` or ``.webp`` is a clip of one frame.
 
 WebDataset readers need the ``.tar`` files alone. The index makes random access possible, and makes damage visible: a
-tar cut at a member's edge or with a flipped bit is otherwise read without a word.
+tar cut at a member's edge or with a flipped bit is otherwise read without a word. ``index.py`` reads and writes it,
+``sidecars.py`` the sidecars.
 """
 
 import json
-import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import xxhash
-
-from vdm.data.storage import Folder, open_folder
 
 Data = TypeVar("Data", bound=bytes | bytearray | memoryview)
 
 Shape = tuple[int, int, int]
 """Size of a clip: (t frames, h rows, w columns)."""
 
-INDEX_NAME = "index.json"
 EMPTY_TEXT_NAME = "empty_text.safetensors"
 """File in a set's folder with the text embedding of the empty caption; see ``StoredText``."""
-FORMAT = "vdm-shards"
-VERSION = 2
+
+
+class Kind(NamedTuple):
+    """What samples of a set are counted by: how their clips are stored."""
+
+    shape: Shape
+    fps: float | None = None
+    """Frames per second, where that is not the rate of all clips of the set."""
+
+    @property
+    def name(self) -> str:
+        """The kind in few letters: ``16x256x256``, ``16x256x256@24.0``."""
+        size = "x".join(map(str, self.shape))
+        return size if self.fps is None else f"{size}@{self.fps!r}"
+
+    def of_set(self, fps: float | None) -> "Kind":
+        """Return the kind with its rate, where ``fps`` is that of all videos of the set; pictures have none."""
+        return Kind(self.shape, fps) if self.fps is None and self.shape[0] > 1 else self
+
+    @staticmethod
+    def parse(name: str) -> "Kind":
+        """Invert ``name``.
+
+        Raises:
+            ValueError: If ``name`` is something else.
+        """
+        size, _, fps = name.partition("@")
+        return Kind(parse_shape(size), float(fps) if fps else None)
+
+
+def parse_shape(name: str) -> Shape:
+    """Return the shape that ``16x256x256`` stands for.
+
+    Raises:
+        ValueError: If it stands for none.
+    """
+    t, h, w = (int(value) for value in name.split("x"))
+    return t, h, w
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +96,11 @@ class SampleEntry:
     fps: float | None = None
     """Frames per second, where no ``.json`` of ours says it."""
 
+    @property
+    def kind(self) -> Kind:
+        """How the clip is stored."""
+        return Kind(self.shape, self.fps)
+
 
 @dataclass(frozen=True)
 class ShardEntry:
@@ -71,15 +111,15 @@ class ShardEntry:
     num_bytes: int
     checksum: str
     """``checksum`` of the whole tar."""
-    shapes: Mapping[Shape, int]
-    """Number of samples of each shape."""
-    keys: str | None = None
-    """``digest_of_keys`` of its samples; indices of earlier versions lack it."""
+    kinds: Mapping[Kind, int]
+    """Number of samples of each kind."""
+    keys: str
+    """``digest_of_keys`` of its samples."""
 
     @property
     def num_samples(self) -> int:
-        """Number of samples of all shapes."""
-        return sum(self.shapes.values())
+        """Number of samples of all kinds."""
+        return sum(self.kinds.values())
 
 
 @dataclass(frozen=True)
@@ -119,30 +159,6 @@ class StoredText:
     """``checksum`` of ``EMPTY_TEXT_NAME``."""
 
 
-@dataclass(frozen=True)
-class ShardIndex:
-    """What a shard set consists of, wherever it lies."""
-
-    splits: Mapping[str, tuple[ShardEntry, ...]]
-    """Shards of each split (``"train"``, ``"validation"``), in order."""
-    labels: tuple[str, ...] = ()
-    """Names of the classes; a sample's label is an index into them."""
-    fps: float | None = None
-    """Frames per second of every clip, or None where clips differ."""
-    latents: StoredLatents | None = None
-    """What the samples have beside clips, if so."""
-    text: StoredText | None = None
-    """What the samples have beside captions, if so."""
-
-    def shards(self) -> tuple[ShardEntry, ...]:
-        """The shards of all splits."""
-        return tuple(shard for shards in self.splits.values() for shard in shards)
-
-    def num_samples(self, split: str) -> int:
-        """Number of samples in ``split``."""
-        return sum(shard.num_samples for shard in self.splits[split])
-
-
 class DamagedSample(ValueError):  # noqa: N818 (what it is, rather than that it is an error)
     """A sample whose bytes are not those that the index records."""
 
@@ -165,131 +181,14 @@ def file_checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_index(path: str | Path | Folder, check_sizes: bool = True) -> ShardIndex:
-    """Read a shard set's index.
-
-    Args:
-        path: Folder of the set, or its URL.
-        check_sizes: Whether to look that every shard is there with the size recorded.
-
-    Raises:
-        ValueError: In one line, if there is no usable index or a shard is missing or of another size.
-    """
-    folder = _folder(path)
-    index = _parse_index(folder.path_of(INDEX_NAME), _read_index_file(folder))
-    if check_sizes:
-        _check_sizes(folder, index)
-    return index
+def shard_of(name: str, num_bytes: int, checksum: str, samples: Sequence[SampleEntry]) -> ShardEntry:
+    """Return what the index says of a tar of ``samples``."""
+    return ShardEntry(name, num_bytes, checksum, count_kinds(samples), digest_of_keys(samples))
 
 
-def write_index(path: Path, index: ShardIndex) -> None:
-    """Write ``index.json`` into the folder of a set; a reader sees the old or the new one, never a part."""
-    splits = {split: [shard_to_json(shard) for shard in shards] for split, shards in index.splits.items()}
-    content = {"format": FORMAT, "version": VERSION, "fps": index.fps, "labels": index.labels, "splits": splits}
-    if index.latents is not None:
-        shapes = {_shape_name(shape): latents for shape, latents in index.latents.shapes.items()}
-        content["latents"] = {"encoder": dict(index.latents.encoder), "shapes": shapes}
-    if index.text is not None:
-        content["text"] = asdict(index.text)
-    write_json(path / INDEX_NAME, content, indent=1)
-
-
-def shard_to_json(shard: ShardEntry) -> dict[str, Any]:
-    """Return what the index holds of one shard as plain JSON values."""
-    shapes = {_shape_name(shape): count for shape, count in sorted(shard.shapes.items())}
-    row = {"name": shard.name, "num_bytes": shard.num_bytes, "checksum": shard.checksum, "shapes": shapes}
-    return row if shard.keys is None else {**row, "keys": shard.keys}
-
-
-def shard_from_json(row: Mapping[str, Any]) -> ShardEntry:
-    """Invert ``shard_to_json``.
-
-    Raises:
-        KeyError, TypeError, ValueError: If ``row`` is something else.
-    """
-    if Path(row["name"]).name != row["name"]:
-        raise ValueError(f"shard name {row['name']!r} is not a plain file name")
-    shapes = {_parse_shape(name.split("x")): int(count) for name, count in row["shapes"].items()}
-    keys = str(row["keys"]) if "keys" in row else None
-    return ShardEntry(row["name"], int(row["num_bytes"]), str(row["checksum"]), shapes, keys)
-
-
-def sidecar_name(shard_name: str) -> str:
-    """Return the name of a shard's sidecar: ``train-000000.index.json`` for ``train-000000.tar``."""
-    return f"{shard_name.removesuffix('.tar')}.index.json"
-
-
-def read_samples(path: str | Path | Folder, shard: ShardEntry) -> tuple[SampleEntry, ...]:
-    """Read the sidecar of a shard.
-
-    Raises:
-        ValueError: In one line, if it is missing, malformed or at odds with the index.
-        OSError: If the storage does not give it.
-    """
-    where = _folder(path).path_of(sidecar_name(shard.name))
-    return _checked_samples(where, read_sidecar(path, shard.name), shard)
-
-
-def parse_samples(where: str, data: bytes | bytearray, shard: ShardEntry) -> tuple[SampleEntry, ...]:
-    """Return what the sidecar of a shard says.
-
-    Args:
-        where: Path of the sidecar, for messages.
-        data: Its content.
-        shard: What the index says of the shard.
-
-    Raises:
-        ValueError: In one line, if it is malformed or at odds with the index.
-    """
-    return _checked_samples(where, _parse_sidecar(where, data), shard)
-
-
-def _checked_samples(where: str, samples: tuple[SampleEntry, ...], shard: ShardEntry) -> tuple[SampleEntry, ...]:
-    if count_shapes(samples) != dict(shard.shapes):
-        raise ValueError(
-            f"{where}: lists {len(samples)} samples where {INDEX_NAME} counts {shard.num_samples}, or other shapes; "
-            "build the set again"
-        )
-    return samples
-
-
-def read_sidecar(path: str | Path | Folder, shard_name: str) -> tuple[SampleEntry, ...]:
-    """Read the sidecar of a shard that no index speaks of; see ``read_samples``."""
-    folder = _folder(path)
-    sidecar = folder.path_of(sidecar_name(shard_name))
-    try:
-        data = folder.read(sidecar_name(shard_name))
-    except FileNotFoundError:
-        raise ValueError(f"{sidecar}: no such file; build the set again") from None
-    return _parse_sidecar(sidecar, data)
-
-
-def _parse_sidecar(where: str, data: bytes | bytearray) -> tuple[SampleEntry, ...]:
-    content = _parse_json(where, data)
-    try:
-        return tuple(_parse_sample(row) for row in content["samples"])
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: is not a sidecar of vdm shards ({error!r}); build the set again") from None
-
-
-def write_samples(path: Path, shard_name: str, samples: Sequence[SampleEntry], durable: bool = True) -> None:
-    """Write the sidecar of a shard; for ``durable`` see ``write_json``."""
-    rows = [_sample_to_json(sample) for sample in samples]
-    write_json(Path(path) / sidecar_name(shard_name), {"samples": rows}, durable=durable)
-
-
-def _sample_to_json(sample: SampleEntry) -> dict[str, Any]:
-    members = {name: [m.offset, m.length, m.checksum] for name, m in sample.members.items()}
-    row = {"key": sample.key, "shape": sample.shape, "members": members}
-    return row if sample.fps is None else {**row, "fps": sample.fps}
-
-
-def count_shapes(samples: Sequence[SampleEntry]) -> dict[Shape, int]:
-    """Return the number of samples of each shape."""
-    counts: dict[Shape, int] = {}
-    for sample in samples:
-        counts[sample.shape] = counts.get(sample.shape, 0) + 1
-    return counts
+def count_kinds(samples: Sequence[SampleEntry]) -> dict[Kind, int]:
+    """Return the number of samples of each kind."""
+    return dict(Counter(sample.kind for sample in samples))
 
 
 def digest_of_keys(samples: Sequence[SampleEntry]) -> str:
@@ -330,116 +229,3 @@ def check_member(data: Data, shard: str, entry: SampleEntry, extension: str) -> 
     else:
         return data
     raise DamagedSample(f"{shard}: {entry.key}.{extension} at byte {member.offset}: {reason}")
-
-
-def write_json(path: Path, content: object, indent: int | None = None, durable: bool = True) -> None:
-    """Write a JSON file beside its place, then rename it: a reader sees the old or the new one, never a part.
-
-    Args:
-        path: The file.
-        content: What ``json`` can write.
-        indent: As for ``json.dump``.
-        durable: Whether to wait until the disk has it, so that this holds after a power failure too.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=indent, ensure_ascii=False)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _shape_name(shape: Shape) -> str:
-    return "x".join(map(str, shape))
-
-
-def _parse_shape(values: Sequence[Any]) -> Shape:
-    t, h, w = (int(value) for value in values)
-    return t, h, w
-
-
-def _folder(path: str | Path | Folder) -> Folder:
-    return open_folder(path) if isinstance(path, str | Path) else path
-
-
-def _read_index_file(folder: Folder) -> dict[str, Any]:
-    path = folder.path_of(INDEX_NAME)
-    place = path.removesuffix(f"/{INDEX_NAME}")
-    try:
-        return _parse_json(path, folder.read(INDEX_NAME))
-    except (FileNotFoundError, NotADirectoryError):
-        if not folder.is_remote and not Path(place).is_dir():
-            raise ValueError(
-                f"{place}: no such folder of shards; `vdm-data build input=VIDEOS output={place}` makes one"
-            ) from None
-        raise ValueError(
-            f"{place}: has no {INDEX_NAME}; `vdm-data build input=VIDEOS output=NEW_FOLDER` writes one, "
-            f"`vdm-data index FOLDER` makes one for tars from elsewhere"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error}") from None
-
-
-def _parse_index(where: str, content: dict[str, Any]) -> ShardIndex:
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{where}: is not an index of vdm shards (no 'format': '{FORMAT}')")
-    if content.get("version") != VERSION:
-        raise ValueError(
-            f"{where}: has version {content.get('version')!r}, this program reads {VERSION}; build the set again"
-        )
-    try:
-        splits = {split: tuple(map(shard_from_json, shards)) for split, shards in content["splits"].items()}
-        fps = None if content["fps"] is None else float(content["fps"])
-        latents = _parse_latents(content["latents"]) if "latents" in content else None
-        text = _parse_text(content["text"]) if "text" in content else None
-        return ShardIndex(splits=splits, labels=tuple(content["labels"]), fps=fps, latents=latents, text=text)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: is malformed ({error!r}); build the set again") from None
-
-
-def _parse_latents(content: dict[str, Any]) -> StoredLatents:
-    shapes: dict[Shape, tuple[int, int, int, int]] = {}
-    for name, latents in content["shapes"].items():
-        c, t, h, w = map(int, latents)
-        shapes[_parse_shape(name.split("x"))] = (c, t, h, w)
-    return StoredLatents(dict(content["encoder"]), shapes)
-
-
-def _parse_text(content: dict[str, Any]) -> StoredText:
-    return StoredText(dict(content["encoder"]), int(content["channels"]), str(content["empty_checksum"]))
-
-
-def _parse_sample(row: dict[str, Any]) -> SampleEntry:
-    members = {name: Member(int(m[0]), int(m[1]), str(m[2])) for name, m in row["members"].items()}
-    fps = float(row["fps"]) if "fps" in row else None
-    return SampleEntry(str(row["key"]), _parse_shape(row["shape"]), members, fps)
-
-
-def _parse_json(where: str, data: bytes | bytearray) -> dict[str, Any]:
-    try:
-        content = json.loads(data)
-        if not isinstance(content, dict):
-            raise ValueError("a JSON object was expected")
-        return content
-    except ValueError as error:
-        raise ValueError(f"{where}: is not JSON of a shard set ({error})") from None
-
-
-def _check_sizes(folder: Folder, index: ShardIndex) -> None:
-    shards = index.shards()
-    try:
-        sizes = folder.sizes([shard.name for shard in shards])
-    except OSError as error:
-        raise ValueError(f"{folder.path_of('')}: can't be listed: {error}") from None
-    for shard in shards:
-        if shard.name not in sizes:
-            raise ValueError(
-                f"{folder.path_of(shard.name)}: this shard of the index is missing; `vdm-data build` again "
-                "restores it, check_shards=false trains on the others"
-            )
-        if (found := sizes[shard.name]) not in (None, shard.num_bytes):
-            raise ValueError(
-                f"{folder.path_of(shard.name)}: has {found} bytes where the index records {shard.num_bytes}; "
-                "`vdm-data verify` lists the faults, check_shards=false trains on what is whole"
-            )

@@ -2,7 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, ShardIndex, check_member, read_samples
+import numpy as np
+
+from vdm.data.index import ShardIndex
+from vdm.data.shard_table import ShardTable
+from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, check_member
+from vdm.data.sidecars import read_samples
 from vdm.data.storage import Folder
 
 MAX_SHARDS = 16
@@ -19,10 +24,12 @@ def check_shards(folder: Folder, index: ShardIndex) -> None:
     Raises:
         ValueError: In one line, if all three samples of a shard are others than recorded, or it can't be read.
     """
-    shards = [shard for shard in index.shards() if shard.num_samples]
-    chosen = [shards[i * len(shards) // MAX_SHARDS] for i in range(MAX_SHARDS)] if len(shards) > MAX_SHARDS else shards
+    shards = ShardTable.joined(list(index.splits.values()))
+    filled = np.flatnonzero(shards.num_samples)
+    num_chosen = min(MAX_SHARDS, len(filled))
+    chosen = filled[np.arange(num_chosen) * len(filled) // max(1, num_chosen)]
     with ThreadPoolExecutor(MAX_SHARDS if folder.is_remote else 1) as threads:
-        for message in threads.map(lambda shard: _fault(folder, shard), chosen):
+        for message in threads.map(lambda number: _fault(folder, shards[number]), chosen.tolist()):
             if message:
                 raise ValueError(message)
 

@@ -86,6 +86,11 @@ def open_folder(path: str | Path, cache: DiskCache | None = None) -> Folder:
     return RemoteFolder(str(path), cache)
 
 
+def folder_of(place: str | Path | Folder) -> Folder:
+    """Return the folder at a path or URL, or the one that is given; see ``open_folder``."""
+    return open_folder(place) if isinstance(place, str | Path) else place
+
+
 class LocalFolder:
     """A folder of this machine or of a file system that is mounted."""
 

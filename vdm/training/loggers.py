@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from vdm.checkpoints.folder import write_file
+from vdm.files import write_file
 
 REACHED_SECONDS = 5.0
 """How long the server of Weights & Biases may take to answer at all."""

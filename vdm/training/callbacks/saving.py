@@ -8,8 +8,8 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from vdm.checkpoints.folder import write_file
 from vdm.checkpoints.runs import CHECKPOINTS_NAME, checkpoint_folder, prune
+from vdm.files import write_file
 from vdm.training.module import DiffusionModule
 
 

@@ -1,0 +1,61 @@
+"""Files that are there whole or not at all."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return where to write a file that is to be renamed to ``path``; no other process uses that name."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file that becomes ``path`` when the block ends: a reader sees the old or the new one, never a part.
+
+    After an error in the block the old one stays.
+
+    Args:
+        path: The file; its folder must exist.
+        durable: Whether to wait until the disk has it, so that this holds after a power failure too.
+    """
+    temporary = temporary_beside(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: object, indent: int | None = None, durable: bool = True) -> None:
+    """Write a JSON file whole or not at all; see ``replacing``."""
+    with replacing(path, durable) as file:
+        file.write(json.dumps(content, indent=indent, ensure_ascii=False).encode())
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, and the folders that lead to it; see ``replacing``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(text.encode())
