@@ -11,6 +11,7 @@ from data_pipelines.parts import Part, read_part
 from data_pipelines.progress import progress_bar
 from data_pipelines.settings import SetSettings
 from data_pipelines.sources import Inputs, Source
+from data_pipelines.temporary import replacing
 from data_pipelines.write_shard import PlannedClip, ShardPlan, entry_path, is_written, write_shard
 from vdm.data.shards import (
     EMPTY_TEXT_NAME,
@@ -144,7 +145,9 @@ def publish(index: ShardIndex, empty_text: bytes, fresh: Path, output: Path) -> 
     for name in names:
         if (fresh / name).exists():
             (fresh / name).rename(output / name)
-    (output / EMPTY_TEXT_NAME).unlink(missing_ok=True)
-    if index.text is not None:
-        (output / EMPTY_TEXT_NAME).write_bytes(empty_text)
+    if index.text is None:
+        (output / EMPTY_TEXT_NAME).unlink(missing_ok=True)
+    else:
+        with replacing(output / EMPTY_TEXT_NAME) as file:
+            file.write(empty_text)
     write_index(output, index)
