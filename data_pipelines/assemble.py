@@ -14,6 +14,7 @@ from data_pipelines.write_shard import PlannedClip, ShardPlan, is_written, read_
 from vdm.data.index import INDEX_NAME, ShardIndex, write_index
 from vdm.data.shards import EMPTY_TEXT_NAME, ShardEntry, StoredLatents, StoredText
 from vdm.data.sidecars import sidecar_name
+from vdm.files import replacing
 from vdm.randomness import permutation, uniform
 
 SPLITS = ("train", "validation")
@@ -132,7 +133,9 @@ def publish(index: ShardIndex, empty_text: bytes, fresh: Path, output: Path) -> 
     for name in names:
         if (fresh / name).exists():
             (fresh / name).rename(output / name)
-    (output / EMPTY_TEXT_NAME).unlink(missing_ok=True)
-    if index.text is not None:
-        (output / EMPTY_TEXT_NAME).write_bytes(empty_text)
+    if index.text is None:
+        (output / EMPTY_TEXT_NAME).unlink(missing_ok=True)
+    else:
+        with replacing(output / EMPTY_TEXT_NAME) as file:
+            file.write(empty_text)
     write_index(output, index)

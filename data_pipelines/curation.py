@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from data_pipelines.annotations import label_names
 from data_pipelines.assemble import Stored
@@ -20,7 +21,8 @@ from data_pipelines.stages.measure import NOT_SEEN, measure
 from data_pipelines.stages.probe import probe
 from data_pipelines.stages.summary import summary
 from data_pipelines.stages.units import Outcome, WorkFolder
-from data_pipelines.verify import VerifySettings, verify
+from data_pipelines.stages.verify import check_all
+from data_pipelines.verify import verify_set
 
 
 class Curation:
@@ -110,7 +112,7 @@ class Curation:
 
     def verify(self, rows: Sequence[ClipRow]) -> list[ClipRow]:
         """Check every byte of the set against its index."""
-        self.code = verify(VerifySettings(self.settings.output, decode=False, num_workers=0))
+        self.code = verify_set(self.settings.output, decode=False, check_all=partial(check_all, folder=self.folder))
         return list(rows)
 
     def end(self) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 
 from data_pipelines.manifest import ClipRow
 from data_pipelines.stages.judge import Limits, value_of
+from vdm.files import replacing
 
 _COLUMNS = 3
 _KEPT, _DROPPED = "#3b6ea5", "#d9a441"
@@ -25,7 +26,8 @@ def draw_histograms(path: Path, rows: Sequence[ClipRow], limits: Mapping[str, Li
         _draw(axes, name, found, limits[name])
     figure.suptitle(f"{len(rows)} clips; what the limits leave in blue", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+    with replacing(path) as file:  # all tasks of an array draw it
+        figure.savefig(file, format="png", dpi=80)
 
 
 def _draw(axes: object, name: str, values: np.ndarray, limit: Limits) -> None:

@@ -49,19 +49,31 @@ def encode_parts(
 
 
 def _make_parts(sources: Sequence[Source], workshop: Workshop, encoder: ClipEncoder | None) -> dict[str, Part]:
+    """Make the part of every source.
+
+    A part that counts as done, but is not there, was made by this array before, and removed when it was found damaged:
+    it is made once more, which the tasks of the array must agree on anew.
+    """
     parts: dict[str, Part] = {}
     num_clips = 0
     items = {f"{source_key(source.name)}-{source.fingerprint}": source for source in sources}
     work = partial(make_part, folder=workshop.parts, encoder=encoder)
     with progress_bar(len(sources), "cutting clips", "file") as bar:
-        for name, fault in workshop.executor.run(work, items, workshop.claims / "encode"):
-            source = items[name].name
-            part = find_part(source, workshop.parts) if fault is None else None
-            parts[source] = part or Part(source, fingerprint="", keys=(), fault=fault or "its part is gone")
-            num_clips += parts[source].num_clips
-            bar.set_postfix(clips=num_clips, refresh=False)
-            bar.update()
-    return parts
+        for claims in ("encode", "encode-again"):
+            gone: dict[str, Source] = {}
+            for name, fault in workshop.executor.run(work, items, workshop.claims / claims):
+                source = items[name].name
+                part = find_part(source, workshop.parts) if fault is None else None
+                if part is None and fault is None:
+                    gone[name] = items[name]
+                    continue
+                parts[source] = part or Part(source, fingerprint="", keys=(), fault=fault)
+                num_clips += parts[source].num_clips
+                bar.set_postfix(clips=num_clips, refresh=False)
+                bar.update()
+            items = gone
+    lost = "what was made of it is damaged or gone, twice; run the same command again"
+    return parts | {source.name: Part(source.name, fingerprint="", keys=(), fault=lost) for source in items.values()}
 
 
 def write_set(

@@ -4,7 +4,7 @@ import json
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,22 @@ def run(config: DictConfig) -> int:
 
 
 def verify(settings: VerifySettings) -> int:
+    """Check a set of shards, all of it anew; see ``verify_set``."""
+    check_all = partial(_check_all, num_workers=settings.num_workers)
+    return verify_set(settings.input, settings.decode, check_all)
+
+
+def verify_set(
+    path: Path,
+    decode: bool,
+    check_all: Callable[[Path, Sequence[ShardEntry], Rules], Mapping[str, CheckedShard]],
+) -> int:
     """Check a set of shards and print every fault in a line on stderr.
+
+    Args:
+        path: Folder of the set.
+        decode: Whether to decode every clip too.
+        check_all: Calls ``check_shard`` for all of its shards, wherever that is; returns what was found by their names.
 
     Returns:
         0 if there is none, 1 otherwise.
@@ -100,31 +115,36 @@ def verify(settings: VerifySettings) -> int:
     Raises:
         ValueError: In one line, if there is no index to check against.
     """
-    index = read_index(settings.input, check_sizes=False)
-    is_ours = (settings.input / SETTINGS_NAME).exists()
-    rules = Rules(is_ours, len(index.labels), index.latents, index.text, settings.decode)
-    check = partial(check_shard, path=settings.input, rules=rules)
-    found: dict[str, CheckedShard] = {}
+    index = read_index(path, check_sizes=False)
+    is_ours = (path / SETTINGS_NAME).exists()
     shards = index.shards()
-    with progress_bar(len(shards), "verifying", "shard") as bar:
-        for shard, result in map_in_processes(check, shards, settings.num_workers):
-            died = isinstance(result, WorkerDiedError)
-            found[shard.name] = CheckedShard((str(result),), ()) if died else result
-            bar.update()
+    found = check_all(path, shards, Rules(is_ours, len(index.labels), index.latents, index.text, decode))
     faults = [f"{shard.name}: {fault}" for shard in shards for fault in found[shard.name].faults]
     faults += _duplicates(found) if is_ours else []
-    faults += _strays(settings.input, index) + _empty_text(settings.input, index)
+    faults += _strays(path, index) + _empty_text(path, index)
     for fault in faults:
         print(fault, file=sys.stderr)
     num_clips = sum(shard.num_samples for shard in shards)
     mend = "delete the shards named and build again to mend the set"
     advice = mend if is_ours else "the samples named are left out in training"
     counts = f"clips: {num_clips}, shards: {len(shards)}, faults: {len(faults)}"
-    print(f"{settings.input}: {counts}" + (f"; {advice}" if faults else ""))
+    print(f"{path}: {counts}" + (f"; {advice}" if faults else ""))
     return int(bool(faults))
 
 
-def _duplicates(found: dict[str, CheckedShard]) -> list[str]:
+def _check_all(
+    path: Path, shards: Sequence[ShardEntry], rules: Rules, num_workers: int | None
+) -> dict[str, CheckedShard]:
+    found: dict[str, CheckedShard] = {}
+    with progress_bar(len(shards), "verifying", "shard") as bar:
+        for shard, result in map_in_processes(partial(check_shard, path=path, rules=rules), shards, num_workers):
+            died = isinstance(result, WorkerDiedError)
+            found[shard.name] = CheckedShard((str(result),), ()) if died else result
+            bar.update()
+    return found
+
+
+def _duplicates(found: Mapping[str, CheckedShard]) -> list[str]:
     counts = Counter(key for shard in found.values() for key in shard.keys)
     return [f"{key}: {count} samples have this key" for key, count in counts.items() if count > 1]
 

@@ -76,7 +76,7 @@ def run_units(
     there = {path.stem for path in results.glob("*.parquet")}
     found = {name: outcome for name in names if name in there and (outcome := _finished(paths[name], kind)) is not None}
     todo = {name: (tasks[source], paths[name]) for name, source in names.items() if name not in found}
-    failed = _run(stage, partial(_work, work, kind), todo, folder)
+    failed = run_todo(stage, "file", partial(_work, work, kind), todo, folder)
     for name in todo:
         found[name] = Outcome((), failed[name]) if name in failed else _outcome(paths[name], kind)
     return {source: found[name] for name, source in names.items()}
@@ -143,7 +143,7 @@ def run_clip_units(
         if missing := [row for row in clips if row.key not in seen]:
             task = ClipTask(choose(video, [ChosenClip(r.key, r.start_seconds) for r in missing]), tuple(missing), node)
             todo[f"{name}-{digest([row.key for row in missing])}"] = task, paths[source]
-    failed = _run(stage, partial(_work_on_clips, work), todo, folder)
+    failed = run_todo(stage, "file", partial(_work_on_clips, work), todo, folder)
     faults = {todo[name][0].video.name: fault for name, fault in failed.items()}
     found: dict[str, ClipRow] = {}
     for source, path in paths.items():
@@ -170,10 +170,23 @@ def _seen(path: Path) -> tuple[list[ClipRow], dict[str, str]]:
         return [], {}
 
 
-def _run(stage: str, work: Callable[[Any], None], todo: Mapping[str, Any], folder: WorkFolder) -> dict[str, str]:
-    """Return why what could not be done was not, by name."""
+def run_todo(
+    stage: str, unit: str, work: Callable[[Any], None], todo: Mapping[str, Any], folder: WorkFolder
+) -> dict[str, str]:
+    """Do what is left of a stage's work, with a progress bar.
+
+    Args:
+        stage: Its name.
+        unit: What the items are, for people to read.
+        work: See ``Executor.run``.
+        todo: The items, by names as ``Executor.run`` wants them.
+        folder: Where this is done.
+
+    Returns:
+        Why what could not be done was not, by name.
+    """
     failed: dict[str, str] = {}
-    with progress_bar(len(todo), stage, "file") as bar:
+    with progress_bar(len(todo), stage, unit) as bar:
         for name, fault in folder.executor.run(work, todo, folder.claims / stage):
             if fault is not None:
                 failed[name] = fault

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,13 +8,14 @@ from typing import Any
 import pytest
 
 from data_pipelines import assemble, parts, shard_set
-from data_pipelines.assemble import choose_splits
+from data_pipelines.assemble import choose_splits, plan_shards
 from data_pipelines.encode.h264 import encode_h264
+from data_pipelines.executors.slurm import SlurmExecutor
 from tests.data_pipelines.conftest import Build
 from tests.data_pipelines.videos import gray_frames, write_h264, write_sound, write_video
 from vdm.data.decoding import decode_clip
-from vdm.data.index import read_index
-from vdm.data.shards import read_member
+from vdm.data.index import ShardIndex, read_index
+from vdm.data.shards import EMPTY_TEXT_NAME, StoredText, read_member
 from vdm.data.sidecars import read_samples
 
 
@@ -288,6 +291,49 @@ def test_parts_damaged_by_a_power_failure_are_made_anew(
     assert len(damaged) == num_files
     assert len(encoded) == 4 * num_files
     assert _content(shards) == _content(tmp_path / "undamaged")
+
+
+@pytest.mark.parametrize("damage", [_flip_in_clip, Path.unlink])
+def test_parts_damaged_after_an_array_made_them_are_made_anew_by_the_same_array(
+    run_build: Build, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object]
+) -> None:
+    def executor(num_workers: int | None) -> SlurmExecutor:
+        return SlurmExecutor(num_tasks=1, cpus_per_task=1, alive_seconds=0.1, dead_seconds=1)
+
+    def damaging(*arguments: Any) -> Any:
+        if not damaged:
+            damaged.extend((shards / ".parts").glob("[bc]-*.tar"))
+            for path in damaged:
+                damage(path)
+        return plan_shards(*arguments)
+
+    damaged: list[Path] = []
+    run_build(output=tmp_path / "undamaged")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "3")
+    monkeypatch.setattr("data_pipelines.build.LocalExecutor", executor)
+    monkeypatch.setattr(shard_set, "plan_shards", damaging)
+
+    outcome = run_build()
+
+    assert (outcome.code, len(damaged)) == (0, 2), outcome.err
+    assert _content(shards) == _content(tmp_path / "undamaged")
+
+
+def test_embedding_of_the_empty_caption_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    index = ShardIndex({}, text=StoredText({}, 4, ""))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            assemble.publish(index, b"empty", tmp_path / "fresh", tmp_path)
+    assert not (tmp_path / EMPTY_TEXT_NAME).exists()
+
+    assemble.publish(index, b"empty", tmp_path / "fresh", tmp_path)
+    assert (tmp_path / EMPTY_TEXT_NAME).read_bytes() == b"empty"
 
 
 @pytest.mark.parametrize(
