@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from fractions import Fraction
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,9 @@ from data_pipelines.sources import SourceError, list_videos
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.index import ShardIndex, read_index, write_index
-from vdm.data.mixing import Bucket, MixedOrder
 from vdm.data.order import ShuffledOrder
-from vdm.data.shards import Shape, StoredLatents
+from vdm.data.shard_table import ShardTable
+from vdm.data.shards import Kind, Shape, ShardEntry, StoredLatents, checksum
 from vdm.types import ClipBatch
 
 NUM_ROUNDS = 5
@@ -256,20 +255,41 @@ def watch_memory(path: Path) -> None:
     print("resident MiB after each epoch: " + ", ".join(f"{mib:.0f}" for mib in used))
 
 
-def plan_a_large_set() -> None:
-    """Print what a rank of 4,096 spends on planning an epoch of a million shards, and on its own first batch."""
-    num_shards, shard_size, shape = 1_000_000, 1000, (16, 256, 256)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+PLANNING = """
+import re, sys, time
+from pathlib import Path
+from vdm.data.datamodule import ClipDataModule
+from vdm.data.mixing import MixedOrder
 
-    def plan() -> None:
-        bucket = Bucket(shape, {0: frozenset({shape})}, {0: (shard_size,) * num_shards})
-        order = MixedOrder(0, [bucket], [Fraction(1)], 4096, num_streams=64, shuffle_window=1024)
-        for position in range(4095, 4096 * 64, 4096):  # the first 64 samples of the last rank
-            order.locate(position)
+def mebibytes():  # at its peak; what getrusage tells begins with the parent's
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
-    time_taken = seconds(plan)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(f"planning 10^6 shards          {time_taken:8.2f} s, {grown:.0f} MiB")
+before, start = mebibytes(), time.perf_counter()
+data = ClipDataModule(sys.argv[1], 4096, 1, max_validation_clips=0, check_shards=False)
+data.check()
+order = MixedOrder(0, data.training.buckets, [one.weight for one in data.sets], 4096, 64, 1024)
+for position in range(4095, 4096 * 64, 4096):  # the first 64 samples of the last rank
+    order.locate(position)
+seconds, grown = time.perf_counter() - start, mebibytes() - before
+print(f"planning {data.num_train_samples:,} samples in 10^6 shards from the index on: {seconds:.2f} s, {grown:.0f} MiB")
+"""
+"""A program of its own, as memory is measured at its peak and above the imports."""
+
+
+def plan_a_large_set(folder: Path) -> None:
+    """Print what a rank of 4,096 spends on reading an index of a million shards and finding its own first samples."""
+    folder.mkdir()
+    kinds, num_at_once = {Kind((16, 256, 256)): 1000}, 1000
+    digests = [checksum(str(number).encode()) for number in range(1_000_000)]
+    tables = [
+        ShardTable.of(
+            ShardEntry(f"train-{number:06d}.tar", 1 << 30, digests[number], kinds, digests[-1 - number])
+            for number in range(first, first + num_at_once)
+        )
+        for first in range(0, len(digests), num_at_once)
+    ]
+    write_index(folder, ShardIndex({"train": ShardTable.joined(tables)}, fps=FPS))
+    subprocess.run([sys.executable, "-c", PLANNING, str(folder)], check=True)
 
 
 def measure_mixing() -> None:
@@ -291,9 +311,9 @@ def measure_mixing() -> None:
 def main() -> None:
     """Print all figures."""
     torch.set_num_threads(1)
-    plan_a_large_set()  # first, as memory is measured at its peak
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
+        plan_a_large_set(root / "large")
         small = write_shards(root / "small", SHAPE, made_up_clips(SHAPE))
         watch_memory(small)
         compare_positions(small)

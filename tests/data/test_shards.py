@@ -71,7 +71,7 @@ def test_a_table_gives_the_entries_and_counts_that_it_was_made_of() -> None:
         for kinds in ([Kind((1, 2, 3))], [Kind((5, 6, 7)), Kind((1, 2, 3))], [Kind((5, 6, 7), 24000 / 1001)], []):
             assert table.count(kinds).tolist() == [sum(e.kinds.get(kind, 0) for kind in kinds) for e in expected]
     assert ShardTable.joined([both[:1], both[1:]]) == both
-    assert both[:1].digest_of_keys() != both[:2].digest_of_keys() != ShardTable.of(entries[1::-1]).digest_of_keys()
+    assert both[:1].keys != both[:2].keys != ShardTable.of(entries[1::-1]).keys
 
 
 def test_samples_are_counted_by_split_and_kind() -> None:

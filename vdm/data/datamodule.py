@@ -348,7 +348,7 @@ class ClipDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, and what gives positions their meaning."""
-        keys = [one.shards(TRAIN).digest_of_keys() for one in self.sets]
+        keys = [one.shards(TRAIN).keys for one in self.sets]
         return {"position": self.position, "order": self._order_settings(), "keys": keys}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -362,7 +362,7 @@ class ClipDataModule(LightningDataModule):
             if value != saved:
                 raise ValueError(f"{name}={value}: the checkpoint was trained with {saved}, and its order goes by that")
         for one, keys in zip(self.sets, state_dict["keys"], strict=True):
-            if one.shards(TRAIN).digest_of_keys() != keys:
+            if one.shards(TRAIN).keys != keys:
                 raise ValueError(
                     f"{one.path}: has other samples, or others in order, than the set that the checkpoint was trained "
                     "with, and its order goes by them"

@@ -44,7 +44,8 @@ class ShardSet:
 
     def shards(self, split: str) -> ShardTable:
         """The shards of a split; none if the set lacks it."""
-        return self.index.splits.get(split, ShardTable.of(()))
+        splits = self.index.splits
+        return splits[split] if split in splits else ShardTable.of(())
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Split:
     def describe(self) -> str:
         """Return how many samples each bucket has of each shard, in few words: two orders differ if these do.
 
-        Which samples these are, ``ShardTable.digest_of_keys`` tells.
+        Which samples these are, ``ShardTable.keys`` tells.
         """
         digest = blake2b(digest_size=4)
         for bucket in self.buckets:

@@ -6,14 +6,15 @@ As a Parquet file they have the columns ``name``, ``num_bytes``, ``checksum`` an
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
-from vdm.data.shards import Kind, ShardEntry, checksum
+from vdm.data.shards import Kind, ShardEntry
 
 CHECKSUM_BYTES = 16
 
@@ -73,7 +74,9 @@ class ShardTable(Sequence[ShardEntry]):
             ValueError: If it is something else.
         """
         try:
-            columns = pq.read_table(pa.BufferReader(data), page_checksum_verification=True).combine_chunks()
+            with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+                columns = file.read(use_threads=False)  # pq.read_table would import a second's worth of modules
+            pa.default_memory_pool().release_unused()
         except (OSError, pa.ArrowException) as error:
             raise ValueError(" ".join(str(error).split())) from None
         if not columns.schema.equals(_SCHEMA):
@@ -87,13 +90,19 @@ class ShardTable(Sequence[ShardEntry]):
     def to_parquet(self) -> bytes:
         """Return the content of a Parquet file."""
         sink = pa.BufferOutputStream()
-        pq.write_table(self._columns, sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(
+            self._columns,
+            sink,
+            compression="zstd",
+            use_dictionary=cast(Any, ["samples.key_value.key"]),  # in the other columns no two values are alike
+            write_page_checksum=True,
+        )
         return sink.getvalue().to_pybytes()
 
     @staticmethod
     def joined(tables: Sequence["ShardTable"]) -> "ShardTable":
         """Return one table of the shards of several."""
-        return ShardTable(pa.concat_tables([_SCHEMA.empty_table(), *(one._columns for one in tables)]).combine_chunks())
+        return ShardTable(pa.concat_tables([one._columns for one in tables])) if tables else ShardTable.of(())
 
     def __len__(self) -> int:
         return self._columns.num_rows
@@ -132,7 +141,7 @@ class ShardTable(Sequence[ShardEntry]):
     @property
     def num_bytes(self) -> np.ndarray:
         """Size of each shard."""
-        return self._columns.column("num_bytes").to_numpy()
+        return _numbers(self._columns.column("num_bytes").combine_chunks())
 
     @property
     def num_samples(self) -> np.ndarray:
@@ -155,22 +164,31 @@ class ShardTable(Sequence[ShardEntry]):
         np.add.at(found, counts.shard[is_wanted], counts.count[is_wanted])
         return found
 
-    def digest_of_keys(self) -> str:
-        """Return a digest of the samples' keys in order; see ``ShardEntry.keys``."""
-        return checksum(repr([digest.hex() for digest in self._columns.column("keys").to_pylist()]).encode())
+    @cached_property
+    def keys(self) -> str:
+        """Digest of the samples' keys in order, made of those of shards; see ``ShardEntry.keys``."""
+        digest = xxhash.xxh3_128()
+        for batch in self._columns.select(["keys"]).to_batches(max_chunksize=1 << 16):
+            digest.update(b"".join(batch.column(0).to_pylist()))
+        return digest.hexdigest()
 
     @cached_property
     def _counts(self) -> _Counts:
         column = self._columns.column("samples").combine_chunks()
-        ends = column.offsets.to_numpy()
+        ends = _numbers(column.offsets)
         first, num_pairs = int(ends[0]), int(ends[-1] - ends[0])
         names = column.keys.slice(first, num_pairs).dictionary_encode()
         return _Counts(
             tuple(map(Kind.parse, names.dictionary.to_pylist())),
-            names.indices.to_numpy(),
+            _numbers(names.indices),
             np.repeat(np.arange(len(self)), np.diff(ends)),
-            column.items.slice(first, num_pairs).to_numpy(),
+            _numbers(column.items.slice(first, num_pairs)),
         )
+
+
+def _numbers(array: Any) -> np.ndarray:
+    """Return an Arrow array of numbers without copying it; its own ``to_numpy`` would import pandas."""
+    return np.from_dlpack(array)
 
 
 def _by_name(item: tuple[Kind, int]) -> str:
