@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from data_pipelines.decoding import Orientation, orientation
 from vdm.data.decoding import shown_times
-from vdm.data.reading import PICTURES, VIDEO
+from vdm.data.reading import PICTURES, VIDEO, pixels_of
 from vdm.data.shards import Member, SampleEntry, Shape, ShardEntry, checksum, file_checksum, shard_of
 from vdm.data.sidecars import write_samples
 
@@ -55,7 +55,8 @@ def index_tar(path: Path) -> IndexedTar:
         return IndexedTar(None, frozenset(), (*faults, f"{path.name}: no sample of it can be used"))
     write_samples(path.parent, path.name, samples)
     rates = frozenset(sample.fps for sample in samples if sample.fps)
-    return IndexedTar(shard_of(path.name, num_bytes, digest, samples), rates, tuple(faults))
+    keys = [f"{sample.key} {sample.members[pixels_of(sample.members)].checksum}" for sample in samples]
+    return IndexedTar(shard_of(path.name, num_bytes, digest, samples, keys), rates, tuple(faults))
 
 
 def _samples(path: Path, faults: list[str]) -> dict[str, dict[str, tarfile.TarInfo]]:

@@ -20,7 +20,7 @@ from data_pipelines.workers import WorkerDiedError, map_in_processes
 from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture
 from vdm.data.index import ShardIndex, read_index
 from vdm.data.latents import UnusableLatentsError, read_latents
-from vdm.data.reading import LATENTS, PICTURES, TEXT, VIDEO
+from vdm.data.reading import LATENTS, TEXT, VIDEO, pixels_of
 from vdm.data.shards import (
     EMPTY_TEXT_NAME,
     DamagedSample,
@@ -64,14 +64,8 @@ class Rules:
 
     def required(self, sample: SampleEntry) -> tuple[str, ...]:
         """Return the extensions of what a sample must have."""
-        clip = (VIDEO, "json") if self.is_ours else (pixels_of(sample),)
+        clip = (VIDEO, "json") if self.is_ours else (pixels_of(sample.members),)
         return clip + (LATENTS,) * (self.latents is not None) + (TEXT,) * (self.text is not None)
-
-
-def pixels_of(sample: SampleEntry) -> str:
-    """Return the extension of the member that training decodes: the video, or else a picture."""
-    found = [extension for extension in (VIDEO, *PICTURES) if extension in sample.members]
-    return found[0] if found else VIDEO
 
 
 @dataclass(frozen=True)
@@ -202,7 +196,7 @@ def _check_sample(file: BinaryIO, sample: SampleEntry, rules: Rules) -> Iterator
             yield from _check_header(file, sample, extension, rules.is_ours)
             if extension in ("json", "txt"):
                 labels[extension] = data
-            elif extension == pixels_of(sample) and rules.decode:
+            elif extension == pixels_of(sample.members) and rules.decode:
                 (decode_clip if extension == VIDEO else decode_picture)(data, sample.shape)
             elif extension == LATENTS and rules.latents is not None:
                 read_latents(data, rules.latents.shapes[sample.shape], seed=0, position=0)

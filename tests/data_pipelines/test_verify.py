@@ -1,12 +1,15 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data_pipelines.verify import VerifySettings, verify
 from tests.data_pipelines.conftest import Build
-from vdm.data.index import read_index
+from vdm.data.index import read_index, write_index
+from vdm.data.shard_table import ShardTable
+from vdm.data.shards import Kind
 from vdm.data.sidecars import read_samples, write_samples
 
 Verify = Callable[..., tuple[int, list[str]]]
@@ -116,9 +119,13 @@ def test_label_without_class_is_named(run_verify: Verify, shards: Path, videos: 
 
 
 def test_wrong_shape_in_the_index_is_found_by_decoding(run_verify: Verify, shards: Path) -> None:
-    for name in ("index.json", "train-000000.index.json", "validation-000000.index.json"):
-        text = (shards / name).read_text().replace("4x16x16", "5x16x16").replace("[4, 16, 16]", "[5, 16, 16]")
-        (shards / name).write_text(text)
+    index, splits = read_index(shards), {}
+    for split, table in index.splits.items():
+        splits[split] = ShardTable.of(replace(shard, kinds={Kind((5, 16, 16)): shard.num_samples}) for shard in table)
+        for shard in table:
+            samples = read_samples(shards, shard)
+            write_samples(shards, shard.name, [replace(sample, shape=(5, 16, 16)) for sample in samples])
+    write_index(shards, replace(index, splits=splits))
 
     assert any("4 frames decode where the index records 5" in fault for fault in run_verify()[1])
     assert not any("decode" in fault for fault in run_verify(decode=False)[1])

@@ -19,7 +19,7 @@ from vdm.data.mixing import Bucket, MixedPlace
 from vdm.data.motion import motion_of, stored_motion
 from vdm.data.order import PADDING, MicroBatch
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.reading import LATENTS, PICTURES, TEXT, VIDEO, RawSample, Request, ShardReader
+from vdm.data.reading import LATENTS, PICTURES, TEXT, VIDEO, RawSample, Request, ShardReader, pixels_of
 from vdm.data.shards import Shape
 from vdm.data.text_embeddings import TextEmbedding, UnusableTextError, read_text
 from vdm.types import ClipBatch, ImageBatch, TextEmbeddings
@@ -300,15 +300,14 @@ def _good(raw: RawSample | BadSampleError) -> RawSample:
 
 
 def _decode(raw: RawSample, cut: Cut) -> UInt8[Tensor, "c t h w"]:
+    extension = pixels_of(raw.members)
+    if extension not in raw.members:
+        raise raw.bad(f"has no member .{VIDEO}")
+    decode = decode_clip if extension == VIDEO else decode_picture
     try:
-        if VIDEO in raw.members:
-            return decode_clip(raw.members[VIDEO], raw.stored.shape, cut)
-        picture = next((raw.members[extension] for extension in PICTURES if extension in raw.members), None)
-        if picture is not None:
-            return decode_picture(picture, raw.stored.shape, cut)
+        return decode(raw.members[extension], raw.stored.shape, cut)
     except UndecodableClipError as error:
         raise raw.bad(error) from error
-    raise raw.bad(f"has no member .{VIDEO}")
 
 
 def _first_frame(cut: Cut) -> Cut:

@@ -1,6 +1,6 @@
 """Checked random access to the samples of a shard set."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +34,11 @@ MAX_ENTRIES = 1 << 12
 
 VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
 PICTURES = ("jpg", "jpeg", "png", "webp")
+
+
+def pixels_of(extensions: Container[str]) -> str:
+    """Return the extension of the member that is decoded, of those that a sample has: the video, or else a picture."""
+    return next((extension for extension in (VIDEO, *PICTURES) if extension in extensions), VIDEO)
 
 
 class RawSample(NamedTuple):

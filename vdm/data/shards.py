@@ -114,7 +114,10 @@ class ShardEntry:
     kinds: Mapping[Kind, int]
     """Number of samples of each kind."""
     keys: str
-    """``digest_of_keys`` of its samples."""
+    """``digest_of`` what tells its samples from others, in order: their keys, whatever their bytes.
+
+    The keys of sets from elsewhere are often mere numbers; there, the checksums of clips count as well.
+    """
 
     @property
     def num_samples(self) -> int:
@@ -181,9 +184,20 @@ def file_checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def shard_of(name: str, num_bytes: int, checksum: str, samples: Sequence[SampleEntry]) -> ShardEntry:
-    """Return what the index says of a tar of ``samples``."""
-    return ShardEntry(name, num_bytes, checksum, count_kinds(samples), digest_of_keys(samples))
+def shard_of(
+    name: str, num_bytes: int, checksum: str, samples: Sequence[SampleEntry], keys: Sequence[str] | None = None
+) -> ShardEntry:
+    """Return what the index says of a tar of ``samples``.
+
+    Args:
+        name: See ``ShardEntry``, as for ``num_bytes`` and ``checksum``.
+        num_bytes: Of the tar.
+        checksum: Of the tar.
+        samples: In order.
+        keys: What tells each sample from others; None is their keys.
+    """
+    told_by = [sample.key for sample in samples] if keys is None else keys
+    return ShardEntry(name, num_bytes, checksum, count_kinds(samples), digest_of(told_by))
 
 
 def count_kinds(samples: Sequence[SampleEntry]) -> dict[Kind, int]:
@@ -191,9 +205,9 @@ def count_kinds(samples: Sequence[SampleEntry]) -> dict[Kind, int]:
     return dict(Counter(sample.kind for sample in samples))
 
 
-def digest_of_keys(samples: Sequence[SampleEntry]) -> str:
-    """Return a digest of the samples' keys in their order: it tells which samples a shard has, whatever their bytes."""
-    return checksum(json.dumps([sample.key for sample in samples]).encode())
+def digest_of(names: Sequence[str]) -> str:
+    """Return a digest of names in their order."""
+    return checksum(json.dumps(list(names)).encode())
 
 
 def read_member(file: BinaryIO, shard: str, entry: SampleEntry, extension: str) -> bytes:

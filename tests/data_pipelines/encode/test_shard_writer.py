@@ -5,7 +5,7 @@ import pytest
 import webdataset as wds
 
 from data_pipelines.encode.shard_writer import ShardWriter
-from vdm.data.shards import checksum, digest_of_keys, file_checksum, read_member
+from vdm.data.shards import Kind, checksum, digest_of, file_checksum, read_member
 from vdm.data.sidecars import read_samples
 
 SAMPLES = {f"clip-{n:05d}": {"mp4": bytes([n]) * (200 * n), "json": b'{"number": %d}' % n} for n in range(9)}
@@ -60,7 +60,7 @@ def test_entry_describes_the_finished_tar(tmp_path: Path) -> None:
     assert writer.entry.num_bytes == (tmp_path / "a.tar").stat().st_size
     assert writer.entry.checksum == file_checksum(tmp_path / "a.tar")
     assert writer.entry.kinds == {Kind((4, 16, 16)): 1, Kind((4, 16, 32)): 1}
-    assert writer.entry.keys == digest_of_keys(read_samples(tmp_path, writer.entry))
+    assert writer.entry.keys == digest_of([sample.key for sample in read_samples(tmp_path, writer.entry)])
 
 
 def test_nothing_is_left_of_a_shard_that_failed(tmp_path: Path) -> None:
