@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from tests.training.runs import configuration, train
+from tests.training.test_bad_steps import spoiled
 from vdm.checkpoints import snapshot as snapshots
 from vdm.checkpoints.folder import verify_folder
 from vdm.checkpoints.runs import checkpoints_of, latest_checkpoint, step_of
+from vdm.training.callbacks import samples
 from vdm.training.callbacks.saving import Retention
 
 
@@ -45,6 +47,50 @@ def test_best_checkpoint_is_saved_when_it_is_measured_and_kept_over_a_resume(tmp
     losses = {int(step): loss for step, loss in written.items()}
     steps = {step_of(folder) for folder in checkpoints_of(tmp_path)}
     assert steps == {min(losses, key=lambda step: losses[step]), 4}
+
+
+SAMPLING = "callbacks.samples={_target_: vdm.training.callbacks.samples.SampleVideos, every_steps: 1, num_videos: 1}"
+
+
+def steps_of(run: Path) -> list[int]:
+    return [step_of(folder) for folder in checkpoints_of(run)]
+
+
+def test_checkpoints_that_sampling_completes_are_counted_too(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each_step = (SAMPLING, "save.every_steps=1", "save.keep.last=1", "save.keep.best=1", "validate.every_steps=1")
+    config = configuration(shards, *each_step, "trainer.max_steps=5")
+    train(tmp_path / "whole", config)
+    losses = json.loads((tmp_path / "whole" / "checkpoints" / "metric.json").read_text())
+    best = min(losses, key=lambda step: losses[step])
+    assert steps_of(tmp_path / "whole") == sorted({int(best), 5})
+
+    drawn = []
+
+    def die_in_the_fourth(*args: Any) -> Any:
+        drawn.append(args)
+        if len(drawn) == 4:
+            raise RuntimeError("out of memory")
+        return generate(*args)
+
+    generate = samples.generate
+    monkeypatch.setattr(samples, "generate", die_in_the_fourth)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(tmp_path / "parts", config)
+    assert steps_of(tmp_path / "parts")[-2:] == [3, 4]
+    assert len(steps_of(tmp_path / "parts")) <= 3  # the best, and one that was the latest until sampling began
+    monkeypatch.undo()
+    train(tmp_path / "parts", config, resume=True)
+    assert steps_of(tmp_path / "parts") == steps_of(tmp_path / "whole")
+
+
+def test_checkpoints_that_going_back_completes_are_counted_too(tmp_path: Path, shards: Path) -> None:
+    options = ("bad_steps.policy=rollback", "bad_steps.max_in_a_row=1", "save.every_steps=2", "save.keep.last=1")
+    config = configuration(shards, *options, spoiled([9, 21, *range(24, 40)]), "trainer.max_steps=9")
+    with pytest.raises(ValueError, match="2 steps in a row were bad"):  # each time right after a save
+        train(tmp_path, config)
+    assert steps_of(tmp_path) == [4]
 
 
 def test_damaged_newest_checkpoint_is_passed_over_loudly_in_resuming(

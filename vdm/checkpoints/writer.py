@@ -24,6 +24,11 @@ class CheckpointWriter:
         self._snapshot: Snapshot | None = None
         self._written: Future[dict[str, dict[str, Any]]]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a checkpoint is in progress: the same in all processes."""
+        return self._folder is not None
+
     def start(self, folder: Path, pieces: Mapping[str, Mapping[str, Piece]], state: Mapping[str, Any] | None) -> None:
         """Copy what is to be saved to memory, and begin to write it.
 

@@ -79,11 +79,13 @@ class SaveCheckpoints(Callback):
         self.last_saved = trainer.global_step
         values = _read_values(self._values_path)
         self._values = {step: value for step, value in values.items() if step <= trainer.global_step}
+        # A run that was killed in sampling had no time to.
+        self._is_pruned = trainer.global_step == 0
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Complete what has been written meanwhile, and save after every ``every_steps`` steps."""
-        if pl_module.strategy.writer.poll() is not None:
-            self._prune(trainer)
+        pl_module.strategy.writer.poll()
+        self._prune(trainer, pl_module)
         if trainer.global_step % self.every_steps == 0:
             self.save(trainer, pl_module)
 
@@ -95,13 +97,15 @@ class SaveCheckpoints(Callback):
         better = sorted(self._values.values())[: self.keep.best]
         if len(better) < self.keep.best or value < better[-1]:
             self._values[trainer.global_step] = value
+            self._is_pruned = False
             self.save(trainer, pl_module)
+            self._prune(trainer, pl_module)  # samples may have completed this step's checkpoint before it was measured
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Save the last step, also where training was stopped, and wait until it is on the disk."""
         self.save(trainer, pl_module)
-        if pl_module.strategy.writer.finish() is not None:
-            self._prune(trainer)
+        pl_module.strategy.writer.finish()
+        self._prune(trainer, pl_module)
 
     def save(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
         """Save unless this step is saved already.
@@ -111,19 +115,24 @@ class SaveCheckpoints(Callback):
         """
         if trainer.global_step == self.last_saved:
             return
-        if module.strategy.writer.finish() is not None:
-            self._prune(trainer)
+        module.strategy.writer.finish()
+        self._prune(trainer, module)
         trainer.save_checkpoint(checkpoint_folder(self.run, trainer.global_step))
         self.last_saved = trainer.global_step
-        if not self.in_background and module.strategy.writer.finish() is not None:
-            self._prune(trainer)
+        self._is_pruned = False
+        if not self.in_background:
+            module.strategy.writer.finish()
+            self._prune(trainer, module)
 
     @property
     def _values_path(self) -> Path:
         return self.run / CHECKPOINTS_NAME / "metric.json"
 
-    def _prune(self, trainer: lightning.Trainer) -> None:
-        """Remove what need not be kept."""
+    def _prune(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
+        """Remove what need not be kept, if there is news and no checkpoint on its way, whoever completed the latest."""
+        if self._is_pruned or module.strategy.writer.is_busy:
+            return
+        self._is_pruned = True
         if not trainer.is_global_zero:
             return
         prune(self.run, lambda steps: self.keep.kept(steps, self._values))
