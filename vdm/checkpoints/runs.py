@@ -162,13 +162,18 @@ def prune(run: Path, keep: Callable[[Sequence[int]], set[int]]) -> None:
         run: Folder of the run.
         keep: Which of the numbers of steps, in ascending order, to keep.
     """
-    for folder in (run / CHECKPOINTS_NAME).glob(".*.partial"):
-        remove_folder(folder)
+    clear_interrupted(run / CHECKPOINTS_NAME)
     by_folder = {folder: step_of(folder) for folder in checkpoints_of(run)}
     kept = keep(sorted(set(by_folder.values())))
     for folder, step in by_folder.items():
         if step not in kept:
             remove_folder(folder)
+
+
+def clear_interrupted(folder: Path) -> None:
+    """Remove what interrupted saving left behind among a run's checkpoints or snapshots of averages."""
+    for partial in folder.glob(".*.partial"):
+        remove_folder(partial)
 
 
 def set_aside_later(run: Path, checkpoint: Path) -> None:
