@@ -1,6 +1,7 @@
 """Checkpoints while training and at its end."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +44,11 @@ class Retention:
 
         Args:
             steps: Steps of the checkpoints there are, in ascending order.
-            values: The metric at some steps.
+            values: The metric at some steps; one that is not finite does not count.
         """
         regular = {step for step in steps if self.every_steps is not None and step % self.every_steps == 0}
-        measured = sorted((step for step in steps if step in values), key=lambda step: values[step])
+        finite = {step: value for step, value in values.items() if math.isfinite(value)}
+        measured = sorted((step for step in steps if step in finite), key=lambda step: finite[step])
         return regular | set(steps[-self.last :]) | set(measured[: self.best])
 
 
@@ -92,7 +94,7 @@ class SaveCheckpoints(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Save a model that is among the best so far."""
         value = pl_module.scalars.get(self.keep.metric)
-        if self.keep.best == 0 or value is None or not pl_module.is_validation_whole:
+        if self.keep.best == 0 or value is None or not math.isfinite(value) or not pl_module.is_validation_whole:
             return
         better = sorted(self._values.values())[: self.keep.best]
         if len(better) < self.keep.best or value < better[-1]:
@@ -141,7 +143,8 @@ class SaveCheckpoints(Callback):
 
 
 def _read_values(path: Path) -> dict[int, float]:
-    """Return the metric of checkpoints saved before the run was resumed."""
+    """Return the metric, where it is finite, of checkpoints saved before the run was resumed."""
     if not path.exists():
         return {}
-    return {int(step): value for step, value in json.loads(path.read_text()).items()}
+    values = json.loads(path.read_text())
+    return {int(step): value for step, value in values.items() if math.isfinite(value)}
