@@ -1,8 +1,11 @@
+import errno
 import logging
 import math
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -120,6 +123,48 @@ def test_a_file_left_half_written_among_checkpoints_is_removed_too(tmp_path: Pat
     prune(tmp_path, lambda steps: set(steps))
 
     assert _steps(tmp_path) == ["step=00000001"]
+
+
+def test_what_cannot_be_removed_is_one_warning_and_is_removed_once_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2, 3):
+        _save(tmp_path, step)
+    unlink = os.unlink
+
+    def refuse(path: str, **options: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted", path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    for _ in range(3):
+        prune(tmp_path, lambda steps: {3})
+    assert _steps(tmp_path) == [".step=00000001.partial", ".step=00000002.partial", "step=00000003"]
+    left = [tmp_path / "checkpoints" / f".step=0000000{step}.partial" for step in (1, 2)]
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        f"{folder}: can't be removed: Operation not permitted; remove it by hand" for folder in left
+    ]
+    monkeypatch.setattr(os, "unlink", unlink)
+    prune(tmp_path, lambda steps: {3})
+    assert _steps(tmp_path) == ["step=00000003"]
+
+
+def test_checkpoint_that_cannot_be_renamed_stays_and_others_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck, *_ = (_save(tmp_path, step) for step in (1, 2, 3))
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path == stuck:
+            raise OSError(errno.EACCES, "Permission denied", str(path), None, str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    for _ in range(2):
+        prune(tmp_path, lambda steps: {3})
+    assert _steps(tmp_path) == ["step=00000001", "step=00000003"]
+    (record,) = caplog.records
+    assert record.getMessage() == f"{stuck}: can't be removed: Permission denied; remove it by hand"
 
 
 def test_checkpoints_after_the_one_that_a_run_goes_on_from_are_set_aside(tmp_path: Path) -> None:

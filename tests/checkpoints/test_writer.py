@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vdm.checkpoints import snapshot as snapshots
+from vdm.checkpoints import writer as writers
 from vdm.checkpoints.folder import verify_folder
 from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.snapshot import SavedCheckpoint
@@ -54,6 +55,38 @@ def test_checkpoint_appears_only_once_it_is_written_and_nobody_waits_for_it(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert SavedCheckpoint(tmp_path / "one").weights.whole("w").tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("way", ["poll", "finish"])
+def test_folder_that_was_begun_before_is_complete_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    go_on = threading.Event()
+    write, finish = snapshots.write_pieces, writers.finish_folder
+    named: list[str] = []
+
+    def slow(path: Path, *args: Any) -> None:
+        assert "first" not in str(path) or go_on.wait(30)
+        write(path, *args)
+
+    def noted(folder: Path, *args: Any) -> None:
+        finish(folder, *args)
+        named.append(folder.name)
+
+    monkeypatch.setattr(snapshots, "write_pieces", slow)
+    monkeypatch.setattr(writers, "finish_folder", noted)
+    before = CheckpointWriter()
+    writer = CheckpointWriter(after=before)
+    before.start(tmp_path / "first", pieces(), None)
+    writer.start(tmp_path / "second", pieces(), {})
+    writer._written.result(30)
+    assert writer.poll() is None
+    go_on.set()
+    deadline = time.monotonic() + 30
+    while (writer.finish() if way == "finish" else writer.poll()) is None:
+        assert time.monotonic() < deadline
+    assert named == ["first", "second"]
+    assert before.finish() is None
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])

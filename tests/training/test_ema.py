@@ -13,11 +13,13 @@ from omegaconf import OmegaConf
 from scipy.integrate import quad
 from torch import Tensor, nn
 
-from tests.training.runs import configuration
-from vdm.checkpoints.runs import averages_of, latest_checkpoint, load_config, load_weights, record_run
+from tests.training.runs import configuration, train
+from vdm.checkpoints.folder import CHECKSUMS_NAME
+from vdm.checkpoints.runs import averages_of, latest_checkpoint, load_config, load_weights, record_run, step_of
 from vdm.cli import ema as command
 from vdm.config import ConfigError
 from vdm.training.build import build_training
+from vdm.training.callbacks import samples
 from vdm.training.ema import EMA
 from vdm.training.power_functions import MAX_SIGMA_REL, PowerFunction, gamma_of, reconstruct
 
@@ -141,6 +143,31 @@ def test_average_made_after_training_is_that_of_all_weights_there_were(tmp_path:
         ValueError, match=r"^ema=long: averages in .*: half_life_110000, sigma_rel_0\.05, sigma_rel_0\.1"
     ):
         load_weights(tmp_path, ema="long")
+
+
+def test_snapshot_is_there_where_its_checkpoint_is(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = "{_target_: vdm.training.callbacks.samples.SampleVideos, every_steps: 2, num_videos: 1}"
+    every_two = ("callbacks.averages.every_steps=2", "save.every_steps=2", f"callbacks.samples={sampling}")
+    config = configuration(shards, "averages=post_hoc", *every_two)
+    train(tmp_path / "whole", config)
+
+    def die(*args: object) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(samples, "generate", die)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(tmp_path / "parts", config)
+    monkeypatch.undo()
+    assert step_of(latest_checkpoint(tmp_path / "parts")) == 2
+    stale = tmp_path / "parts" / "averages" / ".step=00000003.partial"
+    stale.mkdir(parents=True)
+    train(tmp_path / "parts", config, resume=True)
+    folders = {run: sorted((tmp_path / run / "averages").iterdir()) for run in ("whole", "parts")}
+    assert [folder.name for folder in folders["parts"]] == ["step=00000002", "step=00000004"]
+    for found, expected in zip(folders["parts"], folders["whole"], strict=True):
+        assert (found / CHECKSUMS_NAME).read_text() == (expected / CHECKSUMS_NAME).read_text()
 
 
 def test_damaged_snapshot_is_passed_over(tmp_path: Path, shards: Path, caplog: pytest.LogCaptureFixture) -> None:

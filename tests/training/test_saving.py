@@ -5,13 +5,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
+from lightning.pytorch.callbacks import Callback
 
 from tests.training.runs import configuration, train
+from tests.training.test_bad_steps import spoiled
 from vdm.checkpoints import snapshot as snapshots
 from vdm.checkpoints.folder import verify_folder
 from vdm.checkpoints.runs import checkpoints_of, latest_checkpoint, step_of
+from vdm.training.build import build_training
+from vdm.training.callbacks import samples
 from vdm.training.callbacks.saving import Retention
+
+SAMPLING = "callbacks.samples={_target_: vdm.training.callbacks.samples.SampleVideos, every_steps: 1, num_videos: 1}"
+
+
+def steps_of(run: Path) -> list[int]:
+    return [step_of(folder) for folder in checkpoints_of(run)]
 
 
 @pytest.mark.parametrize(
@@ -26,6 +37,11 @@ from vdm.training.callbacks.saving import Retention
 def test_each_rule_keeps_its_own(rules: Retention, kept: set[int]) -> None:
     losses = {10: 0.3, 20: 0.5, 30: 0.4, 40: 0.1, 70: 0.0}  # of the last there is no checkpoint yet
     assert rules.kept([10, 20, 30, 40, 50, 60], losses) == kept
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_not_the_best(number: float) -> None:
+    assert Retention(last=1, best=1).kept([1, 2, 3], {1: number, 2: 0.5}) == {2, 3}
 
 
 @pytest.mark.parametrize(("name", "value"), [("last", 0), ("every_steps", 0), ("best", -1)])
@@ -45,6 +61,71 @@ def test_best_checkpoint_is_saved_when_it_is_measured_and_kept_over_a_resume(tmp
     losses = {int(step): loss for step, loss in written.items()}
     steps = {step_of(folder) for folder in checkpoints_of(tmp_path)}
     assert steps == {min(losses, key=lambda step: losses[step]), 4}
+
+
+class Measure(Callback):
+    """Puts given losses in the place of those found in validation."""
+
+    def __init__(self, losses: dict[int, float]) -> None:
+        self.losses = losses
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        pl_module.scalars["val/loss"] = self.losses[trainer.global_step]
+
+
+def test_loss_that_is_not_finite_is_not_the_best_so_far(tmp_path: Path, shards: Path) -> None:
+    best = ("save.keep.best=1", "save.keep.last=1", "validate.every_steps=1", "trainer.max_steps=4")
+    config = configuration(shards, *best)
+    train(tmp_path, {**config, "trainer": {**config["trainer"], "max_steps": 1}})
+    (tmp_path / "checkpoints" / "metric.json").write_text('{"1": NaN}')
+    training = build_training(config, tmp_path)
+    losses = Measure({2: 0.5, 3: float("nan"), 4: 0.6})
+    training.trainer.callbacks.insert(0, losses)  # type: ignore[attr-defined]
+    training.trainer.fit(training.module, datamodule=training.data, ckpt_path=tmp_path, weights_only=True)
+    assert steps_of(tmp_path) == [2, 4]
+    assert json.loads((tmp_path / "checkpoints" / "metric.json").read_text()) == {"2": 0.5}
+    training = build_training(configuration(shards, *best), tmp_path / "nan")
+    losses = Measure({1: float("nan"), 2: 0.5, 3: float("-inf"), 4: 0.6})
+    training.trainer.callbacks.insert(0, losses)  # type: ignore[attr-defined]
+    training.trainer.fit(training.module, datamodule=training.data)
+    assert steps_of(tmp_path / "nan") == [2, 4]
+
+
+def test_checkpoints_that_sampling_completes_are_counted_too(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each_step = (SAMPLING, "save.every_steps=1", "save.keep.last=1", "save.keep.best=1", "validate.every_steps=1")
+    config = configuration(shards, *each_step, "trainer.max_steps=5")
+    train(tmp_path / "whole", config)
+    losses = json.loads((tmp_path / "whole" / "checkpoints" / "metric.json").read_text())
+    best = min(losses, key=lambda step: losses[step])
+    assert steps_of(tmp_path / "whole") == sorted({int(best), 5})
+
+    drawn = []
+
+    def die_in_the_fourth(*args: Any) -> Any:
+        drawn.append(args)
+        if len(drawn) == 4:
+            raise RuntimeError("out of memory")
+        return generate(*args)
+
+    generate = samples.generate
+    monkeypatch.setattr(samples, "generate", die_in_the_fourth)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(tmp_path / "parts", config)
+    assert steps_of(tmp_path / "parts")[-2:] == [3, 4]
+    assert len(steps_of(tmp_path / "parts")) <= 3  # the best, and one that was the latest until sampling began
+    monkeypatch.undo()
+    train(tmp_path / "parts", config, resume=True)
+    assert steps_of(tmp_path / "parts") == steps_of(tmp_path / "whole")
+
+
+def test_checkpoints_that_going_back_completes_are_counted_too(tmp_path: Path, shards: Path) -> None:
+    options = ("bad_steps.policy=rollback", "bad_steps.max_in_a_row=1", "save.every_steps=2", "save.keep.last=1")
+    config = configuration(shards, *options, spoiled([9, 21, *range(24, 40)]), "trainer.max_steps=9")
+    with pytest.raises(ValueError, match="2 steps in a row were bad"):  # each time right after a save
+        train(tmp_path, config)
+    assert steps_of(tmp_path) == [4]
 
 
 def test_damaged_newest_checkpoint_is_passed_over_loudly_in_resuming(

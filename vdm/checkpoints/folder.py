@@ -94,14 +94,22 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder such that no part of it can be mistaken for the whole; a file that was left half written, too."""
+    """Remove a folder such that no part of it can be mistaken for the whole; a file that was left half written, too.
+
+    Raises:
+        OSError: If that fails; the error's ``filename`` is the path of what is left.
+    """
     if not folder.is_dir():
         folder.unlink(missing_ok=True)
         return
-    hidden = _hidden(folder)
-    shutil.rmtree(hidden, ignore_errors=True)
-    folder.rename(hidden)
-    shutil.rmtree(hidden)
+    hidden = folder if folder.name.startswith(".") else _hidden(folder)
+    if hidden != folder:
+        shutil.rmtree(hidden, ignore_errors=True)
+        folder.rename(hidden)
+    try:
+        shutil.rmtree(hidden)
+    except OSError as error:  # names a file, without its folder
+        raise OSError(error.errno, error.strerror, str(hidden)) from error
 
 
 def _hidden(path: Path) -> Path:

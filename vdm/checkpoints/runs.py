@@ -16,6 +16,7 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,17 +160,37 @@ def saved_weights(path: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
 def prune(run: Path, keep: Callable[[Sequence[int]], set[int]]) -> None:
     """Remove a run's checkpoints but for some, and what interrupted saving left behind.
 
+    What can't be removed takes space, which is no reason to end training: a warning says so once.
+
     Args:
         run: Folder of the run.
         keep: Which of the numbers of steps, in ascending order, to keep.
     """
-    for folder in (run / CHECKPOINTS_NAME).glob(".*.partial"):
-        remove_folder(folder)
+    clear_interrupted(run / CHECKPOINTS_NAME)
     by_folder = {folder: step_of(folder) for folder in checkpoints_of(run)}
     kept = keep(sorted(set(by_folder.values())))
     for folder, step in by_folder.items():
         if step not in kept:
-            remove_folder(folder)
+            _remove(folder)
+
+
+def clear_interrupted(folder: Path) -> None:
+    """Remove what interrupted saving left behind among a run's checkpoints or snapshots, or warn as ``prune`` does."""
+    for partial in folder.glob(".*.partial"):
+        _remove(partial)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        remove_folder(folder)
+    except OSError as error:
+        _warn_once(f"{error.filename or folder}: can't be removed: {error.strerror or error}; remove it by hand")
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Warn, but not again after each checkpoint."""
+    _log.warning("%s", message)
 
 
 def set_aside_later(run: Path, checkpoint: Path) -> None:

@@ -16,13 +16,22 @@ class CheckpointWriter:
 
     All processes call the same methods in the same order. A thread in each writes and flushes its files; the folder
     gets its name once all threads are done, at the next call of ``poll`` or ``finish``.
+
+    Args:
+        after: Another writer: what it began before a folder of this one gets its name before that folder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after: "CheckpointWriter | None" = None) -> None:
+        self._after = after
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._folder: Path | None = None
         self._snapshot: Snapshot | None = None
         self._written: Future[dict[str, dict[str, Any]]]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a checkpoint is in progress: the same in all processes."""
+        return self._folder is not None
 
     def start(self, folder: Path, pieces: Mapping[str, Mapping[str, Piece]], state: Mapping[str, Any] | None) -> None:
         """Copy what is to be saved to memory, and begin to write it.
@@ -48,7 +57,7 @@ class CheckpointWriter:
         Raises:
             ValueError: If it could not be written.
         """
-        if self._folder is None or not all(gathered(self._written.done())):
+        if self._folder is None or not all(gathered(self._is_written())):
             return None
         return self.finish()
 
@@ -60,6 +69,8 @@ class CheckpointWriter:
         """
         if self._folder is None:
             return None
+        if self._after is not None:
+            self._after.finish()
         folder, self._folder = self._folder, None
         try:
             described = _told(folder, self._written.result)
@@ -70,6 +81,11 @@ class CheckpointWriter:
                 abandon_folder(folder)
             raise
         return folder
+
+    def _is_written(self) -> bool:
+        """Whether this process has nothing left to write, neither here nor for the writer that comes first."""
+        is_done = self._folder is None or self._written.done()
+        return is_done and (self._after is None or self._after._is_written())
 
 
 def _told(folder: Path, action: Any) -> list[Any]:

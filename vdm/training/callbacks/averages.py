@@ -9,8 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from vdm.checkpoints.pieces import Piece
-from vdm.checkpoints.runs import averages_folder
-from vdm.checkpoints.writer import CheckpointWriter
+from vdm.checkpoints.runs import AVERAGES_NAME, averages_folder, clear_interrupted
 from vdm.training.module import DiffusionModule
 
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
@@ -19,7 +18,8 @@ _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 class SaveAverages(Callback):
     """Saves the run's power-function averages, each process its parts, in the background; without any, does nothing.
 
-    Checkpoints hold the averages too, so that there need be no snapshot of the last step.
+    Checkpoints hold the averages too, so that there need be no snapshot of the last step. It comes before
+    ``SaveCheckpoints``: a snapshot is complete before any checkpoint that is begun after it.
 
     Args:
         run: Folder of the run.
@@ -34,29 +34,31 @@ class SaveAverages(Callback):
         self.run = Path(run)
         self.every_steps = every_steps
         self.dtype = _DTYPES[dtype]
-        self.writer = CheckpointWriter()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Complete what has been written meanwhile, and save after every ``every_steps`` steps."""
         if not pl_module.ema.power_functions:
             return
-        self.writer.poll()
+        writer = pl_module.strategy.averages_writer
+        writer.poll()
         step, position = trainer.global_step, pl_module.data.position
         if step % self.every_steps == 0 and position != self._saved_position:
             self._saved_position = position
-            self.writer.finish()
-            self.writer.start(averages_folder(self.run, step), self._pieces(pl_module), None)
+            writer.finish()
+            writer.start(averages_folder(self.run, step), self._pieces(pl_module), None)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Begin with what is to come: what a resumed run saved before is there.
+        """Begin with what is to come: what a resumed run saved before is there, and what is half written comes again.
 
         It goes by position, since a run that went back from a bad step comes to the same step on another way.
         """
         self._saved_position = pl_module.data.position
+        if trainer.is_global_zero:
+            clear_interrupted(self.run / AVERAGES_NAME)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Wait until the last snapshot is on the disk."""
-        self.writer.finish()
+        pl_module.strategy.averages_writer.finish()
 
     def _pieces(self, module: DiffusionModule) -> dict[str, dict[str, Piece]]:
         pieces = {

@@ -1,6 +1,7 @@
 """Checkpoints while training and at its end."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +44,11 @@ class Retention:
 
         Args:
             steps: Steps of the checkpoints there are, in ascending order.
-            values: The metric at some steps.
+            values: The metric at some steps; one that is not finite does not count.
         """
         regular = {step for step in steps if self.every_steps is not None and step % self.every_steps == 0}
-        measured = sorted((step for step in steps if step in values), key=lambda step: values[step])
+        finite = {step: value for step, value in values.items() if math.isfinite(value)}
+        measured = sorted((step for step in steps if step in finite), key=lambda step: finite[step])
         return regular | set(steps[-self.last :]) | set(measured[: self.best])
 
 
@@ -79,29 +81,33 @@ class SaveCheckpoints(Callback):
         self.last_saved = trainer.global_step
         values = _read_values(self._values_path)
         self._values = {step: value for step, value in values.items() if step <= trainer.global_step}
+        # A run that was killed in sampling had no time to.
+        self._is_pruned = trainer.global_step == 0
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Complete what has been written meanwhile, and save after every ``every_steps`` steps."""
-        if pl_module.strategy.writer.poll() is not None:
-            self._prune(trainer)
+        pl_module.strategy.writer.poll()
+        self._prune(trainer, pl_module)
         if trainer.global_step % self.every_steps == 0:
             self.save(trainer, pl_module)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Save a model that is among the best so far."""
         value = pl_module.scalars.get(self.keep.metric)
-        if self.keep.best == 0 or value is None or not pl_module.is_validation_whole:
+        if self.keep.best == 0 or value is None or not math.isfinite(value) or not pl_module.is_validation_whole:
             return
         better = sorted(self._values.values())[: self.keep.best]
         if len(better) < self.keep.best or value < better[-1]:
             self._values[trainer.global_step] = value
+            self._is_pruned = False
             self.save(trainer, pl_module)
+            self._prune(trainer, pl_module)  # samples may have completed this step's checkpoint before it was measured
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Save the last step, also where training was stopped, and wait until it is on the disk."""
         self.save(trainer, pl_module)
-        if pl_module.strategy.writer.finish() is not None:
-            self._prune(trainer)
+        pl_module.strategy.writer.finish()
+        self._prune(trainer, pl_module)
 
     def save(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
         """Save unless this step is saved already.
@@ -111,19 +117,24 @@ class SaveCheckpoints(Callback):
         """
         if trainer.global_step == self.last_saved:
             return
-        if module.strategy.writer.finish() is not None:
-            self._prune(trainer)
+        module.strategy.writer.finish()
+        self._prune(trainer, module)
         trainer.save_checkpoint(checkpoint_folder(self.run, trainer.global_step))
         self.last_saved = trainer.global_step
-        if not self.in_background and module.strategy.writer.finish() is not None:
-            self._prune(trainer)
+        self._is_pruned = False
+        if not self.in_background:
+            module.strategy.writer.finish()
+            self._prune(trainer, module)
 
     @property
     def _values_path(self) -> Path:
         return self.run / CHECKPOINTS_NAME / "metric.json"
 
-    def _prune(self, trainer: lightning.Trainer) -> None:
-        """Remove what need not be kept."""
+    def _prune(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
+        """Remove what need not be kept, if there is news and no checkpoint on its way, whoever completed the latest."""
+        if self._is_pruned or module.strategy.writer.is_busy:
+            return
+        self._is_pruned = True
         if not trainer.is_global_zero:
             return
         prune(self.run, lambda steps: self.keep.kept(steps, self._values))
@@ -132,7 +143,8 @@ class SaveCheckpoints(Callback):
 
 
 def _read_values(path: Path) -> dict[int, float]:
-    """Return the metric of checkpoints saved before the run was resumed."""
+    """Return the metric, where it is finite, of checkpoints saved before the run was resumed."""
     if not path.exists():
         return {}
-    return {int(step): value for step, value in json.loads(path.read_text()).items()}
+    values = json.loads(path.read_text())
+    return {int(step): value for step, value in values.items() if math.isfinite(value)}

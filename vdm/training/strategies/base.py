@@ -90,9 +90,17 @@ class PartwiseStrategy(Strategy):
     # Saving
 
     @cached_property
-    def writer(self) -> CheckpointWriter:
-        """Writes checkpoints in the background."""
+    def averages_writer(self) -> CheckpointWriter:
+        """Writes snapshots of averages in the background."""
         return CheckpointWriter()
+
+    @cached_property
+    def writer(self) -> CheckpointWriter:
+        """Writes checkpoints in the background.
+
+        A run that goes on from a checkpoint does not come by the snapshots before it again, so these go first.
+        """
+        return CheckpointWriter(after=self.averages_writer)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
         """Copy this process's parts to memory and begin to write them; ``writer`` completes the checkpoint."""
