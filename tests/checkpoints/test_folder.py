@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vdm.checkpoints.folder import CHECKSUMS_NAME, remove_folder, verify_folder, write_file, write_folder
+from vdm.checkpoints.folder import CHECKSUMS_NAME, remove_folder, verify_folder, write_folder
 
 NAMES = ("first.bin", "second.bin")
 
@@ -76,13 +76,6 @@ def test_removed_folder_is_gone(tmp_path: Path) -> None:
     remove_folder(tmp_path / "one")
 
     assert not list(tmp_path.iterdir())
-
-
-def test_file_is_replaced_whole(tmp_path: Path) -> None:
-    write_file(tmp_path / "config.yaml", "old")
-    write_file(tmp_path / "config.yaml", "new")
-
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("config.yaml", "new")]
 
 
 WRITER = """

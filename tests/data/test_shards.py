@@ -12,7 +12,6 @@ from vdm.data import shards, sidecars
 from vdm.data.index import ShardIndex, read_index, write_index
 from vdm.data.shard_table import ShardTable
 from vdm.data.shards import DamagedSample, Kind, Member, SampleEntry, ShardEntry, StoredLatents, StoredText
-from vdm.files import write_json
 
 CONTENT = b"abcdefghijkl"
 SAMPLE = SampleEntry("a", (4, 16, 32), {"mp4": Member(2, 5, shards.checksum(b"cdefg")), "json": Member(9, 1, "x")})
@@ -217,12 +216,3 @@ def test_damaged_member_names_shard_key_and_reason(tmp_path: Path, content: byte
 
     assert str(error.value).startswith("t.tar: ")
     assert re.search(r"\ba\b", str(error.value))
-
-
-def test_interrupted_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"old": 1})
-
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"new": object()})
-
-    assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}

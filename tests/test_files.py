@@ -1,0 +1,37 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from vdm.files import replacing, write_file, write_json
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path, durable: bool) -> None:
+    path = tmp_path / "a"
+    for content in (b"old", b"new"):
+        with replacing(path, durable) as file:
+            file.write(content[:1])
+            file.flush()
+            assert not path.exists() or path.read_bytes() == b"old"
+            file.write(content[1:])
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_after_an_error_the_old_file_is_there_alone(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"old": "\u00e4"})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"new": object()})
+    with pytest.raises(OSError, match="full"), replacing(tmp_path / "a.json") as file:  # noqa: PT012
+        file.write(b"new")
+        raise OSError("full")
+    assert json.loads((tmp_path / "a.json").read_text()) == {"old": "\u00e4"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_folders_that_lead_to_a_text_are_made(tmp_path: Path) -> None:
+    for text in ("old", "n\u00e9w"):
+        write_file(tmp_path / "run" / "config.yaml", text)
+    assert (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8") == "n\u00e9w"
+    assert len(list((tmp_path / "run").iterdir())) == 1
