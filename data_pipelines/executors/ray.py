@@ -1,4 +1,8 @@
-"""Work on a Ray cluster whose machines share the folders."""
+"""Work on a Ray cluster whose machines share the folders.
+
+It is done by Ray's tasks and not by way of Ray Data, which is made of them: results go to the disk that all share, so
+that there are no data for Ray to stream, and Ray Data would end all of the work where one piece costs two processes.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
