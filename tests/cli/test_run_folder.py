@@ -19,6 +19,8 @@ JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm"}
         (JOB, "slurm-12"),
         ({**JOB, "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "2"}, "slurm-10_2"),
         ({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "interactive"}, None),  # a shell in which users try things
+        ({**JOB, "SLURM_JOB_NAME": "bash", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({**JOB, "SLURM_JOB_NAME": "bash", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}, "slurm-12.0"),
         ({"TORCHELASTIC_RUN_ID": "mine", "RANK": "3"}, "torchrun-mine"),
         ({**JOB, "SLURM_STEP_ID": "0", "TORCHELASTIC_RUN_ID": "mine"}, "torchrun-mine"),
     ],
