@@ -98,6 +98,7 @@ def test_signals_of_a_job_wait_from_the_beginning_of_training(
 ) -> None:
     code = (
         f"import signal, sys; sys.argv = ['vdm', '{command}']\n"
+        "signal.pthread_sigmask(signal.SIG_SETMASK, [])\n"
         "from vdm.cli import main\n"
         "assert not {'torch', 'hydra'} & set(sys.modules)\n"
         "main.run_program = lambda *_: print(*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, [])))\n"
