@@ -118,6 +118,25 @@ def test_job_that_is_signalled_before_python_runs_is_requeued_whatever_has_faile
     assert (tmp_path / "run" / "failed_after_step").read_text() == "5"
 
 
+@pytest.mark.parametrize(
+    ("argument", "run"),
+    [
+        ("trainer.max_steps=1", "runs/vdm/slurm-JOB"),
+        ("resume=null", "runs/vdm/slurm-JOB"),
+        ("resume=runs/vdm/first", "runs/vdm/first"),
+        ("resume='checkpoints/first/checkpoints/step=00000002'", "checkpoints/first"),
+    ],
+)
+def test_resumed_run_stays_in_its_folder(slurm: Cluster, tmp_path: Path, argument: str, run: str) -> None:
+    programs = in_place_of_vdm(tmp_path / "programs", 'echo "$2 $3" > arguments$SLURM_PROCID')
+    submitted = sbatch(slurm, tmp_path, None, [], argument, programs=programs)
+
+    slurm.wait(submitted.job, "COMPLETED")
+
+    folder = run.replace("JOB", submitted.job)
+    assert (tmp_path / "arguments0").read_text() == f"hydra.run.dir='{folder}' {argument}\n"
+
+
 def wait_until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not is_so():
