@@ -53,6 +53,11 @@ def test_exit_code_is_that_of_the_command(vdm: Vdm) -> None:
         ("train model=smal", "model=smal: no such option: did you mean 'small'? (allowed: broken, large, small)"),
         ("train experiment=lost", "model=larg: no such option: did you mean 'large'? (allowed: broken, large, small)"),
         ("train seed", "Cannot read 'seed' as KEY=VALUE: missing EQUAL at '<EOF>'"),
+        (
+            "train resume=a/step=2",
+            "Cannot read 'resume=a/step=2' as KEY=VALUE: mismatched input '=' expecting <EOF>; quote a value that holds"
+            " '=': \"resume='a/step=2'\"",
+        ),
         ("train --sede=1", "unrecognized arguments: --sede=1"),
         ("train ~sede", "Could not delete from config. 'sede' does not exist."),
         ("train seed=${sede}", "seed: Interpolation key 'sede' not found"),

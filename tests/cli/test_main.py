@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -80,3 +82,30 @@ def test_help_takes_less_than_a_second() -> None:
     subprocess.run(command, capture_output=True, check=True)
 
     assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("command", "job", "held"),
+    [
+        ("train", {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0"}, {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}),
+        ("train", {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "bash"}, set()),
+        ("train", {}, set()),
+        ("sample", {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0"}, set()),
+    ],
+)
+def test_signals_of_a_job_wait_from_the_beginning_of_training(
+    command: str, job: dict[str, str], held: set[signal.Signals]
+) -> None:
+    code = (
+        f"import signal, sys; sys.argv = ['vdm', '{command}']\n"
+        "signal.pthread_sigmask(signal.SIG_SETMASK, [])\n"
+        "from vdm.cli import main\n"
+        "assert not {'torch', 'hydra'} & set(sys.modules)\n"
+        "main.run_program = lambda *_: print(*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, [])))\n"
+        "main.main()"
+    )
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+
+    done = subprocess.run([sys.executable, "-c", code], env=outside | job, capture_output=True, text=True, check=True)
+
+    assert set(map(int, done.stdout.split())) == held

@@ -9,6 +9,7 @@ from tests.cli.conftest import Vdm
 from vdm.checkpoints.runs import checkpoint_folder, load_config, record_run
 from vdm.cli.resume import apply_resume_overrides
 from vdm.config import ConfigError
+from vdm.training.starts import note_taken
 
 SAVED = {"seed": 1, "trainer": {"max_steps": 10, "devices": 1, "extra": "own"}, "logger": {"kind": "csv"}}
 
@@ -72,6 +73,26 @@ def test_restarted_job_goes_on_from_its_own_progress_whatever_it_was_to_resume(
     monkeypatch.setenv(variable, "1")
     (config,) = vdm("train", *options).configs
     assert (config.resume, config.seed, config.trainer.max_steps) == (str(Path("second").absolute()), 5, 99)
+
+
+def test_restarted_job_goes_on_from_the_checkpoint_it_was_told_to_until_it_has(
+    vdm: Vdm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vdm("train", "hydra.run.dir=first", task=_record)
+    for step in (2, 4):
+        checkpoint_folder(Path("first"), step).mkdir(parents=True)
+    checkpoint = checkpoint_folder(Path("first"), 2)
+    for name, value in {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "vdm", "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    command = ("train", f"resume='{checkpoint}'")
+
+    before = vdm(*command).configs[0].resume
+    note_taken(Path("first"), checkpoint)
+    after = vdm(*command).configs[0].resume
+    monkeypatch.setenv("SLURM_JOB_ID", "2")
+    of_a_later_job = vdm(*command).configs[0].resume
+
+    assert (before, after, of_a_later_job) == (str(checkpoint), str(Path("first").absolute()), str(checkpoint))
 
 
 def test_run_without_a_checkpoint_begins_anew_in_its_folder(vdm: Vdm) -> None:

@@ -49,4 +49,4 @@ def test_options_of_the_users_own_are_handed_on_and_win() -> None:
 
     assert parameters["additional_parameters"] == {"time": "24:00:00", "requeue": False, "reservation": "mine"}
     assert parameters["srun_args"] == ["--kill-on-bad-exit=1", "--cpus-per-task=8", "--cpu-bind=none"]
-    assert parameters["setup"] == ["module load cuda"]
+    assert parameters["setup"] == ["trap 'stopped=143' TERM USR1 USR2", "module load cuda"]

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRAMS = ("slurmctld", "slurmd", "scontrol", "sbatch", "srun", "squeue", "scancel")
+PROGRAMS = ("slurmctld", "slurmd", "scontrol", "sbatch", "salloc", "srun", "squeue", "scancel")
 NODES = ("node0", "node1")
 _SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/sbin"
 """Where daemons are, which is not on every user's PATH."""

@@ -10,6 +10,7 @@ STEP = {
     "SLURM_NTASKS_PER_NODE": "4",
     "SLURM_STEP_ID": "0",
     "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_NUM_TASKS": "8",
     "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
 }
 
@@ -63,3 +64,24 @@ def test_tasks_that_can_not_train_together_are_refused(changed: dict[str, str | 
 
 def test_batch_script_of_one_task_is_a_process_by_itself() -> None:
     assert find_placement({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm", "SLURM_NTASKS": "1"}) is None
+
+
+@pytest.mark.parametrize("name", ["bash", "interactive"])
+def test_srun_in_a_shell_inside_a_job_starts_processes_that_belong_together(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {**STEP, "SLURM_JOB_NAME": name}.items():
+        monkeypatch.setenv(key, value)
+
+    placement = find_placement()
+
+    assert placement is not None
+    assert (placement.num_nodes, placement.devices) == (2, 4)
+
+
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}])
+def test_shell_inside_a_job_is_a_process_by_itself(step: dict[str, str]) -> None:
+    """Whether ``salloc`` opened it or ``srun --pty bash``."""
+    shell = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "interactive", "SLURM_NTASKS": "2"}
+
+    assert find_placement({**shell, **step}) is None

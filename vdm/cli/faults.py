@@ -72,7 +72,9 @@ def _missing_option(error: MissingConfigException) -> str:
 
 def _unparsable(error: OverrideParseException) -> str:
     reasons = [line for line in str(error).splitlines() if not line.startswith(("See https", "Error parsing"))]
-    return f"Cannot read '{error.override}' as KEY=VALUE: {_joined(' '.join(reasons))}"
+    key, _, value = str(error.override).partition("=")
+    advice = f"; quote a value that holds '=': \"{key}='{value}'\"" if "=" in value and "'" not in value else ""
+    return f"Cannot read '{error.override}' as KEY=VALUE: {_joined(' '.join(reasons))}{advice}"
 
 
 def _unknown_key(message: str, cause: OmegaConfBaseException) -> str:

@@ -4,6 +4,7 @@ import os
 import sys
 
 from vdm.cli.commands import Command, run_program
+from vdm.training.slurm import hold_stop_signals
 
 COMMANDS = {
     "train": Command("vdm.cli.train", "train a model on a set of shards, or resume a run"),
@@ -18,6 +19,8 @@ COMMANDS = {
 
 def main() -> None:
     """Run ``vdm COMMAND ...`` and exit."""
+    if sys.argv[1:2] == ["train"]:
+        hold_stop_signals()  # here, since imports take long
     # Warnings of PyTorch's C++ code, which nobody can act on; it looks at this when it is loaded. Errors are shown.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     sys.exit(run_program("vdm", COMMANDS))

@@ -1,6 +1,5 @@
 """A run goes on in its own folder, under its own configuration: ``resume=RUN``, or started again in the same folder."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -10,7 +9,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.config import ConfigError
-from vdm.training.slurm import SlurmJob
 
 CHANGEABLE = (
     "resume",
@@ -63,12 +61,15 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     if "resume" not in config:
         return config
     from vdm.checkpoints.runs import checkpoints_of, load_config
+    from vdm.training.starts import is_restart, is_to_be_taken
 
     composed: Any = OmegaConf.to_container(config, resolve=True)
     has_begun = bool(checkpoints_of(folder))
-    goes_on = has_begun and _is_restart()
+    goes_on = has_begun and is_restart()
     if config.resume is not None:
-        source = folder if goes_on else Path(config.resume)  # of a job that was restarted, its own progress
+        source = Path(config.resume)
+        if goes_on and not is_to_be_taken(folder, source):
+            source = folder  # of a job that was restarted, its own progress
         merged = apply_resume_overrides(load_config(source), composed, overrides)
         return OmegaConf.create({**merged, "resume": str(source)})
     if not has_begun:
@@ -77,12 +78,6 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     if not goes_on:  # a requeued job goes on even if YAMLs have been edited meanwhile
         _refuse_difference(saved, _as_if_saved(config, saved), folder)
     return OmegaConf.create({**_kept(saved, composed), "resume": str(folder)})
-
-
-def _is_restart() -> bool:
-    """Whether the same command has run before, and was started again by SLURM or torchrun."""
-    job = SlurmJob.current()
-    return (job is not None and job.restarts > 0) or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def _kept(saved: Mapping[str, Any], composed: Mapping[str, Any]) -> dict[str, Any]:

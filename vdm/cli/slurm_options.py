@@ -13,6 +13,9 @@ _TIME_FORMATS = (
 )
 _SECONDS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 
+_NOTE_SIGNALS = "trap 'stopped=143' TERM USR1 USR2"
+"""Line of a job's script. What SLURM sends to the script too would end it, and the job with it."""
+
 
 @dataclass(frozen=True)
 class SlurmOptions:
@@ -68,7 +71,7 @@ class SlurmOptions:
             "constraint": self.constraint,
             "signal_delay_s": self.signal_delay_seconds,
             "array_parallelism": self.array_parallelism,
-            "setup": self.setup,
+            "setup": [_NOTE_SIGNALS, *self.setup],
             "teardown": self._after_failure(run),
             # Without the first, processes wait in vain for one that has died. srun does not take over the second.
             "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={self.cpus_per_task}", *self.srun],
@@ -79,7 +82,11 @@ class SlurmOptions:
 
     def _after_failure(self, run: str) -> list[str]:
         """Return lines for the end of the job's script; exit code 2 is a mistake that no other start would mend."""
-        again = f"{shlex.quote(sys.executable)} -m vdm.cli.requeue {run}" if self.requeue_failed else "true"
+        again = (
+            f'{shlex.quote(sys.executable)} -m vdm.cli.requeue {run} "${{stopped:-$status}}"'
+            if self.requeue_failed
+            else "true"
+        )
         return ["status=$?", f'if [ "$status" -ne 0 ] && [ "$status" -ne 2 ]; then {again}; fi', 'exit "$status"']
 
 

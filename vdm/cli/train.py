@@ -18,13 +18,12 @@ from vdm.config import check as check_node
 from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.launcher import die_with_parent
 from vdm.training.loggers import begin, close
-from vdm.training.slurm import SlurmJob, hold_stop_signals
+from vdm.training.slurm import SlurmJob
 
 
 def run(config: DictConfig) -> int:
     """Train as configured, from the start or from where a run stopped; return the exit code."""
     die_with_parent()
-    hold_stop_signals()
     _quieten()
     plain: Any = OmegaConf.to_container(config)
     folder = Path(HydraConfig.get().runtime.output_dir)

@@ -14,6 +14,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from vdm.config import ConfigError
+from vdm.training.slurm import is_shell
 
 _OPEN = {"num_nodes": 1, "devices": "auto"}
 """Values of the trainer's keys that ask for nothing in particular."""
@@ -45,7 +46,7 @@ def find_placement(variables: Mapping[str, str] = os.environ) -> Placement | Non
     if TorchElasticEnvironment.detect():
         per_node = int(variables["LOCAL_WORLD_SIZE"])
         return Placement(TorchElasticEnvironment(), "torchrun", int(variables["WORLD_SIZE"]) // per_node, per_node)
-    if "SLURM_NTASKS" not in variables or variables.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+    if "SLURM_NTASKS" not in variables or is_shell(variables):
         return None
     if "SLURM_STEP_ID" not in variables:
         if int(variables["SLURM_NTASKS"]) > 1:

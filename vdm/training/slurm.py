@@ -18,13 +18,12 @@ class SlurmJob:
     """A job, which may have been started several times.
 
     Args:
-        id: As ``scontrol`` takes it.
-        name: As users see it: ``12``, or ``12_3`` for a task of an array.
+        name: As users see it and ``scontrol`` takes it: ``12``, or ``12_3`` for a task of an array. The last task of an
+            array has the array's own number, and by that number alone ``scontrol`` understands all of its tasks.
         step: Number of the ``srun`` in the job; none in the batch script itself.
         restarts: How often the job was put back into the queue.
     """
 
-    id: str
     name: str
     step: str | None
     restarts: int
@@ -32,13 +31,13 @@ class SlurmJob:
     @classmethod
     def current(cls, variables: Mapping[str, str] = os.environ) -> "SlurmJob | None":
         """Return the job of this process; none outside of SLURM and in a shell inside a job, where users try things."""
-        if "SLURM_JOB_ID" not in variables or variables.get("SLURM_JOB_NAME") in _INTERACTIVE:
+        if "SLURM_JOB_ID" not in variables or is_shell(variables):
             return None
         name = variables["SLURM_JOB_ID"]
         if "SLURM_ARRAY_JOB_ID" in variables:
             name = f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}"
         restarts = int(variables.get("SLURM_RESTART_COUNT", "0"))
-        return cls(variables["SLURM_JOB_ID"], name, variables.get("SLURM_STEP_ID"), restarts)
+        return cls(name, variables.get("SLURM_STEP_ID"), restarts)
 
     def requeue(self) -> str:
         """Put the job back into the queue if it was running or its time was up, and return in words what was done.
@@ -51,7 +50,7 @@ class SlurmJob:
             state = known["JobState"]
             if state not in ("RUNNING", "SIGNALING") and known["Reason"] != "TimeLimit":
                 return f"SLURM job {self.name} is {state.lower()}, and is left to SLURM"
-            _answer("scontrol", "requeue", self.id)
+            _answer("scontrol", "requeue", self.name)
         except (OSError, subprocess.SubprocessError) as error:
             reason = getattr(error, "stderr", None) or str(error)
             return f"SLURM job {self.name} can't be requeued: {' '.join(reason.split())}"
@@ -59,8 +58,16 @@ class SlurmJob:
 
     def _known(self) -> dict[str, str]:
         """Return what SLURM knows of the job."""
-        words = _answer("scontrol", "show", "job", "-o", self.id).split()
+        words = _answer("scontrol", "show", "job", "-o", self.name).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def is_shell(variables: Mapping[str, str]) -> bool:
+    """Tell whether a process was started by hand in a shell inside a job, alone whatever the job's number of tasks.
+
+    What ``srun`` starts from such a shell inherits the job's name.
+    """
+    return variables.get("SLURM_JOB_NAME") in _INTERACTIVE and variables.get("SLURM_STEP_NUM_TASKS", "1") == "1"
 
 
 def _answer(*command: str) -> str:

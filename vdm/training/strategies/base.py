@@ -18,6 +18,7 @@ from vdm.checkpoints.processes import num_processes, rank, together
 from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, first_whole, set_aside_later
 from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, average_kinds
 from vdm.checkpoints.writer import CheckpointWriter
+from vdm.training.starts import note_taken
 from vdm.training.strategies.parts import Part, load_optimizer_pieces, optimizer_pieces, sharded_part, whole_part
 
 
@@ -186,7 +187,7 @@ class PartwiseStrategy(Strategy):
         folders = together(lambda: checkpoints_to_try(Path(checkpoint_path)))[0]
         folder = first_whole(folders, _verify_together)
         if rank() == 0:
-            self._set_aside_later(folder)
+            self._set_aside_later(folder, is_chosen=folder == Path(checkpoint_path))
         self._loaded = SavedCheckpoint(folder)
         self._check_same_model(self._loaded)
         checkpoint = self._loaded.state()
@@ -197,11 +198,13 @@ class PartwiseStrategy(Strategy):
         }
         return checkpoint
 
-    def _set_aside_later(self, folder: Path) -> None:
+    def _set_aside_later(self, folder: Path, is_chosen: bool) -> None:
         assert self.lightning_module is not None
         run = Path(self.lightning_module.trainer.default_root_dir)
         if folder.resolve() in [path.resolve() for path in checkpoints_of(run)]:
             set_aside_later(run, folder)
+            if is_chosen:
+                note_taken(run, folder)
 
     @torch.no_grad()
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:

@@ -1,10 +1,14 @@
 import os
 import time
+from pathlib import Path
 
 import pytest
 
-from vdm.cli.run_folder import shared_name
+from tests.training.runs import configuration, train
+from vdm.checkpoints.runs import latest_checkpoint
 from vdm.config import ConfigError
+from vdm.training.slurm import release_stop_signals
+from vdm.training.starts import is_to_be_taken, shared_name
 
 JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm"}
 
@@ -19,6 +23,8 @@ JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm"}
         (JOB, "slurm-12"),
         ({**JOB, "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "2"}, "slurm-10_2"),
         ({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "interactive"}, None),  # a shell in which users try things
+        ({**JOB, "SLURM_JOB_NAME": "bash", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({**JOB, "SLURM_JOB_NAME": "bash", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}, "slurm-12.0"),
         ({"TORCHELASTIC_RUN_ID": "mine", "RANK": "3"}, "torchrun-mine"),
         ({**JOB, "SLURM_STEP_ID": "0", "TORCHELASTIC_RUN_ID": "mine"}, "torchrun-mine"),
     ],
@@ -42,3 +48,22 @@ def test_processes_of_one_torchrun_without_an_id_are_named_by_when_it_began() ->
 def test_nodes_of_torchrun_with_nothing_in_common_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"hydra\.run\.dir: give one folder for all nodes, or torchrun an --rdzv-id"):
         shared_name({"TORCHELASTIC_RUN_ID": "none", "GROUP_WORLD_SIZE": "2"})
+
+
+def test_job_that_has_gone_on_from_a_checkpoint_does_not_do_so_again(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path, configuration(shards, "trainer.max_steps=1"))
+    checkpoint = latest_checkpoint(tmp_path)
+    for name, value in JOB.items():
+        monkeypatch.setenv(name, value)
+    assert is_to_be_taken(tmp_path, checkpoint)
+
+    train(tmp_path, configuration(shards, "trainer.max_steps=2"), resume=True)
+    release_stop_signals()  # held back again for the rest of the job
+
+    assert not is_to_be_taken(tmp_path, checkpoint)
+    assert is_to_be_taken(tmp_path, latest_checkpoint(tmp_path))
+    assert not is_to_be_taken(tmp_path, Path("elsewhere/checkpoints/step=00000001"))
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    assert is_to_be_taken(tmp_path, checkpoint)
