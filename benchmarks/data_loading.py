@@ -293,19 +293,25 @@ def plan_a_large_set(folder: Path) -> None:
 
 
 def measure_mixing() -> None:
-    """Print how unevenly classes come in a set sorted by class; 1 is what independent draws give."""
-    num_classes, num_shards, shard_size = 10, 200, 100
-    for num_streams, window in ((64, 1024), (16, 256), (1, 1024)):
+    """Print how unevenly classes come in sets sorted by class; 1 is what independent draws give."""
+    num_classes = 10
+    for num_shards, shard_size, num_streams, window in (
+        *((num_shards, size, 64, 1024) for num_shards, size in ((200, 100), (20, 1000), (2, 1000), (1, 640))),
+        *((200, 100, num_streams, window) for num_streams, window in ((16, 256), (1, 1024))),
+    ):
         order = ShuffledOrder(0, (shard_size,) * num_shards, num_streams, window)
-        n = num_shards * shard_size
-        classes = torch.tensor([order.locate(p).shard * num_classes // num_shards for p in range(n)])
+        n, num_epochs = num_shards * shard_size, 5
+        places = [order.locate(p) for p in range(num_epochs * n)]
+        classes = torch.tensor([(p.shard * shard_size + p.sample) * num_classes // n for p in places])
         ratios = []
-        for span in (16, 256, 2048):
-            counts = torch.nn.functional.one_hot(classes[: n // span * span].view(-1, span), num_classes).sum(1)
+        for span in (span for span in (16, 256, 2048) if span < n):
+            spans = classes.view(num_epochs, n)[:, : n // span * span].reshape(-1, span)
+            counts = torch.nn.functional.one_hot(spans, num_classes).sum(1)
             chi_square = ((counts - span / num_classes) ** 2 * num_classes / span).sum(1).mean()
             ratios.append(float(chi_square) / (num_classes - 1) / (1 - (span - 1) / (n - 1)))
         shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(f"unevenness of spans of 16, 256, 2048, {num_streams} streams, windows of {window}: {shown}")
+        name = f"{num_shards} shards of {shard_size}, {num_streams} streams, windows of {window}"
+        print(f"unevenness of spans of 16, 256, 2048, {name}: {shown}")
 
 
 def main() -> None:

@@ -67,6 +67,11 @@ def index_folder(settings: IndexSettings) -> int:
     write_index(settings.input, index)
     counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
     print(f"{settings.input}: clips: {counts}" + (f"; faults: {len(faults)}" if faults else ""))
+    if num_uneven := sum(one.num_uneven for one in found.values()):
+        print(
+            f"{settings.input}: {num_uneven} videos have a variable frame rate, and count by its mean; "
+            "`vdm-data build` brings videos to one rate"
+        )
     return int(bool(faults))
 
 
@@ -81,7 +86,7 @@ def _find_tars(folder: Path) -> list[Path]:
     return tars
 
 
-def _index(shards: dict[str, ShardEntry], rates: frozenset[float], settings: IndexSettings) -> ShardIndex:
+def _index(shards: dict[str, ShardEntry], rates: frozenset[float | None], settings: IndexSettings) -> ShardIndex:
     splits = choose_splits(list(shards), settings.validation_fraction, settings.seed)
     chosen = {
         split: tuple(shard for name, shard in shards.items() if splits[name] == split)

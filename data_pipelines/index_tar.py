@@ -2,10 +2,10 @@
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import av
 from av.error import FFmpegError
@@ -31,21 +31,26 @@ class IndexedTar:
 
     shard: ShardEntry | None
     """None if no sample of it can be used."""
-    rates: frozenset[float]
-    """Frames per second that its videos have."""
+    rates: frozenset[float | None]
+    """Frames per second that its videos have, None for one that does not say."""
     faults: tuple[str, ...]
     """What was left out and why, in one line each."""
+    num_uneven: int = 0
+    """Videos of variable frame rate."""
 
 
 def index_tar(path: Path) -> IndexedTar:
     """Read a tar from end to end and write its sidecar."""
     faults: list[str] = []
     samples: list[SampleEntry] = []
+    num_uneven = 0
     try:
         with path.open("rb") as file:
             for key, members in _samples(path, faults).items():
                 try:
-                    samples.append(_describe(file, key, members))
+                    sample, is_even = _describe(file, key, members)
+                    samples.append(sample)
+                    num_uneven += not is_even
                 except UnusableError as error:
                     faults.append(f"{path.name}: {key}: {error}")
         num_bytes, digest = path.stat().st_size, file_checksum(path)
@@ -54,9 +59,9 @@ def index_tar(path: Path) -> IndexedTar:
     if not samples:
         return IndexedTar(None, frozenset(), (*faults, f"{path.name}: no sample of it can be used"))
     write_samples(path.parent, path.name, samples)
-    rates = frozenset(sample.fps for sample in samples if sample.fps)
+    rates = frozenset(sample.fps for sample in samples if sample.shape[0] > 1)
     keys = [f"{sample.key} {sample.members[pixels_of(sample.members)].checksum}" for sample in samples]
-    return IndexedTar(shard_of(path.name, num_bytes, digest, samples, keys), rates, tuple(faults))
+    return IndexedTar(shard_of(path.name, num_bytes, digest, samples, keys), rates, tuple(faults), num_uneven)
 
 
 def _samples(path: Path, faults: list[str]) -> dict[str, dict[str, tarfile.TarInfo]]:
@@ -101,10 +106,17 @@ def _only_zeros(path: Path, offset: int) -> bool:
         return not any(any(block) for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def _describe(file: BinaryIO, key: str, infos: Mapping[str, tarfile.TarInfo]) -> SampleEntry:
-    """Read a sample's members and return what the sidecar says of it."""
+class _Look(NamedTuple):
+    shape: Shape
+    fps: float | None = None
+    is_even: bool = True
+    """Whether frames follow each other at equal times, or nearly so."""
+
+
+def _describe(file: BinaryIO, key: str, infos: Mapping[str, tarfile.TarInfo]) -> tuple[SampleEntry, bool]:
+    """Read a sample's members and return what the sidecar says of it, and whether its frame rate is constant."""
     members: dict[str, Member] = {}
-    look: tuple[Shape, float | None] | None = None
+    look: _Look | None = None
     for extension, info in infos.items():
         file.seek(info.offset_data)
         data = file.read(info.size)
@@ -115,30 +127,36 @@ def _describe(file: BinaryIO, key: str, infos: Mapping[str, tarfile.TarInfo]) ->
             look = _look_at_picture(data)
     if look is None:
         raise UnusableError(f"has neither .{VIDEO} nor .{', .'.join(PICTURES)}")
-    return SampleEntry(key, look[0], members, look[1])
+    return SampleEntry(key, look.shape, members, look.fps), look.is_even
 
 
-def _look_at_video(data: bytes) -> tuple[Shape, float | None]:
-    """Return the shape of a video and its frames per second, without decoding more than a frame."""
+def _look_at_video(data: bytes) -> _Look:
+    """Look at a video without decoding more than a frame."""
     try:
         with av.open(io.BytesIO(data), "r", format="mp4", metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise UnusableError("holds no video")
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 0) or None
-            num_frames = len(shown_times(list(container.demux(stream))))
+            times = shown_times(list(container.demux(stream)))
             container.seek(0)
             frame = next(container.decode(stream), None)
     except FFmpegError as error:
         raise UnusableError(f"its video can't be read: {error.strerror}") from None
-    if frame is None or num_frames == 0:
+    if frame is None or not times:
         raise UnusableError("no frame of its video decodes")
     if orientation(frame) != Orientation():
         raise UnusableError("its video is stored turned or mirrored, for players to undo; encode it upright")
-    return (num_frames, frame.height, frame.width), rate
+    return _Look((len(times), frame.height, frame.width), rate, _are_even(times))
 
 
-def _look_at_picture(data: bytes) -> tuple[Shape, float | None]:
+def _are_even(times: Sequence[int]) -> bool:
+    """Tell whether no time is more than a mean interval off its place in a row of equal intervals."""
+    mean = (times[-1] - times[0]) / max(1, len(times) - 1)
+    return all(abs(time - times[0] - number * mean) <= mean for number, time in enumerate(times))
+
+
+def _look_at_picture(data: bytes) -> _Look:
     try:
         with Image.open(io.BytesIO(data)) as image:
             shape, turn = (1, image.height, image.width), image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -146,4 +164,4 @@ def _look_at_picture(data: bytes) -> tuple[Shape, float | None]:
         raise UnusableError(f"its picture can't be read: {error}") from None
     if turn in range(2, 9):
         raise UnusableError("its picture is stored turned or mirrored, for viewers to undo; encode it upright")
-    return shape, None
+    return _Look(shape)

@@ -5,4 +5,4 @@ import os
 
 def is_first_of_machine() -> bool:
     """Tell whether no process of the same job on this machine comes before this one."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))) == 0
+    return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0) == 0

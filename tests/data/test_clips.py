@@ -1,6 +1,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -69,6 +70,19 @@ def test_at_one_rate_frames_are_those_nearest_in_time(fps: float, wanted: float)
     assert (np.diff(frames) >= 1).all()
     assert math.floor(shape[0] * step + 0.5) > 60  # one more would lie outside of the clip
     assert sampling.stride(kind) == pytest.approx(step)
+
+
+def test_at_any_rates_all_frames_lie_in_the_clip() -> None:
+    """Also where rounding says otherwise, as of 77 frames at 10.2 a second, seen at 2."""
+    for fps, wanted, num_frames in product(np.arange(50, 620, 13) / 10, (1.0, 2.0, 3.3, 7.5, 24.0), range(1, 200, 4)):
+        kind = Kind((num_frames, 8, 8), float(fps))
+        for start in ("first", "center", "random"):
+            sampling = ClipSampling(fps=wanted, start=start)
+            if shape := sampling.shape_of(kind):
+                frames = sampling.cut(kind, shape, "", 0, 0).frames
+                assert min(frames) >= 0
+                assert max(frames) < num_frames
+    assert ClipSampling(fps=2.0).shape_of(Kind((77, 8, 8), 10.2)) == (15, 8, 8)
 
 
 def test_at_one_rate_pictures_pass_and_videos_of_unknown_rate_do_not() -> None:

@@ -146,6 +146,13 @@ def test_a_position_of_another_order_is_refused(shard_set: Path) -> None:
         module(shard_set, global_batch_size=8).load_state_dict(state)
 
 
+def test_a_checkpoint_of_an_earlier_order_is_refused(shard_set: Path) -> None:
+    state = module(shard_set).state_dict()
+    del state["keys"]
+    with pytest.raises(ValueError, match=r"^the checkpoint was made by an earlier version, .*; init_from=CHECKPOINT"):
+        module(shard_set).load_state_dict(state)
+
+
 def _edit_shards(path: Path, change: Callable[[int, ShardEntry], ShardEntry]) -> None:
     """Replace what the index says of each training shard."""
     index = read_index(path, check_sizes=False)

@@ -14,6 +14,8 @@ from tests.data.test_datamodule import assert_equal, keys_by_position, module, t
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.index import read_index, write_index
+from vdm.data.shard_table import ShardTable
+from vdm.data.shards import Kind
 
 WIDE, TALL, STILL = SHAPE, (2, 32, 16), (1, 16, 32)
 
@@ -138,8 +140,19 @@ def test_sets_of_different_rates_are_seen_at_one(tmp_path: Path) -> None:
         green = batch.video[:, 1].float().mean((2, 3))  # b t; it grows by 30 from one stored frame to the next
         steps |= {round(step / 30) for step in (green[:, 1] - green[:, 0]).tolist()}
     assert steps == {1, 2}
-    with pytest.raises(ValueError, match=r"all of its 4 are too short .*, or have fewer frames a second than 8$"):
+    slow = r"are of fewer frames a second than clips.fps=8, or of an unknown rate"
+    with pytest.raises(ValueError, match=rf"split 'train'; all of its 4 {slow}$"):
         module(paths[2], clips=ClipSampling(fps=8.0)).check()
+    index = read_index(paths[0])
+    kinds = {
+        split: ShardTable.of(
+            replace(shard, kinds={Kind(SHAPE, fps): shard.num_samples}) for shard in index.splits[split]
+        )
+        for split, fps in (("train", 8.0), ("validation", 4.0))
+    }
+    write_index(paths[2], replace(index, splits=kinds, fps=None))
+    with pytest.raises(ValueError, match=rf"split 'validation'; all of its 1 {slow}; max_validation_clips=0 trains"):
+        module(paths[2], clips=ClipSampling(fps=8.0), check_shards=False).check()
     with pytest.raises(ValueError, match="stored_latents=True: latents can't be cut"):
         module(paths[0], clips=ClipSampling(fps=8.0), stored_latents=True)
 

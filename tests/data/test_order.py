@@ -109,20 +109,29 @@ def test_resuming_on_other_numbers_of_ranks_gives_the_uninterrupted_sequence(glo
     assert all(visits[sample] - step * global_batch_size // 23 in (0, 1) for sample in all_samples(COUNTS[2]))
 
 
-def test_a_set_sorted_by_class_is_mixed_like_independent_draws() -> None:
+@pytest.mark.parametrize(("num_shards", "shard_size"), [(200, 100), (20, 1000), (2, 1000), (1, 640), (1, 40)])
+def test_a_set_sorted_by_class_is_mixed_like_independent_draws(num_shards: int, shard_size: int) -> None:
     """The mixing that the default streams and windows achieve, on the worst case, a set sorted by class.
 
     For spans of successive samples, Pearson's chi-square of the class counts, divided by what independent draws without
-    replacement give: 1 is a perfect shuffle. Measured: 1.01, 0.73 and 0.96 for spans of 16, 256 and 2,048 of 20,000
-    samples in 200 shards; one stream alone gives 2.4, 26 and 105.
+    replacement give: 1 is a perfect shuffle. Measured: 0.77 to 1.01 for spans of 16, and 0.04 to 0.79 for longer ones;
+    one stream alone gives 2.4, 25 and 102 for spans of 16, 256 and 2,048 of 200 shards of 100.
     """
-    num_classes, num_shards, shard_size = 10, 200, 100
+    num_classes = 10
     order = ShuffledOrder(0, (shard_size,) * num_shards, num_streams=64, shuffle_window=1024)
-    n = num_shards * shard_size
-    classes = torch.tensor([order.locate(p).shard * num_classes // num_shards for p in range(n)])
-    for span in (16, 256, 2048):
-        spans = classes[: n // span * span].view(-1, span)
-        counts = torch.nn.functional.one_hot(spans, num_classes).sum(1)
+    n, num_epochs = num_shards * shard_size, 3 if num_shards == 1 else 1
+    places = [order.locate(p) for p in range(num_epochs * n)]
+    classes = torch.tensor([(p.shard * shard_size + p.sample) * num_classes // n for p in places]).view(num_epochs, n)
+    for span in (span for span in (16, 256, 2048) if span < n):
+        counts = torch.nn.functional.one_hot(classes[:, : n // span * span].reshape(-1, span), num_classes).sum(1)
         expected = span / num_classes
         chi_square = ((counts - expected) ** 2 / expected).sum(1).mean()
         assert chi_square / (num_classes - 1) / (1 - (span - 1) / (n - 1)) < 1.3
+
+
+def test_sets_with_fewer_samples_than_streams_are_shuffled() -> None:
+    order = ShuffledOrder(0, (10, 10), num_streams=64, shuffle_window=1024)
+    epochs = [samples(order, range(epoch * 20, (epoch + 1) * 20)) for epoch in range(4)]
+    assert all(epoch not in (all_samples((10, 10)), all_samples((10, 10))[::-1]) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert all({shard for shard, _ in epoch[:10]} == {0, 1} for epoch in epochs)

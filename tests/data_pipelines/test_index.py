@@ -2,9 +2,12 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import webdataset
 from PIL import ExifTags, Image
@@ -109,16 +112,45 @@ def test_sets_of_the_same_running_numbers_are_told_apart_by_their_clips(tmp_path
     assert digests[0] == digests[1] != digests[2]
 
 
+def write_uneven(path: Path) -> bytes:
+    """Write a video of ten frames, the later ones at a quarter of the rate of the first."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt, stream.time_base = 32, 16, "yuv420p", Fraction(1, 120)
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 20 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = 4 * number + 12 * max(0, number - 5), stream.time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+def test_videos_of_variable_rate_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uneven = {"a.mp4": write_uneven(tmp_path / "a.mp4")}
+    write_tar(tmp_path / "a.tar", members(uneven, video_sample(0), video_sample(1)))
+    assert index_folder(settings(tmp_path)) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"{tmp_path}: 1 videos have a variable frame rate, and count by its mean; `vdm-data build` brings videos to "
+        "one rate"
+    ]
+    assert read_index(tmp_path).fps is None
+
+
 def test_pictures_are_clips_of_one_frame(tmp_path: Path) -> None:
     buffers = {name: io.BytesIO() for name in ("png", "jpg", "webp")}
     for name, buffer in buffers.items():
         Image.new("RGB", (24, 16), (200, 100, 50)).save(buffer, {"jpg": "jpeg"}.get(name, name))
-    write_tar(tmp_path / "a.tar", [(f"{n}.{n}", b.getvalue()) for n, b in buffers.items()] + [("png.txt", b"a wall")])
+    write_tar(
+        tmp_path / "a.tar",
+        [(f"{n}.{n}", b.getvalue()) for n, b in buffers.items()]
+        + [("png.txt", b"a wall"), ("jpg.json", b'{"fps": null}')],
+    )
     index_folder(settings(tmp_path))
     data = ClipDataModule(tmp_path, global_batch_size=3, micro_batch_size=3, num_workers=0, max_validation_clips=0)
     (batch,) = islice(data.train_dataloader(), 1)
     assert batch.video.shape == (3, 3, 1, 16, 24)
     assert sorted(batch.captions) == ["", "", "a wall"]
+    assert batch.weights.tolist() == [1, 1, 1]
     for channel, value in enumerate((200, 100, 50)):
         assert (batch.video[:, channel].float() - value).abs().max() <= 4
 

@@ -108,7 +108,8 @@ class ClipSampling:
         stride = self.stride(stored)
         if stride is None:
             return None
-        num_frames = math.ceil((stored.shape[0] - 0.5) / stride)  # as many as ``cut`` finds
+        num_frames = math.ceil((stored.shape[0] - 0.5) / stride)
+        num_frames -= _nearest(num_frames - 1, stride) >= stored.shape[0]  # where the quotient was rounded up
         if self.shapes is None:
             return (num_frames, *stored.shape[1:])
         fitting = [shape for shape in self.shapes if shape[0] <= num_frames]
@@ -127,7 +128,7 @@ class ClipSampling:
         (num_frames, *size), (num_stored, rows, columns) = shape, stored.shape
         stride = self.stride(stored)
         assert stride is not None, "clips of too low a rate are in no bucket"
-        frames = [math.floor(number * stride + 0.5) for number in range(num_frames)]
+        frames = [_nearest(number, stride) for number in range(num_frames)]
         start = self._first(self.start, num_stored - 1 - frames[-1], seed, "clip start", position)
         scale = max(size[0] / rows, size[1] / columns)
         height, width = max(size[0], round(rows * scale)), max(size[1], round(columns * scale))
@@ -153,6 +154,11 @@ class ClipSampling:
 def speaks_of_sides(caption: str) -> bool:
     """Tell whether a caption, or a class by a name such as ``pushLeft``, would be untrue of the mirrored clip."""
     return _SIDES.search(_JOINS.sub(" ", caption)) is not None
+
+
+def _nearest(number: int, stride: float) -> int:
+    """Return the number of the stored frame nearest in time to the ``number``-th frame that is seen."""
+    return math.floor(number * stride + 0.5)
 
 
 def _badness(shape: Shape, stored: Shape) -> tuple[float, int, bool, int]:

@@ -153,8 +153,11 @@ class ClipDataModule(LightningDataModule):
                 reason = f"; all of its {num_samples} are {self._too_small}" if num_samples else ""
                 raise ValueError(f"{one.path}: the set has no samples in the split '{TRAIN}'{reason}")
         if self.max_validation_clips != 0 and self.validation.num_samples == 0:
+            reason = f"; all of its {self.validation.num_unusable} are {self._too_small}" * (
+                self.validation.num_unusable > 0
+            )
             raise ValueError(
-                f"{self.name}: the set has no samples in the split '{VALIDATION}'; "
+                f"{self.name}: the set has no samples in the split '{VALIDATION}'{reason}; "
                 "max_validation_clips=0 trains without"
             )
         _ = self.label_names, self.latents, self.text, self._empty_text
@@ -169,7 +172,8 @@ class ClipDataModule(LightningDataModule):
     @property
     def _too_small(self) -> str:
         fps = self.sampling.fps
-        return "too short for clips.shapes" + (f", or have fewer frames a second than {fps:g}" if fps else "")
+        rate = "" if fps is None else f"of fewer frames a second than clips.fps={fps:g}, or of an unknown rate"
+        return " or ".join(filter(None, ("too short for clips.shapes" if self.sampling.shapes else "", rate)))
 
     def add_image_conditions(self) -> None:
         """Have batches bring what image-to-video models are told: the first frame also beside latents, and the motion.
@@ -357,6 +361,11 @@ class ClipDataModule(LightningDataModule):
         Raises:
             ValueError: If positions meant other samples when it was saved.
         """
+        if "keys" not in state_dict:
+            raise ValueError(
+                "the checkpoint was made by an earlier version, which had another order of samples; "
+                "init_from=CHECKPOINT starts anew from its weights"
+            )
         for name, value in self._order_settings().items():
             saved = state_dict["order"].get(name)
             if value != saved:

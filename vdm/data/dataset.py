@@ -351,7 +351,7 @@ def _parse_label(raw: RawSample, sampling: ClipSampling) -> _Label:
         caption = metadata.get("caption")
         if caption is None:
             caption = str(raw.members.get("txt", b""), "utf-8").strip()
-        label, fps = metadata.get("label"), float(raw.stored.fps or metadata.get("fps", 1.0))
+        label, fps = metadata.get("label"), float(raw.stored.fps or metadata.get("fps") or 1.0)
         motion, seen_fps = stored_motion(metadata, fps), fps / (sampling.stride(raw.stored) or 1)
         return _Label(str(caption), label if isinstance(label, int) else -1, seen_fps, motion)
     except (AttributeError, TypeError, ValueError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vdm.data.shard_table import ShardTable
-from vdm.data.shards import Shape, ShardEntry, StoredLatents, StoredText, checksum, parse_shape
+from vdm.data.shards import HOW_TO_REMAKE, Shape, ShardEntry, StoredLatents, StoredText, checksum, parse_shape
 from vdm.data.storage import Folder, folder_of
 from vdm.files import replacing, write_json
 
@@ -104,7 +104,7 @@ def _read_header(folder: Folder) -> dict[str, Any]:
         raise ValueError(f"{where}: is not an index of vdm shards (no 'format': '{FORMAT}')")
     if content.get("version") != VERSION:
         raise ValueError(
-            f"{where}: has version {content.get('version')!r}, this program reads {VERSION}; build the set again"
+            f"{where}: has version {content.get('version')!r}, this program reads {VERSION}; {HOW_TO_REMAKE}"
         )
     return content
 
@@ -117,11 +117,11 @@ def _read_shards(folder: Folder, header: Mapping[str, Any]) -> ShardTable:
             raise ValueError(f"its checksum is not the one in {INDEX_NAME}: it is damaged, or another set's")
         return ShardTable.from_parquet(data)
     except FileNotFoundError:
-        raise ValueError(f"{where}: no such file; build the set again") from None
+        raise ValueError(f"{where}: no such file; {HOW_TO_REMAKE}") from None
     except OSError as error:
         raise ValueError(f"{where}: can't be read: {error}") from None
     except ValueError as error:
-        raise ValueError(f"{where}: {error}; build the set again") from None
+        raise ValueError(f"{where}: {error}; {HOW_TO_REMAKE}") from None
 
 
 def _parse(where: str, header: Mapping[str, Any], shards: ShardTable) -> ShardIndex:
@@ -134,7 +134,7 @@ def _parse(where: str, header: Mapping[str, Any], shards: ShardTable) -> ShardIn
             text=_parse_text(header["text"]) if "text" in header else None,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: is malformed ({error!r}); build the set again") from None
+        raise ValueError(f"{where}: is malformed ({error!r}); {HOW_TO_REMAKE}") from None
 
 
 def _split(shards: ShardTable, counts: Mapping[str, int]) -> dict[str, ShardTable]:

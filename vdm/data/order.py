@@ -66,16 +66,17 @@ class ShuffledOrder:
     """An endless order that visits each sample exactly once in every epoch.
 
     An epoch permutes the shards and lays their samples end to end. This row of N is cut into S streams of equal length
-    (to 1), which are read in turn: place i of an epoch is number ``i // S`` of stream ``i % S``. Within its stream each
-    window of successive samples is permuted. So a reader has S short stretches of the set in hand at a time and no
-    need for random access to the rest, and a batch mixes S distant parts of the set.
+    (to 1), which are read in rounds: place i of an epoch is number ``i // S`` of one of the streams, and each round
+    goes through them in an order of its own. Within its stream each window of successive samples is permuted. So a
+    reader has S short stretches of the set in hand at a time and no need for random access to the rest, and a batch
+    mixes distant parts of the set.
 
     How well that mixes, measured: see ``test_a_set_sorted_by_class_is_mixed_like_independent_draws``.
 
     Args:
         seed: Seed of the run.
         samples_per_shard: Number of samples in each shard of the index.
-        num_streams: S, parts of the set that are read in turn.
+        num_streams: S, parts of the set that are read in rounds.
         shuffle_window: Length of the windows, in samples.
         name: Tells this order from others of the same seed.
     """
@@ -96,6 +97,7 @@ class ShuffledOrder:
         self._num_samples = int(self._counts.sum())
         self._epochs: BoundedCache[int, _Epoch] = BoundedCache(capacity=2)
         self._windows: BoundedCache[tuple[int, int, int], np.ndarray] = BoundedCache(capacity=num_streams)
+        self._rounds: BoundedCache[tuple[int, int], np.ndarray] = BoundedCache(capacity=16)
 
     @property
     def reach(self) -> int:
@@ -105,8 +107,10 @@ class ShuffledOrder:
     def locate(self, number: int) -> Place:
         """Return the place of the ``number``-th sample, ``number`` >= 0."""
         epoch, place = divmod(number, self._num_samples)
-        number, stream = divmod(place, self._num_streams)
+        number, turn = divmod(place, self._num_streams)
         quotient, remainder = divmod(self._num_samples, self._num_streams)
+        num_streams = self._num_streams if number < quotient else remainder  # the first ones have a sample more
+        stream = int(self._rounds.get((epoch, number), lambda key: self._permute("round", key, num_streams))[turn])
         start = stream * quotient + min(stream, remainder)
         length = quotient + (stream < remainder)
         row = start + self._shuffle(epoch, stream, number, length)
@@ -122,11 +126,11 @@ class ShuffledOrder:
         window, place = divmod(number, self._shuffle_window)
         first = window * self._shuffle_window
         size = min(self._shuffle_window, length - first)
-        return first + int(self._windows.get((epoch, stream, window), lambda key: self._permute(key, size))[place])
+        permuted = self._windows.get((epoch, stream, window), lambda key: self._permute("window", key, size))
+        return first + int(permuted[place])
 
-    def _permute(self, key: tuple[int, int, int], size: int) -> np.ndarray:
-        epoch, stream, window = key
-        generator = randomness.generator(self._seed, "window" + self._name, f"{epoch}/{stream}/{window}")
+    def _permute(self, what: str, key: tuple[int, ...], size: int) -> np.ndarray:
+        generator = randomness.generator(self._seed, what + self._name, "/".join(map(str, key)))
         return torch.randperm(size, generator=generator).numpy()
 
 

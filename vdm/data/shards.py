@@ -31,6 +31,9 @@ Data = TypeVar("Data", bound=bytes | bytearray | memoryview)
 Shape = tuple[int, int, int]
 """Size of a clip: (t frames, h rows, w columns)."""
 
+HOW_TO_REMAKE = (
+    "build the set again or, if its tars are from elsewhere, delete index.json and `vdm-data index` it again"
+)
 EMPTY_TEXT_NAME = "empty_text.safetensors"
 """File in a set's folder with the text embedding of the empty caption; see ``StoredText``."""
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vdm.data.shards import Member, SampleEntry, Shape, ShardEntry, count_kinds
+from vdm.data.shards import HOW_TO_REMAKE, Member, SampleEntry, Shape, ShardEntry, count_kinds
 from vdm.data.storage import Folder, folder_of
 from vdm.files import write_json
 
@@ -47,7 +47,7 @@ def read_sidecar(path: str | Path | Folder, shard_name: str) -> tuple[SampleEntr
     try:
         data = folder.read(sidecar_name(shard_name))
     except FileNotFoundError:
-        raise ValueError(f"{sidecar}: no such file; build the set again") from None
+        raise ValueError(f"{sidecar}: no such file; {HOW_TO_REMAKE}") from None
     return _parse(sidecar, data)
 
 
@@ -61,7 +61,7 @@ def _checked(where: str, samples: tuple[SampleEntry, ...], shard: ShardEntry) ->
     if count_kinds(samples) != dict(shard.kinds):
         raise ValueError(
             f"{where}: lists {len(samples)} samples where the index counts {shard.num_samples}, or samples of other "
-            "shapes or frame rates; build the set again"
+            f"shapes or frame rates; {HOW_TO_REMAKE}"
         )
     return samples
 
@@ -76,7 +76,7 @@ def _parse(where: str, data: bytes | bytearray) -> tuple[SampleEntry, ...]:
     try:
         return tuple(_parse_sample(row) for row in json.loads(data)["samples"])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: is not a sidecar of vdm shards ({error!r}); build the set again") from None
+        raise ValueError(f"{where}: is not a sidecar of vdm shards ({error!r}); {HOW_TO_REMAKE}") from None
 
 
 def _parse_sample(row: dict[str, Any]) -> SampleEntry:
