@@ -101,7 +101,7 @@ def test_job_that_is_signalled_before_python_runs_is_requeued_whatever_has_faile
 ) -> None:
     first = 'if [ -z "$SLURM_RESTART_COUNT" ]; then touch started$SLURM_PROCID; exec sleep 60; fi'
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "failed_after_step").write_text("5")
+    (tmp_path / "run" / "failed_after_step").write_text("0 5")
     programs = in_place_of_vdm(tmp_path / "programs", first)
     submitted = sbatch(slurm, tmp_path, "run", ["--exclusive"], programs=programs)
 
@@ -115,7 +115,8 @@ def test_job_that_is_signalled_before_python_runs_is_requeued_whatever_has_faile
 
     assert slurm.wait(submitted.job, "COMPLETED")["Restarts"] == "1"
     assert f"SLURM job {submitted.job} is requeued" in (tmp_path / f"slurm-{submitted.job}.out").read_text()
-    assert (tmp_path / "run" / "failed_after_step").read_text() == "5"
+    assert (tmp_path / "run" / "failed_after_step").read_text() == "0 5"
+    assert (tmp_path / "run" / "signalled_after_step").read_text() == f"{submitted.job} 0 1"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_interrupted_run_went_on_by_itself_after_each_interruption(slurm: Cluste
     checkpoints = sorted(path.name for path in (jobs.interrupted.run / "checkpoints").iterdir())
     # The killed process saved nothing: the start after it went on from where the one before it had stopped.
     assert {"step=00000005", "step=00000015", "step=00000020"} >= {*checkpoints}
-    assert (jobs.interrupted.run / "failed_after_step").read_text() == "5"
+    assert (jobs.interrupted.run / "failed_after_step").read_text() == f"{jobs.interrupted.job} 5"
 
 
 def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(jobs: Jobs) -> None:

@@ -65,5 +65,8 @@ def test_job_that_has_gone_on_from_a_checkpoint_does_not_do_so_again(
     assert not is_to_be_taken(tmp_path, checkpoint)
     assert is_to_be_taken(tmp_path, latest_checkpoint(tmp_path))
     assert not is_to_be_taken(tmp_path, Path("elsewhere/checkpoints/step=00000001"))
+    for start in ("first", "second"):  # torchrun inside the job
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", start)
+        assert not is_to_be_taken(tmp_path, checkpoint)
     monkeypatch.setenv("SLURM_JOB_ID", "13")
     assert is_to_be_taken(tmp_path, checkpoint)

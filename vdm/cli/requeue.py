@@ -1,7 +1,8 @@
 """``python -m vdm.cli.requeue RUN STATUS``: at the end of a SLURM job's script, start a job again that has failed.
 
 A job that fails again where it failed before would do so for ever; so it must have got further, by a checkpoint. One
-that SLURM's signals have ended has not failed: they may come before Python runs, which holds them back.
+that a signal of SLURM's has ended need not have failed: it may come before Python runs, which holds it back. But
+``srun`` ends processes that way too where another has failed, so this is not without limit either.
 """
 
 import sys
@@ -11,7 +12,11 @@ from vdm.checkpoints.runs import checkpoints_of, step_of
 from vdm.files import write_file
 from vdm.training.slurm import STOP_SIGNALS, SlurmJob
 
-_NAME = "failed_after_step"
+MAX_SIGNALLED = 10
+"""How often in a row a job may be ended by signals without getting further."""
+
+_FAILED_NAME, _SIGNALLED_NAME = "failed_after_step", "signalled_after_step"
+"""Files in a run's folder with the job, the step after which it ended, and of signals how often."""
 
 
 def requeue(run: Path, status: int) -> str:
@@ -24,15 +29,25 @@ def requeue(run: Path, status: int) -> str:
     job = SlurmJob.current()
     if job is None:
         return "not requeued: this is no batch job of SLURM"
-    if status - 128 in STOP_SIGNALS:
-        return job.requeue()
     step = max(map(step_of, checkpoints_of(run)), default=0)
-    file = run / _NAME
-    before = int(file.read_text()) if file.exists() else 0
+    if status - 128 in STOP_SIGNALS:
+        before, count = _noted(run / _SIGNALLED_NAME, job) or (step, 0)
+        count = count + 1 if before == step else 1
+        if count > MAX_SIGNALLED:
+            return f"SLURM job {job.name} was ended by signals {count} times after step {step}, and is not requeued"
+        write_file(run / _SIGNALLED_NAME, f"{job.name} {step} {count}")
+        return job.requeue()
+    (before,) = _noted(run / _FAILED_NAME, job) or (0,)
     if step <= before:
         return f"SLURM job {job.name} failed after step {step}, no further than before, and is not requeued"
-    write_file(file, str(step))
+    write_file(run / _FAILED_NAME, f"{job.name} {step}")
     return job.requeue()
+
+
+def _noted(file: Path, job: SlurmJob) -> tuple[int, ...]:
+    """Return the numbers that a file has of a job, or none: what happened to other jobs of the run does not count."""
+    name, *numbers = file.read_text().split() if file.exists() else [""]
+    return tuple(map(int, numbers)) if name == job.name else ()
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ def _taken(run: Path) -> list[str]:
 
 def _line(checkpoint: Path) -> str | None:
     """Return what is recorded of this job, the same in all of its processes and starts; none if there is no job."""
+    job = SlurmJob.current()
     try:
-        name = shared_name()
+        name = shared_name() if job is None else f"slurm-{job.name}"  # torchrun inside a job is another at each start
     except ConfigError:  # of torchrun's nodes, which have no more in common
         name = "torchrun"
     return None if name is None else f"{name} {checkpoint.name}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from vdm.checkpoints.processes import together
 from vdm.checkpoints.runs import CHECKPOINTS_NAME, checkpoint_folder, prune
 from vdm.files import write_file
 from vdm.training.module import DiffusionModule
@@ -79,7 +80,7 @@ class SaveCheckpoints(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Don't write again the checkpoint that a resumed run starts from."""
         self.last_saved = trainer.global_step
-        values = _read_values(self._values_path)
+        values = together(lambda: _read_values(self._values_path))[0]  # machines may see a shared disk differently
         self._values = {step: value for step, value in values.items() if step <= trainer.global_step}
         # A run that was killed in sampling had no time to.
         self._is_pruned = trainer.global_step == 0
