@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -171,4 +172,5 @@ def _free_ports(number: int) -> list[int]:
 
 
 def _search_path() -> str:
-    return f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
+    programs = Path(sys.executable).parent  # ``vdm`` among them, also where the environment is not activated
+    return f"{programs}:{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
