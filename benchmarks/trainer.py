@@ -4,7 +4,8 @@
 
 overhead   Time of a step, framework over bare loop: median of 10 pairs in turns in one process, with the interval from
            the second smallest to the second largest, which holds the median with 97.9% confidence.
-scaling    Clips per second of two processes (DDP, gloo, one core each) over twice those of one process of one core.
+scaling    Clips per second of two processes (DDP, gloo) over twice those of one; each is held to a core of its own,
+           with the worker that loads for it.
 start_up   Seconds from the start of the process to the end of the first step, framework less bare loop.
 memory     Bytes of weights, gradients, optimizer's state and averages in each of two processes, over DDP's.
 
@@ -155,7 +156,8 @@ def scaling(shards: str) -> None:
         per_second = {}
         for num_processes in (1, 2) if pair % 2 else (2, 1):
             overrides = (f"data.global_batch_size={8 * num_processes}", "strategy=ddp")
-            found = in_processes(shards, num_processes, f"trainer.max_steps={WARM_UP_STEPS + TIMED_STEPS}", *overrides)
+            steps = f"trainer.max_steps={WARM_UP_STEPS + TIMED_STEPS}"
+            found = in_processes(shards, num_processes, steps, *overrides, pinned=True)
             per_second[num_processes] = num_processes / max(sum(one["seconds"][WARM_UP_STEPS:]) for one in found)
         ratios.append(per_second[2] / (2 * per_second[1]))
     print(f"scaling      {statistics.median(ratios):.2f} of perfect [{min(ratios):.2f}, {max(ratios):.2f}]", flush=True)
@@ -192,17 +194,29 @@ def tensor_bytes() -> int:
     return sum({one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in local}.values())
 
 
-def in_processes(shards: str, num_processes: int, *overrides: str, bare_loop: bool = False) -> list[dict[str, Any]]:
-    """Train in processes of their own, of one core each, and return what each measured."""
+def in_processes(
+    shards: str, num_processes: int, *overrides: str, bare_loop: bool = False, pinned: bool = False
+) -> list[dict[str, Any]]:
+    """Train in processes of their own, with a thread each, and return what each measured.
+
+    Args:
+        shards: Folder of the data set.
+        num_processes: How many.
+        overrides: Of the configuration.
+        bare_loop: Whether the bare loop trains rather than the framework.
+        pinned: Whether each process, with its loader's worker, is held to a core of its own.
+    """
+    cores = sorted(os.sched_getaffinity(0))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     kind = "bare" if bare_loop else "framework"
     command = [sys.executable, __file__, f"--{kind}", shards, f"trainer.devices={num_processes}", *overrides]
+    held = [["taskset", "--cpu-list", str(cores[rank])] if pinned else [] for rank in range(num_processes)]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes), "NODE_RANK": "0"}
     processes = [
         subprocess.Popen(
-            command,
+            [*held[rank], *command],
             env=os.environ
             | {"OMP_NUM_THREADS": "1"}
             | (group | {"LOCAL_RANK": str(rank)} if num_processes > 1 else {}),
