@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -40,6 +41,7 @@ class Cut:
     """Whether left and right are exchanged after cropping."""
 
     @staticmethod
+    @lru_cache(maxsize=1024)
     def whole(shape: Shape) -> "Cut":
         """Return the cut that takes all of a clip of ``shape``."""
         t, h, w = shape
@@ -125,6 +127,8 @@ class ClipSampling:
             seed: Seed of the run.
             position: Place of the sample in the order of training.
         """
+        if self.keeps_clips:
+            return Cut.whole(stored.shape)
         (num_frames, *size), (num_stored, rows, columns) = shape, stored.shape
         stride = self.stride(stored)
         assert stride is not None, "clips of too low a rate are in no bucket"
