@@ -16,7 +16,7 @@ from vdm.data.index import ShardIndex, read_index
 from vdm.data.reading import PICTURES, VIDEO
 from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, read_member
 from vdm.data.sidecars import read_samples
-from vdm.files import temporary_beside
+from vdm.files import replacing
 from vdm.randomness import permutation
 
 
@@ -62,9 +62,8 @@ def show(settings: ShowSettings) -> int:
     shown = [clip for clip in clips if clip.data]
     page = contact_sheet(str(settings.input), index, [clip.metadata for clip in clips], shown)
     try:
-        temporary = temporary_beside(output)
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(output)
+        with replacing(output) as file:
+            file.write(page.encode())
     except OSError as error:
         raise ValueError(f"output={output}: can't be written: {error.strerror}") from None
     print(f"{output}: clips shown: {len(shown)}, statistics of {len(clips)}; open it in a browser")

@@ -19,13 +19,18 @@ def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path, 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def write_and_fail(path: Path) -> None:
+    with replacing(path) as file:
+        file.write(b"new")
+        raise OSError("full")
+
+
 def test_after_an_error_the_old_file_is_there_alone(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"old": "\u00e4"})
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"new": object()})
-    with pytest.raises(OSError, match="full"), replacing(tmp_path / "a.json") as file:  # noqa: PT012
-        file.write(b"new")
-        raise OSError("full")
+    with pytest.raises(OSError, match="full"):
+        write_and_fail(tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == {"old": "\u00e4"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 

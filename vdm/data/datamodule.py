@@ -149,13 +149,10 @@ class ClipDataModule(LightningDataModule):
         """
         for number, one in enumerate(self.sets):
             if not any(number in bucket.stored for bucket in self.training.buckets):
-                num_samples = int(one.shards(TRAIN).num_samples.sum())
-                reason = f"; all of its {num_samples} are {self._too_small}" if num_samples else ""
+                reason = self._all_unusable(int(one.shards(TRAIN).num_samples.sum()))
                 raise ValueError(f"{one.path}: the set has no samples in the split '{TRAIN}'{reason}")
         if self.max_validation_clips != 0 and self.validation.num_samples == 0:
-            reason = f"; all of its {self.validation.num_unusable} are {self._too_small}" * (
-                self.validation.num_unusable > 0
-            )
+            reason = self._all_unusable(self.validation.num_unusable)
             raise ValueError(
                 f"{self.name}: the set has no samples in the split '{VALIDATION}'{reason}; "
                 "max_validation_clips=0 trains without"
@@ -168,6 +165,9 @@ class ClipDataModule(LightningDataModule):
                 self.training.num_unusable + self.training.num_samples,
                 self._too_small,
             )
+
+    def _all_unusable(self, num_samples: int) -> str:
+        return f"; all of its {num_samples} are {self._too_small}" if num_samples else ""
 
     @property
     def _too_small(self) -> str:

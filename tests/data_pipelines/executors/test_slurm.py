@@ -8,23 +8,12 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.executors.slurm import SlurmExecutor
-from tests.data_pipelines.executors.work import times_begun
-
-ROOT = Path(__file__).parents[3]
+from tests.data_pipelines.executors.work import start_task, times_begun
 
 
 def _task(folder: Path, number: int, count: int, seconds: float) -> subprocess.Popen[str]:
-    """Start one task of an array as SLURM does, in a process group of its own."""
-    variables = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_COUNT": "2"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.data_pipelines.executors.array", str(folder), str(count), str(seconds)],
-        cwd=ROOT,
-        env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    program = "tests.data_pipelines.executors.array"
+    return start_task(number, program, folder, count, seconds, stderr=subprocess.STDOUT)
 
 
 def _wait_for(folder: Path, pattern: str, count: int) -> None:

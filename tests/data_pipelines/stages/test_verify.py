@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,13 +19,11 @@ from data_pipelines.stages.units import WorkFolder
 from data_pipelines.stages.verify import check_all
 from data_pipelines.verify import VerifySettings
 from tests.data_pipelines.conftest import Build, Curate
-from tests.data_pipelines.executors.work import times_begun
+from tests.data_pipelines.executors.work import start_task, times_begun
 from tests.data_pipelines.stages.noted import noted_rules
 from vdm.data.index import read_index
 from vdm.data.shards import file_checksum
 from vdm.data.sidecars import read_samples, sidecar_name
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -161,17 +158,7 @@ def test_killed_process_costs_a_second_try_of_its_shard_and_the_rest_is_kept(
 
 
 def _task(shards: Path, work: Path, number: int) -> subprocess.Popen[str]:
-    """Start one task of an array as SLURM does, in a process group of its own."""
-    variables = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_COUNT": "2"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.data_pipelines.stages.noted", str(shards), str(work)],
-        cwd=ROOT,
-        env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return start_task(number, "tests.data_pipelines.stages.noted", shards, work, stderr=subprocess.PIPE)
 
 
 def _printed(task: subprocess.Popen[str]) -> list[str]:
