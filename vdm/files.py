@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 def temporary_beside(path: Path) -> Path:
     """Return where to write a file that is to be renamed to ``path``; no other process uses that name."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from vdm.checkpoints.runs import (
     set_aside_later,
 )
 from vdm.checkpoints.snapshot import save_weights
+from vdm.files import temporary_beside
 
 
 def _save(run: Path, step: int, ema: dict[str, Tensor] | None = None) -> Path:
@@ -119,6 +120,7 @@ def test_pruning_keeps_what_it_is_told_and_clears_what_was_interrupted(tmp_path:
 
 def test_a_file_left_half_written_among_checkpoints_is_removed_too(tmp_path: Path) -> None:
     _save(tmp_path, 1)
+    temporary_beside(tmp_path / "checkpoints" / "metric.json").write_text("{")
     (tmp_path / "checkpoints" / ".metric.json.partial").write_text("{")
     prune(tmp_path, lambda steps: set(steps))
 
