@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vdm import randomness
 from vdm.data.clips import ClipSampling, Cut
-from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture
+from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture, empty_clips
 from vdm.data.latents import LatentShape, UnusableLatentsError, read_latents
 from vdm.data.mixing import Bucket, MixedPlace
 from vdm.data.motion import motion_of, stored_motion
@@ -94,21 +93,28 @@ class _Wanted(NamedTuple):
     """Of each image."""
 
 
+class _Room(NamedTuple):
+    """Where the pixels of one clip go, in those of the batch."""
+
+    video: UInt8[Tensor, "c t h w"]
+    """Of no frames where latents alone are read, of one where it is shown beside them."""
+    images: UInt8[Tensor, "c k h w"]
+
+
 Crop = tuple[int, int, int, int]
 """Rows and columns of a clip as stored, first row and column of its crop."""
 
 
 class _Clip(NamedTuple):
+    """What a batch has of one clip, but for pixels."""
+
     key: str
-    video: UInt8[Tensor, "c t h w"] | None
-    """None where latents alone are read."""
     latents: Float[Tensor, "d t2 h2 w2"] | None
     text: TextEmbedding | None
     motion: float
     label: _Label
     weight: float
     crop: Crop
-    images: tuple[UInt8[Tensor, "c 1 h w"], ...]
     image_labels: tuple[_Label, ...]
     image_crops: tuple[Crop, ...]
 
@@ -166,15 +172,26 @@ class ClipDataset(Dataset[LoadedBatch]):
         shape = self._buckets[self._order.bucket_of(self._repeated(batch.first))[0]].shape
         wanted = {p: self._wanted(p, shape) for p in batch.positions if p != PADDING}
         raws = self._read([place for one in wanted.values() for place in one.places])
+        videos, images = self._empty_pixels(len(batch.positions), shape)
         clips: list[_Clip] = []
         faults: list[Fault] = []
-        for position in batch.positions:
-            try:
-                clips.append(self._blank(shape) if position == PADDING else self._make(wanted[position], raws, shape))
-            except BadSampleError as error:
-                faults.append(error.fault)
-                clips.append(self._blank(shape))
-        return self._collate(batch.positions, clips, shape), tuple(faults)
+        for position, room in zip(batch.positions, map(_Room, videos, images), strict=True):
+            clip: _Clip | None = None
+            if position != PADDING:
+                try:
+                    clip = self._make(wanted[position], raws, room, shape)
+                except BadSampleError as error:
+                    faults.append(error.fault)
+            clips.append(clip or self._blank(room, shape))
+        return self._collate(batch.positions, clips, videos, images), tuple(faults)
+
+    def _empty_pixels(
+        self, num_clips: int, shape: Shape
+    ) -> tuple[UInt8[Tensor, "b c t h w"], UInt8[Tensor, "b c k h w"]]:
+        """Return room for the videos and images of a batch, for each frame to be copied once."""
+        num_frames = shape[0] if self._latent_shapes is None else int(self._image_conditions)
+        num_images = self._images.num_per_clip if self._images else 0
+        return empty_clips(num_clips, num_frames, *shape[1:]), empty_clips(num_clips, num_images, *shape[1:])
 
     def _repeated(self, position: int) -> int:
         return position % self._period if self._period else position
@@ -197,29 +214,32 @@ class ClipDataset(Dataset[LoadedBatch]):
         stored = self._buckets[place.bucket].stored[place.set]
         return Request(place.place.shard, place.place.sample, stored, self._files)
 
-    def _make(self, wanted: _Wanted, raws: dict[MixedPlace, RawSample | BadSampleError], shape: Shape) -> _Clip:
+    def _make(
+        self, wanted: _Wanted, raws: dict[MixedPlace, RawSample | BadSampleError], room: _Room, shape: Shape
+    ) -> _Clip:
         """Make a clip and its images of what was read; if one of them is bad, so is the whole."""
         samples = [_good(raws[place]) for place in wanted.places]
         labels = [_parse_label(raw, self._sampling) for raw in samples]
         cut = self._sampling.cut(samples[0].stored, shape, self._words(labels[0]), self._seed, wanted.position)
-        video, latents = self._video_or_latents(samples[0], cut, shape, wanted.position)
-        motion = self._motion(samples[0], labels[0], cut, video) if self._image_conditions else 0.0
-        images: list[UInt8[Tensor, "c 1 h w"]] = []
+        latents = None
+        if self._latent_shapes is not None:
+            latents = self._latents(samples[0], self._latent_shapes[shape], wanted.position)
+        if room.video.shape[1] > 0:
+            _decode(samples[0], cut if latents is None else _first_frame(cut), room.video)
+        motion = self._motion(samples[0], labels[0], cut, room.video) if self._image_conditions else 0.0
         image_crops: list[Crop] = []
         for i, (raw, frame) in enumerate(zip(samples[1:], wanted.frames, strict=True)):
             image_cut = self._image_cut(raw, shape, labels[i + 1], wanted.position, i, frame)
-            images.append(_decode(raw, image_cut))
+            _decode(raw, image_cut, room.images[:, i : i + 1])
             image_crops.append(_crop(raw.stored.shape, image_cut))
         return _Clip(
             key=samples[0].key,
-            video=video,
             latents=latents,
             text=self._text(samples[0]),
             motion=motion,
             label=labels[0],
             weight=1.0,
             crop=_crop(samples[0].stored.shape, cut),
-            images=tuple(images),
             image_labels=tuple(labels[1:]),
             image_crops=tuple(image_crops),
         )
@@ -229,24 +249,19 @@ class ClipDataset(Dataset[LoadedBatch]):
         has_name = 0 <= label.label < len(self._label_names)
         return f"{label.caption}\n{self._label_names[label.label]}" if has_name else label.caption
 
-    def _video_or_latents(
-        self, raw: RawSample, cut: Cut, shape: Shape, position: int
-    ) -> tuple[UInt8[Tensor, "c t h w"] | None, Float[Tensor, "d t2 h2 w2"] | None]:
-        if self._latent_shapes is None:
-            return _decode(raw, cut), None
+    def _latents(self, raw: RawSample, expected: LatentShape, position: int) -> Float[Tensor, "d t2 h2 w2"]:
         if LATENTS not in raw.members:
             raise raw.bad(f"has no member .{LATENTS}")
         try:
-            latents = read_latents(raw.members[LATENTS], self._latent_shapes[shape], self._seed, position)
+            return read_latents(raw.members[LATENTS], expected, self._seed, position)
         except UnusableLatentsError as error:
             raise raw.bad(error) from error
-        return _decode(raw, _first_frame(cut)) if self._image_conditions else None, latents
 
-    def _motion(self, raw: RawSample, label: _Label, cut: Cut, video: UInt8[Tensor, "c t h w"] | None) -> float:
+    def _motion(self, raw: RawSample, label: _Label, cut: Cut, video: UInt8[Tensor, "c t h w"]) -> float:
         """Return how much moves in what is seen of a clip: as it was measured beforehand, if that is all of it."""
         if label.motion is not None and len(cut.frames) == raw.stored.shape[0]:
             return label.motion
-        return motion_of(_decode(raw, cut) if video is None or self._latent_shapes is not None else video, label.fps)
+        return motion_of(video if self._latent_shapes is None else _decode(raw, cut), label.fps)
 
     def _text(self, raw: RawSample) -> TextEmbedding | None:
         if self._empty_text is None:
@@ -262,25 +277,29 @@ class ClipDataset(Dataset[LoadedBatch]):
         cut = self._sampling.cut(raw.stored, shape, self._words(label), self._seed, f"{position} image {image}")
         return Cut(cut.frames[frame : frame + 1], cut.scaled, cut.top, cut.left, cut.size, cut.mirrored)
 
-    def _blank(self, shape: Shape) -> _Clip:
-        video, latents = torch.zeros(3, *shape, dtype=torch.uint8), None
-        image, crop = video[:, :1], _crop(shape, Cut.whole(shape))
-        if self._latent_shapes is not None:
-            video = image if self._image_conditions else None
-            latents = torch.zeros(self._latent_shapes[shape])
-        k, text = self._images.num_per_clip if self._images else 0, self._empty_text
-        return _Clip("", video, latents, text, 0.0, _Label(), 0.0, crop, (image,) * k, (_Label(),) * k, (crop,) * k)
+    def _blank(self, room: _Room, shape: Shape) -> _Clip:
+        for pixels in room:
+            pixels.zero_()
+        latents = None if self._latent_shapes is None else torch.zeros(self._latent_shapes[shape])
+        crop, k = _crop(shape, Cut.whole(shape)), room.images.shape[1]
+        return _Clip("", latents, self._empty_text, 0.0, _Label(), 0.0, crop, (_Label(),) * k, (crop,) * k)
 
-    def _collate(self, positions: Sequence[int], clips: Sequence[_Clip], shape: Shape) -> ClipBatch:
+    def _collate(
+        self,
+        positions: Sequence[int],
+        clips: Sequence[_Clip],
+        videos: UInt8[Tensor, "b c t h w"],
+        images: UInt8[Tensor, "b c k h w"],
+    ) -> ClipBatch:
         return ClipBatch(
-            video=_collate_video([clip.video for clip in clips], shape),
+            video=videos,
             captions=tuple(clip.label.caption for clip in clips),
             labels=torch.tensor([clip.label.label for clip in clips]),
             positions=torch.tensor(positions),
             weights=torch.tensor([clip.weight for clip in clips]),
             keys=tuple(clip.key for clip in clips),
             fps=torch.tensor([clip.label.fps for clip in clips]),
-            images=_collate_images(clips) if self._images else None,
+            images=_collate_images(clips, images) if self._images else None,
             latents=_collate_latents(clips),
             text=_collate_text([clip.text for clip in clips]),
             empty_text=_collate_text([self._empty_text]),
@@ -299,26 +318,19 @@ def _good(raw: RawSample | BadSampleError) -> RawSample:
     return raw
 
 
-def _decode(raw: RawSample, cut: Cut) -> UInt8[Tensor, "c t h w"]:
+def _decode(raw: RawSample, cut: Cut, out: UInt8[Tensor, "c t h w"] | None = None) -> UInt8[Tensor, "c t h w"]:
     extension = pixels_of(raw.members)
     if extension not in raw.members:
         raise raw.bad(f"has no member .{VIDEO}")
     decode = decode_clip if extension == VIDEO else decode_picture
     try:
-        return decode(raw.members[extension], raw.stored.shape, cut)
+        return decode(raw.members[extension], raw.stored.shape, cut, out)
     except UndecodableClipError as error:
         raise raw.bad(error) from error
 
 
 def _first_frame(cut: Cut) -> Cut:
     return replace(cut, frames=cut.frames[:1])
-
-
-def _collate_video(videos: Sequence[UInt8[Tensor, "c t h w"] | None], shape: Shape) -> UInt8[Tensor, "b c t h w"]:
-    found = [rearrange(video, "c t h w -> t h w c") for video in videos if video is not None]
-    if not found:
-        return torch.zeros(len(videos), 3, 0, *shape[1:], dtype=torch.uint8)
-    return rearrange(torch.stack(found), "b t h w c -> b c t h w")  # in memory as it was decoded
 
 
 def _collate_latents(clips: Sequence[_Clip]) -> Float[Tensor, "b d t2 h2 w2"] | None:
@@ -335,9 +347,9 @@ def _collate_text(embeddings: Sequence[TextEmbedding | None]) -> TextEmbeddings 
     return TextEmbeddings.padded(found) if found else None
 
 
-def _collate_images(clips: Sequence[_Clip]) -> ImageBatch:
+def _collate_images(clips: Sequence[_Clip], pixels: UInt8[Tensor, "b c k h w"]) -> ImageBatch:
     return ImageBatch(
-        pixels=torch.stack([torch.cat(clip.images, dim=1) for clip in clips]),
+        pixels=pixels,
         captions=tuple(tuple(image.caption for image in clip.image_labels) for clip in clips),
         labels=torch.tensor([[image.label for image in clip.image_labels] for clip in clips]),
         crops=torch.tensor([clip.image_crops for clip in clips]),

@@ -28,29 +28,41 @@ class UndecodableClipError(ValueError):
     """Bytes that are not the clip that the index describes."""
 
 
-def decode_clip(data: bytes | memoryview, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
-    """Decode a clip; in memory it is ``t h w c``, as decoding gives it and networks want it.
+def empty_clips(num_clips: int, num_frames: int, height: int, width: int) -> UInt8[Tensor, "b c t h w"]:
+    """Return room for clips; in memory it is ``b t h w c``, as decoding gives pixels and networks want them."""
+    # numpy asks the system for huge pages, which torch does not: filling fresh memory takes a quarter of the time.
+    pixels = np.empty((num_clips, num_frames, height, width, 3), dtype=np.uint8)
+    return rearrange(torch.from_numpy(pixels), "b t h w c -> b c t h w")
+
+
+def decode_clip(
+    data: bytes | memoryview, shape: Shape, cut: Cut | None = None, out: UInt8[Tensor, "c t h w"] | None = None
+) -> UInt8[Tensor, "c t h w"]:
+    """Decode a clip.
 
     Args:
         data: An mp4 file.
         shape: What the clip must be: frames, rows, columns.
         cut: What to take of it; None takes all.
+        out: Where to put that, one of ``empty_clips``; None makes room.
 
     Raises:
         UndecodableClipError: If it is damaged or of another shape.
     """
     cut = cut or Cut.whole(shape)
-    clip = np.empty((len(cut.frames), *cut.size, 3), dtype=np.uint8)
-    num_frames = 0
+    clip = empty_clips(1, len(cut.frames), *cut.size)[0] if out is None else out
+    pixels, num_frames = rearrange(clip, "c t h w -> t h w c").numpy(), 0
     for frame in _decode(data, shape, cut):
-        clip[num_frames] = frame
+        pixels[num_frames] = frame
         num_frames += 1
     if num_frames != len(cut.frames):
         raise UndecodableClipError(f"{num_frames} frames decode where {len(cut.frames)} are expected")
-    return rearrange(torch.from_numpy(clip), "t h w c -> c t h w")
+    return clip
 
 
-def decode_picture(data: bytes | memoryview, shape: Shape, cut: Cut | None = None) -> UInt8[Tensor, "c t h w"]:
+def decode_picture(
+    data: bytes | memoryview, shape: Shape, cut: Cut | None = None, out: UInt8[Tensor, "c 1 h w"] | None = None
+) -> UInt8[Tensor, "c 1 h w"]:
     """Decode a still picture, a clip of one frame; see ``decode_clip``."""
     cut = cut or Cut.whole(shape)
     try:
@@ -60,7 +72,9 @@ def decode_picture(data: bytes | memoryview, shape: Shape, cut: Cut | None = Non
         raise UndecodableClipError(f"does not decode: {error}") from error
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     _check_size(frame, shape)
-    return rearrange(torch.from_numpy(_FrameCutter(cut)(frame).copy()), "h w c -> c 1 h w")
+    clip = empty_clips(1, 1, *cut.size)[0] if out is None else out
+    rearrange(clip, "c 1 h w -> h w c").numpy()[:] = _FrameCutter(cut)(frame)
+    return clip
 
 
 def _decode(data: bytes | memoryview, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "h w c"]]:

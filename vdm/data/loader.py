@@ -119,7 +119,7 @@ class ClipLoader(Iterable[ClipBatch]):
             if isinstance(loaded, StorageFailedError):
                 raise loaded
             batch, faults = loaded
-            self._quarantine.record(int((batch.positions != PADDING).sum()), faults)
+            self._quarantine.record(sum(p != PADDING for p in batch.positions.tolist()), faults)
             yield batch
 
     def close(self) -> None:

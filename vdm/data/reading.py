@@ -11,6 +11,7 @@ import numpy as np
 
 from vdm.data.cache import BoundedCache
 from vdm.data.index import INDEX_NAME
+from vdm.data.memory import ReusedMemory
 from vdm.data.outages import Outage
 from vdm.data.quarantine import BadSampleError, Fault
 from vdm.data.shard_table import CHECKSUM_BYTES, ShardTable
@@ -69,6 +70,23 @@ class Request(NamedTuple):
     """Which of its files to read; those that it lacks are left out."""
 
 
+@dataclass(slots=True)
+class _Span:
+    """Bytes of a shard that are read at once."""
+
+    start: int
+    end: int
+    extensions: list[str]
+    """Of the members in it."""
+
+
+class _Listed(NamedTuple):
+    """A sample that the sidecar lists, and where its files are to be read."""
+
+    entry: SampleEntry
+    spans: Sequence[tuple[_Span, memoryview]]
+
+
 class SampleTable:
     """The sidecar of one shard in a small part of the memory that its objects take."""
 
@@ -82,8 +100,9 @@ class SampleTable:
         self._extensions = sorted({extension for sample in samples for extension in sample.members})
         absent = Member(offset=-1, length=0, checksum="00" * CHECKSUM_BYTES)
         members = [sample.members.get(extension, absent) for sample in samples for extension in self._extensions]
-        self._offsets = np.array([member.offset for member in members], dtype=np.int64)
-        lengths = np.array([member.length for member in members], dtype=np.int64)
+        rows = (len(samples), len(self._extensions))
+        self._offsets = np.array([member.offset for member in members], dtype=np.int64).reshape(rows)
+        lengths = np.array([member.length for member in members], dtype=np.int64).reshape(rows)
         self._lengths = lengths.astype(np.uint32) if lengths.max(initial=0) < 1 << 32 else lengths
         self._checksums = bytes.fromhex("".join(member.checksum for member in members))
         self._rows: dict[frozenset[Kind], np.ndarray] = {}
@@ -108,13 +127,14 @@ class SampleTable:
     def _entry(self, sample: int, extensions: Collection[str]) -> SampleEntry:
         key = self._keys[self._key_ends[sample] : self._key_ends[sample + 1]].decode()
         shape, fps = self._kinds[self._kind_of[sample]]
-        rows = enumerate(self._extensions, start=sample * len(self._extensions))
-        members = {name: self._member(row) for row, name in rows if name in extensions and self._offsets[row] >= 0}
+        offsets, lengths = self._offsets[sample].tolist(), self._lengths[sample].tolist()
+        members: dict[str, Member] = {}
+        start = sample * len(self._extensions) * CHECKSUM_BYTES
+        for extension, offset, length in zip(self._extensions, offsets, lengths, strict=True):
+            if offset >= 0 and extension in extensions:
+                members[extension] = Member(offset, length, self._checksums[start : start + CHECKSUM_BYTES].hex())
+            start += CHECKSUM_BYTES
         return SampleEntry(key, shape, members, fps)
-
-    def _member(self, row: int) -> Member:
-        checksum = self._checksums[row * CHECKSUM_BYTES : (row + 1) * CHECKSUM_BYTES]
-        return Member(int(self._offsets[row]), int(self._lengths[row]), checksum.hex())
 
 
 class ShardReader:
@@ -137,6 +157,7 @@ class ShardReader:
         self._tables: BoundedCache[int, SampleTable] = BoundedCache(MAX_LISTED_BYTES, size=attrgetter("num_bytes"))
         self._missing: set[str] = set()
         """Files of which a listing of their folder has shown that they are there no more."""
+        self._memory = ReusedMemory()
         self._threads: ThreadPoolExecutor | None = None
 
     def read(self, requests: Sequence[Request]) -> list[RawSample | BadSampleError]:
@@ -145,11 +166,14 @@ class ShardReader:
         Bad are samples whose bytes are others than recorded, or whose file is there no more. Storage that does not
         answer, or denies access, says nothing of samples: it is waited for.
 
+        The next call overwrites the bytes that this one returns.
+
         Raises:
             StorageFailedError: If it still does so after ``patience_seconds``.
         """
         found: dict[int, RawSample | BadSampleError] = {}
         todo, outage = range(len(requests)), Outage(self.patience_seconds)
+        self._memory.clear()
         while todo:
             failures: dict[int, OSError] = {}
             for number, outcome in zip(todo, self._attempt([requests[number] for number in todo]), strict=True):
@@ -178,8 +202,8 @@ class ShardReader:
         """Close all files; the next ``read`` opens them again."""
         self._folder.close()
 
-    def _find_all(self, requests: Sequence[Request]) -> list[SampleEntry | BadSampleError | OSError]:
-        found: list[SampleEntry | BadSampleError | OSError] = []
+    def _find_all(self, requests: Sequence[Request]) -> list[_Listed | BadSampleError | OSError]:
+        found: list[_Listed | BadSampleError | OSError] = []
         failure: OSError | None = None
         for request in requests:
             try:
@@ -189,28 +213,32 @@ class ShardReader:
                 found.append(error)
         return found
 
-    def _find(self, request: Request) -> SampleEntry | BadSampleError:
+    def _find(self, request: Request) -> _Listed | BadSampleError:
         try:
             table = self._tables.get(request.shard, self._list)
         except ValueError as error:
             return BadSampleError(Fault(self._shard(request.shard).name, key="", offset=-1, reason=str(error)))
-        return table.find(request.stored, request.sample, request.extensions)
+        entry = table.find(request.stored, request.sample, request.extensions)
+        return _Listed(entry, [(span, self._memory.take(span.end - span.start)) for span in _spans(entry.members)])
 
     def _list(self, number: int) -> SampleTable:
         shard = self._shard(number)
         name = sidecar_name(shard.name)
         where = self._folder.path_of(name)
-        return self._load(shard, name, 0, None, lambda data: SampleTable(parse_samples(where, data, shard)))
+        return self._load(shard, name, 0, None, lambda data: SampleTable(parse_samples(where, bytes(data), shard)))
 
     def _fetch(
-        self, request: Request, entry: SampleEntry | BadSampleError | OSError
+        self, request: Request, found: _Listed | BadSampleError | OSError
     ) -> RawSample | BadSampleError | OSError:
-        if isinstance(entry, BadSampleError | OSError):
-            return entry
-        shard = self._shard(request.shard)
-        offset = min((member.offset for member in entry.members.values()), default=-1)
+        if isinstance(found, BadSampleError | OSError):
+            return found
+        shard, (entry, spans) = self._shard(request.shard), found
+        offset = spans[0][0].start if spans else -1
+        members: dict[str, memoryview] = {}
         try:
-            members = self._read_members(shard, entry)
+            for span, memory in spans:
+                check = partial(_checked_members, shard, entry, span)
+                members |= self._load(shard, shard.name, span.start, memory, check)
         except OSError as error:
             return error
         except DamagedSample as error:
@@ -220,23 +248,15 @@ class ShardReader:
     def _shard(self, number: int) -> ShardEntry:
         return self._entries.get(number, self._shards.__getitem__)
 
-    def _read_members(self, shard: ShardEntry, entry: SampleEntry) -> dict[str, memoryview]:
-        found: dict[str, memoryview] = {}
-        for span in _spans(entry.members):
-            found |= self._load(
-                shard, shard.name, span.start, span.end - span.start, partial(_checked_members, shard, entry, span)
-            )
-        return found
-
     def _load(
         self,
         shard: ShardEntry,
         name: str,
         offset: int,
-        length: int | None,
-        check: Callable[[bytes | bytearray], T],
+        memory: memoryview | None,
+        check: Callable[[bytes | bytearray | memoryview], T],
     ) -> T:
-        """Return what ``check`` makes of some bytes of a shard or its sidecar.
+        """Return what ``check`` makes of a part of a shard, for which there is ``memory``, or of a whole sidecar.
 
         What a remote folder gives is read a second time if it fails the check, lest a bad transfer cost a sample; only
         what passes is cached, by the checksum of its shard: a set that was built again is another one.
@@ -245,41 +265,43 @@ class ShardReader:
             ValueError: What ``check`` raises, or ``DamagedSample`` if there are no such bytes.
             OSError: If storage fails.
         """
-        cache = self._folder.cache
+        if not self._folder.is_remote:
+            return check(self._read(name, offset, memory))
+        cache, length = self._folder.cache, None if memory is None else len(memory)
         key = f"{self._folder.path_of(name)} {shard.checksum} {offset} {length}"
         if cache is not None and (data := cache.get(key)) is not None:
             try:
                 return check(data)
             except ValueError:
                 cache.drop(key)
-        data = self._read(name, offset, length)
+        data = self._read(name, offset, memory)
         try:
             found = check(data)
         except ValueError:
-            if not self._folder.is_remote:
-                raise
-            data = self._read(name, offset, length)
+            data = self._read(name, offset, memory)
             found = check(data)
         if cache is not None:
             cache.put(key, bytes(data))
         return found
 
-    def _read(self, name: str, offset: int, length: int | None) -> bytes | bytearray:
-        """Return some bytes of a file.
+    def _read(self, name: str, offset: int, memory: memoryview | None) -> bytes | bytearray | memoryview:
+        """Return the bytes of a file from ``offset`` on that fill ``memory``, or all of its bytes.
 
         Raises:
             DamagedSample: If the storage, which works, lacks them.
             OSError: If it fails; the message names the file.
         """
         try:
-            return self._folder.read(name, offset, length)
+            if memory is None:
+                return self._folder.read(name)
+            return memory[: self._folder.read_into(memory, name, offset)]
         except OSError as error:
             where = self._folder.path_of(name)
             if isinstance(error, FileNotFoundError):
                 if self._is_missing(name):
                     raise DamagedSample(f"{where}: no such file, though others of its folder are there") from None
-            elif length is not None and self._ends_before(name, offset + length):
-                raise DamagedSample(f"{where}: ends before byte {offset + length}; the shard is cut short") from None
+            elif memory is not None and self._ends_before(name, end := offset + len(memory)):
+                raise DamagedSample(f"{where}: ends before byte {end}; the shard is cut short") from None
             raise OSError(f"{where}: {error}") from error
 
     def _is_missing(self, name: str) -> bool:
@@ -303,16 +325,6 @@ class ShardReader:
         return size is not None and size < end
 
 
-@dataclass(slots=True)
-class _Span:
-    """Bytes of a shard that are read at once."""
-
-    start: int
-    end: int
-    extensions: list[str]
-    """Of the members in it."""
-
-
 def _spans(members: Mapping[str, Member]) -> list[_Span]:
     spans: list[_Span] = []
     for extension, member in sorted(members.items(), key=_offset):
@@ -326,7 +338,7 @@ def _spans(members: Mapping[str, Member]) -> list[_Span]:
 
 
 def _checked_members(
-    shard: ShardEntry, entry: SampleEntry, span: _Span, data: bytes | bytearray
+    shard: ShardEntry, entry: SampleEntry, span: _Span, data: bytes | bytearray | memoryview
 ) -> dict[str, memoryview]:
     found: dict[str, memoryview] = {}
     for extension in span.extensions:

@@ -54,6 +54,10 @@ class Folder(Protocol):
         """
         ...
 
+    def read_into(self, memory: memoryview, name: str, offset: int) -> int:
+        """Fill ``memory`` with the bytes of a file from ``offset`` on; return how many there are, as for ``read``."""
+        ...
+
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the bytes of each file that is there; None where the storage does not tell."""
         ...
@@ -109,16 +113,25 @@ class LocalFolder:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytearray:
         """Return some bytes of a file; see ``Folder``."""
-        return _persistently(lambda: self._read(name, offset, length), self.retry_delays_seconds, self.close)
+        data = bytearray(max(0, self._retried(lambda: self._open_size(name)) - offset) if length is None else length)
+        num_read = self.read_into(memoryview(data), name, offset)
+        return data if num_read == len(data) else data[:num_read]
 
-    def _read(self, name: str, offset: int, length: int | None) -> bytearray:
-        descriptor = self._descriptors.get(name, self._open)
-        wanted = max(0, os.fstat(descriptor).st_size - offset) if length is None else length
-        data = bytearray(wanted)
-        view, num_read = memoryview(data), 0
-        while num_read < wanted and (count := os.preadv(descriptor, [view[num_read:]], offset + num_read)):
+    def read_into(self, memory: memoryview, name: str, offset: int) -> int:
+        """Fill memory with some bytes of a file; see ``Folder``."""
+        return self._retried(lambda: self._read_into(memory, name, offset))
+
+    def _read_into(self, memory: memoryview, name: str, offset: int) -> int:
+        descriptor, num_read = self._descriptors.get(name, self._open), 0
+        while num_read < len(memory) and (count := os.preadv(descriptor, [memory[num_read:]], offset + num_read)):
             num_read += count
-        return data if num_read == wanted else data[:num_read]
+        return num_read
+
+    def _open_size(self, name: str) -> int:
+        return os.fstat(self._descriptors.get(name, self._open)).st_size
+
+    def _retried(self, attempt: Callable[[], T]) -> T:
+        return _persistently(attempt, self.retry_delays_seconds, self.close)
 
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the bytes of each file that is there."""
@@ -199,6 +212,12 @@ class RemoteFolder:
             return data
 
         return self._retried(attempt)
+
+    def read_into(self, memory: memoryview, name: str, offset: int) -> int:
+        """Fill memory with some bytes of a file; see ``Folder``. Several threads may do so at once."""
+        data = self.read(name, offset, len(memory))
+        memory[: len(data)] = data
+        return len(data)
 
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the bytes of each file that is there, by one listing of the folder where the storage has listings."""
