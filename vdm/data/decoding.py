@@ -20,8 +20,10 @@ from vdm.data.clips import Cut
 from vdm.data.scaling import RGBScaler
 from vdm.data.shards import Shape
 
-_PROBING = [{"skip_frame": "all"}] * 4
-"""Options of the first streams while the file is opened: FFmpeg would decode some frames, only to tell their format."""
+_PROBING = {"analyzeduration": "1", "probesize": "32"}
+_STREAM_PROBING = [{"skip_frame": "all"}] * 4
+"""Options of a file, and of its first streams, while it is opened: FFmpeg would read and decode a part of it, to tell
+what the header of an mp4 says."""
 
 
 class UndecodableClipError(ValueError):
@@ -85,8 +87,8 @@ def _decode(data: bytes | memoryview, shape: Shape, cut: Cut) -> Iterator[UInt8[
     """
     cut_frame = _FrameCutter(cut)
     try:
-        options: Any = _PROBING  # PyAV's annotation is of something else
-        with av.open(io.BytesIO(data), "r", "mp4", stream_options=options, metadata_errors="ignore") as container:
+        probing: Any = {"options": _PROBING, "stream_options": _STREAM_PROBING}  # PyAV's annotations are of others
+        with av.open(io.BytesIO(data), "r", "mp4", metadata_errors="ignore", **probing) as container:
             for frame in _frames(container, shape, cut.frames):
                 _check_size(frame, shape)
                 yield cut_frame(frame)
