@@ -1,8 +1,9 @@
 """How fast the loader is beside raw decoding and plain webdataset, and what planning, reopening and memory cost.
 
-All ways of reading take turns on the same shards in one process and one thread, and the figures that count are ratios:
-the machine's own speed drops out. Run with ``make bench``, or ``python benchmarks/data_loading.py``; needs decord. With
-``VDM_VIDEOS=FOLDER`` clips of that folder's videos are read as well as made-up ones.
+All ways of reading take turns on the same shards in one process and one thread. The figures that count are ratios
+within a turn, of which median and quartiles are printed: the machine's own speed, which changes by the second, drops
+out. Run with ``make bench``, or ``python benchmarks/data_loading.py``; needs decord. With ``VDM_VIDEOS=FOLDER`` clips
+of that folder's videos are read as well as made-up ones.
 """
 
 import io
@@ -42,13 +43,13 @@ from vdm.data.shard_table import ShardTable
 from vdm.data.shards import Kind, Shape, ShardEntry, StoredLatents, checksum
 from vdm.types import ClipBatch
 
-NUM_ROUNDS = 5
+NUM_ROUNDS = 9
 FPS = 8.0
 NUM_CLIPS = 96
 """Read in each round; all of a set of videos, since a shuffle buffer that fills or drains would make parts of an epoch
 cheaper or dearer."""
 NUM_LATENTS = 1024
-"""In the set of latents: fewer would make shuffling, which is done a window of up to 1024 at a time, dearer a clip."""
+"""As ``NUM_CLIPS``, of latents: fewer would make shuffling, which is done a window of up to 1024 at a time, dearer."""
 BATCH_SIZE = 16
 SHAPE: Shape = (16, 128, 128)
 SHAPES: tuple[tuple[Shape, Shape], ...] = (
@@ -168,51 +169,66 @@ def seconds(function: Callable[[], object], clock: Callable[[], float] = time.pe
     return clock() - start
 
 
-def rates(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Return clips a second of processor time of each way, in turns; the best of all rounds, as others only slow."""
-    times = {name: [] for name in ways}
-    for _ in range(NUM_ROUNDS):
-        for name, read in ways.items():
-            times[name].append(seconds(read, time.process_time))
-    return {name: NUM_CLIPS / min(found) for name, found in times.items()}
+class Rates:
+    """Clips a second of processor time, of each way of reading in each round.
+
+    Args:
+        ways: By name, what reads ``num_clips``.
+        num_clips: Number of clips that are read in a round.
+    """
+
+    def __init__(self, ways: dict[str, Callable[[], object]], num_clips: int) -> None:
+        times = {name: [] for name in ways}
+        for _ in range(NUM_ROUNDS):
+            for name, read in ways.items():
+                times[name].append(seconds(read, time.process_time))
+        self._rates = {name: num_clips / np.array(found) for name, found in times.items()}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {np.median(rates):.0f}" for name, rates in self._rates.items())
+
+    def ratio(self, name: str, other: str) -> str:
+        """Return how much faster a way is than another, at its median and between its quartiles."""
+        low, median, high = np.quantile(self._rates[name] / self._rates[other], (0.25, 0.5, 0.75))
+        return f"{median:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def batches_of(read: Iterator[object]) -> Callable[[], object]:
-    """Return a way to read as many clips as are compared, of an iteration that has begun."""
-    return lambda: deque(islice(read, NUM_CLIPS // BATCH_SIZE), maxlen=0)
+def batches_of(read: Iterator[object], num_clips: int = NUM_CLIPS) -> Callable[[], object]:
+    """Return a way to read a number of clips, of an iteration that has begun."""
+    return lambda: deque(islice(read, num_clips // BATCH_SIZE), maxlen=0)
 
 
 def compare_clips(path: Path, stored: Shape, shape: Shape) -> None:
     """Print clips a second of raw decoding, of this loader and of plain webdataset."""
     videos, (t, *size) = videos_in_memory(path), shape
     sampling = ClipSampling(None if stored == shape else [shape])
-    found = rates(
+    found = Rates(
         {
             "raw PyAV": lambda: [decode(video, t, (size[0], size[1])) for video in videos],
             "this loader": batches_of(from_loader(path, clips=sampling)),
             "webdataset + decord": batches_of(
                 from_webdataset(path, "mp4", lambda data: decode_by_decord(data, t, (size[0], size[1])))
             ),
-        }
+        },
+        NUM_CLIPS,
     )
-    raw, ours, theirs = found.values()
-    print(f"clips of {_name(shape)} out of {_name(stored)}, a second on one core:")
-    print("  " + ", ".join(f"{name} {rate:.1f}" for name, rate in found.items()))
-    print(f"  this loader: {ours / raw:.0%} of raw decoding, {ours / theirs:.2f} x webdataset")
+    print(f"clips of {_name(shape)} out of {_name(stored)}, a second on one core: {found}")
+    print(f"  this loader over raw PyAV {found.ratio('this loader', 'raw PyAV')}")
+    print(f"  this loader over webdataset + decord {found.ratio('this loader', 'webdataset + decord')}")
 
 
 def compare_latents(path: Path) -> None:
     """Print clips a second of latents through this loader and through plain webdataset."""
-    found = rates(
+    theirs = from_webdataset(path, "latents.safetensors", lambda data: load(data)["latents"])
+    found = Rates(
         {
-            "this loader": batches_of(from_loader(path, stored_latents=True)),
-            "webdataset": batches_of(from_webdataset(path, "latents.safetensors", lambda data: load(data)["latents"])),
-        }
+            "this loader": batches_of(from_loader(path, stored_latents=True), NUM_LATENTS),
+            "webdataset": batches_of(theirs, NUM_LATENTS),
+        },
+        NUM_LATENTS,
     )
-    ours, theirs = found.values()
-    print(f"latents of {_name(LATENT_SHAPE)} in fp16, a second on one core:")
-    print("  " + ", ".join(f"{name} {rate:.0f}" for name, rate in found.items()))
-    print(f"  this loader: {ours / theirs:.2f} x webdataset")
+    print(f"latents of {_name(LATENT_SHAPE)} in fp16, a second on one core: {found}")
+    print(f"  this loader over webdataset {found.ratio('this loader', 'webdataset')}")
 
 
 def _name(shape: Sequence[int]) -> str:
