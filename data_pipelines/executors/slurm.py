@@ -2,8 +2,9 @@
 
 Run outside of an array, the command submits itself as one. Each task of the array runs the same command; the tasks
 agree through files who does what: a file ``NAME.claim``, made by whoever comes first, names its owner, who shows every
-few seconds that it is alive. The claims of an owner that is not are taken over. So a task that is killed, or never
-starts, delays nothing but what it was at, and tasks may be requeued or added.
+few seconds that it is alive. The claims of an owner that is not are taken over, and name the dead before the living. So
+a task that is killed, or never starts, delays nothing but what it was at, and tasks may be requeued or added; and what
+takes whole tasks down, as by using up a machine's memory, does not take all of them.
 """
 
 import os
@@ -26,6 +27,9 @@ from data_pipelines.executors.local import run_in_processes
 from data_pipelines.workers import num_cores
 
 Positive = Annotated[float, Field(gt=0)]
+
+MAX_DEAD_TASKS = 3
+"""Tasks that may die at an item before it is given up; more than ``MAX_DEATHS``, as most die of other causes."""
 
 
 class SlurmExecutor:
@@ -53,8 +57,8 @@ class SlurmExecutor:
             raise ValueError(f"dead_seconds={dead_seconds}: must be more than twice alive_seconds={alive_seconds}")
         self.num_tasks, self.cpus_per_task, self.sbatch = num_tasks, cpus_per_task, tuple(sbatch)
         self.alive_seconds, self.dead_seconds = alive_seconds, dead_seconds
-        self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.job = os.environ.get("SLURM_ARRAY_JOB_ID", "none")
+        self.owner = f"{self.job}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     def submit(self, log_folder: Path) -> str | None:
         """Submit this very command as an array, and return what sbatch says; None inside of an array.
@@ -118,8 +122,13 @@ class SlurmExecutor:
         task = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
         start = len(names) * task // max(self.num_tasks, task + 1)
         for name in [*names[start:], *names[:start]]:
-            if not self._is_done(claims, name) and self._claim(claims, name):
+            if self._is_done(claims, name) or not self._claim(claims, name):
+                continue
+            num_dead = sum(owner.startswith(f"{self.job}-") for owner in self._owners(claims, name)[:-1])
+            if num_dead < MAX_DEAD_TASKS:
                 yield name, pending[name]
+            else:
+                self._mark_done(claims, name, f"{num_dead} tasks of the array died while they were at it")
 
     def _claim(self, claims: Path, name: str) -> bool:
         """Become the owner of an item, if nobody is who lives."""
@@ -133,24 +142,30 @@ class SlurmExecutor:
         if not self._is_free(claims, name):
             return False
         mine = claims / f".{name}.{self.owner}"
-        mine.write_text(self.owner)
+        dead = [owner for owner in self._owners(claims, name) if owner != self.owner]
+        mine.write_text("\n".join([*dead, self.owner]))
         mine.replace(claim)  # should two take it over at the same moment, both do it: the results are the same
         return True
 
     def _is_free(self, claims: Path, name: str) -> bool:
         """Whether an item that is not done is claimed by nobody, or by the dead."""
-        try:
-            owner = (claims / f"{name}.claim").read_text()
-        except FileNotFoundError:
-            return True
-        if owner == self.owner:  # of mine, and not done: I have given it up
+        owners = self._owners(claims, name)
+        if not owners or owners[-1] == self.owner:  # of mine, and not done: I have given it up
             return True
         folder = claims if (claims / self._alive_name(self.owner)).exists() else claims.parent
         try:
             now = (folder / self._alive_name(self.owner)).stat().st_mtime  # by the clock of the storage, as theirs
-            return now - (folder / self._alive_name(owner)).stat().st_mtime > self.dead_seconds
+            return now - (folder / self._alive_name(owners[-1])).stat().st_mtime > self.dead_seconds
         except FileNotFoundError:
             return True
+
+    @staticmethod
+    def _owners(claims: Path, name: str) -> list[str]:
+        """Return who claimed an item, the last of whom has it."""
+        try:
+            return (claims / f"{name}.claim").read_text().splitlines()
+        except FileNotFoundError:
+            return []
 
     @contextmanager
     def _alive(self, folder: Path) -> Iterator[None]:

@@ -1,6 +1,7 @@
-"""One task of a SLURM array: ``python -m tests.data_pipelines.executors.array FOLDER COUNT SECONDS``."""
+"""One task of a SLURM array: ``python -m tests.data_pipelines.executors.array FOLDER COUNT SECONDS [DEADLY_JOB]``."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipelines.executors.slurm import SlurmExecutor
@@ -10,6 +11,7 @@ if __name__ == "__main__":
     folder, count, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     executor = SlurmExecutor(num_tasks=2, cpus_per_task=1, alive_seconds=0.2, dead_seconds=1.5)
     work = jobs(folder, count, seconds=seconds)
+    work |= {name: replace(work[name], kills_task=True) for name in sys.argv[4:]}
     for name, fault in executor.run(leave_a_file, work, folder / "claims" / "work"):
         print(name, fault, flush=True)
     executor.once(lambda: (folder / "published").touch(exist_ok=False), "publish", folder / "claims")

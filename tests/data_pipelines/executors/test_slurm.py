@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.executors.slurm import SlurmExecutor
+from data_pipelines.executors.slurm import MAX_DEAD_TASKS, SlurmExecutor
 from tests.data_pipelines.executors.work import start_task, times_begun
 
 
@@ -45,6 +45,21 @@ def test_killed_task_s_work_is_finished_by_the_other_with_at_most_its_current_it
     assert len(list(tmp_path.glob("*.done"))) == 12
     begun = times_begun(tmp_path)
     assert sum(begun.values()) - len(begun) <= 1
+
+
+def test_what_takes_whole_tasks_down_is_given_up_and_the_rest_is_done(tmp_path: Path) -> None:
+    program = "tests.data_pipelines.executors.array"
+    ends: list[tuple[int, str]] = []
+    for number in range(MAX_DEAD_TASKS + 1):
+        task = start_task(number, program, tmp_path, 6, 0.0, "job2", stderr=subprocess.STDOUT)
+        output = task.communicate(timeout=120)[0]
+        ends.append((task.returncode, output.splitlines()[-1] if output else ""))
+
+    assert [returncode for returncode, _ in ends] == [-signal.SIGKILL] * MAX_DEAD_TASKS + [0], ends
+    assert "job2 3 tasks of the array died while they were at it\n" in output
+    assert output.endswith("all done\n")
+    assert times_begun(tmp_path)["job2"] == MAX_DEAD_TASKS
+    assert len(list(tmp_path.glob("*.done"))) == 5
 
 
 def test_outside_of_an_array_the_command_submits_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

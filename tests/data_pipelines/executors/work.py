@@ -21,6 +21,8 @@ class Job:
     """How many processes it kills before it is done."""
     seconds: float = 0.0
     unavailable: bool = False
+    kills_task: bool = False
+    """Whether it takes the whole task of an array down."""
 
 
 def leave_a_file(job: Job) -> None:
@@ -29,6 +31,8 @@ def leave_a_file(job: Job) -> None:
     (job.folder / f"{job.name}.begun-{len(begun)}").write_text(str(os.getpid()))
     if len(begun) < job.deaths:
         os.kill(os.getpid(), signal.SIGKILL)
+    if job.kills_task:
+        os.killpg(0, signal.SIGKILL)
     if job.unavailable:
         raise UnavailableError("the disk is away")
     time.sleep(job.seconds)
