@@ -14,7 +14,9 @@ from vdm.data.shard_table import ShardTable
 from vdm.data.shards import DamagedSample, Kind, Member, SampleEntry, ShardEntry, StoredLatents, StoredText
 
 CONTENT = b"abcdefghijkl"
-SAMPLE = SampleEntry("a", (4, 16, 32), {"mp4": Member(2, 5, shards.checksum(b"cdefg")), "json": Member(9, 1, "x")})
+SAMPLE = SampleEntry(
+    "a", (4, 16, 32), {"mp4": Member(2, 5, shards.checksum(b"cdefg")), "json": Member(9, 1, shards.checksum(b"j"))}
+)
 KINDS = {Kind((1, 2, 3)): 4, Kind((5, 6, 7), 24000 / 1001): 8}
 
 
@@ -183,7 +185,28 @@ def test_sidecar_at_odds_with_the_index_is_reported(tmp_path: Path) -> None:
         sidecars.read_samples(tmp_path, shard)
 
 
-@pytest.mark.parametrize("text", ['{"samples": [{"key": 3}]}', '{"samples": [[1]]}', "{}", "["])
+@pytest.mark.parametrize("place", [(-1, 5), (2, -5), (2, 11), (13, 0), (1 << 50, 1 << 50)])
+def test_sidecar_of_places_outside_of_the_shard_is_reported(tmp_path: Path, place: tuple[int, int]) -> None:
+    shard = _write(tmp_path).splits["train"][0]
+    sample = dataclasses.replace(SAMPLE, members={"mp4": Member(*place, shards.checksum(b""))})
+    sidecars.write_samples(tmp_path, shard.name, [sample])
+
+    with pytest.raises(ValueError, match=rf"a.mp4 would have {place[1]} bytes from byte {place[0]} on, .* has 12; .*$"):
+        sidecars.read_samples(tmp_path, shard)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"samples": [{"key": 3}]}',
+        '{"samples": [[1]]}',
+        "{}",
+        "[",
+        '{"samples": [{"key": "a", "shape": [1, 1, 1], "members": {"mp4": [0, 1e999, "00"]}}]}',
+        '{"samples": [{"key": "a", "shape": [1, 1, 1], "members": {"mp4": [0, 1, "00"]}}]}',
+        '{"samples": [{"key": "a", "shape": [1, 1, 1], "members": {"mp4": [0, 1]}}]}',
+    ],
+)
 def test_unusable_sidecar_is_reported(tmp_path: Path, text: str) -> None:
     shard = _write(tmp_path).splits["train"][0]
     (tmp_path / "train-000000.index.json").write_text(text)
@@ -204,7 +227,7 @@ def test_member_is_read_by_its_place(tmp_path: Path) -> None:
     [
         (b"abXdefghijkl", "mp4", "checksum is not the one in the index"),
         (b"abcd", "mp4", "2 bytes where the index records 5"),
-        (CONTENT, "json", "checksum is not the one in the index"),
+        (b"abcdefghiXkl", "json", "checksum is not the one in the index"),
         (CONTENT, "txt", "has no member .txt"),
     ],
 )

@@ -14,8 +14,8 @@ from vdm.data.index import INDEX_NAME
 from vdm.data.memory import ReusedMemory
 from vdm.data.outages import Outage
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.shard_table import CHECKSUM_BYTES, ShardTable
-from vdm.data.shards import DamagedSample, Kind, Member, SampleEntry, ShardEntry, check_member
+from vdm.data.shard_table import ShardTable
+from vdm.data.shards import CHECKSUM_BYTES, DamagedSample, Kind, Member, SampleEntry, ShardEntry, check_member
 from vdm.data.sidecars import parse_samples, sidecar_name
 from vdm.data.storage import NUM_CONNECTIONS, Folder
 

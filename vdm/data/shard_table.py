@@ -14,9 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from vdm.data.shards import Kind, ShardEntry
-
-CHECKSUM_BYTES = 16
+from vdm.data.shards import CHECKSUM_BYTES, Kind, ShardEntry
 
 _SCHEMA = pa.schema(
     [

@@ -169,6 +169,10 @@ class DamagedSample(ValueError):  # noqa: N818 (what it is, rather than that it 
     """A sample whose bytes are not those that the index records."""
 
 
+CHECKSUM_BYTES = 16
+"""Length of a ``checksum``, which is written as twice as many digits."""
+
+
 def checksum(data: bytes | bytearray | memoryview) -> str:
     """Return the 128-bit XXH3 digest of ``data`` in hexadecimal.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vdm.data.shards import HOW_TO_REMAKE, Member, SampleEntry, Shape, ShardEntry, count_kinds
+from vdm.data.shards import CHECKSUM_BYTES, HOW_TO_REMAKE, Member, SampleEntry, Shape, ShardEntry, count_kinds
 from vdm.data.storage import Folder, folder_of
 from vdm.files import write_json
 
@@ -63,6 +63,13 @@ def _checked(where: str, samples: tuple[SampleEntry, ...], shard: ShardEntry) ->
             f"{where}: lists {len(samples)} samples where the index counts {shard.num_samples}, or samples of other "
             f"shapes or frame rates; {HOW_TO_REMAKE}"
         )
+    for sample in samples:
+        for extension, member in sample.members.items():
+            if min(member.offset, member.length) < 0 or member.offset + member.length > shard.num_bytes:
+                raise ValueError(
+                    f"{where}: {sample.key}.{extension} would have {member.length} bytes from byte {member.offset} on, "
+                    f"where the shard has {shard.num_bytes}; {HOW_TO_REMAKE}"
+                )
     return samples
 
 
@@ -75,12 +82,18 @@ def _sample_to_json(sample: SampleEntry) -> dict[str, Any]:
 def _parse(where: str, data: bytes | bytearray) -> tuple[SampleEntry, ...]:
     try:
         return tuple(_parse_sample(row) for row in json.loads(data)["samples"])
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: is not a sidecar of vdm shards ({error!r}); {HOW_TO_REMAKE}") from None
 
 
+def _parse_member(offset: Any, length: Any, digest: Any) -> Member:
+    if len(bytes.fromhex(digest)) != CHECKSUM_BYTES:
+        raise ValueError(f"{digest!r} is no checksum")
+    return Member(int(offset), int(length), digest)
+
+
 def _parse_sample(row: dict[str, Any]) -> SampleEntry:
-    members = {name: Member(int(m[0]), int(m[1]), str(m[2])) for name, m in row["members"].items()}
+    members = {name: _parse_member(*place) for name, place in row["members"].items()}
     t, h, w = map(int, row["shape"])
     shape: Shape = (t, h, w)
     return SampleEntry(str(row["key"]), shape, members, float(row["fps"]) if "fps" in row else None)
