@@ -12,7 +12,7 @@ from av.error import FFmpegError
 from PIL import ExifTags, Image
 
 from data_pipelines.decoding import Orientation, orientation
-from vdm.data.decoding import shown_times
+from vdm.data.decoding import PICTURE_ERRORS, shown_times
 from vdm.data.reading import PICTURES, VIDEO, pixels_of
 from vdm.data.shards import Member, SampleEntry, Shape, ShardEntry, checksum, file_checksum, shard_of
 from vdm.data.sidecars import write_samples
@@ -160,7 +160,7 @@ def _look_at_picture(data: bytes) -> _Look:
     try:
         with Image.open(io.BytesIO(data)) as image:
             shape, turn = (1, image.height, image.width), image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         raise UnusableError(f"its picture can't be read: {error}") from None
     if turn in range(2, 9):
         raise UnusableError("its picture is stored turned or mirrored, for viewers to undo; encode it upright")

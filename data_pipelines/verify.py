@@ -33,6 +33,7 @@ from vdm.data.shards import (
 )
 from vdm.data.sidecars import read_samples
 from vdm.data.text_embeddings import UnusableTextError, read_text
+from vdm.files import MALFORMED
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _check_foreign_labels(labels: Mapping[str, bytes]) -> Iterator[str]:
             yield "its .json is no object of names and values"
         elif metadata.get("caption") is None:
             labels.get("txt", b"").decode()
-    except ValueError as error:
+    except MALFORMED as error:
         yield f"its metadata is malformed ({error})"
 
 
@@ -244,7 +245,7 @@ def _check_metadata(data: bytes, sample: SampleEntry, num_labels: int) -> Iterat
         metadata = json.loads(data)
         shape = tuple(metadata[name] for name in ("num_frames", "height", "width"))
         caption, label = metadata["caption"], metadata["label"]
-    except (KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         yield f"is not the metadata of a clip ({error!r})"
         return
     if shape != sample.shape:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of reading JSON that has another form than is expected; huge numbers and deep nesting among it."""
+
 
 def temporary_beside(path: Path) -> Path:
     """Return where to write a file that is to be renamed to ``path``; no other process uses that name."""

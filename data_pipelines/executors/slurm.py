@@ -3,8 +3,9 @@
 Run outside of an array, the command submits itself as one. Each task of the array runs the same command; the tasks
 agree through files who does what: a file ``NAME.claim``, made by whoever comes first, names its owner, who shows every
 few seconds that it is alive. The claims of an owner that is not are taken over, and name the dead before the living. So
-a task that is killed, or never starts, delays nothing but what it was at, and tasks may be requeued or added; and what
-takes whole tasks down, as by using up a machine's memory, does not take all of them.
+a task that is killed, or never starts, delays nothing but what it was at, and tasks may be requeued or added. What a
+task died at is done by another while that does nothing else, lest what takes whole tasks down, as by using up a
+machine's memory, take all of them, or what they did beside it the blame.
 """
 
 import os
@@ -17,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -95,7 +97,9 @@ class SlurmExecutor:
         processes = min(self.cpus_per_task, num_cores())
         with self._alive(claims.parent):
             while pending:
-                for name, fault in run_in_processes(work, self._claimed(pending, claims), processes):
+                safe = run_in_processes(work, self._claimed(pending, claims, is_safe=True), processes)
+                suspect = run_in_processes(work, self._claimed(pending, claims, is_safe=False), 1)
+                for name, fault in chain(safe, suspect):
                     self._mark_done(claims, name, fault)
                     del pending[name]
                     yield name, fault
@@ -110,28 +114,32 @@ class SlurmExecutor:
         claims.mkdir(parents=True, exist_ok=True)
         with self._alive(claims):
             while not self._is_done(claims, name):
-                if self._claim(claims, name):
+                if self._claim(claims, name, self._owners(claims, name)):
                     work()
                     self._mark_done(claims, name, None)
                 else:
                     time.sleep(self.alive_seconds / 2)
 
-    def _claimed(self, pending: Mapping[str, Item], claims: Path) -> Iterator[tuple[str, Item]]:
-        """Yield items as this task claims them, each just before it is worked on, beginning at a place of its own."""
+    def _claimed(self, pending: Mapping[str, Item], claims: Path, is_safe: bool) -> Iterator[tuple[str, Item]]:
+        """Yield items as this task claims them, each just before it is worked on, beginning at a place of its own.
+
+        Either those at which no task of this array has died, or those at which some have, but not too many.
+        """
         names = list(pending)
         task = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
         start = len(names) * task // max(self.num_tasks, task + 1)
         for name in [*names[start:], *names[:start]]:
-            if self._is_done(claims, name) or not self._claim(claims, name):
+            others = [owner for owner in self._owners(claims, name) if owner != self.owner]
+            num_dead = sum(owner.startswith(f"{self.job}-") for owner in others)
+            if (num_dead == 0) != is_safe or self._is_done(claims, name) or not self._claim(claims, name, others):
                 continue
-            num_dead = sum(owner.startswith(f"{self.job}-") for owner in self._owners(claims, name)[:-1])
             if num_dead < MAX_DEAD_TASKS:
                 yield name, pending[name]
             else:
                 self._mark_done(claims, name, f"{num_dead} tasks of the array died while they were at it")
 
-    def _claim(self, claims: Path, name: str) -> bool:
-        """Become the owner of an item, if nobody is who lives."""
+    def _claim(self, claims: Path, name: str, dead: Sequence[str]) -> bool:
+        """Become the owner of an item after ``dead`` ones, if nobody is who lives."""
         claim = claims / f"{name}.claim"
         try:
             with claim.open("x") as file:
@@ -142,7 +150,6 @@ class SlurmExecutor:
         if not self._is_free(claims, name):
             return False
         mine = claims / f".{name}.{self.owner}"
-        dead = [owner for owner in self._owners(claims, name) if owner != self.owner]
         mine.write_text("\n".join([*dead, self.owner]))
         mine.replace(claim)  # should two take it over at the same moment, both do it: the results are the same
         return True

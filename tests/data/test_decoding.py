@@ -93,6 +93,29 @@ def test_whole_clips_of_open_groups_of_pictures_are_not_taken_for_damaged(begin:
         assert torch.equal(part, whole[:, begin + first :: 5])
 
 
+@pytest.mark.parametrize("doubled", [3, 6, 10])
+def test_of_two_frames_of_one_time_one_is_shown(doubled: int) -> None:
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    data = _encode([np.roll(picture, 2 * t, 1) for t in range(12)], {"bf": "2", "b_strategy": "0"})
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        times = sorted(packet.pts for packet in packets if packet.pts is not None)
+        for packet in packets:
+            packet.stream = stream
+            packet.pts = times[doubled + 1] if packet.pts == times[doubled] else packet.pts
+            container.mux(packet)
+    whole, shape = decode_clip(data, (12, 32, 32)), (11, 32, 32)
+    shown = decode_clip(buffer.getvalue(), shape)
+    assert torch.equal(shown[:, :doubled], whole[:, :doubled])
+    assert torch.equal(shown[:, doubled + 1 :], whole[:, doubled + 2 :])
+    for frames in (range(11), range(doubled, 11), range(0, 11, 2), range(10, 11)):
+        part = decode_clip(buffer.getvalue(), shape, replace(Cut.whole(shape), frames=tuple(frames)))
+        assert torch.equal(part[:, -1], shown[:, frames[-1]])
+
+
 def _encode(frames: list[np.ndarray], options: dict[str, str], codec: str = "libx264") -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:

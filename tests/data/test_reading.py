@@ -1,3 +1,4 @@
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -157,6 +158,32 @@ def test_an_outage_is_waited_for_and_loses_no_sample(
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith("Storage fails, waiting up to 600 s for it: ")
     assert str(shard_set) in message
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_an_outage_in_the_middle_of_a_batch_overwrites_nothing_and_takes_no_memory(
+    shard_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, shards = reader_of(shard_set)
+    requests = [Request(shard, 0, frozenset({Kind(SHAPE)}), FILES) for shard in range(len(shards))]
+
+    def contents() -> list[bytes]:
+        raws = [raw for raw in reader.read(requests) if isinstance(raw, RawSample)]
+        return [bytes(raw.members["mp4"]) for raw in raws]
+
+    expected = contents()
+    used, preadv, num_calls = reader._memory._used, storage.os.preadv, itertools.count()
+
+    def flaky(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        number = next(num_calls)
+        if 0 < number < 40:  # all but the first sample
+            raise OSError(5, "Input/output error")
+        return preadv(descriptor, buffers, offset)
+
+    monkeypatch.setattr(storage.os, "preadv", flaky)
+    assert contents() == expected
+    assert next(num_calls) > 40
+    assert reader._memory._used == used
 
 
 @pytest.mark.usefixtures("short_pauses")

@@ -185,6 +185,14 @@ def test_sidecar_at_odds_with_the_index_is_reported(tmp_path: Path) -> None:
         sidecars.read_samples(tmp_path, shard)
 
 
+def test_sidecar_of_a_sample_without_files_is_reported(tmp_path: Path) -> None:
+    shard = _write(tmp_path).splits["train"][0]
+    sidecars.write_samples(tmp_path, shard.name, [dataclasses.replace(SAMPLE, members={})])
+
+    with pytest.raises(ValueError, match=r"train-000000.index.json: a would have no files; "):
+        sidecars.read_samples(tmp_path, shard)
+
+
 @pytest.mark.parametrize("place", [(-1, 5), (2, -5), (2, 11), (13, 0), (1 << 50, 1 << 50)])
 def test_sidecar_of_places_outside_of_the_shard_is_reported(tmp_path: Path, place: tuple[int, int]) -> None:
     shard = _write(tmp_path).splits["train"][0]
@@ -203,6 +211,7 @@ def test_sidecar_of_places_outside_of_the_shard_is_reported(tmp_path: Path, plac
         "{}",
         "[",
         '{"samples": [{"key": "a", "shape": [1, 1, 1], "members": {"mp4": [0, 1e999, "00"]}}]}',
+        '{"samples": ' + "[" * 10**5,
         '{"samples": [{"key": "a", "shape": [1, 1, 1], "members": {"mp4": [0, 1, "00"]}}]}',
         '{"samples": [{"key": "a", "shape": [1, 1, 1], "members": {"mp4": [0, 1]}}]}',
     ],

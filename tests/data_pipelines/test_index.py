@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 from data_pipelines.index import IndexSettings, index_folder
 from data_pipelines.verify import VerifySettings, verify
-from tests.data.shard_sets import color_of, encode_clip
+from tests.data.shard_sets import color_of, encode_clip, write_set
 from tests.data_pipelines.videos import set_display_matrix
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
@@ -219,6 +219,52 @@ def test_faults_of_a_set_from_elsewhere_are_what_training_leaves_out(
         "a.tar: 2: its metadata is malformed",
     ]
     assert out.endswith("faults: 2; the samples named are left out in training\n")
+
+
+def test_what_others_put_into_their_metadata_is_no_fault(tmp_path: Path) -> None:
+    """Labels of classes that the set does not name, and scores of another kind."""
+    ours = write_set(tmp_path / "ours", {"train": (4,), "validation": (1,)})
+    odd = ({"label": 1}, {"label": 500}, {"label": 10**30}, {"label": "a"}, {"scores": 0.7}, {"scores": [1]})
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    samples = [(f"{i}.mp4", encode_clip(i)) for i in range(len(odd))]
+    write_tar(theirs / "a.tar", samples + [(f"{i}.json", json.dumps(one).encode()) for i, one in enumerate(odd)])
+    index_folder(settings(theirs))
+    mixture = {str(ours): 4.0, str(theirs): 6.0}
+    data = ClipDataModule(mixture, global_batch_size=10, micro_batch_size=10, num_workers=0, max_validation_clips=0)
+    data.check()
+    (batch,) = islice(data.train_dataloader(), 1)
+    assert batch.weights.tolist() == [1] * 10
+    labels = dict(zip(batch.keys, batch.labels.tolist(), strict=True))
+    assert [label for key, label in labels.items() if key.isdigit()] == [-1] * 6
+    assert sorted(label for key, label in labels.items() if not key.isdigit()) == [-1, 0, 1, 2]
+
+
+@pytest.mark.parametrize("odd", [f'{{"fps": 1{"0" * 400}}}', '{"fps": -1}', '{"fps": NaN}', "[" * 10**5])
+def test_metadata_that_can_not_be_read_is_a_bad_sample(tmp_path: Path, odd: str) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (24, 16)).save(picture, "png")
+    write_tar(
+        tmp_path / "a.tar", [("0.png", picture.getvalue()), ("0.json", odd.encode()), ("1.png", picture.getvalue())]
+    )
+    index_folder(settings(tmp_path))
+    data = ClipDataModule(
+        tmp_path, global_batch_size=2, micro_batch_size=2, num_workers=0, max_validation_clips=0, max_bad_fraction=1.0
+    )
+    (batch,) = islice(data.train_dataloader(), 1)
+    assert dict(zip(batch.keys, batch.weights.tolist(), strict=True)) == {"": 0, "1": 1}
+
+
+def test_a_picture_that_is_refused_for_its_size_or_form_costs_itself_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, profile = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (24, 16)).save(picture, "png")
+    Image.new("RGB", (24, 16)).save(profile, "png", icc_profile=bytes(2 << 20))  # unpacks to more than Pillow allows
+    write_tar(tmp_path / "a.tar", [("0.png", picture.getvalue()), ("1.png", profile.getvalue())])
+    assert index_folder(settings(tmp_path)) == 1
+    assert "\na.tar: 1: its picture can't be read: " in capsys.readouterr().err
+    assert read_index(tmp_path).splits["train"][0].num_samples == 1
 
 
 def test_some_tars_are_held_out(tmp_path: Path) -> None:

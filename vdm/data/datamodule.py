@@ -329,12 +329,12 @@ class ClipDataModule(LightningDataModule):
             split.buckets,
             sampling,
             self.seed,
+            [one.index.labels for one in self.sets],
             latent_shapes,
             self._empty_text,
             images,
             period,
             self.image_conditions,
-            self.label_names,
         )
 
     def teardown(self, stage: str) -> None:

@@ -1,6 +1,7 @@
 """From positions in the order of samples to batches of clips; runs in the loader's workers."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +22,7 @@ from vdm.data.quarantine import BadSampleError, Fault
 from vdm.data.reading import LATENTS, PICTURES, TEXT, VIDEO, RawSample, Request, ShardReader, pixels_of
 from vdm.data.shards import Shape
 from vdm.data.text_embeddings import TextEmbedding, UnusableTextError, read_text
+from vdm.files import MALFORMED
 from vdm.types import ClipBatch, ImageBatch, TextEmbeddings
 
 LoadedBatch = tuple[ClipBatch, tuple[Fault, ...]]
@@ -79,6 +81,7 @@ class RandomImages:
 class _Label(NamedTuple):
     caption: str = ""
     label: int = -1
+    class_name: str = ""
     fps: float = 1.0
     motion: float | None = None
     """Of the whole stored clip, where it was measured beforehand."""
@@ -128,6 +131,8 @@ class ClipDataset(Dataset[LoadedBatch]):
         buckets: What the order deals out.
         sampling: What is taken of a stored clip.
         seed: Seed of what is random in that.
+        label_names: Names of each set's classes, which its labels are indices into; where there are none, labels are
+            not read.
         latent_shapes: Shape of the stored latents by shape of the clip, to read them in place of pixels; None reads
             pixels.
         empty_text: Stored text embedding of the empty caption, to read those of captions as well; None reads none.
@@ -135,7 +140,6 @@ class ClipDataset(Dataset[LoadedBatch]):
         period: Number of positions after which the samples repeat, to overfit one batch; None for the order as it is.
         image_conditions: Whether to bring what image-to-video models are told: the first frame's pixels, also where
             latents are read, and how much moves.
-        label_names: Names of the classes that labels are indices into.
     """
 
     def __init__(
@@ -145,12 +149,12 @@ class ClipDataset(Dataset[LoadedBatch]):
         buckets: Sequence[Bucket],
         sampling: ClipSampling,
         seed: int,
+        label_names: Sequence[Sequence[str]],
         latent_shapes: Mapping[Shape, LatentShape] | None = None,
         empty_text: TextEmbedding | None = None,
         images: RandomImages | None = None,
         period: int | None = None,
         image_conditions: bool = False,
-        label_names: Sequence[str] = (),
     ) -> None:
         self._readers = readers
         self._order = order
@@ -219,8 +223,9 @@ class ClipDataset(Dataset[LoadedBatch]):
     ) -> _Clip:
         """Make a clip and its images of what was read; if one of them is bad, so is the whole."""
         samples = [_good(raws[place]) for place in wanted.places]
-        labels = [_parse_label(raw, self._sampling) for raw in samples]
-        cut = self._sampling.cut(samples[0].stored, shape, self._words(labels[0]), self._seed, wanted.position)
+        names = [self._label_names[place.set] for place in wanted.places]
+        labels = [_parse_label(raw, self._sampling, of_set) for raw, of_set in zip(samples, names, strict=True)]
+        cut = self._sampling.cut(samples[0].stored, shape, _words(labels[0]), self._seed, wanted.position)
         latents = None
         if self._latent_shapes is not None:
             latents = self._latents(samples[0], self._latent_shapes[shape], wanted.position)
@@ -243,11 +248,6 @@ class ClipDataset(Dataset[LoadedBatch]):
             image_labels=tuple(labels[1:]),
             image_crops=tuple(image_crops),
         )
-
-    def _words(self, label: _Label) -> str:
-        """Return all that is said of a clip: its caption, and the name of its class."""
-        has_name = 0 <= label.label < len(self._label_names)
-        return f"{label.caption}\n{self._label_names[label.label]}" if has_name else label.caption
 
     def _latents(self, raw: RawSample, expected: LatentShape, position: int) -> Float[Tensor, "d t2 h2 w2"]:
         if LATENTS not in raw.members:
@@ -274,7 +274,7 @@ class ClipDataset(Dataset[LoadedBatch]):
             raise raw.bad(error) from error
 
     def _image_cut(self, raw: RawSample, shape: Shape, label: _Label, position: int, image: int, frame: int) -> Cut:
-        cut = self._sampling.cut(raw.stored, shape, self._words(label), self._seed, f"{position} image {image}")
+        cut = self._sampling.cut(raw.stored, shape, _words(label), self._seed, f"{position} image {image}")
         return Cut(cut.frames[frame : frame + 1], cut.scaled, cut.top, cut.left, cut.size, cut.mirrored)
 
     def _blank(self, room: _Room, shape: Shape) -> _Clip:
@@ -356,15 +356,32 @@ def _collate_images(clips: Sequence[_Clip], pixels: UInt8[Tensor, "b c k h w"]) 
     )
 
 
-def _parse_label(raw: RawSample, sampling: ClipSampling) -> _Label:
+def _words(label: _Label) -> str:
+    """Return all that is said of a clip: its caption, and the name of its class."""
+    return f"{label.caption}\n{label.class_name}"
+
+
+def _parse_label(raw: RawSample, sampling: ClipSampling, class_names: Sequence[str]) -> _Label:
     """Read a caption, a class and a frame rate out of a sample's ``.json``, or else its ``.txt`` and its index."""
     try:
         metadata: dict[str, Any] = json.loads(str(raw.members.get("json", b"{}"), "utf-8"))
         caption = metadata.get("caption")
         if caption is None:
             caption = str(raw.members.get("txt", b""), "utf-8").strip()
-        label, fps = metadata.get("label"), float(raw.stored.fps or metadata.get("fps") or 1.0)
+        label = _class_of(metadata.get("label"), len(class_names))
+        fps = float(raw.stored.fps or metadata.get("fps") or 1.0)
+        if not 0 < fps < math.inf:
+            raise ValueError(f"fps={fps}")
         motion, seen_fps = stored_motion(metadata, fps), fps / (sampling.stride(raw.stored) or 1)
-        return _Label(str(caption), label if isinstance(label, int) else -1, seen_fps, motion)
-    except (AttributeError, TypeError, ValueError) as error:
+        return _Label(str(caption), label, class_names[label] if label >= 0 else "", seen_fps, motion)
+    except MALFORMED as error:
         raise raw.bad(f"its metadata is malformed ({error!r})") from error
+
+
+def _class_of(label: Any, num_classes: int) -> int:
+    """Return the class that a sample's ``.json`` has, -1 if it has none, or the set names none."""
+    if label is None or num_classes == 0:
+        return -1
+    if not isinstance(label, int) or not 0 <= label < num_classes:
+        raise ValueError(f"label {label!r} is none of the {num_classes} classes")
+    return label

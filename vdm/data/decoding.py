@@ -1,6 +1,7 @@
 """From the bytes of an mp4, or of a picture, to pixels; only the frames that are wanted are decoded and converted."""
 
 import io
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from av.video.reformatter import VideoReformatter
 from einops import rearrange
 from jaxtyping import UInt8
 from PIL import Image
+from PIL.Image import DecompressionBombError
 from torch import Tensor
 
 from vdm.data.clips import Cut
@@ -24,6 +26,10 @@ _PROBING = {"analyzeduration": "1", "probesize": "32"}
 _STREAM_PROBING = [{"skip_frame": "all"}] * 4
 """Options of a file, and of its first streams, while it is opened: FFmpeg would read and decode a part of it, to tell
 what the header of an mp4 says."""
+
+
+PICTURE_ERRORS = (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, struct.error, DecompressionBombError)
+"""What Pillow raises for bytes that it can't read as a picture."""
 
 
 class UndecodableClipError(ValueError):
@@ -70,7 +76,7 @@ def decode_picture(
     try:
         with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         raise UndecodableClipError(f"does not decode: {error}") from error
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     _check_size(frame, shape)
@@ -110,17 +116,18 @@ def _frames(container: InputContainer, shape: Shape, frames: Sequence[int]) -> I
     numbers = {time: number for number, time in enumerate(shown_times(packets))}
     if len(numbers) != shape[0]:
         raise UndecodableClipError(f"{len(numbers)} frames decode where the index records {shape[0]}")
-    wanted, remaining = set(frames), len(frames)
+    wanted = set(frames)
     for packet in packets[_key_packet(packets, numbers, frames[0]) :]:
         is_wanted = packet.pts is None or numbers.get(packet.pts, -1) in wanted
         stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
         for frame in packet.decode():
             if frame.is_corrupt:  # FFmpeg guesses what is missing, also of those frames that wanted ones are made from
                 raise UndecodableClipError("is damaged: a frame decodes in part only")
-            if frame.pts is not None and numbers.get(frame.pts, -1) in wanted:
+            number = -1 if frame.pts is None else numbers.get(frame.pts, -1)
+            if number in wanted:
+                wanted.remove(number)  # some files have two frames of one time, of which one is shown
                 yield frame
-                remaining -= 1
-        if remaining == 0:
+        if not wanted:
             return
 
 

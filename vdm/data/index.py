@@ -9,7 +9,7 @@ from typing import Any
 from vdm.data.shard_table import ShardTable
 from vdm.data.shards import HOW_TO_REMAKE, Shape, ShardEntry, StoredLatents, StoredText, checksum, parse_shape
 from vdm.data.storage import Folder, folder_of
-from vdm.files import replacing, write_json
+from vdm.files import MALFORMED, replacing, write_json
 
 INDEX_NAME = "index.json"
 SHARDS_NAME = "shards.parquet"
@@ -133,7 +133,7 @@ def _parse(where: str, header: Mapping[str, Any], shards: ShardTable) -> ShardIn
             latents=_parse_latents(header["latents"]) if "latents" in header else None,
             text=_parse_text(header["text"]) if "text" in header else None,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise ValueError(f"{where}: is malformed ({error!r}); {HOW_TO_REMAKE}") from None
 
 

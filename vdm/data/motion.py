@@ -44,8 +44,9 @@ def stored_motion(metadata: Mapping[str, Any], fps: float) -> float | None:
     Raises:
         ValueError: If it is no number, or below 0.
     """
-    scores = metadata.get("scores") or {}
-    pixels = metadata.get(PIXELS_PER_FRAME, scores.get(PIXELS_PER_FRAME))
+    scores = metadata.get("scores")
+    beside = scores.get(PIXELS_PER_FRAME) if isinstance(scores, Mapping) else None  # others mean something else by it
+    pixels = metadata.get(PIXELS_PER_FRAME, beside)
     if pixels is None:
         return None
     if not 0 <= float(pixels) < math.inf:

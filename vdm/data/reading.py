@@ -19,6 +19,7 @@ from vdm.data.shards import CHECKSUM_BYTES, DamagedSample, Kind, Member, SampleE
 from vdm.data.sidecars import parse_samples, sidecar_name
 from vdm.data.storage import NUM_CONNECTIONS, Folder
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 MAX_LISTED_BYTES = 1 << 29
@@ -83,6 +84,7 @@ class _Span:
 class _Listed(NamedTuple):
     """A sample that the sidecar lists, and where its files are to be read."""
 
+    shard: ShardEntry
     entry: SampleEntry
     spans: Sequence[tuple[_Span, memoryview]]
 
@@ -171,12 +173,16 @@ class ShardReader:
         Raises:
             StorageFailedError: If it still does so after ``patience_seconds``.
         """
-        found: dict[int, RawSample | BadSampleError] = {}
-        todo, outage = range(len(requests)), Outage(self.patience_seconds)
         self._memory.clear()
+        return self._persistently(self._fetch_all, self._persistently(self._find_all, requests))
+
+    def _persistently(self, attempt: Callable[[Sequence[Item]], list[T | OSError]], items: Sequence[Item]) -> list[T]:
+        """Return what ``attempt`` makes of items; those for which storage fails are tried again."""
+        found: dict[int, T] = {}
+        todo, outage = range(len(items)), Outage(self.patience_seconds)
         while todo:
             failures: dict[int, OSError] = {}
-            for number, outcome in zip(todo, self._attempt([requests[number] for number in todo]), strict=True):
+            for number, outcome in zip(todo, attempt([items[number] for number in todo]), strict=True):
                 if isinstance(outcome, OSError):
                     failures[number] = outcome
                 else:
@@ -184,15 +190,7 @@ class ShardReader:
             todo = list(failures)
             if failures:
                 outage.wait(failures[todo[0]])
-        return [found[number] for number in range(len(requests))]
-
-    def _attempt(self, requests: Sequence[Request]) -> list[RawSample | BadSampleError | OSError]:
-        found = self._find_all(requests)
-        if not self._folder.is_remote or len(requests) < 2:
-            return [self._fetch(request, entry) for request, entry in zip(requests, found, strict=True)]
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(NUM_CONNECTIONS, thread_name_prefix="reading")
-        return list(self._threads.map(self._fetch, requests, found))
+        return [found[number] for number in range(len(items))]
 
     def __getstate__(self) -> dict[str, object]:
         assert self._threads is None, "a reader travels before it reads"
@@ -219,7 +217,11 @@ class ShardReader:
         except ValueError as error:
             return BadSampleError(Fault(self._shard(request.shard).name, key="", offset=-1, reason=str(error)))
         entry = table.find(request.stored, request.sample, request.extensions)
-        return _Listed(entry, [(span, self._memory.take(span.end - span.start)) for span in _spans(entry.members)])
+        return _Listed(
+            self._shard(request.shard),
+            entry,
+            [(span, self._memory.take(span.end - span.start)) for span in _spans(entry.members)],
+        )
 
     def _list(self, number: int) -> SampleTable:
         shard = self._shard(number)
@@ -227,12 +229,17 @@ class ShardReader:
         where = self._folder.path_of(name)
         return self._load(shard, name, 0, None, lambda data: SampleTable(parse_samples(where, bytes(data), shard)))
 
-    def _fetch(
-        self, request: Request, found: _Listed | BadSampleError | OSError
-    ) -> RawSample | BadSampleError | OSError:
-        if isinstance(found, BadSampleError | OSError):
-            return found
-        shard, (entry, spans) = self._shard(request.shard), found
+    def _fetch_all(self, listed: Sequence[_Listed | BadSampleError]) -> list[RawSample | BadSampleError | OSError]:
+        if not self._folder.is_remote or len(listed) < 2:
+            return list(map(self._fetch, listed))
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(NUM_CONNECTIONS, thread_name_prefix="reading")
+        return list(self._threads.map(self._fetch, listed))
+
+    def _fetch(self, listed: _Listed | BadSampleError) -> RawSample | BadSampleError | OSError:
+        if isinstance(listed, BadSampleError):
+            return listed
+        shard, entry, spans = listed
         offset = spans[0][0].start if spans else -1
         members: dict[str, memoryview] = {}
         try:

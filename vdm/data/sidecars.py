@@ -7,7 +7,7 @@ from typing import Any
 
 from vdm.data.shards import CHECKSUM_BYTES, HOW_TO_REMAKE, Member, SampleEntry, Shape, ShardEntry, count_kinds
 from vdm.data.storage import Folder, folder_of
-from vdm.files import write_json
+from vdm.files import MALFORMED, write_json
 
 
 def sidecar_name(shard_name: str) -> str:
@@ -64,6 +64,8 @@ def _checked(where: str, samples: tuple[SampleEntry, ...], shard: ShardEntry) ->
             f"shapes or frame rates; {HOW_TO_REMAKE}"
         )
     for sample in samples:
+        if not sample.members:
+            raise ValueError(f"{where}: {sample.key} would have no files; {HOW_TO_REMAKE}")
         for extension, member in sample.members.items():
             if min(member.offset, member.length) < 0 or member.offset + member.length > shard.num_bytes:
                 raise ValueError(
@@ -82,7 +84,7 @@ def _sample_to_json(sample: SampleEntry) -> dict[str, Any]:
 def _parse(where: str, data: bytes | bytearray) -> tuple[SampleEntry, ...]:
     try:
         return tuple(_parse_sample(row) for row in json.loads(data)["samples"])
-    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise ValueError(f"{where}: is not a sidecar of vdm shards ({error!r}); {HOW_TO_REMAKE}") from None
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vdm.files import MALFORMED
+
 _LENGTH_BYTES = 8
 """The file begins with the length of its header, which is JSON; see https://huggingface.co/docs/safetensors."""
 
@@ -58,7 +60,7 @@ def _places(header: bytes) -> Mapping[str, _Place]:
     try:
         content: dict[str, Any] = json.loads(header)
         return {name: _place(entry) for name, entry in content.items() if name != "__metadata__"}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise UnreadableTensorsError(f"its header is malformed ({error!r})") from None
 
 

@@ -9,7 +9,7 @@ from tests.data_pipelines.executors.work import jobs, leave_a_file
 
 if __name__ == "__main__":
     folder, count, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    executor = SlurmExecutor(num_tasks=2, cpus_per_task=1, alive_seconds=0.2, dead_seconds=1.5)
+    executor = SlurmExecutor(num_tasks=2, cpus_per_task=2 if sys.argv[4:] else 1, alive_seconds=0.2, dead_seconds=1.5)
     work = jobs(folder, count, seconds=seconds)
     work |= {name: replace(work[name], kills_task=True) for name in sys.argv[4:]}
     for name, fault in executor.run(leave_a_file, work, folder / "claims" / "work"):

@@ -32,6 +32,7 @@ def leave_a_file(job: Job) -> None:
     if len(begun) < job.deaths:
         os.kill(os.getpid(), signal.SIGKILL)
     if job.kills_task:
+        time.sleep(job.seconds / 2)  # others are at work
         os.killpg(0, signal.SIGKILL)
     if job.unavailable:
         raise UnavailableError("the disk is away")
