@@ -221,7 +221,7 @@ class ClipDataset(Dataset[LoadedBatch]):
     def _make(
         self, wanted: _Wanted, raws: dict[MixedPlace, RawSample | BadSampleError], room: _Room, shape: Shape
     ) -> _Clip:
-        """Make a clip and its images of what was read; if one of them is bad, so is the whole."""
+        """Make a clip of what was read, with pixels and images in ``room``; if one of them is bad, so is the whole."""
         samples = [_good(raws[place]) for place in wanted.places]
         names = [self._label_names[place.set] for place in wanted.places]
         labels = [_parse_label(raw, self._sampling, of_set) for raw, of_set in zip(samples, names, strict=True)]
@@ -278,6 +278,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         return Cut(cut.frames[frame : frame + 1], cut.scaled, cut.top, cut.left, cut.size, cut.mirrored)
 
     def _blank(self, room: _Room, shape: Shape) -> _Clip:
+        """Make a clip of weight 0, and clear ``room`` of what a bad one may have left."""
         for pixels in room:
             pixels.zero_()
         latents = None if self._latent_shapes is None else torch.zeros(self._latent_shapes[shape])
