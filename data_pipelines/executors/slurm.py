@@ -129,9 +129,11 @@ class SlurmExecutor:
         task = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
         start = len(names) * task // max(self.num_tasks, task + 1)
         for name in [*names[start:], *names[:start]]:
+            if self._is_done(claims, name):
+                continue
             others = [owner for owner in self._owners(claims, name) if owner != self.owner]
             num_dead = sum(owner.startswith(f"{self.job}-") for owner in others)
-            if (num_dead == 0) != is_safe or self._is_done(claims, name) or not self._claim(claims, name, others):
+            if (num_dead == 0) != is_safe or not self._claim(claims, name, others):
                 continue
             if num_dead < MAX_DEAD_TASKS:
                 yield name, pending[name]
