@@ -50,7 +50,7 @@ def validated(value: Any, annotation: Any) -> Any:
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     try:
-        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
     except PydanticUserError:  # a dataclass, which brings its own settings, or a type that pydantic can't check
         with suppress(PydanticUserError, SchemaError):
             return TypeAdapter(annotation)
