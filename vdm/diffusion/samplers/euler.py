@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vdm.diffusion.samplers.base import GridPoint, GridSampler, NoiseLevel, Run
 from vdm.diffusion.shapes import Latents
+from vdm.ranges import PositiveOrInfinite
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Euler(GridSampler):
 
     s_churn: float = 0.0
     s_tmin: float = 0.0
-    s_tmax: float = math.inf
+    s_tmax: PositiveOrInfinite = math.inf
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
