@@ -1,5 +1,6 @@
 """Captions by a model of transformers that turns a picture into text: BLIP, GIT, vision encoder-decoders ..."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 
 from data_pipelines.encode.frozen import device
 from data_pipelines.missing import needs_extra
+from vdm.models.pretrained.component_config import check_component
 
 
 class TransformersCaptioner:
@@ -36,11 +38,16 @@ class TransformersCaptioner:
         self.name, self.prompt, self.short_side = name_or_path, prompt, short_side
         self.options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
         try:
-            self.processor: Any = AutoProcessor.from_pretrained(name_or_path)
+            if Path(name_or_path).is_dir():
+                check_component(Path(name_or_path))
+            # Left out, trust_remote_code has transformers ask on the terminal whether code of the folder may run.
+            self.processor: Any = AutoProcessor.from_pretrained(name_or_path, trust_remote_code=False)
             self.image_processor: Any = self.processor
             if not hasattr(self.processor, "image_processor"):  # a tokenizer: encoder-decoders have nothing for both
-                self.image_processor = AutoImageProcessor.from_pretrained(name_or_path)
-            model = AutoModelForImageTextToText.from_pretrained(name_or_path, use_safetensors=True)
+                self.image_processor = AutoImageProcessor.from_pretrained(name_or_path, trust_remote_code=False)
+            model = AutoModelForImageTextToText.from_pretrained(
+                name_or_path, use_safetensors=True, trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise ValueError(f"name_or_path: can't load a captioning model from {name_or_path}: {first}") from None

@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.data.shard_sets import write_set
 from tests.data_pipelines.videos import write_video
 from tests.training.runs import configuration, train
+from vdm.checkpoints.run_config import RunConfig
 from vdm.cli import evaluate, sample
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
@@ -179,7 +180,7 @@ def test_sampler_of_unknown_number_of_steps_has_a_bar_without_end(trained: Path,
 @pytest.mark.parametrize("guidance", ["interval", "rescaled", "linear_over_frames"])
 def test_scale_of_every_guidance_is_that_of_the_command_line(trained: Path, guidance: str) -> None:
     options = composed("sample", f"checkpoint={trained}", f"guidance={guidance}", "guidance_scale=7", "device=cpu")
-    model = sample.load_for_sampling(trained, OmegaConf.to_container(options), sample.load_config(trained))
+    model = sample.load_for_sampling(trained, OmegaConf.to_container(options), RunConfig.read(trained))
     assert isinstance(model.guidance, Extrapolation)
     assert model.guidance.scale == 7
     assert model.guidance != Extrapolation(7)

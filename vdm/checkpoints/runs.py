@@ -21,16 +21,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
 from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
 from vdm.files import write_file
+from vdm.outside import dump_yaml, read_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_NAME, VERSIONS_NAME = "config.yaml", "versions.json"
+FORMAT_KEY, FORMAT = "run_format", 1
+"""Of ``config.yaml`` and the folder around it; where the key is missing it is 1."""
 CHECKPOINTS_NAME, AVERAGES_NAME = "checkpoints", "averages"
 
 _log = logging.getLogger(__name__)
@@ -52,33 +52,48 @@ def run_folder(path: Path) -> Path:
     Raises:
         ValueError: If it belongs to none.
     """
-    for folder in (path, path.parent.parent):
-        if (folder / CONFIG_NAME).is_file():
-            return folder
+    # A checkpoint holds no configuration: one that somebody put there must not stand in for the run's.
+    whole = path if len(path.parts) > 2 else path.absolute()
+    folder = whole.parent.parent if whole.parent.name == CHECKPOINTS_NAME else path
+    if (folder / CONFIG_NAME).is_file():
+        return folder
     raise ValueError(f"{path}: not a run: there is no {CONFIG_NAME}" + ("" if path.exists() else ", nor such a folder"))
+
+
+def config_file(path: Path) -> Path:
+    """Return the file with the configuration of a run, or of the run of a checkpoint; errors are ``run_folder``'s."""
+    return run_folder(path) / CONFIG_NAME
 
 
 def record_run(run: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration, and add the versions of code and packages to those of earlier starts."""
-    write_file(run / CONFIG_NAME, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    write_config(run, config)
     path = run / VERSIONS_NAME
     starts = json.loads(path.read_text()) if path.exists() else []
     write_file(path, json.dumps([*starts, _versions()], indent=1))
 
 
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the configuration of a run, or of an export."""
+    write_file(folder / CONFIG_NAME, dump_yaml({**config, FORMAT_KEY: FORMAT}))
+
+
 def load_config(path: Path) -> dict[str, Any]:
-    """Return the configuration of a run, or of the run of a checkpoint; nothing in it is interpolated.
+    """Return the whole configuration of a run, or of the run of a checkpoint; nothing in it is interpolated.
+
+    It is to be built by ``vdm train resume=RUN`` alone, which trusts the run as the user's own. Everybody else reads
+    ``RunConfig``.
 
     Raises:
-        ValueError: If there is none, or it is not a mapping.
+        ValueError: In one line, if there is none, it is no plain mapping, or a newer version wrote it.
     """
-    file = run_folder(path) / CONFIG_NAME
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise ValueError(f"{file}: can't be read: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: not a configuration")
+    file = config_file(path)
+    config = read_yaml(file)
+    written = config.pop(FORMAT_KEY, 1)
+    if written != FORMAT:
+        raise ValueError(
+            f"{file}: {FORMAT_KEY}={written}: written by another version of vdm than this one, which reads {FORMAT}"
+        )
     return config
 
 
@@ -132,9 +147,23 @@ def load_weights(path: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
 
     The arguments are those of ``saved_weights``.
     """
+    return merged_weights(latest_checkpoint(path), ema)
+
+
+def merged_weights(checkpoint: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
+    """Return what ``load_weights`` does of a checkpoint that is known to be whole."""
     from vdm.models.lora import merged  # imports torch
 
-    return merged(saved_weights(path, ema))
+    return merged(_weights(checkpoint, ema))
+
+
+def merged_shapes(checkpoint: Path) -> dict[str, list[int]]:
+    """Return the shapes of what ``merged_weights`` returns, without reading it."""
+    from vdm.checkpoints.snapshot import SavedCheckpoint
+    from vdm.models.lora import is_added
+
+    shapes = SavedCheckpoint(checkpoint).weights.shapes
+    return {name: list(shape) for name, shape in shapes.items() if not is_added(name)}
 
 
 def saved_weights(path: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
@@ -147,14 +176,16 @@ def saved_weights(path: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
     Raises:
         ValueError: If there is no whole checkpoint, or no average of that name.
     """
+    return _weights(latest_checkpoint(path), ema)
+
+
+def _weights(checkpoint: Path, ema: bool | str) -> dict[str, "Tensor"]:
     from vdm.checkpoints.snapshot import SavedCheckpoint  # imports torch, which a resumed run's folder is found without
 
-    checkpoint = SavedCheckpoint(latest_checkpoint(path))
-    averages = checkpoint.average(ema) if isinstance(ema, str) else checkpoint.ema
+    saved = SavedCheckpoint(checkpoint)
+    averages = saved.average(ema) if isinstance(ema, str) else saved.ema
     averaged = averages.shapes if ema else {}
-    return {
-        name: (averages if name in averaged else checkpoint.weights).whole(name) for name in checkpoint.weights.shapes
-    }
+    return {name: (averages if name in averaged else saved.weights).whole(name) for name in saved.weights.shapes}
 
 
 def prune(run: Path, keep: Callable[[Sequence[int]], set[int]]) -> None:

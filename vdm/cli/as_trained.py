@@ -1,6 +1,6 @@
 """Sampler and guidance of ``vdm sample`` and ``vdm evaluate``: the run's own, unless the user chooses others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.cli.resume import copy_key
-from vdm.config import ConfigError
 
 GROUPS = ("sampler", "guidance")
 
@@ -23,16 +22,13 @@ def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Args:
         config: What the YAMLs and the command line make.
         overrides: The command line's overrides.
-
-    Raises:
-        ConfigError: If what comes from the run, which may be anybody's, has interpolations: they can run code.
     """
     if not {"checkpoint", *GROUPS} <= set(config) or OmegaConf.is_missing(config, "checkpoint"):
         return config
-    from vdm.checkpoints.runs import load_config
+    from vdm.checkpoints.run_config import RunConfig
 
     try:
-        trained = load_config(Path(str(config.checkpoint)))
+        trained = RunConfig.read(Path(str(config.checkpoint)), config.get("allow_own_code") is True).parts
     except ValueError:
         return config  # the command says what is wrong with it
     plain: Any = OmegaConf.to_container(config, resolve=False)
@@ -43,8 +39,6 @@ def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for group in GROUPS:
         if [group] in paths:
             continue
-        if (found := _interpolation(trained[group])) is not None:
-            raise ConfigError(f"{group}: {config.checkpoint} has {found!r} there; runs record values alone")
         result = {group: deepcopy(trained[group])}
         for path in paths:
             if path[0] == group:
@@ -53,12 +47,3 @@ def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
             result[group]["scale"] = plain["guidance_scale"]
         plain |= result
     return DictConfig(plain)
-
-
-def _interpolation(node: Any) -> str | None:
-    """Return the first text, or key, that OmegaConf would resolve."""
-    if isinstance(node, Mapping):
-        node = [*node.keys(), *node.values()]
-    if isinstance(node, list):
-        return next((found for found in map(_interpolation, node) if found is not None), None)
-    return node if isinstance(node, str) and "${" in node else None

@@ -1,7 +1,7 @@
 """``vdm ema``: averaged weights of any length after training (Karras et al. 2024, section 3.2)."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from vdm.checkpoints.folder import verify_folder
 from vdm.checkpoints.pieces import PieceFiles
+from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import (
     averages_of,
     checkpoint_folder,
     latest_checkpoint,
-    load_config,
     record_run,
     run_folder,
     step_of,
@@ -53,11 +53,12 @@ def run(config: DictConfig) -> None:
         raise ConfigError(f"output={output}: exists already")
     saved = SavedCheckpoint(checkpoint)
     target = PowerFunction(sigma_rel, step_of(checkpoint))
-    sources = list(_sources(saved, load_config(checkpoint), target.step))
+    trained = RunConfig.read(checkpoint, allow_own_code=True)  # nothing is built of it
+    sources = list(_sources(saved, trained.sigma_rels, target.step))
     found = reconstruct(target, [source.profile for source in sources])
 
     save_weights(checkpoint_folder(output, target.step), _combined(saved, sources, found))
-    record_run(output, load_config(checkpoint))
+    record_run(output, trained.plain())
     plot_profile(found, output / "profile.png")
     steps = {source.profile.step for source in sources}
     print(f"Made of averages at {len(steps)} steps; their combined profile differs from the one asked for by", end=" ")
@@ -77,9 +78,8 @@ def _sigma_rel(value: Any) -> float:
     return float(value)
 
 
-def _sources(saved: SavedCheckpoint, config: dict[str, Any], last_step: int) -> Iterator[_Source]:
+def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int) -> Iterator[_Source]:
     """Yield the averages in the checkpoint, and those in whole snapshots of earlier steps."""
-    sigma_rels = (config.get("averages") or {}).get("sigma_rels", [])
     if not sigma_rels:
         raise ConfigError(
             f"checkpoint={saved.folder}: trained without power-function averages; train with averages=post_hoc"

@@ -10,7 +10,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from vdm.checkpoints.runs import latest_checkpoint, load_config, run_folder
+from vdm.checkpoints.run_config import RunConfig
+from vdm.checkpoints.runs import latest_checkpoint, run_folder
 from vdm.cli.sample import load_for_sampling, make_output_folder
 from vdm.config import ConfigError, build
 from vdm.data.datamodule import ClipDataModule
@@ -28,7 +29,7 @@ def run(config: DictConfig) -> None:
     options: Any = OmegaConf.to_container(config)
     _check(options)
     checkpoint = latest_checkpoint(Path(options["checkpoint"]))
-    trained = load_config(checkpoint)
+    trained = RunConfig.read(checkpoint, options["allow_own_code"])
     data = _data(options, trained)
     model = load_for_sampling(checkpoint, options, trained)
     if model.conditioner.needs_pixels:
@@ -81,16 +82,17 @@ def _check(options: dict[str, Any]) -> None:
         raise ConfigError(f"max_clips={options['max_clips']}: must be a whole number, at least 1, or null")
 
 
-def _data(options: dict[str, Any], trained: dict[str, Any]) -> ClipDataModule:
-    """Return the run's set, or another, as batches for evaluation."""
+def _data(options: dict[str, Any], trained: RunConfig) -> ClipDataModule:
+    """Return the run's set, or another, as batches for evaluation.
+
+    Of what the run says of its data, only what is seen of each clip is taken over, and the path if it is a folder here:
+    a run from elsewhere does not decide what is written, kept or connected to.
+    """
     batch_size = options["batch_size"]
-    of_run = trained.get("data", {"_target_": "vdm.data.datamodule.ClipDataModule", "path": None, "seed": 0})
-    path = options["data_path"] or of_run["path"]
-    if path is None:
-        raise ConfigError("data_path: no value given; the run was imported, and has no data of its own")
     node = {
-        **of_run,
-        "path": path,
+        **(trained.data_module or {"_target_": "vdm.data.datamodule.ClipDataModule", "clips": _clips(trained)}),
+        "path": options["data_path"] or _own_path(trained),
+        "seed": trained.data.seed,
         "global_batch_size": batch_size,
         "micro_batch_size": batch_size,
         "num_workers": 0,
@@ -100,12 +102,32 @@ def _data(options: dict[str, Any], trained: dict[str, Any]) -> ClipDataModule:
         "stored_text": False,
         "max_validation_clips": options["max_clips"],
     }
-    data: ClipDataModule = build(node, "data", None if options["allow_own_code"] else ("vdm.data",))
+    allowed = None if trained.data_module is not None else ("vdm.data",)
+    data: ClipDataModule = build(node, "data", allowed)
     try:
         data.check()
     except ValueError as error:
         raise ConfigError(f"data_path: {error}") from error
     return data
+
+
+def _clips(trained: RunConfig) -> dict[str, Any] | None:
+    return trained.data.clips and {**trained.data.clips, "_target_": "vdm.data.clips.ClipSampling"}
+
+
+def _own_path(trained: RunConfig) -> Any:
+    """Return where the run's data lies."""
+    if trained.data_module is not None:
+        return trained.data_module.get("path")
+    path = trained.data.path
+    if path is None:
+        raise ConfigError("data_path: no value given; the run was imported, and has no data of its own")
+    for folder in path if isinstance(path, dict) else [path]:
+        if not Path(folder).is_dir():
+            raise ConfigError(
+                f"data_path: no value given; the run was trained on {folder}, which is no folder of this machine"
+            )
+    return path
 
 
 def _without_padding(batch: ClipBatch) -> ClipBatch:

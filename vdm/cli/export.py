@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vdm.checkpoints.runs import CONFIG_NAME, latest_checkpoint, load_config, load_weights, saved_weights
+from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
+from vdm.checkpoints.runs import latest_checkpoint, load_weights, saved_weights, write_config
 from vdm.cli.export_card import facts_of, write_card
 from vdm.cli.import_ import EXPORTED_WEIGHTS
 from vdm.config import ConfigError, build
+from vdm.config.foreign import check_foreign
 from vdm.models.lora import adapter
-from vdm.models.pretrained.diffusers_folder import local_folder
+from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder
 from vdm.models.pretrained.model_card import licence_keys
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -28,7 +31,7 @@ def run(config: DictConfig) -> None:
     to, checkpoint = Path(options["to"]), latest_checkpoint(Path(options["checkpoint"]))
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"to={to}: exists already")
-    trained = load_config(checkpoint)
+    trained = RunConfig.read(checkpoint, allow_own_code=True)  # what is built of it is checked by itself
     family = _family(trained, options)
     if options["lora"]:
         weights = adapter(_cast(saved_weights(checkpoint, options["ema"]), options), "model.network.")
@@ -51,15 +54,15 @@ def run(config: DictConfig) -> None:
     print(f"Wrote {len(weights)} weights to {to}")
 
 
-def _family(trained: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any] | None:
+def _family(trained: RunConfig, options: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the published family in whose format to write; none for this project's own."""
-    target, wanted = trained["model"]["network"]["_target_"], options["format"]
+    target, wanted = trained.parts["model"]["network"].get("_target_"), options["format"]
     if wanted not in (None, "diffusers", "own"):
         raise ConfigError(f"format={wanted}: must be diffusers, own or null")
     families = {
         name: f for name, f in options["families"].items() if f["run"]["model"]["network"]["_target_"] == target
     }
-    has_parts = (options["components"] or trained["encoder"].get("name_or_path")) is not None
+    has_parts = (options["components"] or trained.parts["encoder"].get("name_or_path")) is not None
     if wanted == "diffusers" and not families:
         raise ConfigError(f"format=diffusers: diffusers has no {target.rpartition('.')[2]}")
     is_file = Path(options["to"]).suffix == ".safetensors"
@@ -73,6 +76,14 @@ def _weights(checkpoint: Path, options: Mapping[str, Any]) -> dict[str, Tensor]:
     return _cast(load_weights(checkpoint, options["ema"]), options)
 
 
+def _told(trained: RunConfig) -> dict[str, Any]:
+    """Return what a family's writer must know of the run, all of it plain values of the kinds that they are."""
+    diffusion = trained.parts["diffusion"]
+    for name in ("schedule", "parameterization"):
+        check_foreign(diffusion.get(name), f"diffusion.{name}", OWN_MODULES)
+    return {"diffusion": diffusion, "clip": asdict(trained.clip)}
+
+
 def _cast(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, Tensor]:
     dtype = options["dtype"]
     if dtype is not None and dtype not in DTYPES:
@@ -82,9 +93,11 @@ def _cast(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, T
     return {name: w.to(DTYPES[dtype]) if w.is_floating_point() else w for name, w in weights.items()}
 
 
-def _network(trained: Mapping[str, Any]) -> nn.Module:
+def _network(trained: RunConfig) -> nn.Module:
+    node = trained.parts["model"]["network"]
+    check_foreign(node, "model.network", OWN_MODULES)
     with torch.device("meta"):
-        return build(trained["model"]["network"], "model.network", ("vdm.models",))
+        return build(node, "model.network", OWN_MODULES)
 
 
 def _of_network(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -113,20 +126,20 @@ def _whole(folder: Path, write: Callable[[Path], None]) -> None:
 def _diffusers(
     folder: Path,
     checkpoint: Path,
-    trained: dict[str, Any],
+    trained: RunConfig,
     weights: Mapping[str, Tensor],
     options: Mapping[str, Any],
     family: Mapping[str, Any],
 ) -> None:
     """Write a folder that diffusers opens."""
-    encoder, card = trained["encoder"], family["card"]
+    encoder, card = trained.parts["encoder"], family["card"]
     name = options["components"] or encoder.get("name_or_path")
     if name is None:
         raise ConfigError(f"components: the run has no parts of a {family['pipeline']}; give such a pipeline's folder")
     variant = None if options["components"] else encoder.get("variant")
-    components = local_folder(name, variant)
+    components = local_folder(name, variant) if options["components"] else cached_folder(name)
     write_folder = build(family["writers"]["folder"], "writers.folder")
-    write_folder(folder, _network(trained), _of_network(weights), trained, components, variant)
+    write_folder(folder, _network(trained), _of_network(weights), _told(trained), components, variant)
     readme = components / "README.md"
     licence = licence_keys(readme.read_text(encoding="utf-8")) if readme.is_file() else {}
     usage = f"from diffusers import {family['pipeline']}\n\n"
@@ -139,7 +152,7 @@ def _diffusers(
 def _lora(
     folder: Path,
     checkpoint: Path,
-    trained: dict[str, Any],
+    trained: RunConfig,
     weights: Mapping[str, Tensor],
     options: Mapping[str, Any],
     family: Mapping[str, Any] | None,
@@ -159,11 +172,11 @@ def _lora(
 
 
 def _own(
-    folder: Path, checkpoint: Path, trained: dict[str, Any], weights: Mapping[str, Tensor], options: Mapping[str, Any]
+    folder: Path, checkpoint: Path, trained: RunConfig, weights: Mapping[str, Tensor], options: Mapping[str, Any]
 ) -> None:
     """Write weights and configuration, which ``vdm import`` makes a run of."""
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / EXPORTED_WEIGHTS)
-    (folder / CONFIG_NAME).write_text(OmegaConf.to_yaml(OmegaConf.create(trained)), encoding="utf-8")
+    write_config(folder, trained.plain())
     usage = f"vdm import from={options['to']} to=runs/imported\nvdm sample checkpoint=runs/imported"
     facts = facts_of(checkpoint, trained, weights, options["ema"])
     write_card(folder, "A video diffusion model", usage, facts, front_matter={"library_name": "vdm"})

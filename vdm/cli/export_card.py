@@ -3,19 +3,21 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import VERSIONS_NAME, run_folder, step_of
 from vdm.models.pretrained.model_card import Facts, model_card
 
 _SOFTWARE = ("torch", "lightning", "diffusers", "transformers", "video-diffusion-training")
 
 
-def facts_of(checkpoint: Path, trained: Mapping[str, Any], weights: Mapping[str, Tensor], average: bool | str) -> Facts:
+def facts_of(checkpoint: Path, trained: RunConfig, weights: Mapping[str, Tensor], average: bool | str) -> Facts:
     """Return what is known of a checkpoint.
 
     Args:
@@ -26,8 +28,8 @@ def facts_of(checkpoint: Path, trained: Mapping[str, Any], weights: Mapping[str,
     """
     run = run_folder(checkpoint)
     metrics, protocol = _evaluation(run)
-    config = OmegaConf.to_yaml(OmegaConf.create(dict(trained)))
-    return Facts(_data(trained), _training(run, checkpoint, trained, weights, average), metrics, protocol, config)
+    training = _training(run, checkpoint, trained, weights, average)
+    return Facts(_data(trained), training, metrics, protocol, trained.text)
 
 
 def write_card(
@@ -38,21 +40,20 @@ def write_card(
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _data(trained: Mapping[str, Any]) -> dict[str, object]:
-    found = trained.get("data") or {}
-    data = {"set": found["path"]} if "path" in found else {}
-    return {**data, **{f"clip {name}": value for name, value in (trained.get("clip") or {}).items() if value != []}}
+def _data(trained: RunConfig) -> dict[str, object]:
+    data = {} if trained.data.path is None else {"set": trained.data.path}
+    clip = {} if trained.recorded_clip is None else asdict(trained.recorded_clip)
+    return {**data, **{f"clip {name}": value for name, value in clip.items() if value != ()}}
 
 
 def _training(
-    run: Path, checkpoint: Path, trained: Mapping[str, Any], weights: Mapping[str, Tensor], average: bool | str
+    run: Path, checkpoint: Path, trained: RunConfig, weights: Mapping[str, Tensor], average: bool | str
 ) -> dict[str, object]:
-    start = (trained.get("model") or {}).get("pretrained") or trained.get("init_from")
-    training: dict[str, object] = {"started from": start} if start else {}
+    training: dict[str, object] = {"started from": trained.started_from} if trained.started_from else {}
     steps = _steps(checkpoint)
     if steps is not None:
         training["optimizer steps"] = steps
-        clips = (trained.get("data") or {}).get("global_batch_size")
+        clips = trained.data.global_batch_size
         training |= {} if clips is None else {"clips trained on": steps * clips}
     training["weights"] = sum(tensor.numel() for tensor in weights.values())
     training["type"] = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}))

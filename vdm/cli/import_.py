@@ -9,10 +9,11 @@ from torch import Tensor
 
 from vdm.checkpoints.folder import write_folder
 from vdm.checkpoints.pieces import Piece
-from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder, load_config, record_run
+from vdm.checkpoints.run_config import RunConfig
+from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder, record_run
 from vdm.checkpoints.snapshot import STATE, WEIGHTS, Snapshot
 from vdm.config import ConfigError
-from vdm.generation.build import OWN_MODULES, build_model
+from vdm.generation.build import build_recorded
 from vdm.generation.pretrained import configured, merged, open_published
 from vdm.models.pretrained.diffusers_folder import local_folder, pipeline_of
 from vdm.models.pretrained.stored import StoredTensors, check_names
@@ -40,10 +41,16 @@ def _own(folder: Path, allow_own_code: bool) -> tuple[dict[str, Any], StoredTens
     """Open what ``vdm export`` wrote, and see to it that the weights are those of the configuration."""
     if not (folder / EXPORTED_WEIGHTS).is_file():
         raise ConfigError(f"from={folder}: a run's folder needs no import, and an export has a {EXPORTED_WEIGHTS}")
-    config, weights = load_config(folder), StoredTensors.open([folder / EXPORTED_WEIGHTS])
-    model = build_model(config, None if allow_own_code else OWN_MODULES)
-    check_names(weights.renamed({name: name.removeprefix("model.") for name in weights}), model, folder)
-    return config, weights
+    run, weights = RunConfig.read(folder, allow_own_code), StoredTensors.open([folder / EXPORTED_WEIGHTS])
+    named = weights.renamed({name: name.removeprefix("model.") for name in weights})
+    try:
+        model = build_recorded(run, named.shapes)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"from={folder}: {error}") from None
+    check_names(named, model, folder)
+    return run.plain(), weights
 
 
 def _published(options: Mapping[str, Any]) -> tuple[dict[str, Any], StoredTensors]:

@@ -1,5 +1,7 @@
 """A run goes on in its own folder, under its own configuration: ``resume=RUN``, or started again in the same folder."""
 
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -46,6 +48,8 @@ _RECORDED = ("clip",)
 """Keys whose values come from the data, when a run begins."""
 _ABSENT = object()
 
+_log = logging.getLogger(__name__)
+
 
 def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictConfig:
     """Return the configuration of the run that is to go on, or ``config`` where a run begins.
@@ -60,7 +64,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     """
     if "resume" not in config:
         return config
-    from vdm.checkpoints.runs import checkpoints_of, load_config
+    from vdm.checkpoints.runs import checkpoints_of
     from vdm.training.starts import is_restart, is_to_be_taken
 
     composed: Any = OmegaConf.to_container(config, resolve=True)
@@ -70,14 +74,33 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
         source = Path(config.resume)
         if goes_on and not is_to_be_taken(folder, source):
             source = folder  # of a job that was restarted, its own progress
-        merged = apply_resume_overrides(load_config(source), composed, overrides)
+        merged = apply_resume_overrides(_of_own(source), composed, overrides)
         return OmegaConf.create({**merged, "resume": str(source)})
     if not has_begun:
         return config
-    saved = load_config(folder)
+    saved = _of_own(folder)
     if not goes_on:  # a requeued job goes on even if YAMLs have been edited meanwhile
         _refuse_difference(saved, _as_if_saved(config, saved), folder)
     return OmegaConf.create({**_kept(saved, composed), "resume": str(folder)})
+
+
+def _of_own(run: Path) -> dict[str, Any]:
+    """Return the configuration of a run to go on with: trusted, it says what is built and where that writes.
+
+    Raises:
+        ConfigError: If training never began there.
+    """
+    from vdm.checkpoints.runs import config_file, load_config
+
+    saved = load_config(run)
+    if "trainer" not in saved:
+        raise ConfigError(
+            f"resume={run}: made by vdm import or vdm ema, without training to go on with; begin by init_from={run}"
+        )
+    owner = config_file(run).stat().st_uid
+    if owner != os.geteuid():
+        _log.warning("%s belongs to user %d, and is trusted as yours: it may run code as you", config_file(run), owner)
+    return saved
 
 
 def _kept(saved: Mapping[str, Any], composed: Mapping[str, Any]) -> dict[str, Any]:

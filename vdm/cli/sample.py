@@ -11,11 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from vdm.checkpoints.runs import load_config, run_folder
+from vdm.checkpoints.run_config import RunConfig
+from vdm.checkpoints.runs import run_folder
 from vdm.cli.sample_task import block_size, observation_method, read_task, whole_number
 from vdm.config import ConfigError, build
 from vdm.generation.blocks import plan_blocks
-from vdm.generation.build import load_guide, load_model
+from vdm.generation.build import load_guide, load_recorded
 from vdm.generation.generate import ClipSize, count_steps, generate
 from vdm.generation.model import VideoDiffusionModel
 from vdm.generation.requests import load_image, read_prompts, resolve_labels
@@ -28,7 +29,7 @@ def run(config: DictConfig) -> None:
     """Write an mp4 for each video as soon as it is made, then ``grid.mp4`` and ``grid.png``."""
     options: Any = OmegaConf.to_container(config)
     checkpoint = Path(options["checkpoint"])
-    trained = load_config(checkpoint)
+    trained = RunConfig.read(checkpoint, options["allow_own_code"])
     if options.get("model") is not None:
         _check_network(options["model"], trained)
     model = load_for_sampling(checkpoint, options, trained)
@@ -83,7 +84,7 @@ def _default_folder(checkpoint: Path, task: str | None) -> Path:
     return run_folder(checkpoint) / "samples" / (task or "prompts")
 
 
-def load_for_sampling(checkpoint: Path, options: dict[str, Any], trained: dict[str, Any]) -> VideoDiffusionModel:
+def load_for_sampling(checkpoint: Path, options: dict[str, Any], trained: RunConfig) -> VideoDiffusionModel:
     """Return a trained model with the sampler and guidance asked for, on the device asked for.
 
     Args:
@@ -93,8 +94,8 @@ def load_for_sampling(checkpoint: Path, options: dict[str, Any], trained: dict[s
     """
     guidance = dict(options["guidance"])
     if guidance.get("scale", 0) is None:
-        guidance["scale"] = trained["guidance_scale"]
-    model = load_model(checkpoint, options["ema"], options["allow_own_code"])
+        guidance["scale"] = trained.guidance_scale
+    model = load_recorded(trained, checkpoint, options["ema"])
     model.sampler = build(options["sampler"], "sampler")
     model.guidance = build(guidance, "guidance")
     if options["guide"] is not None:
@@ -103,14 +104,14 @@ def load_for_sampling(checkpoint: Path, options: dict[str, Any], trained: dict[s
     return model.requires_grad_(False).to(device_of(options["device"]))
 
 
-def _check_network(model: dict[str, Any], trained: dict[str, Any]) -> None:
+def _check_network(model: dict[str, Any], trained: RunConfig) -> None:
     """Refuse a run whose network is another than that of ``model=NAME``."""
-    asked, found = model["network"]["_target_"], trained["model"]["network"]["_target_"]
+    asked, found = model["network"]["_target_"], trained.parts["model"]["network"]["_target_"]
     if found != asked:
         raise ConfigError(f"model: the checkpoint's network is a {found}, not a {asked}")
 
 
-def _set_motion(options: dict[str, Any], trained: dict[str, Any], model: VideoDiffusionModel) -> None:
+def _set_motion(options: dict[str, Any], trained: RunConfig, model: VideoDiffusionModel) -> None:
     """Tell Stable Video Diffusion's conditioner the numbers asked for; any other model refuses them."""
     names = ("motion_bucket_id", "noise_aug_strength")
     given = {name: options[name] for name in names if options[name] is not None}
@@ -118,7 +119,7 @@ def _set_motion(options: dict[str, Any], trained: dict[str, Any], model: VideoDi
         if given:
             raise ConfigError(f"{next(iter(given))}: the model has no such condition; Stable Video Diffusion has")
         return
-    given["fps"] = options["fps"] if options["fps"] is not None else trained["clip"]["fps"]
+    given["fps"] = options["fps"] if options["fps"] is not None else trained.clip.fps
     for name, value in given.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ConfigError(f"{name}={value}: must be a number")
@@ -140,10 +141,10 @@ def device_of(name: str) -> torch.device:
         raise ConfigError(f"device={name}: {str(error).splitlines()[0]}") from error
 
 
-def _prompts(options: dict[str, Any], trained: dict[str, Any], model: VideoDiffusionModel, size: ClipSize) -> Prompts:
+def _prompts(options: dict[str, Any], trained: RunConfig, model: VideoDiffusionModel, size: ClipSize) -> Prompts:
     """Return what to make videos of, ``num_videos`` for each prompt."""
     captions = read_prompts(options["prompts"], options["prompts_file"])
-    labels = resolve_labels(options["labels"], trained["clip"]["label_names"], model.conditioner.num_classes)
+    labels = resolve_labels(options["labels"], trained.clip.label_names, model.conditioner.num_classes)
     if captions is None:
         captions = [""] * (len(labels) if labels else 1)
     if labels is not None and len(labels) == 1:

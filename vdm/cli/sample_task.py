@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vdm.checkpoints.run_config import RunConfig
 from vdm.config import ConfigError, did_you_mean
 from vdm.diffusion.observations import ObservationMethod, Reconstruction, Replacement
 from vdm.generation.blocks import BlockSize
@@ -48,29 +49,29 @@ def _rate(options: dict[str, Any], name: str) -> float:
     return value
 
 
-def clip_size(options: dict[str, Any], trained: dict[str, Any]) -> ClipSize:
+def clip_size(options: dict[str, Any], trained: RunConfig) -> ClipSize:
     """Return the size asked for, by default that of the clips in training."""
     names = ("num_frames", "height", "width")
-    sizes = {name: trained["clip"][name] if options[name] is None else options[name] for name in names}
+    sizes = {name: getattr(trained.clip, name) if options[name] is None else options[name] for name in names}
     return ClipSize(**{name: whole_number(sizes, name) for name in names})
 
 
-def block_size(options: dict[str, Any], trained: dict[str, Any]) -> BlockSize:
+def block_size(options: dict[str, Any], trained: RunConfig) -> BlockSize:
     """Return what is made at once: by default as many frames as in training, half of them known from before."""
-    usual = trained["clip"]["num_frames"]
+    usual = trained.clip.num_frames
     num_frames = usual if options["block_frames"] is None else whole_number(options, "block_frames")
     overlap = max(1, num_frames // 2) if options["overlap"] is None else whole_number(options, "overlap")
     return BlockSize(num_frames, overlap)
 
 
-def read_task(options: dict[str, Any], trained: dict[str, Any], model: VideoDiffusionModel, block: BlockSize) -> Task:
+def read_task(options: dict[str, Any], trained: RunConfig, model: VideoDiffusionModel, block: BlockSize) -> Task:
     """Return what is to be made, and read the video that it is to be made of.
 
     Raises:
         ValueError: If the options don't go together, or the video can't be read or doesn't fit.
     """
     name, path, size = options["task"], options["input"], clip_size(options, trained)
-    usual_fps = trained["clip"]["fps"]
+    usual_fps = trained.clip.fps
     if name is None and path is not None:
         raise ConfigError(f"input={path}: say what to do with it: task=extend, interpolate or superres")
     if name is None:

@@ -69,7 +69,7 @@ def check(node: Any, key: str) -> None:
             check(value, f"{key}[{index}]")
     if not isinstance(node, Mapping) or "_target_" not in node:
         return
-    parameters = _Parameters.of(_resolve(node["_target_"], f"{key}._target_", None), key)
+    parameters = _Parameters.of(resolve(node["_target_"], f"{key}._target_", None), key)
     arguments = {name: value for name, value in node.items() if name not in _RESERVED and value != "???"}
     parameters.check_names(arguments, given=(), is_partial=True)
     for name, value in arguments.items():
@@ -90,7 +90,7 @@ def _build_target(
     offered: Mapping[str, Any],
     given: Mapping[str, Any],
 ) -> Any:
-    target = _resolve(node["_target_"], f"{key}._target_", allowed_modules)
+    target = resolve(node["_target_"], f"{key}._target_", allowed_modules)
     is_partial = node.get("_partial_", False)
     if not isinstance(is_partial, bool):
         raise ConfigError(f"{key}._partial_: {is_partial!r} is not allowed: it is true or false")
@@ -158,8 +158,12 @@ class _Parameters:
             raise ConfigError(f"{self.key}.{name}{error}") from error
 
 
-def _resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Target:
-    """Import what a dotted path names."""
+def resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Target:
+    """Import what a dotted path names; see ``build`` for ``allowed_modules``.
+
+    Raises:
+        ConfigError: If there is no such thing, it can't be called, or it is not allowed.
+    """
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
         raise ConfigError(f"{key}: {path!r} is not allowed: it is a dotted path such as package.module.Class")
     if allowed_modules is not None and not _lies_in(

@@ -2,11 +2,14 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from vdm.models.pretrained.component_config import check_component
 
 
 class Frozen(nn.Module):
@@ -57,6 +60,8 @@ def loaded(load: Callable[[], Any], name_or_path: str, subfolder: str) -> Any:
     """
     place = f"{name_or_path}/{subfolder}".rstrip("/")
     try:
+        if Path(place).is_dir():
+            check_component(Path(place))
         return load()
     except ImportError:
         raise ValueError(f"{place}: needs diffusers and transformers; install the extra 'pretrained'") from None

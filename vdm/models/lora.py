@@ -59,7 +59,7 @@ def add_lora(model: nn.Module, layers: Sequence[str], rank: int) -> int:
 @torch.no_grad()
 def merged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights in which what LoRA adds is part of the layers' own: ``weight + lora_B lora_A``."""
-    result = {name: tensor for name, tensor in weights.items() if not name.endswith((_DOWN, _UP))}
+    result = {name: tensor for name, tensor in weights.items() if not is_added(name)}
     for layer in _adapted(weights):
         own = weights[f"{layer}weight"]
         added = weights[f"{layer}{_UP}"].float() @ weights[f"{layer}{_DOWN}"].float()
@@ -72,8 +72,13 @@ def adapter(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in weights.items()
-        if name.startswith(prefix) and name.endswith((_DOWN, _UP))
+        if name.startswith(prefix) and is_added(name)
     }
+
+
+def is_added(name: str) -> bool:
+    """Tell whether a weight is one that LoRA adds."""
+    return name.endswith((_DOWN, _UP))
 
 
 def _adapted(weights: Mapping[str, Tensor]) -> list[str]:

@@ -195,12 +195,13 @@ def _load_pretrained(name_or_path: str, subfolder: str, tokenizer: str, variant:
         raise ValueError(f"name_or_path: {folder} holds no tokenizer: none of {', '.join(_VOCABULARIES)}")
 
     def load() -> tuple[Any, Any]:
-        kind = AutoConfig.from_pretrained(name_or_path, subfolder=subfolder).model_type
+        kind = AutoConfig.from_pretrained(name_or_path, subfolder=subfolder, trust_remote_code=False).model_type
         if kind not in classes:
             raise ValueError(f"it holds a model of type {kind}; allowed are T5 and CLIP")
         options: dict[str, Any] = {"subfolder": subfolder, "variant": variant, "dtype": torch.float32}
         model = classes[kind].from_pretrained(name_or_path, use_safetensors=True, **options)
-        return model, AutoTokenizer.from_pretrained(name_or_path, subfolder=tokenizer)
+        # Left out, it has transformers ask on the terminal whether code of the folder may run.
+        return model, AutoTokenizer.from_pretrained(name_or_path, subfolder=tokenizer, trust_remote_code=False)
 
     return loaded(load, name_or_path, subfolder)
 

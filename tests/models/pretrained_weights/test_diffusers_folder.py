@@ -105,7 +105,10 @@ def test_configurations_are_the_same_both_ways(tmp_path: Path, sizes: Sizes) -> 
         ({"_class_name": "UNet2DConditionModel"}, "config: holds a UNet2DConditionModel, not a UNetSpatioTempor"),
         ({"layers_per_block": [1, 2]}, r"config: layers_per_block=\[1, 2\]: must be the same at every level"),
         ({"in_channels": 9}, "config: a network whose two halves differ"),
-        ({"block_out_channels": None}, "config: .* is missing or of another kind"),
+        ({"block_out_channels": None}, "config: block_out_channels=None is not allowed"),
+        ({"block_out_channels": [{"_target_": "os.system"}]}, r"config: block_out_channels\.0={.*} is not allowed"),
+        ({"layers_per_block": 10**7}, "config: layers_per_block.*=10000000 is not allowed"),
+        ({"layers_per_block": "2"}, "config: layers_per_block.*='2' is not allowed"),
     ],
     ids=str,
 )

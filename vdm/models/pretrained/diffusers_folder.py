@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vdm.models.pretrained.stored import StoredTensors
+from vdm.outside import read_json
 
 STEM = "diffusion_pytorch_model"
 """Of the files with a network's weights, and with those of other models of diffusers."""
+
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -123,23 +127,6 @@ def pipeline_of(folder: Path) -> str:
     return str(read_json(folder / "model_index.json").get("_class_name", "pipeline of unknown kind"))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-        ValueError: If there is no such file, or something else in it.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: can't be read as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no JSON object")
-    return content
-
-
 def weight_files(folder: Path, variant: str | None = None, stem: str = STEM) -> list[Path]:
     """Return the safetensors files of one component.
 
@@ -200,7 +187,7 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def same_at_every_level(value: int | list[int], name: str, source: object) -> int:
+def same_at_every_level(value: int | Sequence[int], name: str, source: object) -> int:
     """Return a number that may be given once for each level.
 
     Raises:
@@ -208,7 +195,7 @@ def same_at_every_level(value: int | list[int], name: str, source: object) -> in
     """
     values = {value} if isinstance(value, int) else set(value)
     if len(values) != 1:
-        raise ValueError(f"{source}: {name}={value}: must be the same at every level")
+        raise ValueError(f"{source}: {name}={list(values)}: must be the same at every level")
     return values.pop()
 
 
@@ -220,7 +207,7 @@ def local_folder(name_or_path: str, variant: str | None = None) -> Path:
     """
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
-    if name_or_path.count("/") != 1 or name_or_path.startswith((".", "/")):
+    if not _HUB_NAME.fullmatch(name_or_path):
         raise ValueError(f"{name_or_path}: no such folder or file, nor a name on the hub, which is OWNER/MODEL")
     try:
         from huggingface_hub import snapshot_download
@@ -232,6 +219,30 @@ def local_folder(name_or_path: str, variant: str | None = None) -> Path:
         return Path(snapshot_download(name_or_path, allow_patterns=["*.json", "LICENSE*", "README.md", *patterns]))
     except Exception as error:  # of many kinds: no connection, no such name, no access
         raise ValueError(f"{name_or_path}: can't be had from the hub: {' '.join(str(error).split())[:300]}") from None
+
+
+def cached_folder(name_or_path: str) -> Path:
+    """Return a folder on this machine as ``local_folder`` does, but without asking the hub for what is not there yet.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    if not _HUB_NAME.fullmatch(name_or_path):
+        raise ValueError(f"{name_or_path}: no such folder, nor a name on the hub, which is OWNER/MODEL")
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError:
+        raise ValueError(f"{name_or_path}: needs huggingface_hub; install the extra 'pretrained'") from None
+    try:
+        return Path(snapshot_download(name_or_path, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise ValueError(
+            f"{name_or_path}: not on this machine, and a run's configuration does not decide what is fetched; fetch it"
+            f" by: hf download {name_or_path}"
+        ) from None
 
 
 def _copy_component(source: Path, target: Path, stem: str | None, variant: str | None) -> None:

@@ -1,6 +1,7 @@
 """Text-to-video of ModelScope and Zeroscope as diffusers' pipeline saves it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,25 @@ from torch import Tensor
 
 from vdm.models.modelscope.unet import ModelScopeUNet
 from vdm.models.pretrained import schedulers
+from vdm.models.pretrained.component_config import (
+    ComponentConfig,
+    Depth,
+    DepthPerLevel,
+    NamePerLevel,
+    Width,
+    WidthPerLevel,
+    read_component,
+)
 from vdm.models.pretrained.diffusers_folder import (
     SCHEDULER_CONFIG,
     STEM,
     PipelineFolder,
-    read_json,
     same_at_every_level,
     weight_files,
 )
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
+from vdm.outside import read_json, typed
 
 FOLDER = PipelineFolder(
     "TextToVideoSDPipeline",
@@ -56,6 +66,22 @@ _FIXED = {
 """What diffusers lets one choose, and every published network has so."""
 
 
+@dataclass(frozen=True)
+class UNetConfig:
+    """What is read of the network's ``config.json``."""
+
+    block_out_channels: WidthPerLevel
+    down_block_types: NamePerLevel
+    up_block_types: NamePerLevel
+    in_channels: Width
+    layers_per_block: Depth | DepthPerLevel
+    attention_head_dim: Width | WidthPerLevel
+    cross_attention_dim: Width | WidthPerLevel
+    out_channels: Width | None = None
+    sample_size: Width | tuple[Width, Width] | None = None
+    """Height and width of latents that diffusers makes unless told otherwise."""
+
+
 def open_folder(folder: Path, name: str, variant: str | None = None) -> Published:
     """Open a pipeline's folder as diffusers writes it.
 
@@ -75,18 +101,21 @@ def open_folder(folder: Path, name: str, variant: str | None = None) -> Publishe
     with torch.device("meta"):
         network = ModelScopeUNet(**options)
     check_names(weights, network, folder / "unet")
-    text = _number(folder / "text_encoder" / "config.json", "hidden_size", options["text_channels"])
-    autoencoder = _number(folder / "vae" / "config.json", "latent_channels", options["in_channels"])
+    text = _fitting(folder / "text_encoder", "hidden_size", options["text_channels"])
+    autoencoder = _fitting(folder / "vae", "latent_channels", options["in_channels"])
+    if text.max_position_embeddings is None or autoencoder.block_out_channels is None:
+        raise ValueError(f"{folder}: max_position_embeddings of text_encoder or block_out_channels of vae is missing")
     scheduler_file = folder / "scheduler" / SCHEDULER_CONFIG
     scheduler = read_json(scheduler_file) if scheduler_file.is_file() else SCHEDULER
+    sample_size = typed(UNetConfig, config, config_file).sample_size
     places = {"name_or_path": name, "variant": variant}
-    text_encoder = {**places, "max_tokens": text["max_position_embeddings"]}
+    text_encoder = {**places, "max_tokens": text.max_position_embeddings}
     settings = {
         "encoder": places,
         "text_encoder": text_encoder,
         "model": {"network": options, "conditioner": {"text_encoder": text_encoder}},
         **schedulers.settings(scheduler, scheduler_file),
-        "clip": _size(config.get("sample_size"), 2 ** (len(autoencoder["block_out_channels"]) - 1)),
+        "clip": _size(sample_size, 2 ** (len(autoencoder.block_out_channels) - 1)),
     }
     return Published(weights, settings)
 
@@ -112,8 +141,8 @@ def write_folder(
     Raises:
         ValueError: If a component is missing there or does not fit, or diffusers can't say how the run was trained.
     """
-    _number(components / "text_encoder" / "config.json", "hidden_size", network.text_channels)
-    _number(components / "vae" / "config.json", "latent_channels", network.in_channels)
+    _fitting(components / "text_encoder", "hidden_size", network.text_channels)
+    _fitting(components / "vae", "latent_channels", network.in_channels)
     file = components / "scheduler" / SCHEDULER_CONFIG
     scheduler = schedulers.scheduler_config(trained["diffusion"], read_json(file) if file.is_file() else SCHEDULER)
     FOLDER.write(folder, network_config(network), weights, scheduler, components, variant)
@@ -129,23 +158,20 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
     for name, value in _FIXED.items():
         if config.get(name, value) != value:
             raise ValueError(f"{source}: {name}={config[name]}: only {value} is known here")
-    try:
-        attends = [name.startswith("CrossAttn") for name in config["down_block_types"]]
-        mirrored = [name.startswith("CrossAttn") for name in reversed(config["up_block_types"])]
-        options = {
-            "channels": list(config["block_out_channels"]),
-            "in_channels": config["in_channels"],
-            "num_blocks": same_at_every_level(config["layers_per_block"], "layers_per_block", source),
-            "attention_levels": [level for level, attending in enumerate(attends) if attending],
-            # So it is called there, and is the width of a head.
-            "head_channels": same_at_every_level(config["attention_head_dim"], "attention_head_dim", source),
-            "text_channels": same_at_every_level(config["cross_attention_dim"], "cross_attention_dim", source),
-        }
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{source}: {error} is missing or of another kind") from None
-    if attends != mirrored or config["in_channels"] != config.get("out_channels"):
+    unet = typed(UNetConfig, config, source)
+    attends = [name.startswith("CrossAttn") for name in unet.down_block_types]
+    mirrored = [name.startswith("CrossAttn") for name in reversed(unet.up_block_types)]
+    if attends != mirrored or unet.in_channels != unet.out_channels:
         raise ValueError(f"{source}: a network whose two halves differ")
-    return options
+    return {
+        "channels": list(unet.block_out_channels),
+        "in_channels": unet.in_channels,
+        "num_blocks": same_at_every_level(unet.layers_per_block, "layers_per_block", source),
+        "attention_levels": [level for level, attending in enumerate(attends) if attending],
+        # So it is called there, and is the width of a head.
+        "head_channels": same_at_every_level(unet.attention_head_dim, "attention_head_dim", source),
+        "text_channels": same_at_every_level(unet.cross_attention_dim, "cross_attention_dim", source),
+    }
 
 
 def network_config(network: ModelScopeUNet) -> dict[str, Any]:
@@ -165,15 +191,16 @@ def network_config(network: ModelScopeUNet) -> dict[str, Any]:
     }
 
 
-def _number(file: Path, name: str, value: int) -> dict[str, Any]:
-    """Return a component's configuration, in which a width must be the network's."""
-    config = read_json(file)
-    if config.get(name) != value:
-        raise ValueError(f"{file}: {name} is {config.get(name)}, but the network needs {value}")
+def _fitting(folder: Path, name: str, value: int) -> ComponentConfig:
+    """Return a component's sizes, of which a width must be the network's."""
+    config = read_component(folder)
+    found = getattr(config, name)
+    if found != value:
+        raise ValueError(f"{folder / 'config.json'}: {name} is {found}, but the network needs {value}")
     return config
 
 
-def _size(sample_size: int | list[int] | None, pixels_per_latent: int) -> dict[str, int]:
+def _size(sample_size: int | tuple[int, int] | None, pixels_per_latent: int) -> dict[str, int]:
     """Return height and width in pixels of what diffusers makes unless told otherwise."""
     if sample_size is None:
         return {}

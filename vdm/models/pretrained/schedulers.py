@@ -5,7 +5,12 @@ and how its authors sample. Classes are named by the text that stands in YAMLs, 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Interval
+
+from vdm.outside import typed
 
 _SCHEDULES = {
     "linear": "vdm.diffusion.schedules.discrete.LinearBetas",
@@ -19,6 +24,22 @@ _PREDICTIONS = {
 _TIMESTEP = "vdm.diffusion.parameterizations.Timestep"
 
 
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """What is read of a ``scheduler_config.json``."""
+
+    trained_betas: list[float] | None = None
+    num_train_timesteps: Annotated[int, Interval(ge=1, le=1_000_000)] = 1000
+    beta_schedule: str = "linear"
+    beta_start: Annotated[float, Interval(gt=0, lt=1)] = 0.0001
+    beta_end: Annotated[float, Interval(gt=0, lt=1)] = 0.02
+    rescale_betas_zero_snr: bool = False
+    prediction_type: str = "epsilon"
+    set_alpha_to_one: bool = True
+    steps_offset: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
+    timestep_spacing: str = "leading"
+
+
 def settings(scheduler: Mapping[str, Any], source: object) -> dict[str, Any]:
     """Return what a run's ``diffusion`` and ``sampler`` have to say otherwise than the family's YAML.
 
@@ -27,19 +48,21 @@ def settings(scheduler: Mapping[str, Any], source: object) -> dict[str, Any]:
         source: Where it comes from, for messages.
 
     Raises:
-        ValueError: If it names a schedule, a prediction or timesteps that are not known here.
+        ValueError: If it names a schedule, a prediction or timesteps that are not known here, or a value is of another
+            kind than it must be.
     """
-    if scheduler.get("trained_betas") is not None:
+    config = typed(SchedulerConfig, scheduler, source)
+    if config.trained_betas is not None:
         raise ValueError(f"{source}: trained_betas: a table of betas of its own is not known here")
-    num_timesteps = scheduler.get("num_train_timesteps", 1000)
+    num_timesteps = config.num_train_timesteps
     schedule = {
-        "_target_": _known(_SCHEDULES, scheduler.get("beta_schedule", "linear"), "beta_schedule", source),
+        "_target_": _known(_SCHEDULES, config.beta_schedule, "beta_schedule", source),
         "num_timesteps": num_timesteps,
-        "zero_terminal_snr": bool(scheduler.get("rescale_betas_zero_snr", False)),
-        "beta_start": scheduler.get("beta_start", 0.0001),
-        "beta_end": scheduler.get("beta_end", 0.02),
+        "zero_terminal_snr": config.rescale_betas_zero_snr,
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
     }
-    prediction = _known(_PREDICTIONS, scheduler.get("prediction_type", "epsilon"), "prediction_type", source)
+    prediction = _known(_PREDICTIONS, config.prediction_type, "prediction_type", source)
     return {
         "diffusion": {
             "schedule": schedule,
@@ -47,8 +70,8 @@ def settings(scheduler: Mapping[str, Any], source: object) -> dict[str, Any]:
             "noise_levels": {"num_timesteps": num_timesteps},
         },
         "sampler": {
-            "spacing": _spacing(scheduler, num_timesteps, source),
-            "t_end": 0.0 if scheduler.get("set_alpha_to_one", True) else 1 / num_timesteps,
+            "spacing": _spacing(config, source),
+            "t_end": 0.0 if config.set_alpha_to_one else 1 / num_timesteps,
         },
     }
 
@@ -77,14 +100,15 @@ def scheduler_config(diffusion: Mapping[str, Any], published: Mapping[str, Any])
     }
 
 
-def _spacing(scheduler: Mapping[str, Any], num_timesteps: int, source: object) -> dict[str, Any]:
-    first = (1 + scheduler.get("steps_offset", 0)) / num_timesteps
+def _spacing(config: SchedulerConfig, source: object) -> dict[str, Any]:
+    num_timesteps = config.num_train_timesteps
+    first = (1 + config.steps_offset) / num_timesteps
     known = {
         "leading": {"_target_": "vdm.diffusion.samplers.spacing.Leading", "t_min": first},
         "trailing": {"_target_": "vdm.diffusion.samplers.spacing.Trailing"},
         "linspace": {"_target_": "vdm.diffusion.samplers.spacing.Linspace", "t_min": 1 / num_timesteps},
     }
-    return _known(known, scheduler.get("timestep_spacing", "leading"), "timestep_spacing", source)
+    return _known(known, config.timestep_spacing, "timestep_spacing", source)
 
 
 def _known(known: Mapping[str, Any], value: str, name: str, source: object) -> Any:

@@ -1,25 +1,28 @@
 """Stable Video Diffusion as it is published: a pipeline's folder, or Stability's single file."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vdm.models.pretrained import stability
+from vdm.models.pretrained.component_config import Depth, DepthPerLevel, NamePerLevel, Width, WidthPerLevel
 from vdm.models.pretrained.diffusers_folder import (
     SCHEDULER_CONFIG,
     STEM,
     PipelineFolder,
-    read_json,
     same_at_every_level,
     weight_files,
 )
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
 from vdm.models.svd.unet import SVDUNet
+from vdm.outside import read_json, typed
 
 FOLDER = PipelineFolder(
     "StableVideoDiffusionPipeline",
@@ -50,6 +53,24 @@ SCHEDULER = {
 """As published with img2vid and img2vid-xt; for folders that come without one."""
 
 
+@dataclass(frozen=True)
+class UNetConfig:
+    """What is read of the network's ``config.json``."""
+
+    block_out_channels: WidthPerLevel
+    down_block_types: NamePerLevel
+    up_block_types: NamePerLevel
+    in_channels: Width
+    out_channels: Width
+    num_attention_heads: Width | WidthPerLevel
+    layers_per_block: Depth | DepthPerLevel
+    transformer_layers_per_block: Depth | DepthPerLevel
+    cross_attention_dim: Width | WidthPerLevel
+    addition_time_embed_dim: Width
+    projection_class_embeddings_input_dim: Width
+    num_frames: Annotated[int, Interval(ge=1, le=100_000)] = 14
+
+
 def open_folder(folder: Path, name: str, variant: str | None = None) -> Published:
     """Open a pipeline's folder as diffusers writes it.
 
@@ -68,7 +89,7 @@ def open_folder(folder: Path, name: str, variant: str | None = None) -> Publishe
     options = network_options(config, config_file)
     weights = StoredTensors.open(weight_files(folder / "unet", variant))
     check_names(weights, _on_meta(options), folder / "unet")
-    return _published(options, weights, config.get("num_frames", 14), name, variant)
+    return _published(options, weights, typed(UNetConfig, config, config_file).num_frames, name, variant)
 
 
 def open_file(file: Path, components: str, num_frames: int | None = None) -> Published:
@@ -159,30 +180,26 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
         ValueError: If it describes another network, or one that ``SVDUNet`` is not.
     """
     FOLDER.check_unet(config, source)
-    try:
-        channels = list(config["block_out_channels"])
-        attends = [name.startswith("CrossAttn") for name in config["down_block_types"]]
-        mirrored = [name.startswith("CrossAttn") for name in reversed(config["up_block_types"])]
-        time_ids, rest = divmod(config["projection_class_embeddings_input_dim"], config["addition_time_embed_dim"])
-        heads = config["num_attention_heads"]
-        options = {
-            "channels": channels,
-            "in_channels": config["out_channels"],
-            "num_heads": [heads] * len(channels) if isinstance(heads, int) else list(heads),
-            "num_blocks": same_at_every_level(config["layers_per_block"], "layers_per_block", source),
-            "attention_levels": [level for level, attending in enumerate(attends) if attending],
-            "transformer_layers": same_at_every_level(
-                config["transformer_layers_per_block"], "transformer_layers_per_block", source
-            ),
-            "context_channels": same_at_every_level(config["cross_attention_dim"], "cross_attention_dim", source),
-            "time_id_channels": config["addition_time_embed_dim"],
-            "num_time_ids": time_ids,
-        }
-    except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"{source}: {error} is missing or of another kind") from None
-    if attends != mirrored or config["in_channels"] != 2 * config["out_channels"] or rest:
+    unet = typed(UNetConfig, config, source)
+    attends = [name.startswith("CrossAttn") for name in unet.down_block_types]
+    mirrored = [name.startswith("CrossAttn") for name in reversed(unet.up_block_types)]
+    time_ids, rest = divmod(unet.projection_class_embeddings_input_dim, unet.addition_time_embed_dim)
+    if attends != mirrored or unet.in_channels != 2 * unet.out_channels or rest:
         raise ValueError(f"{source}: a network whose two halves differ, or whose image has other channels than latents")
-    return options
+    heads = unet.num_attention_heads
+    return {
+        "channels": list(unet.block_out_channels),
+        "in_channels": unet.out_channels,
+        "num_heads": [heads] * len(unet.block_out_channels) if isinstance(heads, int) else list(heads),
+        "num_blocks": same_at_every_level(unet.layers_per_block, "layers_per_block", source),
+        "attention_levels": [level for level, attending in enumerate(attends) if attending],
+        "transformer_layers": same_at_every_level(
+            unet.transformer_layers_per_block, "transformer_layers_per_block", source
+        ),
+        "context_channels": same_at_every_level(unet.cross_attention_dim, "cross_attention_dim", source),
+        "time_id_channels": unet.addition_time_embed_dim,
+        "num_time_ids": time_ids,
+    }
 
 
 def network_config(network: SVDUNet, num_frames: int) -> dict[str, Any]:

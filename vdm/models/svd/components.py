@@ -1,5 +1,7 @@
 """The parts of Stable Video Diffusion that are used as they are: its autoencoder and its image encoder."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +13,8 @@ from torch.nn import functional as F
 from vdm.models.autoencoders import FrameAutoencoder
 from vdm.models.encoders import Picture
 from vdm.models.frozen import Frozen, loaded
+from vdm.outside import read_json, typed
+from vdm.ranges import Positive
 
 
 class TemporalAutoencoder(FrameAutoencoder):
@@ -70,19 +74,13 @@ class ClipImageEncoder(Frozen):
                 name_or_path, subfolder=subfolder, variant=variant, use_safetensors=True, dtype=torch.float32
             )
 
-        def load_statistics() -> dict[str, Any]:
-            from transformers import CLIPImageProcessor
-
-            return CLIPImageProcessor.get_image_processor_dict(name_or_path, subfolder=feature_extractor)[0]
-
         super().__init__(loaded(load, name_or_path, subfolder))
-        statistics = loaded(load_statistics, name_or_path, feature_extractor)
+        statistics = _pixel_statistics(name_or_path, feature_extractor)
         self.name_or_path, self.subfolder, self.feature_extractor = name_or_path, subfolder, feature_extractor
         self.channels: int = self.frozen.config.projection_dim
         self.image_size: int = self.frozen.config.image_size
-        for name in ("mean", "std"):
-            values = torch.tensor(statistics[f"image_{name}"])
-            self.register_buffer(name, rearrange(values, "c -> c 1 1"), persistent=False)
+        for name, values in (("mean", statistics.image_mean), ("std", statistics.image_std)):
+            self.register_buffer(name, rearrange(torch.tensor(values), "c -> c 1 1"), persistent=False)
 
     @torch.no_grad()
     def forward(self, pictures: Picture) -> Float[Tensor, "b e"]:
@@ -90,6 +88,26 @@ class ClipImageEncoder(Frozen):
         with self.full_precision():
             scaled = (resized(pictures, self.image_size) + 1) / 2
             return self.frozen(pixel_values=(scaled - self.mean) / self.std).image_embeds
+
+
+@dataclass(frozen=True)
+class PixelStatistics:
+    """What is read of a ``preprocessor_config.json``: mean and deviation of each colour, of pixels from 0 to 1."""
+
+    image_mean: tuple[float, float, float]
+    image_std: tuple[Positive, Positive, Positive]
+
+
+def _pixel_statistics(name_or_path: str, subfolder: str) -> PixelStatistics:
+    def load() -> dict[str, Any]:
+        from transformers import CLIPImageProcessor
+
+        return CLIPImageProcessor.get_image_processor_dict(name_or_path, subfolder=subfolder)[0]
+
+    folder = Path(name_or_path) / subfolder
+    is_here = folder.is_dir()
+    values = read_json(folder / "preprocessor_config.json") if is_here else loaded(load, name_or_path, subfolder)
+    return typed(PixelStatistics, values, folder)
 
 
 class ThumbnailEncoder:

@@ -1,0 +1,182 @@
+"""The gate for the configuration of a run that may be anybody's: of weights that were downloaded or handed on.
+
+Whoever reads a run without training it further, ``vdm sample`` and ``load_model`` among them, knows of its
+``config.yaml`` what ``RunConfig`` holds: which model the weights are of, and how its authors sample. It does not say
+where anything is written, deleted, kept or fetched from, nor which code runs: that is for the command line and the
+user's own YAMLs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Interval, Len
+
+from vdm.checkpoints.runs import config_file, load_config
+from vdm.config import ConfigError
+from vdm.config.foreign import check_foreign
+from vdm.outside import dump_yaml, typed
+from vdm.ranges import Count, Positive, Seed, Size
+
+OWN_MODULES = ("vdm.models", "vdm.diffusion")
+"""Where the parts of a model may come from, unless the user allows the run's own code."""
+_PARTS = ("encoder", "model", "diffusion", "sampler", "guidance")
+_OF_MODEL = ("network", "conditioner")
+_DATA_MODULE = "vdm.data.datamodule.ClipDataModule"
+_CLIP_SAMPLING = "vdm.data.clips.ClipSampling"
+
+
+@dataclass(frozen=True)
+class RecordedClip:
+    """What a run was trained on, and makes unless told otherwise."""
+
+    num_frames: Size
+    height: Size
+    """In pixels."""
+    width: Size
+    """In pixels."""
+    fps: Positive
+    """Frames per second."""
+    label_names: Annotated[tuple[str, ...], Len(0, 1_000_000)] = ()
+
+
+@dataclass(frozen=True)
+class RecordedData:
+    """What is taken over of the data that a run was trained on: where it lies, and which part of each clip was seen."""
+
+    path: str | dict[str, float] | None = None
+    """A folder, or several with their shares."""
+    seed: Seed = 0
+    global_batch_size: Count | None = None
+    clips: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """The rest of what is read."""
+
+    clip: RecordedClip | None = None
+    guidance_scale: Annotated[float, Interval(ge=-1e6, le=1e6)] = 1.0
+    init_from: str | None = None
+
+
+@dataclass(frozen=True)
+class _RecordedModel:
+    pretrained: str | None = None
+
+
+@dataclass(frozen=True)
+class _RecordedAverages:
+    sigma_rels: Annotated[tuple[Positive, ...], Len(0, 100)] = ()
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run's configuration, checked: everything that is built of a run is built of this value."""
+
+    file: Path
+    """Where it was read; for messages."""
+    parts: Mapping[str, Any]
+    """The nodes ``encoder``, ``model`` with network and conditioner, ``diffusion``, ``sampler``, ``guidance``."""
+    guidance_scale: float
+    recorded_clip: RecordedClip | None
+    data: RecordedData
+    data_module: Mapping[str, Any] | None
+    """The node of a data module of the user's own, where their code is allowed."""
+    started_from: str | None
+    """Published weights, or a run, that training began with; to be shown."""
+    sigma_rels: Sequence[float]
+    """Lengths of the power-function averages that were kept in training."""
+    allowed_modules: Sequence[str] | None
+    """Where parts may come from; None allows all."""
+    text: str
+    """The whole file, to be shown and never to be read."""
+
+    @classmethod
+    def read(cls, path: Path, allow_own_code: bool = False) -> "RunConfig":
+        """Read the configuration of a run, of the run of a checkpoint, or of an export.
+
+        Args:
+            path: Its folder.
+            allow_own_code: Let parts be classes outside of this project, which runs their code.
+
+        Raises:
+            ValueError: In one line that names file or key, if there is none, or it is not what a run records.
+        """
+        return cls.of(load_config(path), config_file(path), allow_own_code)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], file: Path, allow_own_code: bool = False) -> "RunConfig":
+        """Check a configuration; arguments and errors are those of ``read``."""
+        for key in _PARTS:
+            if not isinstance(config.get(key), Mapping):
+                raise ConfigError(f"{file}: {key} is missing or no component; not the configuration of a model")
+        parts = {key: config[key] for key in _PARTS if key != "model"}
+        parts["model"] = {name: config["model"].get(name) for name in _OF_MODEL}
+        for name, node in parts["model"].items():
+            if not isinstance(node, Mapping):
+                raise ConfigError(f"{file}: model.{name} is missing or no component; not the configuration of a model")
+        allowed = None if allow_own_code else OWN_MODULES
+        if allowed is not None:
+            for key, node in parts.items():
+                check_foreign(node, key, allowed)
+        rest = typed(_Recorded, config, file)
+        model = typed(_RecordedModel, config["model"], f"{file}: model")
+        data, data_module = _data(config.get("data"), file, allow_own_code)
+        return cls(
+            file=file,
+            parts=parts,
+            guidance_scale=rest.guidance_scale,
+            recorded_clip=rest.clip,
+            data=data,
+            data_module=data_module,
+            started_from=model.pretrained or rest.init_from,
+            sigma_rels=typed(_RecordedAverages, _mapping(config.get("averages")), f"{file}: averages").sigma_rels,
+            allowed_modules=allowed,
+            text=dump_yaml(config),
+        )
+
+    @property
+    def clip(self) -> RecordedClip:
+        """What the run was trained on.
+
+        Raises:
+            ConfigError: If that was not recorded.
+        """
+        if self.recorded_clip is None:
+            raise ConfigError(f"{self.file}: clip is missing, which a run records when training begins")
+        return self.recorded_clip
+
+    def plain(self) -> dict[str, Any]:
+        """Return the configuration of a run with the same model, as plain values."""
+        clip = {} if self.recorded_clip is None else {"clip": _listed(asdict(self.recorded_clip))}
+        averages = {"averages": {"sigma_rels": list(self.sigma_rels)}} if self.sigma_rels else {}
+        data = {} if self.data.path is None else {"data": {"_target_": _DATA_MODULE, **_given(asdict(self.data))}}
+        return {**self.parts, "guidance_scale": self.guidance_scale, **clip, **averages, **data}
+
+
+def _data(node: object, file: Path, allow_own_code: bool) -> tuple[RecordedData, Mapping[str, Any] | None]:
+    data = _mapping(node)
+    if data.get("_target_", _DATA_MODULE) != _DATA_MODULE:
+        if not allow_own_code:
+            raise ConfigError(f"{file}: data._target_: {data['_target_']!r} is not allowed: it is {_DATA_MODULE}")
+        return RecordedData(), data
+    found = typed(RecordedData, data, f"{file}: data")
+    clips = _mapping(found.clips)
+    if clips.get("_target_", _CLIP_SAMPLING) != _CLIP_SAMPLING:
+        raise ConfigError(f"{file}: data.clips._target_: {clips['_target_']!r} is not allowed: it is {_CLIP_SAMPLING}")
+    return found, None
+
+
+def _mapping(node: object) -> Mapping[str, Any]:
+    return node if isinstance(node, Mapping) else {}
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values: lists for tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

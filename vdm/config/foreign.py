@@ -1,0 +1,78 @@
+"""Nodes of a configuration that came with weights: checked in full before anything is built of them."""
+
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from vdm.config.annotations import annotations_of
+from vdm.config.build import check, resolve
+from vdm.config.errors import ConfigError
+
+_PLAIN = (bool, int, float, str, Path, type(None))
+_CONTAINERS = (list, tuple, dict, Sequence, Mapping)
+
+
+def check_foreign(node: Any, key: str, allowed_modules: Sequence[str]) -> None:
+    """Refuse what a configuration of the user's own may have, and one from elsewhere may not.
+
+    Each ``_target_`` is a public class of ``allowed_modules``, nested ones stand only where the class around them takes
+    objects, and there are no interpolations. Keys and values are those that the classes' annotations allow.
+
+    Args:
+        node: Plain values.
+        key: Dotted key of ``node`` in the configuration, for messages.
+        allowed_modules: Packages and modules from which targets may come; see ``build``.
+
+    Raises:
+        ConfigError: In one line that names the key.
+    """
+    _check_node(node, key, allowed_modules)
+    check(node, key)
+
+
+def _check_node(node: Any, key: str, allowed_modules: Sequence[str]) -> None:
+    if isinstance(node, str) and "${" in node:
+        raise ConfigError(f"{key}: {node!r} is not allowed: a run records values, no interpolations")
+    if isinstance(node, list):
+        for index, value in enumerate(node):
+            _check_node(value, f"{key}[{index}]", allowed_modules)
+    if not isinstance(node, Mapping):
+        return
+    if "_partial_" in node:
+        raise ConfigError(f"{key}._partial_: is not allowed in a configuration from elsewhere")
+    annotations: Mapping[str, Any] = {}
+    if "_target_" in node:
+        annotations = annotations_of(resolve(node["_target_"], f"{key}._target_", allowed_modules))
+    for name, value in node.items():
+        if "${" in str(name):
+            raise ConfigError(f"{key}: the key {name!r} is not allowed: a run records values, no interpolations")
+        if isinstance(value, Mapping | list) and name in annotations and not _fits(value, annotations[name]):
+            raise ConfigError(f"{key}.{name}: {value!r} is not allowed: it is a plain value")
+        if name != "_target_":
+            _check_node(value, f"{key}.{name}", allowed_modules)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Tell whether an annotation that asks for plain values alone leaves room for the objects in ``value``."""
+    return not (_holds_target(value) and is_plain(annotation))
+
+
+def _holds_target(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(_holds_target, value.values()))
+    return isinstance(value, list) and any(map(_holds_target, value))
+
+
+def is_plain(annotation: Any) -> bool:
+    """Tell whether an annotation allows nothing but numbers, texts, paths and containers of them."""
+    if annotation in _PLAIN or annotation is None or annotation is Ellipsis:
+        return True
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return True
+    if origin is Annotated:
+        return is_plain(get_args(annotation)[0])
+    if origin in (Union, types.UnionType, *_CONTAINERS):
+        return all(map(is_plain, get_args(annotation)))
+    return False

@@ -1,0 +1,72 @@
+"""What is read of the ``config.json`` of the parts of published models: known keys, in ranges that a model can have."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Interval, Len
+
+from vdm.outside import read_json, typed
+
+Width = Annotated[int, Interval(ge=1, le=65_536)]
+"""Channels of a layer."""
+Depth = Annotated[int, Interval(ge=1, le=100)]
+"""Layers in a row."""
+Levels = Len(1, 16)
+"""Of resolution."""
+WidthPerLevel = Annotated[tuple[Width, ...], Levels]
+DepthPerLevel = Annotated[tuple[Depth, ...], Levels]
+NamePerLevel = Annotated[tuple[str, ...], Levels]
+
+
+@dataclass(frozen=True)
+class ComponentConfig:
+    """What decides the size of an autoencoder or encoder of diffusers or transformers; None without such a key.
+
+    Those libraries build from the file itself; this makes sure beforehand that what it describes can be built.
+    """
+
+    num_hidden_layers: Depth | None = None
+    num_layers: Depth | None = None
+    num_decoder_layers: Annotated[int, Interval(ge=0, le=100)] | None = None
+    hidden_size: Width | None = None
+    intermediate_size: Annotated[int, Interval(ge=1, le=1_000_000)] | None = None
+    d_model: Width | None = None
+    d_ff: Annotated[int, Interval(ge=1, le=1_000_000)] | None = None
+    d_kv: Width | None = None
+    num_heads: Width | None = None
+    num_attention_heads: Width | WidthPerLevel | None = None
+    projection_dim: Width | None = None
+    vocab_size: Annotated[int, Interval(ge=1, le=10_000_000)] | None = None
+    max_position_embeddings: Annotated[int, Interval(ge=1, le=10_000_000)] | None = None
+    image_size: Annotated[int, Interval(ge=1, le=16_384)] | None = None
+    patch_size: Annotated[int, Interval(ge=1, le=16_384)] | None = None
+    latent_channels: Width | None = None
+    layers_per_block: Depth | DepthPerLevel | None = None
+    block_out_channels: WidthPerLevel | None = None
+    quantization_config: None = None
+    """Would have the library load code for it."""
+
+
+def read_component(folder: Path) -> ComponentConfig:
+    """Return the sizes in a component's folder.
+
+    Raises:
+        ValueError: In one line, if there is no such file, or sizes in it are none.
+    """
+    file = folder / "config.json"
+    return typed(ComponentConfig, read_json(file), file)
+
+
+def check_component(folder: Path) -> None:
+    """Refuse a folder that would have diffusers or transformers wait, fill the memory, or look elsewhere.
+
+    Raises:
+        ValueError: In one line that names the file.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ValueError(f"{path}: not a regular file")
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(f"{folder / 'adapter_config.json'}: an adapter, which names its model by a path of its own")
+    read_component(folder)
