@@ -19,6 +19,7 @@ from vdm.models.pretrained.diffusers_folder import (
 )
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
+from vdm.ranges import Location, Name
 
 FOLDER = PipelineFolder(
     "TextToVideoSDPipeline",
@@ -56,7 +57,7 @@ _FIXED = {
 """What diffusers lets one choose, and every published network has so."""
 
 
-def open_folder(folder: Path, name: str, variant: str | None = None) -> Published:
+def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
     """Open a pipeline's folder as diffusers writes it.
 
     Args:
@@ -97,7 +98,7 @@ def write_folder(
     weights: Mapping[str, Tensor],
     trained: Mapping[str, Any],
     components: Path,
-    variant: str | None,
+    variant: Name | None,
 ) -> None:
     """Write what ``diffusers.TextToVideoSDPipeline.from_pretrained`` opens.
 

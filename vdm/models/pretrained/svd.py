@@ -20,6 +20,7 @@ from vdm.models.pretrained.diffusers_folder import (
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
 from vdm.models.svd.unet import SVDUNet
+from vdm.ranges import Location, Name, Size
 
 FOLDER = PipelineFolder(
     "StableVideoDiffusionPipeline",
@@ -50,7 +51,7 @@ SCHEDULER = {
 """As published with img2vid and img2vid-xt; for folders that come without one."""
 
 
-def open_folder(folder: Path, name: str, variant: str | None = None) -> Published:
+def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
     """Open a pipeline's folder as diffusers writes it.
 
     Args:
@@ -71,7 +72,7 @@ def open_folder(folder: Path, name: str, variant: str | None = None) -> Publishe
     return _published(options, weights, config.get("num_frames", 14), name, variant)
 
 
-def open_file(file: Path, components: str, num_frames: int | None = None) -> Published:
+def open_file(file: Path, components: Location, num_frames: Size | None = None) -> Published:
     """Open one of Stability's single files.
 
     Args:
@@ -126,7 +127,7 @@ def write_folder(
     weights: Mapping[str, Tensor],
     trained: Mapping[str, Any],
     components: Path,
-    variant: str | None,
+    variant: Name | None,
 ) -> None:
     """Write what ``diffusers.StableVideoDiffusionPipeline.from_pretrained`` opens.
 
