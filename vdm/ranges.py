@@ -91,5 +91,14 @@ NameOrNothing = Annotated[str, Len(0, 255), AfterValidator(_printable)]
 """What something is called; the empty text stands for what is not in a folder, or not named."""
 Location = Annotated[str, Len(1, 4096), AfterValidator(_printable)]
 """A path, a URL, or a name on the hub; as a ``Path``, a URL would lose one of its slashes."""
-Folder = Location | Path
+
+
+def _not_empty(location: str | Path) -> str | Path:
+    _printable(str(location))
+    if not 1 <= len(str(location)) <= 4096:
+        raise ValueError("must have 1 to 4096 characters")
+    return location
+
+
+Folder = Annotated[str | Path, AfterValidator(_not_empty)]
 """A path or a URL."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakSet
 
-from annotated_types import Interval
+from annotated_types import Interval, Len
 from lightning import LightningDataModule
 
 from vdm.data import order
@@ -68,7 +68,7 @@ class ClipDataModule(LightningDataModule):
 
     def __init__(
         self,
-        path: Folder | Mapping[Location, Positive],
+        path: Folder | Annotated[Mapping[Location, Positive], Len(1, 1000)],
         global_batch_size: Size,
         micro_batch_size: Size,
         clips: ClipSampling | None = None,
