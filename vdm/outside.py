@@ -106,11 +106,21 @@ def typed(cls: type[Value], values: Mapping[str, Any], source: object) -> Value:
         return TypeAdapter(cls).validate_json(json.dumps(dict(values)), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
         if first["type"] == "missing":
-            raise ValueError(f"{source}: {key} is missing") from None
+            raise ValueError(f"{source}: {'.'.join(map(str, first['loc']))} is missing") from None
+        key = ".".join(map(str, _path_in(values, first["loc"])))
         shown = textwrap.shorten(repr(first["input"]), 100)
         raise ValueError(f"{source}: {key}={shown} is not allowed: {first['msg']}") from None
+
+
+def _path_in(values: Any, path: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return the part of pydantic's path that leads through ``values``: it goes on into alternatives of types."""
+    if not path or not isinstance(values, Mapping | list):
+        return ()
+    try:
+        return (path[0], *_path_in(values[path[0]], path[1:]))
+    except (LookupError, TypeError):
+        return ()
 
 
 class _PlainLoader(yaml.CSafeLoader):

@@ -5,13 +5,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import UInt8
-from pydantic import Field
 from safetensors import SafetensorError
 
 from data_pipelines.encode.frozen import device
 from data_pipelines.missing import needs_extra
 from vdm.models.pretrained.component_config import check_component
+from vdm.ranges import Location, NumSteps, Size, Text
 
 
 class TransformersCaptioner:
@@ -27,11 +28,11 @@ class TransformersCaptioner:
 
     def __init__(
         self,
-        name_or_path: str,
-        prompt: str | None = None,
-        max_new_tokens: Annotated[int, Field(ge=1)] = 40,
-        num_beams: Annotated[int, Field(ge=1)] = 3,
-        short_side: Annotated[int, Field(ge=32)] = 384,
+        name_or_path: Location,
+        prompt: Text | None = None,
+        max_new_tokens: NumSteps = 40,
+        num_beams: Annotated[int, Interval(ge=1, le=1000)] = 3,
+        short_side: Annotated[Size, Ge(32)] = 384,
     ) -> None:
         with needs_extra("pretrained", "captions by transformers"):
             from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor

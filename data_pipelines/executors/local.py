@@ -3,13 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from data_pipelines.executors.base import MAX_DEATHS, Item
 from data_pipelines.sources import UnavailableError
 from data_pipelines.workers import WorkerDiedError, map_in_processes
+from vdm.ranges import NumProcesses
 
 
 class LocalExecutor:
@@ -21,7 +19,7 @@ class LocalExecutor:
 
     shares_folders = False
 
-    def __init__(self, num_workers: Annotated[int, Field(ge=0)] | None = None) -> None:
+    def __init__(self, num_workers: NumProcesses | None = None) -> None:
         self.num_workers = num_workers
 
     def submit(self, log_folder: Path) -> str | None:

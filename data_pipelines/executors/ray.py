@@ -7,13 +7,12 @@ that there are no data for Ray to stream, and Ray Data would end all of the work
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from data_pipelines.executors.base import MAX_DEATHS, Item
 from data_pipelines.executors.local import do
 from data_pipelines.missing import needs_extra
+from vdm.ranges import Location, NotNegative, Positive, Size
 
 
 class RayExecutor:
@@ -30,10 +29,10 @@ class RayExecutor:
 
     def __init__(
         self,
-        address: str | None = None,
-        cpus_per_task: Annotated[float, Field(gt=0)] = 1.0,
-        gpus_per_task: Annotated[float, Field(ge=0)] = 0.0,
-        tasks_in_flight: Annotated[int, Field(ge=1)] = 1000,
+        address: Location | None = None,
+        cpus_per_task: Positive = 1.0,
+        gpus_per_task: NotNegative = 0.0,
+        tasks_in_flight: Size = 1000,
     ) -> None:
         with needs_extra("ray", "executor=ray"):
             import ray  # noqa: F401

@@ -22,13 +22,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from annotated_types import Interval, Len
 
 from data_pipelines.executors.base import Item
 from data_pipelines.executors.local import run_in_processes
 from data_pipelines.workers import num_cores
-
-Positive = Annotated[float, Field(gt=0)]
+from vdm.ranges import Seconds, Size, Text
 
 MAX_DEAD_TASKS = 3
 """Tasks that may die at an item before it is given up; more than ``MAX_DEATHS``, as most die of other causes."""
@@ -49,11 +48,11 @@ class SlurmExecutor:
 
     def __init__(
         self,
-        num_tasks: Annotated[int, Field(ge=1)] = 8,
-        cpus_per_task: Annotated[int, Field(ge=1)] = 4,
-        sbatch: Sequence[str] = (),
-        alive_seconds: Positive = 5.0,
-        dead_seconds: Positive = 60.0,
+        num_tasks: Size = 8,
+        cpus_per_task: Annotated[int, Interval(ge=1, le=1024)] = 4,
+        sbatch: Annotated[Sequence[Text], Len(0, 1000)] = (),
+        alive_seconds: Seconds = 5.0,
+        dead_seconds: Seconds = 60.0,
     ) -> None:
         if dead_seconds <= 2 * alive_seconds:
             raise ValueError(f"dead_seconds={dead_seconds}: must be more than twice alive_seconds={alive_seconds}")

@@ -3,11 +3,12 @@
 from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import Float, UInt8
-from pydantic import Field
 
 from data_pipelines.missing import needs_extra
 from data_pipelines.scores.base import SHORT_SIDE, SeenClip
+from vdm.ranges import Size
 
 
 class OpticalFlow:
@@ -22,9 +23,7 @@ class OpticalFlow:
         max_pairs: Pairs of neighbouring frames that are looked at, evenly spread over the clip.
     """
 
-    def __init__(
-        self, short_side: Annotated[int, Field(ge=32, le=SHORT_SIDE)] = 128, max_pairs: Annotated[int, Field(ge=1)] = 8
-    ) -> None:
+    def __init__(self, short_side: Annotated[int, Interval(ge=32, le=SHORT_SIDE)] = 128, max_pairs: Size = 8) -> None:
         with needs_extra("curation", "optical flow"):
             import cv2
         self.short_side, self.max_pairs = short_side, max_pairs

@@ -4,6 +4,7 @@ import numpy as np
 
 from data_pipelines.missing import needs_extra
 from data_pipelines.scores.base import SeenClip
+from vdm.ranges import Share
 
 _DARK = 24
 """Luma up to which a bar is black, or a picture: 16 is black in studio range, and compression adds noise."""
@@ -33,7 +34,7 @@ class BlackFraction:
         bright_share: Share of the pixels that may be brighter, as a logo or noise.
     """
 
-    def __init__(self, bright_share: float = 0.02) -> None:
+    def __init__(self, bright_share: Share = 0.02) -> None:
         self.bright_share = bright_share
 
     def __call__(self, clip: SeenClip) -> float:

@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import UInt8
-from pydantic import Field
 
 from data_pipelines.missing import needs_extra
 from data_pipelines.shots.base import shots_between
+from vdm.ranges import Positive
 
 
 class PySceneDetectShots:
@@ -25,9 +26,9 @@ class PySceneDetectShots:
     def __init__(
         self,
         detector: Literal["content", "adaptive", "histogram"] = "adaptive",
-        threshold: Annotated[float, Field(gt=0)] | None = None,
-        min_shot_seconds: Annotated[float, Field(ge=0)] = 0.5,
-        height: Annotated[int, Field(ge=16)] = 144,
+        threshold: Positive | None = None,
+        min_shot_seconds: Annotated[float, Interval(ge=0, le=1e8)] = 0.5,
+        height: Annotated[int, Interval(ge=16, le=4320)] = 144,
     ) -> None:
         with needs_extra("curation", "shot detection"):
             import scenedetect  # noqa: F401

@@ -2,16 +2,16 @@
 
 import random
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from pydantic import Field
 from torch import Tensor
 
 from data_pipelines.encode.frozen import device
 from data_pipelines.missing import needs_extra
+from vdm.ranges import Between0And1
 
 _CONTEXT = 25
 """Frames on each side of those that a prediction is taken of."""
@@ -28,7 +28,7 @@ class TransNetV2Shots:
 
     size = (27, 48)
 
-    def __init__(self, threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5) -> None:
+    def __init__(self, threshold: Between0And1 = 0.5) -> None:
         self.threshold = threshold
         self.network = _load().to(device())
 

@@ -75,7 +75,7 @@ def test_of_data_nothing_is_kept_that_writes_connects_or_keeps(tmp_path: Path) -
         ({"guidance_scale": math.nan}, r".*config\.yaml: guidance_scale"),
         ({"data": HARMFUL}, r".*config\.yaml: data\._target_"),
         ({"data": {**DATA, "clips": HARMFUL}}, r".*config\.yaml: data\.clips\._target_"),
-        ({"data": {**DATA, "path": HARMFUL}}, r".*config\.yaml: data\.path"),
+        ({"data": {**DATA, "path": HARMFUL}}, r".*config\.yaml: data: path="),
         ({"averages": {"sigma_rels": [HARMFUL]}}, r".*config\.yaml: averages: sigma_rels"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

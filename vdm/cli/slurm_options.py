@@ -4,7 +4,11 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
+
+from vdm.ranges import Count, Name, NumProcesses, Text
 
 _TIME_FORMATS = (
     r"(?P<minutes>\d+)(:(?P<seconds>\d+))?",
@@ -25,22 +29,22 @@ class SlurmOptions:
         ValueError: One line that names the option.
     """
 
-    nodes: int = 1
-    gpus_per_node: int = 1
-    tasks_per_node: int | None = None
-    cpus_per_task: int = 8
-    memory: str | None = None
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    time: str | int = "24:00:00"
-    signal_delay_seconds: int = 120
+    nodes: Annotated[int, Interval(ge=1, le=100_000)] = 1
+    gpus_per_node: NumProcesses = 1
+    tasks_per_node: Annotated[int, Interval(ge=1, le=1024)] | None = None
+    cpus_per_task: Annotated[int, Interval(ge=1, le=1024)] = 8
+    memory: Name | None = None
+    partition: Name | None = None
+    account: Name | None = None
+    qos: Name | None = None
+    constraint: Name | None = None
+    time: Name | Count = "24:00:00"
+    signal_delay_seconds: Annotated[int, Interval(ge=1, le=1_000_000)] = 120
     requeue_failed: bool = True
-    array_parallelism: int = 256
-    setup: list[str] = field(default_factory=list)
-    sbatch: dict[str, Any] = field(default_factory=dict)
-    srun: list[str] = field(default_factory=list)
+    array_parallelism: Count = 256
+    setup: list[Text] = field(default_factory=list)
+    sbatch: dict[Name, Text | int | float | bool | None] = field(default_factory=dict)
+    srun: list[Text] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         least = {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1, "array_parallelism": 1}

@@ -1,15 +1,17 @@
 """Values checked against the annotations of the function that is to receive them."""
 
 import inspect
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from types import SimpleNamespace
-from typing import Any, get_type_hints
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic_core import SchemaError
+from pydantic_core import ErrorDetails, SchemaError
+
+_LONGEST_SHOWN = 100
+"""Characters of a value in a message."""
 
 
 def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -38,13 +40,14 @@ def validated(value: Any, annotation: Any) -> Any:
     """
     adapter = _adapter(annotation)
     if adapter is None:
+        _refuse_plain(value, annotation)
         return value
     try:
         result = adapter.validate_python(value)
     except ValidationError as error:
-        raise ValueError(_reason(error, value)) from None
-    if not _same_kind(value, result):
-        raise ValueError(f": {_shown(value)} is not allowed: Input should be {_name(annotation)}")
+        raise ValueError(_message(error, value)) from None
+    if reason := _changed_kind(value, result):
+        raise ValueError(f": {_shown(value)} is not allowed: {reason}")
     return value if isinstance(result, Iterator) else result  # for Iterable, pydantic returns a one-way iterator
 
 
@@ -59,30 +62,112 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     return None
 
 
-def _same_kind(value: object, result: object) -> bool:
-    """Tell whether no leaf changed its kind: pydantic takes true for 1 and '12' for 12, which in YAML is a mistake."""
+def _refuse_plain(value: object, annotation: Any) -> None:
+    """Refuse a plain value for a Protocol that can't be checked further: none of these has its methods."""
+    protocols = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if not all(one is NoneType or getattr(one, "_is_protocol", False) for one in protocols):
+        return
+    if value is None and NoneType in protocols:
+        return
+    if value is None or isinstance(value, bool | int | float | str | list | Mapping):
+        names = " or ".join(one.__name__ for one in protocols if one is not NoneType)
+        raise ValueError(f": {_shown(value)} is not allowed: must {component(names)}")
+
+
+def component(name: str) -> str:
+    """Return the end of a message that asks for a component of a class."""
+    return f"be a {name}, as a mapping with its _target_"
+
+
+def _changed_kind(value: object, result: object) -> str | None:
+    """Say what is wrong if a leaf changed its kind: pydantic takes true for 1 and '12' for 12, in YAML a mistake."""
     if isinstance(value, list) and isinstance(result, list | tuple):
-        return all(map(_same_kind, value, result))
+        return next(filter(None, map(_changed_kind, value, result)), None)
     if isinstance(value, Mapping) and isinstance(result, Mapping):
-        return all(_same_kind(item, result.get(name, item)) for name, item in value.items())
-    if isinstance(value, bool) or isinstance(result, bool):
-        return type(value) is type(result)
-    return not (isinstance(value, str) and isinstance(result, int | float))
+        return next(filter(None, (_changed_kind(item, result.get(name, item)) for name, item in value.items())), None)
+    if isinstance(result, bool):
+        return None if isinstance(value, bool) else "must be true or false"
+    if isinstance(result, int | float) and isinstance(value, bool):
+        return "must be a number, not true or false"
+    if isinstance(result, int | float) and isinstance(value, str):
+        return "must be a number, not text in quotes"
+    return None
 
 
-def _reason(error: ValidationError, value: object) -> str:
-    details = error.errors(include_url=False, include_context=False)
-    places = {detail["loc"][:1] for detail in details}
-    place = places.pop() if len(places) == 1 else ()
-    index = f"[{place[0]}]" if place and isinstance(place[0], int) else ""
-    messages = dict.fromkeys(detail["msg"] for detail in details)
-    return f"{index}: {_shown(value)} is not allowed: {' or '.join(messages)}"
+def _message(error: ValidationError, value: object) -> str:
+    details = error.errors(include_url=False)
+    # Of the members of a union, those that are meant are the ones that have but a wrong number, length or item.
+    meant = [detail for detail in details if detail["type"] not in _KINDS or _index(detail) is not None] or details
+    places = {_index(detail) for detail in meant}
+    place = places.pop() if len(places) == 1 and isinstance(value, list) else None
+    index = "" if place is None else f"[{place}]"
+    reasons = list(dict.fromkeys(map(_reason, meant)))
+    wanted = " or ".join([reasons[0], *(reason.removeprefix("be ") for reason in reasons[1:])])
+    return f"{index}: {_shown(value)} is not allowed: must {wanted}"
+
+
+def _index(detail: ErrorDetails) -> int | None:
+    """Return where in a list the fault lies; None where it is the list's own."""
+    if detail["type"] in ("missing", "too_short", "too_long"):
+        return None
+    return next((place for place in detail["loc"] if isinstance(place, int)), None)
+
+
+_KINDS = {
+    "int_type": "be a whole number",
+    "int_parsing": "be a whole number",
+    "int_from_float": "be a whole number",
+    "float_type": "be a number",
+    "float_parsing": "be a number",
+    "bool_type": "be true or false",
+    "bool_parsing": "be true or false",
+    "string_type": "be text",
+    "path_type": "be a path",
+    "none_required": "be null",
+    "list_type": "be a list",
+    "tuple_type": "be a list",
+    "sequence_str": "be a list",
+    "iterable_type": "be a list",
+    "dict_type": "be a mapping",
+    "mapping_type": "be a mapping",
+    "callable_type": "be a function",
+    "literal_error": "be {expected}",
+    "dataclass_type": "be a {class_name}, as a mapping with its _target_",
+    "is_instance_of": "be a {class}, as a mapping with its _target_",
+}
+"""What is asked for where a value is of another kind, by pydantic's name for the mistake."""
+_REASONS = {
+    **_KINDS,
+    "finite_number": "be finite",
+    "greater_than": "be above {gt}",
+    "greater_than_equal": "be at least {ge}",
+    "less_than": "be below {lt}",
+    "less_than_equal": "be at most {le}",
+    "multiple_of": "be a multiple of {multiple_of}",
+    "missing": "have more items",
+    "too_short": "have at least {min_length} items",
+    "too_long": "have at most {max_length} items",
+    "string_too_short": "have at least {min_length} characters",
+    "string_too_long": "have at most {max_length} characters",
+}
+
+
+def _reason(detail: ErrorDetails) -> str:
+    """Return what is asked for, so that "must" can go before it."""
+    context = {
+        name: f"{bound:g}" if isinstance(bound, float) else bound for name, bound in detail.get("ctx", {}).items()
+    }
+    if context.get("class") == "Sequence":
+        return "be a list"
+    if context.get("min_length") == 1:
+        return "not be empty"
+    if detail["type"] in _REASONS:
+        return _REASONS[detail["type"]].format(**context)
+    return detail["msg"].removeprefix("Value error, ").removeprefix("must ").replace("Input should be", "be")
 
 
 def _shown(value: object) -> str:
-    is_plain = value is None or isinstance(value, str | int | float | list | dict)
-    return textwrap.shorten(repr(value), 100) if is_plain else f"a {type(value).__qualname__}"
-
-
-def _name(annotation: Any) -> str:
-    return getattr(annotation, "__name__", str(annotation)) if inspect.isclass(annotation) else str(annotation)
+    if value is not None and not isinstance(value, str | int | float | list | dict):
+        return f"a {type(value).__qualname__}"
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]} ..."

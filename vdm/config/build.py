@@ -2,20 +2,21 @@
 
 A node is a mapping such as ``{"_target_": "package.module.Class", "width": 64}``. Its keys are bound to the target's
 signature and their values checked against its annotations, so that a mistake in a YAML is one line that starts with the
-dotted key: ``model.network.width: 'wide' is not allowed: Input should be a valid integer``.
+dotted key: ``model.network.width: 'wide' is not allowed: must be a whole number``.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeGuard
 
-from vdm.config.annotations import annotations_of, validated
+from vdm.config.annotations import validated
 from vdm.config.errors import ConfigError, did_you_mean, nearest
+from vdm.config.signatures import Signature, read_signature, signature_of
 
 Target = Callable[..., Any]
 
@@ -55,26 +56,60 @@ def build(
     return node
 
 
-def check(node: Any, key: str) -> None:
+def check(node: Any, key: str = "") -> None:
     """Check what can be checked of ``node`` without building anything: targets, names of keys and plain values.
+
+    Classes of this project are read, not imported. Others, such as a user's own, are imported when all else is right.
+
+    Args:
+        node: A node with ``_target_``, or any plain value.
+        key: Dotted key of ``node`` in the configuration, for messages; empty for a whole configuration.
 
     Raises:
         ConfigError: As ``build`` does.
     """
+    targets = list(_targets(node, key))
+    for of_project in (True, False):
+        for target, place in targets:
+            parameters = _Parameters.read(target["_target_"], place)
+            if (parameters is not None) == of_project:
+                _check_target(target, parameters or _Parameters.of(_resolve_of(target, place), place))
+
+
+def _targets(node: Any, key: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield all nodes with a target, the innermost first, and their keys."""
     if isinstance(node, Mapping):
         for name, value in node.items():
-            check(value, f"{key}.{name}")
-    if isinstance(node, list):
+            yield from _targets(value, f"{key}.{name}" if key else str(name))
+        if "_target_" in node:
+            yield node, key
+    elif isinstance(node, list):
         for index, value in enumerate(node):
-            check(value, f"{key}[{index}]")
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        return
-    parameters = _Parameters.of(resolve(node["_target_"], f"{key}._target_", None), key)
-    arguments = {name: value for name, value in node.items() if name not in _RESERVED and value != "???"}
+            yield from _targets(value, f"{key}[{index}]")
+
+
+def _resolve_of(node: Mapping[str, Any], key: str) -> Target:
+    return resolve(node["_target_"], f"{key}._target_", None)
+
+
+def _check_target(node: Mapping[str, Any], parameters: _Parameters) -> None:
+    _is_partial(node, parameters.key)
+    arguments = _arguments(node)
     parameters.check_names(arguments, given=(), is_partial=True)
     for name, value in arguments.items():
         if not _holds_target(value):
             parameters.check_value(name, value)
+
+
+def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name not in _RESERVED and value != "???"}
+
+
+def _is_partial(node: Mapping[str, Any], key: str) -> bool:
+    is_partial = node.get("_partial_", False)
+    if not isinstance(is_partial, bool):
+        raise ConfigError(f"{key}._partial_: {is_partial!r} is not allowed: it is true or false")
+    return is_partial
 
 
 def _holds_target(value: Any) -> bool:
@@ -91,12 +126,10 @@ def _build_target(
     given: Mapping[str, Any],
 ) -> Any:
     target = resolve(node["_target_"], f"{key}._target_", allowed_modules)
-    is_partial = node.get("_partial_", False)
-    if not isinstance(is_partial, bool):
-        raise ConfigError(f"{key}._partial_: {is_partial!r} is not allowed: it is true or false")
+    is_partial = _is_partial(node, key)
     parameters = _Parameters.of(target, key)
-    arguments = {name: value for name, value in node.items() if name not in _RESERVED and value != "???"}
-    taken = {name: value for name, value in offered.items() if name in parameters.named and name not in node}
+    arguments = _arguments(node)
+    taken = {name: value for name, value in offered.items() if name in parameters.signature.named and name not in node}
     given = {**taken, **given}
     parameters.check_names(arguments, given, is_partial)
     built = {
@@ -119,43 +152,50 @@ class _Parameters:
     """What a target can be called with by name."""
 
     key: str
-    named: Mapping[str, inspect.Parameter]
-    annotations: Mapping[str, Any]
-    takes_any: bool
-    """Whether it has ``**kwargs``."""
+    signature: Signature
 
     @staticmethod
     def of(target: Target, key: str) -> _Parameters:
         try:
-            parameters = inspect.signature(target).parameters.values()
+            return _Parameters(key, signature_of(target))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{key}._target_: what {target!r} takes is not known to Python") from error
-        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        return _Parameters(
-            key=key,
-            named={parameter.name: parameter for parameter in parameters if parameter.kind in by_name},
-            annotations=annotations_of(target),
-            takes_any=any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters),
-        )
+
+    @staticmethod
+    def read(path: object, key: str) -> _Parameters | None:
+        """Read what a target of this project takes, without importing it; None for another."""
+        if not _is_dotted(path):
+            return None
+        try:
+            signature = read_signature(path)
+        except LookupError as error:
+            name, known = error.args
+            public = [one for one in known if not one.startswith("_")]
+            raise ConfigError(f"{key}._target_: {path!r}: it has no '{name}'{nearest(name, public)}") from error
+        return None if signature is None else _Parameters(key, signature)
 
     def check_names(self, arguments: Iterable[str], given: Iterable[str], is_partial: bool) -> None:
         """Refuse names that the target does not take, and the lack of those that it needs."""
         for name in arguments:
-            if name not in self.named and not self.takes_any:
-                raise ConfigError(f"{self.key}.{name}: unknown key{did_you_mean(str(name), self.named)}")
-        needed = {name for name, parameter in self.named.items() if parameter.default is inspect.Parameter.empty}
+            if name not in self.signature.named and not self.signature.takes_any:
+                raise ConfigError(f"{self.key}.{name}: unknown key{did_you_mean(str(name), self.signature.named)}")
+        needed = {name for name, is_needed in self.signature.named.items() if is_needed}
         missing = sorted(needed - set(arguments) - set(given))
         if missing and not is_partial:
             raise ConfigError(f"{', '.join(f'{self.key}.{name}' for name in missing)}: no value given")
 
     def check_value(self, name: str, value: Any) -> Any:
         """Return ``value`` as the annotation wants it: a tuple for a list, a path for a string."""
-        if name not in self.annotations:
+        if name not in self.signature.annotations:
             return value
         try:
-            return validated(value, self.annotations[name])
+            return validated(value, self.signature.annotations[name])
         except ValueError as error:
             raise ConfigError(f"{self.key}.{name}{error}") from error
+
+
+def _is_dotted(path: object) -> TypeGuard[str]:
+    return isinstance(path, str) and "." in path and all(part.isidentifier() for part in path.split("."))
 
 
 def resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Target:
@@ -164,7 +204,7 @@ def resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Ta
     Raises:
         ConfigError: If there is no such thing, it can't be called, or it is not allowed.
     """
-    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
+    if not _is_dotted(path):
         raise ConfigError(f"{key}: {path!r} is not allowed: it is a dotted path such as package.module.Class")
     if allowed_modules is not None and not _lies_in(
         path, allowed_modules

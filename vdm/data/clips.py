@@ -8,12 +8,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Len
 
 from vdm import randomness
 from vdm.data.shards import Kind, Shape
+from vdm.ranges import Positive, Share, Size
 
 _SIDES = re.compile(r"\b(left|right|(counter|anti)?-?clockwise|mirror(ed|s)?)(-?(hand(ed)?|wards?|most|side))?\b", re.I)
 """Words that a mirrored clip would make untrue."""
@@ -69,12 +71,12 @@ class ClipSampling:
             speak of sides. For scenes in which sides mean something, such as writing, it must be 0.
     """
 
-    shapes: Sequence[Shape] | None = None
-    frame_stride: int = 1
-    fps: float | None = None
+    shapes: Annotated[Sequence[tuple[Size, Size, Size]], Len(1, 1000)] | None = None
+    frame_stride: Size = 1
+    fps: Positive | None = None
     start: Literal["random", "first", "center"] = "random"
     crop: Literal["random", "center"] = "center"
-    mirror_fraction: float = 0.0
+    mirror_fraction: Share = 0.0
 
     def __post_init__(self) -> None:
         if self.shapes is not None and (not self.shapes or min(min(shape) for shape in self.shapes) < 1):

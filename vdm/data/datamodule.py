@@ -4,9 +4,10 @@ import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from weakref import WeakSet
 
+from annotated_types import Interval, Len
 from lightning import LightningDataModule
 
 from vdm.data import order
@@ -22,6 +23,7 @@ from vdm.data.shards import Shape, StoredLatents, StoredText
 from vdm.data.stored import common_latents, common_text, read_empty_text
 from vdm.data.text_embeddings import TextEmbedding
 from vdm.processes import is_first_of_machine
+from vdm.ranges import Count, CountOrZero, Folder, Location, NumProcesses, Positive, Seed, Share, Size
 from vdm.types import ClipBatch
 
 logger = logging.getLogger(__name__)
@@ -66,24 +68,24 @@ class ClipDataModule(LightningDataModule):
 
     def __init__(
         self,
-        path: str | Path | Mapping[str, float],
-        global_batch_size: int,
-        micro_batch_size: int,
+        path: Folder | Annotated[Mapping[Location, Positive], Len(1, 1000)],
+        global_batch_size: Size,
+        micro_batch_size: Size,
         clips: ClipSampling | None = None,
         stored_latents: bool = False,
         stored_text: bool = False,
-        num_workers: int = 1,
-        seed: int = 0,
-        num_streams: int = 64,
-        shuffle_window: int = 1024,
-        num_images_per_clip: int = 0,
+        num_workers: NumProcesses = 1,
+        seed: Seed = 0,
+        num_streams: Size = 64,
+        shuffle_window: Count = 1024,
+        num_images_per_clip: Annotated[int, Interval(ge=0, le=10_000)] = 0,
         overfit_one_batch: bool = False,
         check_shards: bool = True,
-        max_bad_fraction: float = 0.05,
-        max_validation_clips: int | None = 256,
-        cache_path: str | Path | None = None,
-        cache_gib: float = 50.0,
-        quarantine_path: str | Path | None = None,
+        max_bad_fraction: Share = 0.05,
+        max_validation_clips: CountOrZero | None = 256,
+        cache_path: Folder | None = None,
+        cache_gib: Positive = 50.0,
+        quarantine_path: Folder | None = None,
     ) -> None:
         super().__init__()
         _check_at_least(1, global_batch_size=global_batch_size, micro_batch_size=micro_batch_size)

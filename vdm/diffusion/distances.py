@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 
 from vdm.diffusion.shapes import Latents, Level
+from vdm.ranges import Positive
 
 
 class Distance(Protocol):
@@ -38,7 +39,7 @@ class PseudoHuber:
         c: Root mean square error at which squares turn into distances; 0.00054 is theirs for consistency training.
     """
 
-    c: float = 0.00054
+    c: Positive = 0.00054
 
     def __post_init__(self) -> None:
         if self.c <= 0:

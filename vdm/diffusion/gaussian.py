@@ -15,6 +15,7 @@ from vdm.diffusion.noise_priors import Independent, NoisePrior
 from vdm.diffusion.parameterizations import Parameterization
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents, Level, Output, per_clip
+from vdm.ranges import Positive
 from vdm.types import NoisedLatents
 
 
@@ -38,7 +39,7 @@ class GaussianDiffusion:
     parameterization: Parameterization
     noise_levels: NoiseLevels
     loss_weight: LossWeight
-    clip_denoised: float | None = None
+    clip_denoised: Positive | None = None
     noise_prior: NoisePrior = Independent()
     distance: Distance = SquaredError()
     learned_variance: LearnedVariance | None = None

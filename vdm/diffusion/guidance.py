@@ -16,6 +16,7 @@ from torch import Tensor
 from vdm.diffusion.denoiser import Denoise, Denoised
 from vdm.diffusion.parameterizations import V
 from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.ranges import NotNegative, Number, Share
 
 
 class Guidance(Protocol):
@@ -44,10 +45,10 @@ class Extrapolation:
             network's output, which in the paper is v; here it is v whatever the network predicts.
     """
 
-    scale: float = 1.0
-    first_scale: float | None = None
-    interval: tuple[float, float] | None = None
-    rescale: float = 0.0
+    scale: Number = 1.0
+    first_scale: Number | None = None
+    interval: tuple[NotNegative, NotNegative] | None = None
+    rescale: Share = 0.0
 
     def __post_init__(self) -> None:
         if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:

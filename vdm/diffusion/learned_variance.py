@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents, Level, Output, per_clip
 from vdm.diffusion.variational_bound import density_term, pixel_term, posterior_log_variance, step_term
+from vdm.ranges import Positive, Size
 from vdm.types import NoisedLatents
 
 
@@ -27,9 +30,9 @@ class LearnedVariance:
             takes the place of a probability in the first step.
     """
 
-    num_timesteps: int = 1000
-    vlb_weight: float = 0.001
-    num_pixel_values: int | None = 256
+    num_timesteps: Annotated[Size, Ge(2)] = 1000
+    vlb_weight: Positive = 0.001
+    num_pixel_values: Annotated[Size, Ge(2)] | None = 256
 
     def __post_init__(self) -> None:
         if self.num_timesteps < 2:

@@ -11,6 +11,7 @@ import torch
 from vdm.diffusion.parameterizations import X0, Eps, Parameterization, squared_error_ratio
 from vdm.diffusion.schedules.base import NoiseSchedule, log_snr
 from vdm.diffusion.shapes import Level
+from vdm.ranges import LogRatio, Positive
 from vdm.types import NoisedLatents
 
 
@@ -50,7 +51,7 @@ class ErrorOf:
     """
 
     parameterization: Parameterization
-    max_weight: float | None = None
+    max_weight: Positive | None = None
 
     def __post_init__(self) -> None:
         if self.max_weight is not None and self.max_weight <= 0:
@@ -70,7 +71,7 @@ class MinSNR:
         gamma: The signal-to-noise ratio above which the weight grows no more.
     """
 
-    gamma: float = 5.0
+    gamma: Positive = 5.0
 
     def __post_init__(self) -> None:
         if self.gamma <= 0:
@@ -113,7 +114,7 @@ class Sigmoid:
         bias: The log-SNR about which the weight falls; the less, the less detail counts.
     """
 
-    bias: float = 0.0
+    bias: LogRatio = 0.0
 
     def __call__(self, noised: NoisedLatents, parameterization: Parameterization, schedule: NoiseSchedule) -> Level:
         """Return the weight, as one of the error of the output."""

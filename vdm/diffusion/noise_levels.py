@@ -3,14 +3,17 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Int
 from torch import Tensor
 
 from vdm import randomness
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
+from vdm.ranges import LogRatio, Positive, ShareBelowOne, Size
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Uniform(NoiseLevels):
         t_min: The smallest time; Song et al. 2021 (appendix C) train from 1e-5, above which all is finite.
     """
 
-    t_min: float = 0.0
+    t_min: ShareBelowOne = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.t_min < 1:
@@ -76,7 +79,7 @@ class DiscreteUniform(NoiseLevels):
         num_timesteps: T, that of the schedule if it has a table.
     """
 
-    num_timesteps: int = 1000
+    num_timesteps: Size = 1000
 
     def __post_init__(self) -> None:
         if self.num_timesteps < 1:
@@ -100,8 +103,8 @@ class LogNormal(NoiseLevels):
         p_std: Its standard deviation.
     """
 
-    p_mean: float = -1.2
-    p_std: float = 1.2
+    p_mean: LogRatio = -1.2
+    p_std: Positive = 1.2
 
     def __post_init__(self) -> None:
         if self.p_std <= 0:
@@ -122,8 +125,8 @@ class LogitNormal(NoiseLevels):
         std: Its standard deviation.
     """
 
-    mean: float = 0.0
-    std: float = 1.0
+    mean: LogRatio = 0.0
+    std: Positive = 1.0
 
     def __post_init__(self) -> None:
         if self.std <= 0:
@@ -132,6 +135,10 @@ class LogitNormal(NoiseLevels):
     def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
         """Return the sigmoid of the logit's quantile."""
         return torch.sigmoid(self.mean + self.std * _normal_quantile(u))
+
+
+_MAX_SCALE = 2 / (math.pi - 2)
+"""Of ``Mode``; beyond it times would not grow with their quantile."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +152,11 @@ class Mode(NoiseLevels):
         scale: s; above 0 favours the middle, below 0 the ends, 0 is uniform.
     """
 
-    scale: float = 1.29
+    scale: Annotated[float, Interval(ge=-1, le=_MAX_SCALE)] = 1.29
 
     def __post_init__(self) -> None:
-        largest = 2 / (math.pi - 2)
-        if not -1 <= self.scale <= largest:
-            raise ValueError(f"scale must lie in [-1, {largest:.4f}], but is {self.scale}")
+        if not -1 <= self.scale <= _MAX_SCALE:
+            raise ValueError(f"scale must lie in [-1, {_MAX_SCALE:.4f}], but is {self.scale}")
 
     def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
         """Return ``u - s (sin^2(pi u / 2) - u)``."""

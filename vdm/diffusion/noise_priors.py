@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vdm import randomness
+from vdm.ranges import NotNegative
 
 
 class NoisePrior(ABC):
@@ -54,7 +55,7 @@ class Offset(NoisePrior):
         strength: Standard deviation of what a channel's pixels and frames have in common.
     """
 
-    strength: float = 0.1
+    strength: NotNegative = 0.1
 
     def __post_init__(self) -> None:
         if self.strength < 0:
@@ -80,7 +81,7 @@ class Mixed(NoisePrior):
         alpha: Shared against own noise, in standard deviations; 0 makes frames independent.
     """
 
-    alpha: float = 1.0
+    alpha: NotNegative = 1.0
 
     def __post_init__(self) -> None:
         _check_alpha(self.alpha)
@@ -107,7 +108,7 @@ class Progressive(NoisePrior):
         alpha: Inherited against own noise, in standard deviations; 0 makes frames independent.
     """
 
-    alpha: float = 2.0
+    alpha: NotNegative = 2.0
 
     def __post_init__(self) -> None:
         _check_alpha(self.alpha)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vdm.ranges import NotNegative, NumSteps, Positive
+
 Time = Float[Tensor, " b"]
 """Where each row has come to: float64 on the CPU, whatever the state's own type and place."""
 State = Float[Tensor, "b *shape"]
@@ -62,9 +64,9 @@ class DormandPrince:
         max_steps: Steps allowed, tries that failed among them, with 6 evaluations of the right side each.
     """
 
-    rtol: float = 1e-5
-    atol: float = 1e-5
-    max_steps: int = 1000
+    rtol: NotNegative = 1e-5
+    atol: Positive = 1e-5
+    max_steps: NumSteps = 1000
 
     def __post_init__(self) -> None:
         if self.rtol < 0 or self.atol <= 0:

@@ -15,6 +15,7 @@ import torch
 from vdm.diffusion.schedules.base import log_snr
 from vdm.diffusion.schedules.discrete import BetaTable
 from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.ranges import Positive
 
 _LOG_SNR_BOUND = 30.0
 """Beyond this, fp32 does not tell noise levels apart; it keeps pure noise and pure signal finite."""
@@ -211,7 +212,7 @@ class EDM(Parameterization):
     """
 
     c_noise: NoiseConditioning = QuarterLogSigma()
-    sigma_data: float = 0.5
+    sigma_data: Positive = 0.5
 
     def __post_init__(self) -> None:
         if self.sigma_data <= 0:

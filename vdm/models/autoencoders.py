@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vdm.models.encoders import Picture, to_picture
 from vdm.models.frozen import Frozen, loaded
+from vdm.ranges import Location, Name, NameOrNothing, Size
 
 
 class FrameAutoencoder(Frozen):
@@ -25,10 +26,10 @@ class FrameAutoencoder(Frozen):
 
     def __init__(
         self,
-        name_or_path: str,
-        subfolder: str = "vae",
-        variant: str | None = None,
-        chunk_frames: int | None = 8,
+        name_or_path: Location,
+        subfolder: NameOrNothing = "vae",
+        variant: Name | None = None,
+        chunk_frames: Size | None = 8,
     ) -> None:
         if chunk_frames is not None and chunk_frames < 1:
             raise ValueError(f"chunk_frames must be at least 1, or null for all frames, but is {chunk_frames}")

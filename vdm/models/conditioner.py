@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vdm.models.encoders import Encoder
 from vdm.models.svd.layers import sinusoids
 from vdm.models.text_encoders import EncodedText, TextEncoder
+from vdm.ranges import Size, SizeOrZero, Width, WidthOrZero
 from vdm.types import ClipBatch, Conditioning, Prompts
 
 
@@ -31,11 +32,11 @@ class Conditioner(nn.Module):
     def __init__(
         self,
         text_encoder: TextEncoder | None = None,
-        num_classes: int = 0,
-        class_channels: int = 128,
+        num_classes: SizeOrZero = 0,
+        class_channels: Width = 128,
         image: bool = False,
-        crop_channels: int = 0,
-        stored_size: tuple[int, int] | None = None,
+        crop_channels: WidthOrZero = 0,
+        stored_size: tuple[Size, Size] | None = None,
     ) -> None:
         super().__init__()
         if crop_channels < 0 or crop_channels % 2:

@@ -1,8 +1,10 @@
 """The space-time U-Net of "Video Diffusion Models" (Ho et al. 2022, section 3)."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 
 from vdm.models.attention import Activations, CrossAttention, SpatialAttention, TemporalAttention, zeroed
 from vdm.models.blocks import FrameNorm, NumberEmbedding, ResidualBlock, SpatialConv, Upsample
+from vdm.ranges import Levels, NumLayers, ShareBelowOne, Size, SizeOrZero, Width, WidthOfLevels, WidthOrZero
 from vdm.types import Conditioning
 
 
@@ -78,20 +81,20 @@ class SpaceTimeUNet(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int],
-        in_channels: int = 3,
-        num_blocks: int = 2,
-        attention_levels: Sequence[int] = (),
-        temporal_levels: Sequence[int] = (),
-        head_channels: int = 64,
-        patch_size: int = 1,
-        text_channels: int = 0,
-        vector_channels: int = 0,
+        channels: WidthOfLevels,
+        in_channels: Width = 3,
+        num_blocks: NumLayers = 2,
+        attention_levels: Levels = (),
+        temporal_levels: Levels = (),
+        head_channels: Width = 64,
+        patch_size: Annotated[int, Interval(ge=1, le=64)] = 1,
+        text_channels: WidthOrZero = 0,
+        vector_channels: SizeOrZero = 0,
         image_conditioned: bool = False,
-        max_distance: int = 32,
+        max_distance: Size = 32,
         frame_embedding: bool = False,
-        dropout: float = 0.0,
-        out_channels: int | None = None,
+        dropout: ShareBelowOne = 0.0,
+        out_channels: Width | None = None,
     ) -> None:
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels

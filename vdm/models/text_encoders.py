@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vdm.models.frozen import Frozen, loaded
+from vdm.ranges import Location, Name, NameOrNothing, NumLayers, Size, Width
 
 
 class EncodedText(NamedTuple):
@@ -65,11 +66,11 @@ class ByteTransformer(nn.Module):
 
     def __init__(
         self,
-        channels: int = 128,
-        num_layers: int = 2,
-        head_channels: int = 32,
-        max_bytes: int = 256,
-        num_word_buckets: int = 8192,
+        channels: Width = 128,
+        num_layers: NumLayers = 2,
+        head_channels: Width = 32,
+        max_bytes: Width = 256,
+        num_word_buckets: Size = 8192,
     ) -> None:
         super().__init__()
         if head_channels < 1 or channels < 1 or channels % head_channels:
@@ -142,11 +143,11 @@ class PretrainedTextEncoder(Frozen):
 
     def __init__(
         self,
-        name_or_path: str,
-        max_tokens: int = 77,
-        subfolder: str = "",
-        tokenizer: str = "",
-        variant: str | None = None,
+        name_or_path: Location,
+        max_tokens: Size = 77,
+        subfolder: NameOrNothing = "",
+        tokenizer: NameOrNothing = "",
+        variant: Name | None = None,
         filled: bool = False,
     ) -> None:
         model, self.tokenizer = _load_pretrained(name_or_path, subfolder, tokenizer, variant)

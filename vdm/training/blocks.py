@@ -3,11 +3,14 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
+from annotated_types import Len
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from vdm.ranges import MAX_LEVELS, Level
 
 MAX_COMPILED_SHAPES = 128
 """How many combinations of block and size of its input are compiled; what comes beyond them runs uncompiled."""
@@ -37,7 +40,7 @@ class BlockOptions:
         compile: Whether each block is compiled by ``torch.compile``.
     """
 
-    recompute: Literal["none", "all"] | list[int] = "none"
+    recompute: Literal["none", "all"] | Annotated[list[Level], Len(0, MAX_LEVELS)] = "none"
     compile: bool = False
 
     def apply(self, network: nn.Module) -> None:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from annotated_types import Len
 from torch import Tensor
 
-from vdm.training.power_functions import gamma_of
+from vdm.ranges import NotNegative, Positive
+from vdm.training.power_functions import SigmaRel, gamma_of
 
 
 class Average(Protocol):
@@ -86,7 +88,10 @@ class EMA:
     """
 
     def __init__(
-        self, half_lives: Sequence[float] = (110_000,), warm_up: float = 0.05, sigma_rels: Sequence[float] = ()
+        self,
+        half_lives: Annotated[Sequence[Positive], Len(0, 64)] = (110_000,),
+        warm_up: NotNegative = 0.05,
+        sigma_rels: Annotated[Sequence[SigmaRel], Len(0, 64)] = (),
     ) -> None:
         if any(half_life <= 0 for half_life in half_lives):
             raise ValueError(f"half_lives must be above 0, but are {list(half_lives)}")

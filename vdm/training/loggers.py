@@ -7,12 +7,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Len
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from vdm.files import write_file
+from vdm.ranges import Folder, Name
 
 REACHED_SECONDS = 5.0
 """How long the server of Weights & Biases may take to answer at all."""
@@ -25,12 +27,12 @@ _log = logging.getLogger(__name__)
 
 
 def wandb(
-    run: str | Path,
-    project: str = "vdm",
+    run: Folder,
+    project: Name = "vdm",
     offline: bool = True,
-    name: str | None = None,
-    entity: str | None = None,
-    tags: list[str] | None = None,
+    name: Name | None = None,
+    entity: Name | None = None,
+    tags: Annotated[list[Name], Len(0, 1000)] | None = None,
 ) -> Logger:
     """Return a Weights & Biases logger; offline it needs no account, and ``wandb sync`` uploads later.
 
@@ -129,11 +131,11 @@ def close(loggers: Iterable[Logger]) -> None:
             logger.experiment.finish()
 
 
-def csv(run: str | Path) -> Logger:
+def csv(run: Folder) -> Logger:
     """Return a logger that writes ``logs/version_0/metrics.csv``; each time the run is resumed adds a version."""
     return CSVLogger(save_dir=run, name="logs")
 
 
-def tensorboard(run: str | Path) -> Logger:
+def tensorboard(run: Folder) -> Logger:
     """Return a logger for ``tensorboard --logdir RUN``."""
     return TensorBoardLogger(save_dir=run, name="tensorboard", version="")

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from vdm.ranges import Count, CountOrZero, NotNegative
+
 
 class LRSchedule(Protocol):
     """A factor of the learning rate at each step."""
@@ -17,7 +19,7 @@ class LRSchedule(Protocol):
 class WarmupConstant:
     """Linear growth over ``warmup_steps``, then constant."""
 
-    warmup_steps: int = 1000
+    warmup_steps: CountOrZero = 1000
 
     def __call__(self, step: int) -> float:
         """Return the factor at ``step``."""
@@ -28,9 +30,9 @@ class WarmupConstant:
 class WarmupCosine:
     """Linear growth over ``warmup_steps``, then half a cosine down to ``final_factor`` at step ``decay_steps``."""
 
-    warmup_steps: int = 1000
-    decay_steps: int = 100_000
-    final_factor: float = 0.0
+    warmup_steps: CountOrZero = 1000
+    decay_steps: Count = 100_000
+    final_factor: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         if self.decay_steps < 1:
@@ -47,9 +49,9 @@ class WarmupCosine:
 class WarmupLinear:
     """Linear growth over ``warmup_steps``, then linear decay to ``final_factor`` at step ``decay_steps``."""
 
-    warmup_steps: int = 1000
-    decay_steps: int = 100_000
-    final_factor: float = 0.0
+    warmup_steps: CountOrZero = 1000
+    decay_steps: Count = 100_000
+    final_factor: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         if self.decay_steps < 1:

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vdm import randomness
 from vdm.data.datamodule import ClipDataModule
 from vdm.generation.model import VideoDiffusionModel
+from vdm.ranges import Seed, Share
 from vdm.training.ema import EMA
 from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import LRSchedule
@@ -39,11 +40,11 @@ class ConditionDropout:
         image_token: Share of the rest that loses the embedding of what its first frame shows.
     """
 
-    all: float = 0.1
-    text: float = 0.0
-    label: float = 0.0
-    image: float = 0.0
-    image_token: float = 0.0
+    all: Share = 0.1
+    text: Share = 0.0
+    label: Share = 0.0
+    image: Share = 0.0
+    image_token: Share = 0.0
 
     def __post_init__(self) -> None:
         for name in ("all", "text", "label", "image", "image_token"):
@@ -86,7 +87,7 @@ class DiffusionModule(lightning.LightningModule):
         optimizer: Callable[..., Optimizer],
         lr_schedule: LRSchedule,
         condition_dropout: ConditionDropout,
-        seed: int,
+        seed: Seed,
         ema: EMA,
     ) -> None:
         super().__init__()

@@ -5,13 +5,15 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from vdm.ranges import NotNegative, ShareBelowOne
+
 
 def adamw(
     params: Iterable[nn.Parameter],
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.99),
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    lr: NotNegative,
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.99),
+    eps: NotNegative = 1e-8,
+    weight_decay: NotNegative = 0.0,
     fused: bool = True,
 ) -> torch.optim.AdamW:
     """Return AdamW; weight decay acts on matrices and convolutions alone, not on biases and norms.

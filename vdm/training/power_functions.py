@@ -9,11 +9,15 @@ average of any other length is put together by least squares of profiles (sectio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval
 
 MAX_SIGMA_REL = 12**-0.5
 """That of gamma = 0, which weighs all steps alike."""
+SigmaRel = Annotated[float, Interval(gt=0, lt=MAX_SIGMA_REL)]
+"""Standard deviation of an average's profile, as a share of the run's length."""
 
 
 def gamma_of(sigma_rel: float) -> float:

@@ -1,12 +1,12 @@
 """Where the time of a training step goes."""
 
-from pathlib import Path
-
 import torch
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 
+from vdm.ranges import Count, CountOrZero, Folder
 
-def torch_profiler(dirpath: str | Path, num_warmup_steps: int = 3, num_steps: int = 5) -> Profiler:
+
+def torch_profiler(dirpath: Folder, num_warmup_steps: CountOrZero = 3, num_steps: Count = 5) -> Profiler:
     """Return PyTorch's profiler, which writes a trace of some steps and a table of the costliest operations.
 
     Args:

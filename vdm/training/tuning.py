@@ -1,6 +1,5 @@
 """Which weights are trained; all others stay as they are, bit for bit."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -8,6 +7,7 @@ from typing import Protocol
 from torch import nn
 
 from vdm.models.lora import add_lora
+from vdm.ranges import Texts, Width
 
 
 class Tuning(Protocol):
@@ -26,7 +26,7 @@ class ChosenWeights:
         names: Names in the model, in which ``*`` stands for anything: ``network.*temporal*``.
     """
 
-    names: Sequence[str]
+    names: Texts
 
     def apply(self, model: nn.Module) -> None:
         """Freeze the weights that have none of the names."""
@@ -48,8 +48,8 @@ class LoRA:
         rank: Width of what is added to each; it has rank (inputs + outputs) weights.
     """
 
-    layers: Sequence[str]
-    rank: int = 16
+    layers: Texts
+    rank: Width = 16
 
     def __post_init__(self) -> None:
         if self.rank < 1:

@@ -107,8 +107,8 @@ def test_configurations_are_the_same_both_ways(tmp_path: Path, sizes: Sizes) -> 
         ({"in_channels": 9}, "config: a network whose two halves differ"),
         ({"block_out_channels": None}, "config: block_out_channels=None is not allowed"),
         ({"block_out_channels": [{"_target_": "os.system"}]}, r"config: block_out_channels\.0={.*} is not allowed"),
-        ({"layers_per_block": 10**7}, "config: layers_per_block.*=10000000 is not allowed"),
-        ({"layers_per_block": "2"}, "config: layers_per_block.*='2' is not allowed"),
+        ({"layers_per_block": 10**7}, "config: layers_per_block=10000000 is not allowed"),
+        ({"layers_per_block": "2"}, "config: layers_per_block='2' is not allowed"),
     ],
     ids=str,
 )

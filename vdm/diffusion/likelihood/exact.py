@@ -6,8 +6,10 @@ Song et al. 2021, section 4.3 and appendix D.2.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from vdm.diffusion.probability_flow import angle_range, velocity
 from vdm.diffusion.samplers.base import DrawNoise
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents, Level
+from vdm.ranges import Positive
 
 Probes = Float[Tensor, "p b c t h w"]
 
@@ -37,8 +40,8 @@ class ExactLikelihood:
     """
 
     solver: DormandPrince = DormandPrince(rtol=1e-4, atol=1e-4)
-    num_probes: int = 1
-    sigma_min: float = 0.001
+    num_probes: Annotated[int, Interval(ge=1, le=10_000)] = 1
+    sigma_min: Positive = 0.001
 
     def __post_init__(self) -> None:
         if self.num_probes < 1:

@@ -18,6 +18,7 @@ from vdm.diffusion.samplers.spacing import Spacing, Trailing
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents, Level, per_clip
 from vdm.diffusion.variational_bound import pixel_term, posterior_log_variance, step_term
+from vdm.ranges import NumSteps, Share
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class VariationalBound:
         spacing: Where the noise levels lie.
     """
 
-    num_steps: int = 1000
-    gamma: float = 0.0
+    num_steps: NumSteps = 1000
+    gamma: Share = 0.0
     spacing: Spacing = Trailing()
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from vdm.diffusion.denoiser import Denoise, Denoised
 from vdm.diffusion.samplers.spacing import Spacing, Trailing
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents
+from vdm.ranges import NumSteps, ShareBelowOne
 
 DrawNoise = Callable[[int], Latents]
 """Fresh noise of the diffusion's kind, by the number of the draw, from 1 up."""
@@ -143,9 +144,9 @@ class GridSampler(ABC):
             there is at the first point, of unit variance, were noise too: diffusers' samplers do.
     """
 
-    num_steps: int = 50
+    num_steps: NumSteps = 50
     spacing: Spacing = Trailing()
-    t_end: float = field(default=0.0, kw_only=True)
+    t_end: ShareBelowOne = field(default=0.0, kw_only=True)
     unit_variance: bool = field(default=False, kw_only=True)
 
     needs_signal: ClassVar[bool] = False

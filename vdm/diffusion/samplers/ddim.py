@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
 from vdm.diffusion.shapes import Latents
+from vdm.ranges import Share
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class DDIM(GridSampler):
         eta: Share of fresh noise: 0 is deterministic, 1 has the variance of DDPM's posterior.
     """
 
-    eta: float = 0.0
+    eta: Share = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

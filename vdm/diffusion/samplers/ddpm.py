@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
 from vdm.diffusion.shapes import Latents
+from vdm.ranges import NumSteps, Share
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class DDPM(GridSampler):
             the network has learned the variance, it says so itself (Nichol & Dhariwal 2021, eq. 15).
     """
 
-    num_steps: int = 256
-    gamma: float = 0.0
+    num_steps: NumSteps = 256
+    gamma: Share = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

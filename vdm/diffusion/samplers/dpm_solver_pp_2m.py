@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vdm.diffusion.samplers.base import Evaluation, GridPoint, GridSampler, Run
 from vdm.diffusion.shapes import Latents
+from vdm.ranges import NotNegative
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class DPMSolverPP2M(GridSampler):
         eta: Noise of the SDE that is solved, against that of the reverse diffusion: 0 is the ODE, 1 that SDE.
     """
 
-    eta: float = 0.0
+    eta: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

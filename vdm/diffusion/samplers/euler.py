@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vdm.diffusion.samplers.base import GridPoint, GridSampler, NoiseLevel, Run
 from vdm.diffusion.shapes import Latents
-from vdm.ranges import PositiveOrInfinite
+from vdm.ranges import NotNegative, PositiveOrInfinite
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Euler(GridSampler):
         s_noise: Standard deviation of the added noise; a little above 1 makes up for what networks smooth away.
     """
 
-    s_churn: float = 0.0
-    s_tmin: float = 0.0
+    s_churn: NotNegative = 0.0
+    s_tmin: NotNegative = 0.0
     s_tmax: PositiveOrInfinite = math.inf
-    s_noise: float = 1.0
+    s_noise: NotNegative = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

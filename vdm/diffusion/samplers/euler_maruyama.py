@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
 from vdm.diffusion.shapes import Latents
+from vdm.ranges import NumSteps
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class EulerMaruyama(GridSampler):
         spacing: Where the grid's points lie.
     """
 
-    num_steps: int = 1000
+    num_steps: NumSteps = 1000
 
     needs_signal: ClassVar[bool] = True
 

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Interval
 
 from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
 from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.ranges import NumSteps, Positive
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class PredictorCorrector(GridSampler):
             ``r^2 / (1 - r^2)``.
     """
 
-    num_steps: int = 1000
-    num_corrections: int = 1
-    snr: float = 0.16
+    num_steps: NumSteps = 1000
+    num_corrections: Annotated[int, Interval(ge=0, le=1000)] = 1
+    snr: Positive = 0.16
 
     needs_signal: ClassVar[bool] = True
 

@@ -12,6 +12,7 @@ from vdm.diffusion.probability_flow import angle_range, denoised, velocity
 from vdm.diffusion.samplers.base import DrawNoise, OnStep
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents, per_clip
+from vdm.ranges import Positive
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ProbabilityFlow:
     """
 
     solver: DormandPrince = DormandPrince(rtol=1e-3, atol=1e-3)
-    sigma_min: float = 0.002
+    sigma_min: Positive = 0.002
 
     @property
     def num_steps(self) -> int | None:

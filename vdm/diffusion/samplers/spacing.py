@@ -9,6 +9,7 @@ import torch
 
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
+from vdm.ranges import Between0And1, Positive
 
 _FIRST_TIME = 1e-3
 """Of DDPM's thousand timesteps, the one with the least noise; also where Song et al. 2021 stop."""
@@ -43,7 +44,7 @@ class Leading:
             ``steps_offset=1`` of diffusers.
     """
 
-    t_min: float = _FIRST_TIME
+    t_min: Between0And1 = _FIRST_TIME
 
     def __post_init__(self) -> None:
         _check_t_min(self.t_min)
@@ -63,7 +64,7 @@ class Linspace:
         t_min: The last time.
     """
 
-    t_min: float = _FIRST_TIME
+    t_min: Between0And1 = _FIRST_TIME
 
     def __post_init__(self) -> None:
         _check_t_min(self.t_min)
@@ -84,8 +85,8 @@ class BetweenNoiseLevels(ABC):
         sigma_max: The first noise level, none for the schedule's at ``t = 1``.
     """
 
-    sigma_min: float | None = None
-    sigma_max: float | None = None
+    sigma_min: Positive | None = None
+    sigma_max: Positive | None = None
 
     def __post_init__(self) -> None:
         for name, sigma in (("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
@@ -150,7 +151,7 @@ class Karras(BetweenNoiseLevels):
         rho: More puts more points where there is little noise.
     """
 
-    rho: float = 7.0
+    rho: Positive = 7.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

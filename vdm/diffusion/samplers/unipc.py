@@ -35,7 +35,7 @@ class UniPC(GridSampler):
         corrector: Whether to correct.
     """
 
-    order: int = 2
+    order: Literal[1, 2, 3] = 2
     variant: Literal["bh1", "bh2"] = "bh2"
     corrector: bool = True
 

@@ -7,6 +7,7 @@ import torch
 
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
+from vdm.ranges import LogRatio
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Cosine(NoiseSchedule):
         log_snr_max: log-SNR at ``t = 0``.
     """
 
-    log_snr_min: float = -20.0
-    log_snr_max: float = 20.0
+    log_snr_min: LogRatio = -20.0
+    log_snr_max: LogRatio = 20.0
 
     def __post_init__(self) -> None:
         if self.log_snr_min >= self.log_snr_max:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
+from vdm.ranges import Between0And1, NotNegative, Size
 
 Table = Float64[Tensor, " timesteps"]
 """One number for each timestep, on the CPU."""
@@ -44,7 +45,7 @@ class BetaTable(NoiseSchedule):
             is (Lin et al. 2023, algorithm 1).
     """
 
-    num_timesteps: int = 1000
+    num_timesteps: Size = 1000
     zero_terminal_snr: bool = False
 
     def __post_init__(self) -> None:
@@ -103,8 +104,8 @@ class LinearBetas(BetaTable):
         beta_end: beta of the last.
     """
 
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
+    beta_start: Between0And1 = 1e-4
+    beta_end: Between0And1 = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,8 +127,8 @@ class ScaledLinearBetas(BetaTable):
         beta_end: beta of the last.
     """
 
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
+    beta_start: Between0And1 = 0.00085
+    beta_end: Between0And1 = 0.012
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,8 +150,8 @@ class SquaredCosineBetas(BetaTable):
         max_beta: Bound of the betas, reached near ``t = 1``.
     """
 
-    offset: float = 0.008
-    max_beta: float = 0.999
+    offset: NotNegative = 0.008
+    max_beta: Between0And1 = 0.999
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,6 +7,7 @@ import torch
 
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
+from vdm.ranges import Positive
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class LinearBeta(NoiseSchedule):
         beta_max: beta at ``t = 1``; DDPM's thousand steps of 1e-4 to 0.02 are 0.1 to 20 in the limit.
     """
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
+    beta_min: Positive = 0.1
+    beta_max: Positive = 20.0
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_min <= self.beta_max:

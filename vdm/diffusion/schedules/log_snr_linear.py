@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
+from vdm.ranges import LogRatio
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class LogSNRLinear(NoiseSchedule):
         log_snr_max: log-SNR at ``t = 0``.
     """
 
-    log_snr_min: float = -5.0
-    log_snr_max: float = 13.3
+    log_snr_min: LogRatio = -5.0
+    log_snr_max: LogRatio = 13.3
 
     def __post_init__(self) -> None:
         if self.log_snr_min >= self.log_snr_max:

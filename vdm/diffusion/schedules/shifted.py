@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
+from vdm.ranges import LogRatio
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Shifted(NoiseSchedule):
     """
 
     schedule: NoiseSchedule
-    log_snr_shift: float
+    log_snr_shift: LogRatio
 
     def log_snr(self, t: Level) -> Level:
         """Return log-SNR at time ``t``."""

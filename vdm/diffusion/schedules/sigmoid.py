@@ -7,6 +7,7 @@ import torch
 
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
+from vdm.ranges import Between0And1, LogRatio, Positive
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class Sigmoid(NoiseSchedule):
         clip_min: Bound of ``alpha^2`` from below.
     """
 
-    start: float = -3.0
-    end: float = 3.0
-    tau: float = 1.0
-    clip_min: float = 1e-9
+    start: LogRatio = -3.0
+    end: LogRatio = 3.0
+    tau: Positive = 1.0
+    clip_min: Between0And1 = 1e-9
 
     def __post_init__(self) -> None:
         if self.start >= self.end:

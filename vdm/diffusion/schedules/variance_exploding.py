@@ -7,6 +7,7 @@ import torch
 
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
+from vdm.ranges import Positive
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class VarianceExploding(NoiseSchedule):
         sigma_max: Noise at ``t = 1``, likewise: EDM 80, Stable Video Diffusion 700.
     """
 
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:

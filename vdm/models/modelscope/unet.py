@@ -16,6 +16,7 @@ from vdm.models.blocks import FrameNorm, SpatialConv, Upsample
 from vdm.models.modelscope.layers import SpatialTransformer, TemporalConvs, TemporalTransformer, TextGuide
 from vdm.models.svd.layers import EmbeddingMLP, SpatialResidual, sinusoids
 from vdm.models.svd.unet import Downsample
+from vdm.ranges import Levels, NumLayers, ShareBelowOne, SizeOrZero, Width, WidthOfLevels, WidthOrZero
 from vdm.types import Conditioning
 
 _HEADS_AT_ENTRANCE = 8
@@ -99,14 +100,14 @@ class ModelScopeUNet(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int] = (320, 640, 1280, 1280),
-        in_channels: int = 4,
-        num_blocks: int = 2,
-        attention_levels: Sequence[int] = (0, 1, 2),
-        head_channels: int = 64,
-        text_channels: int = 1024,
-        temporal_dropout: float = 0.1,
-        vector_channels: int = 0,
+        channels: WidthOfLevels = (320, 640, 1280, 1280),
+        in_channels: Width = 4,
+        num_blocks: NumLayers = 2,
+        attention_levels: Levels = (0, 1, 2),
+        head_channels: Width = 64,
+        text_channels: WidthOrZero = 1024,
+        temporal_dropout: ShareBelowOne = 0.1,
+        vector_channels: SizeOrZero = 0,
         image_conditioned: bool = False,
     ) -> None:
         super().__init__()

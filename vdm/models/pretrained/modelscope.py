@@ -29,6 +29,7 @@ from vdm.models.pretrained.diffusers_folder import (
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
 from vdm.outside import read_json, typed
+from vdm.ranges import Location, Name
 
 FOLDER = PipelineFolder(
     "TextToVideoSDPipeline",
@@ -82,7 +83,7 @@ class UNetConfig:
     """Height and width of latents that diffusers makes unless told otherwise."""
 
 
-def open_folder(folder: Path, name: str, variant: str | None = None) -> Published:
+def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
     """Open a pipeline's folder as diffusers writes it.
 
     Args:
@@ -126,7 +127,7 @@ def write_folder(
     weights: Mapping[str, Tensor],
     trained: Mapping[str, Any],
     components: Path,
-    variant: str | None,
+    variant: Name | None,
 ) -> None:
     """Write what ``diffusers.TextToVideoSDPipeline.from_pretrained`` opens.
 

@@ -23,6 +23,7 @@ from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
 from vdm.models.svd.unet import SVDUNet
 from vdm.outside import read_json, typed
+from vdm.ranges import Location, Name, Size
 
 FOLDER = PipelineFolder(
     "StableVideoDiffusionPipeline",
@@ -71,7 +72,7 @@ class UNetConfig:
     num_frames: Annotated[int, Interval(ge=1, le=100_000)] = 14
 
 
-def open_folder(folder: Path, name: str, variant: str | None = None) -> Published:
+def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
     """Open a pipeline's folder as diffusers writes it.
 
     Args:
@@ -92,7 +93,7 @@ def open_folder(folder: Path, name: str, variant: str | None = None) -> Publishe
     return _published(options, weights, typed(UNetConfig, config, config_file).num_frames, name, variant)
 
 
-def open_file(file: Path, components: str, num_frames: int | None = None) -> Published:
+def open_file(file: Path, components: Location, num_frames: Size | None = None) -> Published:
     """Open one of Stability's single files.
 
     Args:
@@ -147,7 +148,7 @@ def write_folder(
     weights: Mapping[str, Tensor],
     trained: Mapping[str, Any],
     components: Path,
-    variant: str | None,
+    variant: Name | None,
 ) -> None:
     """Write what ``diffusers.StableVideoDiffusionPipeline.from_pretrained`` opens.
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from annotated_types import Interval
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from vdm.models.autoencoders import FrameAutoencoder
 from vdm.models.encoders import Picture
 from vdm.models.frozen import Frozen, loaded
 from vdm.outside import read_json, typed
-from vdm.ranges import Positive
+from vdm.ranges import Location, Name, NameOrNothing, Positive
 
 
 class TemporalAutoencoder(FrameAutoencoder):
@@ -62,10 +63,10 @@ class ClipImageEncoder(Frozen):
 
     def __init__(
         self,
-        name_or_path: str,
-        subfolder: str = "image_encoder",
-        feature_extractor: str = "feature_extractor",
-        variant: str | None = None,
+        name_or_path: Location,
+        subfolder: NameOrNothing = "image_encoder",
+        feature_extractor: NameOrNothing = "feature_extractor",
+        variant: Name | None = None,
     ) -> None:
         def load() -> nn.Module:
             from transformers import CLIPVisionModelWithProjection
@@ -117,7 +118,7 @@ class ThumbnailEncoder:
         size: Rows and columns of the thumbnail.
     """
 
-    def __init__(self, size: int = 8) -> None:
+    def __init__(self, size: Annotated[int, Interval(ge=1, le=1024)] = 8) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, but is {size}")
         self.size = size

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from vdm.models.encoders import Encoder, Picture, PictureEncoder, to_picture
 from vdm.models.svd.components import ImageEncoder
 from vdm.models.svd.unet import ADDED_TIME_IDS, IMAGE_ONLY_INDICATOR
 from vdm.randomness import normal
+from vdm.ranges import LogRatio, NotNegative, Positive
 from vdm.types import ClipBatch, Conditioning, Prompts
 
 
@@ -26,9 +29,9 @@ class Motion:
             noise leaves more to the network.
     """
 
-    fps: float = 7.0
-    motion_bucket_id: float = 127.0
-    noise_aug_strength: float = 0.02
+    fps: Annotated[Positive, Ge(1)] = 7.0
+    motion_bucket_id: NotNegative = 127.0
+    noise_aug_strength: NotNegative = 0.02
 
     def __post_init__(self) -> None:
         for name, least in (("fps", 1), ("motion_bucket_id", 0), ("noise_aug_strength", 0)):
@@ -50,8 +53,8 @@ class Augmentation:
         p_std: Standard deviation of that logarithm.
     """
 
-    p_mean: float = -3.0
-    p_std: float = 0.5
+    p_mean: LogRatio = -3.0
+    p_std: NotNegative = 0.5
 
     def __post_init__(self) -> None:
         if self.p_std < 0:
@@ -73,7 +76,7 @@ class MotionBuckets:
         scale: Motion whose bucket is 161, in the unit of ``vdm.data.motion``.
     """
 
-    scale: float = 0.025
+    scale: Positive = 0.025
 
     def __post_init__(self) -> None:
         if self.scale <= 0:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import cast
+from typing import Annotated, cast
 
 import torch
+from annotated_types import Interval
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from vdm.models.svd.layers import (
     freeze_unused_by_one_token,
     sinusoids,
 )
+from vdm.ranges import Levels, NumLayers, Width, WidthOfLevels
 from vdm.types import Conditioning
 
 ADDED_TIME_IDS = "added_time_ids"
@@ -89,15 +91,15 @@ class SVDUNet(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int] = (320, 640, 1280, 1280),
-        in_channels: int = 4,
-        num_heads: Sequence[int] = (5, 10, 20, 20),
-        num_blocks: int = 2,
-        attention_levels: Sequence[int] = (0, 1, 2),
-        transformer_layers: int = 1,
-        context_channels: int = 1024,
-        time_id_channels: int = 256,
-        num_time_ids: int = 3,
+        channels: WidthOfLevels = (320, 640, 1280, 1280),
+        in_channels: Width = 4,
+        num_heads: WidthOfLevels = (5, 10, 20, 20),
+        num_blocks: NumLayers = 2,
+        attention_levels: Levels = (0, 1, 2),
+        transformer_layers: NumLayers = 1,
+        context_channels: Width = 1024,
+        time_id_channels: Width = 256,
+        num_time_ids: Annotated[int, Interval(ge=1, le=64)] = 3,
         one_token: bool = True,
     ) -> None:
         super().__init__()

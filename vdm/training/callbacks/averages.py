@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.runs import AVERAGES_NAME, averages_folder, clear_interrupted
+from vdm.ranges import Count, Folder
 from vdm.training.module import DiffusionModule
 
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
@@ -28,7 +29,7 @@ class SaveAverages(Callback):
         dtype: Number format. ``fp16`` takes half the space; whatever exceeds its range is saved as fp32.
     """
 
-    def __init__(self, run: str | Path, every_steps: int, dtype: Literal["fp16", "fp32"] = "fp16") -> None:
+    def __init__(self, run: Folder, every_steps: Count, dtype: Literal["fp16", "fp32"] = "fp16") -> None:
         if every_steps < 1:
             raise ValueError(f"every_steps must be at least 1, but is {every_steps}")
         self.run = Path(run)

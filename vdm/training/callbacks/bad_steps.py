@@ -5,15 +5,17 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning
 import torch
+from annotated_types import Gt
 from jaxtyping import Bool, Float
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, distributed
 
 from vdm.checkpoints.processes import gathered
+from vdm.ranges import CountOrZero, Folder, Positive
 from vdm.training.module import DiffusionModule
 from vdm.training.rollback import roll_back
 from vdm.types import ClipBatch
@@ -45,10 +47,10 @@ class LeaveOutBadSteps(Callback):
 
     def __init__(
         self,
-        run: str | Path,
+        run: Folder,
         policy: Literal["skip", "rollback"] = "skip",
-        spike_factor: float | None = None,
-        max_in_a_row: int = 10,
+        spike_factor: Annotated[Positive, Gt(1)] | None = None,
+        max_in_a_row: CountOrZero = 10,
     ) -> None:
         if spike_factor is not None and not spike_factor > 1:
             raise ValueError(f"spike_factor must be above 1, but is {spike_factor}")

@@ -7,6 +7,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from vdm.ranges import Count
 from vdm.training.level_means import LevelMeans
 from vdm.training.module import NUM_LEVEL_BINS, DiffusionModule, log_scalars
 from vdm.types import ClipBatch
@@ -19,7 +20,7 @@ class LogMetrics(Callback):
         every_steps: Optimizer steps from one log to the next.
     """
 
-    def __init__(self, every_steps: int) -> None:
+    def __init__(self, every_steps: Count) -> None:
         if every_steps < 1:
             raise ValueError(f"every_steps must be at least 1, but is {every_steps}")
         self.every_steps = every_steps

@@ -1,16 +1,18 @@
 """Sample videos during training, of the same prompts and noise each time."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import numpy as np
+from annotated_types import Interval, Len
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from vdm.generation.generate import ClipSize, generate
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
+from vdm.ranges import Count, Folder, Seed, Text
 from vdm.training.module import DiffusionModule
 from vdm.types import Prompts
 
@@ -28,11 +30,11 @@ class SampleVideos(Callback):
 
     def __init__(
         self,
-        run: str | Path,
-        every_steps: int,
-        prompts: list[str] | None = None,
-        num_videos: int = 8,
-        seed: int = 0,
+        run: Folder,
+        every_steps: Count,
+        prompts: Annotated[list[Text], Len(1, 10_000)] | None = None,
+        num_videos: Annotated[int, Interval(ge=1, le=10_000)] = 8,
+        seed: Seed = 0,
     ) -> None:
         for name, value in (("every_steps", every_steps), ("num_videos", num_videos)):
             if value < 1:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from vdm.checkpoints.processes import together
 from vdm.checkpoints.runs import CHECKPOINTS_NAME, checkpoint_folder, prune
 from vdm.files import write_file
+from vdm.ranges import Count, CountOrZero, Folder, Name
 from vdm.training.module import DiffusionModule
 
 
@@ -26,10 +27,10 @@ class Retention:
         metric: Name of a scalar that is logged in validation.
     """
 
-    last: int = 3
-    every_steps: int | None = None
-    best: int = 0
-    metric: str = "val/loss"
+    last: Count = 3
+    every_steps: Count | None = None
+    best: CountOrZero = 0
+    metric: Name = "val/loss"
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -67,7 +68,7 @@ class SaveCheckpoints(Callback):
     """
 
     def __init__(
-        self, run: str | Path, every_steps: int, keep: Retention | None = None, in_background: bool = True
+        self, run: Folder, every_steps: Count, keep: Retention | None = None, in_background: bool = True
     ) -> None:
         if every_steps < 1:
             raise ValueError(f"every_steps must be at least 1, but is {every_steps}")

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import distributed
 
+from vdm.ranges import Minutes, Port
 from vdm.training.launcher import TrainingLauncher, outlive_parent
 from vdm.training.lifeline import Lifeline
 from vdm.training.module import DiffusionModule
@@ -25,7 +26,7 @@ class Watchdog(Callback):
         port: Where the first process listens for the others; 0 takes any free port.
     """
 
-    def __init__(self, minutes: float | None = 20.0, port: int = 0) -> None:
+    def __init__(self, minutes: Minutes | None = 20.0, port: Port = 0) -> None:
         if minutes is not None and not minutes > 0:
             raise ValueError(f"minutes must be > 0, but is {minutes}")
         if not 0 <= port < 1 << 16:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from vdm.ranges import CountOrZero
 from vdm.training.strategies.base import PartwiseStrategy
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.fsdp2 import FSDP2
@@ -44,7 +45,7 @@ class Devices:
         return self.per_node * self.num_nodes
 
 
-def auto(model: nn.Module, devices: Devices, num_averages: int) -> PartwiseStrategy:
+def auto(model: nn.Module, devices: Devices, num_averages: CountOrZero) -> PartwiseStrategy:
     """Choose the simplest strategy whose weights, gradients, moments and averages leave room for activations.
 
     Args:

@@ -1,5 +1,6 @@
 """Data parallel: each process holds the whole model."""
 
+from vdm.ranges import Seconds
 from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
 
 
@@ -14,7 +15,7 @@ class DataParallel(ProcessGroupStrategy):
     """
 
     def __init__(
-        self, process_group_backend: Backend | None = None, timeout_seconds: float = 1800, exact_resume: bool = True
+        self, process_group_backend: Backend | None = None, timeout_seconds: Seconds = 1800, exact_resume: bool = True
     ) -> None:
         super().__init__(process_group_backend, timeout_seconds, gradient_as_bucket_view=True)
         self.exact_resume = exact_resume

@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vdm.ranges import Seconds
 from vdm.training.strategies.parts import Part, flat_part, whole_part
 from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
 
@@ -52,7 +53,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         offload_optimizer: bool = False,
         offload_parameters: bool = False,
         process_group_backend: Backend | None = None,
-        timeout_seconds: float = 1800,
+        timeout_seconds: Seconds = 1800,
     ) -> None:
         if importlib.util.find_spec("deepspeed") is None:
             raise ValueError("deepspeed is not installed: install the extra 'deepspeed', or choose strategy=fsdp2")

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import (
 )
 
 from vdm.generation.model import VideoDiffusionModel
+from vdm.ranges import Seconds
 from vdm.training.blocks import blocks_of
 from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
 
@@ -41,7 +42,7 @@ class FSDP2(ProcessGroupStrategy):
         reshard_after_forward: bool = True,
         offload: bool = False,
         process_group_backend: Backend | None = None,
-        timeout_seconds: float = 1800,
+        timeout_seconds: Seconds = 1800,
     ) -> None:
         super().__init__(process_group_backend, timeout_seconds)
         self.replicate = replicate
