@@ -17,7 +17,7 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from vdm.config import ConfigError, did_you_mean
-from vdm.config.quoting import shell_list, shell_override, shell_word
+from vdm.config.quoting import escaped, shell_list, shell_override, shell_word
 
 COMPOSITION_FAULTS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, UserWarning)
 """What may be raised before a command's own code runs; all of it comes from the command line or from a YAML."""
@@ -26,7 +26,8 @@ _OF_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Full, over quota, read-only: for whoever runs the machine to mend, whichever code met it."""
 
 _KEY = re.compile(r"[\w.+~/@:-]+")
-_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'\n", re.DOTALL)
+_REFERENCE = re.compile(r"\$\{[^${}]*\}")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*?)'\n1\. ", re.DOTALL)
 
 _OWN_PACKAGES = ("vdm", "data_pipelines")
 
@@ -85,17 +86,19 @@ def _missing_option(error: MissingConfigException) -> str:
 
 
 def _unparsable(error: OverrideParseException) -> str:
-    reasons = [line for line in str(error).splitlines() if not line.startswith(("See https", "Error parsing"))]
+    found = str(error).partition("LexerNoViableAltException")[0]  # says no more than where
+    reasons = [line for line in found.splitlines() if not line.startswith(("See https", "Error parsing"))]
+    reason = f": {_joined(' '.join(reasons))}" if reasons else ""
     key, _, value = str(error.override).partition("=")
     advice = f"; quote the value: {_quoted(key, value)}" if _KEY.fullmatch(key) else ""
-    return f"Cannot read '{error.override}' as KEY=VALUE: {_joined(' '.join(reasons))}{advice}"
+    return f"Cannot read '{error.override}' as KEY=VALUE{reason}{advice}"
 
 
 def _quoted(key: str, value: str) -> str:
     """Return what to type for a value that Hydra can't read: a list of texts where it has brackets, or else a text."""
     if value.startswith("[") and value.endswith("]"):
         return shell_list(key, [item.strip().strip("'\"") for item in value[1:-1].split(",")])
-    return shell_override(key, value)
+    return shell_override(key, value if "${" not in _REFERENCE.sub("", value) else escaped(value))
 
 
 def _ambiguous(override: str) -> str:

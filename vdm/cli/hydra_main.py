@@ -72,7 +72,7 @@ def hydra_command(config_name: str, task: Task, options: type[Any] | None = None
         return code
 
     try:
-        arguments = readable(argv[2:], options)
+        arguments = readable(argv[2:], options, conf_dir())
         hydra_argv = [f"{Path(argv[0]).name} {config_name}", *arguments]
         with _process(hydra_argv, {"HYDRA_FULL_ERROR": "1", "HYDRA_MAIN_MODULE": config_name}):
             _compose_and_run(config_name, run, options)
@@ -180,7 +180,7 @@ def _check(options: type[Any], plain: Mapping[str, Any]) -> None:
     told.check_paths()
     for option in options_of(options):
         if option.is_component:
-            check_component(plain[option.key], option.key)
+            check_component(plain.get(option.key), option.key)
     told.check_machine()
 
 

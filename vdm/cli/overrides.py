@@ -5,7 +5,7 @@ it. Hydra's own syntax holds for all other options, and for all of them in a swe
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString, Sweep
 from hydra.errors import HydraException
 
-from vdm.config import ConfigError
+from vdm.config import ConfigError, did_you_mean
 from vdm.config.options import NeverANumber, Option, options_of
-from vdm.config.quoting import escaped, hydra_quoted, shell_list, shell_override
+from vdm.config.quoting import escaped, hydra_quoted, shell_list, shell_override, shell_word
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _PLAIN = re.compile(r"[\w./:+-]+")
@@ -24,12 +24,13 @@ _PLAIN = re.compile(r"[\w./:+-]+")
 _UNREADABLE = object()
 
 
-def readable(arguments: Sequence[str], options: type | None) -> list[str]:
+def readable(arguments: Sequence[str], options: type | None, conf: Path) -> list[str]:
     """Return the command line as Hydra is to read it.
 
     Args:
         arguments: What comes after the command's name.
         options: The class of the command's options.
+        conf: Folder of the YAMLs, whose sub-folders are groups of options.
 
     Raises:
         ConfigError: If it can't be read, with what to type instead.
@@ -38,6 +39,8 @@ def readable(arguments: Sequence[str], options: type | None) -> list[str]:
     _check_words(arguments, known)
     if is_sweep(arguments):
         return list(arguments)
+    for argument in arguments:
+        _check_choice(argument, conf)
     return [_quoted(argument, known) for argument in arguments]
 
 
@@ -71,6 +74,17 @@ def _check_words(arguments: Sequence[str], known: Mapping[str, Option]) -> None:
             raise ConfigError(f"{word}: options are KEY=VALUE: {_instead_of_flag(word, remaining[:1], known)}")
         elif "=" not in word and not word.startswith("~"):
             raise ConfigError(f"{word}: options are KEY=VALUE: {_instead_of_word(word, known)}")
+
+
+def _check_choice(argument: str, conf: Path) -> None:
+    """Refuse a choice of a group that is no name: what Hydra says of it names no key."""
+    group, has_value, raw = argument.partition("=")
+    group = group.lstrip("+").partition("@")[0]
+    if has_value and re.fullmatch(r"[\w/]+", group) and (conf / group).is_dir():
+        value = _read(raw)
+        if value is None or isinstance(value, bool | int | float):
+            allowed = (path.stem for path in (conf / group).glob("*.yaml"))
+            raise ConfigError(f"{argument}: no such option{did_you_mean(raw, allowed)}")
 
 
 def _instead_of_flag(word: str, following: Sequence[str], known: Mapping[str, Option]) -> str:
@@ -126,20 +140,14 @@ def _is_meant_as_text(value: Any, raw: str, option: Option) -> bool:
     if isinstance(value, bool | int | float):
         return type(value) not in option.kinds and not option.has(NeverANumber)
     if list in option.kinds and (raw.startswith("[") or _is_list_of_numbers(value)):
-        texts = list(_split(raw.removeprefix("[").removesuffix("]")))
-        raise ConfigError(
-            f"{option.key}={raw}: a list has brackets, and texts in it need quotes: {shell_list(option.key, texts)}"
-        )
+        items = [item.strip().strip("'\"") for item in raw.removeprefix("[").removesuffix("]").split(",")]
+        to_type = shell_list(option.key, items) if raw.startswith("[") else shell_word(f"{option.key}=[{raw}]")
+        raise ConfigError(f"{option.key}={raw}: a list has brackets, and texts in it need quotes: {to_type}")
     return True
 
 
 def _is_list_of_numbers(value: Any) -> bool:
     return isinstance(value, Sweep) and all(isinstance(item, int | float) for item in getattr(value, "list", [""]))
-
-
-def _split(raw: str) -> Iterator[str]:
-    for item in raw.split(","):
-        yield item.strip().strip("'\"")
 
 
 def _read(raw: str) -> Any:

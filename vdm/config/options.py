@@ -132,7 +132,7 @@ def check_given(cls: type, values: Mapping[str, Any]) -> None:
     """
     for option in _fields(cls):
         if option.key not in values and not option.field.metadata.get("may_be_absent"):
-            raise ConfigError(f"{option.key}: can't be deleted, as the command needs a value for it")
+            raise ConfigError(f"{option.key}: is deleted, or an empty choice, but the command needs it")
     _arguments(cls, values, "", is_complete=False)
 
 

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-_SPECIAL_IN_DOUBLE_QUOTES = re.compile(r'["$`\\!\n]')
 
 
 def hydra_quoted(text: str) -> str:
@@ -15,7 +14,9 @@ def hydra_quoted(text: str) -> str:
 
 def shell_word(text: str) -> str:
     """Return what a POSIX shell reads as the one word ``text``."""
-    return shlex.quote(text) if _SPECIAL_IN_DOUBLE_QUOTES.search(text) else f'"{text}"'
+    if "!" in text:  # which interactive shells expand in double quotes, with a backslash before it too
+        return shlex.quote(text)
+    return '"' + re.sub(r'(["$`\\])', r"\\\1", text) + '"'
 
 
 def shell_override(key: str, value: str) -> str:
