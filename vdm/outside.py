@@ -115,11 +115,11 @@ def typed(cls: type[Value], values: Mapping[str, Any], source: object) -> Value:
 
 def _path_in(values: Any, path: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """Return the part of pydantic's path that leads through ``values``: it goes on into alternatives of types."""
-    if not path or not isinstance(values, Mapping | list):
+    if not path:
         return ()
     try:
         return (path[0], *_path_in(values[path[0]], path[1:]))
-    except (LookupError, TypeError):
+    except (LookupError, TypeError):  # no such place, or nothing that has places
         return ()
 
 

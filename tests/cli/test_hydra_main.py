@@ -52,15 +52,23 @@ def test_exit_code_is_that_of_the_command(vdm: Vdm) -> None:
         ("train seed.value=3", "Unknown key 'seed.value': 'seed' has no keys"),
         ("train model=smal", "model=smal: no such option: did you mean 'small'? (allowed: broken, large, small)"),
         ("train experiment=lost", "model=larg: no such option: did you mean 'large'? (allowed: broken, large, small)"),
-        ("train seed", "Cannot read 'seed' as KEY=VALUE: missing EQUAL at '<EOF>'"),
+        ("train seed", "seed: options are KEY=VALUE: seed=..."),
         (
             "train resume=a/step=2",
-            "Cannot read 'resume=a/step=2' as KEY=VALUE: mismatched input '=' expecting <EOF>; quote a value that holds"
-            " '=': \"resume='a/step=2'\"",
+            "Cannot read 'resume=a/step=2' as KEY=VALUE: mismatched input '=' expecting <EOF>; quote the value:"
+            " \"resume='a/step=2'\"",
         ),
-        ("train --sede=1", "unrecognized arguments: --sede=1"),
+        ("train --sede=1", "--sede=1: options are KEY=VALUE: sede=1"),
         ("train ~sede", "Could not delete from config. 'sede' does not exist."),
-        ("train seed=${sede}", "seed: Interpolation key 'sede' not found"),
+        (
+            "train seed=${sede}",
+            "seed: Interpolation key 'sede' not found; in a text that means no other key, '${' is written '\\${'",
+        ),
+        (
+            "train data.path=a,b",
+            'data.path=a,b: a list has brackets: "data.path=[a,b]"; a text with commas has quotes:'
+            " \"data.path='a,b'\"; -m makes a run of each",
+        ),
         ("sample prompts=[]", "checkpoint: no value given; add checkpoint=..."),
         ("sample", "checkpoint, prompts[0].text: no value given; add checkpoint=... prompts[0].text=..."),
         (

@@ -19,8 +19,10 @@ from tests.training.runs import configuration, train
 from vdm.checkpoints.run_config import RunConfig
 from vdm.cli import evaluate, sample
 from vdm.cli.conf_dir import conf_dir
+from vdm.cli.options.sample import SampleOptions
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
+from vdm.config.options import parse
 from vdm.diffusion.guidance import Extrapolation
 from vdm.evaluation import moving_digits
 from vdm.generation.model import VideoDiffusionModel
@@ -179,8 +181,9 @@ def test_sampler_of_unknown_number_of_steps_has_a_bar_without_end(trained: Path,
 
 @pytest.mark.parametrize("guidance", ["interval", "rescaled", "linear_over_frames"])
 def test_scale_of_every_guidance_is_that_of_the_command_line(trained: Path, guidance: str) -> None:
-    options = composed("sample", f"checkpoint={trained}", f"guidance={guidance}", "guidance_scale=7", "device=cpu")
-    model = sample.load_for_sampling(trained, OmegaConf.to_container(options), RunConfig.read(trained))
+    config = composed("sample", f"checkpoint={trained}", f"guidance={guidance}", "guidance_scale=7", "device=cpu")
+    plain: Any = OmegaConf.to_container(config)
+    model = sample.load_for_sampling(trained, parse(SampleOptions, plain), RunConfig.read(trained))
     assert isinstance(model.guidance, Extrapolation)
     assert model.guidance.scale == 7
     assert model.guidance != Extrapolation(7)

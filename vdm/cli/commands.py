@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from importlib import import_module, metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
@@ -13,6 +13,15 @@ class Command(NamedTuple):
     """Module with ``run(config: DictConfig) -> int | None``, imported when a configuration is ready to run."""
     summary: str
     """One line for the list of commands."""
+    options: str | None = None
+    """``MODULE:CLASS`` of what it can be told: a dataclass, imported with nothing heavy, to check the command line."""
+
+    def options_class(self) -> type[Any] | None:
+        """Import the class of its options."""
+        if self.options is None:
+            return None
+        module, _, name = self.options.partition(":")
+        return getattr(import_module(module), name)
 
 
 def run_program(program: str, commands: Mapping[str, Command]) -> int:
@@ -28,8 +37,8 @@ def run_program(program: str, commands: Mapping[str, Command]) -> int:
         return _refuse(program, arguments[0], commands)
     from vdm.cli.hydra_main import hydra_command  # imports Hydra, which a list of commands does not need
 
-    name = arguments[0]
-    return hydra_command(name, lambda config: import_module(commands[name].module).run(config))
+    name, command = arguments[0], commands[arguments[0]]
+    return hydra_command(name, lambda config: import_module(command.module).run(config), command.options_class())
 
 
 def _help(program: str, commands: Mapping[str, Command]) -> str:

@@ -25,9 +25,12 @@ from vdm.checkpoints.runs import (
     step_of,
 )
 from vdm.checkpoints.snapshot import SavedCheckpoint, save_weights
+from vdm.cli.options.ema import EmaOptions
+from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError
+from vdm.config.options import parse
 from vdm.training.ema import PowerFunctionAverage
-from vdm.training.power_functions import PowerFunction, Reconstruction, gamma_of, reconstruct
+from vdm.training.power_functions import PowerFunction, Reconstruction, reconstruct
 
 NOTABLE_ERROR = 0.1
 """Difference of profiles above which the average deserves a warning."""
@@ -45,12 +48,12 @@ class _Source:
 
 def run(config: DictConfig) -> None:
     """Write a run with the average as its weights, and a picture of how they were averaged."""
-    options: Any = OmegaConf.to_container(config)
-    sigma_rel = _sigma_rel(options["sigma_rel"])
-    checkpoint = latest_checkpoint(Path(options["checkpoint"]))
-    output = Path(options["output"] or run_folder(checkpoint) / "ema" / f"sigma_rel_{sigma_rel:.10g}")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"output={output}: exists already")
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    options = parse(EmaOptions, plain)
+    sigma_rel = options.sigma_rel
+    checkpoint = latest_checkpoint(options.checkpoint)
+    output = options.output or run_folder(checkpoint) / "ema" / f"sigma_rel_{sigma_rel:.10g}"
+    check_new(output, "output")
     saved = SavedCheckpoint(checkpoint)
     target = PowerFunction(sigma_rel, step_of(checkpoint))
     trained = RunConfig.read(checkpoint, allow_own_code=True)  # nothing is built of it
@@ -66,16 +69,6 @@ def run(config: DictConfig) -> None:
     if found.error > NOTABLE_ERROR:
         _log.warning("A rough average: snapshots were too few (callbacks.averages.every_steps) for so short a one")
     print(f"Wrote {output}. Try it with: vdm sample checkpoint={output}")
-
-
-def _sigma_rel(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"sigma_rel={value}: must be a number")
-    try:
-        gamma_of(value)
-    except ValueError as error:
-        raise ConfigError(f"sigma_rel={value}: {error}") from error
-    return float(value)
 
 
 def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int) -> Iterator[_Source]:

@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import latest_checkpoint, run_folder
+from vdm.cli.options.evaluate import EvaluateOptions
 from vdm.cli.sample import load_for_sampling, make_output_folder
 from vdm.config import ConfigError, build
+from vdm.config.options import parse
 from vdm.data.datamodule import ClipDataModule
 from vdm.diffusion.likelihood.base import Likelihood
 from vdm.evaluation import bits_per_dim, moving_digits
@@ -26,25 +28,25 @@ from vdm.types import ClipBatch
 
 def run(config: DictConfig) -> None:
     """Print each figure, and write all of them, with how they were made, to ``results.json``."""
-    options: Any = OmegaConf.to_container(config)
-    _check(options)
-    checkpoint = latest_checkpoint(Path(options["checkpoint"]))
-    trained = RunConfig.read(checkpoint, options["allow_own_code"])
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    options = parse(EvaluateOptions, plain)
+    checkpoint = latest_checkpoint(options.checkpoint)
+    trained = RunConfig.read(checkpoint, options.allow_own_code)
     data = _data(options, trained)
     model = load_for_sampling(checkpoint, options, trained)
     if model.conditioner.needs_pixels:
         data.add_image_conditions()
-    likelihood: Likelihood | None = build(options["bits_per_dim"], "bits_per_dim") or None
+    likelihood: Likelihood | None = build(options.bits_per_dim, "bits_per_dim") or None
     if likelihood is not None:
         bits_per_dim.check(model)
-    folder = Path(options["output"]) if options["output"] else run_folder(checkpoint) / "evaluation"
+    folder = options.output or run_folder(checkpoint) / "evaluation"
     make_output_folder(folder)
 
     held_out = _HeldOut(data)
-    results = {"checkpoint": str(checkpoint), "options": options, **_loss(model, held_out, options, folder)}
+    results = {"checkpoint": str(checkpoint), "options": plain, **_loss(model, held_out, options, folder)}
     if likelihood is not None:
         results |= _bits_per_dim(model, likelihood, data, options)
-    wanted = options["prompted_digits"]
+    wanted = options.prompted_digits
     if wanted is True or (wanted == "auto" and data.label_names == moving_digits.LABEL_NAMES):
         results |= _prompted_digits(model, data, held_out, options, folder)
     (folder / "results.json").write_text(json.dumps(results, indent=1))
@@ -71,27 +73,16 @@ class _HeldOut:
             raise ConfigError("data_path: none of the held-out clips can be read")
 
 
-def _check(options: dict[str, Any]) -> None:
-    """Refuse options that are not what they must be."""
-    if options["prompted_digits"] not in ("auto", True, False):
-        raise ConfigError(f"prompted_digits={options['prompted_digits']}: must be auto, true or false")
-    for name in ("num_levels", "num_samples", "batch_size", "bits_per_dim_clips"):
-        if not isinstance(options[name], int) or options[name] < 1:
-            raise ConfigError(f"{name}={options[name]}: must be a whole number, at least 1")
-    if options["max_clips"] is not None and (not isinstance(options["max_clips"], int) or options["max_clips"] < 1):
-        raise ConfigError(f"max_clips={options['max_clips']}: must be a whole number, at least 1, or null")
-
-
-def _data(options: dict[str, Any], trained: RunConfig) -> ClipDataModule:
+def _data(options: EvaluateOptions, trained: RunConfig) -> ClipDataModule:
     """Return the run's set, or another, as batches for evaluation.
 
     Of what the run says of its data, only what is seen of each clip is taken over, and the path if it is a folder here:
     a run from elsewhere does not decide what is written, kept or connected to.
     """
-    batch_size = options["batch_size"]
+    batch_size = options.batch_size
     node = {
         **(trained.data_module or {"_target_": "vdm.data.datamodule.ClipDataModule", "clips": _clips(trained)}),
-        "path": options["data_path"] or _own_path(trained),
+        "path": options.data_path or _own_path(trained),
         "seed": trained.data.seed,
         "global_batch_size": batch_size,
         "micro_batch_size": batch_size,
@@ -100,7 +91,7 @@ def _data(options: dict[str, Any], trained: RunConfig) -> ClipDataModule:
         "overfit_one_batch": False,
         "stored_latents": False,  # clips are measured as people see them
         "stored_text": False,
-        "max_validation_clips": options["max_clips"],
+        "max_validation_clips": options.max_clips,
     }
     allowed = None if trained.data_module is not None else ("vdm.data",)
     data: ClipDataModule = build(node, "data", allowed)
@@ -141,7 +132,7 @@ def _rows(batch: ClipBatch, rows: Sequence[int]) -> ClipBatch:
     return replace(part, captions=tuple(batch.captions[i] for i in rows), keys=tuple(batch.keys[i] for i in rows))
 
 
-def _loss(model: VideoDiffusionModel, held_out: _HeldOut, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _loss(model: VideoDiffusionModel, held_out: _HeldOut, options: EvaluateOptions, folder: Path) -> dict[str, Any]:
     """Measure and show the held-out loss by noise level."""
     num_clips = 0
 
@@ -151,7 +142,7 @@ def _loss(model: VideoDiffusionModel, held_out: _HeldOut, options: dict[str, Any
             num_clips += len(batch)
             yield batch
 
-    losses = loss_by_level(model, counted(), options["num_levels"], options["seed"])
+    losses = loss_by_level(model, counted(), options.num_levels, options.seed)
     plot_loss_by_level(losses, folder / "loss_by_level.png")
     for t, loss in losses.items():
         print(f"held-out loss at t={t:.2f}  {loss:.4f}")
@@ -161,14 +152,14 @@ def _loss(model: VideoDiffusionModel, held_out: _HeldOut, options: dict[str, Any
 
 
 def _bits_per_dim(
-    model: VideoDiffusionModel, likelihood: Likelihood, data: ClipDataModule, options: dict[str, Any]
+    model: VideoDiffusionModel, likelihood: Likelihood, data: ClipDataModule, options: EvaluateOptions
 ) -> dict[str, Any]:
     """Measure and show how well the model would compress held-out clips."""
-    held_out = data.held_out_clips(options["bits_per_dim_clips"])
+    held_out = data.held_out_clips(options.bits_per_dim_clips)
     assert held_out is not None, "the set was checked for validation clips"
     clips = _without_padding(held_out)
-    starts = range(0, len(clips), options["batch_size"])
-    batches = [_rows(clips, range(len(clips))[start : start + options["batch_size"]]) for start in starts]
+    starts = range(0, len(clips), options.batch_size)
+    batches = [_rows(clips, range(len(clips))[start : start + options.batch_size]) for start in starts]
     total = None if likelihood.num_steps is None else len(batches) * likelihood.num_steps
     with tqdm(total=total, desc="bits per dimension", unit="step") as bar:
 
@@ -177,7 +168,7 @@ def _bits_per_dim(
                 bar.set_description(f"bits per dimension, batch {number} of {len(batches)}")
                 yield batch
 
-        found = bits_per_dim.bits_per_dim(model, announced(), likelihood, options["seed"], bar.update)
+        found = bits_per_dim.bits_per_dim(model, announced(), likelihood, options.seed, bar.update)
     error = "" if found.standard_error is None else f"standard error {found.standard_error:.4f}, "
     print(f"bits per dimension      {found.mean:.4f} ({error}{found.num_clips} clips)")
     return {"bits_per_dim": asdict(found)}
@@ -187,7 +178,7 @@ def _prompted_digits(
     model: VideoDiffusionModel,
     data: ClipDataModule,
     held_out: _HeldOut,
-    options: dict[str, Any],
+    options: EvaluateOptions,
     folder: Path,
 ) -> dict[str, Any]:
     """Measure and show the shares of sampled clips with the digit and the motion that their prompts asked for."""
@@ -200,13 +191,14 @@ def _prompted_digits(
 
     pairs = sorted(set(zip(of_real, real_labels.tolist(), strict=True)))
     # Evenly over all prompts, whatever the number of samples: digits are not equally hard.
-    chosen = [pairs[i * len(pairs) // options["num_samples"] % len(pairs)] for i in range(options["num_samples"])]
+    number = options.num_samples
+    chosen = [pairs[i * len(pairs) // number % len(pairs)] for i in range(number)]
     captions, labels = zip(*chosen, strict=True)
     prompts = model.prompts(captions, labels)
-    total = count_steps(model, len(captions), options["batch_size"])
+    total = count_steps(model, len(captions), options.batch_size)
     with tqdm(total=total, desc="sampling", unit="step") as bar:
         size = ClipSize(*data.clip_shape)
-        videos = generate(model, prompts, size, options["seed"], options["batch_size"], on_step=bar.update)
+        videos = generate(model, prompts, size, options.seed, options.batch_size, on_step=bar.update)
     write_grid(folder / "prompted_digits", list(videos[:: max(1, len(videos) // 16)]), data.fps or DEFAULT_FPS)
     found = moving_digits.score(classifier, videos, captions, torch.tensor(labels))
     print(

@@ -16,8 +16,11 @@ from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
 from vdm.checkpoints.runs import latest_checkpoint, load_weights, saved_weights, write_config
 from vdm.cli.export_card import facts_of, write_card
 from vdm.cli.import_ import EXPORTED_WEIGHTS
+from vdm.cli.options.export import ExportOptions
+from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError, build
 from vdm.config.foreign import check_foreign
+from vdm.config.options import parse
 from vdm.models.lora import adapter
 from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder
 from vdm.models.pretrained.model_card import licence_keys
@@ -27,14 +30,14 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 def run(config: DictConfig) -> None:
     """Write the folder or file."""
-    options: Any = OmegaConf.to_container(config)
-    to, checkpoint = Path(options["to"]), latest_checkpoint(Path(options["checkpoint"]))
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise ConfigError(f"to={to}: exists already")
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    options = parse(ExportOptions, plain)
+    to, checkpoint = options.to, latest_checkpoint(options.checkpoint)
+    check_new(to, "to")
     trained = RunConfig.read(checkpoint, allow_own_code=True)  # what is built of it is checked by itself
     family = _family(trained, options)
-    if options["lora"]:
-        weights = adapter(_cast(saved_weights(checkpoint, options["ema"]), options), "model.network.")
+    if options.lora:
+        weights = adapter(_cast(saved_weights(checkpoint, options.ema), options), "model.network.")
         if not weights or to.suffix:
             wrong = f"to={to}: must be a folder" if weights else "lora=true: the run has no LoRA (tune=lora)"
             raise ConfigError(wrong)
@@ -44,7 +47,7 @@ def run(config: DictConfig) -> None:
             raise ConfigError(f"to={to}: only Stable Video Diffusion has files of this kind; give a folder")
         weights = _of_network(_weights(checkpoint, options))
         write_file = build(family["writers"]["file"], "writers.file")
-        write_file(to, _network(trained), weights, options["rest_of"] and Path(options["rest_of"]))
+        write_file(to, _network(trained), weights, options.rest_of)
     else:
         weights = _weights(checkpoint, options)
         if family is None:
@@ -54,26 +57,22 @@ def run(config: DictConfig) -> None:
     print(f"Wrote {len(weights)} weights to {to}")
 
 
-def _family(trained: RunConfig, options: Mapping[str, Any]) -> dict[str, Any] | None:
+def _family(trained: RunConfig, options: ExportOptions) -> dict[str, Any] | None:
     """Return the published family in whose format to write; none for this project's own."""
-    target, wanted = trained.parts["model"]["network"].get("_target_"), options["format"]
-    if wanted not in (None, "diffusers", "own"):
-        raise ConfigError(f"format={wanted}: must be diffusers, own or null")
-    families = {
-        name: f for name, f in options["families"].items() if f["run"]["model"]["network"]["_target_"] == target
-    }
-    has_parts = (options["components"] or trained.parts["encoder"].get("name_or_path")) is not None
+    target, wanted = trained.parts["model"]["network"].get("_target_"), options.format
+    families = {name: f for name, f in options.families.items() if f["run"]["model"]["network"]["_target_"] == target}
+    has_parts = (options.components or trained.parts["encoder"].get("name_or_path")) is not None
     if wanted == "diffusers" and not families:
         raise ConfigError(f"format=diffusers: diffusers has no {target.rpartition('.')[2]}")
-    is_file = Path(options["to"]).suffix == ".safetensors"
+    is_file = options.to.suffix == ".safetensors"
     if not families or wanted == "own" or (wanted is None and not has_parts and not is_file):
         return None
     pipeline, family = next(iter(families.items()))
     return {**family, "pipeline": pipeline}
 
 
-def _weights(checkpoint: Path, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    return _cast(load_weights(checkpoint, options["ema"]), options)
+def _weights(checkpoint: Path, options: ExportOptions) -> dict[str, Tensor]:
+    return _cast(load_weights(checkpoint, options.ema), options)
 
 
 def _told(trained: RunConfig) -> dict[str, Any]:
@@ -84,13 +83,11 @@ def _told(trained: RunConfig) -> dict[str, Any]:
     return {"diffusion": diffusion, "clip": asdict(trained.clip)}
 
 
-def _cast(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, Tensor]:
-    dtype = options["dtype"]
-    if dtype is not None and dtype not in DTYPES:
-        raise ConfigError(f"dtype={dtype}: must be {', '.join(DTYPES)} or null")
-    if dtype is None:
+def _cast(weights: dict[str, Tensor], options: ExportOptions) -> dict[str, Tensor]:
+    if options.dtype is None:
         return weights
-    return {name: w.to(DTYPES[dtype]) if w.is_floating_point() else w for name, w in weights.items()}
+    dtype = DTYPES[options.dtype]
+    return {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
 
 
 def _network(trained: RunConfig) -> nn.Module:
@@ -128,24 +125,24 @@ def _diffusers(
     checkpoint: Path,
     trained: RunConfig,
     weights: Mapping[str, Tensor],
-    options: Mapping[str, Any],
+    options: ExportOptions,
     family: Mapping[str, Any],
 ) -> None:
     """Write a folder that diffusers opens."""
     encoder, card = trained.parts["encoder"], family["card"]
-    name = options["components"] or encoder.get("name_or_path")
+    name = options.components or encoder.get("name_or_path")
     if name is None:
         raise ConfigError(f"components: the run has no parts of a {family['pipeline']}; give such a pipeline's folder")
-    variant = None if options["components"] else encoder.get("variant")
-    components = local_folder(name, variant) if options["components"] else cached_folder(name)
+    variant = None if options.components else encoder.get("variant")
+    components = local_folder(name, variant) if options.components else cached_folder(name)
     write_folder = build(family["writers"]["folder"], "writers.folder")
     write_folder(folder, _network(trained), _of_network(weights), _told(trained), components, variant)
     readme = components / "README.md"
     licence = licence_keys(readme.read_text(encoding="utf-8")) if readme.is_file() else {}
     usage = f"from diffusers import {family['pipeline']}\n\n"
-    usage += f'pipeline = {family["pipeline"]}.from_pretrained("{options["to"]}")'
+    usage += f'pipeline = {family["pipeline"]}.from_pretrained("{options.to}")'
     front_matter = {"library_name": "diffusers", "pipeline_tag": card["pipeline_tag"], **licence}
-    facts = facts_of(checkpoint, trained, weights, options["ema"])
+    facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, card["title"], usage, facts, card["licence"], front_matter)
 
 
@@ -154,7 +151,7 @@ def _lora(
     checkpoint: Path,
     trained: RunConfig,
     weights: Mapping[str, Tensor],
-    options: Mapping[str, Any],
+    options: ExportOptions,
     family: Mapping[str, Any] | None,
 ) -> None:
     """Write what LoRA added, as peft and as diffusers read it."""
@@ -165,18 +162,18 @@ def _lora(
     for file, prefix in (("adapter_model", "base_model.model."), ("pytorch_lora_weights", "unet.")):
         tensors = {prefix + name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(tensors, folder / f"{file}.safetensors", {"format": "pt"})
-    usage = f'from peft import PeftModel\n\npipeline.unet = PeftModel.from_pretrained(pipeline.unet, "{options["to"]}")'
+    usage = f'from peft import PeftModel\n\npipeline.unet = PeftModel.from_pretrained(pipeline.unet, "{options.to}")'
     title, notes = ("LoRA", "") if family is None else (f"LoRA of a {family['pipeline']}", family["card"]["licence"])
-    facts = facts_of(checkpoint, trained, weights, options["ema"])
+    facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, title, usage, facts, notes, {"library_name": "peft"})
 
 
 def _own(
-    folder: Path, checkpoint: Path, trained: RunConfig, weights: Mapping[str, Tensor], options: Mapping[str, Any]
+    folder: Path, checkpoint: Path, trained: RunConfig, weights: Mapping[str, Tensor], options: ExportOptions
 ) -> None:
     """Write weights and configuration, which ``vdm import`` makes a run of."""
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / EXPORTED_WEIGHTS)
     write_config(folder, trained.plain())
-    usage = f"vdm import from={options['to']} to=runs/imported\nvdm sample checkpoint=runs/imported"
-    facts = facts_of(checkpoint, trained, weights, options["ema"])
+    usage = f"vdm import from={options.to} to=runs/imported\nvdm sample checkpoint=runs/imported"
+    facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, "A video diffusion model", usage, facts, front_matter={"library_name": "vdm"})

@@ -7,16 +7,27 @@ from typing import Any
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    GrammarParseError,
+    InterpolationKeyError,
+    OmegaConfBaseException,
+)
 from yaml import YAMLError
 
 from vdm.config import ConfigError, did_you_mean
+from vdm.config.quoting import escaped, shell_list, shell_override, shell_word
 
 COMPOSITION_FAULTS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, UserWarning)
 """What may be raised before a command's own code runs; all of it comes from the command line or from a YAML."""
 
 _OF_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Full, over quota, read-only: for whoever runs the machine to mend, whichever code met it."""
+
+_KEY = re.compile(r"[\w.+~/@:-]+")
+_REFERENCE = re.compile(r"\$\{[^${}]*\}")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*?)'\n1\. ", re.DOTALL)
 
 _OWN_PACKAGES = ("vdm", "data_pipelines")
 
@@ -50,8 +61,12 @@ def one_line(error: BaseException) -> str:
         return _unknown_key(str(error), cause)
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         return _joined(f"{error}: {one_line(cause)}".removeprefix(": "))
+    if isinstance(error, ConfigCompositionException) and (found := _AMBIGUOUS.match(str(error))):
+        return _joined(_ambiguous(found[1]))
     if isinstance(error, OmegaConfBaseException):
         message = str(error).split("\n", 1)[0]
+        if isinstance(error, GrammarParseError | InterpolationKeyError):
+            message += "; in a text that means no other key, '${' is written '\\${'"
         return f"{error.full_key}: {message}" if error.full_key else message
     return _joined(str(error))
 
@@ -71,10 +86,27 @@ def _missing_option(error: MissingConfigException) -> str:
 
 
 def _unparsable(error: OverrideParseException) -> str:
-    reasons = [line for line in str(error).splitlines() if not line.startswith(("See https", "Error parsing"))]
+    found = str(error).partition("LexerNoViableAltException")[0]  # says no more than where
+    reasons = [line for line in found.splitlines() if not line.startswith(("See https", "Error parsing"))]
+    reason = f": {_joined(' '.join(reasons))}" if reasons else ""
     key, _, value = str(error.override).partition("=")
-    advice = f"; quote a value that holds '=': \"{key}='{value}'\"" if "=" in value and "'" not in value else ""
-    return f"Cannot read '{error.override}' as KEY=VALUE: {_joined(' '.join(reasons))}{advice}"
+    advice = f"; quote the value: {_quoted(key, value)}" if _KEY.fullmatch(key) else ""
+    return f"Cannot read '{error.override}' as KEY=VALUE{reason}{advice}"
+
+
+def _quoted(key: str, value: str) -> str:
+    """Return what to type for a value that Hydra can't read: a list of texts where it has brackets, or else a text."""
+    if value.startswith("[") and value.endswith("]"):
+        return shell_list(key, [item.strip().strip("'\"") for item in value[1:-1].split(",")])
+    return shell_override(key, value if "${" not in _REFERENCE.sub("", value) else escaped(value))
+
+
+def _ambiguous(override: str) -> str:
+    key, _, value = override.partition("=")
+    return (
+        f"{override}: a list has brackets: {shell_word(f'{key}=[{value}]')}; a text with commas has quotes:"
+        f" {shell_override(key, value)}; -m makes a run of each"
+    )
 
 
 def _unknown_key(message: str, cause: OmegaConfBaseException) -> str:

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,9 +21,14 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from vdm.cli.as_trained import as_trained
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line
+from vdm.cli.options.base import CommandOptions
+from vdm.cli.overrides import readable, without_sweeps
 from vdm.cli.resume import resumed
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
+from vdm.config import check as check_component
+from vdm.config.options import check_given, options_of, parse
+from vdm.config.quoting import escaped
 from vdm.processes import is_first_of_machine
 
 Task = Callable[[DictConfig], int | None]
@@ -32,8 +38,10 @@ _VARIABLES = ("HYDRA_FULL_ERROR", "HYDRA_MAIN_MODULE")
 """The first makes Hydra let exceptions through, the second is the job's name, by which its log is called."""
 
 
-def hydra_command(config_name: str, task: Task) -> int:
+def hydra_command(config_name: str, task: Task, options: type[Any] | None = None) -> int:
     """Compose ``conf/CONFIG_NAME.yaml`` with the command line and run ``task`` on it, once or as a sweep (``-m``).
+
+    What the user says is checked against ``options`` before ``task`` is called, and so before it imports anything.
 
     ``sys.argv[1]`` is taken for the command's name, which Hydra must not see. While ``task`` runs, ``sys.argv`` and the
     environment are as the user gave them, since Lightning starts further processes by running them again.
@@ -50,7 +58,7 @@ def hydra_command(config_name: str, task: Task) -> int:
     def run(config: DictConfig) -> int | None:
         try:
             with _process(_argv_of_job(argv), variables):
-                code = task(ready(config, _overrides().task, Path(HydraConfig.get().runtime.output_dir)))
+                code = task(ready(config, _overrides().task, Path(HydraConfig.get().runtime.output_dir), options))
         except Exception as error:
             if is_full_error or not is_mistake(error):
                 crashes.append(error)
@@ -63,10 +71,11 @@ def hydra_command(config_name: str, task: Task) -> int:
         codes.append(code or 0)
         return code
 
-    hydra_argv = [f"{Path(argv[0]).name} {config_name}", *argv[2:]]
     try:
+        arguments = readable(argv[2:], options, conf_dir())
+        hydra_argv = [f"{Path(argv[0]).name} {config_name}", *arguments]
         with _process(hydra_argv, {"HYDRA_FULL_ERROR": "1", "HYDRA_MAIN_MODULE": config_name}):
-            _compose_and_run(config_name, run)
+            _compose_and_run(config_name, run, options)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of a long --help has left; Python would complain once more at its end
@@ -84,13 +93,29 @@ def hydra_command(config_name: str, task: Task) -> int:
     return max(codes)
 
 
-def _compose_and_run(config_name: str, run: Task) -> None:
-    _check_flags()
+def _compose_and_run(config_name: str, run: Task, options: type[Any] | None) -> None:
+    arguments = _parsed_arguments()
     register_run_folder()
     _register_launcher()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
+        if options is not None and not _is_changed_by_flags(arguments):
+            _check_early(config_name, arguments.overrides, options)
         hydra.main(str(conf_dir()), config_name, version_base="1.3")(run)()
+
+
+def _check_early(config_name: str, overrides: Sequence[str], options: type[Any]) -> None:
+    """Check plain options before Hydra makes the run's folder; of a sweep, what is the same in all runs."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = hydra.compose(config_name, without_sweeps(overrides))
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    check_given(options, plain)
+
+
+def _is_changed_by_flags(arguments: Namespace) -> bool:
+    """Tell whether flags of Hydra's ask for something else than to run, or for YAMLs from elsewhere."""
+    others = ("help", "hydra_help", "cfg", "info", "shell_completion", "config_path", "config_name", "config_dir")
+    return any(getattr(arguments, name) for name in others)
 
 
 def _register_launcher() -> None:
@@ -110,24 +135,28 @@ def _register_launcher() -> None:
     Plugins.instance().class_name_to_class["hydra_plugins.vdm.SlurmLauncher"] = launcher
 
 
-def _check_flags() -> None:
-    """Refuse an unknown flag in one line, where argparse would add its usage."""
+def _parsed_arguments() -> Namespace:
+    """Return Hydra's flags and the overrides; a mistake is one line, where argparse would add its usage."""
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(message)
 
     parser = get_args_parser()
     setattr(parser, "error", refuse)  # noqa: B010 - the method's place is not declared assignable
-    parser.parse_args()
+    return parser.parse_args()
 
 
-def ready(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictConfig:
-    """Take over what a run's configuration says, refuse missing values and resolve interpolations.
+def ready(config: DictConfig, overrides: Sequence[str], folder: Path, options: type[Any] | None = None) -> DictConfig:
+    """Take over what a run's configuration says, refuse missing values, resolve interpolations and check options.
 
     Args:
         config: What the YAMLs and the command line make.
         overrides: The command line's overrides.
         folder: Folder of the run.
+        options: The class of the command's options.
+
+    Returns:
+        A configuration whose texts are escaped where they would be taken for interpolations: resolve it once.
 
     Raises:
         ConfigError: One line that names the key.
@@ -137,10 +166,22 @@ def ready(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictCon
         missing = list(_missing_keys(config))
         if missing:
             raise ConfigError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
-        OmegaConf.resolve(config)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from error
-    return config
+    if options is not None:
+        _check(options, plain)
+    return DictConfig(escaped(plain))
+
+
+def _check(options: type[Any], plain: Mapping[str, Any]) -> None:
+    """Check all that a command can be told: what is cheap first."""
+    told: CommandOptions = parse(options, plain)
+    told.check_paths()
+    for option in options_of(options):
+        if option.is_component:
+            check_component(plain.get(option.key), option.key)
+    told.check_machine()
 
 
 def _missing_keys(node: Any) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """``vdm import``: makes a run of weights that others, or ``vdm export``, have published."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder, record_run
 from vdm.checkpoints.snapshot import STATE, WEIGHTS, Snapshot
+from vdm.cli.options.import_ import ImportOptions
+from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError
+from vdm.config.options import parse
 from vdm.generation.build import build_recorded
 from vdm.generation.pretrained import configured, merged, open_published
 from vdm.models.pretrained.diffusers_folder import local_folder, pipeline_of
@@ -24,13 +28,12 @@ EXPORTED_WEIGHTS = "model.safetensors"
 
 def run(config: DictConfig) -> None:
     """Write the run's folder."""
-    options: Any = OmegaConf.to_container(config)
-    to = Path(options["to"])
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise ConfigError(f"to={to}: exists already")
-    source = Path(options["from"])
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    options = parse(ImportOptions, plain)
+    to, source = options.to, Path(options.source)
+    check_new(to, "to")
     if (source / CONFIG_NAME).is_file():
-        run_config, weights = _own(source, options["allow_own_code"])
+        run_config, weights = _own(source, options.allow_own_code)
     else:
         run_config, weights = _published(options)
     _write(to, run_config, weights)
@@ -53,36 +56,33 @@ def _own(folder: Path, allow_own_code: bool) -> tuple[dict[str, Any], StoredTens
     return run.plain(), weights
 
 
-def _published(options: Mapping[str, Any]) -> tuple[dict[str, Any], StoredTensors]:
+def _published(options: ImportOptions) -> tuple[dict[str, Any], StoredTensors]:
     """Return the configuration of a run with published weights, and these."""
-    name, components, clip = options["from"], options["components"], options["clip"]
+    name, components = options.source, options.components
+    clip = {name: value for name, value in asdict(options.clip).items() if value is not None}
     if components is not None and not Path(name).is_file():
         raise ConfigError(f"components={components}: a pipeline's folder has its own")
     family = _family(options)
-    published = open_published(family["model"], name, components, options["variant"], clip["num_frames"])
+    published = open_published(family["model"], name, components, options.variant, options.clip.num_frames)
     config = configured(family, published)
-    wishes: dict[str, Any] = {"clip": {**_given(clip), "label_names": []}}
-    if options["guidance_scale"] is not None:
-        scale = options["guidance_scale"]
+    wishes: dict[str, Any] = {"clip": {**clip, "label_names": []}}
+    if options.guidance_scale is not None:
+        scale = options.guidance_scale
         wishes |= {"guidance_scale": scale, "guidance": {"scale": scale}}
     weights = published.weights.renamed({name: f"model.network.{name}" for name in published.weights})
     return merged(config, wishes), weights
 
 
-def _family(options: Mapping[str, Any]) -> dict[str, Any]:
+def _family(options: ImportOptions) -> dict[str, Any]:
     """Return the configuration of a run of the family that the source belongs to."""
-    name, families = options["from"], options["families"]
+    name, families = options.source, options.families
     if Path(name).is_file():
         return next(family["run"] for family in families.values() if family["run"]["model"]["readers"]["file"])
-    folder = local_folder(name, options["variant"])
+    folder = local_folder(name, options.variant)
     pipeline = pipeline_of(folder)
     if pipeline not in families:
         raise ConfigError(f"{folder}: holds a {pipeline}, not a {' or '.join(families)}")
     return families[pipeline]["run"]
-
-
-def _given(wishes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in wishes.items() if value is not None}
 
 
 def _write(run: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:

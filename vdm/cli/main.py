@@ -7,13 +7,25 @@ from vdm.cli.commands import Command, run_program
 from vdm.training.slurm import hold_stop_signals
 
 COMMANDS = {
-    "train": Command("vdm.cli.train", "train a model on a set of shards, or resume a run"),
-    "plan": Command("vdm.cli.plan", "tell what a training run will take, before anything is rented"),
-    "sample": Command("vdm.cli.sample", "make videos from prompts with a trained model"),
-    "evaluate": Command("vdm.cli.evaluate", "measure a trained model"),
-    "ema": Command("vdm.cli.ema", "make averaged weights of any length after training"),
-    "import": Command("vdm.cli.import_", "make a run of published weights"),
-    "export": Command("vdm.cli.export", "give a run's weights away, to diffusers' users too"),
+    "train": Command(
+        "vdm.cli.train", "train a model on a set of shards, or resume a run", "vdm.cli.options.train:TrainOptions"
+    ),
+    "plan": Command(
+        "vdm.cli.plan",
+        "tell what a training run will take, before anything is rented",
+        "vdm.cli.options.plan:PlanOptions",
+    ),
+    "sample": Command(
+        "vdm.cli.sample", "make videos from prompts with a trained model", "vdm.cli.options.sample:SampleOptions"
+    ),
+    "evaluate": Command("vdm.cli.evaluate", "measure a trained model", "vdm.cli.options.evaluate:EvaluateOptions"),
+    "ema": Command(
+        "vdm.cli.ema", "make averaged weights of any length after training", "vdm.cli.options.ema:EmaOptions"
+    ),
+    "import": Command("vdm.cli.import_", "make a run of published weights", "vdm.cli.options.import_:ImportOptions"),
+    "export": Command(
+        "vdm.cli.export", "give a run's weights away, to diffusers' users too", "vdm.cli.options.export:ExportOptions"
+    ),
 }
 
 

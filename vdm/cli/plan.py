@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from vdm.cli.options.plan import PlanOptions
 from vdm.config import ConfigError, build
+from vdm.config.options import parse
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import accumulation
 from vdm.generation.generate import ClipSize
@@ -23,19 +25,20 @@ GIB = 2**30
 
 def run(config: DictConfig) -> None:
     """Print the plan."""
-    options: Any = OmegaConf.to_container(config)
+    options: Any = OmegaConf.to_container(config, resolve=True)
+    told = parse(PlanOptions, options)
     published = open_pretrained(options)
     if published is not None:
         options = configured(options, published)
-    size = _clip_size(options)
-    devices = _devices(options)
+    size = _clip_size(told, options["data"])
+    devices = _devices(told, options["trainer"])
     micro_batches = _micro_batches(options["data"], devices)
     clips = Clips(
         min(options["data"]["micro_batch_size"], -(-options["data"]["global_batch_size"] // devices.number)),
         size,
         options["data"]["num_images_per_clip"],
         options["data"]["stored_latents"],
-        "x" * _at_least(options, "caption_bytes", 0),
+        "x" * told.caption_bytes,
     )
     step = measure_step(options, clips)
     averages = count_averages(options["averages"])
@@ -43,44 +46,30 @@ def run(config: DictConfig) -> None:
     for line in describe(step, clips, devices, micro_batches, averages):
         print(line)
     print()
-    for line in table(memories, devices.memory_bytes, int(options["reserve_gib"] * GIB)):
+    for line in table(memories, devices.memory_bytes, int(told.reserve_gib * GIB)):
         print(line)
 
 
-def _clip_size(options: Mapping[str, Any]) -> ClipSize:
-    shape = options["clip_shape"]
-    if shape is not None:
-        if not isinstance(shape, list) or len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
-            raise ConfigError(f"clip_shape={shape}: must be [frames, height, width], each a whole number above 0")
-        return ClipSize(*shape)
-    path = options["data"]["path"]
+def _clip_size(told: PlanOptions, data: Mapping[str, Any]) -> ClipSize:
+    if told.clip_shape is not None:
+        return ClipSize(*told.clip_shape)
+    path = data["path"]
     if path is None or (isinstance(path, str) and "://" not in path and not Path(path).is_dir()):
         found = "not given" if path is None else f"{path}: no such folder"
         raise ConfigError(f"data.path: {found}; plan without it by clip_shape=[frames,height,width]")
-    data: ClipDataModule = build(options["data"], "data")
+    module: ClipDataModule = build(data, "data")
     try:
-        return ClipSize(*data.clip_shape)
+        return ClipSize(*module.clip_shape)
     except ValueError as error:
         raise ConfigError(f"data.path: {error}") from error
 
 
-def _devices(options: Mapping[str, Any]) -> Devices:
-    trainer = options["trainer"]
-    planned = trainer["devices"] if isinstance(trainer["devices"], int) else 1
-    if options.get("launcher"):
-        planned = options["launcher"]["tasks_per_node"] or max(1, options["launcher"]["gpus_per_node"])
-    per_node = _at_least(options, "devices", 1) if options["devices"] is not None else planned
-    nodes = _at_least(options, "nodes", 1) if options["nodes"] is not None else trainer["num_nodes"]
-    for name in ("memory_gib", "reserve_gib"):
-        if not isinstance(options[name], int | float) or options[name] < 0:
-            raise ConfigError(f"{name}={options[name]}: must be a number of GiB, at least 0")
-    return Devices(torch.device("cpu"), per_node, nodes, int(options["memory_gib"] * GIB))
-
-
-def _at_least(options: Mapping[str, Any], name: str, least: int) -> int:
-    if isinstance(options[name], bool) or not isinstance(options[name], int) or options[name] < least:
-        raise ConfigError(f"{name}={options[name]}: must be a whole number, at least {least}")
-    return options[name]
+def _devices(told: PlanOptions, trainer: Mapping[str, Any]) -> Devices:
+    per_node = trainer["devices"] if isinstance(trainer["devices"], int) else 1
+    if told.launcher:
+        per_node = told.launcher["tasks_per_node"] or max(1, told.launcher["gpus_per_node"])
+    nodes = trainer["num_nodes"] if told.nodes is None else told.nodes
+    return Devices(torch.device("cpu"), told.devices or per_node, nodes, int(told.memory_gib * GIB))
 
 
 def _micro_batches(data: Mapping[str, Any], devices: Devices) -> int:

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.config import ConfigError
+from vdm.config.quoting import escaped
 
 CHANGEABLE = (
     "resume",
@@ -75,13 +76,13 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
         if goes_on and not is_to_be_taken(folder, source):
             source = folder  # of a job that was restarted, its own progress
         merged = apply_resume_overrides(_of_own(source), composed, overrides)
-        return OmegaConf.create({**merged, "resume": str(source)})
+        return OmegaConf.create(escaped({**merged, "resume": str(source)}))
     if not has_begun:
         return config
     saved = _of_own(folder)
     if not goes_on:  # a requeued job goes on even if YAMLs have been edited meanwhile
         _refuse_difference(saved, _as_if_saved(config, saved), folder)
-    return OmegaConf.create({**_kept(saved, composed), "resume": str(folder)})
+    return OmegaConf.create(escaped({**_kept(saved, composed), "resume": str(folder)}))
 
 
 def _of_own(run: Path) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _as_if_saved(config: DictConfig, saved: Mapping[str, Any]) -> dict[str, Any]
     for key in CHANGEABLE:
         value = _select(saved, key.split("."))
         if value is not _ABSENT:
-            OmegaConf.update(result, key, value, merge=False)
+            OmegaConf.update(result, key, escaped(value), merge=False)
     plain: Any = OmegaConf.to_container(result, resolve=True)
     return plain
 

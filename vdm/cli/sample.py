@@ -1,11 +1,11 @@
 """``vdm sample``: videos from prompts, and from other videos, with a trained model."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import UInt8
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -13,8 +13,11 @@ from tqdm import tqdm
 
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import run_folder
-from vdm.cli.sample_task import block_size, observation_method, read_task, whole_number
+from vdm.cli.options.sample import SampleOptions
+from vdm.cli.options.sampling import SamplingOptions
+from vdm.cli.sample_task import block_size, observation_method, read_task
 from vdm.config import ConfigError, build
+from vdm.config.options import parse
 from vdm.generation.blocks import plan_blocks
 from vdm.generation.build import load_guide, load_recorded
 from vdm.generation.generate import ClipSize, count_steps, generate
@@ -27,35 +30,36 @@ from vdm.types import Prompts
 
 def run(config: DictConfig) -> None:
     """Write an mp4 for each video as soon as it is made, then ``grid.mp4`` and ``grid.png``."""
-    options: Any = OmegaConf.to_container(config)
-    checkpoint = Path(options["checkpoint"])
-    trained = RunConfig.read(checkpoint, options["allow_own_code"])
-    if options.get("model") is not None:
-        _check_network(options["model"], trained)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    options = parse(SampleOptions, plain)
+    checkpoint = options.checkpoint
+    trained = RunConfig.read(checkpoint, options.allow_own_code)
+    if options.model is not None:
+        _check_network(options.model, trained)
     model = load_for_sampling(checkpoint, options, trained)
     _set_motion(options, trained, model)
 
-    folder = Path(options["output"]) if options["output"] else _default_folder(checkpoint, options["task"])
+    folder = options.output or _default_folder(checkpoint, options.task)
     make_output_folder(folder)  # before anything is made that it could not take
     block = block_size(options, trained)
     task = read_task(options, trained, model, block)
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
     prompts = _prompts(options, trained, model, task.size)
-    batch_size = whole_number(options, "batch_size")
     paths = (folder / file_name(index, caption) for index, caption in enumerate(prompts.captions))
 
     def write(batch: UInt8[Tensor, "b c t h w"]) -> None:
         for video, path in zip(batch, paths, strict=False):  # the batch is through first
             write_mp4(path, video, task.fps)
 
-    with tqdm(total=count_steps(model, len(prompts), batch_size, len(blocks)), desc="sampling", unit="step") as bar:
+    total = count_steps(model, len(prompts), options.batch_size, len(blocks))
+    with tqdm(total=total, desc="sampling", unit="step") as bar:
         videos = generate(
             model,
             prompts,
             task.size,
-            options["seed"],
-            batch_size,
-            options["negative"],
+            options.seed,
+            options.batch_size,
+            options.negative,
             bar.update,
             task.known,
             blocks,
@@ -84,82 +88,65 @@ def _default_folder(checkpoint: Path, task: str | None) -> Path:
     return run_folder(checkpoint) / "samples" / (task or "prompts")
 
 
-def load_for_sampling(checkpoint: Path, options: dict[str, Any], trained: RunConfig) -> VideoDiffusionModel:
+def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunConfig) -> VideoDiffusionModel:
     """Return a trained model with the sampler and guidance asked for, on the device asked for.
 
     Args:
         checkpoint: Folder of a run or of a checkpoint.
-        options: Configuration with ``sampler``, ``guidance``, ``guide``, ``ema``, ``device`` and ``allow_own_code``.
+        options: What the command was told.
         trained: Configuration of the run, whose guidance scale holds where none is given.
     """
-    guidance = dict(options["guidance"])
+    device = options.find_device()
+    guidance = dict(options.guidance)
     if guidance.get("scale", 0) is None:
         guidance["scale"] = trained.guidance_scale
-    model = load_recorded(trained, checkpoint, options["ema"])
-    model.sampler = build(options["sampler"], "sampler")
+    model = load_recorded(trained, checkpoint, options.ema)
+    model.sampler = build(options.sampler, "sampler")
     model.guidance = build(guidance, "guidance")
-    if options["guide"] is not None:
-        model.guide = load_guide(model, Path(options["guide"]), options["ema"], options["allow_own_code"])
+    if options.guide is not None:
+        model.guide = load_guide(model, options.guide, options.ema, options.allow_own_code)
     # Reconstruction guidance runs gradients back to the latents; those of weights would cost memory.
-    return model.requires_grad_(False).to(device_of(options["device"]))
+    return model.requires_grad_(False).to(device)
 
 
-def _check_network(model: dict[str, Any], trained: RunConfig) -> None:
+def _check_network(model: Mapping[str, Any], trained: RunConfig) -> None:
     """Refuse a run whose network is another than that of ``model=NAME``."""
     asked, found = model["network"]["_target_"], trained.parts["model"]["network"]["_target_"]
     if found != asked:
         raise ConfigError(f"model: the checkpoint's network is a {found}, not a {asked}")
 
 
-def _set_motion(options: dict[str, Any], trained: RunConfig, model: VideoDiffusionModel) -> None:
+def _set_motion(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel) -> None:
     """Tell Stable Video Diffusion's conditioner the numbers asked for; any other model refuses them."""
-    names = ("motion_bucket_id", "noise_aug_strength")
-    given = {name: options[name] for name in names if options[name] is not None}
+    told = {"motion_bucket_id": options.motion_bucket_id, "noise_aug_strength": options.noise_aug_strength}
+    given = {name: value for name, value in told.items() if value is not None}
     if not isinstance(model.conditioner, SVDConditioner):
         if given:
             raise ConfigError(f"{next(iter(given))}: the model has no such condition; Stable Video Diffusion has")
         return
-    given["fps"] = options["fps"] if options["fps"] is not None else trained.clip.fps
-    for name, value in given.items():
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ConfigError(f"{name}={value}: must be a number")
+    given["fps"] = options.fps if options.fps is not None else trained.clip.fps
     model.conditioner.motion = replace(model.conditioner.motion, **given)
 
 
-def device_of(name: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` is the first accelerator, or else the CPU.
-
-    Raises:
-        ConfigError: If there is no such device.
-    """
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        torch.empty(0, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={name}: {str(error).splitlines()[0]}") from error
-
-
-def _prompts(options: dict[str, Any], trained: RunConfig, model: VideoDiffusionModel, size: ClipSize) -> Prompts:
+def _prompts(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel, size: ClipSize) -> Prompts:
     """Return what to make videos of, ``num_videos`` for each prompt."""
-    captions = read_prompts(options["prompts"], options["prompts_file"])
-    labels = resolve_labels(options["labels"], trained.clip.label_names, model.conditioner.num_classes)
+    captions = read_prompts(options.prompts, None if options.prompts_file is None else str(options.prompts_file))
+    labels = resolve_labels(options.labels, trained.clip.label_names, model.conditioner.num_classes)
     if captions is None:
         captions = [""] * (len(labels) if labels else 1)
     if labels is not None and len(labels) == 1:
         labels = labels * len(captions)
     if labels is not None and len(labels) != len(captions):
-        raise ConfigError(f"labels={options['labels']}: {len(labels)} labels for {len(captions)} prompts")
+        raise ConfigError(f"labels={options.labels}: {len(labels)} labels for {len(captions)} prompts")
     if any(captions) and model.conditioner.text_encoder is None:
         raise ConfigError("prompts: the model was trained without text (text_encoder=none)")
-    repeats = whole_number(options, "num_videos")
+    repeats = options.num_videos
     image = None
-    if options["image"] is not None:
+    if options.image is not None:
         if not model.conditioner.uses_image:
-            raise ConfigError(f"image={options['image']}: the model was trained without first frames (image=false)")
-        image = load_image(Path(options["image"]), size.height, size.width)
+            raise ConfigError(f"image={options.image}: the model was trained without first frames (image=false)")
+        image = load_image(options.image, size.height, size.width)
         image = image.expand(len(captions) * repeats, -1, -1, -1)
     captions = [caption for caption in captions for _ in range(repeats)]
     labels = None if labels is None else [label for label in labels for _ in range(repeats)]
-    return model.prompts(captions, labels, image, options["seed"])
+    return model.prompts(captions, labels, image, options.seed)

@@ -1,21 +1,17 @@
 """What ``vdm sample`` is to make: videos of a size, from prompts alone or from another video too."""
 
 import logging
-import math
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from vdm.checkpoints.run_config import RunConfig
-from vdm.config import ConfigError, did_you_mean
+from vdm.cli.options.sample import SampleOptions
+from vdm.config import ConfigError
 from vdm.diffusion.observations import ObservationMethod, Reconstruction, Replacement
 from vdm.generation.blocks import BlockSize
 from vdm.generation.generate import ClipSize
 from vdm.generation.input_video import InputVideo, read_video
 from vdm.generation.model import VideoDiffusionModel
 from vdm.generation.tasks import Known, extension, interpolation, super_resolution
-
-TASKS = ("extend", "interpolate", "superres")
 
 _log = logging.getLogger(__name__)
 
@@ -29,92 +25,44 @@ class Task:
     known: Known = Known()
 
 
-def whole_number(options: dict[str, Any], name: str) -> int:
-    """Return an option that counts something.
-
-    Raises:
-        ConfigError: If it is no whole number, or below 1.
-    """
-    value = options[name]
-    if not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name}={value}: must be a whole number, at least 1")
-    return value
-
-
-def _rate(options: dict[str, Any], name: str) -> float:
-    """Return an option that is in frames per second."""
-    value = options[name]
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ConfigError(f"{name}={value}: must be a number above 0")
-    return value
-
-
-def clip_size(options: dict[str, Any], trained: RunConfig) -> ClipSize:
+def clip_size(options: SampleOptions, trained: RunConfig) -> ClipSize:
     """Return the size asked for, by default that of the clips in training."""
-    names = ("num_frames", "height", "width")
-    sizes = {name: getattr(trained.clip, name) if options[name] is None else options[name] for name in names}
-    return ClipSize(**{name: whole_number(sizes, name) for name in names})
+    told = {"num_frames": options.num_frames, "height": options.height, "width": options.width}
+    return ClipSize(**{name: getattr(trained.clip, name) if size is None else size for name, size in told.items()})
 
 
-def block_size(options: dict[str, Any], trained: RunConfig) -> BlockSize:
+def block_size(options: SampleOptions, trained: RunConfig) -> BlockSize:
     """Return what is made at once: by default as many frames as in training, half of them known from before."""
-    usual = trained.clip.num_frames
-    num_frames = usual if options["block_frames"] is None else whole_number(options, "block_frames")
-    overlap = max(1, num_frames // 2) if options["overlap"] is None else whole_number(options, "overlap")
-    return BlockSize(num_frames, overlap)
+    num_frames = trained.clip.num_frames if options.block_frames is None else options.block_frames
+    return BlockSize(num_frames, max(1, num_frames // 2) if options.overlap is None else options.overlap)
 
 
-def read_task(options: dict[str, Any], trained: RunConfig, model: VideoDiffusionModel, block: BlockSize) -> Task:
+def read_task(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel, block: BlockSize) -> Task:
     """Return what is to be made, and read the video that it is to be made of.
 
     Raises:
         ValueError: If the options don't go together, or the video can't be read or doesn't fit.
     """
-    name, path, size = options["task"], options["input"], clip_size(options, trained)
-    usual_fps = trained.clip.fps
-    if name is None and path is not None:
-        raise ConfigError(f"input={path}: say what to do with it: task=extend, interpolate or superres")
-    if name is None:
-        return Task(size, usual_fps if options["fps"] is None else _rate(options, "fps"))
-    if name not in TASKS:
-        raise ConfigError(f"task={name}: no such task{did_you_mean(str(name), TASKS)}")
-    if path is None:
-        raise ConfigError(f"task={name}: needs a video, input=FILE")
-    every = whole_number(options, "every") if name == "interpolate" else 1
+    size, usual_fps = clip_size(options, trained), trained.clip.fps
+    if options.task is None:
+        return Task(size, usual_fps if options.fps is None else options.fps)
+    assert options.input is not None, "options were checked together"
+    every = options.every if options.task == "interpolate" else 1
     if every >= block.num_frames > 1:
         raise ConfigError(f"every={every}: must be below the {block.num_frames} frames of a block")
-    video = _read_input(options, size)
-    if options["num_frames"] is None:
-        size = replace(size, num_frames=_default_frames(name, video.frames.shape[1], every, block))
+    frame_size = None if options.task == "superres" else (size.height, size.width)
+    video = read_video(options.input, frame_size, options.input_fps, options.input_frames)
+    if options.num_frames is None:
+        size = replace(size, num_frames=_default_frames(options.task, video.frames.shape[1], every, block))
     fps = every * (video.fps or usual_fps)
     _compare_speed(fps, usual_fps, every)
-    return Task(size, fps if options["fps"] is None else _rate(options, "fps"), _known(name, model, video, size, every))
+    known = _known(options.task, model, video, size, every)
+    return Task(size, fps if options.fps is None else options.fps, known)
 
 
-def observation_method(options: dict[str, Any]) -> ObservationMethod:
+def observation_method(options: SampleOptions) -> ObservationMethod:
     """Return how blocks are told what is known of their frames."""
-    name, scale = options["method"], options["reconstruction_scale"]
-    if name == "replacement":
-        return Replacement()
-    if name != "reconstruction":
-        raise ConfigError(f"method={name}: no such method{did_you_mean(str(name), ('reconstruction', 'replacement'))}")
-    if not isinstance(scale, int | float) or scale < 0:
-        raise ConfigError(f"reconstruction_scale={scale}: must be a number, at least 0")
-    return Reconstruction(scale)
-
-
-def _read_input(options: dict[str, Any], size: ClipSize) -> InputVideo:
-    max_frames = options["input_frames"]
-    fps = None if options["input_fps"] is None else _rate(options, "input_fps")
-    is_small = options["task"] == "superres"
-    if options["image"] is not None and not is_small:
-        raise ConfigError(f"image={options['image']}: task={options['task']} has its first frame from input")
-    return read_video(
-        Path(options["input"]),
-        None if is_small else (size.height, size.width),
-        fps,
-        None if max_frames is None else whole_number(options, "input_frames"),
-    )
+    return Replacement() if options.method == "replacement" else Reconstruction(options.reconstruction_scale)
 
 
 def _default_frames(task: str, given: int, every: int, block: BlockSize) -> int:

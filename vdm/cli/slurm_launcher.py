@@ -18,7 +18,9 @@ from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 from omegaconf import OmegaConf, open_dict
 
+from vdm.cli.options.train import TrainOptions
 from vdm.config import ConfigError, build
+from vdm.config.quoting import hydra_quoted
 from vdm.training.slurm import hold_stop_signals
 
 
@@ -44,7 +46,7 @@ class SlurmLauncher(SubmititLauncher):
         subdirs = [str(initial_job_idx + index) if is_sweep else "." for index in range(len(job_overrides))]
         overrides = [
             # What the folder was called now is not what it would be called on the cluster.
-            [*given, f"hydra.sweep.dir={_quoted(str(parent))}", f"hydra.sweep.subdir={subdir}"]
+            [*given, f"hydra.sweep.dir={hydra_quoted(str(parent))}", f"hydra.sweep.subdir={subdir}"]
             for given, subdir in zip(job_overrides, subdirs, strict=True)
         ]
         try:
@@ -77,7 +79,7 @@ class SlurmLauncher(SubmititLauncher):
         task_overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         with open_dict(config):
             del config["hydra"]
-        check(ready(config, task_overrides, folder))
+        check(ready(config, task_overrides, folder, TrainOptions))
 
     def _submit(self, parent: Path, overrides: list[list[str]], first: int) -> str:
         """Submit one job, or an array of them, and return its number."""
@@ -114,11 +116,6 @@ def _announce(job: str, parent: Path, number: int) -> None:
             f"Submitted SLURM job array {job} of {number} runs. They are in {parent}/0 to {number - 1}, what they print"
             f" in {parent}/slurm/{job}_N_0_log.err"
         )
-
-
-def _quoted(text: str) -> str:
-    """Return a text as Hydra's grammar takes it, whatever is in it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _remove_unused(parent: Path) -> None:

@@ -25,7 +25,7 @@ def run(config: DictConfig) -> int:
     """Train as configured, from the start or from where a run stopped; return the exit code."""
     die_with_parent()
     _quieten()
-    plain: Any = OmegaConf.to_container(config)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if plain["resume"] is None else Path(plain["resume"])
     if checkpoint is not None:
@@ -55,7 +55,7 @@ def check(config: DictConfig) -> None:
     Raises:
         ConfigError: One line that names the key.
     """
-    plain: Any = OmegaConf.to_container(config)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     for key, node in plain.items():
         check_node(node, key)
     try:

@@ -1,0 +1,56 @@
+"""Early answers about files and folders that options name: cheap, and before anything heavy is imported."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from vdm.checkpoints.runs import checkpoints_to_try, run_folder
+from vdm.config import ConfigError
+
+
+def check_checkpoint(path: Path, key: str | None = None) -> None:
+    """Refuse what is no run's folder and no checkpoint of one; whether it is whole is found when it is read.
+
+    Raises:
+        ConfigError: In one line, which begins with ``key`` if it is given.
+    """
+    try:
+        run_folder(path)
+        checkpoints_to_try(path)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{key}: {error}" if key else str(error)) from None
+
+
+def check_file(path: Path, key: str) -> None:
+    """Refuse a file that is not there, or is a folder."""
+    if path.is_dir():
+        raise ConfigError(f"{key}={path}: is a folder; give a file")
+    if not path.exists():
+        raise ConfigError(f"{key}={path}: no such file")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"{key}={path}: can't be read: permission denied")
+
+
+def check_folder(path: Path, key: str) -> None:
+    """Refuse a folder that is not there."""
+    if not path.is_dir():
+        raise ConfigError(f"{key}={path}: {'is a file; give a folder' if path.exists() else 'no such folder'}")
+
+
+def check_new(path: Path, key: str) -> None:
+    """Refuse an output that exists already, but for an empty folder, or can't be made."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{key}={path}: exists already")
+    check_writable(path, key)
+
+
+def check_writable(path: Path, key: str) -> None:
+    """Refuse an output folder into which nothing can be written; nothing is left behind."""
+    nearest = path
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{key}={path}: can't be written to: {error.strerror}") from None

@@ -1,0 +1,96 @@
+"""Options of ``vdm sample``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Interval, MinLen
+
+from vdm.checkpoints.runs import load_config
+from vdm.cli.options.memory import check_memory
+from vdm.cli.options.paths import check_file
+from vdm.cli.options.sampling import SamplingOptions
+from vdm.config import ConfigError
+from vdm.config.options import MAY_BE_ABSENT, Caption, Component, NeverANumber, PlainPath
+from vdm.config.words import Described
+from vdm.ranges import Count, NotNegative, Positive, Size
+
+Label = Annotated[int, Ge(0)] | Annotated[str, NeverANumber()]
+"""A class, by index or by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(SamplingOptions):
+    """Everything that ``conf/sample.yaml`` sets."""
+
+    model: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
+    text_encoder: Component | None
+    """What YAMLs of models refer to; the run has its own."""
+    prompts: Caption | Annotated[list[Caption], MinLen(1), Described("a list of one or more texts")] | None
+    prompts_file: PlainPath | None
+    labels: Annotated[
+        Label | Annotated[list[Label], MinLen(1)] | None,
+        Described("a class by its index or name, or a list of one or more, or null"),
+    ]
+    image: PlainPath | None
+    negative: Caption
+    num_videos: Size
+    num_frames: Size | None
+    height: Size | None
+    width: Size | None
+    fps: Positive | None
+    motion_bucket_id: Annotated[float, Interval(ge=0, le=255)] | None
+    noise_aug_strength: NotNegative | None
+    task: Literal["extend", "interpolate", "superres"] | None
+    input: PlainPath | None
+    input_fps: Positive | None
+    input_frames: Count | None
+    every: Size
+    block_frames: Size | None
+    overlap: Size | None
+    method: Literal["reconstruction", "replacement"]
+    reconstruction_scale: NotNegative
+
+    def __post_init__(self) -> None:
+        if self.input is not None and self.task is None:
+            raise ConfigError(f"input={self.input}: say what to do with it: task=extend, interpolate or superres")
+        if self.input is None and self.task is not None:
+            raise ConfigError(f"task={self.task}: needs a video, input=FILE")
+        for name in ("input_fps", "input_frames"):
+            if self.input is None and getattr(self, name) is not None:
+                raise ConfigError(f"{name}={getattr(self, name)}: there is no input")
+        if self.image is not None and self.task in ("extend", "interpolate"):
+            raise ConfigError(f"image={self.image}: task={self.task} has its first frame from input")
+        if self.prompts is not None and self.prompts_file is not None:
+            raise ConfigError("prompts_file: give either prompts or prompts_file, not both")
+
+    @property
+    def num_prompts(self) -> int:
+        """How many prompts there are, as far as the command line tells."""
+        given = self.prompts if isinstance(self.prompts, list) else self.labels
+        return len(given) if isinstance(given, list) else 1
+
+    def check_paths(self) -> None:
+        """Refuse files that are not there, too."""
+        super().check_paths()
+        for key, path in (("image", self.image), ("input", self.input), ("prompts_file", self.prompts_file)):
+            if path is not None:
+                check_file(path, key)
+
+    def check_machine(self) -> None:
+        """Refuse a device that is not there, and videos that would not fit into memory; this imports PyTorch."""
+        device = self.find_device()
+        clip = _clip(self.checkpoint)
+        sizes = {name: getattr(self, name) or clip.get(name) for name in ("num_frames", "height", "width")}
+        if all(isinstance(size, int) for size in sizes.values()):
+            check_memory(**sizes, batch_size=self.batch_size, num_videos=self.num_prompts * self.num_videos, on=device)
+
+
+def _clip(checkpoint: Path) -> Mapping[str, Any]:
+    """Return what a run's configuration says of its clips; the command tells what is wrong with it."""
+    try:
+        clip = load_config(checkpoint).get("clip")
+    except ValueError:
+        return {}
+    return clip if isinstance(clip, Mapping) else {}

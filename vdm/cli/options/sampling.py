@@ -1,0 +1,63 @@
+"""What is common to the options of ``vdm sample`` and ``vdm evaluate``: a trained model and how it samples."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator
+
+from vdm.cli.options.base import CommandOptions
+from vdm.cli.options.paths import check_checkpoint, check_writable
+from vdm.config import ConfigError
+from vdm.config.options import Component, Name, PlainPath
+from vdm.ranges import Seed, Size
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _device_name(name: str) -> str:
+    if name == "meta" or not re.fullmatch(r"[a-z]+(:\d{1,3})?", name):
+        raise ValueError("must be auto, or a device such as cpu, cuda or cuda:1")
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(CommandOptions):
+    """Which model, and how it samples."""
+
+    checkpoint: PlainPath
+    sampler: Component
+    guidance: Component
+    guidance_scale: float | None
+    guide: PlainPath | None
+    seed: Seed
+    batch_size: Size
+    ema: bool | Name
+    device: Annotated[str, AfterValidator(_device_name)]
+    output: PlainPath | None
+    allow_own_code: bool
+
+    def check_paths(self) -> None:
+        """Refuse runs that are not there, and an output that can't be written."""
+        check_checkpoint(self.checkpoint)
+        if self.guide is not None:
+            check_checkpoint(self.guide)
+        check_writable(self.output or Path(self.checkpoint), "output")
+
+    def find_device(self) -> "torch.device":
+        """Return the device asked for; ``auto`` is the first accelerator, or else the CPU.
+
+        Raises:
+            ConfigError: If there is no such device.
+        """
+        import torch
+
+        if self.device == "auto":
+            return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        try:
+            torch.empty(0, device=self.device)
+            return torch.device(self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device={self.device}: {str(error).splitlines()[0]}") from error

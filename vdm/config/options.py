@@ -1,0 +1,285 @@
+"""Options of a command: a frozen dataclass says what each may be, and what a user says is checked against it."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import AfterValidator, ConfigDict, Strict, TypeAdapter, ValidationError
+
+from vdm.config.errors import ConfigError, did_you_mean
+from vdm.config.quoting import shell_list, shell_override
+from vdm.config.words import Described, described
+
+Options = TypeVar("Options")
+
+MAY_BE_ABSENT = {"may_be_absent": True}
+"""Metadata of a field whose key is there only when a group is chosen; any other key can't be deleted."""
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4095
+"""What Linux allows for a name and for a path."""
+_MAX_SHOWN = 100
+"""Characters of a wrong value that are shown."""
+_LOOKS_PLAIN = re.compile(r"[-+.\d]*\d[\d_.eE+-]*|true|false|null|nan|inf", re.IGNORECASE)
+"""A text that is easily taken for something else."""
+
+
+class NeverANumber:
+    """Marks a text that can't be meant where a number, true or false is written without quotes."""
+
+
+def _usable(path: Path) -> Path:
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise ValueError("has a character of code 0, which no path has")
+    if len(encoded) > _MAX_PATH_BYTES or any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in path.parts):
+        raise ValueError("is longer than paths can be")
+    return path
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _plain_name(name: str) -> str:
+    if name in ("", ".", "..") or "/" in name or not name.isprintable() or name != name.strip():
+        raise ValueError("must be the name of a folder, without '/', blanks at its ends and control characters")
+    return str(_usable(Path(name)))
+
+
+def _path(text: str) -> Path:
+    return _usable(Path(_not_empty(text)))
+
+
+PlainPath = Annotated[Path, Strict(False), AfterValidator(_usable)]
+"""A path; also a number is one on the command line."""
+Name = Annotated[str, AfterValidator(_not_empty)]
+"""A text that is not empty; also a number is one on the command line."""
+FolderName = Annotated[str, AfterValidator(_plain_name)]
+"""The name of one folder."""
+Caption = Annotated[str, NeverANumber()]
+"""What is to be seen in a video. What reads as a number needs quotes, as it may be meant for another option."""
+
+
+class Built:
+    """Marks what ``vdm.config.check`` checks: components, or mappings of them."""
+
+
+Component = Annotated[Mapping[str, Any], Built(), Described("a mapping that describes a component")]
+"""The configuration of what ``vdm.config.build`` makes."""
+Components = Annotated[Mapping[str, Any], Built(), Described("a mapping that describes components by their names")]
+"""Several by their names; None leaves one out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option of a command."""
+
+    key: str
+    annotation: Any
+    field: "dataclasses.Field[Any]"
+
+    @property
+    def kinds(self) -> frozenset[type]:
+        """The plain types that its value may have: ``Path``, ``str``, ``list`` ..."""
+        return frozenset(_kinds(self.annotation))
+
+    def has(self, marker: type) -> bool:
+        """Tell whether the annotation, or what it is made of, has a marker of this class."""
+        return any(isinstance(found, marker) for found in _metadata(self.annotation))
+
+    @property
+    def is_component(self) -> bool:
+        """Whether it is the configuration of a component."""
+        return self.has(Built)
+
+    @property
+    def is_literal_text(self) -> bool:
+        """Whether ``${`` means nothing in it, as in what people write; in paths it refers to other options."""
+        return self.has(NeverANumber)
+
+
+def options_of(cls: type, parent: str = "") -> Iterator[Option]:
+    """Yield all options of a class, those of nested classes by their dotted keys."""
+    for option in _fields(cls):
+        key = f"{parent}{option.key}"
+        nested = _nested(option.annotation)
+        if nested is None:
+            yield dataclasses.replace(option, key=key)
+        else:
+            yield from options_of(nested, f"{key}.")
+
+
+def parse(cls: type[Options], values: Mapping[str, Any]) -> Options:
+    """Make an object of plain values.
+
+    Raises:
+        ConfigError: In one line that names the first wrong key, its value and what is allowed.
+    """
+    return _parsed(cls, values, "")
+
+
+def check_given(cls: type, values: Mapping[str, Any]) -> None:
+    """Check what can be checked of values that are not complete: ``???`` and interpolations pass.
+
+    Raises:
+        ConfigError: As ``parse`` does; also where an option is not there at all.
+    """
+    for option in _fields(cls):
+        if option.key not in values and not option.field.metadata.get("may_be_absent"):
+            raise ConfigError(f"{option.key}: is deleted, or an empty choice, but the command needs it")
+    _arguments(cls, values, "", is_complete=False)
+
+
+def _parsed(cls: type[Options], values: Mapping[str, Any], parent: str) -> Options:
+    return cls(**_arguments(cls, values, parent, is_complete=True))
+
+
+def _arguments(cls: type, values: Mapping[str, Any], parent: str, is_complete: bool) -> dict[str, Any]:
+    """Return checked values by the names of fields."""
+    options = _fields(cls)
+    allowed = [option.key for option in options]
+    for key in values:
+        if key not in allowed:
+            raise ConfigError(f"{parent}{key}: unknown key{did_you_mean(str(key), allowed)}")
+    arguments: dict[str, Any] = {}
+    for option in options:
+        key = f"{parent}{option.key}"
+        if option.key in values:
+            arguments[option.field.name] = _checked(values[option.key], option.annotation, key, is_complete)
+        elif is_complete and option.field.default is option.field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{key}: no value given; add {key}=...")
+    return arguments
+
+
+@cache
+def _fields(cls: type) -> tuple[Option, ...]:
+    annotations = get_type_hints(cls, include_extras=True)
+    return tuple(
+        Option(field.metadata.get("key", field.name), annotations[field.name], field)
+        for field in dataclasses.fields(cls)
+        if field.init
+    )
+
+
+def _checked(value: Any, annotation: Any, key: str, is_complete: bool) -> Any:
+    if not is_complete and _is_pending(value):
+        return value
+    nested, inner = _nested(annotation), _of_mapping(annotation)
+    if isinstance(value, Mapping) and nested is not None:
+        arguments = _arguments(nested, value, f"{key}.", is_complete)
+        return nested(**arguments) if is_complete else arguments
+    if isinstance(value, Mapping) and inner is not None:
+        return {name: _checked(item, inner, f"{key}.{name}", is_complete) for name, item in value.items()}
+    if nested is not None and not (value is None and NoneType in _kinds(annotation)):
+        raise ConfigError(f"{key}={_shown(value)}: must be a mapping with the keys {_names(nested)}")
+    return _of_leaf(value, annotation, key)
+
+
+def _names(cls: type) -> str:
+    return ", ".join(option.key for option in _fields(cls))
+
+
+def _of_leaf(value: Any, annotation: Any, key: str) -> Any:
+    kinds = frozenset(_kinds(annotation))
+    if isinstance(value, str) and not value.strip() and Path in kinds:
+        raise ConfigError(f"{key}=: must not be empty")
+    try:
+        return _adapter(annotation).validate_python(value)
+    except ValidationError as error:
+        own = next((str(one["ctx"]["error"]) for one in error.errors() if one["type"] == "value_error"), None)
+    if own is not None:
+        raise ConfigError(f"{key}={_shown(value)}: {own}")
+    choices = _choices(annotation)
+    if choices and isinstance(value, str):
+        raise ConfigError(f"{key}={value}: no such {key.rpartition('.')[2]}{did_you_mean(value, choices)}")
+    shown = repr(value) if isinstance(value, str) and _LOOKS_PLAIN.fullmatch(value) else _shown(value)
+    raise ConfigError(f"{key}={shown}: must be {described(annotation, value)}{_advice(value, kinds, key)}")
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True))
+
+
+def _advice(value: object, kinds: Iterable[type], key: str) -> str:
+    """Return how to write a text that was read as something else."""
+    if not {str, Path} & set(kinds) or value is None:
+        return ""
+    if isinstance(value, bool | int | float):
+        return f"; a text that reads as something else needs quotes: {shell_override(key, _shown(value))}"
+    if isinstance(value, list) and list in kinds and all(isinstance(item, str | bool | int | float) for item in value):
+        return f"; texts that read as something else need quotes: {shell_list(key, [*map(_shown, value)])}" * bool(
+            value
+        )
+    return ""
+
+
+def _shown(value: object) -> str:
+    """Return a value as YAML has it, cut off where it is long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def _is_pending(value: object) -> bool:
+    """Tell whether a value is missing, or is not known before interpolations are resolved."""
+    if isinstance(value, list):
+        return any(map(_is_pending, value))
+    return isinstance(value, str) and (value == "???" or "${" in value)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """Return what a union is made of, whatever is annotated around it."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(inner for member in get_args(annotation) for inner in _members(member))
+    return (annotation,)
+
+
+def _kinds(annotation: Any) -> Iterator[type]:
+    for member in _members(annotation):
+        origin = get_origin(member)
+        if origin is Literal:
+            yield from (type(choice) for choice in get_args(member))
+        elif origin is not None:
+            yield list if origin in (list, tuple, Sequence) else dict if origin is Mapping else origin
+        elif isinstance(member, type):
+            yield member
+
+
+def _metadata(annotation: Any) -> Iterator[Any]:
+    """Yield all that is annotated, at any depth."""
+    if get_origin(annotation) is Annotated:
+        yield from get_args(annotation)[1:]
+    for inner in get_args(annotation):
+        yield from _metadata(inner) if get_origin(annotation) is not Literal else ()
+
+
+def _nested(annotation: Any) -> type | None:
+    """Return the dataclass that an annotation asks for, if it does."""
+    found = [member for member in _members(annotation) if isinstance(member, type) and dataclasses.is_dataclass(member)]
+    return found[0] if found else None
+
+
+def _of_mapping(annotation: Any) -> Any:
+    """Return what the values of a mapping must be that has dataclasses in it."""
+    for member in _members(annotation):
+        if get_origin(member) is Mapping and _nested(get_args(member)[1]) is not None:
+            return get_args(member)[1]
+    return None
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Return the words one of which an option must be; nothing where it may be something else too."""
+    members = [member for member in _members(annotation) if member is not NoneType]
+    if not all(get_origin(member) is Literal for member in members):
+        return []
+    return [str(choice) for member in members for choice in get_args(member)]

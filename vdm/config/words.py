@@ -1,0 +1,82 @@
+"""What an annotation allows, in words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from annotated_types import BaseMetadata, GroupedMetadata
+
+_TOO_MANY = 10**7
+"""From here on an upper bound is not worth a word, unless it is passed."""
+_LIMITS = ("ge", "gt", "le", "lt", "multiple_of")
+
+
+class Described(NamedTuple):
+    """What an annotation allows, in words that say more than those that would be made of it."""
+
+    words: str
+
+
+def described(annotation: Any, value: object = None) -> str:
+    """Return what an annotation allows, e.g. ``a whole number, at least 1, or null``.
+
+    Args:
+        annotation: The annotation.
+        value: What was found instead.
+    """
+    alternatives = list(dict.fromkeys(_alternatives(annotation, value)))
+    ends_in_null = "null" in alternatives
+    others = [one for one in alternatives if one != "null"]
+    words = " or ".join([", ".join(others[:-1]), others[-1]] if len(others) > 1 else others)
+    return words + ", or null" * ends_in_null
+
+
+def _alternatives(annotation: Any, value: object) -> Iterator[str]:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    metadata: tuple[Any, ...] = ()
+    if origin is Annotated:
+        annotation, *rest = arguments
+        metadata = tuple(rest)
+        origin, arguments = get_origin(annotation), get_args(annotation)
+    own = next((entry.words for entry in metadata if isinstance(entry, Described)), None)
+    if own is not None:
+        yield own
+    elif origin in (Union, UnionType):
+        for member in arguments:
+            yield from _alternatives(member, value)
+    elif origin is Literal:
+        yield from map(str, arguments)
+    elif annotation is NoneType:
+        yield "null"
+    elif annotation is bool:
+        yield from ("true", "false")
+    elif annotation in (int, float):
+        noun = "a whole number" if annotation is int else "a number"
+        yield noun + _bounds(dict(_limits(metadata)), value)
+    elif origin in (list, tuple, Sequence):
+        yield f"a list, of each {described(arguments[0])}"
+    else:
+        yield {str: "text", Path: "a path", Mapping: "a mapping"}.get(origin or annotation, str(annotation))
+
+
+def _limits(metadata: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield bounds by their names in annotated_types, wherever they come from."""
+    for entry in metadata:
+        if isinstance(entry, GroupedMetadata):
+            yield from _limits(list(entry))
+        elif isinstance(entry, BaseMetadata):
+            yield from ((name, getattr(entry, name)) for name in _LIMITS if hasattr(entry, name))
+        else:  # pydantic's Field
+            yield from _limits(getattr(entry, "metadata", ()))
+
+
+def _bounds(limits: Mapping[str, Any], value: object) -> str:
+    least = limits.get("ge", limits.get("gt"))
+    most = limits.get("le", limits.get("lt"))
+    is_passed = isinstance(value, int | float) and most is not None and value >= most
+    has_most = most is not None and (abs(most) < _TOO_MANY or is_passed)
+    words = f", at least {least}" if "ge" in limits else f" above {least}" if "gt" in limits else ""
+    if has_most:
+        words += f"{' and' if words else ','} {'at most' if 'le' in limits else 'below'} {most}"
+    return words + (f", a multiple of {limits['multiple_of']}" if "multiple_of" in limits else "")
