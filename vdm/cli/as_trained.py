@@ -22,15 +22,15 @@ def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Args:
         config: What the YAMLs and the command line make.
         overrides: The command line's overrides.
+
+    Raises:
+        ValueError: In one line, if there is no such run, or its configuration is not what a run records.
     """
     if not {"checkpoint", *GROUPS} <= set(config) or OmegaConf.is_missing(config, "checkpoint"):
         return config
     from vdm.checkpoints.run_config import RunConfig
 
-    try:
-        trained = RunConfig.read(Path(str(config.checkpoint)), config.get("allow_own_code") is True).parts
-    except ValueError:
-        return config  # the command says what is wrong with it
+    trained = RunConfig.read(Path(str(config.checkpoint)), config.get("allow_own_code") is True).parts
     plain: Any = OmegaConf.to_container(config, resolve=False)
     paths = [
         override.key_or_group.replace("/", ".").split(".")
