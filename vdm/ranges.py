@@ -6,11 +6,13 @@ minutes to build.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from annotated_types import Interval, Len
 from pydantic import AfterValidator, Field
+from pydantic_core import CoreSchema, core_schema
 
 # Whole numbers
 
@@ -102,3 +104,19 @@ def _not_empty(location: str | Path) -> str | Path:
 
 Folder = Annotated[str | Path, AfterValidator(_not_empty)]
 """A path or a URL."""
+
+# Nothing
+
+
+@dataclass(frozen=True)
+class Instead:
+    """In the annotation of what must not be given: what to do instead, such as ``Annotated[None, Instead("...")]``."""
+
+    advice: str
+
+    def __get_pydantic_core_schema__(self, *_: object) -> CoreSchema:
+        """Let pydantic refuse every value."""
+        return core_schema.no_info_plain_validator_function(self._refuse)
+
+    def _refuse(self, value: object) -> NoReturn:
+        raise ValueError(f"must be left out; {self.advice}")
