@@ -32,6 +32,8 @@ NumLayers = Annotated[int, Interval(ge=1, le=128)]
 """Layers, or blocks of a level, one after the other: what decides how long a network takes to build."""
 NumSteps = Annotated[int, Interval(ge=1, le=100_000)]
 """Steps of a sampler, or of a solver."""
+Whole = Annotated[int, Interval(ge=-(10**12), le=10**12)]
+"""Of either sign."""
 NumProcesses = Annotated[int, Interval(ge=0, le=1024)]
 """Processes of this machine beside the present one."""
 Port = Annotated[int, Interval(ge=0, le=65535)]
@@ -85,7 +87,7 @@ def _printable(text: str) -> str:
 
 Text = Annotated[str, Len(0, 100_000)]
 """Free text, such as a caption."""
-Texts = Annotated[Sequence[Text], Len(1, 100_000)]
+Texts = Annotated[Sequence[Text], Len(1, 10_000)]
 """Free texts, of which there must be some."""
 Name = Annotated[str, Len(1, 255), AfterValidator(_printable)]
 """What something is called."""

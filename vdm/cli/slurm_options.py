@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from annotated_types import Interval
+from annotated_types import Interval, Len
 from pydantic import AfterValidator
 
-from vdm.ranges import Count, Name, NumProcesses, Text
+from vdm.ranges import Count, Name, Number, NumProcesses, Text, Whole
 
 _TIME_FORMATS = (
     r"(?P<minutes>\d+)(:(?P<seconds>\d+))?",
@@ -64,9 +64,9 @@ class SlurmOptions:
     signal_delay_seconds: Annotated[int, Interval(ge=1, le=1_000_000)] = 120
     requeue_failed: bool = True
     array_parallelism: Count = 256
-    setup: list[Text] = field(default_factory=list)
-    sbatch: dict[Name, Text | int | float | bool | None] = field(default_factory=dict)
-    srun: list[Text] = field(default_factory=list)
+    setup: Annotated[list[Text], Len(0, 1000)] = field(default_factory=list)
+    sbatch: Annotated[dict[Name, Text | Number | Whole | bool | None], Len(0, 1000)] = field(default_factory=dict)
+    srun: Annotated[list[Text], Len(0, 1000)] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         least = {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1, "array_parallelism": 1}

@@ -73,6 +73,7 @@ def signature_of(target: Callable[..., Any]) -> Signature:
     )
 
 
+@cache
 def read_signature(path: str) -> Signature | None:
     """Read the source of what a dotted path names; None where it is not ours, or too unusual to be read.
 
@@ -216,7 +217,8 @@ def _of_function(module: _Module, arguments: ast.arguments, is_method: bool = Fa
     optional = {argument.arg for argument in positional[len(positional) - len(arguments.defaults) :]}
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         optional |= {argument.arg} if default is not None else set()
-    taken = [*arguments.args[int(is_method) :], *arguments.kwonlyargs]
+    first = 1 if is_method and not arguments.posonlyargs else 0  # after self
+    taken = [*arguments.args[first:], *arguments.kwonlyargs]
     annotations = {a.arg: a.annotation for a in taken if a.annotation is not None}
     return Signature(
         {a.arg: a.arg not in optional for a in taken}, _evaluated(module, annotations), arguments.kwarg is not None
