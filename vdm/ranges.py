@@ -6,11 +6,13 @@ minutes to build.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from annotated_types import Interval, Len
 from pydantic import AfterValidator, Field
+from pydantic_core import CoreSchema, core_schema
 
 # Whole numbers
 
@@ -30,6 +32,8 @@ NumLayers = Annotated[int, Interval(ge=1, le=128)]
 """Layers, or blocks of a level, one after the other: what decides how long a network takes to build."""
 NumSteps = Annotated[int, Interval(ge=1, le=100_000)]
 """Steps of a sampler, or of a solver."""
+Whole = Annotated[int, Interval(ge=-(10**12), le=10**12)]
+"""Of either sign."""
 NumProcesses = Annotated[int, Interval(ge=0, le=1024)]
 """Processes of this machine beside the present one."""
 Port = Annotated[int, Interval(ge=0, le=65535)]
@@ -83,7 +87,7 @@ def _printable(text: str) -> str:
 
 Text = Annotated[str, Len(0, 100_000)]
 """Free text, such as a caption."""
-Texts = Annotated[Sequence[Text], Len(1, 100_000)]
+Texts = Annotated[Sequence[Text], Len(1, 10_000)]
 """Free texts, of which there must be some."""
 Name = Annotated[str, Len(1, 255), AfterValidator(_printable)]
 """What something is called."""
@@ -102,3 +106,19 @@ def _not_empty(location: str | Path) -> str | Path:
 
 Folder = Annotated[str | Path, AfterValidator(_not_empty)]
 """A path or a URL."""
+
+# Nothing
+
+
+@dataclass(frozen=True)
+class Instead:
+    """In the annotation of what must not be given: what to do instead, such as ``Annotated[None, Instead("...")]``."""
+
+    advice: str
+
+    def __get_pydantic_core_schema__(self, *_: object) -> CoreSchema:
+        """Let pydantic refuse every value."""
+        return core_schema.no_info_plain_validator_function(self._refuse)
+
+    def _refuse(self, value: object) -> NoReturn:
+        raise ValueError(f"must be left out; {self.advice}")

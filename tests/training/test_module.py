@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision.amp import MixedPrecision
 
-from tests.training.runs import TINY, configuration, train
+from tests.training.runs import SGD, TINY, configuration, train
 from vdm.checkpoints.runs import latest_checkpoint
 from vdm.training.build import build_training
 from vdm.training.callbacks import samples
@@ -70,6 +70,19 @@ def test_gradient_is_clipped_after_the_loss_scale_of_fp16_is_taken_out(tmp_path:
         assert training.module.optimizers().defaults["fused"]
         norms.append(training.module.grad_norm.item())
     assert norms[1] == pytest.approx(norms[0], rel=0.02)
+
+
+def test_no_bound_of_the_gradient_is_said_by_none_and_by_zero(tmp_path: Path, shards: Path) -> None:
+    moved: dict[str, float] = {}
+    for limit in ("null", "0", "1e-3"):
+        # With plain gradient descent the weights go as far as the clipped gradient is long.
+        overrides = (*SGD, f"trainer.gradient_clip_val={limit}", "trainer.max_steps=1", "lr_schedule.warmup_steps=0")
+        training = build_training(configuration(shards, *overrides, without=("lr_schedule",)), tmp_path / limit)
+        before = [p.detach().clone() for p in training.module.parameters()]
+        training.trainer.fit(training.module, datamodule=training.data)
+        pairs = zip(training.module.parameters(), before, strict=True)
+        moved[limit] = float(torch.stack([(after - old).detach().norm() for after, old in pairs]).norm())
+    assert moved["0"] == moved["null"] > 10 * moved["1e-3"] > 0
 
 
 class GradientsThere(Callback):

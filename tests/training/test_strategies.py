@@ -196,9 +196,15 @@ def test_missing_deepspeed_is_one_line(tmp_path: Path, shards: Path, monkeypatch
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("strategy=deepspeed_zero2", "trainer.precision=bf16-true"), r"precision=bf16-true: under DeepSpeed it is"),
+        (
+            ("strategy=deepspeed_zero2", "trainer.precision=bf16-true"),
+            r"trainer\.precision: 'bf16-true' is not",
+        ),
         (("strategy=deepspeed_zero2", "+strategy.offload_parameters=true"), r"offload_parameters=true needs stage=3"),
-        (("strategy=ddp", "strategy.timeout_seconds=0"), r"strategy: timeout_seconds must be > 0"),
+        (
+            ("strategy=ddp", "strategy.timeout_seconds=0"),
+            r"strategy\.timeout_seconds: 0 is not allowed",
+        ),
         (("strategy=fsdp2", "strategy.replicate=racks"), r"strategy\.replicate: 'racks' is not allowed"),
         (("blocks.recompute=[5]",), r"blocks: recompute: the network has blocks of levels \[0, 1\], but none of \[5\]"),
         (("blocks.recompute=some",), r"blocks\.recompute"),

@@ -19,6 +19,7 @@ from vdm.training.planning.placement import Memory, ddp, fsdp2, memory_of, place
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
 from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.base import PartwiseStrategy
+from vdm.training.trainer_options import canonical_precision
 
 GIB = 2**30
 
@@ -83,7 +84,7 @@ def _memories(
     options: Mapping[str, Any], step: StepMeasure, devices: Devices, num_averages: int, several: bool
 ) -> list[Memory]:
     """Return what each strategy needs, the one that is configured first."""
-    product_bytes = 2 if options["trainer"]["precision"] in ("bf16-mixed", "16-mixed") else 4
+    product_bytes = 2 if canonical_precision(options["trainer"]["precision"]) in ("bf16-mixed", "16-mixed") else 4
     trained, frozen = (torch.empty(number, device="meta") for number in (step.num_trained, step.num_frozen))
     weights = [torch.nn.Parameter(trained), torch.nn.Parameter(frozen, requires_grad=False)]
     offered = {"model": torch.nn.ParameterList(weights), "devices": devices, "num_averages": num_averages}

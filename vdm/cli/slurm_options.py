@@ -6,9 +6,10 @@ import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from annotated_types import Interval
+from annotated_types import Interval, Len
+from pydantic import AfterValidator
 
-from vdm.ranges import Count, Name, NumProcesses, Text
+from vdm.ranges import Count, Name, Number, NumProcesses, Text, Whole
 
 _TIME_FORMATS = (
     r"(?P<minutes>\d+)(:(?P<seconds>\d+))?",
@@ -19,6 +20,27 @@ _SECONDS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 
 _NOTE_SIGNALS = "trap 'stopped=143' TERM USR1 USR2"
 """Line of a job's script. What SLURM sends to the script too would end it, and the job with it."""
+
+
+def seconds_of(time: str | int) -> int:
+    """Return how long a time limit is that is written as sbatch takes it, such as ``90``, ``1:30:00`` or ``2-12``.
+
+    Raises:
+        ValueError: If it is not written so.
+    """
+    for pattern in _TIME_FORMATS:
+        found = re.fullmatch(pattern, str(time))
+        if found:
+            return sum(_SECONDS[unit] * int(number) for unit, number in found.groupdict().items() if number)
+    raise ValueError(f"time={time}: neither MINUTES nor HOURS:MINUTES:SECONDS nor DAYS-HOURS")
+
+
+def _limit(time: str | int) -> str | int:
+    try:
+        seconds_of(time)
+    except ValueError:
+        raise ValueError("must be MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS") from None
+    return time
 
 
 @dataclass(frozen=True)
@@ -38,13 +60,13 @@ class SlurmOptions:
     account: Name | None = None
     qos: Name | None = None
     constraint: Name | None = None
-    time: Name | Count = "24:00:00"
+    time: Annotated[Name | Count, AfterValidator(_limit)] = "24:00:00"
     signal_delay_seconds: Annotated[int, Interval(ge=1, le=1_000_000)] = 120
     requeue_failed: bool = True
     array_parallelism: Count = 256
-    setup: list[Text] = field(default_factory=list)
-    sbatch: dict[Name, Text | int | float | bool | None] = field(default_factory=dict)
-    srun: list[Text] = field(default_factory=list)
+    setup: Annotated[list[Text], Len(0, 1000)] = field(default_factory=list)
+    sbatch: Annotated[dict[Name, Text | Number | Whole | bool | None], Len(0, 1000)] = field(default_factory=dict)
+    srun: Annotated[list[Text], Len(0, 1000)] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         least = {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1, "array_parallelism": 1}
@@ -92,16 +114,3 @@ class SlurmOptions:
             else "true"
         )
         return ["status=$?", f'if [ "$status" -ne 0 ] && [ "$status" -ne 2 ]; then {again}; fi', 'exit "$status"']
-
-
-def seconds_of(time: str | int) -> int:
-    """Return how long a time limit is that is written as sbatch takes it, such as ``90``, ``1:30:00`` or ``2-12``.
-
-    Raises:
-        ValueError: If it is not written so.
-    """
-    for pattern in _TIME_FORMATS:
-        found = re.fullmatch(pattern, str(time))
-        if found:
-            return sum(_SECONDS[unit] * int(number) for unit, number in found.groupdict().items() if number)
-    raise ValueError(f"time={time}: neither MINUTES nor HOURS:MINUTES:SECONDS nor DAYS-HOURS")

@@ -56,8 +56,7 @@ def check(config: DictConfig) -> None:
         ConfigError: One line that names the key.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    for key, node in plain.items():
-        check_node(node, key)
+    check_node(plain)
     try:
         build(plain["data"], "data").check()
     except ValueError as error:

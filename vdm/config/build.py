@@ -178,7 +178,7 @@ class _Parameters:
         """Refuse names that the target does not take, and the lack of those that it needs."""
         for name in arguments:
             if name not in self.signature.named and not self.signature.takes_any:
-                raise ConfigError(f"{self.key}.{name}: unknown key{did_you_mean(str(name), self.signature.named)}")
+                raise ConfigError(f"{self.key}.{name}: unknown key{did_you_mean(str(name), self.signature.choices)}")
         needed = {name for name, is_needed in self.signature.named.items() if is_needed}
         missing = sorted(needed - set(arguments) - set(given))
         if missing and not is_partial:

@@ -22,11 +22,20 @@ from typing import Any
 from pydantic_core import CoreSchema, core_schema
 
 from vdm.config.annotations import annotations_of, component
+from vdm.ranges import Instead
 
 PROJECT = ("vdm", "data_pipelines")
 """Packages whose source is read."""
-_LIGHT = frozenset({"annotated_types", "pydantic", "vdm.ranges"})
-"""Modules beside those of Python's own library that annotations may be made of."""
+_LIGHT = frozenset(
+    {"annotated_types", "pydantic", "vdm.ranges", "vdm.training.trainer_options", "vdm.cli.slurm_options"}
+)
+"""Modules beside those of Python's own library that are quick to import, and that annotations may be made of."""
+_STAND_INS = {
+    "lightning.Trainer": "vdm.training.trainer_options.TrainerOptions",
+    "lightning.pytorch.Trainer": "vdm.training.trainer_options.TrainerOptions",
+    "hydra_plugins.vdm.SlurmLauncher": "vdm.cli.slurm_launcher.SlurmLauncher",
+}
+"""What to read for targets that are not ours, or not where they say."""
 _WITHOUT_ARGUMENTS = frozenset({"ABC", "Protocol", "Generic", "object"})
 """Bases that add nothing to what a constructor takes."""
 
@@ -41,6 +50,11 @@ class Signature:
     """Those that could be evaluated."""
     takes_any: bool = False
     """Whether it has ``**kwargs``."""
+
+    @property
+    def choices(self) -> list[str]:
+        """The names to choose from: those that are not there to be refused with advice."""
+        return [name for name in self.named if not _is_refused(self.annotations.get(name))]
 
 
 def signature_of(target: Callable[..., Any]) -> Signature:
@@ -59,6 +73,7 @@ def signature_of(target: Callable[..., Any]) -> Signature:
     )
 
 
+@cache
 def read_signature(path: str) -> Signature | None:
     """Read the source of what a dotted path names; None where it is not ours, or too unusual to be read.
 
@@ -67,12 +82,16 @@ def read_signature(path: str) -> Signature | None:
             there, and what there is in its place.
     """
     with suppress(_Unreadable):
-        module, definition = _find(path)
+        module, definition = _find(_STAND_INS.get(path, path))
         if isinstance(definition, ast.ClassDef):
             return _of_class(module, definition)
         if isinstance(definition, ast.FunctionDef) and not definition.decorator_list:
             return _of_function(module, definition.args)
     return None
+
+
+def _is_refused(annotation: Any) -> bool:
+    return any(isinstance(one, Instead) for one in getattr(annotation, "__metadata__", ()))
 
 
 class _Unreadable(Exception):  # noqa: N818 - not an error: Python is asked instead
@@ -96,6 +115,8 @@ class _Module:
         return self._values[name]
 
     def _value(self, name: str, statement: ast.stmt) -> Any:
+        if self.name in _LIGHT:
+            return getattr(import_module(self.name), name)
         if isinstance(statement, ast.ClassDef):
             return _stand_in(self.name, name)
         if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
@@ -105,7 +126,7 @@ class _Module:
             return _light(alias.name if alias.asname else name)
         if isinstance(statement, ast.ImportFrom):
             source, imported = _imported(statement, name)
-            own = None if source in _LIGHT else _module(source)
+            own = _module(source)
             return own[imported] if own is not None else getattr(_light(source), imported)
         raise _Unreadable
 
@@ -196,7 +217,8 @@ def _of_function(module: _Module, arguments: ast.arguments, is_method: bool = Fa
     optional = {argument.arg for argument in positional[len(positional) - len(arguments.defaults) :]}
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         optional |= {argument.arg} if default is not None else set()
-    taken = [*arguments.args[int(is_method) :], *arguments.kwonlyargs]
+    first = 1 if is_method and not arguments.posonlyargs else 0  # after self
+    taken = [*arguments.args[first:], *arguments.kwonlyargs]
     annotations = {a.arg: a.annotation for a in taken if a.annotation is not None}
     return Signature(
         {a.arg: a.arg not in optional for a in taken}, _evaluated(module, annotations), arguments.kwarg is not None

@@ -12,7 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from vdm import randomness
-from vdm.config import ConfigError, build
+from vdm.config import ConfigError, build, check
 from vdm.data.datamodule import ClipDataModule
 from vdm.generation.build import build_model, load_into
 from vdm.generation.model import VideoDiffusionModel
@@ -55,6 +55,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     Raises:
         ConfigError: One line that names the key.
     """
+    check(config["trainer"], "trainer")
     published = open_pretrained(config) if config["resume"] is None else None
     settled = config if published is None else configured(config, published)
     config = {**settled, "trainer": placed(settled["trainer"], find_placement())}
@@ -117,7 +118,7 @@ def _devices(trainer: Mapping[str, Any]) -> Devices:
     keys = ("_target_", "accelerator", "devices", "num_nodes")
     try:
         nodes = {"plugins": cluster_environment(find_placement()), "logger": False}
-        probe = build({key: trainer[key] for key in keys}, "trainer", **nodes, **_QUIET)
+        probe = build({key: trainer[key] for key in keys if key in trainer}, "trainer", **nodes, **_QUIET)
     except _REFUSALS as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     first = probe.strategy.root_device

@@ -204,12 +204,12 @@ class DiffusionModule(lightning.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the norm of the whole gradient, over all processes."""
+        """Clip by the norm of the whole gradient, over all processes; None and 0 are no bound."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             # Lightning leaves this to fused optimizers, which would do it after clipping: too late for a norm.
             scaler.unscale_(optimizer)
-        self.strategy.clip_gradients(optimizer, float("inf") if gradient_clip_val is None else gradient_clip_val)
+        self.strategy.clip_gradients(optimizer, gradient_clip_val or float("inf"))
 
     @property
     def grad_norm(self) -> Tensor:

@@ -83,7 +83,7 @@ def placed(trainer: Mapping[str, Any], placement: Placement | None) -> dict[str,
         return dict(trainer)
     found = {"num_nodes": placement.num_nodes, "devices": placement.devices}
     for key, number in found.items():
-        if trainer[key] not in (_OPEN[key], number):
+        if trainer.get(key, _OPEN[key]) not in (_OPEN[key], number):
             unit = "node(s)" if key == "num_nodes" else "process(es) on each node"
             raise ConfigError(f"trainer.{key}={trainer[key]}: {placement.launcher} started {number} {unit}")
     return {**trainer, **found}

@@ -18,6 +18,7 @@ from vdm.generation.model import VideoDiffusionModel
 from vdm.training.blocks import blocks_of
 from vdm.training.planning.live_memory import LiveMemory, Moment
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
+from vdm.training.trainer_options import canonical_precision
 from vdm.types import Prompts
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -102,7 +103,7 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
         except ValueError as error:
             raise ConfigError(f"{key}: {error}") from error
     trained = [p for p in model.parameters() if p.requires_grad]
-    dtype = _AUTOCAST.get(config["trainer"]["precision"])
+    dtype = _AUTOCAST.get(canonical_precision(config["trainer"]["precision"]))
 
     def loss_of_batch() -> Tensor:
         with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
