@@ -66,7 +66,7 @@ def test_exit_code_is_that_of_the_command(vdm: Vdm) -> None:
         ),
         (
             "train data.path=a,b",
-            "data.path=a,b: a list has brackets: \"data.path=[a,b]\"; a text with commas has quotes:"
+            'data.path=a,b: a list has brackets: "data.path=[a,b]"; a text with commas has quotes:'
             " \"data.path='a,b'\"; -m makes a run of each",
         ),
         ("sample prompts=[]", "checkpoint: no value given; add checkpoint=..."),

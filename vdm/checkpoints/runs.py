@@ -21,9 +21,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
+import yaml
 
+from vdm.checkpoints.config_text import config_text
 from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
 from vdm.files import write_file
 
@@ -60,7 +60,7 @@ def run_folder(path: Path) -> Path:
 
 def record_run(run: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration, and add the versions of code and packages to those of earlier starts."""
-    write_file(run / CONFIG_NAME, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    write_file(run / CONFIG_NAME, config_text(config))
     path = run / VERSIONS_NAME
     starts = json.loads(path.read_text()) if path.exists() else []
     write_file(path, json.dumps([*starts, _versions()], indent=1))
@@ -74,8 +74,8 @@ def load_config(path: Path) -> dict[str, Any]:
     """
     file = run_folder(path) / CONFIG_NAME
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        config: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{file}: can't be read: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{file}: not a configuration")

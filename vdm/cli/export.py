@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vdm.checkpoints.config_text import config_text
 from vdm.checkpoints.runs import CONFIG_NAME, latest_checkpoint, load_config, load_weights, saved_weights
 from vdm.cli.export_card import facts_of, write_card
 from vdm.cli.import_ import EXPORTED_WEIGHTS
@@ -160,7 +161,7 @@ def _own(
 ) -> None:
     """Write weights and configuration, which ``vdm import`` makes a run of."""
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / EXPORTED_WEIGHTS)
-    (folder / CONFIG_NAME).write_text(OmegaConf.to_yaml(OmegaConf.create(trained)), encoding="utf-8")
+    (folder / CONFIG_NAME).write_text(config_text(trained), encoding="utf-8")
     usage = f"vdm import from={options.to} to=runs/imported\nvdm sample checkpoint=runs/imported"
     facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, "A video diffusion model", usage, facts, front_matter={"library_name": "vdm"})

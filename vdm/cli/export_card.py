@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import Tensor
 
+from vdm.checkpoints.config_text import config_text
 from vdm.checkpoints.runs import VERSIONS_NAME, run_folder, step_of
 from vdm.models.pretrained.model_card import Facts, model_card
 
@@ -26,7 +26,7 @@ def facts_of(checkpoint: Path, trained: Mapping[str, Any], weights: Mapping[str,
     """
     run = run_folder(checkpoint)
     metrics, protocol = _evaluation(run)
-    config = OmegaConf.to_yaml(OmegaConf.create(dict(trained)))
+    config = config_text(trained)
     return Facts(_data(trained), _training(run, checkpoint, trained, weights, average), metrics, protocol, config)
 
 
@@ -85,7 +85,7 @@ def _evaluation(run: Path) -> tuple[dict[str, float], str]:
     results = json.loads(file.read_text(encoding="utf-8"))
     protocol = {name: results[name] for name in ("checkpoint", "options") if name in results}
     figures = {name: value for name, value in results.items() if name not in protocol}
-    return dict(_numbers(figures)), OmegaConf.to_yaml(OmegaConf.create(protocol)) if protocol else ""
+    return dict(_numbers(figures)), config_text(protocol) if protocol else ""
 
 
 def _numbers(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -197,7 +197,7 @@ def _of_leaf(value: Any, annotation: Any, key: str) -> Any:
         raise ConfigError(f"{key}={_shown(value)}: {own}")
     choices = _choices(annotation)
     if choices and isinstance(value, str):
-        raise ConfigError(f"{key}={value}: no such {key.rpartition('.')[2]}{did_you_mean(value, choices)}")
+        raise ConfigError(f"{key}={value}: no such choice{did_you_mean(value, choices)}")
     shown = repr(value) if isinstance(value, str) and _LOOKS_PLAIN.fullmatch(value) else _shown(value)
     raise ConfigError(f"{key}={shown}: must be {described(annotation, value)}{_advice(value, kinds, key)}")
 

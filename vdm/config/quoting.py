@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 
-
 def hydra_quoted(text: str) -> str:
     """Return what Hydra reads as ``text``; it resolves ``${...}`` in quotes too."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
