@@ -10,9 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.executors.local import LocalExecutor
 from data_pipelines.output_folder import SETTINGS_NAME, claim_output
 from data_pipelines.report import all_faults, print_faults, print_summary
-from data_pipelines.settings import MOVING_DIGITS, BuildSettings, parse
+from data_pipelines.settings import MOVING_DIGITS, BuildSettings
 from data_pipelines.shard_set import Workshop, encode_parts, write_set
 from data_pipelines.sources import Inputs, Source, printable
+from vdm.config.options import parse
 
 PARTS_NAME = ".parts"
 """Sub-folder of finished sources; removed when the shards are complete."""
@@ -20,9 +21,8 @@ PARTS_NAME = ".parts"
 
 def run(config: DictConfig) -> int:
     """Build what ``conf/build.yaml`` says; see ``build``."""
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    return build(parse(BuildSettings, {str(key): value for key, value in values.items()}))
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return build(parse(BuildSettings, values))
 
 
 def build(settings: BuildSettings) -> int:

@@ -1,15 +1,39 @@
 """The console script ``vdm-data``."""
 
+import re
 import sys
 
 from vdm.cli.commands import Command, run_program
 
+_OVERRIDE = re.compile(r"~|\+{0,2}([A-Za-z_][\w.]*|hydra/[\w./]+)=")
+"""How an override begins, as against a folder, which may have a '=' in its name too."""
+
 COMMANDS = {
-    "build": Command("data_pipelines.build", "make shards of clips from a folder of videos, or of moving digits"),
-    "curate": Command("data_pipelines.curate", "cut, filter, caption and encode raw videos, then make shards of them"),
-    "index": Command("data_pipelines.index", "make WebDatasets from elsewhere usable: vdm-data index FOLDER"),
-    "show": Command("data_pipelines.show", "make a page to look at clips and captions: vdm-data show SHARDS"),
-    "verify": Command("data_pipelines.verify", "check shards against their index: vdm-data verify SHARDS"),
+    "build": Command(
+        "data_pipelines.build",
+        "make shards of clips from a folder of videos, or of moving digits",
+        "data_pipelines.settings:BuildSettings",
+    ),
+    "curate": Command(
+        "data_pipelines.curate",
+        "cut, filter, caption and encode raw videos, then make shards of them",
+        "data_pipelines.curate_settings:CurateSettings",
+    ),
+    "index": Command(
+        "data_pipelines.index",
+        "make WebDatasets from elsewhere usable: vdm-data index FOLDER",
+        "data_pipelines.set_settings:IndexSettings",
+    ),
+    "show": Command(
+        "data_pipelines.show",
+        "make a page to look at clips and captions: vdm-data show SHARDS",
+        "data_pipelines.set_settings:ShowSettings",
+    ),
+    "verify": Command(
+        "data_pipelines.verify",
+        "check shards against their index: vdm-data verify SHARDS",
+        "data_pipelines.set_settings:VerifySettings",
+    ),
 }
 
 
@@ -22,9 +46,11 @@ def main() -> None:
 
 def _named(argument: str) -> str:
     """Read a bare folder as ``input=FOLDER``, quoted for Hydra, which gives some characters a meaning."""
-    if argument.startswith(("-", "hydra.", "hydra/")) or "=" in argument:
+    if argument.startswith("-") or _OVERRIDE.match(argument):
         return argument
-    return "input='" + argument.replace("'", "\\'") + "'"
+    from vdm.config.quoting import escaped, hydra_quoted  # imports pydantic, which a list of commands does not need
+
+    return f"input={hydra_quoted(escaped(argument))}"
 
 
 if __name__ == "__main__":

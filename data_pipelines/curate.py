@@ -15,12 +15,12 @@ from data_pipelines.curation import Curation
 from data_pipelines.executors.base import Executor
 from data_pipelines.missing import check_installed
 from data_pipelines.output_folder import claim_output, locked
-from data_pipelines.settings import parse
 from data_pipelines.sources import printable
 from data_pipelines.stages.measure import check_hashes
 from data_pipelines.stages.units import WorkFolder
 from data_pipelines.video_folder import read_video_folder
 from vdm.config import build, check
+from vdm.config.options import parse
 
 _MODELS: tuple[tuple[str, Stage, str], ...] = (
     ("captioner", "caption", "transformers"),
@@ -32,9 +32,8 @@ _MODELS: tuple[tuple[str, Stage, str], ...] = (
 
 def run(config: DictConfig) -> int:
     """Curate what ``conf/curate.yaml`` says; see ``curate``."""
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    return curate(parse(CurateSettings, {str(key): value for key, value in values.items()}))
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return curate(parse(CurateSettings, values))
 
 
 def curate(settings: CurateSettings) -> int:

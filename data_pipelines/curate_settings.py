@@ -3,32 +3,39 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from annotated_types import Interval
 
-from data_pipelines.encode.encoders import Precision
-from data_pipelines.settings import ClipOptions, ClipSettings, Count, LocalPath, NotURL, SetSettings
+from data_pipelines.settings import (
+    ClipOptions,
+    ClipSettings,
+    LocalPath,
+    NotURL,
+    Precision,
+    SetSettings,
+    check_videos,
+)
 from data_pipelines.stages.judge import KNOWN, Limits
+from vdm.cli.options.base import CommandOptions
+from vdm.cli.options.paths import check_writable
+from vdm.config.options import MAY_BE_ABSENT, Component, Components, Name
+from vdm.ranges import Count, NotNegative, Seed, ShareBelowOne
 
 Stage = Literal["probe", "cut", "filter", "caption", "encode", "write", "verify"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """In the order in which they are run."""
-Node = Mapping[str, Any]
-"""The configuration of a component, with its ``_target_``."""
 
 
 @dataclass(frozen=True)
 class FilterSettings:
     """What is measured of clips, and what is let pass."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    scores: Mapping[str, Node | None]
+    scores: Components
     """By name; None is not measured."""
     limits: Mapping[str, Limits | None]
     """By the name of a score or of what is known of a clip."""
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None
+    near_duplicate_bits: Annotated[int, Interval(ge=0, le=64)] | None
     """Of 192; None keeps near duplicates."""
 
     def checked_limits(self) -> dict[str, Limits]:
@@ -48,30 +55,34 @@ class FilterSettings:
 
 
 @dataclass(frozen=True)
-class CurateSettings:
+class CurateSettings(CommandOptions):
     """Everything that ``conf/curate.yaml`` sets."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    input: Annotated[str, NotURL]
+    input: Annotated[Name, NotURL]
     output: LocalPath
-    shots: Node
+    shots: Component
     filter: FilterSettings
-    executor: Node
-    captioner: Node | None = None
-    encoder: Node | None = None
-    text_encoder: Node | None = None
+    executor: Component
+    captioner: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
+    encoder: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
+    text_encoder: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
     work: LocalPath | None = None
     until: Stage | None = None
     manifest: LocalPath | None = None
     drop_exact_duplicates: bool = True
     clip: ClipOptions = field(default_factory=ClipOptions)
-    cut_margin_seconds: Annotated[float, Field(ge=0)] = 0.0
+    cut_margin_seconds: NotNegative = 0.0
     recaption: bool = False
     precision: Precision = "float16"
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    validation_fraction: ShareBelowOne = 0.1
     samples_per_shard: Count = 500
-    seed: int = 0
+    seed: Seed = 0
+
+    def check_paths(self) -> None:
+        """Refuse an input that is not there, and outputs that can't be written."""
+        check_videos(self.input, self.manifest)
+        check_writable(self.output, "output")
+        check_writable(self.work_folder(), "work")
 
     def work_folder(self) -> Path:
         """Return where manifests and results are kept."""

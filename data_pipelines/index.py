@@ -1,43 +1,24 @@
 """``vdm-data index``: makes any WebDataset of ``.mp4`` with ``.json`` or ``.txt`` a set to train on, where it lies."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, Field
 
 from data_pipelines.assemble import choose_splits
 from data_pipelines.index_tar import IndexedTar, index_tar
 from data_pipelines.progress import progress_bar
-from data_pipelines.settings import LocalPath, parse
+from data_pipelines.set_settings import IndexSettings
 from data_pipelines.workers import WorkerDiedError, map_in_processes
+from vdm.config.options import parse
 from vdm.data.index import INDEX_NAME, ShardIndex, write_index
 from vdm.data.shards import ShardEntry
 
 
-@dataclass(frozen=True)
-class IndexSettings:
-    """Everything that ``conf/index.yaml`` sets."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    input: LocalPath
-    """Folder of tars."""
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    """Share of the tars that are held out; of two or more, at least one."""
-    seed: int = 0
-    """Of the choice of these tars."""
-    num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes; None is one per core, 0 works in this process."""
-
-
 def run(config: DictConfig) -> int:
     """Index what ``conf/index.yaml`` says; see ``index_folder``."""
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    return index_folder(parse(IndexSettings, {str(key): value for key, value in values.items()}))
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return index_folder(parse(IndexSettings, values))
 
 
 def index_folder(settings: IndexSettings) -> int:

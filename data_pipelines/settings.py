@@ -1,18 +1,30 @@
 """What `vdm-data build` can be told, checked once at the border."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from annotated_types import Interval, MultipleOf
+from pydantic import BeforeValidator
+
+from vdm.cli.options.base import CommandOptions
+from vdm.cli.options.paths import check_writable
+from vdm.config import ConfigError
+from vdm.config.options import Name, PlainPath
+from vdm.config.words import Described
+from vdm.ranges import Count, NumProcesses, Positive, Seed, ShareBelowOne, Size
 
 MOVING_DIGITS = "moving_digits"
 """The value of ``input`` that stands for the embedded data set."""
 
-Count = Annotated[int, Field(ge=1)]
-EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Precision = Literal["float16", "bfloat16", "float32"]
+"""Of stored latents and embeddings."""
+EvenSize = Annotated[
+    int,
+    Interval(ge=2, le=1_000_000),
+    MultipleOf(2),
+    Described("an even whole number, at least 2 and at most 1000000"),
+]
 
 
 def _refuse_url(path: object) -> object:
@@ -22,19 +34,33 @@ def _refuse_url(path: object) -> object:
 
 
 NotURL = BeforeValidator(_refuse_url)
-LocalPath = Annotated[Path, NotURL]
+LocalPath = Annotated[PlainPath, NotURL]
 """A path; a URL would otherwise become one, and what is written to it be lost in the present folder."""
+
+
+def check_videos(path: str, manifest: Path | None) -> Path | None:
+    """Return the manifest of a folder of videos, if it has one.
+
+    Raises:
+        ValueError: In one line, if there is no such folder, or the manifest that is given is nowhere.
+    """
+    if not Path(path).is_dir():
+        kind = "is a file, not a folder of videos" if Path(path).exists() else "no such folder"
+        raise ValueError(f"input={path}: {kind}; give a folder of videos, or moving_digits")
+    from data_pipelines.annotations import find_manifest
+
+    return find_manifest(Path(path), manifest)
 
 
 @dataclass(frozen=True)
 class ClipSettings:
     """What every clip of a set looks like."""
 
-    num_frames: Count
+    num_frames: Size
     fps: Positive
-    height: EvenCount
+    height: EvenSize
     """Even, as h264 halves the resolution of colour."""
-    width: EvenCount
+    width: EvenSize
     stride_seconds: Positive
     """Time between the starts of two clips of one file."""
 
@@ -48,12 +74,10 @@ class ClipSettings:
 class ClipOptions:
     """What the user said of ``ClipSettings``; None is the default of the kind of input."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    num_frames: Count | None = None
+    num_frames: Size | None = None
     fps: Positive | None = None
-    height: EvenCount | None = None
-    width: EvenCount | None = None
+    height: EvenSize | None = None
+    width: EvenSize | None = None
     stride_seconds: Positive | None = None
 
     def resolve(self, num_frames: int, fps: float, height: int, width: int) -> ClipSettings:
@@ -66,8 +90,6 @@ class ClipOptions:
 @dataclass(frozen=True)
 class MovingDigitsOptions:
     """What concerns the embedded data set only."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     clips_per_handwriting: Count = 3
     """Clips of each handwritten digit, each with a motion of its own."""
@@ -86,22 +108,28 @@ class SetSettings:
 
 
 @dataclass(frozen=True)
-class BuildSettings:
+class BuildSettings(CommandOptions):
     """Everything that ``conf/build.yaml`` sets."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    input: Annotated[str, NotURL]
+    input: Annotated[Name, NotURL]
     """A folder of videos, or ``MOVING_DIGITS``."""
     output: LocalPath
     clip: ClipOptions = ClipOptions()
     manifest: LocalPath | None = None
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    validation_fraction: ShareBelowOne = 0.1
     samples_per_shard: Count = 500
-    seed: int = 0
-    num_workers: Annotated[int, Field(ge=0)] | None = None
+    seed: Seed = 0
+    num_workers: NumProcesses | None = None
     """Processes; None is one per core, 0 works in this process."""
     moving_digits: MovingDigitsOptions = MovingDigitsOptions()
+
+    def check_paths(self) -> None:
+        """Refuse an input that is not there, and an output that can't be written."""
+        if self.input != MOVING_DIGITS:
+            check_videos(self.input, self.manifest)
+        elif self.manifest is not None:
+            raise ConfigError(f"manifest={self.manifest}: input=moving_digits has captions of its own")
+        check_writable(self.output, "output")
 
     def resolved_clip(self) -> ClipSettings:
         """The look of a clip, defaults filled in."""
@@ -113,21 +141,3 @@ class BuildSettings:
         """What concerns the set as a whole."""
         fps = self.resolved_clip().fps
         return SetSettings(self.output, fps, self.validation_fraction, self.samples_per_shard, self.seed)
-
-
-Settings = TypeVar("Settings")
-
-
-def parse(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """Make a settings object of plain values.
-
-    Raises:
-        ValueError: In one line that names the first wrong key, its value and what is allowed.
-    """
-    try:
-        return TypeAdapter(cls).validate_python(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        what = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{key}={first['input']}: {what[0].lower()}{what[1:]}") from None

@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, Field
 
 from data_pipelines.contact_sheet import ShownClip, contact_sheet
 from data_pipelines.progress import progress_bar
-from data_pipelines.settings import Count, LocalPath, parse
+from data_pipelines.set_settings import ShowSettings
+from vdm.config.options import parse
 from vdm.data.index import ShardIndex, read_index
 from vdm.data.reading import PICTURES, VIDEO
 from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, read_member
@@ -20,29 +19,10 @@ from vdm.files import replacing
 from vdm.randomness import permutation
 
 
-@dataclass(frozen=True)
-class ShowSettings:
-    """Everything that ``conf/show.yaml`` sets."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    input: LocalPath
-    """Folder of shards."""
-    output: LocalPath | None = None
-    """The page; None puts it into the folder of shards."""
-    split: str | None = None
-    """None shows all."""
-    max_clips: Annotated[int, Field(ge=0)] = 60
-    max_read: Count = 5000
-    """Clips whose metadata statistics are made of."""
-    seed: int = 0
-
-
 def run(config: DictConfig) -> int:
     """Show what ``conf/show.yaml`` says; see ``show``."""
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    return show(parse(ShowSettings, {str(key): value for key, value in values.items()}))
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return show(parse(ShowSettings, values))
 
 
 def show(settings: ShowSettings) -> int:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import BinaryIO
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, Field
 
 from data_pipelines.output_folder import SETTINGS_NAME
 from data_pipelines.progress import progress_bar
-from data_pipelines.settings import LocalPath, parse
+from data_pipelines.set_settings import VerifySettings
 from data_pipelines.workers import WorkerDiedError, map_in_processes
+from vdm.config.options import parse
 from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture
 from vdm.data.index import ShardIndex, read_index
 from vdm.data.latents import UnusableLatentsError, read_latents
@@ -34,20 +34,6 @@ from vdm.data.shards import (
 from vdm.data.sidecars import read_samples
 from vdm.data.text_embeddings import UnusableTextError, read_text
 from vdm.files import MALFORMED
-
-
-@dataclass(frozen=True)
-class VerifySettings:
-    """Everything that ``conf/verify.yaml`` sets."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    input: LocalPath
-    """Folder of shards."""
-    decode: bool = True
-    """Whether to decode every clip too."""
-    num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes; None is one per core, 0 works in this process."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +67,8 @@ class CheckedShard:
 
 def run(config: DictConfig) -> int:
     """Verify what ``conf/verify.yaml`` says; see ``verify``."""
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    return verify(parse(VerifySettings, {str(key): value for key, value in values.items()}))
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return verify(parse(VerifySettings, values))
 
 
 def verify(settings: VerifySettings) -> int:

@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from data_pipelines.annotations import find_manifest, label_names, merge, read_manifest, read_sidecars
+from data_pipelines.annotations import label_names, merge, read_manifest, read_sidecars
 from data_pipelines.clips import VideoFile
-from data_pipelines.settings import ClipSettings
+from data_pipelines.settings import ClipSettings, check_videos
 from data_pipelines.sources import Annotation, Inputs, list_videos, printable
 
 
@@ -24,10 +24,7 @@ def read_video_folder(
         ValueError: In one line, if there is no such folder, no video in it, or the manifest can't be used.
     """
     folder = Path(input)
-    if not folder.is_dir():
-        kind = "is a file, not a folder of videos" if folder.exists() else "no such folder"
-        raise ValueError(f"input={input}: {kind}; give a folder of videos, or moving_digits")
-    manifest = find_manifest(folder, manifest)
+    manifest = check_videos(input, manifest)
     rows = read_manifest(manifest, folder) if manifest else {}
     videos, others = list_videos(folder, excluded)
     if not videos:

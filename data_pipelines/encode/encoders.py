@@ -2,18 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from data_pipelines.settings import Precision
 from vdm.data.reading import LATENTS
 from vdm.data.shards import Shape, StoredLatents
 
 if TYPE_CHECKING:
     from vdm.data.text_embeddings import TextEmbedding
-
-Precision = Literal["float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)

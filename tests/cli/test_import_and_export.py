@@ -227,7 +227,7 @@ def test_an_imported_run_makes_videos_of_a_picture(
     assert isinstance(models[1].sampler, DDIM)
     assert models[1].guidance.scale == 2
     for wrong, message in (
-        ("noise_aug_strength=-1", "noise_aug_strength must be at least 0, but is -1"),
+        ("noise_aug_strength=-1", "noise_aug_strength=-1: must be a number, at least 0"),
         ("sampler.eta=1", "sampler.eta: unknown key"),
         ("model=unet_tiny", "model: the checkpoint's network is a vdm.models.svd.unet.SVDUNet, not a vdm.models.space"),
     ):
@@ -261,7 +261,7 @@ def test_an_imported_run_makes_videos_of_a_picture(
         (["import", "from=PUB", "to=r", "variant=fp16"], "variant=fp16: PUB/unet holds null"),
         (["import", "from=PUB", "to=PUB"], "to=PUB: exists already"),
         (["export", "checkpoint=own", "to=x.safetensors"], "to=x.safetensors: only Stable Video Diffusion has files"),
-        (["export", "checkpoint=own", "to=x", "dtype=int8"], "dtype=int8: must be fp32, fp16, bf16 or null"),
+        (["export", "checkpoint=own", "to=x", "dtype=int8"], "dtype=int8: no such choice: (allowed: bf16, fp16, fp32)"),
         (["export", "checkpoint=nowhere", "to=x"], "nowhere: no such folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 from data_pipelines.build import build
 from data_pipelines.curate import curate
 from data_pipelines.curate_settings import CurateSettings
-from data_pipelines.settings import BuildSettings, parse
+from data_pipelines.settings import BuildSettings
 from tests.data_pipelines.moving import raw_footage
 from tests.data_pipelines.videos import gray_frames, write_h264
 from vdm.cli.conf_dir import conf_dir
+from vdm.config.options import parse
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def test_clips_are_the_same_bytes_as_those_of_a_plain_build(run_curate: Curate, 
     [
         ("+filter.limits.sharpnes.min=1", r"filter.limits.sharpnes: is not measured; allowed: shot_seconds, "),
         ("filter.limits.sharpness={min: 2, max: 1}", r"filter.limits.sharpness: min=2 is above max=1: no clip passes"),
-        ("until=filtre", r"until=filtre: input should be 'probe', 'cut', 'filter'"),
+        ("until=filtre", r"until=filtre: no such choice: did you mean 'filter'\?"),
         ("filter.limits.sharpness.min=1e9", r"input=.*: nothing is left after the stage filter"),
         ("executor.num_workers=-1", r"executor.num_workers: -1 is not allowed"),
         ("shots.detector=none", r"shots.detector: 'none' is not allowed"),

@@ -3,23 +3,27 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.settings import BuildSettings, ClipOptions, ClipSettings, parse
+from data_pipelines.settings import BuildSettings, ClipOptions, ClipSettings
+from vdm.config.options import parse
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"clip": {"fps": -1}}, "clip.fps=-1: input should be greater than 0"),
-        ({"clip": {"height": 33}}, "clip.height=33: input should be a multiple of 2"),
-        ({"clip": {"num_frames": "many"}}, "clip.num_frames=many: input should be a valid integer"),
-        ({"clip": {"lenght": 1}}, "clip.lenght=1: unexpected keyword argument"),
-        ({"validation_fraction": 1.0}, "validation_fraction=1.0: input should be less than 1"),
+        ({"clip": {"fps": -1}}, "clip.fps=-1: must be a number above 0, or null"),
+        ({"clip": {"height": 33}}, "clip.height=33: must be an even whole number, at least 2"),
+        ({"clip": {"num_frames": "many"}}, "clip.num_frames=many: must be a whole number, at least 1"),
+        (
+            {"clip": {"lenght": 1}},
+            "clip.lenght: unknown key: did you mean 'height'? (allowed: fps, height, num_frames, ",
+        ),
+        ({"validation_fraction": 1.0}, "validation_fraction=1.0: must be a number, at least 0 and below 1"),
         (
             {"output": "s3://bucket/set"},
             "output=s3://bucket/set: must be a path of this machine or of a file system th",
         ),
         ({"input": "https://host/videos"}, "input=https://host/videos: must be a path of this machine or of a file"),
-        ({"num_workers": -1}, "num_workers=-1: input should be greater than or equal to 0"),
+        ({"num_workers": -1}, "num_workers=-1: must be a whole number, at least 0 and at most 1024, or null"),
     ],
 )
 def test_mistake_is_one_line_with_key_and_value(values: dict[str, object], message: str) -> None:

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import VERSIONS_NAME, run_folder, step_of
 from vdm.models.pretrained.model_card import Facts, model_card
+from vdm.outside import dump_yaml
 
 _SOFTWARE = ("torch", "lightning", "diffusers", "transformers", "video-diffusion-training")
 
@@ -86,7 +86,7 @@ def _evaluation(run: Path) -> tuple[dict[str, float], str]:
     results = json.loads(file.read_text(encoding="utf-8"))
     protocol = {name: results[name] for name in ("checkpoint", "options") if name in results}
     figures = {name: value for name, value in results.items() if name not in protocol}
-    return dict(_numbers(figures)), OmegaConf.to_yaml(OmegaConf.create(protocol)) if protocol else ""
+    return dict(_numbers(figures)), dump_yaml(protocol) if protocol else ""
 
 
 def _numbers(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

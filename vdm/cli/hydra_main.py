@@ -180,8 +180,16 @@ def _check(options: type[Any], plain: Mapping[str, Any]) -> None:
     told.check_paths()
     for option in options_of(options):
         if option.is_component:
-            check_component(plain.get(option.key), option.key)
+            check_component(_at(plain, option.key), option.key)
     told.check_machine()
+
+
+def _at(plain: Mapping[str, Any], key: str) -> Any:
+    """Return what is at a dotted key; None where a group was not chosen."""
+    node: Any = plain
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
 
 
 def _missing_keys(node: Any) -> Iterator[str]:

@@ -87,7 +87,7 @@ class Option:
     @property
     def kinds(self) -> frozenset[type]:
         """The plain types that its value may have: ``Path``, ``str``, ``list`` ..."""
-        return frozenset(_kinds(self.annotation))
+        return _kinds(self.annotation)
 
     def has(self, marker: type) -> bool:
         """Tell whether the annotation, or what it is made of, has a marker of this class."""
@@ -121,7 +121,7 @@ def parse(cls: type[Options], values: Mapping[str, Any]) -> Options:
     Raises:
         ConfigError: In one line that names the first wrong key, its value and what is allowed.
     """
-    return _parsed(cls, values, "")
+    return cls(**_arguments(cls, values, "", is_complete=True))
 
 
 def check_given(cls: type, values: Mapping[str, Any]) -> None:
@@ -134,10 +134,6 @@ def check_given(cls: type, values: Mapping[str, Any]) -> None:
         if option.key not in values and not option.field.metadata.get("may_be_absent"):
             raise ConfigError(f"{option.key}: is deleted, or an empty choice, but the command needs it")
     _arguments(cls, values, "", is_complete=False)
-
-
-def _parsed(cls: type[Options], values: Mapping[str, Any], parent: str) -> Options:
-    return cls(**_arguments(cls, values, parent, is_complete=True))
 
 
 def _arguments(cls: type, values: Mapping[str, Any], parent: str, is_complete: bool) -> dict[str, Any]:
@@ -186,7 +182,7 @@ def _names(cls: type) -> str:
 
 
 def _of_leaf(value: Any, annotation: Any, key: str) -> Any:
-    kinds = frozenset(_kinds(annotation))
+    kinds = _kinds(annotation)
     if isinstance(value, str) and not value.strip() and Path in kinds:
         raise ConfigError(f"{key}=: must not be empty")
     try:
@@ -197,7 +193,7 @@ def _of_leaf(value: Any, annotation: Any, key: str) -> Any:
         raise ConfigError(f"{key}={_shown(value)}: {own}")
     choices = _choices(annotation)
     if choices and isinstance(value, str):
-        raise ConfigError(f"{key}={value}: no such {key.rpartition('.')[2]}{did_you_mean(value, choices)}")
+        raise ConfigError(f"{key}={value}: no such choice{did_you_mean(value, choices)}")
     shown = repr(value) if isinstance(value, str) and _LOOKS_PLAIN.fullmatch(value) else _shown(value)
     raise ConfigError(f"{key}={shown}: must be {described(annotation, value)}{_advice(value, kinds, key)}")
 
@@ -244,7 +240,13 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
-def _kinds(annotation: Any) -> Iterator[type]:
+@cache
+def _kinds(annotation: Any) -> frozenset[type]:
+    """Return the plain types that values may have."""
+    return frozenset(_plain_types(annotation))
+
+
+def _plain_types(annotation: Any) -> Iterator[type]:
     for member in _members(annotation):
         origin = get_origin(member)
         if origin is Literal:
@@ -263,12 +265,14 @@ def _metadata(annotation: Any) -> Iterator[Any]:
         yield from _metadata(inner) if get_origin(annotation) is not Literal else ()
 
 
+@cache
 def _nested(annotation: Any) -> type | None:
     """Return the dataclass that an annotation asks for, if it does."""
     found = [member for member in _members(annotation) if isinstance(member, type) and dataclasses.is_dataclass(member)]
     return found[0] if found else None
 
 
+@cache
 def _of_mapping(annotation: Any) -> Any:
     """Return what the values of a mapping must be that has dataclasses in it."""
     for member in _members(annotation):

@@ -32,6 +32,16 @@ def described(annotation: Any, value: object = None) -> str:
     return words + ", or null" * ends_in_null
 
 
+def limits_of(annotation: Any) -> dict[str, Any]:
+    """Return the bounds of numbers in an annotation, by their names in annotated_types: ``ge``, ``lt`` ..."""
+    found: dict[str, Any] = {}
+    if get_origin(annotation) is Annotated:
+        found |= dict(_limits(get_args(annotation)[1:]))
+    for inner in get_args(annotation) if get_origin(annotation) in (Annotated, Union, UnionType) else ():
+        found |= limits_of(inner)
+    return found
+
+
 def _alternatives(annotation: Any, value: object) -> Iterator[str]:
     origin, arguments = get_origin(annotation), get_args(annotation)
     metadata: tuple[Any, ...] = ()

@@ -1,9 +1,9 @@
 """Options of ``vdm evaluate``."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from vdm.cli.options.paths import is_missing_folder
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.config import ConfigError
 from vdm.config.options import Component, Name
@@ -26,7 +26,7 @@ class EvaluateOptions(SamplingOptions):
     def check_paths(self) -> None:
         """Refuse a set that is not there, too."""
         super().check_paths()
-        if self.data_path is not None and "://" not in self.data_path and not Path(self.data_path).is_dir():
+        if is_missing_folder(self.data_path):
             raise ConfigError(f"data_path: {self.data_path}: no such folder")
 
     def check_machine(self) -> None:

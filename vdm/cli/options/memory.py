@@ -32,7 +32,7 @@ def check_memory(
     video = _CHANNELS * num_frames * height * width
     size = f"num_frames={num_frames} height={height} width={width}"
     kept, made = 2 * num_videos * video, min(batch_size, num_videos) * video * _BYTES_OF_FLOAT
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    host = host_bytes()
     of_device = host if on.type == "cpu" else _memory_of(on)
     if of_device is not None and made > of_device:
         raise ConfigError(
@@ -44,6 +44,11 @@ def check_memory(
             f"{size}: {num_videos} videos need {_gib(kept)}, and a batch of them {_gib(made)}, but this machine has"
             f" {_gib(host)}"
         )
+
+
+def host_bytes() -> int:
+    """Return how much memory this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _memory_of(device: "torch.device") -> int | None:

@@ -31,10 +31,28 @@ def check_file(path: Path, key: str) -> None:
         raise ConfigError(f"{key}={path}: can't be read: permission denied")
 
 
-def check_folder(path: Path, key: str) -> None:
-    """Refuse a folder that is not there."""
+def check_folder(path: Path, key: str, of: str) -> None:
+    """Refuse a folder that is not there; ``of`` says what should be in it, as in ``of tars``."""
     if not path.is_dir():
-        raise ConfigError(f"{key}={path}: {'is a file; give a folder' if path.exists() else 'no such folder'}")
+        kind = "is a file" if path.exists() else "no such folder"
+        raise ConfigError(f"{key}={path}: {kind}; give a folder {of}")
+
+
+def check_shards(path: str | Path, key: str | None = None) -> None:
+    """Refuse a folder of shards that is not there; what is wrong with one that is, is found when it is opened."""
+    if not is_missing_folder(path):
+        return
+    from vdm.data.index import read_index  # has the words for it
+
+    try:
+        read_index(path)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}" if key else str(error)) from None
+
+
+def is_missing_folder(path: object) -> bool:
+    """Tell whether this is the path of a folder of this machine, rather than a URL, that is not there."""
+    return isinstance(path, str | Path) and "://" not in str(path) and not Path(path).is_dir()
 
 
 def check_new(path: Path, key: str) -> None:

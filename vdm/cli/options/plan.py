@@ -5,11 +5,13 @@ from typing import Annotated
 
 from annotated_types import Interval, Len
 
+from vdm.cli.options.paths import is_missing_folder
 from vdm.cli.options.train import TrainOptions
+from vdm.config import ConfigError
 from vdm.config.words import Described
 from vdm.ranges import Size
 
-_Gib = Annotated[float, Interval(ge=0, le=1_000_000), Described("a number of GiB, at least 0")]
+_Gib = Annotated[float, Interval(ge=0, le=1_000_000), Described("a number of GiB, at least 0 and at most 1000000")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,3 +25,10 @@ class PlanOptions(TrainOptions):
     devices: Size | None
     memory_gib: _Gib
     reserve_gib: _Gib
+
+    def check_data(self) -> None:
+        """Refuse that there is nothing that tells the size of clips."""
+        path = self.data.get("path")
+        if self.clip_shape is None and (path is None or is_missing_folder(path)):
+            found = "not given" if path is None else f"{path}: no such folder"
+            raise ConfigError(f"data.path: {found}; plan without it by clip_shape=[frames,height,width]")

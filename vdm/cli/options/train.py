@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vdm.cli.options.base import CommandOptions
-from vdm.cli.options.paths import check_checkpoint
+from vdm.cli.options.paths import check_checkpoint, check_shards
 from vdm.config import ConfigError
 from vdm.config.options import MAY_BE_ABSENT, Component, Components, FolderName, PlainPath
 from vdm.ranges import Count, CountOrZero, Seed, Size
@@ -61,6 +61,13 @@ class TrainOptions(CommandOptions):
             raise ConfigError("clip: is recorded when training begins; sizes of clips are those of data.path")
 
     def check_paths(self) -> None:
-        """Refuse weights to start from that are not there."""
+        """Refuse weights to start from, and a set of shards, that are not there."""
         if self.init_from is not None and self.resume is None:
             check_checkpoint(self.init_from, "init_from")
+        self.check_data()
+
+    def check_data(self) -> None:
+        """Refuse a folder of shards that is not there; what is wrong with one that is, is found when it is opened."""
+        path = self.data.get("path")
+        if isinstance(path, str):
+            check_shards(path, "data.path")

@@ -1,0 +1,67 @@
+"""What ``vdm-data index``, ``show`` and ``verify`` can be told, which read a set that is there."""
+
+from dataclasses import dataclass
+
+from data_pipelines.settings import LocalPath
+from vdm.cli.options.base import CommandOptions
+from vdm.cli.options.paths import check_folder, check_shards, check_writable
+from vdm.config import ConfigError
+from vdm.config.options import Name
+from vdm.ranges import Count, CountOrZero, NumProcesses, Seed, ShareBelowOne
+
+
+@dataclass(frozen=True)
+class IndexSettings(CommandOptions):
+    """Everything that ``conf/index.yaml`` sets."""
+
+    input: LocalPath
+    """Folder of tars."""
+    validation_fraction: ShareBelowOne = 0.02
+    """Share of the tars that are held out; of two or more, at least one."""
+    seed: Seed = 0
+    """Of the choice of these tars."""
+    num_workers: NumProcesses | None = None
+    """Processes; None is one per core, 0 works in this process."""
+
+    def check_paths(self) -> None:
+        """Refuse a folder that is not there, or beside whose tars nothing can be written."""
+        check_folder(self.input, "input", "of tars")
+        check_writable(self.input, "input")
+
+
+@dataclass(frozen=True)
+class ShowSettings(CommandOptions):
+    """Everything that ``conf/show.yaml`` sets."""
+
+    input: LocalPath
+    """Folder of shards."""
+    output: LocalPath | None = None
+    """The page; None puts it into the folder of shards."""
+    split: Name | None = None
+    """None shows all."""
+    max_clips: CountOrZero = 60
+    max_read: Count = 5000
+    """Clips whose metadata statistics are made of."""
+    seed: Seed = 0
+
+    def check_paths(self) -> None:
+        """Refuse a set that is not there, and a page that is a folder."""
+        check_shards(self.input)
+        if self.output is not None and self.output.is_dir():
+            raise ConfigError(f"output={self.output}: is a folder; give a file")
+
+
+@dataclass(frozen=True)
+class VerifySettings(CommandOptions):
+    """Everything that ``conf/verify.yaml`` sets."""
+
+    input: LocalPath
+    """Folder of shards."""
+    decode: bool = True
+    """Whether to decode every clip too."""
+    num_workers: NumProcesses | None = None
+    """Processes; None is one per core, 0 works in this process."""
+
+    def check_paths(self) -> None:
+        """Refuse a set that is not there."""
+        check_shards(self.input)
