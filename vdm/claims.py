@@ -179,6 +179,10 @@ class Claimant:
         """Whether both are processes of one start of one job."""
         return self.job is not None and (self.job, list(self.start)) == (other.job, list(other.start))
 
+    def is_on_same_machine(self, other: "Claimant") -> bool:
+        """Whether the process ids of both mean the same, and tell at once who lives."""
+        return (self.host, self.boot, self.namespace) == (other.host, other.boot, other.namespace)
+
     def is_alive(self, me: "Claimant", silent_seconds: float, max_silent_seconds: float) -> bool:
         """Tell whether the claim still holds.
 
@@ -191,7 +195,7 @@ class Claimant:
             return False
         if self.job is not None and self.job == me.job and list(self.start) < list(me.start):
             return False  # a job is started again when its processes have ended
-        if (self.host, self.boot, self.namespace) == (me.host, me.boot, me.namespace):
+        if self.is_on_same_machine(me):
             return _runs(self.process, self.process_start)
         return silent_seconds <= max_silent_seconds
 

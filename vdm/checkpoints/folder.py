@@ -21,8 +21,11 @@ _FORMAT = "vdm-checkpoint-1"
 
 
 def begin_folder(folder: Path) -> Path:
-    """Return an empty, hidden folder beside ``folder`` for its files to be written into."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Return an empty, hidden folder beside ``folder`` for its files to be written into.
+
+    Where the folder above ``folder``'s is gone, as a run's that was renamed, this fails.
+    """
+    folder.parent.mkdir(exist_ok=True)
     partial = _hidden(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -57,6 +60,7 @@ def abandon_folder(folder: Path) -> None:
 
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Create ``folder``, or replace it, with the files that ``write`` puts into the folder it is given."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = begin_folder(folder)
     write(partial)
     finish_folder(folder, {path.name: describe_file(path) for path in partial.iterdir()})

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -85,8 +86,7 @@ def hydra_command(config_name: str, task: Task) -> int:
 
 
 def _compose_and_run(config_name: str, run: Task) -> None:
-    _check_flags()
-    register_run_folder()
+    register_run_folder(is_to_run=_checked_flags().cfg is None)
     _register_launcher()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
@@ -110,15 +110,15 @@ def _register_launcher() -> None:
     Plugins.instance().class_name_to_class["hydra_plugins.vdm.SlurmLauncher"] = launcher
 
 
-def _check_flags() -> None:
-    """Refuse an unknown flag in one line, where argparse would add its usage."""
+def _checked_flags() -> Namespace:
+    """Return Hydra's flags, and refuse an unknown one in one line, where argparse would add its usage."""
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(message)
 
     parser = get_args_parser()
     setattr(parser, "error", refuse)  # noqa: B010 - the method's place is not declared assignable
-    parser.parse_args()
+    return parser.parse_args()
 
 
 def ready(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictConfig:

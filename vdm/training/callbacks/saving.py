@@ -136,6 +136,7 @@ class SaveCheckpoints(Callback):
         if self._is_pruned or module.strategy.writer.is_busy:
             return
         self._is_pruned = True
+        together(module.strategy.check_claim)
         if not trainer.is_global_zero:
             return
         prune(self.run, lambda steps: self.keep.kept(steps, self._values))

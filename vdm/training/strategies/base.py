@@ -18,6 +18,7 @@ from vdm.checkpoints.processes import num_processes, rank, together
 from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, first_whole, set_aside_later
 from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, average_kinds
 from vdm.checkpoints.writer import CheckpointWriter
+from vdm.training.run_claim import RunClaim
 from vdm.training.starts import note_taken
 from vdm.training.strategies.parts import Part, load_optimizer_pieces, optimizer_pieces, sharded_part, whole_part
 
@@ -33,6 +34,9 @@ class PartwiseStrategy(Strategy):
 
     is_left_out: Callable[[Float[Tensor, ""]], Bool[Tensor, ""]] | None = None
     """Decides, once a step's gradient is there, by its norm whether the step is left out: the same in all processes."""
+
+    claim: RunClaim | None = None
+    """Of the first process on the run's folder: checked before anything is written there."""
 
     def find_part(self, parameter: nn.Parameter) -> Part | None:
         """Return what this process holds of a weight, once the strategy is set up; ``None`` for nothing."""
@@ -93,7 +97,7 @@ class PartwiseStrategy(Strategy):
     @cached_property
     def averages_writer(self) -> CheckpointWriter:
         """Writes snapshots of averages in the background."""
-        return CheckpointWriter()
+        return CheckpointWriter(check=self.check_claim)
 
     @cached_property
     def writer(self) -> CheckpointWriter:
@@ -101,7 +105,16 @@ class PartwiseStrategy(Strategy):
 
         A run that goes on from a checkpoint does not come by the snapshots before it again, so these go first.
         """
-        return CheckpointWriter(after=self.averages_writer)
+        return CheckpointWriter(self.averages_writer, self.check_claim)
+
+    def check_claim(self) -> None:
+        """Refuse to write into a run's folder that is another's by now, or gone.
+
+        Raises:
+            ValueError: Saying which, in the first process.
+        """
+        if self.claim is not None:
+            self.claim.check()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
         """Copy this process's parts to memory and begin to write them; ``writer`` completes the checkpoint."""
