@@ -2,7 +2,6 @@
 
 import os
 
-
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 """Of torchrun, of Lightning's launcher and of those who start its nodes by hand, and of srun."""
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vdm.files import flush
+from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
+
+from vdm.files import flush, read_json
 
 CHECKSUMS_NAME = "checksums.json"
 REPLACED_SUFFIX = "~"
@@ -77,13 +79,7 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
     Raises:
         ValueError: If it is not whole; the message names the file.
     """
-    try:
-        listed = json.loads((folder / CHECKSUMS_NAME).read_text())
-        files: dict[str, Any] = listed["files"] if listed["format"] == _FORMAT else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        files = {}
-    if not files:
-        raise ValueError(f"{folder}: not a whole checkpoint: {CHECKSUMS_NAME} is missing or damaged")
+    files = _listed_files(folder)
     strangers = sorted({path.name for path in folder.iterdir()} - files.keys() - {CHECKSUMS_NAME})
     if strangers:
         raise ValueError(f"{folder / strangers[0]}: is not one of the checkpoint's files")
@@ -91,10 +87,48 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{path}: missing")
+        if path.is_symlink():
+            raise ValueError(f"{path}: a link, where a checkpoint has files")
         if path.stat().st_size != description["bytes"]:
             raise ValueError(f"{path}: damaged: {path.stat().st_size} bytes instead of {description['bytes']}")
         if _describe(path) != description:
             raise ValueError(f"{path}: damaged: its checksum is not the one it was saved with")
+
+
+class _Description(TypedDict):
+    bytes: int
+    blake2b: str
+
+
+class _Checksums(TypedDict):
+    format: str
+    files: dict[str, _Description]
+
+
+def _listed_files(folder: Path) -> dict[str, _Description]:
+    """Return size and checksum of each of a checkpoint's files by name, as they are listed in it.
+
+    Raises:
+        ValueError: If the list is missing or damaged, or names what is not in the folder.
+    """
+    path = folder / CHECKSUMS_NAME
+    if not path.exists():
+        raise ValueError(f"{folder}: not a whole checkpoint: {CHECKSUMS_NAME} is missing or damaged: there is none")
+    try:
+        listed = read_json(path, _Checksums)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ValueError(
+            f"{folder}: not a whole checkpoint: {CHECKSUMS_NAME} is missing or damaged: {reason}"
+        ) from None
+    if listed["format"] != _FORMAT:
+        raise ValueError(f"{path}: format {listed['format']!r}: must be {_FORMAT!r}")
+    for name in listed["files"]:
+        if Path(name).name != name:
+            raise ValueError(f"{path}: files.{name}: not the name of a file beside it")
+    if not listed["files"]:
+        raise ValueError(f"{path}: files {{}}: must not be empty")
+    return listed["files"]
 
 
 def remove_folder(folder: Path) -> None:

@@ -19,13 +19,14 @@ from datetime import datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 from omegaconf import OmegaConf
+from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 from yaml import YAMLError
 
 from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
-from vdm.files import write_file
+from vdm.files import read_json, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,8 +63,37 @@ def record_run(run: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration, and add the versions of code and packages to those of earlier starts."""
     write_file(run / CONFIG_NAME, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     path = run / VERSIONS_NAME
-    starts = json.loads(path.read_text()) if path.exists() else []
+    try:
+        starts = versions_of(run)
+    except ValueError as error:
+        aside = path.with_name(f"{VERSIONS_NAME}.damaged-{datetime.now():%Y-%m-%d_%H-%M-%S}")
+        path.rename(aside)
+        _log.warning("%s; it is only a log: set aside as %s, and begun anew", error, aside.name)
+        starts = []
     write_file(path, json.dumps([*starts, _versions()], indent=1))
+
+
+class Git(TypedDict):
+    """The checkout that a run was started from."""
+
+    commit: str
+
+
+class Versions(TypedDict):
+    """What a run was started with."""
+
+    packages: dict[str, str]
+    git: NotRequired[Git | None]
+
+
+def versions_of(run: Path) -> list[Versions]:
+    """Return what each start of a run was made with.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    path = run / VERSIONS_NAME
+    return read_json(path, list[Versions]) if path.exists() else []
 
 
 def load_config(path: Path) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from vdm.training.starts import shared_name
 
 
 def register_run_folder(is_to_run: bool = True) -> None:
-    """Let YAMLs choose a run's folder with ``${vdm.run_folder:RESUME,PARENT,TIME}``, a sweep's with ``${vdm.new_folder:``.
+    """Let YAMLs choose a run's folder with ``${vdm.run_folder:RESUME,PARENT,TIME}``.
+
+    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``.
 
     Args:
         is_to_run: Whether the command runs, and does not only show its configuration: then a folder that is named by

@@ -46,8 +46,8 @@ class RunClaim:
         """
         if not self._is_there():
             raise ValueError(
-                f"{self.run}: the run's folder is not there any more, renamed or removed while the run went on: what was"
-                " trained since the latest checkpoint is not saved; where that is now, resume=FOLDER goes on"
+                f"{self.run}: the run's folder is not there any more, renamed or removed while the run went on: what"
+                " was trained since the latest checkpoint is not saved; where that is now, resume=FOLDER goes on"
             )
         later = claimants(_claims_on(self.run))[self.number + 1 :]
         if later:

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.processes import together
 from vdm.checkpoints.runs import CHECKPOINTS_NAME, checkpoint_folder, prune
-from vdm.files import write_file
+from vdm.files import read_json, write_file
 from vdm.training.module import DiffusionModule
 
 
@@ -145,8 +145,15 @@ class SaveCheckpoints(Callback):
 
 
 def _read_values(path: Path) -> dict[int, float]:
-    """Return the metric, where it is finite, of checkpoints saved before the run was resumed."""
+    """Return the metric, where it is finite, of checkpoints saved before the run was resumed.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     if not path.exists():
         return {}
-    values = json.loads(path.read_text())
+    values = read_json(path, dict[str, float])
+    wrong = [step for step in values if not step.isdecimal()]
+    if wrong:
+        raise ValueError(f"{path}: {wrong[0]!r}: must be a number of steps")
     return {int(step): value for step, value in values.items() if math.isfinite(value)}
