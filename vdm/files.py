@@ -1,17 +1,12 @@
-"""Files that are written whole or not at all, and read with no trust in what is in them."""
+"""Files that are there whole or not at all."""
 
 import json
 import os
 import socket
-import stat
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
-
-MAX_BYTES = 64 << 20
-"""Size up to which a file is read at once: more than any list of weights, vocabulary or model card has."""
+from typing import BinaryIO
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What comes of reading JSON that has another form than is expected; huge numbers and deep nesting among it."""
@@ -67,75 +62,3 @@ def write_file(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(text.encode())
-
-
-def read_bounded(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the content of a file that may be anybody's: of a regular one, since others may never end.
-
-    Raises:
-        ValueError: In one line, if there is none, it can't be read, or it is too large.
-    """
-    try:
-        check_regular(path, max_bytes)
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            return file.read(max_bytes)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror}") from None
-
-
-def check_regular(path: Path, max_bytes: int | None = None) -> None:
-    """Refuse what is no regular file, such as a FIFO or a device, from which reading may never end.
-
-    Raises:
-        ValueError: In one line; also where the file is larger than ``max_bytes``.
-        OSError: If there is none.
-    """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path}: a folder, where a file belongs" if path.is_dir() else f"{path}: not a regular file")
-    if max_bytes is not None and found.st_size > max_bytes:
-        raise ValueError(f"{path}: {found.st_size} bytes are more than a file of this kind may have ({max_bytes})")
-
-
-def read_json(path: Path, kind: Any, max_bytes: int = MAX_BYTES) -> Any:
-    """Return what a JSON file holds, once it is known to have the shape of ``kind``.
-
-    Args:
-        path: The file.
-        kind: Built of ``dict``, ``list`` and ``TypedDict``; what a ``TypedDict`` does not list may be there too.
-        max_bytes: See ``read_bounded``.
-
-    Raises:
-        ValueError: In one line that names the file, and the key if one is wrong.
-    """
-    content = read_bounded(path, max_bytes)
-    try:
-        found: Any = json.loads(content.decode())
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"{path}: can't be read as JSON: {' '.join(str(error).split())}") from None
-    return checked_shape(found, kind, path)
-
-
-def checked_shape(value: Any, kind: Any, source: object) -> Any:
-    """Return ``value``, once it is known to have the shape of ``kind``; see ``read_json``.
-
-    Raises:
-        ValueError: In one line that begins with the source and the key.
-    """
-    from pydantic import TypeAdapter, ValidationError  # takes longer to import than most who import this module need
-
-    try:
-        TypeAdapter(kind).validate_python(value, strict=True)
-    except ValidationError as error:
-        detail = error.errors(include_url=False, include_context=False)[0]
-        key = ".".join(map(str, detail["loc"]))
-        is_missing = detail["type"] == "missing"
-        reason = "is missing" if is_missing else f"{_shown(detail['input'])}: {detail['msg']}"
-        raise ValueError(f"{source}: {key} {reason}" if key else f"{source}: {reason}") from None
-    return value
-
-
-def _shown(value: object) -> str:
-    return textwrap.shorten(repr(value), 60, placeholder=" ...")

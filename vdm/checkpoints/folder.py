@@ -13,7 +13,8 @@ from typing import Any
 
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
-from vdm.files import flush, read_json
+from vdm.files import flush
+from vdm.records import read_record
 
 CHECKSUMS_NAME = "checksums.json"
 REPLACED_SUFFIX = "~"
@@ -115,7 +116,7 @@ def _listed_files(folder: Path) -> dict[str, _Description]:
     if not path.exists():
         raise ValueError(f"{folder}: not a whole checkpoint: {CHECKSUMS_NAME} is missing or damaged: there is none")
     try:
-        listed = read_json(path, _Checksums)
+        listed = read_record(path, _Checksums)
     except ValueError as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise ValueError(

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
-from vdm.files import checked_shape
+from vdm.records import checked
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _stretches_of(path: Path, file: Any) -> dict[str, _Stretch]:
         found = json.loads(text)
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{source}: can't be read as JSON: {error}") from None
-    return checked_shape(found, dict[str, _Stretch], source)
+    return checked(found, dict[str, _Stretch], source)
 
 
 def _read_stretch(file: Any, name: str, start: int, end: int) -> Tensor:

@@ -26,7 +26,8 @@ from typing_extensions import TypedDict  # that of typing suffices from Python 3
 from yaml import YAMLError
 
 from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
-from vdm.files import read_json, write_file
+from vdm.files import write_file
+from vdm.records import read_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +94,7 @@ def versions_of(run: Path) -> list[Versions]:
         ValueError: If the file is damaged.
     """
     path = run / VERSIONS_NAME
-    return read_json(path, list[Versions]) if path.exists() else []
+    return read_record(path, list[Versions]) if path.exists() else []
 
 
 def load_config(path: Path) -> dict[str, Any]:

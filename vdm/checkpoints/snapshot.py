@@ -25,7 +25,8 @@ from typing_extensions import TypedDict  # that of typing suffices from Python 3
 from vdm.checkpoints.folder import describe_file, write_folder
 from vdm.checkpoints.pieces import Piece, PieceFiles, copied_to_memory, write_pieces
 from vdm.checkpoints.tree import Json, join, split
-from vdm.files import MALFORMED, read_json
+from vdm.files import MALFORMED
+from vdm.records import read_record
 
 WEIGHTS, EMA, OPTIMIZER, STATE = "model", "ema", "optimizer", "state"
 _STATE_JSON_NAME = "state.json"
@@ -110,7 +111,7 @@ class SavedCheckpoint:
 
     def averages(self) -> dict[str, PieceFiles]:
         """Return the averaged weights of a run in training by name of the average; the first are those of ``ema``."""
-        names = read_json(self.folder / _STATE_JSON_NAME, _Averages, MAX_STATE_BYTES).get("ema_names", [])
+        names = read_record(self.folder / _STATE_JSON_NAME, _Averages, MAX_STATE_BYTES).get("ema_names", [])
         return {name: PieceFiles(self.folder, kind) for name, kind in average_kinds(names).items()}
 
     def average(self, name: str) -> PieceFiles:
@@ -132,7 +133,7 @@ class SavedCheckpoint:
             ValueError: If it is damaged.
         """
         path = self.folder / _STATE_JSON_NAME
-        state = read_json(path, dict[str, Any], MAX_STATE_BYTES)
+        state = read_record(path, dict[str, Any], MAX_STATE_BYTES)
         tensors = PieceFiles(self.folder, STATE)
         try:
             return join(state, {name: tensors.whole(name) for name in tensors.shapes})

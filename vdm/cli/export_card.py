@@ -11,8 +11,9 @@ from torch import Tensor
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
 from vdm.checkpoints.runs import run_folder, step_of, versions_of
-from vdm.files import MALFORMED, read_json
+from vdm.files import MALFORMED
 from vdm.models.pretrained.model_card import Facts, model_card
+from vdm.records import read_record
 
 _SOFTWARE = ("torch", "lightning", "diffusers", "transformers", "video-diffusion-training")
 
@@ -88,7 +89,7 @@ def _evaluation(run: Path) -> tuple[dict[str, float], str]:
     file = run / "evaluation" / "results.json"
     if not file.exists():
         return {}, ""
-    results: Mapping[str, Any] = read_json(file, _Results)
+    results: Mapping[str, Any] = read_record(file, _Results)
     protocol = {name: results[name] for name in ("checkpoint", "options") if name in results}
     figures = {name: value for name, value in results.items() if name not in protocol}
     try:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
-from vdm.files import checked_shape
+from vdm.records import checked
 
 _Count = Annotated[int, Field(ge=0)]
 _EpochLoop = TypedDict("_EpochLoop", {"epoch_loop.state_dict": dict[str, Any]})
@@ -52,7 +52,7 @@ def checked_state(state: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     if not state:
         raise ValueError(f"{folder}: holds weights, and no state of training to resume; init_from starts from weights")
-    checked_shape(state, _State, folder / "state.json")
+    checked(state, _State, folder / "state.json")
     return state
 
 

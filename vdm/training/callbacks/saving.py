@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.processes import together
 from vdm.checkpoints.runs import CHECKPOINTS_NAME, checkpoint_folder, prune
-from vdm.files import read_json, write_file
+from vdm.files import write_file
+from vdm.records import read_record
 from vdm.training.module import DiffusionModule
 
 
@@ -152,7 +153,7 @@ def _read_values(path: Path) -> dict[int, float]:
     """
     if not path.exists():
         return {}
-    values = read_json(path, dict[str, float])
+    values = read_record(path, dict[str, float])
     wrong = [step for step in values if not step.isdecimal()]
     if wrong:
         raise ValueError(f"{path}: {wrong[0]!r}: must be a number of steps")
