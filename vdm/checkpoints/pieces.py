@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
+from vdm.models.pretrained.stored import save_tensors
 from vdm.records import checked
 
 
@@ -76,7 +76,7 @@ def write_pieces(path: Path, pieces: Mapping[str, Piece]) -> None:
         tensors[name] = dense.view(piece.shape) if piece.is_whole else dense.view(-1)
         if not piece.is_whole:
             stretches[name] = {"shape": list(piece.shape), "start": piece.start}
-    save_file(tensors, path, {"pieces": json.dumps(stretches)} if stretches else None)
+    save_tensors(tensors, path, {"pieces": json.dumps(stretches)} if stretches else None)
 
 
 class PieceFiles:

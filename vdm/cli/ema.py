@@ -26,6 +26,7 @@ from vdm.checkpoints.runs import (
 )
 from vdm.checkpoints.snapshot import SavedCheckpoint, save_weights
 from vdm.config import ConfigError
+from vdm.files import appearing
 from vdm.training.ema import PowerFunctionAverage
 from vdm.training.power_functions import PowerFunction, Reconstruction, gamma_of, reconstruct
 
@@ -56,9 +57,10 @@ def run(config: DictConfig) -> None:
     sources = list(_sources(saved, load_config(checkpoint), target.step))
     found = reconstruct(target, [source.profile for source in sources])
 
-    save_weights(checkpoint_folder(output, target.step), _combined(saved, sources, found))
-    record_run(output, load_config(checkpoint))
-    plot_profile(found, output / "profile.png")
+    with appearing(output) as partial:
+        save_weights(checkpoint_folder(partial, target.step), _combined(saved, sources, found))
+        record_run(partial, load_config(checkpoint))
+        plot_profile(found, partial / "profile.png")
     steps = {source.profile.step for source in sources}
     print(f"Made of averages at {len(steps)} steps; their combined profile differs from the one asked for by", end=" ")
     print(f"{found.error:.2%} of its norm: see {output / 'profile.png'}")

@@ -12,6 +12,7 @@ from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder, load_config, record_run
 from vdm.checkpoints.snapshot import STATE, WEIGHTS, Snapshot
 from vdm.config import ConfigError
+from vdm.files import appearing
 from vdm.generation.build import OWN_MODULES, build_model
 from vdm.generation.pretrained import configured, merged, open_published
 from vdm.models.pretrained.diffusers_folder import local_folder, pipeline_of
@@ -79,11 +80,12 @@ def _given(wishes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(run: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write a run with one checkpoint, after no steps; its configuration comes last, so that it is whole or no run."""
+    """Write a run with one checkpoint, after no steps; it is whole or not there."""
     pieces = {WEIGHTS: {name: Piece.whole(tensor) for name, tensor in weights.items()}, STATE: {}}
 
     def write(folder: Path) -> None:
         Snapshot(pieces, {}).write(folder)
 
-    write_folder(checkpoint_folder(run, 0), write)
-    record_run(run, config)
+    with appearing(run) as partial:
+        write_folder(checkpoint_folder(partial, 0), write)
+        record_run(partial, config)
