@@ -1,15 +1,21 @@
 """Files that are there whole or not at all."""
 
+import errno
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What comes of reading JSON that has another form than is expected; huge numbers and deep nesting among it."""
+
+
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
+"""What ``rename`` says of a path that something else has taken."""
 
 
 def temporary_beside(path: Path) -> Path:
@@ -40,6 +46,42 @@ def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
         raise
     if durable:
         flush(path.parent)
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Yield a path at which to make a file or folder; it becomes ``path`` when the block ends.
+
+    After an error, nothing is left of it. Folders that lead to ``path`` are made.
+
+    Raises:
+        ValueError: In one line, if nothing can be made there, or something has been made there in the meantime.
+    """
+    partial = temporary_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)
+    except OSError as error:
+        raise ValueError(f"{path}: can't be made: {error.filename}: {error.strerror}") from None
+    try:
+        yield partial
+        try:
+            partial.rename(path)
+        except OSError as error:
+            reason = "exists already" if error.errno in _IN_THE_WAY else f"can't be made: {error.strerror}"
+            raise ValueError(f"{path}: {reason}") from None
+    except BaseException:
+        with suppress(OSError):
+            _remove(partial)
+        raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:

@@ -1,9 +1,9 @@
 """Work in the tasks of a SLURM array, whose machines share the folders.
 
 Run outside of an array, the command submits itself as one. Each task of the array runs the same command; the tasks
-agree through files who does what: a file ``NAME.claim``, made by whoever comes first, names its owner, who shows every
-few seconds that it is alive. The claims of an owner that is not are taken over, and name the dead before the living. So
-a task that is killed, or never starts, delays nothing but what it was at, and tasks may be requeued or added. What a
+agree through files who does what: a claim on ``NAME.claim`` (see ``vdm.claims``) names its owner, who shows every few
+seconds that it is alive. What an owner claimed that is not is claimed by another, after the dead one. So a task that is
+killed, or never starts, delays nothing but what it was at, and tasks may be requeued or added. What a
 task died at is done by another while that does nothing else, lest what takes whole tasks down, as by using up a
 machine's memory, take all of them, or what they did beside it the blame.
 """
@@ -13,11 +13,10 @@ import shlex
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +26,7 @@ from annotated_types import Interval, Len
 from data_pipelines.executors.base import Item
 from data_pipelines.executors.local import run_in_processes
 from data_pipelines.workers import num_cores
+from vdm.claims import claim, claim_file, claimants, heartbeat, silence
 from vdm.ranges import Seconds, Size, Text
 
 MAX_DEAD_TASKS = 3
@@ -105,7 +105,7 @@ class SlurmExecutor:
                 for name in [name for name in pending if self._is_done(claims, name)]:
                     del pending[name]
                     yield name, self._done_path(claims, name).read_text() or None
-                if pending and not any(self._is_free(claims, name) for name in pending):
+                if pending and not any(self._is_free(claims, name, self._owners(claims, name)) for name in pending):
                     time.sleep(self.alive_seconds / 2)
 
     def once(self, work: Callable[[], None], name: str, claims: Path) -> None:
@@ -116,7 +116,7 @@ class SlurmExecutor:
                 if self._claim(claims, name, self._owners(claims, name)):
                     work()
                     self._mark_done(claims, name, None)
-                else:
+                elif not self._is_done(claims, name):
                     time.sleep(self.alive_seconds / 2)
 
     def _claimed(self, pending: Mapping[str, Item], claims: Path, is_safe: bool) -> Iterator[tuple[str, Item]]:
@@ -130,36 +130,32 @@ class SlurmExecutor:
         for name in [*names[start:], *names[:start]]:
             if self._is_done(claims, name):
                 continue
-            others = [owner for owner in self._owners(claims, name) if owner != self.owner]
-            num_dead = sum(owner.startswith(f"{self.job}-") for owner in others)
-            if (num_dead == 0) != is_safe or not self._claim(claims, name, others):
+            owners = self._owners(claims, name)
+            num_dead = sum(owner.startswith(f"{self.job}-") for owner in {*owners} - {self.owner})
+            if (num_dead == 0) != is_safe or not self._claim(claims, name, owners):
                 continue
             if num_dead < MAX_DEAD_TASKS:
                 yield name, pending[name]
             else:
                 self._mark_done(claims, name, f"{num_dead} tasks of the array died while they were at it")
 
-    def _claim(self, claims: Path, name: str, dead: Sequence[str]) -> bool:
-        """Become the owner of an item after ``dead`` ones, if nobody is who lives."""
-        claim = claims / f"{name}.claim"
-        try:
-            with claim.open("x") as file:
-                file.write(self.owner)
-            return True
-        except FileExistsError:
-            pass
-        if not self._is_free(claims, name):
+    def _claim(self, claims: Path, name: str, owners: Sequence[str]) -> bool:
+        """Become the owner of an item that is to be done, after ``owners``, if none of them lives."""
+        if not self._is_free(claims, name, owners) or not claim(_claims_on(claims, name), len(owners), self.owner):
             return False
-        mine = claims / f".{name}.{self.owner}"
-        mine.write_text("\n".join([*dead, self.owner]))
-        mine.replace(claim)  # should two take it over at the same moment, both do it: the results are the same
-        return True
+        return not self._is_done(claims, name)  # an owner that is gone may have been done just before
 
-    def _is_free(self, claims: Path, name: str) -> bool:
+    @staticmethod
+    def _owners(claims: Path, name: str) -> list[str]:
+        """Return who claimed an item, the last of whom has it."""
+        return claimants(_claims_on(claims, name))
+
+    def _is_free(self, claims: Path, name: str, owners: Sequence[str]) -> bool:
         """Whether an item that is not done is claimed by nobody, or by the dead."""
-        owners = self._owners(claims, name)
         if not owners or owners[-1] == self.owner:  # of mine, and not done: I have given it up
             return True
+        if not owners[-1]:  # damaged, or made a moment ago where there are no hard links
+            return silence(claim_file(_claims_on(claims, name), len(owners) - 1)) > self.dead_seconds
         folder = claims if (claims / self._alive_name(self.owner)).exists() else claims.parent
         try:
             now = (folder / self._alive_name(self.owner)).stat().st_mtime  # by the clock of the storage, as theirs
@@ -167,33 +163,15 @@ class SlurmExecutor:
         except FileNotFoundError:
             return True
 
-    @staticmethod
-    def _owners(claims: Path, name: str) -> list[str]:
-        """Return who claimed an item, the last of whom has it."""
-        try:
-            return (claims / f"{name}.claim").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-
     @contextmanager
     def _alive(self, folder: Path) -> Iterator[None]:
         """Show that this task is alive while the block runs."""
-        ended = threading.Event()
         path = folder / self._alive_name(self.owner)
         path.touch()
-
-        def beat() -> None:
-            while not ended.wait(self.alive_seconds):
-                with suppress(OSError):  # the storage may have a moment of weakness
-                    path.touch()
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
         try:
-            yield
+            with heartbeat(path, self.alive_seconds):
+                yield
         finally:
-            ended.set()
-            thread.join()
             path.unlink(missing_ok=True)  # nothing is left undone, or it is free for others at once
 
     @staticmethod
@@ -210,3 +188,7 @@ class SlurmExecutor:
         mine = claims / f".{name}.{self.owner}"
         mine.write_text(fault or "")
         mine.replace(self._done_path(claims, name))
+
+
+def _claims_on(claims: Path, name: str) -> Path:
+    return claims / f"{name}.claim"

@@ -1,12 +1,16 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from tests.cli.conftest import Vdm
+from vdm.cli.faults import one_line
+from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
 
 
@@ -244,3 +248,33 @@ def test_signal_that_stops_one_run_of_a_sweep_stops_the_sweep(vdm: Vdm) -> None:
 
     assert outcome.code == 143
     assert [config.seed for config in outcome.configs] == [1, 2]
+
+
+def test_folder_named_by_the_time_is_made_by_one_command_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    node = OmegaConf.create(
+        {"run": "${vdm.run_folder:null,runs/a,TIME}", "sweep": "${vdm.new_folder:runs/a,TIME}", "same": "${.run}"}
+    )
+
+    def folders() -> list[str]:
+        found: Any = OmegaConf.to_container(node, resolve=True)
+        return list(found.values())
+
+    register_run_folder()
+    assert folders() == ["runs/a/TIME"] * 3
+    register_run_folder()  # as another process does
+    assert folders() == ["runs/a/TIME_2"] * 3
+    register_run_folder(is_to_run=False)
+    assert folders() == ["runs/a/TIME"] * 3
+    assert sorted(path.name for path in Path("runs/a").iterdir()) == ["TIME", "TIME_2"]
+    (tmp_path / "runs" / "file").touch()
+    node["run"] = "${vdm.run_folder:null,runs/file,TIME}"
+    register_run_folder()
+    with pytest.raises(OmegaConfBaseException) as told:
+        folders()
+    assert one_line(told.value) == "runs/file: can't be made a run's folder: File exists"
+
+
+def test_command_that_only_shows_its_configuration_makes_no_folder(vdm: Vdm) -> None:
+    assert vdm("train", "--cfg", "all", "--resolve").code == 0
+    assert not Path("runs").exists()

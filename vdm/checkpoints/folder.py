@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
+
 from vdm.files import flush
+from vdm.records import read_record
 
 CHECKSUMS_NAME = "checksums.json"
 REPLACED_SUFFIX = "~"
@@ -21,8 +24,11 @@ _FORMAT = "vdm-checkpoint-1"
 
 
 def begin_folder(folder: Path) -> Path:
-    """Return an empty, hidden folder beside ``folder`` for its files to be written into."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Return an empty, hidden folder beside ``folder`` for its files to be written into.
+
+    Where the folder above ``folder``'s is gone, as a run's that was renamed, this fails.
+    """
+    folder.parent.mkdir(exist_ok=True)
     partial = _hidden(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -57,6 +63,7 @@ def abandon_folder(folder: Path) -> None:
 
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Create ``folder``, or replace it, with the files that ``write`` puts into the folder it is given."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = begin_folder(folder)
     write(partial)
     finish_folder(folder, {path.name: describe_file(path) for path in partial.iterdir()})
@@ -73,13 +80,7 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
     Raises:
         ValueError: If it is not whole; the message names the file.
     """
-    try:
-        listed = json.loads((folder / CHECKSUMS_NAME).read_text())
-        files: dict[str, Any] = listed["files"] if listed["format"] == _FORMAT else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        files = {}
-    if not files:
-        raise ValueError(f"{folder}: not a whole checkpoint: {CHECKSUMS_NAME} is missing or damaged")
+    files = _listed_files(folder)
     strangers = sorted({path.name for path in folder.iterdir()} - files.keys() - {CHECKSUMS_NAME})
     if strangers:
         raise ValueError(f"{folder / strangers[0]}: is not one of the checkpoint's files")
@@ -87,10 +88,48 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{path}: missing")
+        if path.is_symlink():
+            raise ValueError(f"{path}: a link, where a checkpoint has files")
         if path.stat().st_size != description["bytes"]:
             raise ValueError(f"{path}: damaged: {path.stat().st_size} bytes instead of {description['bytes']}")
         if _describe(path) != description:
             raise ValueError(f"{path}: damaged: its checksum is not the one it was saved with")
+
+
+class _Description(TypedDict):
+    bytes: int
+    blake2b: str
+
+
+class _Checksums(TypedDict):
+    format: str
+    files: dict[str, _Description]
+
+
+def _listed_files(folder: Path) -> dict[str, _Description]:
+    """Return size and checksum of each of a checkpoint's files by name, as they are listed in it.
+
+    Raises:
+        ValueError: If the list is missing or damaged, or names what is not in the folder.
+    """
+    path = folder / CHECKSUMS_NAME
+    if not path.exists():
+        raise ValueError(f"{folder}: not a whole checkpoint: {CHECKSUMS_NAME} is missing or damaged: there is none")
+    try:
+        listed = read_record(path, _Checksums)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ValueError(
+            f"{folder}: not a whole checkpoint: {CHECKSUMS_NAME} is missing or damaged: {reason}"
+        ) from None
+    if listed["format"] != _FORMAT:
+        raise ValueError(f"{path}: format {listed['format']!r}: must be {_FORMAT!r}")
+    for name in listed["files"]:
+        if Path(name).name != name:
+            raise ValueError(f"{path}: files.{name}: not the name of a file beside it")
+    if not listed["files"]:
+        raise ValueError(f"{path}: files {{}}: must not be empty")
+    return listed["files"]
 
 
 def remove_folder(folder: Path) -> None:

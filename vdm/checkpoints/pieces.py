@@ -11,12 +11,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
+
+from vdm.models.pretrained.stored import save_tensors
+from vdm.records import checked
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def write_pieces(path: Path, pieces: Mapping[str, Piece]) -> None:
         tensors[name] = dense.view(piece.shape) if piece.is_whole else dense.view(-1)
         if not piece.is_whole:
             stretches[name] = {"shape": list(piece.shape), "start": piece.start}
-    save_file(tensors, path, {"pieces": json.dumps(stretches)} if stretches else None)
+    save_tensors(tensors, path, {"pieces": json.dumps(stretches)} if stretches else None)
 
 
 class PieceFiles:
@@ -83,7 +87,7 @@ class PieceFiles:
         kind: Kind of tensors, with which the names of their files begin.
 
     Raises:
-        ValueError: If a tensor is not there in full.
+        ValueError: If a file is damaged, its pieces are not of one tensor, or a tensor is not there in full.
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
@@ -91,19 +95,26 @@ class PieceFiles:
         """Shape of each tensor, by name."""
         self._stretches: dict[str, list[tuple[int, int, Any]]] = {}
         for path in sorted([*folder.glob(f"{kind}.safetensors"), *folder.glob(f"{kind}-*.safetensors")]):
-            self._add(safe_open(path, "pt"))
+            try:
+                self._add(path, safe_open(path, "pt"))
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{path}: not a whole safetensors file: {' '.join(str(error).split())}") from None
         for name, shape in self.shapes.items():
             self._stretches[name].sort(key=lambda stretch: stretch[:2])
             ends = [0, *(end for _, end, _ in self._stretches[name])]
             if [start for start, _, _ in self._stretches[name]] != ends[:-1] or ends[-1] != math.prod(shape):
                 raise ValueError(f"{folder}: a part of {name} is missing")
 
-    def _add(self, file: Any) -> None:
-        stretches = json.loads((file.metadata() or {}).get("pieces", "{}"))
+    def _add(self, path: Path, file: Any) -> None:
+        stretches = _stretches_of(path, file)
         for name in file.keys():  # noqa: SIM118 - it is no mapping
             stored = tuple(file.get_slice(name).get_shape())
             stretch = stretches.get(name, {"shape": stored, "start": 0})
-            self.shapes[name] = tuple(stretch["shape"])
+            shape = tuple(stretch["shape"])
+            if self.shapes.setdefault(name, shape) != shape:
+                raise ValueError(
+                    f"{path}: {name}: a piece of a tensor of shape {shape}, and not of {self.shapes[name]}"
+                )
             end = stretch["start"] + math.prod(stored)
             self._stretches.setdefault(name, []).append((stretch["start"], end, file))
 
@@ -129,6 +140,22 @@ class PieceFiles:
         if count == 0:
             return self._stretches[name][0][2].get_tensor(name)
         return self.read(name, 0, count).view(shape)
+
+
+class _Stretch(TypedDict):
+    shape: list[Annotated[int, Field(ge=0)]]
+    start: Annotated[int, Field(ge=0)]
+
+
+def _stretches_of(path: Path, file: Any) -> dict[str, _Stretch]:
+    """Return which stretch of a tensor each piece in a file is; of what is not listed it is all."""
+    text = (file.metadata() or {}).get("pieces", "{}")
+    source = f"{path}: its list of pieces"
+    try:
+        found = json.loads(text)
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"{source}: can't be read as JSON: {error}") from None
+    return checked(found, dict[str, _Stretch], source)
 
 
 def _read_stretch(file: Any, name: str, start: int, end: int) -> Tensor:

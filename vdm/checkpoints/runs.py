@@ -19,11 +19,14 @@ from datetime import datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
+
+from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
 from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
 from vdm.files import write_file
 from vdm.outside import dump_yaml, read_yaml
+from vdm.records import read_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,13 +72,42 @@ def record_run(run: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration, and add the versions of code and packages to those of earlier starts."""
     write_config(run, config)
     path = run / VERSIONS_NAME
-    starts = json.loads(path.read_text()) if path.exists() else []
+    try:
+        starts = versions_of(run)
+    except ValueError as error:
+        aside = path.with_name(f"{VERSIONS_NAME}.damaged-{datetime.now():%Y-%m-%d_%H-%M-%S}")
+        path.rename(aside)
+        _log.warning("%s; it is only a log: set aside as %s, and begun anew", error, aside.name)
+        starts = []
     write_file(path, json.dumps([*starts, _versions()], indent=1))
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration of a run, or of an export."""
     write_file(folder / CONFIG_NAME, dump_yaml({**config, FORMAT_KEY: FORMAT}))
+
+
+class Git(TypedDict):
+    """The checkout that a run was started from."""
+
+    commit: str
+
+
+class Versions(TypedDict):
+    """What a run was started with."""
+
+    packages: dict[str, str]
+    git: NotRequired[Git | None]
+
+
+def versions_of(run: Path) -> list[Versions]:
+    """Return what each start of a run was made with.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    path = run / VERSIONS_NAME
+    return read_record(path, list[Versions]) if path.exists() else []
 
 
 def load_config(path: Path) -> dict[str, Any]:

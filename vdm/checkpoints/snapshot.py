@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
+from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
 from vdm.checkpoints.folder import describe_file, write_folder
 from vdm.checkpoints.pieces import Piece, PieceFiles, copied_to_memory, write_pieces
 from vdm.checkpoints.tree import Json, join, split
+from vdm.files import MALFORMED
+from vdm.records import read_record
 
 WEIGHTS, EMA, OPTIMIZER, STATE = "model", "ema", "optimizer", "state"
 _STATE_JSON_NAME = "state.json"
@@ -33,6 +35,14 @@ _STATE_JSON_NAME = "state.json"
 def average_kinds(names: Sequence[str]) -> dict[str, str]:
     """Return the kind under which each average is filed: the first is the one that is taken unless told otherwise."""
     return {name: EMA if index == 0 else f"{EMA}.{name}" for index, name in enumerate(names)}
+
+
+MAX_STATE_BYTES = 1 << 30
+"""Of the JSON in a checkpoint, which may have the states of anybody's callbacks."""
+
+
+class _Averages(TypedDict, total=False):
+    ema_names: list[str]
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ class SavedCheckpoint:
 
     def averages(self) -> dict[str, PieceFiles]:
         """Return the averaged weights of a run in training by name of the average; the first are those of ``ema``."""
-        names = json.loads((self.folder / _STATE_JSON_NAME).read_text(encoding="utf-8")).get("ema_names", [])
+        names = read_record(self.folder / _STATE_JSON_NAME, _Averages, MAX_STATE_BYTES).get("ema_names", [])
         return {name: PieceFiles(self.folder, kind) for name, kind in average_kinds(names).items()}
 
     def average(self, name: str) -> PieceFiles:
@@ -117,9 +127,18 @@ class SavedCheckpoint:
         return averages[name]
 
     def state(self) -> dict[str, Any]:
-        """Return all but weights, averages and what the optimizer keeps for each weight."""
-        state = json.loads((self.folder / _STATE_JSON_NAME).read_text(encoding="utf-8"))
-        return join(state, load_file(self.folder / f"{STATE}.safetensors"))
+        """Return all but weights, averages and what the optimizer keeps for each weight.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        path = self.folder / _STATE_JSON_NAME
+        state = read_record(path, dict[str, Any], MAX_STATE_BYTES)
+        tensors = PieceFiles(self.folder, STATE)
+        try:
+            return join(state, {name: tensors.whole(name) for name in tensors.shapes})
+        except MALFORMED as error:
+            raise ValueError(f"{path}: damaged: {type(error).__name__}: {error}") from None
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor] | None = None) -> None:

@@ -1,6 +1,6 @@
 """Saving while training goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ class CheckpointWriter:
 
     Args:
         after: Another writer: what it began before a folder of this one gets its name before that folder.
+        check: Raises ``ValueError`` where nothing may be written any more; called before anything is, in each process.
     """
 
-    def __init__(self, after: "CheckpointWriter | None" = None) -> None:
-        self._after = after
+    def __init__(self, after: "CheckpointWriter | None" = None, check: Callable[[], None] = lambda: None) -> None:
+        self._after, self._check = after, check
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._folder: Path | None = None
         self._snapshot: Snapshot | None = None
@@ -42,9 +43,10 @@ class CheckpointWriter:
             state: The rest of the checkpoint, in the first process.
 
         Raises:
-            ValueError: If storage refuses it, or ``state`` holds what can't be saved.
+            ValueError: If storage refuses it, ``state`` holds what can't be saved, or ``check`` says so.
         """
         assert self._folder is None, "finish() the one before"
+        together(self._check)
         self._snapshot = Snapshot.take(pieces, state, former=self._snapshot)
         partials = _told(folder, lambda: begin_folder(folder) if rank() == 0 else None)
         assert partials[0] is not None
@@ -72,6 +74,7 @@ class CheckpointWriter:
         if self._after is not None:
             self._after.finish()
         folder, self._folder = self._folder, None
+        together(self._check)
         try:
             described = _told(folder, self._written.result)
             files = {name: description for files in described for name, description in files.items()}

@@ -29,6 +29,7 @@ from vdm.cli.options.ema import EmaOptions
 from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError
 from vdm.config.options import parse
+from vdm.files import appearing
 from vdm.training.ema import PowerFunctionAverage
 from vdm.training.power_functions import PowerFunction, Reconstruction, reconstruct
 
@@ -60,9 +61,10 @@ def run(config: DictConfig) -> None:
     sources = list(_sources(saved, trained.sigma_rels, target.step))
     found = reconstruct(target, [source.profile for source in sources])
 
-    save_weights(checkpoint_folder(output, target.step), _combined(saved, sources, found))
-    record_run(output, trained.plain())
-    plot_profile(found, output / "profile.png")
+    with appearing(output) as partial:
+        save_weights(checkpoint_folder(partial, target.step), _combined(saved, sources, found))
+        record_run(partial, trained.plain())
+        plot_profile(found, partial / "profile.png")
     steps = {source.profile.step for source in sources}
     print(f"Made of averages at {len(steps)} steps; their combined profile differs from the one asked for by", end=" ")
     print(f"{found.error:.2%} of its norm: see {output / 'profile.png'}")

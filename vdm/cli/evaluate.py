@@ -1,6 +1,5 @@
 """``vdm evaluate``: measures a trained model on held-out clips."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.diffusion.likelihood.base import Likelihood
 from vdm.evaluation import bits_per_dim, moving_digits
 from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
+from vdm.files import write_json
 from vdm.generation.generate import ClipSize, count_steps, generate
 from vdm.generation.model import VideoDiffusionModel
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
     wanted = options.prompted_digits
     if wanted is True or (wanted == "auto" and data.label_names == moving_digits.LABEL_NAMES):
         results |= _prompted_digits(model, data, held_out, options, folder)
-    (folder / "results.json").write_text(json.dumps(results, indent=1))
+    write_json(folder / "results.json", results, indent=1)
     print(f"Wrote {folder / 'results.json'}")
 
 

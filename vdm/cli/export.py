@@ -1,7 +1,6 @@
 """``vdm export``: gives a run's weights away, for others' software or for this project's."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
@@ -21,9 +19,11 @@ from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError, build
 from vdm.config.foreign import check_foreign
 from vdm.config.options import parse
+from vdm.files import appearing
 from vdm.models.lora import adapter
-from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder
+from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder, readme_of
 from vdm.models.pretrained.model_card import licence_keys
+from vdm.models.pretrained.stored import save_tensors
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -108,16 +108,9 @@ def _of_network(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _whole(folder: Path, write: Callable[[Path], None]) -> None:
     """Write a folder beside its place and rename it, so that it is whole or not there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with appearing(folder) as partial:
+        partial.mkdir()
         write(partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    partial.replace(folder)
 
 
 def _diffusers(
@@ -137,8 +130,7 @@ def _diffusers(
     components = local_folder(name, variant) if options.components else cached_folder(name)
     write_folder = build(family["writers"]["folder"], "writers.folder")
     write_folder(folder, _network(trained), _of_network(weights), _told(trained), components, variant)
-    readme = components / "README.md"
-    licence = licence_keys(readme.read_text(encoding="utf-8")) if readme.is_file() else {}
+    licence = licence_keys(readme_of(components))
     usage = f"from diffusers import {family['pipeline']}\n\n"
     usage += f'pipeline = {family["pipeline"]}.from_pretrained("{options.to}")'
     front_matter = {"library_name": "diffusers", "pipeline_tag": card["pipeline_tag"], **licence}
@@ -161,7 +153,7 @@ def _lora(
     (folder / "adapter_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     for file, prefix in (("adapter_model", "base_model.model."), ("pytorch_lora_weights", "unet.")):
         tensors = {prefix + name: tensor.contiguous() for name, tensor in weights.items()}
-        save_file(tensors, folder / f"{file}.safetensors", {"format": "pt"})
+        save_tensors(tensors, folder / f"{file}.safetensors", {"format": "pt"})
     usage = f'from peft import PeftModel\n\npipeline.unet = PeftModel.from_pretrained(pipeline.unet, "{options.to}")'
     title, notes = ("LoRA", "") if family is None else (f"LoRA of a {family['pipeline']}", family["card"]["licence"])
     facts = facts_of(checkpoint, trained, weights, options.ema)
@@ -172,7 +164,7 @@ def _own(
     folder: Path, checkpoint: Path, trained: RunConfig, weights: Mapping[str, Tensor], options: ExportOptions
 ) -> None:
     """Write weights and configuration, which ``vdm import`` makes a run of."""
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / EXPORTED_WEIGHTS)
+    save_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, folder / EXPORTED_WEIGHTS)
     write_config(folder, trained.plain())
     usage = f"vdm import from={options.to} to=runs/imported\nvdm sample checkpoint=runs/imported"
     facts = facts_of(checkpoint, trained, weights, options.ema)

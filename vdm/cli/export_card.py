@@ -1,6 +1,5 @@
 """The model card of what is exported: what a run's folder says of its data, its training and its evaluation."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -8,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import VERSIONS_NAME, run_folder, step_of
+from vdm.checkpoints.runs import run_folder, step_of, versions_of
+from vdm.files import MALFORMED
 from vdm.models.pretrained.model_card import Facts, model_card
 from vdm.outside import dump_yaml
+from vdm.records import read_record
 
 _SOFTWARE = ("torch", "lightning", "diffusers", "transformers", "video-diffusion-training")
 
@@ -69,24 +71,31 @@ def _steps(checkpoint: Path) -> int | None:
 
 def _software(run: Path) -> dict[str, object]:
     """Return the versions that a run was last started with."""
-    file = run / VERSIONS_NAME
-    if not file.is_file():
+    starts = versions_of(run)
+    if not starts:
         return {}
-    last = json.loads(file.read_text(encoding="utf-8"))[-1]
-    packages = {name: last["packages"][name] for name in _SOFTWARE if name in last["packages"]}
-    commit = {"commit": last["git"]["commit"]} if last.get("git") else {}
-    return {**packages, **commit}
+    packages = {name: starts[-1]["packages"][name] for name in _SOFTWARE if name in starts[-1]["packages"]}
+    git = starts[-1].get("git")
+    return {**packages, **({} if git is None else {"commit": git["commit"]})}
+
+
+class _Results(TypedDict, total=False):
+    checkpoint: str
+    options: dict[str, Any]
 
 
 def _evaluation(run: Path) -> tuple[dict[str, float], str]:
     """Return the figures of a run, and how they were measured, as YAML."""
     file = run / "evaluation" / "results.json"
-    if not file.is_file():
+    if not file.exists():
         return {}, ""
-    results = json.loads(file.read_text(encoding="utf-8"))
+    results: Mapping[str, Any] = read_record(file, _Results)
     protocol = {name: results[name] for name in ("checkpoint", "options") if name in results}
     figures = {name: value for name, value in results.items() if name not in protocol}
-    return dict(_numbers(figures)), dump_yaml(protocol) if protocol else ""
+    try:
+        return dict(_numbers(figures)), dump_yaml(protocol) if protocol else ""
+    except MALFORMED as error:  # nested too deep, or a number beyond all measure
+        raise ValueError(f"{file}: damaged: {error}") from None
 
 
 def _numbers(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

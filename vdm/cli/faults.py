@@ -22,8 +22,11 @@ from vdm.config.quoting import escaped, shell_list, shell_override, shell_word
 COMPOSITION_FAULTS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, UserWarning)
 """What may be raised before a command's own code runs; all of it comes from the command line or from a YAML."""
 
-_OF_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_OF_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 """Full, over quota, read-only: for whoever runs the machine to mend, whichever code met it."""
+_OF_PATHS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""Not allowed, no folder or a folder where the other belongs, too long a name, a circle of links: of paths that users
+gave, as others are made by this project."""
 
 _KEY = re.compile(r"[\w.+~/@:-]+")
 _REFERENCE = re.compile(r"\$\{[^${}]*\}")
@@ -38,6 +41,8 @@ def is_mistake(error: Exception) -> bool:
     In this project ``ValueError`` is for users' mistakes and its message is for users; raised by a library it is a bug.
     """
     if isinstance(error, ConfigError) or (isinstance(error, OSError) and error.errno in _OF_STORAGE):
+        return True
+    if isinstance(error, OSError) and error.errno in _OF_PATHS and error.filename is not None:
         return True
     if not isinstance(error, ValueError) or error.__traceback__ is None:
         return False

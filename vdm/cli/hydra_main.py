@@ -95,7 +95,7 @@ def hydra_command(config_name: str, task: Task, options: type[Any] | None = None
 
 def _compose_and_run(config_name: str, run: Task, options: type[Any] | None) -> None:
     arguments = _parsed_arguments()
-    register_run_folder()
+    register_run_folder(is_to_run=arguments.cfg is None)
     _register_launcher()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)

@@ -17,6 +17,7 @@ from vdm.cli.options.import_ import ImportOptions
 from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError
 from vdm.config.options import parse
+from vdm.files import appearing
 from vdm.generation.build import build_recorded
 from vdm.generation.pretrained import configured, merged, open_published
 from vdm.models.pretrained.diffusers_folder import local_folder, pipeline_of
@@ -86,11 +87,12 @@ def _family(options: ImportOptions) -> dict[str, Any]:
 
 
 def _write(run: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write a run with one checkpoint, after no steps; its configuration comes last, so that it is whole or no run."""
+    """Write a run with one checkpoint, after no steps; it is whole or not there."""
     pieces = {WEIGHTS: {name: Piece.whole(tensor) for name, tensor in weights.items()}, STATE: {}}
 
     def write(folder: Path) -> None:
         Snapshot(pieces, {}).write(folder)
 
-    write_folder(checkpoint_folder(run, 0), write)
-    record_run(run, config)
+    with appearing(run) as partial:
+        write_folder(checkpoint_folder(partial, 0), write)
+        record_run(partial, config)

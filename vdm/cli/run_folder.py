@@ -1,5 +1,6 @@
 """Where a run lives: one folder for all of its processes, and the same each time they are started again."""
 
+from itertools import count
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -8,17 +9,54 @@ from vdm.config import ConfigError
 from vdm.training.starts import shared_name
 
 
-def register_run_folder() -> None:
-    """Let YAMLs choose a run's folder with ``${vdm.run_folder:RESUME,PARENT,TIME}``."""
-    OmegaConf.register_new_resolver("vdm.run_folder", _run_folder, replace=True)
+def register_run_folder(is_to_run: bool = True) -> None:
+    """Let YAMLs choose a run's folder with ``${vdm.run_folder:RESUME,PARENT,TIME}``.
+
+    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``.
+
+    Args:
+        is_to_run: Whether the command runs, and does not only show its configuration: then a folder that is named by
+            the time is made at once, which two commands begun in one second can't both do.
+    """
+    chosen: dict[tuple[str, str], str] = {}  # YAMLs are asked again and again
+
+    def new_folder(parent: str, time: str) -> str:
+        if not is_to_run:
+            return f"{parent}/{time}"
+        if (parent, time) not in chosen:
+            chosen[parent, time] = _make_new_folder(parent, time)
+        return chosen[parent, time]
+
+    def run_folder(resume: str | None, parent: str, time: str) -> str:
+        if resume is not None:
+            return _folder_of(resume)
+        shared = shared_name()
+        return new_folder(parent, time) if shared is None else f"{parent}/{shared}"
+
+    OmegaConf.register_new_resolver("vdm.run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("vdm.new_folder", new_folder, replace=True)
 
 
-def _run_folder(resume: str | None, parent: str, time: str) -> str:
-    if resume is None:
-        return f"{parent}/{shared_name() or time}"
+def _folder_of(resume: str) -> str:
     from vdm.checkpoints.runs import run_folder
 
     try:
         return str(run_folder(Path(resume)))
     except ValueError as error:
         raise ConfigError(f"resume: {error}") from error
+
+
+def _make_new_folder(parent: str, time: str) -> str:
+    """Make a folder that nobody else has made, called by the time and, where others are so already, by a number."""
+    try:
+        Path(parent).mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            folder = f"{parent}/{time}" + ("" if number == 1 else f"_{number}")
+            try:
+                Path(folder).mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise ConfigError(f"{error.filename or parent}: can't be made a run's folder: {error.strerror}") from error
+    raise AssertionError("there are always further numbers")

@@ -15,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, record_run
 from vdm.config import ConfigError, build
 from vdm.config import check as check_node
+from vdm.processes import is_first_of_run
 from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.launcher import die_with_parent
 from vdm.training.loggers import begin, close
+from vdm.training.run_claim import claimed, refuse_if_claimed
 from vdm.training.slurm import SlurmJob
 
 
@@ -30,7 +32,21 @@ def run(config: DictConfig) -> int:
     checkpoint = None if plain["resume"] is None else Path(plain["resume"])
     if checkpoint is not None:
         checkpoints_to_try(checkpoint)  # refused before anything is built; which one is whole, processes find together
+    refuse_if_claimed(folder, is_first_of_run())  # as well
     training = build_training(plain, folder)
+    if not training.trainer.is_global_zero:
+        return _train(training, plain, folder, checkpoint)
+    with claimed(folder) as claim:
+        if checkpoint is None and checkpoints_of(folder):
+            raise ConfigError(
+                f"{folder}: a run has been trained here since this command began; resume={folder} goes on"
+            )
+        training.strategy.claim = claim
+        return _train(training, plain, folder, checkpoint)
+
+
+def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoint: Path | None) -> int:
+    """Train in a folder that is the run's own; return the exit code."""
     _announce(training, folder, checkpoint)
     if training.trainer.is_global_zero:
         plain = {**training.config, "clip": describe_clips(training.data)}

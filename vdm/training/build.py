@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -43,6 +43,11 @@ class TrainingRun:
     stop: StopOnSignal
     config: Mapping[str, Any]
     """The whole configuration, with the sizes of a pretrained network."""
+
+    @property
+    def strategy(self) -> PartwiseStrategy:
+        """The trainer's strategy."""
+        return cast(PartwiseStrategy, self.trainer.strategy)
 
 
 def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:

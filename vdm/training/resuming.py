@@ -1,6 +1,59 @@
-"""Lightning's loops put between two optimizer steps, wherever a run was saved."""
+"""A checkpoint made ready for Lightning: checked, and its loops put between two optimizer steps."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
+
+from vdm.records import checked
+
+_Count = Annotated[int, Field(ge=0)]
+_EpochLoop = TypedDict("_EpochLoop", {"epoch_loop.state_dict": dict[str, Any]})
+
+
+class _Loops(TypedDict):
+    fit_loop: _EpochLoop
+
+
+class _Data(TypedDict):
+    position: _Count
+
+
+class _Schedule(TypedDict):
+    base_lrs: list[float]
+    last_epoch: _Count
+    lr_lambdas: list[Any]
+
+
+class _State(TypedDict):
+    """What Lightning and this project can't do without to resume a run."""
+
+    epoch: _Count
+    global_step: _Count
+    loops: _Loops
+    callbacks: dict[str, dict[str, Any]]
+    optimizer_states: list[dict[str, Any]]
+    lr_schedulers: list[_Schedule]
+    ClipDataModule: _Data
+    ema_names: list[str]
+    ema_updates: _Count
+
+
+def checked_state(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the state in a checkpoint, unless training can't be resumed from it.
+
+    Args:
+        state: All that is saved beside weights and averages.
+        folder: Folder of the checkpoint.
+
+    Raises:
+        ValueError: In one line that names the key.
+    """
+    if not state:
+        raise ValueError(f"{folder}: holds weights, and no state of training to resume; init_from starts from weights")
+    checked(state, _State, folder / "state.json")
+    return state
 
 
 def put_between_steps(checkpoint: dict[str, Any], micro_batches: int) -> None:

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from data_pipelines.executors.slurm import MAX_DEAD_TASKS, SlurmExecutor
 from tests.data_pipelines.executors.work import start_task, times_begun
+from vdm.claims import claim
 
 
 def _task(folder: Path, number: int, count: int, seconds: float) -> subprocess.Popen[str]:
@@ -60,6 +62,51 @@ def test_what_takes_whole_tasks_down_is_given_up_and_the_rest_is_done(tmp_path: 
     assert output.endswith("all done\n")
     assert times_begun(tmp_path)["job2"] == MAX_DEAD_TASKS
     assert len(list(tmp_path.glob("*.done"))) == 5  # what was done beside it as well
+
+
+@pytest.mark.parametrize("dead", [0, 2])
+def test_what_is_to_be_done_once_is_done_once_by_many_tasks_at_the_same_moment(tmp_path: Path, dead: int) -> None:
+    tasks = [SlurmExecutor(num_tasks=12, alive_seconds=0.02, dead_seconds=30.0) for _ in range(12)]
+    barrier = threading.Barrier(len(tasks))
+    begun: list[int] = []
+
+    def run(task: SlurmExecutor) -> None:
+        for number in range(25):
+            barrier.wait()
+            task.once(lambda number=number: begun.append(number), f"publish{number}", tmp_path / "claims")
+
+    (tmp_path / "claims").mkdir()
+    for number in range(25):
+        for former in range(dead):  # they left no sign of life
+            assert claim(tmp_path / "claims" / f"publish{number}.claim", former, f"none-node-{former}")
+    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert begun == list(range(25))
+
+
+def test_what_an_owner_has_done_just_before_it_was_gone_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = SlurmExecutor(), SlurmExecutor()
+    done: list[str] = []
+    owners_of = SlurmExecutor._owners
+
+    def seen_before_the_end(claims: Path, name: str) -> list[str]:
+        found = owners_of(claims, name)
+        if not done:
+            first.once(lambda: done.append("first"), name, claims)
+            found = owners_of(claims, name)
+        return found
+
+    claims = tmp_path / "claims"
+    monkeypatch.setattr(second, "_owners", seen_before_the_end)
+    second.once(lambda: done.append("second"), "publish", claims)
+
+    assert done == ["first"]
 
 
 def test_outside_of_an_array_the_command_submits_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

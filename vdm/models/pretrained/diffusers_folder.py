@@ -2,23 +2,24 @@
 
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from vdm.models.pretrained.stored import StoredTensors
-from vdm.outside import read_json
+from vdm.models.pretrained.inside import check_inside, copy_inside
+from vdm.models.pretrained.stored import StoredTensors, save_tensors
+from vdm.outside import MAX_BYTES, read_json, read_text
 
 STEM = "diffusion_pytorch_model"
 """Of the files with a network's weights, and with those of other models of diffusers."""
 
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MAX_VOCABULARY_BYTES = 64 << 20
+"""Of a component's settings and vocabulary; that of the largest multilingual tokenizers has a third of it."""
 
 
 @dataclass(frozen=True)
@@ -99,20 +100,20 @@ class PipelineFolder:
                 continue
             if not (components / name).is_dir():
                 raise ValueError(f"{components}: the component {name} is missing")
-            _copy_component(components / name, folder / name, self.stems.get(name), variant)
+            _copy_component(components, name, folder / name, self.stems.get(name), variant)
         _write_json(folder / "scheduler" / SCHEDULER_CONFIG, scheduler)
         sample_size = None
         if (components / "unet" / "config.json").is_file():
             sample_size = read_json(components / "unet" / "config.json").get("sample_size")
         _write_json(folder / "unet" / "config.json", {**unet, "sample_size": sample_size})
         tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-        save_file(tensors, folder / "unet" / f"{STEM}.safetensors", {"format": "pt"})
+        save_tensors(tensors, folder / "unet" / f"{STEM}.safetensors", {"format": "pt"})
         index = {name: list(place) for name, place in self.components.items()}
         index["scheduler"] = ["diffusers", scheduler["_class_name"]]
         _write_json(folder / "model_index.json", {"_class_name": self.pipeline, **index})
         for path in sorted(components.iterdir()):
-            if path.name.upper().startswith(("LICENSE", "LICENCE")):
-                shutil.copyfile(path, folder / path.name)
+            if path.name.upper().startswith(("LICENSE", "LICENCE")) and not path.is_dir():
+                copy_inside(path, folder / path.name, components, MAX_BYTES)
 
 
 SCHEDULER_CONFIG = "scheduler_config.json"
@@ -245,20 +246,35 @@ def cached_folder(name_or_path: str) -> Path:
         ) from None
 
 
-def _copy_component(source: Path, target: Path, stem: str | None, variant: str | None) -> None:
-    """Copy a component: its settings and vocabulary, and its weights under the names they have without a variant."""
+def readme_of(folder: Path) -> str:
+    """Return what a downloaded folder's model card says; nothing if there is none.
+
+    Raises:
+        ValueError: In one line, if it is not a text of that folder.
+    """
+    path = folder / "README.md"
+    return read_text(check_inside(path, folder)) if path.exists() else ""
+
+
+def _copy_component(folder: Path, component: str, target: Path, stem: str | None, variant: str | None) -> None:
+    """Copy a component: its settings and vocabulary, and its weights under the names they have without a variant.
+
+    Raises:
+        ValueError: If what is to be copied does not lie in the pipeline's folder, or is none of its kind.
+    """
+    source = folder / component
     target.mkdir()
     for path in sorted(source.iterdir()):
-        if path.suffix in (".json", ".txt", ".model") and ".index." not in path.name:
-            shutil.copyfile(path, target / path.name)
+        if path.suffix in (".json", ".txt", ".model") and ".index." not in path.name and not path.is_dir():
+            copy_inside(path, target / path.name, folder, MAX_VOCABULARY_BYTES)
     if stem is None:
         return
     files = weight_files(source, variant, stem)
     if len(files) == 1:
-        shutil.copyfile(files[0], target / f"{stem}.safetensors")
+        copy_inside(files[0], target / f"{stem}.safetensors", folder)
         return
     for path in files:
-        shutil.copyfile(path, target / path.name)
+        copy_inside(path, target / path.name, folder)
     tensors = StoredTensors.open(files)
     weight_map = {name: tensors.file(name).name for name in tensors}
     _write_json(target / f"{stem}.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})

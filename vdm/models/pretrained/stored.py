@@ -1,12 +1,17 @@
 """Tensors in safetensors files, read when they are asked for."""
 
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from vdm.models.pretrained.inside import check_regular
 
 
 class StoredTensors(Mapping[str, Tensor]):
@@ -32,6 +37,7 @@ class StoredTensors(Mapping[str, Tensor]):
         for path in paths:
             # Read, not mapped into memory: mapped pages would count as a second copy of the weights.
             try:
+                check_regular(path)
                 files[path] = safe_open(path, framework="pt", backend="pread")
             except FileNotFoundError:
                 raise ValueError(f"{path}: no such file") from None
@@ -66,6 +72,22 @@ class StoredTensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: If storage refuses it; safetensors has an error of its own for that, and for much else.
+    """
+    try:
+        save_file(dict(tensors), path, metadata)
+    except SafetensorError as error:
+        refused = re.search(r"\(os error (\d+)\)", str(error))
+        if refused is None:
+            raise
+        number = int(refused.group(1))
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def check_names(stored: StoredTensors, module: nn.Module, source: object) -> None:

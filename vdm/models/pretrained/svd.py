@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Interval
-from safetensors.torch import save_file
 from torch import Tensor
 
+from vdm.files import appearing
 from vdm.models.pretrained import stability
 from vdm.models.pretrained.component_config import Depth, DepthPerLevel, NamePerLevel, Width, WidthPerLevel
 from vdm.models.pretrained.diffusers_folder import (
@@ -20,7 +20,7 @@ from vdm.models.pretrained.diffusers_folder import (
     weight_files,
 )
 from vdm.models.pretrained.published import Published
-from vdm.models.pretrained.stored import StoredTensors, check_names
+from vdm.models.pretrained.stored import StoredTensors, check_names, save_tensors
 from vdm.models.svd.unet import SVDUNet
 from vdm.outside import read_json, typed
 from vdm.ranges import Location, Name, Size
@@ -136,10 +136,9 @@ def write_file(file: Path, network: SVDUNet, weights: Mapping[str, Tensor], rest
     names = stability.stability_names(network)
     rest = StoredTensors.open([rest_of] if rest_of else [])
     kept = {name: rest[name] for name in rest if not name.startswith(stability.PREFIX)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    save_file({**kept, **{names[name]: weights[name].contiguous() for name in names}}, partial, {"format": "pt"})
-    partial.replace(file)
+    tensors = {**kept, **{names[name]: weights[name].contiguous() for name in names}}
+    with appearing(file) as partial:
+        save_tensors(tensors, partial, {"format": "pt"})
 
 
 def write_folder(

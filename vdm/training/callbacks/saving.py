@@ -13,6 +13,7 @@ from vdm.checkpoints.processes import together
 from vdm.checkpoints.runs import CHECKPOINTS_NAME, checkpoint_folder, prune
 from vdm.files import write_file
 from vdm.ranges import Count, CountOrZero, Folder, Name
+from vdm.records import read_record
 from vdm.training.module import DiffusionModule
 
 
@@ -137,6 +138,7 @@ class SaveCheckpoints(Callback):
         if self._is_pruned or module.strategy.writer.is_busy:
             return
         self._is_pruned = True
+        together(module.strategy.check_claim)
         if not trainer.is_global_zero:
             return
         prune(self.run, lambda steps: self.keep.kept(steps, self._values))
@@ -145,8 +147,15 @@ class SaveCheckpoints(Callback):
 
 
 def _read_values(path: Path) -> dict[int, float]:
-    """Return the metric, where it is finite, of checkpoints saved before the run was resumed."""
+    """Return the metric, where it is finite, of checkpoints saved before the run was resumed.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     if not path.exists():
         return {}
-    values = json.loads(path.read_text())
+    values = read_record(path, dict[str, float])
+    wrong = [step for step in values if not step.isdecimal()]
+    if wrong:
+        raise ValueError(f"{path}: {wrong[0]!r}: must be a number of steps")
     return {int(step): value for step, value in values.items() if math.isfinite(value)}

@@ -13,11 +13,13 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from vdm.checkpoints.folder import verify_folder
-from vdm.checkpoints.pieces import Piece
+from vdm.checkpoints.pieces import Piece, PieceFiles
 from vdm.checkpoints.processes import num_processes, rank, together
 from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, first_whole, set_aside_later
 from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, average_kinds
 from vdm.checkpoints.writer import CheckpointWriter
+from vdm.training.resuming import checked_state
+from vdm.training.run_claim import RunClaim
 from vdm.training.starts import note_taken
 from vdm.training.strategies.parts import Part, load_optimizer_pieces, optimizer_pieces, sharded_part, whole_part
 
@@ -33,6 +35,9 @@ class PartwiseStrategy(Strategy):
 
     is_left_out: Callable[[Float[Tensor, ""]], Bool[Tensor, ""]] | None = None
     """Decides, once a step's gradient is there, by its norm whether the step is left out: the same in all processes."""
+
+    claim: RunClaim | None = None
+    """Of the first process on the run's folder: checked before anything is written there."""
 
     def find_part(self, parameter: nn.Parameter) -> Part | None:
         """Return what this process holds of a weight, once the strategy is set up; ``None`` for nothing."""
@@ -93,7 +98,7 @@ class PartwiseStrategy(Strategy):
     @cached_property
     def averages_writer(self) -> CheckpointWriter:
         """Writes snapshots of averages in the background."""
-        return CheckpointWriter()
+        return CheckpointWriter(check=self.check_claim)
 
     @cached_property
     def writer(self) -> CheckpointWriter:
@@ -101,7 +106,16 @@ class PartwiseStrategy(Strategy):
 
         A run that goes on from a checkpoint does not come by the snapshots before it again, so these go first.
         """
-        return CheckpointWriter(after=self.averages_writer)
+        return CheckpointWriter(self.averages_writer, self.check_claim)
+
+    def check_claim(self) -> None:
+        """Refuse to write into a run's folder that is another's by now, or gone.
+
+        Raises:
+            ValueError: Saying which, in the first process.
+        """
+        if self.claim is not None:
+            self.claim.check()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
         """Copy this process's parts to memory and begin to write them; ``writer`` completes the checkpoint."""
@@ -190,13 +204,20 @@ class PartwiseStrategy(Strategy):
             self._set_aside_later(folder, is_chosen=folder == Path(checkpoint_path))
         self._loaded = SavedCheckpoint(folder)
         self._check_same_model(self._loaded)
-        checkpoint = self._loaded.state()
-        parts = self.trained_parts
+        checkpoint = checked_state(self._loaded.state(), folder)
         checkpoint["ema"] = {
-            average: {name: part.read(files, name) for name, part in parts.items()}
+            average: self._own_parts(files, f"{folder}: average {average}")
             for average, files in self._loaded.averages().items()
         }
         return checkpoint
+
+    def _own_parts(self, files: PieceFiles, source: str) -> dict[str, Tensor]:
+        """Read this process's parts of an average of all weights that train."""
+        for name, part in self.trained_parts.items():
+            if files.shapes.get(name) != part.shape:
+                found = f"has shape {files.shapes[name]}" if name in files else "is missing"
+                raise ValueError(f"{source}: {name} {found}, but the weight has shape {part.shape}")
+        return {name: part.read(files, name) for name, part in self.trained_parts.items()}
 
     def _set_aside_later(self, folder: Path, is_chosen: bool) -> None:
         assert self.lightning_module is not None
@@ -222,8 +243,13 @@ class PartwiseStrategy(Strategy):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Give the optimizer its options and what it kept for this process's parts."""
-        optimizer = self.base_optimizer
-        for group, options in zip(optimizer.param_groups, checkpoint["optimizer_states"], strict=True):
+        optimizer, saved = self.base_optimizer, checkpoint["optimizer_states"]
+        if len(saved) != len(optimizer.param_groups):
+            raise ValueError(
+                f"{self._loaded.folder}: state.json: optimizer_states are {len(saved)}, but this optimizer has"
+                f" {len(optimizer.param_groups)} groups of weights"
+            )
+        for group, options in zip(optimizer.param_groups, saved, strict=True):
             group.update(options)
         load_optimizer_pieces(self.trained_parts, optimizer, self._loaded.optimizer)
         del self._loaded

@@ -1,0 +1,147 @@
+"""A run's folder belongs to one start of ``vdm train`` at a time, for which its first process claims it.
+
+The claim is released when the run ends, and by the process's death. Of a process on another machine, or in another
+container, nothing is known but when it last touched its claim.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vdm.claims import Claimant, claim, claim_file, claimants, heartbeat, silence
+from vdm.config import ConfigError
+from vdm.files import replacing
+from vdm.training.slurm import SlurmJob
+from vdm.training.starts import shared_name
+
+CLAIMS_NAME = "claims"
+"""Folder in a run's folder with the claim of each of its starts."""
+
+BEAT_SECONDS = 10.0
+"""How often a run shows that it is alive."""
+SILENT_SECONDS = 120.0
+"""After how long without that a run on another machine counts as dead."""
+
+
+class RunClaim:
+    """The claim of this process on a run's folder.
+
+    Args:
+        run: Folder of the run.
+        number: How many claims there were before.
+        claimant: This process.
+    """
+
+    def __init__(self, run: Path, number: int, claimant: Claimant) -> None:
+        self.run, self.number, self.claimant = run, number, claimant
+        self._text = claimant.text()
+        self.file = claim_file(_claims_on(run), number)
+
+    def check(self) -> None:
+        """Refuse to write into a run's folder that is not this process's any more.
+
+        Raises:
+            ValueError: In one line, if the folder is gone, or another process has taken the run over.
+        """
+        if not self._is_there():
+            raise ValueError(
+                f"{self.run}: the run's folder is not there any more, renamed or removed while the run went on: what"
+                " was trained since the latest checkpoint is not saved; where that is now, resume=FOLDER goes on"
+            )
+        later = claimants(_claims_on(self.run))[self.number + 1 :]
+        if later:
+            raise ValueError(
+                f"{self.run}: {Claimant.read(later[-1]) or 'another process'} has taken the run over, since this one"
+                f" showed no sign of life for {SILENT_SECONDS:.0f} s; this one saves nothing more, and ends"
+            )
+
+    def _is_there(self) -> bool:
+        try:
+            return self.file.read_text(encoding="utf-8") == self._text
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def release(self) -> None:
+        """Give the folder back, if it is still there and this process's."""
+        try:
+            self.check()
+            with replacing(self.file) as file:
+                file.write(self.claimant.ending().encode())
+        except (OSError, ValueError):  # then the death of this process releases it
+            pass
+
+
+@contextmanager
+def claimed(run: Path) -> Iterator[RunClaim]:
+    """Keep a run's folder to this process while the block runs.
+
+    Raises:
+        ConfigError: If another process has it.
+        ValueError: If the folder is lost while the block runs, and storage fails in it.
+    """
+    me = _this_process()
+    path = _claims_on(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        before = claimants(path)
+        _refuse_if_held(run, before, me)
+        if claim(path, len(before), me.text(), durable=True):
+            break
+    mine = RunClaim(run, len(before), me)
+    with heartbeat(mine.file, BEAT_SECONDS):
+        try:
+            yield mine
+        except OSError:
+            mine.check()  # of a folder that is gone, this says more
+            raise
+        finally:
+            mine.release()
+
+
+def refuse_if_claimed(run: Path, is_first: bool) -> None:
+    """Refuse a run's folder that another start has, before time is spent on it.
+
+    Args:
+        run: Folder of the run.
+        is_first: Whether this process is the one that is going to claim it.
+
+    Raises:
+        ConfigError: Naming who has it.
+    """
+    me = _this_process()
+    if is_first or me.job is not None:  # others can't tell their own start from another
+        _refuse_if_held(run, claimants(_claims_on(run)), me, not is_first)
+
+
+def _refuse_if_held(run: Path, before: list[str], me: Claimant, is_own_start_allowed: bool = False) -> None:
+    if not before:
+        return
+    path = claim_file(_claims_on(run), len(before) - 1)
+    last, silent = Claimant.read(before[-1]), silence(path)
+    if last is None:  # damaged
+        is_held, name = silent <= SILENT_SECONDS, f"claimed by {path}, which can't be read"
+    else:
+        is_held = last.is_alive(me, silent, SILENT_SECONDS) and not (is_own_start_allowed and last.is_of_same_start(me))
+        name = f"{last}, since {last.since}"
+    if not is_held:
+        return
+    if last is None or not last.is_on_same_machine(me):
+        name += (
+            f"; last sign of life {max(silent, 0):.0f} s ago, and {SILENT_SECONDS:.0f} s without one free the folder"
+        )
+    raise ConfigError(
+        f"{run}: a run is going on in this folder ({name}); wait for its end, or choose another folder by hydra.run.dir"
+    )
+
+
+def _this_process() -> Claimant:
+    job = SlurmJob.current()
+    # The same in all processes of a start, and in all starts of a job; torchrun inside a job has a name of its own.
+    name = shared_name() if job is None else f"slurm-{job.name}"
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return Claimant.this_process(name, [0 if job is None else job.restarts, restarts])
+
+
+def _claims_on(run: Path) -> Path:
+    return run / CLAIMS_NAME / "start"
