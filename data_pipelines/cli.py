@@ -3,6 +3,7 @@
 import sys
 
 from vdm.cli.commands import Command, run_program
+from vdm.processes import forget_other_launches
 
 COMMANDS = {
     "build": Command("data_pipelines.build", "make shards of clips from a folder of videos, or of moving digits"),
@@ -15,6 +16,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run ``vdm-data COMMAND ...`` and exit."""
+    forget_other_launches()  # which would keep it from saying what is wrong
     if sys.argv[1:2] in (["index"], ["show"], ["verify"]):
         sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])]
     sys.exit(run_program("vdm-data", COMMANDS))

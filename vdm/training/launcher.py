@@ -11,6 +11,8 @@ import threading
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
+from vdm.processes import describe_exit
+
 _PARENT = "VDM_LAUNCHER"
 """Environment variable with the number of the process that started this one."""
 _PR_SET_PDEATHSIG = 1
@@ -64,17 +66,6 @@ class TrainingLauncher(_SubprocessScriptLauncher):
                     self.kill(signal.SIGKILL)
                     sys.stdout.flush()
                     os._exit(1)
-
-
-def describe_exit(code: int | None) -> str | None:
-    """Say in words how a process ended."""
-    if code is None:
-        return None
-    if code >= 0:
-        return f"exit code {code}"
-    number = signal.Signals(-code)
-    hint = ", as the kernel does when memory runs out" if number == signal.SIGKILL else ""
-    return f"killed by signal {number.value} ({number.name}){hint}"
 
 
 def die_with_parent() -> None:

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import distributed
 
+from vdm.processes import ProcessDiedError
 from vdm.training.launcher import TrainingLauncher, outlive_parent
 from vdm.training.lifeline import Lifeline
 from vdm.training.module import DiffusionModule
@@ -57,7 +58,7 @@ class Watchdog(Callback):
         """Tell the others, and find out whether it is their fault."""
         if self.lifeline is None:
             return
-        if isinstance(exception, ValueError):
+        if isinstance(exception, ValueError | ProcessDiedError):
             reason = f"failed: {exception}"
         else:
             reason = "failed:\n" + "".join(traceback.format_exception(exception)).rstrip()
