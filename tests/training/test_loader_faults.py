@@ -2,17 +2,14 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.training.runs import TINY
-from tests.training.waiting import children_of, is_running, wait_until
 from tests.training.zygote import Zygote
+from tests.waiting import children_of, is_running, wait_until
 
 ENDLESS = ("trainer.max_steps=1000000", "save.every_steps=3", "data.num_workers=2")
 
