@@ -47,6 +47,17 @@ def test_processes_that_can_not_meet_end_with_one_line(
     assert "Traceback" not in text
 
 
+def test_port_of_the_watchdog_that_is_in_use_is_named(
+    tmp_path: Path, shards: Path, zygote: Zygote, stranger: str
+) -> None:
+    options = (*TINY, "strategy=ddp", f"watchdog.port={stranger}", f"hydra.run.dir={tmp_path / 'run'}")
+    pids = zygote.start_ranks(["train", f"data.path={shards}", *options], 2, tmp_path / "out.log")
+    assert zygote.wait(pids, timeout=240) == [2, 2]
+    text = "".join((tmp_path / f"out.{rank}.log").read_text() for rank in range(2))
+    assert text.count(f"watchdog.port={stranger}: can't listen there for the other processes: Address already in") == 1
+    assert "Traceback" not in text
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [("MASTER_PORT", "abc"), ("MASTER_PORT", "0"), ("MASTER_PORT", "65536"), ("NODE_RANK", "-1"), ("NODE_RANK", "1")],

@@ -83,6 +83,9 @@ class Lifeline:
         limit_seconds: How long this process may stand still; none for as long as it likes.
         port: Where the first process listens; 0 takes any free port.
         how_died: Says of a rank how its process ended, where this process started it; otherwise returns None.
+
+    Raises:
+        ValueError: In all processes, if the first one can't listen on ``port``.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class Lifeline:
         self.how_died = how_died
         self.rank = rank()
         self._clock = 0.0
-        """Seconds for which this process has run since; time for which it was suspended, with its threads, left out."""
+        """Seconds for which this process has run; those for which it was suspended with all of its threads left out."""
         self._num_progressed = self._num_seen = 0
         self._seen = 0.0
         """When ``_num_progressed`` was last seen to have changed."""
@@ -157,12 +160,17 @@ class Lifeline:
         if num_processes() == 1:
             return
         is_one_host = len({peer.host for peer in self.peers}) == 1
-        listener = None
+        listener = refusal = None
         if self.rank == 0:
-            listener = socket.create_server(("127.0.0.1" if is_one_host else "", port), backlog=num_processes())
-            port = listener.getsockname()[1]
+            try:
+                listener = socket.create_server(("127.0.0.1" if is_one_host else "", port), backlog=num_processes())
+                port = listener.getsockname()[1]
+            except OSError as error:
+                refusal = f"watchdog.port={port}: can't listen there for the other processes: {error.strerror}"
         address = "127.0.0.1" if is_one_host else os.environ.get("MASTER_ADDR", self.peers[0].host)
-        address, port, token = gathered((address, port, secrets.token_hex(16)))[0]
+        address, port, token, refusal = gathered((address, port, secrets.token_hex(16), refusal))[0]
+        if refusal is not None:
+            raise ValueError(refusal)
         try:
             self._accept_all(listener, token) if listener is not None else self._connect(address, port, token)
             complaint = None
