@@ -9,6 +9,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
+from vdm.processes import end_with_parent
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -44,6 +46,7 @@ class _Worker(Generic[Item, Result]):
 
 
 def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     with suppress(EOFError, ConnectionError):  # the parent needs no more, or is gone
         while True:

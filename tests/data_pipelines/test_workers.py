@@ -1,10 +1,15 @@
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from data_pipelines.workers import WorkerDiedError, map_in_processes
+from tests.waiting import is_running, wait_until
 
 
 def _square(number: int) -> int:
@@ -58,3 +63,24 @@ def test_items_are_drawn_when_a_process_is_free() -> None:
     results.close()  # pyright: ignore[reportAttributeAccessIssue]
 
     assert len(drawn) <= 4
+
+
+def _work_for_long(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(1000)
+
+
+def test_processes_end_with_the_one_that_started_them_however_busy_they_are(tmp_path: Path) -> None:
+    code = (
+        "from data_pipelines.workers import map_in_processes\n"
+        "from tests.data_pipelines.test_workers import _work_for_long\n"
+        f"list(map_in_processes(_work_for_long, [{str(tmp_path)!r}] * 2, 2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, "they do not work")
+    finally:
+        parent.kill()
+        parent.wait()
+    workers = [int(file.name) for file in tmp_path.iterdir()]
+    wait_until(lambda: not any(map(is_running, workers)), "a process has outlived its parent")

@@ -31,6 +31,17 @@ def test_processes_of_srun_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_processes_of_torchrun_are_found_by_the_whole_set_of_its_variables() -> None:
+    given = {"TORCHELASTIC_RUN_ID": "none", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+
+    placement = find_placement(given)
+
+    assert placement is not None
+    assert (placement.launcher, placement.num_nodes, placement.devices) == ("torchrun", 2, 4)
+    for name in given:
+        assert find_placement({key: value for key, value in given.items() if key != name}) is None
+
+
 def test_process_by_itself_is_placed_as_the_trainer_says() -> None:
     assert find_placement({}) is None
     assert placed({"num_nodes": 1, "devices": 2}, None) == {"num_nodes": 1, "devices": 2}

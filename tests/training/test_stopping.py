@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import threading
@@ -46,7 +47,7 @@ def interrupted(run: Path, config: dict[str, Any], *callbacks: Callback) -> Trai
     return training
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP])
 def test_signal_ends_training_with_a_checkpoint_after_the_step(tmp_path: Path, shards: Path, number: int) -> None:
     config = configuration(shards, "trainer.max_steps=3")
 
@@ -54,6 +55,17 @@ def test_signal_ends_training_with_a_checkpoint_after_the_step(tmp_path: Path, s
 
     assert (training.stop.stopped, training.stop.received) == (True, number)
     assert [folder.name for folder in checkpoints_of(tmp_path)] == ["step=00000002"]
+
+
+def test_lost_terminal_does_not_end_a_run_that_ignores_it_from_the_start(tmp_path: Path, shards: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        send = Send(signal.SIGHUP, "on_train_batch_start", step=1)
+        training = interrupted(tmp_path, configuration(shards, "trainer.max_steps=3"), send)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert (training.stop.stopped, training.trainer.global_step) == (False, 3)
 
 
 def test_signal_before_the_first_step_ends_the_run_before_it(tmp_path: Path, shards: Path) -> None:
@@ -78,7 +90,7 @@ def test_signal_to_one_of_two_processes_outside_of_steps_ends_both_in_order(
     assert [folder.name for folder in checkpoints_of(tmp_path)] == ([f"step={steps:08d}"] if steps else [])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_signal_to_all_processes_leaves_loader_workers_until_the_run_is_saved(
     tmp_path: Path, shards: Path, number: int
 ) -> None:
@@ -94,6 +106,28 @@ def test_signal_to_all_processes_leaves_loader_workers_until_the_run_is_saved(
     assert code == [128 + number], log
     assert "Stopped and saved after step" in log
     assert "Traceback" not in log
+    assert len(checkpoints_of(tmp_path / "run")) == 1
+
+
+def test_run_whose_terminal_is_closed_is_saved(tmp_path: Path, shards: Path) -> None:
+    options = ("trainer.max_steps=100000", "data.num_workers=1", "save.every_steps=100000")
+    bar = "callbacks.progress={_target_:vdm.training.callbacks.progress.StepProgressBar}"
+    command = ("train", f"data.path={shards}", *TINY, *options, bar, RECORD, f"hydra.run.dir={tmp_path / 'run'}")
+    master, terminal = os.openpty()
+    os.set_blocking(master, False)
+    with Zygote() as zygote:
+        pid = zygote.start(command, {}, Path(os.ttyname(terminal)))  # as the leader of a session it takes it over
+
+        def has_ended() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                os.read(master, 1 << 16)
+            return zygote.poll(pid) is not None
+
+        wait_for_step(tmp_path / "run" / "phase", 3, has_ended)
+        os.close(terminal)
+        os.close(master)
+        assert zygote.wait([pid], timeout=60) == [128 + signal.SIGHUP]
+
     assert len(checkpoints_of(tmp_path / "run")) == 1
 
 

@@ -1,6 +1,7 @@
 """When one process of a run dies, fails or stands still, all end, and the reason is told once."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,3 +126,29 @@ def environment(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/environ").read_text().split("\0")
     except OSError:
         return []
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_run_that_was_suspended_for_longer_than_the_watchdog_waits_goes_on(
+    tmp_path: Path, shards: Path, zygote: Zygote, num_ranks: int
+) -> None:
+    ranks = ("trainer.devices=2",) if num_ranks == 2 else ("trainer.devices=1", "strategy=auto")
+    argv = arguments(shards, tmp_path / "run", "watchdog.minutes=0.2", *ranks)
+    pids = zygote.start_ranks(argv, num_ranks, tmp_path / "out.log")
+
+    def has_ended() -> bool:
+        return any(zygote.poll(pid) is not None for pid in pids)
+
+    wait_for_checkpoint(tmp_path / "run", has_ended)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in pids:
+            os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            time.sleep(15)
+            shutil.rmtree(tmp_path / "run" / "checkpoints")
+    wait_for_checkpoint(tmp_path / "run", has_ended)
+    os.kill(pids[0], signal.SIGTERM)
+    assert zygote.wait(pids, timeout=120)[0] == 128 + signal.SIGTERM
+    text = "".join(logs(tmp_path))
+    assert "Traceback" not in text
+    assert "stands here" not in text

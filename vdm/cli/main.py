@@ -4,6 +4,7 @@ import os
 import sys
 
 from vdm.cli.commands import Command, run_program
+from vdm.processes import forget_other_launches
 from vdm.training.slurm import hold_stop_signals
 
 COMMANDS = {
@@ -31,6 +32,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run ``vdm COMMAND ...`` and exit."""
+    forget_other_launches()  # before Lightning is imported
     if sys.argv[1:2] == ["train"]:
         hold_stop_signals()  # here, since imports take long
     # Warnings of PyTorch's C++ code, which nobody can act on; it looks at this when it is loaded. Errors are shown.

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, record_run
 from vdm.config import ConfigError, build
 from vdm.config import check as check_node
-from vdm.processes import is_first_of_run
+from vdm.processes import ProcessDiedError, is_first_of_run
 from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.launcher import die_with_parent
 from vdm.training.loggers import begin, close
@@ -55,7 +55,11 @@ def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoin
     for logger in training.trainer.loggers:
         logger.log_hyperparams(plain)
 
-    training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+    except ProcessDiedError as error:  # nobody's mistake; a job that is started again goes on
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from error
 
     code = _farewell(training, folder)
     close(training.trainer.loggers)

@@ -1,27 +1,24 @@
 """The loader: asks workers for batches in the order of positions and accounts for bad samples."""
 
-import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
-from multiprocessing import resource_tracker
-from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from vdm.data.dataset import ClipDataset, LoadedBatch
+from vdm.data.dataset import ClipDataset
+from vdm.data.delivery import Delivery, UndeliverableBatchError
+from vdm.data.loader_workers import WorkerSetUp, faults_in_one_line, signals_held, start_method, try_semaphores
 from vdm.data.order import PADDING, MicroBatch, micro_batches
 from vdm.data.outages import StorageFailedError
 from vdm.data.quarantine import Quarantine
 from vdm.types import ClipBatch
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""What terminals and clusters send to all processes of a job, and only the training process is to heed."""
+Loaded = Delivery | StorageFailedError | UndeliverableBatchError
 
 
 class TrainingPositions:
@@ -93,57 +90,70 @@ class ClipLoader(Iterable[ClipBatch]):
         self, dataset: ClipDataset, positions: Iterable[MicroBatch], num_workers: int, quarantine: Quarantine
     ) -> None:
         self._quarantine = quarantine
-        self._batches: DataLoader[LoadedBatch | StorageFailedError] = DataLoader(
+        self._batches: DataLoader[Loaded] = DataLoader(
             _Loading(dataset),
             batch_size=None,
             sampler=positions,
             num_workers=num_workers,
             collate_fn=_as_loaded,  # pyright: ignore[reportArgumentType]  # torch types it for lists of samples
             pin_memory=torch.cuda.is_available(),
-            multiprocessing_context=_start_method() if num_workers > 0 else None,
+            multiprocessing_context=start_method(ClipDataset.__module__) if num_workers > 0 else None,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_WorkerSetUp() if num_workers > 0 else None,
+            worker_init_fn=WorkerSetUp() if num_workers > 0 else None,
         )
         self.seconds_waited = 0.0
         """Time that has been spent waiting for batches."""
 
     def __iter__(self) -> Iterator[ClipBatch]:
-        with _signals_held():  # workers begin with them held, until they ignore them
+        # Workers begin with signals held, until they ignore them.
+        with self._faults_in_one_line(is_starting=True), signals_held():
+            if self._batches.num_workers > 0:
+                try_semaphores()
             batches = iter(self._batches)
         while True:
             start = time.perf_counter()
-            loaded = next(batches, None)
+            with self._faults_in_one_line():
+                loaded = next(batches, None)
             self.seconds_waited += time.perf_counter() - start
             if loaded is None:
                 return
-            if isinstance(loaded, StorageFailedError):
+            if isinstance(loaded, Exception):
                 raise loaded
-            batch, faults = loaded
-            self._quarantine.record(sum(p != PADDING for p in batch.positions.tolist()), faults)
-            yield batch
+            self._quarantine.record(sum(p != PADDING for p in loaded.batch.positions.tolist()), loaded.faults)
+            yield loaded.batch
 
     def close(self) -> None:
         """End the workers; a new iteration starts new ones.
 
         Left to the garbage collector they may be waited for in vain, 5 seconds each.
         """
-        workers = self._batches._iterator
-        if isinstance(workers, _MultiProcessingDataLoaderIter):
-            workers._shutdown_workers()
-            for worker in workers._workers:
+        batches = self._batches._iterator
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
+            batches._shutdown_workers()
+            for worker in batches._workers:
                 worker.kill()  # of those that hang; they ignore what torch sends them
         self._batches._iterator = None
 
+    def _faults_in_one_line(self, is_starting: bool = False) -> AbstractContextManager[None]:
+        has_workers = self._batches.num_workers > 0
+        return faults_in_one_line(lambda: self._workers, is_starting) if has_workers else nullcontext()
 
-class _Loading(Dataset[LoadedBatch | StorageFailedError]):
+    @property
+    def _workers(self) -> Sequence[BaseProcess]:
+        """The processes that load, as far as they have been started."""
+        batches = self._batches._iterator
+        return batches._workers if isinstance(batches, _MultiProcessingDataLoaderIter) else ()
+
+
+class _Loading(Dataset[Delivery | StorageFailedError]):
     """Hands failed storage over to the training process; raised in a worker it would come with its traceback."""
 
     def __init__(self, dataset: ClipDataset) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, batch: MicroBatch) -> LoadedBatch | StorageFailedError:
+    def __getitem__(self, batch: MicroBatch) -> Delivery | StorageFailedError:
         try:
-            return self._dataset[batch]
+            return Delivery(*self._dataset[batch])
         except StorageFailedError as error:
             return error.with_traceback(None)
 
@@ -155,43 +165,5 @@ class FiniteClipLoader(ClipLoader):
         return len(self._batches)
 
 
-def _start_method() -> BaseContext:
-    """Return the way to start workers: forked from a server that has done the imports, so they start within a second.
-
-    Workers forked from the training process itself would inherit its threads' locks and clients of remote storage.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([ClipDataset.__module__])
-    return context
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold signals back from this thread, and from the processes that it starts."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        resource_tracker.ensure_running()  # the first process that is started, after which some are let through
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _WorkerSetUp:
-    """Makes a worker ignore what is meant for the training process, and gives it that process's environment.
-
-    The latter may have changed since the server was forked; clients of remote storage look there for credentials.
-    """
-
-    def __init__(self) -> None:
-        self._variables = dict(os.environ)
-
-    def __call__(self, worker: int) -> None:
-        os.environ.update(self._variables)
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def _as_loaded(batch: LoadedBatch | StorageFailedError) -> LoadedBatch | StorageFailedError:
-    return batch
+def _as_loaded(loaded: Loaded) -> Loaded:
+    return loaded

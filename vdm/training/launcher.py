@@ -7,9 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+from vdm.processes import describe_exit
+from vdm.training.meeting import check_meeting_place
 
 _PARENT = "VDM_LAUNCHER"
 """Environment variable with the number of the process that started this one."""
@@ -20,12 +25,30 @@ class TrainingLauncher(_SubprocessScriptLauncher):
     """Starts the processes with further local ranks, and watches over them until the watchdog does.
 
     Lightning's own observer, which kills this process without a word, gets nothing to observe.
+
+    Args:
+        cluster_environment: What tells Lightning of its processes.
+        num_processes: Processes on this machine.
+        num_nodes: Machines.
+        timeout_seconds: After how long a process that waits for the first one gives up.
     """
 
-    def __init__(self, cluster_environment: ClusterEnvironment, num_processes: int, num_nodes: int) -> None:
+    def __init__(
+        self, cluster_environment: ClusterEnvironment, num_processes: int, num_nodes: int, timeout_seconds: float
+    ) -> None:
         super().__init__(cluster_environment, num_processes, num_nodes)
+        self._timeout_seconds = timeout_seconds
         self.children: list[subprocess.Popen[bytes]] = []
         self._handed_over = threading.Event()
+
+    def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Start the further processes, unless somebody else has, and call a function in this one.
+
+        Raises:
+            ConfigError: If processes can't meet where they are told to.
+        """
+        check_meeting_place(self.cluster_environment, self.num_nodes, self._timeout_seconds)
+        return super().launch(function, *args, **kwargs)
 
     def _call_children_scripts(self) -> None:
         os.environ[_PARENT] = str(os.getpid())
@@ -64,17 +87,6 @@ class TrainingLauncher(_SubprocessScriptLauncher):
                     self.kill(signal.SIGKILL)
                     sys.stdout.flush()
                     os._exit(1)
-
-
-def describe_exit(code: int | None) -> str | None:
-    """Say in words how a process ended."""
-    if code is None:
-        return None
-    if code >= 0:
-        return f"exit code {code}"
-    number = signal.Signals(-code)
-    hint = ", as the kernel does when memory runs out" if number == signal.SIGKILL else ""
-    return f"killed by signal {number.value} ({number.name}){hint}"
 
 
 def die_with_parent() -> None:

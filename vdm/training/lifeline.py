@@ -10,7 +10,6 @@ true}``, ``{"stuck": SECONDS}``, ``{"dumped": true}``. From it: ``{"dump": true}
 """
 
 import contextlib
-import faulthandler
 import json
 import logging
 import os
@@ -27,8 +26,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vdm.checkpoints.processes import gathered, num_processes, rank
+from vdm.training.guard import LATE_SECONDS, TICK_SECONDS, Guard
 
-TICK_SECONDS = 0.5
 EVIDENCE_SECONDS = 2.0
 """How long the first process gathers what others say before it names the culprit: errors of communication, which are
 consequences, may be faster than news of their cause."""
@@ -84,6 +83,9 @@ class Lifeline:
         limit_seconds: How long this process may stand still; none for as long as it likes.
         port: Where the first process listens; 0 takes any free port.
         how_died: Says of a rank how its process ended, where this process started it; otherwise returns None.
+
+    Raises:
+        ValueError: In all processes, if the first one can't listen on ``port``.
     """
 
     def __init__(
@@ -92,7 +94,11 @@ class Lifeline:
         self.limit_seconds = limit_seconds
         self.how_died = how_died
         self.rank = rank()
-        self._progressed = time.monotonic()
+        self._clock = 0.0
+        """Seconds for which this process has run; those for which it was suspended with all of its threads left out."""
+        self._num_progressed = self._num_seen = 0
+        self._seen = 0.0
+        """When ``_num_progressed`` was last seen to have changed."""
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ, None)
@@ -104,12 +110,13 @@ class Lifeline:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._meet(port)
+        self._guard = None if limit_seconds is None else Guard(max(limit_seconds, 60))
         self._thread = threading.Thread(target=self._watch, name="lifeline", daemon=True)
         self._thread.start()
 
     def progress(self) -> None:
         """Note that this process gets on."""
-        self._progressed = time.monotonic()
+        self._num_progressed += 1
 
     def failed(self, reason: str, is_consequence: bool, exit_code: int) -> None:
         """Tell the others that this process ends by an error.
@@ -138,7 +145,8 @@ class Lifeline:
         self._closed.set()
         self._waker.send(b"0")
         self._thread.join()
-        faulthandler.cancel_dump_traceback_later()
+        if self._guard is not None:
+            self._guard.close()
         self._selector.close()
         for connection in (self._woken, self._waker, *(line.socket for line in self._lines.values())):
             connection.close()
@@ -152,12 +160,17 @@ class Lifeline:
         if num_processes() == 1:
             return
         is_one_host = len({peer.host for peer in self.peers}) == 1
-        listener = None
+        listener = refusal = None
         if self.rank == 0:
-            listener = socket.create_server(("127.0.0.1" if is_one_host else "", port), backlog=num_processes())
-            port = listener.getsockname()[1]
+            try:
+                listener = socket.create_server(("127.0.0.1" if is_one_host else "", port), backlog=num_processes())
+                port = listener.getsockname()[1]
+            except OSError as error:
+                refusal = f"watchdog.port={port}: can't listen there for the other processes: {error.strerror}"
         address = "127.0.0.1" if is_one_host else os.environ.get("MASTER_ADDR", self.peers[0].host)
-        address, port, token = gathered((address, port, secrets.token_hex(16)))[0]
+        address, port, token, refusal = gathered((address, port, secrets.token_hex(16), refusal))[0]
+        if refusal is not None:
+            raise ValueError(refusal)
         try:
             self._accept_all(listener, token) if listener is not None else self._connect(address, port, token)
             complaint = None
@@ -199,29 +212,34 @@ class Lifeline:
     # The thread
 
     def _watch(self) -> None:
+        before = time.monotonic()
         while True:
             for key, _ in self._selector.select(TICK_SECONDS):
                 if key.data is not None:
                     self._read(key.data)
             if self._closed.is_set():
                 return
+            now = time.monotonic()
+            self._clock += min(now - before, LATE_SECONDS)
+            before = now
             self._mind_own_progress()
-            if time.monotonic() >= self._deadline or self._all_have_dumped():
+            if self._clock >= self._deadline or self._all_have_dumped():
                 self._end_run()
 
     def _mind_own_progress(self) -> None:
-        if self.limit_seconds is None:
+        if self.limit_seconds is None or self._guard is None:
             return
-        # This thread can't run while other code holds the interpreter; then the C code of faulthandler does the same.
-        faulthandler.dump_traceback_later(max(self.limit_seconds, 60), exit=True, file=2)
-        idle = time.monotonic() - self._progressed
+        self._guard.tick()
+        if self._num_progressed != self._num_seen:
+            self._num_seen, self._seen = self._num_progressed, self._clock
+        idle = self._clock - self._seen
         if idle > self.limit_seconds and self.rank not in self._dumped:
             self._dump_stacks()
             if self.rank == 0 or 0 not in self._lines:
                 self._blame(self.rank, f"made no progress for {idle:.0f} s", stuck=True)
             else:
                 self._lines[0].send(stuck=idle)
-                self._deadline = time.monotonic() + 2 * ANSWER_SECONDS
+                self._deadline = self._clock + 2 * ANSWER_SECONDS
 
     def _read(self, line: _Line) -> None:
         try:
@@ -267,13 +285,13 @@ class Lifeline:
         with self._lock:
             if self._own_failure is not None:
                 return
-            self._troubles.append(_Trouble(is_consequence, time.monotonic(), rank, reason))
+            self._troubles.append(_Trouble(is_consequence, self._clock, rank, reason))
             wait = ANSWER_SECONDS if stuck and self.rank == 0 else EVIDENCE_SECONDS
             if stuck and self.rank == 0 and self._deadline == float("inf"):
                 self._dump_stacks()
                 for line in list(self._lines.values()):
                     line.send(dump=True)
-            self._deadline = min(self._deadline, time.monotonic() + wait)
+            self._deadline = min(self._deadline, self._clock + wait)
 
     def _all_have_dumped(self) -> bool:
         """Whether a process stood still and all that are there have shown where they stand."""

@@ -14,6 +14,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from vdm.config import ConfigError
+from vdm.processes import is_from_torchrun
 from vdm.training.slurm import is_shell
 
 _OPEN = {"num_nodes": 1, "devices": "auto"}
@@ -43,7 +44,7 @@ def find_placement(variables: Mapping[str, str] = os.environ) -> Placement | Non
     Raises:
         ConfigError: If nodes have different numbers of processes, or a job of several tasks was started without srun.
     """
-    if TorchElasticEnvironment.detect():
+    if is_from_torchrun(variables):
         per_node = int(variables["LOCAL_WORLD_SIZE"])
         return Placement(TorchElasticEnvironment(), "torchrun", int(variables["WORLD_SIZE"]) // per_node, per_node)
     if "SLURM_NTASKS" not in variables or is_shell(variables):

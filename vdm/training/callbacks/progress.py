@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import lightning
@@ -67,19 +68,22 @@ class StepProgressBar(ProgressBar):
             num_clips = trainer.datamodule.position - self._start_position  # type: ignore[attr-defined]
             rate = num_clips / (now - self._start)
             self._bar.set_postfix_str(f"loss {smoothed.item():.4f}, {rate:.1f} clips/s", refresh=False)
-            self._bar.update(trainer.global_step - self._bar.n)
+            with suppress(OSError):  # the terminal is gone
+                self._bar.update(trainer.global_step - self._bar.n)
             self._shown = now
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._close()
 
     def on_exception(self, *args: object) -> None:
         """Close the bar, so that what follows begins on a line of its own."""
+        self._close()
+
+    def _close(self) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError):  # the terminal is gone
+                self._bar.close()
             self._bar = None
 
 

@@ -1,5 +1,6 @@
-"""Ctrl-C, termination, preemption and time limits: the step in progress is finished and saved, then training ends."""
+"""Ctrl-C, termination, a lost terminal, preemption, a time limit: a step is finished and saved, then training ends."""
 
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -16,10 +17,11 @@ class StopOnSignal(Callback):
 
     The handler does no more than set a flag, and all processes agree on it before the first step, between steps and
     between batches of validation: a checkpoint written, or a collective begun, inside a handler may deadlock or be
-    torn. Lightning's own handlers do both, so they are left out from beginning to end.
+    torn. Lightning's own handlers do both, so they are left out from beginning to end. A lost terminal's signal stays
+    ignored where it was from the start, as ``nohup`` has it.
     """
 
-    SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
+    SIGNALS = (signal.SIGINT, signal.SIGHUP, *STOP_SIGNALS)
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -28,12 +30,15 @@ class StopOnSignal(Callback):
         """Whether a signal, here or on another process, ended training."""
         self._is_interrupted = False
         self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Take over the signals, before Lightning does: a checkpoint that is loaded next may take minutes."""
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         for number in self.SIGNALS:
-            self._before[number] = signal.signal(number, self._note)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
+        self._terminals = [file for file in (1, 2) if os.isatty(file)]
         release_stop_signals()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -78,9 +83,20 @@ class StopOnSignal(Callback):
             if self._is_interrupted:
                 raise KeyboardInterrupt
             self._is_interrupted = True
+        if number == signal.SIGHUP:
+            self._do_without_terminal()
         self.received = self.received or number
 
+    def _do_without_terminal(self) -> None:
+        """Write nowhere from now on where a terminal is gone: writing to it is an error, which would end the run."""
+        for file in self._terminals:
+            if not os.isatty(file):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, file)
+                os.close(nowhere)
+
     def _restore(self) -> None:
+        self._do_without_terminal()  # it may be gone without a signal, if that is ignored
         if SlurmJob.current() is not None:
             hold_stop_signals()  # from what is started to requeue the job; nothing is left that could be lost
             return

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import distributed
 
+from vdm.processes import ProcessDiedError
 from vdm.ranges import Minutes, Port
 from vdm.training.launcher import TrainingLauncher, outlive_parent
 from vdm.training.lifeline import Lifeline
@@ -58,7 +59,7 @@ class Watchdog(Callback):
         """Tell the others, and find out whether it is their fault."""
         if self.lifeline is None:
             return
-        if isinstance(exception, ValueError):
+        if isinstance(exception, ValueError | ProcessDiedError):
             reason = f"failed: {exception}"
         else:
             reason = "failed:\n" + "".join(traceback.format_exception(exception)).rstrip()

@@ -1,10 +1,13 @@
 """What strategies of several processes have in common: how processes are started, find each other and give up."""
 
+import os
 from datetime import timedelta
 from typing import Any, Literal
 
 from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed import DistNetworkError, DistStoreError
 
+from vdm.config import ConfigError
 from vdm.training.launcher import TrainingLauncher
 from vdm.training.strategies.base import PartwiseStrategy
 
@@ -28,4 +31,17 @@ class ProcessGroupStrategy(PartwiseStrategy, DDPStrategy):
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
-        self._launcher = TrainingLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+        seconds = self._timeout.total_seconds() if self._timeout is not None else float("inf")
+        self._launcher = TrainingLauncher(self.cluster_environment, self.num_processes, self.num_nodes, seconds)
+
+    def setup_distributed(self) -> None:
+        """Let processes meet.
+
+        Raises:
+            ConfigError: If they can't.
+        """
+        try:
+            super().setup_distributed()
+        except (DistNetworkError, DistStoreError) as error:
+            place = f"MASTER_ADDR={os.environ.get('MASTER_ADDR')}, MASTER_PORT={os.environ.get('MASTER_PORT')}"
+            raise ConfigError(f"{place}: processes can't meet there: {str(error).splitlines()[0]}") from error

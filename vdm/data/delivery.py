@@ -1,0 +1,77 @@
+"""How a batch gets from a loader worker to the training process: in anonymous memory, which no file system bounds.
+
+By itself torch takes ``/dev/shm``, which containers make small (Docker: 64 MB); where it is full, a batch is lost, and
+training waits for it in vain.
+"""
+
+import errno
+import os
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vdm.data.quarantine import Fault
+from vdm.types import ClipBatch
+
+
+class UndeliverableBatchError(ValueError):
+    """A batch that a worker could not hand over."""
+
+
+class Delivery(NamedTuple):
+    """A batch, and what is wrong with its clips of weight 0.
+
+    Pickling it, which a thread of the worker does, moves its tensors to memory that both processes see.
+    """
+
+    batch: ClipBatch
+    faults: tuple[Fault, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        try:
+            parts = (self.batch.map(shared), self.faults)
+            return _received, (bytes(ForkingPickler.dumps(parts)),)
+        except (OSError, RuntimeError) as error:  # raised here, it would only be printed
+            return UndeliverableBatchError, (
+                f"a loader worker can't hand over a batch: {' '.join(str(error).split())}; if /dev/shm is short,"
+                " enlarge it (docker run --shm-size=8g); data.num_workers=0 loads in the training process",
+            )
+
+
+def _received(content: bytes) -> Delivery:
+    return Delivery(*ForkingPickler.loads(content))
+
+
+def shared(tensor: Tensor) -> Tensor:
+    """Return a tensor in memory that is handed to another process without a copy.
+
+    Raises:
+        OSError: If the process has too many open files.
+        RuntimeError: Where the system has no anonymous memory, if ``/dev/shm`` is full.
+    """
+    content = tensor.untyped_storage()
+    size = content.nbytes()
+    file = _anonymous_file() if size else None
+    if file is None:
+        return tensor.share_memory_() if size else tensor
+    try:
+        os.ftruncate(file, size)
+        storage = torch.UntypedStorage._new_shared_fd_cpu(file, size)
+    finally:
+        os.close(file)
+    storage.copy_(content)
+    return torch.empty(0, dtype=tensor.dtype).set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def _anonymous_file() -> int | None:
+    """Open a file that lies in memory and has no name; none where the system, or a sandbox, does not allow it."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    try:
+        return os.memfd_create("vdm-batch")
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+            return None
+        raise
