@@ -16,7 +16,7 @@ from vdm.data.disk_cache import DiskCache
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
 from vdm.data.mixing import ListedOrder, MixedOrder
 from vdm.data.motion import check_measurable
-from vdm.data.quarantine import Quarantine
+from vdm.data.quarantine import Quarantine, check_report
 from vdm.data.sets import ShardSet, Split
 from vdm.data.shards import Shape, StoredLatents, StoredText
 from vdm.data.stored import common_latents, common_text, read_empty_text
@@ -117,6 +117,8 @@ class ClipDataModule(LightningDataModule):
         self.max_bad_fraction = max_bad_fraction
         self.max_validation_clips = max_validation_clips
         self.cache = None if cache_path is None else DiskCache(Path(cache_path), cache_gib)
+        if quarantine_path is not None:
+            check_report(Path(quarantine_path))
         self.quarantine_path = quarantine_path
         self.image_conditions = False
         """Whether batches bring what image-to-video models are told; see ``add_image_conditions``."""

@@ -1,0 +1,80 @@
+"""Opening files that others have made: only what is a file is read, and no more of it than is sensible.
+
+A pipe would be waited for, a device such as ``/dev/zero`` has no end, and what lies at a path may be either.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link",
+}
+
+
+class UnfitFileError(OSError):
+    """What lies at a path is no file, or larger than it may be; asking again changes nothing."""
+
+
+def open_descriptor(path: str | Path, flags: int = os.O_RDONLY, mode: int = 0o666, follow_links: bool = True) -> int:
+    """Open a regular file, and return its descriptor; see ``os.open``.
+
+    Nothing is waited for, and a device is not even touched.
+
+    Args:
+        path: The file.
+        flags: As for ``os.open``.
+        mode: Permissions of a file that is made.
+        follow_links: Whether a symbolic link may stand in its place.
+
+    Raises:
+        UnfitFileError: If something else lies there.
+        OSError: If it can't be opened.
+    """
+    try:
+        _check_kind(os.stat(path, follow_symlinks=follow_links), path)
+    except FileNotFoundError:
+        if not flags & os.O_CREAT:
+            raise
+    flags |= os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow_links else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags, mode)
+    try:
+        _check_kind(os.fstat(descriptor), path)  # it may have been exchanged since
+        os.set_blocking(descriptor, True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading; see ``open_descriptor``."""
+    return open(path, "rb", opener=lambda name, _: open_descriptor(name))  # noqa: PTH123 (Path.open takes no opener)
+
+
+def read_limited(path: str | Path, max_bytes: int) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        UnfitFileError: If it is something else, or has more than ``max_bytes``.
+        OSError: If it can't be read.
+    """
+    with open_regular(path) as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        data = b"" if num_bytes > max_bytes else file.read(max_bytes + 1)  # it may grow meanwhile
+    if max(num_bytes, len(data)) > max_bytes:
+        raise UnfitFileError(errno.EFBIG, f"has more than the {max_bytes} bytes that such a file may have", str(path))
+    return data
+
+
+def _check_kind(status: os.stat_result, path: str | Path) -> None:
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        raise UnfitFileError(errno.EINVAL, f"is {_KINDS.get(kind, 'something else')}, not a file", str(path))
