@@ -1,4 +1,4 @@
-"""JSON that others have written: whatever it says, reading it ends in values of the kinds expected or a ``ValueError``."""
+"""JSON that others have written: what it says is of the kinds expected, or a ``ValueError``."""
 
 import json
 import math

@@ -39,7 +39,7 @@ def open_descriptor(path: str | Path, flags: int = os.O_RDONLY, mode: int = 0o66
         OSError: If it can't be opened.
     """
     try:
-        _check_kind(os.stat(path, follow_symlinks=follow_links), path)
+        _check_kind(Path(path).stat(follow_symlinks=follow_links), path)
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
@@ -56,7 +56,7 @@ def open_descriptor(path: str | Path, flags: int = os.O_RDONLY, mode: int = 0o66
 
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file for reading; see ``open_descriptor``."""
-    return open(path, "rb", opener=lambda name, _: open_descriptor(name))  # noqa: PTH123 (Path.open takes no opener)
+    return open(path, "rb", opener=lambda name, _: open_descriptor(name))
 
 
 def read_limited(path: str | Path, max_bytes: int) -> bytes:

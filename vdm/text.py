@@ -23,10 +23,10 @@ def well_formed(text: str) -> str:
 
 
 def printable(text: object, max_chars: int = MAX_LINE) -> str:
-    """Return text as one line that a terminal only shows.
+    r"""Return text as one line that a terminal only shows.
 
     Control characters, line ends, marks that turn the direction of writing and others that can't be seen are written as
-    Python would write them (``\\x1b``, ``\\u202e``); half characters become U+FFFD.
+    Python would write them (``\x1b``, ``\u202e``); half characters become U+FFFD.
 
     Args:
         text: The text, or what ``str`` makes text of.

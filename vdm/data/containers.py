@@ -24,11 +24,11 @@ PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 
 # fmt: off
 _VIDEO_FORMATS = (
-    "3g2", "3gp", "amv", "apng", "asf", "asf_o", "av1", "avi", "avs2", "avs3", "bink", "cavsvideo", "dirac", "dnxhd", "dv",
-    "evc", "flic", "flv", "gif", "gxf", "h261", "h263", "h264", "hevc", "ingenient", "ipu", "ivf", "ivr", "live_flv",
-    "lmlm4", "m4v", "matroska", "mj2", "mjpeg", "mjpeg_2000", "mov", "mp4", "mpeg", "mpegts", "mpegvideo", "mpjpeg", "mxf",
-    "nsv", "nut", "nuv", "obu", "ogg", "pva", "r3d", "rm", "roq", "smk", "swf", "ty", "vc1", "vc1test", "vivo", "vvc",
-    "webm", "wtv", "yuv4mpegpipe",
+    "3g2", "3gp", "amv", "apng", "asf", "asf_o", "av1", "avi", "avs2", "avs3", "bink", "cavsvideo", "dirac", "dnxhd",
+    "dv", "evc", "flic", "flv", "gif", "gxf", "h261", "h263", "h264", "hevc", "ingenient", "ipu", "ivf", "ivr",
+    "live_flv", "lmlm4", "m4v", "matroska", "mj2", "mjpeg", "mjpeg_2000", "mov", "mp4", "mpeg", "mpegts", "mpegvideo",
+    "mpjpeg", "mxf", "nsv", "nut", "nuv", "obu", "ogg", "pva", "r3d", "rm", "roq", "smk", "swf", "ty", "vc1", "vc1test",
+    "vivo", "vvc", "webm", "wtv", "yuv4mpegpipe",
 )
 _PICTURE_FORMATS = (
     "bmp_pipe", "dpx_pipe", "exr_pipe", "j2k_pipe", "jpeg_pipe", "jpegxl_pipe", "pam_pipe", "pbm_pipe", "pgm_pipe",
@@ -122,7 +122,7 @@ def open_picture(
         TooLargeError: If it has too many pixels.
         Exception: One of ``PICTURE_ERRORS`` of ``vdm.data.decoding``, if it can't be read.
     """
-    with open_regular(source) if isinstance(source, Path) else io.BytesIO(source) as file:
-        with Image.open(file, formats=formats) as image:
-            check_pixels(image.height, image.width)
-            yield image
+    opened = open_regular(source) if isinstance(source, Path) else io.BytesIO(source)
+    with opened as file, Image.open(file, formats=formats) as image:
+        check_pixels(image.height, image.width)
+        yield image

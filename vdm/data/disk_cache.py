@@ -58,7 +58,7 @@ class DiskCache:
     def get(self, key: str) -> bytes | None:
         """Return the value of ``key``, or None."""
         try:
-            with open(open_descriptor(self._file(key), follow_links=False), "rb") as file:
+            with os.fdopen(open_descriptor(self._file(key), follow_links=False), "rb") as file:
                 content = file.read()
                 os.utime(file.fileno())
         except OSError:

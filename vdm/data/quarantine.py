@@ -132,7 +132,7 @@ def check_report(path: Path) -> None:
         return
     except OSError as error:
         raise ValueError(_refusal(path, f"{error.strerror}")) from None
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         first = file.readline(MAX_LINE_BYTES)
     if first and not _is_fault(first):
         raise ValueError(_refusal(path, "its first line is no bad sample"))
@@ -155,7 +155,8 @@ def _append_once(path: Path, line: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     check_report(path)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-    with open(open_descriptor(path, flags, follow_links=False), "r+", encoding="utf-8", errors="replace") as file:
+    descriptor = open_descriptor(path, flags, follow_links=False)
+    with os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace") as file:
         _lock(file.fileno())
         if line not in file:
             file.seek(0, os.SEEK_END)
