@@ -87,7 +87,7 @@ def known_version(value: object, known: int, what: str) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool) and value > known:
         raise ValueError(
-            f"{what} has version {_shown(value)}, and this program reads versions up to {known}; use a newer program"
+            f"{what} has version {_shown(value)}, this program reads {known}; it was written by a newer one, use that"
         )
     return whole_number(value, 1, known)
 

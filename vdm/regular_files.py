@@ -4,10 +4,10 @@ A pipe would be waited for, a device such as ``/dev/zero`` has no end, and what 
 """
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -54,7 +54,7 @@ def open_descriptor(path: str | Path, flags: int = os.O_RDONLY, mode: int = 0o66
     return descriptor
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a regular file for reading; see ``open_descriptor``."""
     return open(path, "rb", opener=lambda name, _: open_descriptor(name))
 

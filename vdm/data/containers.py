@@ -8,19 +8,19 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 from av.container import InputContainer
 from av.error import ArgumentError, InvalidDataError
 from PIL import Image
 
+from vdm.data.mp4_tables import check_tables
+from vdm.data.shards import MAX_PIXELS
 from vdm.regular_files import open_regular
 
-MAX_PIXELS = 1 << 26
-"""Of a frame or picture: twice those of 8K. FFmpeg holds up to 16 frames while it decodes."""
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
-"""What shards may hold."""
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""What a shard's pictures may be, whatever their names say."""
 
 # fmt: off
 _VIDEO_FORMATS = (
@@ -46,7 +46,7 @@ class TooLargeError(ValueError):
 
 @contextmanager
 def open_video(
-    source: Path | str | BinaryIO,
+    source: Path | str | io.BufferedIOBase,
     format: str | None = None,
     options: dict[str, str] | None = None,
     stream_options: dict[str, str] | None = None,
@@ -62,11 +62,13 @@ def open_video(
     Raises:
         FFmpegError: If FFmpeg can't read it, or it is a list of other files.
         OSError: If there is no such file, or it is something else than a file.
+        FalseClaimError: If it claims more frames than it can have.
     """
     if isinstance(source, Path | str):
         with open_regular(source) as file, open_video(file, format, options, stream_options) as container:
             yield container
         return
+    check_tables(source)
     allowed = {"format_whitelist": ",".join((*_VIDEO_FORMATS, *_PICTURE_FORMATS)), "protocol_whitelist": "none"}
     of_streams = [{"max_pixels": str(MAX_PIXELS), **(stream_options or {})}] * _MAX_STREAMS
     settings: Any = {
@@ -82,7 +84,7 @@ def open_video(
         yield container
 
 
-def _refuse(url: str, flags: int, options: dict[str, str]) -> BinaryIO:
+def _refuse(url: str, flags: int, options: dict[str, str]) -> io.BufferedIOBase:
     raise PermissionError(f"a video may not open {url}")
 
 

@@ -175,7 +175,12 @@ class ClipDataModule(LightningDataModule):
     def _too_small(self) -> str:
         fps = self.sampling.fps
         rate = "" if fps is None else f"of fewer frames a second than clips.fps={fps:g}, or of an unknown rate"
-        return " or ".join(filter(None, ("too short for clips.shapes" if self.sampling.shapes else "", rate)))
+        size = (
+            "too short for clips.shapes"
+            if self.sampling.shapes
+            else "too large to be seen whole, as without clips.shapes"
+        )
+        return " or ".join(filter(None, (size, rate)))
 
     def add_image_conditions(self) -> None:
         """Have batches bring what image-to-video models are told: the first frame also beside latents, and the motion.

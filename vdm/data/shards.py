@@ -18,6 +18,9 @@ tar cut at a member's edge or with a flipped bit is otherwise read without a wor
 """
 
 import json
+import math
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +29,21 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import xxhash
 
+from vdm.regular_files import open_regular
+
 Data = TypeVar("Data", bound=bytes | bytearray | memoryview)
 
 Shape = tuple[int, int, int]
 """Size of a clip: (t frames, h rows, w columns)."""
+_SHAPE = re.compile(r"([1-9]\d{0,8})x([1-9]\d{0,5})x([1-9]\d{0,5})")
+MAX_FRAMES, MAX_SIDE = 10**9 - 1, 10**6 - 1
+"""Of a clip, as an index may count it."""
+MAX_PIXELS = 1 << 26
+"""Of a frame or picture that is decoded: twice those of 8K. FFmpeg holds up to 16 frames while it decodes."""
+MAX_MEMBER_BYTES = 1 << 31
+"""Of a file of a sample, which training reads at once."""
+MAX_METADATA_BYTES = 1 << 24
+"""Of a sample's ``.json`` or ``.txt``."""
 
 HOW_TO_REMAKE = (
     "build the set again or, if its tars are from elsewhere, delete index.json and `vdm-data index` it again"
@@ -63,7 +77,10 @@ class Kind(NamedTuple):
             ValueError: If ``name`` is something else.
         """
         size, _, fps = name.partition("@")
-        return Kind(parse_shape(size), float(fps) if fps else None)
+        rate = float(fps) if fps else None
+        if rate is not None and not 0 < rate < math.inf:
+            raise ValueError(f"{name!r} is no kind of clips")
+        return Kind(parse_shape(size), rate)
 
 
 def parse_shape(name: str) -> Shape:
@@ -72,8 +89,15 @@ def parse_shape(name: str) -> Shape:
     Raises:
         ValueError: If it stands for none.
     """
-    t, h, w = (int(value) for value in name.split("x"))
+    if (found := _SHAPE.fullmatch(name)) is None:
+        raise ValueError(f"{name[:80]!r} is no frames x rows x columns")
+    t, h, w = map(int, found.groups())
     return t, h, w
+
+
+def max_bytes_of(extension: str) -> int:
+    """Return how many bytes a sample's file of an extension may have."""
+    return MAX_METADATA_BYTES if extension in ("json", "txt") else MAX_MEMBER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +209,7 @@ def checksum(data: bytes | bytearray | memoryview) -> str:
 def file_checksum(path: Path) -> str:
     """Return what ``checksum`` returns for the content of a file, without holding it in memory."""
     digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -232,8 +256,16 @@ def read_member(file: BinaryIO, shard: str, entry: SampleEntry, extension: str) 
     member = entry.members.get(extension)
     if member is None:
         raise DamagedSample(f"{shard}: sample {entry.key} has no member .{extension}")
-    file.seek(member.offset)
-    return check_member(file.read(member.length), shard, entry, extension)
+    num_bytes = file.seek(0, os.SEEK_END)
+    file.seek(min(member.offset, num_bytes))
+    if member.length > max_bytes_of(extension):
+        raise DamagedSample(f"{shard}: {entry.key}.{extension} {too_long(member.length, extension)}")
+    return check_member(file.read(min(member.length, num_bytes)), shard, entry, extension)
+
+
+def too_long(num_bytes: int, extension: str) -> str:
+    """Say that a sample's file has more bytes than it may."""
+    return f"has {num_bytes} bytes, more than the {max_bytes_of(extension)} that a .{extension} may have"
 
 
 def check_member(data: Data, shard: str, entry: SampleEntry, extension: str) -> Data:
