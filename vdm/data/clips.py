@@ -121,7 +121,7 @@ class ClipSampling:
         num_frames -= _nearest(num_frames - 1, stride) >= stored.shape[0]  # where the quotient was rounded up
         if self.shapes is None:
             whole = (num_frames, *stored.shape[1:])
-            return whole if _is_bounded(whole) else None
+            return whole if is_bounded(whole) else None
         fitting = [shape for shape in self.shapes if shape[0] <= num_frames]
         found = min(fitting, key=lambda shape: _badness(shape, stored.shape), default=None)
         return found if found is None or math.prod(_covering(stored.shape, found)) <= MAX_PIXELS else None
@@ -180,7 +180,8 @@ def _covering(stored: Shape, shape: Shape) -> tuple[int, int]:
     return max(height, round(rows * scale)), max(width, round(columns * scale))
 
 
-def _is_bounded(shape: Shape) -> bool:
+def is_bounded(shape: Shape) -> bool:
+    """Tell whether a clip can be seen whole: one frame of it, and all of them, are not too large."""
     t, h, w = shape
     return t <= MAX_SEEN_FRAMES and h * w <= MAX_PIXELS and 3 * t * h * w <= MAX_SEEN_BYTES
 

@@ -10,7 +10,7 @@ from weakref import WeakSet
 from lightning import LightningDataModule
 
 from vdm.data import order
-from vdm.data.clips import ClipSampling
+from vdm.data.clips import ClipSampling, is_bounded
 from vdm.data.dataset import ClipDataset, Order, RandomImages
 from vdm.data.disk_cache import DiskCache
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
@@ -175,12 +175,11 @@ class ClipDataModule(LightningDataModule):
     def _too_small(self) -> str:
         fps = self.sampling.fps
         rate = "" if fps is None else f"of fewer frames a second than clips.fps={fps:g}, or of an unknown rate"
-        size = (
-            "too short for clips.shapes"
-            if self.sampling.shapes
-            else "too large to be seen whole, as without clips.shapes"
-        )
-        return " or ".join(filter(None, (size, rate)))
+        short = "too short for clips.shapes" if self.sampling.shapes else ""
+        kinds = (kind for shards in (*self.training.shards, *self.validation.shards) for kind in shards.kinds)
+        is_any_large = not self.sampling.shapes and not all(is_bounded(kind.shape) for kind in kinds)
+        large = "too large to be seen whole (clips.shapes takes parts of them)" if is_any_large else ""
+        return " or ".join(filter(None, (short, large, rate)))
 
     def add_image_conditions(self) -> None:
         """Have batches bring what image-to-video models are told: the first frame also beside latents, and the motion.

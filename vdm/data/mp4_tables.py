@@ -1,7 +1,7 @@
 """How many frames an mp4 claims to have: FFmpeg takes memory for as many before it reads one of them.
 
-ISO/IEC 14496-12. A file is a row of boxes, some of which hold boxes; of a track, ``stsz`` says how many samples (frames)
-it has and of what sizes, ``elst`` which parts of it are shown, and ``trun`` has the samples of a fragment.
+ISO/IEC 14496-12. A file is a row of boxes, some of which hold boxes; of a track, ``stsz`` says how many samples
+(frames) it has and of what sizes, ``elst`` which parts of it are shown, and ``trun`` has the samples of a fragment.
 """
 
 import io
