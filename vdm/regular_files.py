@@ -78,3 +78,45 @@ def _check_kind(status: os.stat_result, path: str | Path) -> None:
     kind = stat.S_IFMT(status.st_mode)
     if kind != stat.S_IFREG:
         raise UnfitFileError(errno.EINVAL, f"is {_KINDS.get(kind, 'something else')}, not a file", str(path))
+
+
+class FilePart(io.RawIOBase):
+    """A part of an open file, as a file of its own: none of it is held in memory.
+
+    Args:
+        file: The file; its position changes.
+        start: First byte of the part.
+        length: Bytes of the part; it ends earlier where the file does.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, start: int, length: int) -> None:
+        self._file, self._start, self._length = file, start, length
+        self._position = 0
+
+    @staticmethod
+    def open(file: io.BufferedIOBase, start: int, length: int) -> io.BufferedReader:
+        """Return a part of a file, read through a buffer."""
+        return io.BufferedReader(FilePart(file, start, length))
+
+    def readable(self) -> bool:
+        """See ``io.IOBase``."""
+        return True
+
+    def seekable(self) -> bool:
+        """See ``io.IOBase``."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See ``io.IOBase``."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See ``io.RawIOBase``."""
+        wanted = max(0, min(len(buffer), self._length - self._position))
+        self._file.seek(self._start + self._position)
+        data = self._file.read(wanted)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

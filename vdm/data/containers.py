@@ -5,6 +5,7 @@ Pillow would hand PostScript over to another program.
 """
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,19 +113,26 @@ def check_pixels(height: float, width: float) -> None:
 
 @contextmanager
 def open_picture(
-    source: Path | bytes | memoryview, formats: tuple[str, ...] = PICTURE_FORMATS
+    source: Path | bytes | memoryview | io.BufferedIOBase, formats: tuple[str, ...] = PICTURE_FORMATS
 ) -> Iterator[Image.Image]:
     """Open a picture by Pillow, and look at its size before it is decoded.
 
     Args:
-        source: A path, or the content of a file.
+        source: A path, an open file, or the content of one.
         formats: Pillow's names of what it may be.
 
     Raises:
         TooLargeError: If it has too many pixels.
         Exception: One of ``PICTURE_ERRORS`` of ``vdm.data.decoding``, if it can't be read.
     """
-    opened = open_regular(source) if isinstance(source, Path) else io.BytesIO(source)
-    with opened as file, Image.open(file, formats=formats) as image:
-        check_pixels(image.height, image.width)
-        yield image
+    if isinstance(source, Path):
+        source = open_regular(source)
+    elif isinstance(source, bytes | memoryview):
+        source = io.BytesIO(source)
+    with source as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here
+            opened = Image.open(file, formats=formats)
+        with opened as image:
+            check_pixels(image.height, image.width)
+            yield image

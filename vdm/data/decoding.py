@@ -141,6 +141,10 @@ def _opened(source: io.BufferedIOBase) -> Iterator[av.VideoStream]:
         raise UndecodableClipError(f"does not decode: {error.strerror}") from error
     except (FalseClaimError, TooLargeError) as error:
         raise UndecodableClipError(str(error)) from error
+    except (UndecodableClipError, MemoryError):
+        raise
+    except Exception as error:  # whatever a strange file makes the decoder do
+        raise UndecodableClipError(f"does not decode: {type(error).__name__}: {error}") from error
 
 
 def _frames(stream: av.VideoStream, shape: Shape, frames: Sequence[int]) -> Iterator[av.VideoFrame]:

@@ -17,6 +17,10 @@ from vdm.data.quarantine import BadSampleError, Fault
 from vdm.data.shard_table import ShardTable
 from vdm.data.shards import (
     CHECKSUM_BYTES,
+    LATENTS,
+    PICTURES,
+    TEXT,
+    VIDEO,
     DamagedSample,
     Kind,
     Member,
@@ -29,6 +33,8 @@ from vdm.data.shards import (
 from vdm.data.sidecars import MAX_SIDECAR_BYTES, parse_samples, sidecar_name
 from vdm.data.storage import NUM_CONNECTIONS, Folder, read_whole
 from vdm.regular_files import UnfitFileError
+
+__all__ = ["LATENTS", "PICTURES", "TEXT", "VIDEO", "RawSample", "Request", "SampleTable", "ShardReader", "pixels_of"]
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -46,9 +52,6 @@ LARGE_BYTES = 1 << 24
 """Before memory is taken for more than this, it is looked whether the shard has so much."""
 MAX_ENTRIES = 1 << 12
 """Shards of which the index's entry is kept as an object."""
-
-VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
-PICTURES = ("jpg", "jpeg", "png", "webp")
 
 
 def pixels_of(extensions: Container[str]) -> str:

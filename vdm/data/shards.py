@@ -17,6 +17,7 @@ tar cut at a member's edge or with a flipped bit is otherwise read without a wor
 ``sidecars.py`` the sidecars.
 """
 
+import io
 import json
 import math
 import os
@@ -44,7 +45,11 @@ MAX_MEMBER_BYTES = 1 << 31
 """Of a file of a sample, which training reads at once."""
 MAX_METADATA_BYTES = 1 << 24
 """Of a sample's ``.json`` or ``.txt``."""
+MAX_PICTURE_BYTES = 1 << 28
 
+VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
+PICTURES = ("jpg", "jpeg", "png", "webp")
+"""Extensions of what a sample's files may be."""
 HOW_TO_REMAKE = (
     "build the set again or, if its tars are from elsewhere, delete index.json and `vdm-data index` it again"
 )
@@ -97,7 +102,9 @@ def parse_shape(name: str) -> Shape:
 
 def max_bytes_of(extension: str) -> int:
     """Return how many bytes a sample's file of an extension may have."""
-    return MAX_METADATA_BYTES if extension in ("json", "txt") else MAX_MEMBER_BYTES
+    if extension in ("json", "txt"):
+        return MAX_METADATA_BYTES
+    return MAX_PICTURE_BYTES if extension in PICTURES else MAX_MEMBER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +215,15 @@ def checksum(data: bytes | bytearray | memoryview) -> str:
 
 def file_checksum(path: Path) -> str:
     """Return what ``checksum`` returns for the content of a file, without holding it in memory."""
-    digest = xxhash.xxh3_128()
     with open_regular(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return stream_checksum(file)
+
+
+def stream_checksum(file: io.BufferedIOBase) -> str:
+    """Return what ``checksum`` returns for the rest of an open file, without holding it in memory."""
+    digest = xxhash.xxh3_128()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 
