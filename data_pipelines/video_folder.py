@@ -6,7 +6,8 @@ from pathlib import Path
 from data_pipelines.annotations import find_manifest, label_names, merge, read_manifest, read_sidecars
 from data_pipelines.clips import VideoFile
 from data_pipelines.settings import ClipSettings
-from data_pipelines.sources import Annotation, Inputs, list_videos, printable
+from data_pipelines.sources import Annotation, Inputs, list_videos
+from vdm.text import well_formed
 
 
 def read_video_folder(
@@ -47,7 +48,7 @@ def read_video_folder(
         sources=tuple(sources),
         labels=label_names(annotations.values()),
         annotations=annotations,
-        ignored=tuple(printable(path.relative_to(folder)) for path in others),
+        ignored=tuple(well_formed(str(path.relative_to(folder))) for path in others),
         faults=faults,
     )
 
@@ -58,4 +59,4 @@ def _video_file(path: Path, folder: Path, settings: ClipSettings) -> VideoFile:
         fingerprint = f"{status.st_size}-{status.st_mtime_ns}"
     except OSError:  # a link to nowhere: reading it will say so
         fingerprint = "missing"
-    return VideoFile(path, printable(path.relative_to(folder).as_posix()), fingerprint, settings)
+    return VideoFile(path, well_formed(path.relative_to(folder).as_posix()), fingerprint, settings)

@@ -11,6 +11,7 @@ from data_pipelines.sources import Annotation, UnavailableError, source_key
 from vdm.data.reading import LATENTS, TEXT
 from vdm.data.shards import DamagedSample, Kind, SampleEntry, ShardEntry, read_member
 from vdm.files import write_json
+from vdm.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def write_shard(plan: ShardPlan, folder: Path, fresh: Path) -> None:
 
 def _read_part(clip: PlannedClip, folder: Path) -> dict[str, bytes]:
     tar = folder / f"{source_key(clip.source)}.tar"
-    with tar.open("rb") as file:
+    with open_regular(tar) as file:
         kept = [name for name in ("mp4", "json", LATENTS) if name in clip.sample.members]
         return {name: read_member(file, str(tar), clip.sample, name) for name in kept}
 

@@ -27,7 +27,7 @@ def whole_number(value: object, low: int, high: int) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
-    raise ValueError(f"{_shown(value)} is no whole number from {low} to {high}")
+    raise ValueError(f"{shown(value)} is no whole number from {low} to {high}")
 
 
 def positive_number(value: object) -> float:
@@ -38,7 +38,7 @@ def positive_number(value: object) -> float:
     """
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e300 and value < math.inf:
         return float(value)
-    raise ValueError(f"{_shown(value)} is no number above 0")
+    raise ValueError(f"{shown(value)} is no number above 0")
 
 
 def text(value: object, max_chars: int) -> str:
@@ -49,7 +49,7 @@ def text(value: object, max_chars: int) -> str:
     """
     if isinstance(value, str) and len(value) <= max_chars:
         return value
-    raise ValueError(f"{_shown(value)} is no text of at most {max_chars} characters")
+    raise ValueError(f"{shown(value)} is no text of at most {max_chars} characters")
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def mapping(value: object) -> dict[str, Any]:
     """
     if isinstance(value, dict):
         return value
-    raise ValueError(f"{_shown(value)} is no object of names and values")
+    raise ValueError(f"{shown(value)} is no object of names and values")
 
 
 def sequence(value: object) -> list[Any]:
@@ -71,7 +71,7 @@ def sequence(value: object) -> list[Any]:
     """
     if isinstance(value, list):
         return value
-    raise ValueError(f"{_shown(value)} is no list")
+    raise ValueError(f"{shown(value)} is no list")
 
 
 def known_version(value: object, known: int, what: str) -> int:
@@ -87,13 +87,13 @@ def known_version(value: object, known: int, what: str) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool) and value > known:
         raise ValueError(
-            f"{what} has version {_shown(value)}, this program reads {known}; it was written by a newer one, use that"
+            f"{what} has version {shown(value)}, this program reads {known}; it was written by a newer one, use that"
         )
     return whole_number(value, 1, known)
 
 
-def _shown(value: object) -> str:
-    """Return a value in few letters; of what is large its kind alone."""
+def shown(value: object) -> str:
+    """Return a value of JSON in few letters; of what is large its kind alone."""
     if isinstance(value, dict | list) or (isinstance(value, int) and value.bit_length() > 256):
         return f"a {type(value).__name__}"
     shown = repr(value)

@@ -11,6 +11,9 @@ from safetensors import SafetensorError
 from data_pipelines.encode.frozen import device
 from data_pipelines.missing import needs_extra
 
+_NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+"""A model that brings code of its own is refused; transformers would ask on the terminal whether to run it."""
+
 
 class TransformersCaptioner:
     """Captions the middle frame of a clip, by greedy or beam search, so that the same clip has the same caption.
@@ -36,11 +39,11 @@ class TransformersCaptioner:
         self.name, self.prompt, self.short_side = name_or_path, prompt, short_side
         self.options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
         try:
-            self.processor: Any = AutoProcessor.from_pretrained(name_or_path)
+            self.processor: Any = AutoProcessor.from_pretrained(name_or_path, **_NO_CODE)
             self.image_processor: Any = self.processor
             if not hasattr(self.processor, "image_processor"):  # a tokenizer: encoder-decoders have nothing for both
-                self.image_processor = AutoImageProcessor.from_pretrained(name_or_path)
-            model = AutoModelForImageTextToText.from_pretrained(name_or_path, use_safetensors=True)
+                self.image_processor = AutoImageProcessor.from_pretrained(name_or_path, **_NO_CODE)
+            model = AutoModelForImageTextToText.from_pretrained(name_or_path, use_safetensors=True, **_NO_CODE)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise ValueError(f"name_or_path: can't load a captioning model from {name_or_path}: {first}") from None

@@ -26,11 +26,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import xxhash
 
-from vdm.regular_files import open_regular
+from vdm.regular_files import FilePart, open_regular
 
 Data = TypeVar("Data", bound=bytes | bytearray | memoryview)
 
@@ -253,7 +253,15 @@ def digest_of(names: Sequence[str]) -> str:
     return checksum(json.dumps(list(names)).encode())
 
 
-def read_member(file: BinaryIO, shard: str, entry: SampleEntry, extension: str) -> bytes:
+def check_member_in(file: io.BufferedIOBase, shard: str, entry: SampleEntry, extension: str) -> None:
+    """Check one file of a sample in an open tar, without holding it in memory; see ``read_member``."""
+    member = _member_of(shard, entry, extension)
+    digest = stream_checksum(FilePart.open(file, member.offset, member.length))
+    num_bytes = max(0, min(member.length, file.seek(0, os.SEEK_END) - member.offset))
+    _check(num_bytes, digest, shard, entry, extension)
+
+
+def read_member(file: io.BufferedIOBase, shard: str, entry: SampleEntry, extension: str) -> bytes:
     """Read one file of a sample out of an open tar and check it.
 
     Args:
@@ -265,14 +273,18 @@ def read_member(file: BinaryIO, shard: str, entry: SampleEntry, extension: str) 
     Raises:
         DamagedSample: If the bytes are not those recorded.
     """
-    member = entry.members.get(extension)
-    if member is None:
-        raise DamagedSample(f"{shard}: sample {entry.key} has no member .{extension}")
+    member = _member_of(shard, entry, extension)
     num_bytes = file.seek(0, os.SEEK_END)
     file.seek(min(member.offset, num_bytes))
     if member.length > max_bytes_of(extension):
         raise DamagedSample(f"{shard}: {entry.key}.{extension} {too_long(member.length, extension)}")
     return check_member(file.read(min(member.length, num_bytes)), shard, entry, extension)
+
+
+def _member_of(shard: str, entry: SampleEntry, extension: str) -> Member:
+    if (member := entry.members.get(extension)) is None:
+        raise DamagedSample(f"{shard}: sample {entry.key} has no member .{extension}")
+    return member
 
 
 def too_long(num_bytes: int, extension: str) -> str:
@@ -286,11 +298,16 @@ def check_member(data: Data, shard: str, entry: SampleEntry, extension: str) -> 
     Raises:
         DamagedSample: If not.
     """
+    _check(len(data), checksum(data), shard, entry, extension)
+    return data
+
+
+def _check(num_bytes: int, digest: str, shard: str, entry: SampleEntry, extension: str) -> None:
     member = entry.members[extension]
-    if len(data) != member.length:
-        reason = f"{len(data)} bytes where the index records {member.length}; the shard is cut short"
-    elif checksum(data) != member.checksum:
+    if num_bytes != member.length:
+        reason = f"{num_bytes} bytes where the index records {member.length}; the shard is cut short"
+    elif digest != member.checksum:
         reason = "its checksum is not the one in the index; the shard is damaged"
     else:
-        return data
+        return
     raise DamagedSample(f"{shard}: {entry.key}.{extension} at byte {member.offset}: {reason}")
