@@ -8,6 +8,7 @@ import io
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -112,7 +113,7 @@ class FilePart(io.RawIOBase):
         self._position = max(0, origin + offset)
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def readinto(self, buffer: Any) -> int:
         """See ``io.RawIOBase``."""
         wanted = max(0, min(len(buffer), self._length - self._position))
         self._file.seek(self._start + self._position)

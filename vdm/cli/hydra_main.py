@@ -24,6 +24,7 @@ from vdm.cli.resume import resumed
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
 from vdm.processes import is_first_of_machine
+from vdm.text import printable
 
 Task = Callable[[DictConfig], int | None]
 """Receives a whole configuration, resolved and with no value missing; returns an exit code, ``None`` for 0."""
@@ -202,7 +203,7 @@ def _overrides() -> OverridesConf:
 
 def _report(error: BaseException) -> None:
     if is_first_of_machine():
-        print(one_line(error), file=sys.stderr)
+        print(printable(one_line(error)), file=sys.stderr)
 
 
 def _remove_unused(folder: Path) -> None:
