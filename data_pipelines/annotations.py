@@ -84,8 +84,9 @@ def read_sidecars(video: Path) -> Annotation:
     if (path := video.with_suffix(".txt")).exists():
         caption = " ".join(_read_text(path).split())
     if (path := video.with_suffix(".json")).exists():
+        text = _read_text(path)
         try:
-            content = parse_json(_read_text(path))
+            content = parse_json(text)
         except ValueError as error:
             raise ValueError(f"{path.name} beside it is not JSON ({error})") from None
         if isinstance(content, Mapping):
