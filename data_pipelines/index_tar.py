@@ -139,7 +139,7 @@ def _look_at_video(file: io.BufferedIOBase) -> _Look:
             stream = container.streams.video[0]
             bound_pixels(stream)
             rate = float(stream.average_rate or 0) or None
-            times = unique_times(stream)
+            times = unique_times(container, stream)
             container.seek(0)
             frame = next(container.decode(stream), None)
     except FFmpegError as error:

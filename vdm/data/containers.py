@@ -4,6 +4,7 @@ FFmpeg would take a playlist or a list of files for a video and open what it nam
 Pillow would hand PostScript over to another program.
 """
 
+import errno
 import io
 import warnings
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def open_video(
         container = av.open(source, "r", format, metadata_errors="ignore", io_open=_refuse, **settings)
     except ArgumentError as error:
         reason = "is no video, or it is a list of other files, which are not opened"
-        raise InvalidDataError(error.errno, reason, str(getattr(source, "name", ""))) from None
+        raise InvalidDataError(error.errno or errno.EINVAL, reason, str(getattr(source, "name", ""))) from None
     with container:
         yield container
 
@@ -125,14 +126,15 @@ def open_picture(
         TooLargeError: If it has too many pixels.
         Exception: One of ``PICTURE_ERRORS`` of ``vdm.data.decoding``, if it can't be read.
     """
+    opened: Any = source
     if isinstance(source, Path):
-        source = open_regular(source)
+        opened = open_regular(source)
     elif isinstance(source, bytes | memoryview):
-        source = io.BytesIO(source)
-    with source as file:
+        opened = io.BytesIO(source)
+    with opened as file:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here
-            opened = Image.open(file, formats=formats)
-        with opened as image:
+            lazy = Image.open(file, formats=formats)
+        with lazy as image:
             check_pixels(image.height, image.width)
             yield image

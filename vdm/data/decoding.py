@@ -10,6 +10,7 @@ import av
 import av.error
 import numpy as np
 import torch
+from av.container import InputContainer
 from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 from einops import rearrange
@@ -79,14 +80,14 @@ def check_clip(source: io.BufferedIOBase, shape: Shape) -> None:
     Raises:
         UndecodableClipError: If it is damaged or of another shape.
     """
-    with _opened(source) as stream:
-        times = unique_times(stream)
+    with _opened(source) as (container, stream):
+        times = unique_times(container, stream)
     if len(times) != shape[0]:
         raise UndecodableClipError(f"{len(times)} frames decode where the index records {shape[0]}")
     source.seek(0)
     is_missing = np.ones(len(times), dtype=bool)
-    with _opened(source) as stream:
-        for frame in stream.container.decode(stream):
+    with _opened(source) as (container, stream):
+        for frame in container.decode(stream):
             _check_frame(frame, shape)
             place = len(times) if frame.pts is None else int(np.searchsorted(times, frame.pts))
             if place < len(times) and times[place] == frame.pts:
@@ -117,13 +118,13 @@ def decode_picture(
 def _decode(data: bytes | memoryview, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "h w c"]]:
     """Yield the wanted frames of a clip."""
     cut_frame = _FrameCutter(cut)
-    with _opened(io.BytesIO(data)) as stream:
-        for frame in _frames(stream, shape, cut.frames):
+    with _opened(io.BytesIO(data)) as (container, stream):
+        for frame in _frames(container, stream, shape, cut.frames):
             yield cut_frame(frame)
 
 
 @contextmanager
-def _opened(source: io.BufferedIOBase) -> Iterator[av.VideoStream]:
+def _opened(source: io.BufferedIOBase) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open the video of a clip; what goes wrong, here or in the caller's decoding, is an ``UndecodableClipError``.
 
     One thread decodes and one converts: FFmpeg's default, a thread for each core, costs small frames up to four times
@@ -136,7 +137,7 @@ def _opened(source: io.BufferedIOBase) -> Iterator[av.VideoStream]:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
             bound_pixels(stream)
-            yield stream
+            yield container, stream
     except av.error.FFmpegError as error:
         raise UndecodableClipError(f"does not decode: {error.strerror}") from error
     except (FalseClaimError, TooLargeError) as error:
@@ -147,14 +148,16 @@ def _opened(source: io.BufferedIOBase) -> Iterator[av.VideoStream]:
         raise UndecodableClipError(f"does not decode: {type(error).__name__}: {error}") from error
 
 
-def _frames(stream: av.VideoStream, shape: Shape, frames: Sequence[int]) -> Iterator[av.VideoFrame]:
+def _frames(
+    container: InputContainer, stream: av.VideoStream, shape: Shape, frames: Sequence[int]
+) -> Iterator[av.VideoFrame]:
     """Yield frames by their numbers in the order in which they are shown.
 
     Decoding begins at the nearest key frame, and leaves out frames that are neither wanted nor needed by others.
     """
     stream.codec_context.open()  # dav1d holds on to what skip_frame is then
     # The last, empty packet makes the decoder hand out what it holds back.
-    packets = list(stream.container.demux(stream))
+    packets = list(container.demux(stream))
     numbers = {time: number for number, time in enumerate(shown_times(packets))}
     if len(numbers) != shape[0]:
         raise UndecodableClipError(f"{len(numbers)} frames decode where the index records {shape[0]}")
@@ -178,10 +181,10 @@ def _check_frame(frame: av.VideoFrame, shape: Shape) -> None:
     _check_size(frame, shape)
 
 
-def unique_times(stream: av.VideoStream) -> Int[np.ndarray, " t"]:
+def unique_times(container: InputContainer, stream: av.VideoStream) -> Int[np.ndarray, " t"]:
     """Return the time of each frame of a stream that is shown, sorted, in its unit; its packets are not kept."""
     times = array("q")
-    for packet in stream.container.demux(stream):
+    for packet in container.demux(stream):
         if packet.pts is not None and not packet.is_discard:
             times.append(packet.pts)
     return np.unique(np.frombuffer(times, dtype=np.int64)) if times else np.zeros(0, np.int64)
