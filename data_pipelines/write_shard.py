@@ -11,7 +11,10 @@ from data_pipelines.sources import Annotation, UnavailableError, source_key
 from vdm.data.reading import LATENTS, TEXT
 from vdm.data.shards import DamagedSample, Kind, SampleEntry, ShardEntry, read_member
 from vdm.files import write_json
-from vdm.regular_files import open_regular
+from vdm.json_values import parse_json
+from vdm.regular_files import open_regular, read_limited
+
+MAX_ENTRY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def entry_path(plan: ShardPlan, fresh: Path) -> Path:
 
 def read_entry(plan: ShardPlan, fresh: Path) -> ShardEntry:
     """Return what the index is to say of a shard that is written."""
-    row = json.loads(entry_path(plan, fresh).read_bytes())
+    row = parse_json(read_limited(entry_path(plan, fresh), MAX_ENTRY_BYTES))
     return ShardEntry(**{**row, "kinds": {Kind.parse(name): count for name, count in row["kinds"].items()}})
 
 
