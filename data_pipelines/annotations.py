@@ -2,12 +2,16 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from data_pipelines.sources import Annotation
+from vdm.data.shards import MAX_METADATA_BYTES
+from vdm.json_values import parse_json, shown
+from vdm.regular_files import read_limited
+from vdm.text import well_formed
 
+MAX_MANIFEST_BYTES = 1 << 30
 COLUMNS = ("file", "caption", "label")
 """What is read of a manifest; other columns are allowed, and of these only ``file`` is required."""
 
@@ -41,7 +45,7 @@ def read_manifest(path: Path, folder: Path) -> dict[str, Annotation]:
         ValueError: In one line that names the file and what is wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_limited(path, MAX_MANIFEST_BYTES).decode("utf-8-sig")
         header = text.partition("\n")[0]
         rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max("\t,;", key=header.count))
         columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
@@ -57,6 +61,8 @@ def read_manifest(path: Path, folder: Path) -> dict[str, Annotation]:
         return annotations
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read: {error.strerror or error}") from None
     except csv.Error as error:
         raise ValueError(f"{path}: is not a table ({error})") from None
 
@@ -75,12 +81,13 @@ def read_sidecars(video: Path) -> Annotation:
         ValueError: In one line, if one is there and can't be used.
     """
     caption, label = "", ""
-    if (path := video.with_suffix(".txt")).is_file():
+    if (path := video.with_suffix(".txt")).exists():
         caption = " ".join(_read_text(path).split())
-    if (path := video.with_suffix(".json")).is_file():
+    if (path := video.with_suffix(".json")).exists():
+        text = _read_text(path)
         try:
-            content = json.loads(_read_text(path))
-        except json.JSONDecodeError as error:
+            content = parse_json(text)
+        except ValueError as error:
             raise ValueError(f"{path.name} beside it is not JSON ({error})") from None
         if isinstance(content, Mapping):
             caption = _text(content.get("caption"), path) or caption
@@ -90,19 +97,22 @@ def read_sidecars(video: Path) -> Annotation:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_limited(path, MAX_METADATA_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} beside it is not UTF-8 text (byte {error.start})") from None
     except OSError as error:
-        raise ValueError(f"{path.name} beside it can't be read: {error.strerror}") from None
+        raise ValueError(f"{path.name} beside it can't be read: {error.strerror or error}") from None
 
 
 def _text(value: object, path: Path) -> str:
     if value is None:
         return ""
     if isinstance(value, str | int) and not isinstance(value, bool):
-        return str(value).strip()
-    raise ValueError(f"{path.name} beside it has {value!r} where a caption or label is text or a number")
+        try:
+            return well_formed(str(value).strip())
+        except ValueError:  # thousands of digits
+            pass
+    raise ValueError(f"{path.name} beside it has {shown(value)} where a caption or label is text or a number")
 
 
 def merge(first: Annotation, second: Annotation) -> Annotation:

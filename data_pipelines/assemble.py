@@ -1,5 +1,6 @@
 """From parts, one a source, to the shards of both splits and their index."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,8 @@ from vdm.files import replacing
 from vdm.randomness import permutation, uniform
 
 SPLITS = ("train", "validation")
+_OWN = re.compile(rf"({'|'.join(SPLITS)})-\d{{6,}}\.(tar|index\.json)")
+"""Names of the files that are replaced when a set is written anew; others that lie there stay."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,9 @@ def publish(index: ShardIndex, empty_text: bytes, fresh: Path, output: Path) -> 
     (output / INDEX_NAME).unlink(missing_ok=True)
     names = {name for shard in index.shards() for name in (shard.name, sidecar_name(shard.name))}
     for split in SPLITS:
-        for old in [*output.glob(f"{split}-*.tar"), *output.glob(f"{split}-*.index.json")]:
+        for old in output.glob(f"{split}-*"):
+            if not _OWN.fullmatch(old.name):
+                continue
             if old.name not in names or (fresh / old.name).exists():
                 old.unlink()
     for name in names:

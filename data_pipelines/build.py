@@ -1,5 +1,6 @@
 """``vdm-data build``: videos, or moving digits, to shards."""
 
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +13,9 @@ from data_pipelines.output_folder import SETTINGS_NAME, claim_output
 from data_pipelines.report import all_faults, print_faults, print_summary
 from data_pipelines.settings import MOVING_DIGITS, BuildSettings
 from data_pipelines.shard_set import Workshop, encode_parts, write_set
-from data_pipelines.sources import Inputs, Source, printable
+from data_pipelines.sources import Inputs, Source
 from vdm.config.options import parse
+from vdm.text import well_formed
 
 PARTS_NAME = ".parts"
 """Sub-folder of finished sources; removed when the shards are complete."""
@@ -35,6 +37,7 @@ def build(settings: BuildSettings) -> int:
         ValueError: In one line, if nothing could be built.
     """
     inputs = _read_inputs(settings)
+    _check_parts(settings.output)
     claim_output(settings.output, "vdm-data build", _recorded(settings))
     folder = settings.output / PARTS_NAME
     workshop = Workshop(folder, folder / "claims", LocalExecutor(settings.num_workers))
@@ -47,6 +50,18 @@ def build(settings: BuildSettings) -> int:
     shutil.rmtree(folder)
     print_summary(settings.output, index, len(all_faults(parts, inputs)))
     return int(any_fault)
+
+
+def _check_parts(output: Path) -> None:
+    """Refuse a sub-folder that this program did not make: it is deleted with all that is in it.
+
+    Raises:
+        ValueError: In one line, if there is one.
+    """
+    parts = output / PARTS_NAME
+    is_ours = (output / SETTINGS_NAME).is_file() and parts.is_dir() and not parts.is_symlink()
+    if os.path.lexists(parts) and not is_ours:
+        raise ValueError(f"output={output}: has a {PARTS_NAME} that is not from vdm-data build; choose another folder")
 
 
 def _read_inputs(settings: BuildSettings) -> Inputs[Source]:
@@ -65,7 +80,7 @@ def _recorded(settings: BuildSettings) -> dict[str, Any]:
     if settings.input == MOVING_DIGITS:
         recorded["moving_digits.clips_per_handwriting"] = settings.moving_digits.clips_per_handwriting
     else:
-        recorded["input"] = printable(Path(settings.input).resolve())
+        recorded["input"] = well_formed(str(Path(settings.input).resolve()))
     recorded |= {f"clip.{name}": value for name, value in asdict(settings.resolved_clip()).items()}
     for name in ("validation_fraction", "samples_per_shard", "seed"):
         recorded[name] = getattr(settings, name)

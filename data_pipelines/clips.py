@@ -15,6 +15,9 @@ from jaxtyping import UInt8
 from data_pipelines.decoding import Frame, Timed, VideoReader, picture, shown_size
 from data_pipelines.settings import ClipSettings
 from data_pipelines.sources import Clip, SourceError, UnavailableError, clip_key
+from vdm.data.containers import TooLargeError, open_video
+from vdm.data.mp4_tables import FalseClaimError
+from vdm.regular_files import UnfitFileError
 
 EARLY_SECONDS = 0.001
 """A frame may be asked for so much before it is shown: containers round times to a millisecond."""
@@ -155,12 +158,16 @@ class VideoFile:
     def reader(self) -> Iterator[VideoReader]:
         """Open the video; what goes wrong, here or in the caller's reading of it, becomes a ``SourceError``."""
         try:
-            if self.path.stat().st_size == 0:
+            if self.path.is_file() and self.path.stat().st_size == 0:
                 raise SourceError("is empty (0 bytes)")
-            with av.open(self.path, metadata_errors="ignore") as container:
+            with open_video(self.path) as container:
                 yield VideoReader(container)
         except SourceError:
             raise
+        except UnfitFileError as error:
+            raise SourceError(f"{error.strerror}") from None
+        except (FalseClaimError, TooLargeError) as error:
+            raise SourceError(f"can't be used: {error}") from None
         except OSError as error:
             raise UnavailableError(f"can't be read: {error.strerror or error}") from None
         except FFmpegError as error:

@@ -1,22 +1,25 @@
 """The page of ``vdm-data show``: one HTML file with everything inside."""
 
 import base64
-import math
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib.resources import files
+from itertools import islice
 from statistics import median
 from string import Template
 from typing import Any
 
 from vdm.data.index import ShardIndex
 from vdm.data.shards import Kind, Shape
+from vdm.text import html_text
 
 _OF_SHAPE = ("num_frames", "height", "width", "fps", "source_height", "source_width", "label", "shot")
 """Numbers that no histogram is drawn of."""
 _NUM_BINS = 24
+_MAX_HISTOGRAMS = 100
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,10 @@ def contact_sheet(
         metadata: Of the clips that statistics are made of.
         clips: Those that are shown.
     """
-    page = Template(files("data_pipelines").joinpath("contact_sheet.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        name=escape(name),
+    page = files("data_pipelines").joinpath("contact_sheet.html").read_text(encoding="utf-8")
+    return Template(page).substitute(
+        policy=_policy(page),
+        name=html_text(name),
         tiles="".join(_tile(label, value) for label, value in _facts(index, metadata)),
         histograms="".join(_histograms(metadata)),
         words=_words(metadata),
@@ -52,6 +56,19 @@ def contact_sheet(
         num_shown=len(clips),
         cards="".join(_card(clip, index.labels) for clip in clips),
     )
+
+
+def _policy(page: str) -> str:
+    """Return what browsers are to let the page do: its own script and style, by their checksums, and nothing else.
+
+    Whatever text got past the escaping would neither run nor fetch anything.
+    """
+    digests = {
+        element: base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        for element, content in re.findall(r"<(script|style)>(.*?)</\1>", page, re.DOTALL)
+    }
+    own = f"script-src 'sha256-{digests['script']}'; style-src 'sha256-{digests['style']}'"
+    return f"default-src 'none'; {own}; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
 
 
 def _facts(index: ShardIndex, metadata: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
@@ -71,7 +88,7 @@ def _facts(index: ShardIndex, metadata: Sequence[Mapping[str, Any]]) -> Iterable
         yield "frames per second", f"{index.fps:g}"
         yield "in all", f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{seconds:.0f} s"
     if metadata:
-        captioned = [str(m.get("caption") or "") for m in metadata if m.get("caption")]
+        captioned = [str(m["caption"]) for m in metadata if m.get("caption")]
         yield "with a caption", f"{len(captioned) / len(metadata):.0%}"
         if captioned:
             yield "words in a caption, median", f"{median(len(text.split()) for text in captioned):g}"
@@ -84,7 +101,7 @@ def _facts(index: ShardIndex, metadata: Sequence[Mapping[str, Any]]) -> Iterable
 
 
 def _tile(label: str, value: str) -> str:
-    return f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+    return f'<div class="tile"><b>{html_text(value)}</b><span>{html_text(label)}</span></div>'
 
 
 def _histograms(metadata: Sequence[Mapping[str, Any]]) -> Iterable[str]:
@@ -92,9 +109,9 @@ def _histograms(metadata: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     for one in metadata:
         for name, value in one.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number and name not in _OF_SHAPE and math.isfinite(value):
+            if is_number and name not in _OF_SHAPE:
                 numbers.setdefault(name, []).append(float(value))
-    for name, values in numbers.items():
+    for name, values in islice(numbers.items(), _MAX_HISTOGRAMS):
         if len(set(values)) > 1:
             yield _histogram(name, values)
 
@@ -102,7 +119,9 @@ def _histograms(metadata: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 def _histogram(name: str, values: Sequence[float]) -> str:
     """Return an SVG of the values' distribution; the few largest of a long tail share the last bin."""
     ordered = sorted(values)
-    low, high = ordered[0], max(ordered[int(0.99 * (len(ordered) - 1))], ordered[0] + 1e-9)
+    low, high = ordered[0], ordered[int(0.99 * (len(ordered) - 1))]
+    if high <= low:
+        high = ordered[-1]
     counts = [0] * _NUM_BINS
     for value in ordered:
         counts[min(_NUM_BINS - 1, int((value - low) / (high - low) * _NUM_BINS))] += 1
@@ -112,7 +131,7 @@ def _histogram(name: str, values: Sequence[float]) -> str:
         for place, count in enumerate(counts)
     )
     return (
-        f"<figure><figcaption>{escape(name)}<small>median {median(ordered):.3g}</small></figcaption>"
+        f"<figure><figcaption>{html_text(name)}<small>median {median(ordered):.3g}</small></figcaption>"
         f'<svg viewBox="0 0 {10 * _NUM_BINS} 62" preserveAspectRatio="none">{bars}</svg>'
         f'<div class="ends"><span>{low:.3g}</span><span>{high:.3g}</span></div></figure>'
     )
@@ -126,15 +145,20 @@ def _words(metadata: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _labels(index: ShardIndex, metadata: Sequence[Mapping[str, Any]]) -> str:
-    named = (index.labels[m["label"]] for m in metadata if isinstance(m.get("label"), int) and index.labels)
+    named = (name for m in metadata if (name := _class_name(m, index.labels)) is not None)
     return _counted("classes", Counter(named))
+
+
+def _class_name(metadata: Mapping[str, Any], labels: Sequence[str]) -> str | None:
+    label = metadata.get("label")
+    return labels[label] if isinstance(label, int) and 0 <= label < len(labels) else None
 
 
 def _counted(title: str, counts: Counter[str]) -> str:
     if not counts:
         return ""
-    items = "".join(f"<li>{escape(word)}<i>{count}</i></li>" for word, count in counts.most_common(24))
-    return f"<section><h2>{escape(title)}</h2><ul class=words>{items}</ul></section>"
+    items = "".join(f"<li>{html_text(word, 80)}<i>{count}</i></li>" for word, count in counts.most_common(24))
+    return f"<section><h2>{html_text(title)}</h2><ul class=words>{items}</ul></section>"
 
 
 def _card(clip: ShownClip, labels: Sequence[str]) -> str:
@@ -145,18 +169,18 @@ def _card(clip: ShownClip, labels: Sequence[str]) -> str:
         media = f'<video loop muted playsinline preload="auto" src="data:video/mp4;base64,{data}"></video>'
     else:
         media = f'<img alt="" src="data:image/{clip.kind.replace("jpg", "jpeg")};base64,{data}">'
-    label = m.get("label")
     facts = [str(m["split"]), f"{t}x{height}x{width}"]
-    facts += [labels[label]] if isinstance(label, int) and label < len(labels) else []
-    facts += [f"motion {m['motion_pixels_per_frame']:.2f}"] if "motion_pixels_per_frame" in m else []
+    facts += filter(None, [_class_name(m, labels)])
+    motion = m.get("motion_pixels_per_frame")
+    facts += [f"motion {float(motion):.2f}"] if isinstance(motion, int | float) else []
     origin = str(m.get("source") or m["key"])
     if isinstance(m.get("source_start_seconds"), int | float):
-        origin += f", from {m['source_start_seconds']:.2f} s"
-    chips = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
-    caption = escape(str(m.get("caption") or "")) or "<em>no caption</em>"
+        origin += f", from {float(m['source_start_seconds']):.2f} s"
+    chips = "".join(f"<span>{html_text(fact)}</span>" for fact in facts)
+    caption = html_text(m.get("caption") or "") or "<em>no caption</em>"
     return (
-        f'<article title="{escape(str(m["key"]), quote=True)}">{media}<p>{caption}</p>'
-        f'<div class="chips">{chips}</div><small>{escape(origin)}</small></article>'
+        f'<article title="{html_text(m["key"])}">{media}<p>{caption}</p>'
+        f'<div class="chips">{chips}</div><small>{html_text(origin)}</small></article>'
     )
 
 

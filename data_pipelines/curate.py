@@ -15,12 +15,12 @@ from data_pipelines.curation import Curation
 from data_pipelines.executors.base import Executor
 from data_pipelines.missing import check_installed
 from data_pipelines.output_folder import claim_output, locked
-from data_pipelines.sources import printable
 from data_pipelines.stages.measure import check_hashes
 from data_pipelines.stages.units import WorkFolder
 from data_pipelines.video_folder import read_video_folder
 from vdm.config import build, check
 from vdm.config.options import parse
+from vdm.text import printable, well_formed
 
 _MODELS: tuple[tuple[str, Stage, str], ...] = (
     ("captioner", "caption", "transformers"),
@@ -51,10 +51,11 @@ def curate(settings: CurateSettings) -> int:
     excluded = [settings.output, settings.work_folder()]
     inputs = read_video_folder(settings.input, settings.manifest, excluded, settings.resolved_clip())
     if (message := executor.submit(settings.work_folder() / "logs")) is not None:
-        print(f"{message}; logs: {settings.work_folder() / 'logs'}; the set: {settings.output}")
+        logs = settings.work_folder() / "logs"
+        print(printable(f"{message}; logs: {logs}; the set: {settings.output}"))
         return 0
     if settings.runs("write"):
-        made_from = {"input": printable(str(settings.input)), "command": "curate"}
+        made_from = {"input": well_formed(str(settings.input)), "command": "curate"}
         claim_output(settings.output, "vdm-data curate", made_from)
     work = settings.work_folder()
     work.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from data_pipelines.stages.summary import summary
 from data_pipelines.stages.units import Outcome, WorkFolder
 from data_pipelines.stages.verify import check_all
 from data_pipelines.verify import verify_set
+from vdm.text import printable
 
 
 class Curation:
@@ -131,7 +132,7 @@ class Curation:
     def _hand_on(self, stage: Stage, rows: Sequence[Row], kind: type[Row], more: str = "") -> list[Row]:
         """Write the rows of a stage, print what was dropped, and return those that the next stage gets."""
         write_rows(self.folder.manifest(stage), kind, rows)
-        print(summary(stage, rows, more))
+        print(printable(summary(stage, rows, more)))
         if not kept(rows):
             self.end()
             raise ValueError(f"input={self.settings.input}: nothing is left after the stage {stage}")

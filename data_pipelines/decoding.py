@@ -14,6 +14,7 @@ from av.video.reformatter import Colorspace, Interpolation
 from jaxtyping import UInt8
 
 from data_pipelines.sources import SourceError, is_cover
+from vdm.data.containers import bound_pixels, check_pixels
 from vdm.data.scaling import RGBScaler
 
 JUMP_SECONDS = 10.0
@@ -33,7 +34,7 @@ class Timed(Generic[Frame]):
     start: float
     """Seconds since the first frame."""
     duration: float
-    """Seconds it is shown if nothing follows."""
+    """Seconds it is shown if nothing follows; whatever the file says, not more than ``JUMP_SECONDS``."""
     after_break: bool
     """Whether something is missing before it: damaged data, or a jump in time."""
 
@@ -61,6 +62,7 @@ class VideoReader:
         if not streams:
             raise SourceError("has no video stream, " + ("sound only" if container.streams.audio else "nor sound"))
         self.container, self.stream = container, streams[0]
+        bound_pixels(self.stream)
         self.stream.thread_count = 1
         self.fps = float(self.stream.average_rate or self.stream.guessed_rate or 0)
         self.end = 0.0
@@ -94,7 +96,7 @@ class VideoReader:
                 broken = broken or abs(time - previous) > JUMP_SECONDS
             self.num_frames += 1
             self.end = max(self.end, time - origin + duration)
-            yield Timed(item, time - origin, duration, after_break=broken)
+            yield Timed(item, time - origin, min(duration, JUMP_SECONDS), after_break=broken)
             previous, broken = time, False
 
     def _times(self, frame: av.VideoFrame, previous: float) -> tuple[float, float]:
@@ -193,6 +195,7 @@ def thumbnail(frame: av.VideoFrame, height: int, width: int) -> UInt8[np.ndarray
 
 
 def _rgb(frame: av.VideoFrame, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns c"]:
+    check_pixels(rows, columns)  # of what is long and narrow, scaling makes very much more
     return RGBScaler()(frame, rows, columns, _source_colorspace(frame))
 
 

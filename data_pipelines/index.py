@@ -13,6 +13,7 @@ from data_pipelines.workers import WorkerDiedError, map_in_processes
 from vdm.config.options import parse
 from vdm.data.index import INDEX_NAME, ShardIndex, write_index
 from vdm.data.shards import ShardEntry
+from vdm.text import printable
 
 
 def run(config: DictConfig) -> int:
@@ -40,17 +41,18 @@ def index_folder(settings: IndexSettings) -> int:
             bar.update()
     faults = [fault for tar in tars for fault in found[tar.name].faults]
     for fault in faults:
-        print(fault, file=sys.stderr)
+        print(printable(fault), file=sys.stderr)
     shards = {tar.name: shard for tar in tars if (shard := found[tar.name].shard) is not None}
     if not shards:
         raise ValueError(f"input={settings.input}: none of its {len(tars)} tars can be used, for the reasons above")
     index = _index(shards, frozenset().union(*(one.rates for one in found.values())), settings)
     write_index(settings.input, index)
     counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
-    print(f"{settings.input}: clips: {counts}" + (f"; faults: {len(faults)}" if faults else ""))
+    folder = printable(settings.input)
+    print(f"{folder}: clips: {counts}" + (f"; faults: {len(faults)}" if faults else ""))
     if num_uneven := sum(one.num_uneven for one in found.values()):
         print(
-            f"{settings.input}: {num_uneven} videos have a variable frame rate, and count by its mean; "
+            f"{folder}: {num_uneven} videos have a variable frame rate, and count by its mean; "
             "`vdm-data build` brings videos to one rate"
         )
     return int(bool(faults))

@@ -1,21 +1,35 @@
 """What a tar of any WebDataset holds, written down as the sidecar that random access and integrity need."""
 
 import io
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-import av
+import numpy as np
 from av.error import FFmpegError
-from PIL import ExifTags, Image
+from jaxtyping import Int
+from PIL import ExifTags
 
 from data_pipelines.decoding import Orientation, orientation
-from vdm.data.decoding import PICTURE_ERRORS, shown_times
+from data_pipelines.tar_members import TarMember, read_members
+from vdm.data.containers import bound_pixels, open_picture, open_video
+from vdm.data.decoding import PICTURE_ERRORS, unique_times
 from vdm.data.reading import PICTURES, VIDEO, pixels_of
-from vdm.data.shards import Member, SampleEntry, Shape, ShardEntry, checksum, file_checksum, shard_of
+from vdm.data.shard_table import is_plain_name
+from vdm.data.shards import (
+    Member,
+    SampleEntry,
+    Shape,
+    ShardEntry,
+    file_checksum,
+    max_bytes_of,
+    shard_of,
+    stream_checksum,
+    too_long,
+)
 from vdm.data.sidecars import write_samples
+from vdm.regular_files import FilePart, open_regular
 
 KEPT = (VIDEO, *PICTURES, "json", "txt")
 """Members that training reads; a sample's others are left where they are."""
@@ -44,9 +58,11 @@ def index_tar(path: Path) -> IndexedTar:
     faults: list[str] = []
     samples: list[SampleEntry] = []
     num_uneven = 0
+    if not is_plain_name(path.name):
+        return IndexedTar(None, frozenset(), (f"{path.name}: is no name for a shard; give it a plain one",))
     try:
-        with path.open("rb") as file:
-            for key, members in _samples(path, faults).items():
+        with open_regular(path) as file:
+            for key, members in _samples(file, path.name, faults).items():
                 try:
                     sample, is_even = _describe(file, key, members)
                     samples.append(sample)
@@ -64,46 +80,23 @@ def index_tar(path: Path) -> IndexedTar:
     return IndexedTar(shard_of(path.name, num_bytes, digest, samples, keys), rates, tuple(faults), num_uneven)
 
 
-def _samples(path: Path, faults: list[str]) -> dict[str, dict[str, tarfile.TarInfo]]:
+def _samples(file: io.BufferedIOBase, tar: str, faults: list[str]) -> dict[str, dict[str, TarMember]]:
     """Return the members of each sample by extension, in the order of keys; they need not be neighbours.
 
     As in webdataset, a sample's key is a member's path up to the first dot of its name.
     """
-    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-    for info in _members(path, faults):
-        folder, name = PurePosixPath(info.name).parent, PurePosixPath(info.name).name
+    samples: dict[str, dict[str, TarMember]] = {}
+    for member in read_members(file, tar, faults):
+        folder, name = PurePosixPath(member.name).parent, PurePosixPath(member.name).name
         stem, _, extension = name.partition(".")
         key, extension = str(folder / stem), extension.lower()
         if extension not in KEPT:
             continue
         if extension in samples.setdefault(key, {}):
-            faults.append(f"{path.name}: {info.name}: is there twice; the first is used")
+            faults.append(f"{tar}: {member.name}: is there twice; the first is used")
             continue
-        samples[key][extension] = info
+        samples[key][extension] = member
     return samples
-
-
-def _members(path: Path, faults: list[str]) -> Iterator[tarfile.TarInfo]:
-    """Yield the files in a tar; where it ends before its time, which tarfile passes over, that is a fault."""
-    num_bytes = path.stat().st_size
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for info in tar:
-                if info.isfile():
-                    if info.offset_data + info.size > num_bytes:
-                        faults.append(f"{path.name}: is cut short in {info.name} at byte {num_bytes}")
-                        return
-                    yield info
-            if not _only_zeros(path, tar.offset):
-                faults.append(f"{path.name}: a header at byte {tar.offset} is damaged; what follows is left out")
-    except tarfile.TarError as error:
-        faults.append(f"{path.name}: is not a plain tar ({error}); compressed ones must be unpacked first")
-
-
-def _only_zeros(path: Path, offset: int) -> bool:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return not any(any(block) for block in iter(lambda: file.read(1 << 20), b""))
 
 
 class _Look(NamedTuple):
@@ -113,52 +106,61 @@ class _Look(NamedTuple):
     """Whether frames follow each other at equal times, or nearly so."""
 
 
-def _describe(file: BinaryIO, key: str, infos: Mapping[str, tarfile.TarInfo]) -> tuple[SampleEntry, bool]:
+def _describe(file: io.BufferedIOBase, key: str, found: Mapping[str, TarMember]) -> tuple[SampleEntry, bool]:
     """Read a sample's members and return what the sidecar says of it, and whether its frame rate is constant."""
-    members: dict[str, Member] = {}
-    look: _Look | None = None
-    for extension, info in infos.items():
-        file.seek(info.offset_data)
-        data = file.read(info.size)
-        members[extension] = Member(info.offset_data, info.size, checksum(data))
-        if extension == VIDEO:
-            look = _look_at_video(data)
-        elif extension in PICTURES and look is None:
-            look = _look_at_picture(data)
-    if look is None:
+    for extension, member in found.items():
+        if member.length > max_bytes_of(extension):
+            raise UnusableError(f"its .{extension} {too_long(member.length, extension)}")
+    kind = pixels_of(found)
+    if kind not in found:
         raise UnusableError(f"has neither .{VIDEO} nor .{', .'.join(PICTURES)}")
+    members: dict[str, Member] = {}
+    for extension, member in found.items():
+        digest = stream_checksum(FilePart.open(file, member.offset, member.length))
+        members[extension] = Member(member.offset, member.length, digest)
+    look_at = _look_at_video if kind == VIDEO else _look_at_picture
+    try:
+        look = look_at(FilePart.open(file, found[kind].offset, found[kind].length))
+    except (UnusableError, OSError):
+        raise
+    except ValueError as error:  # it claims too much
+        raise UnusableError(f"its {'video' if kind == VIDEO else 'picture'} can't be used: {error}") from None
+    except Exception as error:  # whatever a strange file makes a decoder do, the others go on
+        raise UnusableError(f"can't be read: {type(error).__name__}: {error}") from None
     return SampleEntry(key, look.shape, members, look.fps), look.is_even
 
 
-def _look_at_video(data: bytes) -> _Look:
-    """Look at a video without decoding more than a frame."""
+def _look_at_video(file: io.BufferedIOBase) -> _Look:
+    """Look at a video without decoding more than a frame, or holding more than that."""
     try:
-        with av.open(io.BytesIO(data), "r", format="mp4", metadata_errors="ignore") as container:
+        with open_video(file, "mp4") as container:
             if not container.streams.video:
                 raise UnusableError("holds no video")
             stream = container.streams.video[0]
+            bound_pixels(stream)
             rate = float(stream.average_rate or 0) or None
-            times = shown_times(list(container.demux(stream)))
+            times = unique_times(container, stream)
             container.seek(0)
             frame = next(container.decode(stream), None)
     except FFmpegError as error:
         raise UnusableError(f"its video can't be read: {error.strerror}") from None
-    if frame is None or not times:
+    if frame is None or not len(times):
         raise UnusableError("no frame of its video decodes")
     if orientation(frame) != Orientation():
         raise UnusableError("its video is stored turned or mirrored, for players to undo; encode it upright")
     return _Look((len(times), frame.height, frame.width), rate, _are_even(times))
 
 
-def _are_even(times: Sequence[int]) -> bool:
+def _are_even(times: Int[np.ndarray, " t"]) -> bool:
     """Tell whether no time is more than a mean interval off its place in a row of equal intervals."""
-    mean = (times[-1] - times[0]) / max(1, len(times) - 1)
-    return all(abs(time - times[0] - number * mean) <= mean for number, time in enumerate(times))
+    since = (times - times[0]).astype(float)
+    mean = since[-1] / max(1, len(times) - 1)
+    return bool((np.abs(since - np.arange(len(times)) * mean) <= mean).all())
 
 
-def _look_at_picture(data: bytes) -> _Look:
+def _look_at_picture(file: io.BufferedIOBase) -> _Look:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(file) as image:
             shape, turn = (1, image.height, image.width), image.getexif().get(ExifTags.Base.Orientation, 1)
     except PICTURE_ERRORS as error:
         raise UnusableError(f"its picture can't be read: {error}") from None

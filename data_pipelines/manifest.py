@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vdm.files import replacing
+from vdm.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def read_rows(path: Path, kind: type[Row]) -> tuple[list[Row], dict[str, str]]:
     """
     columns = _columns(kind)
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_regular(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
             table = file.read()
         notes = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         return [_row(record, columns, kind) for record in table.to_pylist()], notes

@@ -18,7 +18,11 @@ from data_pipelines.sources import Clip, Source, SourceError, UnavailableError, 
 from vdm.data.index import read_index
 from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, read_member
 from vdm.data.sidecars import read_samples, read_sidecar, sidecar_name
-from vdm.files import write_json
+from vdm.files import MALFORMED, write_json
+from vdm.json_values import parse_json
+from vdm.regular_files import open_regular, read_limited
+
+MAX_PART_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,10 @@ def find_part(source_name: str, folder: Path) -> Part | None:
     """Return the part of a source if it is finished, and whole as far as its sidecar and its size tell."""
     key = source_key(source_name)
     try:
-        part = part_from_json(json.loads((folder / f"{key}.part.json").read_bytes()))
+        part = part_from_json(parse_json(read_limited(folder / f"{key}.part.json", MAX_PART_BYTES)))
         samples = read_part(part, folder)
         num_bytes = (folder / f"{key}.tar").stat().st_size
-    except (OSError, TypeError, ValueError):
+    except (OSError, *MALFORMED):
         return None
     end = max((member.offset + member.length for sample in samples for member in sample.members.values()), default=0)
     return part if tuple(sample.key for sample in samples) == part.keys and num_bytes >= end else None
@@ -100,7 +104,11 @@ def part_from_json(row: Mapping[str, Any]) -> Part:
     Raises:
         TypeError: If ``row`` is something else.
     """
-    return Part(**{**row, "keys": tuple(row.get("keys", ()))})
+    part = Part(**{**row, "keys": tuple(row.get("keys", ()))})
+    texts = (part.source, part.fingerprint, part.fault or "", *part.keys)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("no part: its names are no texts")
+    return part
 
 
 def read_part(part: Part, folder: Path) -> tuple[SampleEntry, ...]:
@@ -129,7 +137,7 @@ def _restore_part(part: Part, places: Mapping[str, tuple[ShardEntry, SampleEntry
         with ShardWriter(folder / f"{key}.tar", durable=False) as writer:
             for clip in part.keys:
                 shard, sample = places[clip]
-                with (output / shard.name).open("rb") as file:
+                with open_regular(output / shard.name) as file:
                     members = {name: read_member(file, shard.name, sample, name) for name in sample.members}
                 writer.add(clip, sample.shape, members)
     except (KeyError, OSError, DamagedSample):

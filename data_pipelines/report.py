@@ -16,9 +16,14 @@ from data_pipelines.parts import Part, part_from_json
 from data_pipelines.settings import SetSettings
 from data_pipelines.sources import Inputs, Source
 from vdm.data.index import ShardIndex
-from vdm.files import write_json
+from vdm.files import MALFORMED, write_json
+from vdm.json_values import parse_json
+from vdm.regular_files import read_limited
+from vdm.text import printable
 
 REPORT_NAME = "report.json"
+MAX_REPORT_BYTES = 1 << 32
+"""Of millions of clips."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,10 @@ def write_report(folder: Path, report: Report, inputs: Inputs[Source]) -> None:
 def read_report(folder: Path) -> Report | None:
     """Read the report of the last finished build, if there is one."""
     try:
-        content = json.loads((folder / REPORT_NAME).read_bytes())
+        content = parse_json(read_limited(folder / REPORT_NAME, MAX_REPORT_BYTES))
         splits = {row["source"]: row.pop("split") for row in content["sources"]}
         return Report(tuple(map(part_from_json, content["sources"])), splits, content["digest"])
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, *MALFORMED):
         return None
 
 
@@ -70,15 +75,15 @@ def print_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> bool:
     """Print every fault in a line on stderr and say whether there was any."""
     faults = all_faults(parts, inputs)
     for file, reason in faults:
-        print(f"{file}: {reason}", file=sys.stderr)
+        print(printable(f"{file}: {reason}"), file=sys.stderr)
     if inputs.ignored:
         suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in inputs.ignored)
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
-        print(f"Not videos, passed over: {kinds}", file=sys.stderr)
+        print(printable(f"Not videos, passed over: {kinds}"), file=sys.stderr)
     return bool(faults)
 
 
 def print_summary(output: Path, index: ShardIndex, num_faults: int) -> None:
     """Print what the set holds."""
     counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
-    print(f"{output}: clips: {counts}" + (f"; faults in {REPORT_NAME}: {num_faults}" if num_faults else ""))
+    print(f"{printable(output)}: clips: {counts}" + (f"; faults in {REPORT_NAME}: {num_faults}" if num_faults else ""))

@@ -3,6 +3,7 @@
 Both steps go on where they were interrupted, and do again only what has changed since.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,14 +125,16 @@ def write_set(
         publish(index, stored.empty_text, fresh, settings.output)
         write_report(settings.output, Report(tuple(parts), splits, digest), inputs)
         for old in set(workshop.parts.glob(f"{_FRESH}*")) - {fresh}:
-            shutil.rmtree(old)
+            if _DIGEST.fullmatch(old.name.removeprefix(_FRESH)) and not old.is_symlink():
+                shutil.rmtree(old)
 
     executor.once(finish, f"publish-{digest}", claims)
     return index
 
 
 _FRESH = "shards-"
-"""Start of the name of a folder of shards that are not in the set yet."""
+"""Start of the name of a folder of shards that are not in the set yet; a digest follows."""
+_DIGEST = re.compile("[0-9a-f]{32}")
 
 
 def _restore(parts: Sequence[Part], output: Path, folder: Path) -> None:

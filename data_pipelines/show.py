@@ -1,10 +1,12 @@
 """``vdm-data show``: a set of shards as a page to look at."""
 
-import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.contact_sheet import ShownClip, contact_sheet
@@ -13,10 +15,22 @@ from data_pipelines.set_settings import ShowSettings
 from vdm.config.options import parse
 from vdm.data.index import ShardIndex, read_index
 from vdm.data.reading import PICTURES, VIDEO
-from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, read_member
+from vdm.data.shards import SampleEntry, ShardEntry, read_member
 from vdm.data.sidecars import read_samples
 from vdm.files import replacing
-from vdm.randomness import permutation
+from vdm.json_values import parse_json
+from vdm.randomness import generator, permutation
+from vdm.regular_files import open_regular
+from vdm.text import printable
+
+MAX_SHOWN_BYTES = 1 << 24
+"""Of a clip on the page, which holds all of it."""
+MAX_SHOWN_TEXT = 2000
+"""Characters of a text on the page."""
+MAX_SHOWN_VALUES = 100
+"""Of a clip's ``.json``."""
+_MANY = 10**7
+"""Clips of which a random order fits into memory."""
 
 
 def run(config: DictConfig) -> int:
@@ -40,53 +54,98 @@ def show(settings: ShowSettings) -> int:
     clips = list(_read(settings, index))
     output = settings.output or settings.input / "contact_sheet.html"
     shown = [clip for clip in clips if clip.data]
+    if num_large := sum("too_large" in clip.metadata for clip in clips):
+        print(f"{num_large} clips are too large to be shown, and count for statistics only", file=sys.stderr)
     page = contact_sheet(str(settings.input), index, [clip.metadata for clip in clips], shown)
     try:
         with replacing(output) as file:
             file.write(page.encode())
     except OSError as error:
-        raise ValueError(f"output={output}: can't be written: {error.strerror}") from None
-    print(f"{output}: clips shown: {len(shown)}, statistics of {len(clips)}; open it in a browser")
+        raise ValueError(f"output={output}: can't be written: {error.strerror or error}") from None
+    print(f"{printable(output)}: clips shown: {len(shown)}, statistics of {len(clips)}; open it in a browser")
     return 0
 
 
 def _read(settings: ShowSettings, index: ShardIndex) -> Iterator[ShownClip]:
     """Read the metadata of a random choice of clips, and the videos of the first of them."""
     splits = [settings.split] if settings.split else list(index.splits)
-    places = [
-        (split, shard, number)
-        for split in splits
-        for shard in index.splits[split]
-        for number in range(shard.num_samples)
-    ]
-    order = permutation(settings.seed, "contact sheet", str(settings.split), len(places))[: settings.max_read]
-    wanted: dict[str, list[tuple[int, str, ShardEntry, int]]] = {}
-    for rank, place in enumerate(order):
-        split, shard, number = places[place]
-        wanted.setdefault(shard.name, []).append((rank, split, shard, number))
+    places = _choose(settings, index, splits)
+    wanted: dict[str, list[_Place]] = {}
+    for place in places:
+        wanted.setdefault(place.shard.name, []).append(place)
     found: list[tuple[int, ShownClip]] = []
-    with progress_bar(len(order), "reading", "clip") as bar:
+    with progress_bar(len(places), "reading", "clip") as bar:
         for clips in wanted.values():
-            samples = read_samples(settings.input, clips[0][2])
+            bar.update(len(clips))
+            try:
+                samples = read_samples(settings.input, clips[0].shard)
+            except (OSError, ValueError) as error:  # the other shards are shown
+                print(printable(f"{clips[0].shard.name}: can't be shown: {error}"), file=sys.stderr)
+                continue
             for rank, split, shard, number in clips:
                 is_shown = rank < settings.max_clips
                 found.append((rank, _clip(settings.input / shard.name, split, samples[number], is_shown)))
-                bar.update()
     yield from (clip for _, clip in sorted(found, key=lambda ranked: ranked[0]))
+
+
+class _Place(NamedTuple):
+    rank: int
+    """Of the random order in which clips are shown."""
+    split: str
+    shard: ShardEntry
+    number: int
+
+
+def _choose(settings: ShowSettings, index: ShardIndex, splits: Sequence[str]) -> list[_Place]:
+    """Return some clips at random; memory does not depend on how many there are."""
+    counts = np.concatenate([np.zeros(1, np.int64), *(index.splits[split].num_samples for split in splits)])
+    ends = np.cumsum(counts)[1:]
+    total = int(ends[-1]) if len(ends) else 0
+    purpose = ("contact sheet", str(settings.split))
+    if total <= _MANY:
+        order = permutation(settings.seed, *purpose, total)[: settings.max_read]
+    else:  # two that are alike are so rare that one clip less is shown
+        drawn = torch.randint(total, (settings.max_read,), generator=generator(settings.seed, *purpose))
+        order = list(dict.fromkeys(drawn.tolist()))
+    tables = [(split, number) for split in splits for number in range(len(index.splits[split]))]
+    places: list[_Place] = []
+    for rank, place in enumerate(order):
+        one = int(np.searchsorted(ends, place, side="right"))
+        split, number = tables[one]
+        places.append(_Place(rank, split, index.splits[split][number], place - int(ends[one] - counts[one + 1])))
+    return places
 
 
 def _clip(tar: Path, split: str, sample: SampleEntry, is_shown: bool) -> ShownClip:
     """Read one clip; what is damaged is shown as such."""
-    metadata: dict[str, Any] = {"key": sample.key, "split": split, "shape": sample.shape}
+    known = {"key": sample.key, "split": split, "shape": sample.shape}
+    metadata: dict[str, Any] = dict(known)
     kind = next((name for name in (VIDEO, *PICTURES) if name in sample.members), "")
     try:
-        with tar.open("rb") as file:
+        with open_regular(tar) as file:
             if "txt" in sample.members:
-                metadata["caption"] = read_member(file, tar.name, sample, "txt").decode(errors="replace")
+                text = read_member(file, tar.name, sample, "txt").decode(errors="replace")
+                metadata["caption"] = text[:MAX_SHOWN_TEXT]
             if "json" in sample.members:
-                content = json.loads(read_member(file, tar.name, sample, "json"))
-                metadata |= content if isinstance(content, dict) else {}
-            data = read_member(file, tar.name, sample, kind) if is_shown and kind else b""
-    except (OSError, DamagedSample, ValueError) as error:
+                content = parse_json(read_member(file, tar.name, sample, "json"))
+                metadata = {**metadata, **_shown_of(content if isinstance(content, dict) else {}), **known}
+            if is_shown and kind and sample.members[kind].length > MAX_SHOWN_BYTES:
+                metadata["too_large"] = True
+            elif is_shown and kind:
+                return ShownClip(metadata, kind, read_member(file, tar.name, sample, kind))
+    except (OSError, ValueError) as error:
         return ShownClip({**metadata, "damage": str(error)}, kind, b"")
-    return ShownClip(metadata, kind, data)
+    return ShownClip(metadata, kind, b"")
+
+
+def _shown_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of a clip's ``.json``: numbers that are none too large, and texts, cut."""
+    shown: dict[str, Any] = {}
+    for name, value in content.items():
+        if len(shown) == MAX_SHOWN_VALUES:
+            break
+        if isinstance(value, str):
+            shown[name[:80]] = value[:MAX_SHOWN_TEXT]
+        elif isinstance(value, int | float) and abs(value) < 1e300:  # no NaN either
+            shown[name[:80]] = value
+    return shown

@@ -14,6 +14,8 @@ from av.stream import Disposition
 from jaxtyping import UInt8
 
 from data_pipelines.settings import ClipSettings
+from vdm.data.containers import open_video
+from vdm.text import printable as printable
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset([
@@ -119,11 +121,6 @@ def clip_key(source_name: str, number: int) -> str:
     return f"{source_key(source_name)}-{number:05d}"
 
 
-def printable(path: Path | str) -> str:
-    """Return a path as valid Unicode, whatever bytes the file system holds."""
-    return os.fsencode(path).decode("utf-8", errors="replace")
-
-
 def list_videos(folder: Path, excluded: Collection[Path]) -> tuple[list[Path], list[Path]]:
     """Find the videos below ``folder``, hidden files apart.
 
@@ -155,7 +152,7 @@ def _is_video(path: Path) -> bool:
 def _holds_video(path: Path) -> bool:
     """Whether FFmpeg finds a film in a file whose name says nothing."""
     try:
-        with av.open(path, metadata_errors="ignore") as container:
+        with open_video(path) as container:
             is_picture = container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe")
             return not is_picture and any(not is_cover(stream) for stream in container.streams.video)
     except (FFmpegError, OSError, ValueError):

@@ -1,6 +1,6 @@
 """``vdm-data verify``: every byte of a set of shards against its index."""
 
-import json
+import io
 import sys
 import tarfile
 from collections import Counter
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,7 +17,8 @@ from data_pipelines.progress import progress_bar
 from data_pipelines.set_settings import VerifySettings
 from data_pipelines.workers import WorkerDiedError, map_in_processes
 from vdm.config.options import parse
-from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture
+from vdm.data.dataset import caption_of
+from vdm.data.decoding import UndecodableClipError, check_clip, decode_picture
 from vdm.data.index import ShardIndex, read_index
 from vdm.data.latents import UnusableLatentsError, read_latents
 from vdm.data.reading import LATENTS, TEXT, VIDEO, pixels_of
@@ -28,12 +29,16 @@ from vdm.data.shards import (
     ShardEntry,
     StoredLatents,
     StoredText,
+    check_member_in,
     file_checksum,
     read_member,
 )
 from vdm.data.sidecars import read_samples
 from vdm.data.text_embeddings import UnusableTextError, read_text
 from vdm.files import MALFORMED
+from vdm.json_values import mapping, parse_json, shown
+from vdm.regular_files import FilePart, open_regular
+from vdm.text import printable
 
 
 @dataclass(frozen=True)
@@ -103,12 +108,12 @@ def verify_set(
     faults += _duplicates(found) if is_ours else []
     faults += _strays(path, index) + _empty_text(path, index)
     for fault in faults:
-        print(fault, file=sys.stderr)
+        print(printable(fault), file=sys.stderr)
     num_clips = sum(shard.num_samples for shard in shards)
     mend = "delete the shards named and build again to mend the set"
     advice = mend if is_ours else "the samples named are left out in training"
     counts = f"clips: {num_clips}, shards: {len(shards)}, faults: {len(faults)}"
-    print(f"{path}: {counts}" + (f"; {advice}" if faults else ""))
+    print(f"{printable(path)}: {counts}" + (f"; {advice}" if faults else ""))
     return int(bool(faults))
 
 
@@ -141,7 +146,7 @@ def _empty_text(folder: Path, index: ShardIndex) -> list[str]:
     try:
         intact = file_checksum(folder / EMPTY_TEXT_NAME) == index.text.empty_checksum
     except OSError as error:
-        return [f"{EMPTY_TEXT_NAME}: can't be read: {error.strerror}"]
+        return [f"{EMPTY_TEXT_NAME}: can't be read: {error.strerror or error}"]
     return [] if intact else [f"{EMPTY_TEXT_NAME}: its checksum is not the one in the index"]
 
 
@@ -162,34 +167,36 @@ def check_shard(shard: ShardEntry, path: Path, rules: Rules) -> CheckedShard:
         elif file_checksum(tar) != shard.checksum:
             faults.append("its checksum is not the one in the index")
         samples = read_samples(path, shard)
-        with tar.open("rb") as file:
+        with open_regular(tar) as file:
             for sample in samples:
                 faults += _check_sample(file, sample, rules)
         return CheckedShard(tuple(faults), tuple(sample.key for sample in samples))
     except OSError as error:
-        return CheckedShard((*faults, f"can't be read: {error.strerror}"), ())
+        return CheckedShard((*faults, f"can't be read: {error.strerror or error}"), ())
     except ValueError as error:
         return CheckedShard((*faults, str(error)), ())
 
 
-def _check_sample(file: BinaryIO, sample: SampleEntry, rules: Rules) -> Iterator[str]:
+def _check_sample(file: io.BufferedIOBase, sample: SampleEntry, rules: Rules) -> Iterator[str]:
     """Yield the faults of one sample: headers, which random access passes over, content, and what it means."""
     labels: dict[str, bytes] = {}
     for extension in dict.fromkeys((*rules.required(sample), *sample.members)):
         name = f"{sample.key}.{extension}"
         try:
-            data = read_member(file, name, sample, extension)
+            check_member_in(file, name, sample, extension)
             yield from _check_header(file, sample, extension, rules.is_ours)
             if extension in ("json", "txt"):
-                labels[extension] = data
-            elif extension == pixels_of(sample.members) and rules.decode:
-                (decode_clip if extension == VIDEO else decode_picture)(data, sample.shape)
-            elif extension == LATENTS and rules.latents is not None:
-                read_latents(data, rules.latents.shapes[sample.shape], seed=0, position=0)
-            elif extension == TEXT and rules.text is not None:
-                read_text(data, rules.text.channels)
-        except (DamagedSample, UndecodableClipError, UnusableLatentsError, UnusableTextError) as error:
-            yield str(error) if isinstance(error, DamagedSample) else f"{name}: {error}"
+                labels[extension] = read_member(file, name, sample, extension)
+            else:
+                _check_content(file, name, sample, extension, rules)
+        except DamagedSample as error:
+            yield str(error)
+        except (UndecodableClipError, UnusableLatentsError, UnusableTextError) as error:
+            yield f"{name}: {error}"
+        except OSError:
+            raise
+        except Exception as error:  # whatever a strange file makes its reader do, the others are checked
+            yield f"{name}: can't be checked: {type(error).__name__}: {error}"
     if not rules.is_ours:
         yield from (f"{sample.key}: {fault}" for fault in _check_foreign_labels(labels))
     elif "json" in labels:
@@ -197,16 +204,40 @@ def _check_sample(file: BinaryIO, sample: SampleEntry, rules: Rules) -> Iterator
         yield from (f"{name}: {fault}" for fault in _check_metadata(labels["json"], sample, rules.num_labels))
 
 
-def _check_header(file: BinaryIO, sample: SampleEntry, extension: str, is_ours: bool) -> Iterator[str]:
+def _check_content(file: io.BufferedIOBase, name: str, sample: SampleEntry, extension: str, rules: Rules) -> None:
+    """Read what a file of a sample means, a clip frame by frame.
+
+    Raises:
+        ValueError: If it is not what it should be.
+    """
+    if extension == pixels_of(sample.members) and rules.decode:
+        if extension == VIDEO:
+            member = sample.members[extension]
+            check_clip(FilePart.open(file, member.offset, member.length), sample.shape)
+        else:
+            decode_picture(read_member(file, name, sample, extension), sample.shape)
+    elif extension == LATENTS and rules.latents is not None:
+        if sample.shape not in rules.latents.shapes:
+            raise UnusableLatentsError("the index speaks of no latents for clips of its shape")
+        data = read_member(file, name, sample, extension)
+        read_latents(data, rules.latents.shapes[sample.shape], seed=0, position=0)
+    elif extension == TEXT and rules.text is not None:
+        read_text(read_member(file, name, sample, extension), rules.text.channels)
+
+
+def _check_header(file: io.BufferedIOBase, sample: SampleEntry, extension: str, is_ours: bool) -> Iterator[str]:
     """A reader that goes from header to header loses what stands behind a damaged one without a word.
 
     Other programs spell names in other ways: with ``./``, or long ones in a header of their own.
     """
     member, name = sample.members[extension], f"{sample.key}.{extension}"
+    if member.offset < tarfile.BLOCKSIZE:
+        yield f"{name}: is said to begin at byte {member.offset}, where the tar's first header is"
+        return
     file.seek(member.offset - tarfile.BLOCKSIZE)
     try:
         header = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
-    except tarfile.HeaderError as error:
+    except (tarfile.HeaderError, ValueError, OverflowError) as error:
         yield f"{name}: its header in the tar is damaged ({error})"
         return
     if header.size != member.length or (is_ours and header.name != name):
@@ -216,26 +247,27 @@ def _check_header(file: BinaryIO, sample: SampleEntry, extension: str, is_ours: 
 def _check_foreign_labels(labels: Mapping[str, bytes]) -> Iterator[str]:
     """What training can make no caption of."""
     try:
-        metadata = json.loads(labels.get("json", b"{}"))
+        metadata = parse_json(labels.get("json", b"{}"))
         if not isinstance(metadata, dict):
             yield "its .json is no object of names and values"
-        elif metadata.get("caption") is None:
-            labels.get("txt", b"").decode()
+        else:
+            caption_of(metadata, labels.get("txt", b""))
     except MALFORMED as error:
         yield f"its metadata is malformed ({error})"
 
 
 def _check_metadata(data: bytes, sample: SampleEntry, num_labels: int) -> Iterator[str]:
     try:
-        metadata = json.loads(data)
+        metadata: dict[str, Any] = mapping(parse_json(data))
         shape = tuple(metadata[name] for name in ("num_frames", "height", "width"))
         caption, label = metadata["caption"], metadata["label"]
     except MALFORMED as error:
         yield f"is not the metadata of a clip ({error!r})"
         return
     if shape != sample.shape:
-        yield f"says {shape} frames, rows and columns where the index records {sample.shape}"
+        yield f"says ({', '.join(map(shown, shape))}) frames, rows and columns where the index records {sample.shape}"
     if not isinstance(caption, str):
-        yield f"has the caption {caption!r}, which is no text"
-    if label is not None and not (isinstance(label, int) and 0 <= label < num_labels):
-        yield f"has the label {label!r}, which is none of the {num_labels} classes"
+        yield f"has the caption {shown(caption)}, which is no text"
+    is_class = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < num_labels
+    if label is not None and not is_class:
+        yield f"has the label {shown(label)}, which is none of the {num_labels} classes"

@@ -1,12 +1,17 @@
 """A folder of videos as the input of a build."""
 
-from collections.abc import Collection
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipelines.annotations import label_names, merge, read_manifest, read_sidecars
 from data_pipelines.clips import VideoFile
 from data_pipelines.settings import ClipSettings, check_videos
-from data_pipelines.sources import Annotation, Inputs, list_videos, printable
+from data_pipelines.sources import Annotation, Inputs, list_videos
+from vdm.text import well_formed
 
 
 def read_video_folder(
@@ -29,7 +34,7 @@ def read_video_folder(
     videos, others = list_videos(folder, excluded)
     if not videos:
         raise ValueError(f"input={input}: no video among its {len(others)} files")
-    sources = [_video_file(path, folder, clip) for path in videos]
+    sources = _told_apart([_video_file(path, folder, clip) for path in videos])
 
     annotations: dict[str, Annotation] = {}
     faults = {name: f"is in {manifest} but not in the folder" for name in rows if not (folder / name).is_file()}
@@ -44,9 +49,19 @@ def read_video_folder(
         sources=tuple(sources),
         labels=label_names(annotations.values()),
         annotations=annotations,
-        ignored=tuple(printable(path.relative_to(folder)) for path in others),
+        ignored=tuple(well_formed(str(path.relative_to(folder))) for path in others),
         faults=faults,
     )
+
+
+def _told_apart(videos: Sequence[VideoFile]) -> list[VideoFile]:
+    """Give names of their own to files whose names differ in bytes that are no text."""
+    counts = Counter(video.name for video in videos)
+    return [replace(one, name=f"{one.name} ({_digest(one.path)})") if counts[one.name] > 1 else one for one in videos]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(os.fsencode(path.name), digest_size=4).hexdigest()
 
 
 def _video_file(path: Path, folder: Path, settings: ClipSettings) -> VideoFile:
@@ -55,4 +70,4 @@ def _video_file(path: Path, folder: Path, settings: ClipSettings) -> VideoFile:
         fingerprint = f"{status.st_size}-{status.st_mtime_ns}"
     except OSError:  # a link to nowhere: reading it will say so
         fingerprint = "missing"
-    return VideoFile(path, printable(path.relative_to(folder).as_posix()), fingerprint, settings)
+    return VideoFile(path, well_formed(path.relative_to(folder).as_posix()), fingerprint, settings)

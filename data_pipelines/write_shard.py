@@ -11,6 +11,10 @@ from data_pipelines.sources import Annotation, UnavailableError, source_key
 from vdm.data.reading import LATENTS, TEXT
 from vdm.data.shards import DamagedSample, Kind, SampleEntry, ShardEntry, read_member
 from vdm.files import write_json
+from vdm.json_values import parse_json
+from vdm.regular_files import open_regular, read_limited
+
+MAX_ENTRY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def entry_path(plan: ShardPlan, fresh: Path) -> Path:
 
 def read_entry(plan: ShardPlan, fresh: Path) -> ShardEntry:
     """Return what the index is to say of a shard that is written."""
-    row = json.loads(entry_path(plan, fresh).read_bytes())
+    row = parse_json(read_limited(entry_path(plan, fresh), MAX_ENTRY_BYTES))
     return ShardEntry(**{**row, "kinds": {Kind.parse(name): count for name, count in row["kinds"].items()}})
 
 
@@ -75,7 +79,7 @@ def write_shard(plan: ShardPlan, folder: Path, fresh: Path) -> None:
 
 def _read_part(clip: PlannedClip, folder: Path) -> dict[str, bytes]:
     tar = folder / f"{source_key(clip.source)}.tar"
-    with tar.open("rb") as file:
+    with open_regular(tar) as file:
         kept = [name for name in ("mp4", "json", LATENTS) if name in clip.sample.members]
         return {name: read_member(file, str(tar), clip.sample, name) for name in kept}
 

@@ -40,3 +40,12 @@ def test_folders_that_lead_to_a_text_are_made(tmp_path: Path) -> None:
         write_file(tmp_path / "run" / "config.yaml", text)
     assert (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8") == "n\u00e9w"
     assert len(list((tmp_path / "run").iterdir())) == 1
+
+
+def test_json_is_readable_but_for_what_would_do_more_than_be_seen(tmp_path: Path) -> None:
+    content = {"caf\u00e9 \u4e00": '\x1b[2J\x7f\x9b \u202e\u2028 \ud800 \\ "'}
+    write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert "caf\u00e9 \u4e00" in text
+    assert text.isprintable()

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeE
 
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
 """What ``rename`` says of a path that something else has taken."""
+_NOT_SHOWN = re.compile("[\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""Characters that steer a terminal, turn the direction of writing or can't be encoded."""
 
 
 def temporary_beside(path: Path) -> Path:
@@ -94,9 +97,13 @@ def flush(path: Path) -> None:
 
 
 def write_json(path: Path, content: object, indent: int | None = None, durable: bool = True) -> None:
-    """Write a JSON file whole or not at all; see ``replacing``."""
+    """Write a JSON file whole or not at all; see ``replacing``.
+
+    It is text that people can read, but for characters that would do more than be seen, which JSON spells.
+    """
     with replacing(path, durable) as file:
-        file.write(json.dumps(content, indent=indent, ensure_ascii=False).encode())
+        text = json.dumps(content, indent=indent, ensure_ascii=False)
+        file.write(_NOT_SHOWN.sub(lambda found: f"\\u{ord(found.group()):04x}", text).encode())
 
 
 def write_file(path: Path, text: str) -> None:

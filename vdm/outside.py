@@ -5,9 +5,7 @@ a bounded depth, YAML has neither tags nor anchors, and ``typed`` holds what was
 """
 
 import json
-import os
 import re
-import stat
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from vdm.files import MALFORMED
+from vdm.regular_files import read_limited
 
 MAX_BYTES = 4 * 2**20
 """Of one JSON or YAML file; the longest that are known, indices of sharded weights, have a tenth of it."""
@@ -33,18 +32,11 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
         ValueError: In one line, if there is no such file, or it is something else.
     """
     try:
-        # A FIFO would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ValueError(f"{path}: not a regular file")
-            content = file.read(max_bytes + 1)
+        content = read_limited(path, max_bytes)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except OSError as error:
         raise ValueError(f"{path}: can't be read: {error.strerror or error}") from None
-    if len(content) > max_bytes:
-        raise ValueError(f"{path}: longer than {max_bytes:,} bytes, which no file of its kind is")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -13,6 +13,7 @@ _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
 class ProcessDiedError(RuntimeError):
     """A process that this one can't do without has died; the message, of one line, is for users."""
 
+
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 """Of torchrun, of Lightning's launcher and of those who start its nodes by hand, and of srun."""
 

@@ -9,6 +9,7 @@ from safetensors.torch import save
 from data_pipelines.encode.encoders import CaptionEncoder
 from vdm.data.text_embeddings import TextEmbedding, write_text
 from vdm.files import replacing
+from vdm.regular_files import open_regular
 
 
 def write_texts(path: Path, captions: Mapping[str, str], encoder: CaptionEncoder) -> None:
@@ -26,7 +27,7 @@ def write_texts(path: Path, captions: Mapping[str, str], encoder: CaptionEncoder
 def holds_texts(path: Path) -> bool:
     """Whether there is such a file, and it is as long as it says."""
     try:
-        with safe_open(path, "pt"):
+        with open_regular(path), safe_open(path, "pt"):
             return True
     except (OSError, SafetensorError):
         return False

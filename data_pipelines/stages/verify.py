@@ -4,7 +4,7 @@ What was found in a shard is kept under a name that changes with what the index 
 samples, and when its tar or its sidecar is written anew or tampered with.
 """
 
-import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +14,13 @@ from data_pipelines.stages.units import WorkFolder, digest, run_todo
 from data_pipelines.verify import CheckedShard, Rules, check_shard
 from vdm.data.shards import ShardEntry
 from vdm.data.sidecars import sidecar_name
-from vdm.files import write_json
+from vdm.files import MALFORMED, write_json
+from vdm.json_values import parse_json
+from vdm.regular_files import read_limited
+
+MAX_RESULT_BYTES = 1 << 30
+_RESULT = re.compile(r"-[0-9a-f]{16}\.json$")
+"""How the names of results end: with a ``digest``."""
 
 
 def check_all(path: Path, shards: Sequence[ShardEntry], rules: Rules, folder: WorkFolder) -> dict[str, CheckedShard]:
@@ -51,7 +57,8 @@ def check_all(path: Path, shards: Sequence[ShardEntry], rules: Rules, folder: Wo
         # what another task of an array has done may have been lost since
         found[shard.name] = CheckedShard((failed[name],), ()) if name in failed else _read(result) or check(shard)
     for old in there - set(paths.values()):
-        old.unlink(missing_ok=True)
+        if _RESULT.search(old.name):
+            old.unlink(missing_ok=True)
     return found
 
 
@@ -76,7 +83,7 @@ def _check(check: Callable[[ShardEntry], CheckedShard], task: tuple[ShardEntry, 
 def _read(path: Path) -> CheckedShard | None:
     """Return what was found before, or None if that is gone or damaged."""
     try:
-        content = json.loads(path.read_bytes())
-        return CheckedShard(tuple(content["faults"]), tuple(content["keys"]))
-    except (OSError, KeyError, TypeError, ValueError):
+        content = parse_json(read_limited(path, MAX_RESULT_BYTES))
+        return CheckedShard(tuple(map(str, content["faults"])), tuple(map(str, content["keys"])))
+    except (OSError, *MALFORMED):
         return None

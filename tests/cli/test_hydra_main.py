@@ -243,6 +243,24 @@ def test_log_goes_to_the_run_folder_and_to_stderr(vdm: Vdm) -> None:
     assert "two clips are damaged" in outcome.err
 
 
+def test_text_from_outside_reaches_terminal_and_log_as_text(vdm: Vdm) -> None:
+    evil = "caf\udce9 \x1b[2J\u202e\nINFO: all is well"
+
+    def task(config: DictConfig) -> None:
+        import logging
+
+        logging.getLogger("vdm.data.quarantine").warning("Left out a bad sample: %s", evil)
+        raise ConfigError(f"input={evil}")
+
+    for command in (("train", "hydra.run.dir=here"), ("sample", "checkpoint=x", "prompts=[]")):
+        outcome = vdm(*command, task=task)
+        shown = r"Left out a bad sample: caf\ufffd \x1b[2J\u202e\nINFO: all is well".replace(r"\ufffd", "\ufffd")
+        assert shown in outcome.err
+        assert outcome.err.replace("\n", "").isprintable()
+        assert outcome.err.endswith("input=caf\ufffd \\x1b[2J\\u202e INFO: all is well\n")
+    assert Path("here/train.log").read_text(encoding="utf-8").replace("\n", "").isprintable()
+
+
 def test_signal_that_stops_one_run_of_a_sweep_stops_the_sweep(vdm: Vdm) -> None:
     outcome = vdm("train", "-m", "seed=1,2,3", task=lambda config: 143 if config.seed == 2 else 0)
 

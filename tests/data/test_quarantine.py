@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,48 @@ def test_a_share_that_is_allowed_is_allowed_for_ever() -> None:
     quarantine = Quarantine(None, max_bad_fraction=0.05)
     for _ in range(3 * RECENT_SAMPLES // 20):
         quarantine.record(20, [FAULT])
+
+
+@pytest.mark.parametrize(
+    "content", [b"my notes\n", b"{}\n", b'{"shard": 1}\n', b"[" * 10**5, b"\xff\xfe\n", bytes(100)]
+)
+def test_a_file_of_the_users_is_refused_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^quarantine_path=.*notes.txt: its first line is no bad sample; name .*$"):
+        Quarantine(path, 1.0)
+    assert path.read_bytes() == content
+
+
+def test_a_report_is_not_written_through_a_link_nor_into_what_is_no_file(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    (tmp_path / "link").symlink_to(target)
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (("link", "a symbolic link"), ("pipe", "a named pipe"), (".", "a folder")):
+        with pytest.raises(ValueError, match=rf"^quarantine_path=.*: is {kind}, not a file; name .*$"):
+            Quarantine(tmp_path / name, 1.0)
+    with pytest.raises(ValueError, match=r"^quarantine_path=/dev/null: is a device, not a file; .*$"):
+        Quarantine(Path("/dev/null"), 1.0)
+    quarantine = Quarantine(tmp_path / "late", 1.0)
+    (tmp_path / "late").symlink_to(target)  # put there while training goes on
+    with pytest.raises(ValueError, match="is a symbolic link, not a file"):
+        quarantine.record(1, [FAULT])
+    assert not target.exists()
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"^quarantine_path=.*: Not a directory; name .*$"):
+        Quarantine(tmp_path / "file" / "report.jsonl", 1.0)
+
+
+def test_a_report_is_one_ascii_line_a_sample_whatever_a_key_holds(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    odd = Fault("a\n.tar", "caf\udce9 \x1b[31m\u202e\u2028", 0, "\ud800\nreason")
+    Quarantine(path, 1.0).record(1, [odd, OTHER])
+    lines = path.read_bytes().split(b"\n")
+    assert path.read_bytes().isascii()
+    assert [Fault(**json.loads(line)) for line in lines[:-1]] == [odd, OTHER]
+    assert not any(byte < 32 for byte in path.read_bytes().replace(b"\n", b""))
+    Quarantine(path, 1.0).record(1, [odd])  # of a later run
+    assert path.read_bytes().count(b"\n") == 2

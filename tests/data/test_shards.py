@@ -1,16 +1,18 @@
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from vdm.data import shards, sidecars
+from vdm.data import shard_table, shards, sidecars
 from vdm.data.index import ShardIndex, read_index, write_index
-from vdm.data.shard_table import ShardTable
+from vdm.data.shard_table import ShardTable, is_plain_name
 from vdm.data.shards import DamagedSample, Kind, Member, SampleEntry, ShardEntry, StoredLatents, StoredText
 
 CONTENT = b"abcdefghijkl"
@@ -248,3 +250,110 @@ def test_damaged_member_names_shard_key_and_reason(tmp_path: Path, content: byte
 
     assert str(error.value).startswith("t.tar: ")
     assert re.search(r"\ba\b", str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 4}, "index.json: the index has version 4, this program reads 3; it was written by a newer one"),
+        ({"version": True}, "index.json: True is no whole number"),
+        ({"fps": -8}, "-8 is no number above 0"),
+        ({"fps": 1e999}, "inf is no number above 0"),
+        ({"fps": "8"}, "'8' is no number above 0"),
+        ({"labels": [1]}, "1 is no text"),
+        ({"labels": {"a": 1}}, "a dict is no list"),
+        ({"splits": {"train": 1.0}}, "1.0 is no whole number"),
+        ({"splits": {"train": 10**400}}, "a int is no whole number"),
+        ({"splits": {"x" * 10**6: 1}}, "is no text of at most"),
+        ({"latents": {"version": 2}}, "what it says of latents has version 2, this program reads 1"),
+        ({"latents": {"encoder": {}, "shapes": {"1x1x1": [1 << 20, 1 << 20, 1, 1]}}}, "is no whole number"),
+        ({"latents": {"encoder": {}, "shapes": {"-1x1x1": [1, 1, 1, 1]}}}, "is no frames x rows x columns"),
+        ({"latents": {"encoder": [], "shapes": {}}}, "a list is no object"),
+        ({"text": {"version": 7}}, "what it says of text embeddings has version 7, this program reads 1"),
+        ({"text": {"encoder": {}, "channels": -1, "empty_checksum": ""}}, "-1 is no whole number"),
+    ],
+)
+def test_an_index_is_read_as_typed_values(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    _write(tmp_path)
+    _edit_index(tmp_path, **changes)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        read_index(tmp_path)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("content", [b"[" * 10**6, b'{"a":' * 10**6, b"\xff" * 99])
+def test_an_index_of_any_depth_is_one_line(tmp_path: Path, content: bytes) -> None:
+    _write(tmp_path)
+    (tmp_path / "index.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"index.json: is not JSON of a shard set \("):
+        read_index(tmp_path)
+
+
+def test_what_is_larger_than_it_may_be_is_not_read(tmp_path: Path) -> None:
+    shard = _write(tmp_path).splits["train"][0]
+    for name, read in (
+        ("train-000000.index.json", lambda: sidecars.read_samples(tmp_path, shard)),
+        ("index.json", lambda: read_index(tmp_path)),
+    ):
+        os.truncate(tmp_path / name, 1 << 40)
+        with pytest.raises((OSError, ValueError), match="has more than the "):
+            read()
+
+
+@pytest.mark.parametrize("name", ["pipe:cat a", "http://a/b.tar", "a\\b.tar", "", "a\nb.tar", "x" * 300, "/etc/passwd"])
+def test_a_shard_has_the_plain_name_of_a_file_in_its_folder(tmp_path: Path, name: str) -> None:
+    _write(tmp_path)
+    _replace_shards(tmp_path, _table_of(name).to_parquet())
+    with pytest.raises(ValueError, match="is not a plain file name"):
+        read_index(tmp_path)
+    assert not is_plain_name(name)
+
+
+@pytest.mark.parametrize(
+    "entry", [{"num_bytes": -1}, {"kinds": {Kind((1, 1, 1)): -1}}, {"kinds": {Kind((1, 1, 1)): 1 << 62}}]
+)
+def test_a_table_counts_from_zero_to_a_bound(tmp_path: Path, entry: dict[str, Any]) -> None:
+    _write(tmp_path)
+    table = ShardTable.of([dataclasses.replace(_entry(0, KINDS), **entry)])
+    _replace_shards(tmp_path, table.to_parquet())
+    with pytest.raises(ValueError, match=r"below 0|more than 1000000000 samples"):
+        read_index(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["0x1x1", "-1x2x3", "1x2", "1x2x3x4", "1x2x99999999", "1x2x3@inf", "1x2x3@-1", "1e3x1x1"]
+)
+def test_a_kind_that_no_clip_is_of_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Kind.parse(name)
+
+
+def test_a_table_that_unpacks_to_very_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_table, "MAX_UNPACKED_BYTES", 1 << 16)
+    data = ShardTable.of([dataclasses.replace(_entry(0, KINDS), name="x" * 200)] * 1000).to_parquet()
+    with pytest.raises(ValueError, match="unpacks to more than 65536 bytes"):
+        ShardTable.from_parquet(data)
+    monkeypatch.setattr(shard_table, "MAX_SHARDS", 999)
+    with pytest.raises(ValueError, match="lists 1000 shards, more than 999"):
+        ShardTable.from_parquet(data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 2}, "the sidecar has version 2, this program reads 1"),
+        ({"samples": {}}, "a dict is no list"),
+        ({"samples": [{"key": 3, "shape": [1, 1, 1], "members": {}}]}, "3 is no text"),
+        ({"samples": [{"key": "\ud800", "shape": [1, 1, 1], "members": {}}]}, "surrogates not allowed"),
+        ({"samples": [{"key": "a", "shape": [1, 1, -1], "members": {}}]}, "-1 is no whole number"),
+        ({"samples": [{"key": "a", "shape": [True, 1, 1], "members": {}}]}, "True is no whole number"),
+        ({"samples": [{"key": "a", "shape": [1, 1, 1], "members": {"mp4": [0.5, 1, "00" * 16]}}]}, "0.5 is no whole"),
+        ({"samples": [{"key": "a", "shape": [1, 1, 1], "members": {}, "fps": 0}]}, "0 is no number above 0"),
+    ],
+)
+def test_a_sidecar_is_read_as_typed_values(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    shard = _write(tmp_path).splits["train"][0]
+    path = tmp_path / "train-000000.index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        sidecars.read_samples(tmp_path, shard)

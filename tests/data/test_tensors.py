@@ -60,3 +60,24 @@ def test_a_file_cut_at_any_byte_is_refused() -> None:
 def test_a_header_that_means_nothing_is_refused(header: object) -> None:
     with pytest.raises(UnreadableTensorsError, match="header is malformed"):
         read_tensors(file_of(header, bytes(4)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": {"dtype": "F32", "shape": [0, 1 << 62, 1 << 62], "data_offsets": [0, 0]}},
+        {"a": {"dtype": "F32", "shape": [0, 10**400], "data_offsets": [0, 0]}},
+        {"a": {"dtype": "F32", "shape": [1] * 100, "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}},
+    ],
+)
+def test_shapes_that_no_memory_holds_are_refused(header: object) -> None:
+    with pytest.raises(UnreadableTensorsError, match="header is malformed"):
+        read_tensors(file_of(header, bytes(4)))
+
+
+def test_a_header_of_any_depth_or_length_is_refused() -> None:
+    for text in (b"[" * 10**5, b" " * (2 << 20)):
+        with pytest.raises(UnreadableTensorsError):
+            read_tensors(len(text).to_bytes(8, "little") + text)

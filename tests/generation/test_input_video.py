@@ -15,6 +15,8 @@ from tests.data_pipelines.videos import (
     write_sound,
     write_video,
 )
+from tests.odd_files import ODD_FILES
+from vdm.generation import input_video
 from vdm.generation.input_video import InputVideo, read_video
 
 
@@ -114,3 +116,31 @@ def test_what_is_no_video_is_named_in_one_line(tmp_path: Path, kind: str) -> Non
     with pytest.raises(ValueError, match=rf"^input={path}: ({reasons})$") as caught:
         read_video(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ODD_FILES)
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    ODD_FILES[kind](tmp_path / "film.mp4")
+    with pytest.raises(ValueError, match=rf"^input=.*: can't be read as a video: is {kind}, not a file$"):
+        read_video(tmp_path / "film.mp4")
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
+    write_h264(tmp_path / "a.mp4", gray_frames(4))
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
+    with pytest.raises(ValueError, match=r"^input=.*: can't be read as a video: is no video, or it is a list"):
+        read_video(tmp_path / "list.mp4")
+
+
+def test_more_frames_than_memory_has_room_for_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_h264(tmp_path / "a.mp4", gray_frames(8))
+    monkeypatch.setattr(input_video, "MAX_BYTES", 5 * 32 * 48 * 3)
+    with pytest.raises(ValueError, match=r"its frames take more than 0 GiB; input_frames=5 takes the first$"):
+        read_video(path)
+    assert read_video(path, max_frames=5).frames.shape[1] == 5
+
+
+def test_a_picture_that_would_be_scaled_to_very_many_pixels_is_refused(tmp_path: Path) -> None:
+    path = write_h264(tmp_path / "a.mp4", gray_frames(2, height=2, width=4096))
+    with pytest.raises(ValueError, match=r"^input=.*: can't be used: a picture of 512x1048576 pixels"):
+        read_video(path, size=(512, 512))

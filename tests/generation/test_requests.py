@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.odd_files import ODD_FILES
 from vdm.generation.requests import load_image, read_prompts, resolve_labels
 
 
@@ -161,3 +162,18 @@ def test_what_is_no_picture_is_named_in_one_line(tmp_path: Path, damage: str) ->
     with pytest.raises(ValueError, match=rf"^image={path}: (no such file|can't be read as a picture: .+)$") as caught:
         load_image(path, 8, 8)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ODD_FILES)
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    ODD_FILES[kind](tmp_path / "odd")
+    with pytest.raises(ValueError, match=rf"^image=.*: can't be read as a picture: is {kind}, not a file$"):
+        load_image(tmp_path / "odd", 16, 16)
+    with pytest.raises(ValueError, match=rf"^prompts_file=.*: can't be read: is {kind}, not a file$"):
+        read_prompts(None, str(tmp_path / "odd"))
+
+
+def test_a_picture_of_too_many_pixels_is_one_line(tmp_path: Path) -> None:
+    Image.new("1", (8192, 8193)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"^image=.*a.png: can't be read as a picture: a picture of 8193x8192 pixels"):
+        load_image(tmp_path / "a.png", 16, 16)

@@ -30,6 +30,7 @@ from vdm.config import check as check_component
 from vdm.config.options import check_given, options_of, parse
 from vdm.config.quoting import escaped
 from vdm.processes import is_first_of_machine
+from vdm.text import printable
 
 Task = Callable[[DictConfig], int | None]
 """Receives a whole configuration, resolved and with no value missing; returns an exit code, ``None`` for 0."""
@@ -251,7 +252,7 @@ def _overrides() -> OverridesConf:
 
 def _report(error: BaseException) -> None:
     if is_first_of_machine():
-        print(one_line(error), file=sys.stderr)
+        print(printable(one_line(error)), file=sys.stderr)
 
 
 def _remove_unused(folder: Path) -> None:

@@ -14,13 +14,16 @@ import torch
 from annotated_types import Len
 
 from vdm import randomness
-from vdm.data.shards import Kind, Shape
+from vdm.data.shards import MAX_PIXELS, Kind, Shape
 from vdm.ranges import Positive, Share, Size
 
 _SIDES = re.compile(r"\b(left|right|(counter|anti)?-?clockwise|mirror(ed|s)?)(-?(hand(ed)?|wards?|most|side))?\b", re.I)
 """Words that a mirrored clip would make untrue."""
 _SAME_RATE = 1.02
 """Quotient up to which two rates count as one: 23.976 and 24, 29.97 and 30 frames a second, but not 24 and 25."""
+MAX_SEEN_FRAMES = 1 << 16
+MAX_SEEN_BYTES = 1 << 31
+"""Of the pixels of a clip that is seen: 2,700 frames of 512x512."""
 _JOINS = re.compile(r"_|(?<=[a-z])(?=[A-Z])")
 """Where the words of an identifier meet."""
 
@@ -108,16 +111,22 @@ class ClipSampling:
         return stored.fps / self.fps if stored.fps > self.fps * _SAME_RATE else 1.0
 
     def shape_of(self, stored: Kind) -> Shape | None:
-        """Return the shape in which a stored clip comes out, or None if it is too short, or its rate too low."""
+        """Return the shape in which a stored clip comes out.
+
+        None is for one that is too short, whose rate is too low, or that would take more memory than any training has:
+        as it is, or scaled, where it is long and narrow.
+        """
         stride = self.stride(stored)
         if stride is None:
             return None
         num_frames = math.ceil((stored.shape[0] - 0.5) / stride)
         num_frames -= _nearest(num_frames - 1, stride) >= stored.shape[0]  # where the quotient was rounded up
         if self.shapes is None:
-            return (num_frames, *stored.shape[1:])
+            whole = (num_frames, *stored.shape[1:])
+            return whole if is_bounded(whole) else None
         fitting = [shape for shape in self.shapes if shape[0] <= num_frames]
-        return min(fitting, key=lambda shape: _badness(shape, stored.shape), default=None)
+        found = min(fitting, key=lambda shape: _badness(shape, stored.shape), default=None)
+        return found if found is None or math.prod(_covering(stored.shape, found)) <= MAX_PIXELS else None
 
     def cut(self, stored: Kind, shape: Shape, caption: str, seed: int, position: int | str) -> Cut:
         """Choose what the sample at a position takes of its stored clip.
@@ -131,13 +140,12 @@ class ClipSampling:
         """
         if self.keeps_clips:
             return Cut.whole(stored.shape)
-        (num_frames, *size), (num_stored, rows, columns) = shape, stored.shape
+        (num_frames, *size), num_stored = shape, stored.shape[0]
         stride = self.stride(stored)
         assert stride is not None, "clips of too low a rate are in no bucket"
         frames = [_nearest(number, stride) for number in range(num_frames)]
         start = self._first(self.start, num_stored - 1 - frames[-1], seed, "clip start", position)
-        scale = max(size[0] / rows, size[1] / columns)
-        height, width = max(size[0], round(rows * scale)), max(size[1], round(columns * scale))
+        height, width = _covering(stored.shape, shape)
         top = self._first(self.crop, height - size[0], seed, "crop row", position)
         left = self._first(self.crop, width - size[1], seed, "crop column", position)
         mirrored = (
@@ -165,6 +173,19 @@ def speaks_of_sides(caption: str) -> bool:
 def _nearest(number: int, stride: float) -> int:
     """Return the number of the stored frame nearest in time to the ``number``-th frame that is seen."""
     return math.floor(number * stride + 0.5)
+
+
+def _covering(stored: Shape, shape: Shape) -> tuple[int, int]:
+    """Return rows and columns of a frame that is scaled to cover those of ``shape``."""
+    (rows, columns), (height, width) = stored[1:], shape[1:]
+    scale = max(height / rows, width / columns)
+    return max(height, round(rows * scale)), max(width, round(columns * scale))
+
+
+def is_bounded(shape: Shape) -> bool:
+    """Tell whether a clip can be seen whole: one frame of it, and all of them, are not too large."""
+    t, h, w = shape
+    return t <= MAX_SEEN_FRAMES and h * w <= MAX_PIXELS and 3 * t * h * w <= MAX_SEEN_BYTES
 
 
 def _badness(shape: Shape, stored: Shape) -> tuple[float, int, bool, int]:

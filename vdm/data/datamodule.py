@@ -11,13 +11,13 @@ from annotated_types import Interval, Len
 from lightning import LightningDataModule
 
 from vdm.data import order
-from vdm.data.clips import ClipSampling
+from vdm.data.clips import ClipSampling, is_bounded
 from vdm.data.dataset import ClipDataset, Order, RandomImages
 from vdm.data.disk_cache import DiskCache
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
 from vdm.data.mixing import ListedOrder, MixedOrder
 from vdm.data.motion import check_measurable
-from vdm.data.quarantine import Quarantine
+from vdm.data.quarantine import Quarantine, check_report
 from vdm.data.sets import ShardSet, Split
 from vdm.data.shards import Shape, StoredLatents, StoredText
 from vdm.data.stored import common_latents, common_text, read_empty_text
@@ -119,6 +119,8 @@ class ClipDataModule(LightningDataModule):
         self.max_bad_fraction = max_bad_fraction
         self.max_validation_clips = max_validation_clips
         self.cache = None if cache_path is None else DiskCache(Path(cache_path), cache_gib)
+        if quarantine_path is not None:
+            check_report(Path(quarantine_path))
         self.quarantine_path = quarantine_path
         self.image_conditions = False
         """Whether batches bring what image-to-video models are told; see ``add_image_conditions``."""
@@ -175,7 +177,11 @@ class ClipDataModule(LightningDataModule):
     def _too_small(self) -> str:
         fps = self.sampling.fps
         rate = "" if fps is None else f"of fewer frames a second than clips.fps={fps:g}, or of an unknown rate"
-        return " or ".join(filter(None, ("too short for clips.shapes" if self.sampling.shapes else "", rate)))
+        short = "too short for clips.shapes" if self.sampling.shapes else ""
+        kinds = (kind for shards in (*self.training.shards, *self.validation.shards) for kind in shards.kinds)
+        is_any_large = not self.sampling.shapes and not all(is_bounded(kind.shape) for kind in kinds)
+        large = "too large to be seen whole (clips.shapes takes parts of them)" if is_any_large else ""
+        return " or ".join(filter(None, (short, large, rate)))
 
     def add_image_conditions(self) -> None:
         """Have batches bring what image-to-video models are told: the first frame also beside latents, and the motion.

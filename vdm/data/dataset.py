@@ -1,6 +1,5 @@
 """From positions in the order of samples to batches of clips; runs in the loader's workers."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +22,16 @@ from vdm.data.reading import LATENTS, PICTURES, TEXT, VIDEO, RawSample, Request,
 from vdm.data.shards import Shape
 from vdm.data.text_embeddings import TextEmbedding, UnusableTextError, read_text
 from vdm.files import MALFORMED
+from vdm.json_values import parse_json
+from vdm.text import well_formed
 from vdm.types import ClipBatch, ImageBatch, TextEmbeddings
 
 LoadedBatch = tuple[ClipBatch, tuple[Fault, ...]]
 """A batch, and what is wrong with its clips of weight 0."""
 
 _METADATA = frozenset({"json", "txt"})
+MAX_CAPTION = 1 << 14
+"""Characters of a caption that are kept; no text encoder reads so far."""
 
 
 class Order(Protocol):
@@ -365,24 +368,40 @@ def _words(label: _Label) -> str:
 def _parse_label(raw: RawSample, sampling: ClipSampling, class_names: Sequence[str]) -> _Label:
     """Read a caption, a class and a frame rate out of a sample's ``.json``, or else its ``.txt`` and its index."""
     try:
-        metadata: dict[str, Any] = json.loads(str(raw.members.get("json", b"{}"), "utf-8"))
-        caption = metadata.get("caption")
-        if caption is None:
-            caption = str(raw.members.get("txt", b""), "utf-8").strip()
+        metadata: dict[str, Any] = parse_json(str(raw.members.get("json", b"{}"), "utf-8"))
+        caption = caption_of(metadata, raw.members.get("txt", b""))
         label = _class_of(metadata.get("label"), len(class_names))
         fps = float(raw.stored.fps or metadata.get("fps") or 1.0)
         if not 0 < fps < math.inf:
             raise ValueError(f"fps={fps}")
         motion, seen_fps = stored_motion(metadata, fps), fps / (sampling.stride(raw.stored) or 1)
-        return _Label(str(caption), label, class_names[label] if label >= 0 else "", seen_fps, motion)
+        return _Label(caption, label, class_names[label] if label >= 0 else "", seen_fps, motion)
     except MALFORMED as error:
         raise raw.bad(f"its metadata is malformed ({error!r})") from error
+
+
+def caption_of(metadata: Mapping[str, Any], text: bytes | memoryview) -> str:
+    """Return a sample's caption.
+
+    Args:
+        metadata: Its ``.json``.
+        text: Its ``.txt``, for a ``.json`` without a caption.
+
+    Raises:
+        ValueError: If the caption is no text, or the ``.txt`` is not UTF-8.
+    """
+    caption = metadata.get("caption")
+    if caption is None:
+        caption = str(text, "utf-8").strip()
+    if isinstance(caption, list | dict):
+        raise ValueError(f"its caption is a {type(caption).__name__}, and not a text")
+    return well_formed(str(caption)[:MAX_CAPTION])
 
 
 def _class_of(label: Any, num_classes: int) -> int:
     """Return the class that a sample's ``.json`` has, -1 if it has none, or the set names none."""
     if label is None or num_classes == 0:
         return -1
-    if not isinstance(label, int) or not 0 <= label < num_classes:
+    if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < num_classes:
         raise ValueError(f"label {label!r} is none of the {num_classes} classes")
     return label

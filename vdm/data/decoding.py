@@ -2,8 +2,9 @@
 
 import io
 import struct
+from array import array
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
 
 import av
 import av.error
@@ -13,18 +14,19 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 from einops import rearrange
-from jaxtyping import UInt8
-from PIL import Image
-from PIL.Image import DecompressionBombError
+from jaxtyping import Int, UInt8
+from PIL.Image import DecompressionBombError, Image
 from torch import Tensor
 
 from vdm.data.clips import Cut
+from vdm.data.containers import TooLargeError, bound_pixels, open_picture, open_video
+from vdm.data.mp4_tables import FalseClaimError
 from vdm.data.scaling import RGBScaler
 from vdm.data.shards import Shape
 
 _PROBING = {"analyzeduration": "1", "probesize": "32"}
-_STREAM_PROBING = [{"skip_frame": "all"}] * 4
-"""Options of a file, and of its first streams, while it is opened: FFmpeg would read and decode a part of it, to tell
+_STREAM_PROBING = {"skip_frame": "all"}
+"""Options of a file, and of its streams, while it is opened: FFmpeg would read and decode a part of it, to tell
 what the header of an mp4 says."""
 
 
@@ -68,51 +70,94 @@ def decode_clip(
     return clip
 
 
+def check_clip(source: io.BufferedIOBase, shape: Shape) -> None:
+    """Decode all of a clip, and let each packet and frame go at once.
+
+    Args:
+        source: An mp4 file.
+        shape: What the clip must be: frames, rows, columns.
+
+    Raises:
+        UndecodableClipError: If it is damaged or of another shape.
+    """
+    with _opened(source) as (container, stream):
+        times = unique_times(container, stream)
+    if len(times) != shape[0]:
+        raise UndecodableClipError(f"{len(times)} frames decode where the index records {shape[0]}")
+    source.seek(0)
+    is_missing = np.ones(len(times), dtype=bool)
+    with _opened(source) as (container, stream):
+        for frame in container.decode(stream):
+            _check_frame(frame, shape)
+            place = len(times) if frame.pts is None else int(np.searchsorted(times, frame.pts))
+            if place < len(times) and times[place] == frame.pts:
+                is_missing[place] = False
+    if is_missing.any():
+        raise UndecodableClipError(f"{len(times) - is_missing.sum()} frames decode where {shape[0]} are expected")
+
+
 def decode_picture(
     data: bytes | memoryview, shape: Shape, cut: Cut | None = None, out: UInt8[Tensor, "c 1 h w"] | None = None
 ) -> UInt8[Tensor, "c 1 h w"]:
     """Decode a still picture, a clip of one frame; see ``decode_clip``."""
     cut = cut or Cut.whole(shape)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(data) as image:
+            _check_size(image, shape)
             pixels = np.asarray(image.convert("RGB"))
+    except UndecodableClipError:
+        raise
     except PICTURE_ERRORS as error:
         raise UndecodableClipError(f"does not decode: {error}") from error
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-    _check_size(frame, shape)
     clip = empty_clips(1, 1, *cut.size)[0] if out is None else out
     rearrange(clip, "c 1 h w -> h w c").numpy()[:] = _FrameCutter(cut)(frame)
     return clip
 
 
 def _decode(data: bytes | memoryview, shape: Shape, cut: Cut) -> Iterator[UInt8[np.ndarray, "h w c"]]:
-    """Yield the wanted frames of a clip.
+    """Yield the wanted frames of a clip."""
+    cut_frame = _FrameCutter(cut)
+    with _opened(io.BytesIO(data)) as (container, stream):
+        for frame in _frames(container, stream, shape, cut.frames):
+            yield cut_frame(frame)
+
+
+@contextmanager
+def _opened(source: io.BufferedIOBase) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """Open the video of a clip; what goes wrong, here or in the caller's decoding, is an ``UndecodableClipError``.
 
     One thread decodes and one converts: FFmpeg's default, a thread for each core, costs small frames up to four times
     as much, and the loader has several workers already.
     """
-    cut_frame = _FrameCutter(cut)
     try:
-        probing: Any = {"options": _PROBING, "stream_options": _STREAM_PROBING}  # PyAV's annotations are of others
-        with av.open(io.BytesIO(data), "r", "mp4", metadata_errors="ignore", **probing) as container:
-            for frame in _frames(container, shape, cut.frames):
-                _check_size(frame, shape)
-                yield cut_frame(frame)
+        with open_video(source, "mp4", _PROBING, _STREAM_PROBING) as container:
+            if not container.streams.video:
+                raise UndecodableClipError("holds no video")
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            bound_pixels(stream)
+            yield container, stream
     except av.error.FFmpegError as error:
         raise UndecodableClipError(f"does not decode: {error.strerror}") from error
+    except (FalseClaimError, TooLargeError) as error:
+        raise UndecodableClipError(str(error)) from error
+    except (UndecodableClipError, MemoryError):
+        raise
+    except Exception as error:  # whatever a strange file makes the decoder do
+        raise UndecodableClipError(f"does not decode: {type(error).__name__}: {error}") from error
 
 
-def _frames(container: InputContainer, shape: Shape, frames: Sequence[int]) -> Iterator[av.VideoFrame]:
+def _frames(
+    container: InputContainer, stream: av.VideoStream, shape: Shape, frames: Sequence[int]
+) -> Iterator[av.VideoFrame]:
     """Yield frames by their numbers in the order in which they are shown.
 
     Decoding begins at the nearest key frame, and leaves out frames that are neither wanted nor needed by others.
     """
-    if not container.streams.video:
-        raise UndecodableClipError("holds no video")
-    stream = container.streams.video[0]
-    stream.thread_type = "NONE"
     stream.codec_context.open()  # dav1d holds on to what skip_frame is then
-    packets = list(container.demux(stream))  # the last, empty one makes the decoder hand out what it holds back
+    # The last, empty packet makes the decoder hand out what it holds back.
+    packets = list(container.demux(stream))
     numbers = {time: number for number, time in enumerate(shown_times(packets))}
     if len(numbers) != shape[0]:
         raise UndecodableClipError(f"{len(numbers)} frames decode where the index records {shape[0]}")
@@ -121,14 +166,28 @@ def _frames(container: InputContainer, shape: Shape, frames: Sequence[int]) -> I
         is_wanted = packet.pts is None or numbers.get(packet.pts, -1) in wanted
         stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
         for frame in packet.decode():
-            if frame.is_corrupt:  # FFmpeg guesses what is missing, also of those frames that wanted ones are made from
-                raise UndecodableClipError("is damaged: a frame decodes in part only")
+            _check_frame(frame, shape)
             number = -1 if frame.pts is None else numbers.get(frame.pts, -1)
             if number in wanted:
                 wanted.remove(number)  # some files have two frames of one time, of which one is shown
                 yield frame
         if not wanted:
             return
+
+
+def _check_frame(frame: av.VideoFrame, shape: Shape) -> None:
+    if frame.is_corrupt:  # FFmpeg guesses what is missing, also of those frames that wanted ones are made from
+        raise UndecodableClipError("is damaged: a frame decodes in part only")
+    _check_size(frame, shape)
+
+
+def unique_times(container: InputContainer, stream: av.VideoStream) -> Int[np.ndarray, " t"]:
+    """Return the time of each frame of a stream that is shown, sorted, in its unit; its packets are not kept."""
+    times = array("q")
+    for packet in container.demux(stream):
+        if packet.pts is not None and not packet.is_discard:
+            times.append(packet.pts)
+    return np.unique(np.frombuffer(times, dtype=np.int64)) if times else np.zeros(0, np.int64)
 
 
 def shown_times(packets: list[Packet]) -> list[int]:
@@ -145,7 +204,7 @@ def _key_packet(packets: list[Packet], numbers: dict[int, int], first: int) -> i
     return start
 
 
-def _check_size(frame: av.VideoFrame, shape: Shape) -> None:
+def _check_size(frame: av.VideoFrame | Image, shape: Shape) -> None:
     if (frame.height, frame.width) != shape[1:]:
         size = f"{frame.height}x{frame.width}"
         raise UndecodableClipError(f"a frame has {size} pixels where the index records {shape[1]}x{shape[2]}")

@@ -1,20 +1,40 @@
 """The index of a shard set: ``index.json`` says what the set is, ``shards.parquet`` lists its shards."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vdm.data.shard_table import ShardTable
-from vdm.data.shards import HOW_TO_REMAKE, Shape, ShardEntry, StoredLatents, StoredText, checksum, parse_shape
-from vdm.data.storage import Folder, folder_of
+from vdm.data.shard_table import MAX_SHARDS, ShardTable
+from vdm.data.shards import (
+    CHECKSUM_BYTES,
+    HOW_TO_REMAKE,
+    Shape,
+    ShardEntry,
+    StoredLatents,
+    StoredText,
+    checksum,
+    parse_shape,
+)
+from vdm.data.storage import Folder, folder_of, read_whole
 from vdm.files import MALFORMED, replacing, write_json
+from vdm.json_values import known_version, mapping, parse_json, positive_number, sequence, text, whole_number
 
 INDEX_NAME = "index.json"
 SHARDS_NAME = "shards.parquet"
 FORMAT = "vdm-shards"
 VERSION = 3
+STORED_VERSION = 1
+"""Of what is said of latents and of text embeddings."""
+MAX_INDEX_BYTES = 1 << 26
+MAX_SHARDS_BYTES = 1 << 30
+"""Of ``shards.parquet``: a million shards take 80 MB."""
+MAX_CHANNELS = 1 << 16
+"""Of text embeddings."""
+MAX_LATENTS = 1 << 30
+"""Numbers in the latents of a clip."""
+MAX_TEXT = 1000
+"""Characters of the name of a split or a class."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +95,10 @@ def write_index(path: Path, index: ShardIndex) -> None:
     content["shards"] = checksum(shards)
     if index.latents is not None:
         shapes = {"x".join(map(str, shape)): latents for shape, latents in index.latents.shapes.items()}
-        content["latents"] = {"encoder": dict(index.latents.encoder), "shapes": shapes}
+        encoder = dict(index.latents.encoder)
+        content["latents"] = {"version": STORED_VERSION, "encoder": encoder, "shapes": shapes}
     if index.text is not None:
-        content["text"] = asdict(index.text)
+        content["text"] = {"version": STORED_VERSION, **asdict(index.text)}
     write_json(path / INDEX_NAME, content, indent=1)
 
 
@@ -86,7 +107,7 @@ def _read_header(folder: Folder) -> dict[str, Any]:
     where = folder.path_of(INDEX_NAME)
     place = where.removesuffix(f"/{INDEX_NAME}")
     try:
-        content = json.loads(folder.read(INDEX_NAME))
+        content = parse_json(read_whole(folder, INDEX_NAME, MAX_INDEX_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         if not folder.is_remote and not Path(place).is_dir():
             raise ValueError(
@@ -102,17 +123,19 @@ def _read_header(folder: Folder) -> dict[str, Any]:
         raise ValueError(f"{where}: is not JSON of a shard set ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{where}: is not an index of vdm shards (no 'format': '{FORMAT}')")
-    if content.get("version") != VERSION:
-        raise ValueError(
-            f"{where}: has version {content.get('version')!r}, this program reads {VERSION}; {HOW_TO_REMAKE}"
-        )
+    try:
+        version = known_version(content.get("version"), VERSION, "the index")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if version != VERSION:
+        raise ValueError(f"{where}: has version {version}, this program reads {VERSION}; {HOW_TO_REMAKE}")
     return content
 
 
 def _read_shards(folder: Folder, header: Mapping[str, Any]) -> ShardTable:
     where = folder.path_of(SHARDS_NAME)
     try:
-        data = folder.read(SHARDS_NAME)
+        data = read_whole(folder, SHARDS_NAME, MAX_SHARDS_BYTES)
         if checksum(data) != header.get("shards"):
             raise ValueError(f"its checksum is not the one in {INDEX_NAME}: it is damaged, or another set's")
         return ShardTable.from_parquet(data)
@@ -127,9 +150,9 @@ def _read_shards(folder: Folder, header: Mapping[str, Any]) -> ShardTable:
 def _parse(where: str, header: Mapping[str, Any], shards: ShardTable) -> ShardIndex:
     try:
         return ShardIndex(
-            _split(shards, {str(split): int(count) for split, count in header["splits"].items()}),
-            labels=tuple(header["labels"]),
-            fps=None if header["fps"] is None else float(header["fps"]),
+            _split(shards, _counts(header["splits"])),
+            labels=tuple(text(label, MAX_TEXT) for label in sequence(header["labels"])),
+            fps=None if header["fps"] is None else positive_number(header["fps"]),
             latents=_parse_latents(header["latents"]) if "latents" in header else None,
             text=_parse_text(header["text"]) if "text" in header else None,
         )
@@ -137,8 +160,13 @@ def _parse(where: str, header: Mapping[str, Any], shards: ShardTable) -> ShardIn
         raise ValueError(f"{where}: is malformed ({error!r}); {HOW_TO_REMAKE}") from None
 
 
+def _counts(content: object) -> dict[str, int]:
+    """Return how many shards each split has."""
+    return {text(split, MAX_TEXT): whole_number(count, 0, MAX_SHARDS) for split, count in mapping(content).items()}
+
+
 def _split(shards: ShardTable, counts: Mapping[str, int]) -> dict[str, ShardTable]:
-    if min(counts.values(), default=0) < 0 or sum(counts.values()) != len(shards):
+    if sum(counts.values()) != len(shards):
         raise ValueError(f"splits of {dict(counts)} shards where {SHARDS_NAME} lists {len(shards)}")
     splits: dict[str, ShardTable] = {}
     start = 0
@@ -149,15 +177,19 @@ def _split(shards: ShardTable, counts: Mapping[str, int]) -> dict[str, ShardTabl
 
 
 def _parse_latents(content: Mapping[str, Any]) -> StoredLatents:
+    known_version(content.get("version", 1), STORED_VERSION, "what it says of latents")
     shapes: dict[Shape, tuple[int, int, int, int]] = {}
-    for name, latents in content["shapes"].items():
-        c, t, h, w = map(int, latents)
-        shapes[parse_shape(name)] = (c, t, h, w)
-    return StoredLatents(dict(content["encoder"]), shapes)
+    for name, latents in mapping(content["shapes"]).items():
+        c, t, h, w = (whole_number(size, 1, MAX_LATENTS) for size in sequence(latents))
+        shapes[parse_shape(name)] = c, t, h, w
+        whole_number(c * t * h * w, 1, MAX_LATENTS)
+    return StoredLatents(mapping(content["encoder"]), shapes)
 
 
 def _parse_text(content: Mapping[str, Any]) -> StoredText:
-    return StoredText(dict(content["encoder"]), int(content["channels"]), str(content["empty_checksum"]))
+    known_version(content.get("version", 1), STORED_VERSION, "what it says of text embeddings")
+    channels = whole_number(content["channels"], 1, MAX_CHANNELS)
+    return StoredText(mapping(content["encoder"]), channels, text(content["empty_checksum"], 2 * CHECKSUM_BYTES))
 
 
 def _check_sizes(folder: Folder, index: ShardIndex) -> None:

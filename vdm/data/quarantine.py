@@ -1,16 +1,23 @@
 """Samples that proved bad: reported once, and too many of them stop the run."""
 
+import errno
+import fcntl
 import json
 import logging
+import os
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from vdm.regular_files import open_descriptor
 
 logger = logging.getLogger(__name__)
 
 MIN_SAMPLES = 200
 """The share of bad samples is taken of no fewer than these, lest one bad sample in the first batch stop the run."""
+MAX_LINE_BYTES = 1 << 16
+"""Length of a line of a report, which tells a report from other files."""
 RECENT_SAMPLES = 10_000
 """The share is taken of the last so many as well, lest many good samples hide that there are no more of them."""
 
@@ -46,9 +53,14 @@ class Quarantine:
         path: Report, one JSON object a line, to which each new fault is appended; None keeps no report.
         max_bad_fraction: Share of bad samples among all those loaded, or the last ``RECENT_SAMPLES`` of them, above
             which ``record`` raises.
+
+    Raises:
+        ValueError: In one line, if the report would be appended to a file that is none.
     """
 
     def __init__(self, path: Path | None, max_bad_fraction: float) -> None:
+        if path is not None:
+            check_report(path)
         self._path = path
         self._max_bad_fraction = max_bad_fraction
         self._num_samples = 0
@@ -102,13 +114,59 @@ class Quarantine:
         self._known.add(fault)
         logger.warning("Left out a bad sample: %s", fault.reason)
         if self._path is not None:
-            _append_once(self._path, json.dumps(asdict(fault), ensure_ascii=False) + "\n")
+            _append_once(self._path, json.dumps(asdict(fault)) + "\n")
+
+
+def check_report(path: Path) -> None:
+    """Look that a report may be written to a path: to a new file, or at the end of an earlier report.
+
+    Raises:
+        ValueError: In one line, if something else lies there.
+    """
+    try:
+        descriptor = open_descriptor(path, follow_links=False)
+    except FileNotFoundError:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise ValueError(f"quarantine_path={path}: nothing can be written into {folder}") from None
+        return
+    except OSError as error:
+        raise ValueError(_refusal(path, f"{error.strerror}")) from None
+    with os.fdopen(descriptor, "rb") as file:
+        first = file.readline(MAX_LINE_BYTES)
+    if first and not _is_fault(first):
+        raise ValueError(_refusal(path, "its first line is no bad sample"))
+
+
+def _refusal(path: Path, reason: str) -> str:
+    return f"quarantine_path={path}: {reason}; name a file that does not exist yet, or a report of earlier runs"
+
+
+def _is_fault(line: bytes) -> bool:
+    try:
+        content = json.loads(line)
+    except (RecursionError, ValueError):
+        return False
+    return isinstance(content, dict) and content.keys() == {field.name for field in fields(Fault)}
 
 
 def _append_once(path: Path, line: str) -> None:
     """Append a line that the file lacks; other ranks append to it as well, and earlier runs have."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        file.seek(0)
+    check_report(path)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    descriptor = open_descriptor(path, flags, follow_links=False)
+    with os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace") as file:
+        _lock(file.fileno())
         if line not in file:
+            file.seek(0, os.SEEK_END)
             file.write(line)
+
+
+def _lock(descriptor: int) -> None:
+    """Wait until no other process appends, where the file system has locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL):
+            raise

@@ -15,9 +15,26 @@ from vdm.data.memory import ReusedMemory
 from vdm.data.outages import Outage
 from vdm.data.quarantine import BadSampleError, Fault
 from vdm.data.shard_table import ShardTable
-from vdm.data.shards import CHECKSUM_BYTES, DamagedSample, Kind, Member, SampleEntry, ShardEntry, check_member
-from vdm.data.sidecars import parse_samples, sidecar_name
-from vdm.data.storage import NUM_CONNECTIONS, Folder
+from vdm.data.shards import (
+    CHECKSUM_BYTES,
+    LATENTS,
+    PICTURES,
+    TEXT,
+    VIDEO,
+    DamagedSample,
+    Kind,
+    Member,
+    SampleEntry,
+    ShardEntry,
+    check_member,
+    max_bytes_of,
+    too_long,
+)
+from vdm.data.sidecars import MAX_SIDECAR_BYTES, parse_samples, sidecar_name
+from vdm.data.storage import NUM_CONNECTIONS, Folder, read_whole
+from vdm.regular_files import UnfitFileError
+
+__all__ = ["LATENTS", "PICTURES", "TEXT", "VIDEO", "RawSample", "Request", "SampleTable", "ShardReader", "pixels_of"]
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -31,11 +48,10 @@ the parsing of a whole list: room for 64 shards of 10,000 samples of three files
 MAX_GAP_BYTES = 1 << 14
 """Members of a sample that lie no further apart are read at once: a request costs more than so many bytes."""
 
+LARGE_BYTES = 1 << 24
+"""Before memory is taken for more than this, it is looked whether the shard has so much."""
 MAX_ENTRIES = 1 << 12
 """Shards of which the index's entry is kept as an object."""
-
-VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
-PICTURES = ("jpg", "jpeg", "png", "webp")
 
 
 def pixels_of(extensions: Container[str]) -> str:
@@ -216,12 +232,22 @@ class ShardReader:
             table = self._tables.get(request.shard, self._list)
         except ValueError as error:
             return BadSampleError(Fault(self._shard(request.shard).name, key="", offset=-1, reason=str(error)))
-        entry = table.find(request.stored, request.sample, request.extensions)
-        return _Listed(
-            self._shard(request.shard),
-            entry,
-            [(span, self._memory.take(span.end - span.start)) for span in _spans(entry.members)],
-        )
+        shard, entry = self._shard(request.shard), table.find(request.stored, request.sample, request.extensions)
+        spans = _spans(entry.members)
+        if reason := self._too_large(shard, entry, spans):
+            return BadSampleError(Fault(shard.name, entry.key, spans[0].start, f"{shard.name}: {entry.key}{reason}"))
+        return _Listed(shard, entry, [(span, self._memory.take(span.end - span.start)) for span in spans])
+
+    def _too_large(self, shard: ShardEntry, entry: SampleEntry, spans: Sequence[_Span]) -> str:
+        """Say which file of a sample is larger than it may be, or than its shard is: no memory is taken for it."""
+        for extension, member in entry.members.items():
+            if member.length > max_bytes_of(extension):
+                return f".{extension} {too_long(member.length, extension)}"
+        for span in spans:
+            is_large = span.end - span.start > LARGE_BYTES and not self._folder.is_remote
+            if is_large and self._ends_before(shard.name, span.end):
+                return f": the shard ends before byte {span.end}; it is cut short"
+        return ""
 
     def _list(self, number: int) -> SampleTable:
         shard = self._shard(number)
@@ -300,10 +326,12 @@ class ShardReader:
         """
         try:
             if memory is None:
-                return self._folder.read(name)
+                return read_whole(self._folder, name, MAX_SIDECAR_BYTES)
             return memory[: self._folder.read_into(memory, name, offset)]
         except OSError as error:
             where = self._folder.path_of(name)
+            if isinstance(error, UnfitFileError):
+                raise DamagedSample(f"{where}: {error.strerror}") from None
             if isinstance(error, FileNotFoundError):
                 if self._is_missing(name):
                     raise DamagedSample(f"{where}: no such file, though others of its folder are there") from None

@@ -25,6 +25,13 @@ _SCHEMA = pa.schema(
         pa.field("samples", pa.map_(pa.string(), pa.int64()), nullable=False),
     ]
 )
+MAX_SHARDS = 10**7
+MAX_SAMPLES = 10**9
+"""Of one shard."""
+MAX_UNPACKED_BYTES = 1 << 31
+_ROWS_AT_ONCE = 1 << 14
+_ODD_NAME = r"[/\\:\x00-\x1f\x7f]|^\.{0,2}$|^.{256}"
+"""What no shard's name holds; see ``is_plain_name``."""
 
 
 class _Counts(NamedTuple):
@@ -73,16 +80,18 @@ class ShardTable(Sequence[ShardEntry]):
         """
         try:
             with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-                columns = file.read(use_threads=False)  # pq.read_table would import a second's worth of modules
+                columns = _read_bounded(file)
             pa.default_memory_pool().release_unused()
-        except (OSError, pa.ArrowException) as error:
+            table = ShardTable(columns)
+            counts, num_bytes = table._counts, table.num_bytes
+        except (OSError, BufferError, MemoryError, pa.ArrowException) as error:
             raise ValueError(" ".join(str(error).split())) from None
-        if not columns.schema.equals(_SCHEMA):
-            raise ValueError(f"has the columns {', '.join(columns.column_names)} where others are expected, or types")
-        table = ShardTable(columns)
-        for name in columns.column("name").filter(_are_paths(columns.column("name"))).to_pylist():
+        for name in columns.column("name").filter(_are_odd(columns.column("name"))).to_pylist():
             raise ValueError(f"shard name {name!r} is not a plain file name")
-        _ = table._counts
+        if min(num_bytes.min(initial=0), counts.count.min(initial=0)) < 0:
+            raise ValueError("has sizes or counts below 0")
+        if counts.count.max(initial=0) > MAX_SAMPLES:
+            raise ValueError(f"has a shard of more than {MAX_SAMPLES} samples")
         return table
 
     def to_parquet(self) -> bytes:
@@ -193,5 +202,30 @@ def _by_name(item: tuple[Kind, int]) -> str:
     return item[0].name
 
 
-def _are_paths(names: Any) -> Any:
-    return pc.call_function("match_substring_regex", [names], pc.MatchSubstringOptions(r"[/\\]|^\.{0,2}$"))
+def is_plain_name(name: str) -> bool:
+    """Tell whether a name may be that of a shard: of a file in the set's folder, for every program that reads it.
+
+    It has no separators, nothing that makes it a URL or a command (``pipe:``), and no characters that can't be seen.
+    """
+    return name.isprintable() and not _are_odd(pa.array([name]))[0].as_py()
+
+
+def _are_odd(names: Any) -> Any:
+    return pc.call_function("match_substring_regex", [names], pc.MatchSubstringOptions(_ODD_NAME))
+
+
+def _read_bounded(file: pq.ParquetFile) -> pa.Table:
+    """Read a file that may unpack to much more than it has."""
+    if not file.schema_arrow.equals(_SCHEMA):
+        raise ValueError(f"has the columns {', '.join(file.schema_arrow.names)} where others are expected, or types")
+    num_rows = file.metadata.num_rows
+    if num_rows > MAX_SHARDS:
+        raise ValueError(f"lists {num_rows} shards, more than {MAX_SHARDS}")
+    batches: list[pa.RecordBatch] = []
+    left = MAX_UNPACKED_BYTES
+    for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
+        batches.append(batch)
+        left -= batch.nbytes
+        if left < 0:
+            raise ValueError(f"unpacks to more than {MAX_UNPACKED_BYTES} bytes")
+    return pa.Table.from_batches(batches, _SCHEMA).combine_chunks()

@@ -17,20 +17,39 @@ tar cut at a member's edge or with a flipped bit is otherwise read without a wor
 ``sidecars.py`` the sidecars.
 """
 
+import io
 import json
+import math
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import xxhash
+
+from vdm.regular_files import FilePart, open_regular
 
 Data = TypeVar("Data", bound=bytes | bytearray | memoryview)
 
 Shape = tuple[int, int, int]
 """Size of a clip: (t frames, h rows, w columns)."""
+_SHAPE = re.compile(r"([1-9]\d{0,8})x([1-9]\d{0,5})x([1-9]\d{0,5})")
+MAX_FRAMES, MAX_SIDE = 10**9 - 1, 10**6 - 1
+"""Of a clip, as an index may count it."""
+MAX_PIXELS = 1 << 26
+"""Of a frame or picture that is decoded: twice those of 8K. FFmpeg holds up to 16 frames while it decodes."""
+MAX_MEMBER_BYTES = 1 << 31
+"""Of a file of a sample, which training reads at once."""
+MAX_METADATA_BYTES = 1 << 24
+"""Of a sample's ``.json`` or ``.txt``."""
+MAX_PICTURE_BYTES = 1 << 28
 
+VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
+PICTURES = ("jpg", "jpeg", "png", "webp")
+"""Extensions of what a sample's files may be."""
 HOW_TO_REMAKE = (
     "build the set again or, if its tars are from elsewhere, delete index.json and `vdm-data index` it again"
 )
@@ -63,7 +82,10 @@ class Kind(NamedTuple):
             ValueError: If ``name`` is something else.
         """
         size, _, fps = name.partition("@")
-        return Kind(parse_shape(size), float(fps) if fps else None)
+        rate = float(fps) if fps else None
+        if rate is not None and not 0 < rate < math.inf:
+            raise ValueError(f"{name!r} is no kind of clips")
+        return Kind(parse_shape(size), rate)
 
 
 def parse_shape(name: str) -> Shape:
@@ -72,8 +94,17 @@ def parse_shape(name: str) -> Shape:
     Raises:
         ValueError: If it stands for none.
     """
-    t, h, w = (int(value) for value in name.split("x"))
+    if (found := _SHAPE.fullmatch(name)) is None:
+        raise ValueError(f"{name[:80]!r} is no frames x rows x columns")
+    t, h, w = map(int, found.groups())
     return t, h, w
+
+
+def max_bytes_of(extension: str) -> int:
+    """Return how many bytes a sample's file of an extension may have."""
+    if extension in ("json", "txt"):
+        return MAX_METADATA_BYTES
+    return MAX_PICTURE_BYTES if extension in PICTURES else MAX_MEMBER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +215,15 @@ def checksum(data: bytes | bytearray | memoryview) -> str:
 
 def file_checksum(path: Path) -> str:
     """Return what ``checksum`` returns for the content of a file, without holding it in memory."""
+    with open_regular(path) as file:
+        return stream_checksum(file)
+
+
+def stream_checksum(file: io.BufferedIOBase) -> str:
+    """Return what ``checksum`` returns for the rest of an open file, without holding it in memory."""
     digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 
@@ -217,7 +253,15 @@ def digest_of(names: Sequence[str]) -> str:
     return checksum(json.dumps(list(names)).encode())
 
 
-def read_member(file: BinaryIO, shard: str, entry: SampleEntry, extension: str) -> bytes:
+def check_member_in(file: io.BufferedIOBase, shard: str, entry: SampleEntry, extension: str) -> None:
+    """Check one file of a sample in an open tar, without holding it in memory; see ``read_member``."""
+    member = _member_of(shard, entry, extension)
+    digest = stream_checksum(FilePart.open(file, member.offset, member.length))
+    num_bytes = max(0, min(member.length, file.seek(0, os.SEEK_END) - member.offset))
+    _check(num_bytes, digest, shard, entry, extension)
+
+
+def read_member(file: io.BufferedIOBase, shard: str, entry: SampleEntry, extension: str) -> bytes:
     """Read one file of a sample out of an open tar and check it.
 
     Args:
@@ -229,11 +273,23 @@ def read_member(file: BinaryIO, shard: str, entry: SampleEntry, extension: str) 
     Raises:
         DamagedSample: If the bytes are not those recorded.
     """
-    member = entry.members.get(extension)
-    if member is None:
+    member = _member_of(shard, entry, extension)
+    num_bytes = file.seek(0, os.SEEK_END)
+    file.seek(min(member.offset, num_bytes))
+    if member.length > max_bytes_of(extension):
+        raise DamagedSample(f"{shard}: {entry.key}.{extension} {too_long(member.length, extension)}")
+    return check_member(file.read(min(member.length, num_bytes)), shard, entry, extension)
+
+
+def _member_of(shard: str, entry: SampleEntry, extension: str) -> Member:
+    if (member := entry.members.get(extension)) is None:
         raise DamagedSample(f"{shard}: sample {entry.key} has no member .{extension}")
-    file.seek(member.offset)
-    return check_member(file.read(member.length), shard, entry, extension)
+    return member
+
+
+def too_long(num_bytes: int, extension: str) -> str:
+    """Say that a sample's file has more bytes than it may."""
+    return f"has {num_bytes} bytes, more than the {max_bytes_of(extension)} that a .{extension} may have"
 
 
 def check_member(data: Data, shard: str, entry: SampleEntry, extension: str) -> Data:
@@ -242,11 +298,16 @@ def check_member(data: Data, shard: str, entry: SampleEntry, extension: str) -> 
     Raises:
         DamagedSample: If not.
     """
+    _check(len(data), checksum(data), shard, entry, extension)
+    return data
+
+
+def _check(num_bytes: int, digest: str, shard: str, entry: SampleEntry, extension: str) -> None:
     member = entry.members[extension]
-    if len(data) != member.length:
-        reason = f"{len(data)} bytes where the index records {member.length}; the shard is cut short"
-    elif checksum(data) != member.checksum:
+    if num_bytes != member.length:
+        reason = f"{num_bytes} bytes where the index records {member.length}; the shard is cut short"
+    elif digest != member.checksum:
         reason = "its checksum is not the one in the index; the shard is damaged"
     else:
-        return data
+        return
     raise DamagedSample(f"{shard}: {entry.key}.{extension} at byte {member.offset}: {reason}")

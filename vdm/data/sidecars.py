@@ -1,13 +1,31 @@
 """The sidecar of a shard, ``train-000000.index.json``: where its tar holds each sample, and with which checksums."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vdm.data.shards import CHECKSUM_BYTES, HOW_TO_REMAKE, Member, SampleEntry, Shape, ShardEntry, count_kinds
-from vdm.data.storage import Folder, folder_of
+from vdm.data.shards import (
+    CHECKSUM_BYTES,
+    HOW_TO_REMAKE,
+    MAX_FRAMES,
+    MAX_SIDE,
+    Member,
+    SampleEntry,
+    Shape,
+    ShardEntry,
+    count_kinds,
+)
+from vdm.data.storage import Folder, folder_of, read_whole
 from vdm.files import MALFORMED, write_json
+from vdm.json_values import known_version, mapping, parse_json, positive_number, sequence, text, whole_number
+
+VERSION = 1
+MAX_SIDECAR_BYTES = 1 << 28
+"""Some 200 bytes a sample: more than a million of them."""
+MAX_KEY = 4096
+"""Characters of a sample's key."""
+MAX_EXTENSION = 255
+"""Characters of a member's extension."""
 
 
 def sidecar_name(shard_name: str) -> str:
@@ -45,7 +63,7 @@ def read_sidecar(path: str | Path | Folder, shard_name: str) -> tuple[SampleEntr
     folder = folder_of(path)
     sidecar = folder.path_of(sidecar_name(shard_name))
     try:
-        data = folder.read(sidecar_name(shard_name))
+        data = read_whole(folder, sidecar_name(shard_name), MAX_SIDECAR_BYTES)
     except FileNotFoundError:
         raise ValueError(f"{sidecar}: no such file; {HOW_TO_REMAKE}") from None
     return _parse(sidecar, data)
@@ -54,7 +72,7 @@ def read_sidecar(path: str | Path | Folder, shard_name: str) -> tuple[SampleEntr
 def write_samples(path: Path, shard_name: str, samples: Sequence[SampleEntry], durable: bool = True) -> None:
     """Write the sidecar of a shard; for ``durable`` see ``write_json``."""
     rows = [_sample_to_json(sample) for sample in samples]
-    write_json(Path(path) / sidecar_name(shard_name), {"samples": rows}, durable=durable)
+    write_json(Path(path) / sidecar_name(shard_name), {"version": VERSION, "samples": rows}, durable=durable)
 
 
 def _checked(where: str, samples: tuple[SampleEntry, ...], shard: ShardEntry) -> tuple[SampleEntry, ...]:
@@ -83,19 +101,25 @@ def _sample_to_json(sample: SampleEntry) -> dict[str, Any]:
 
 def _parse(where: str, data: bytes | bytearray) -> tuple[SampleEntry, ...]:
     try:
-        return tuple(_parse_sample(row) for row in json.loads(data)["samples"])
+        content = mapping(parse_json(data))
+        known_version(content.get("version", 1), VERSION, "the sidecar")
+        return tuple(_parse_sample(row) for row in sequence(content["samples"]))
     except MALFORMED as error:
         raise ValueError(f"{where}: is not a sidecar of vdm shards ({error!r}); {HOW_TO_REMAKE}") from None
 
 
-def _parse_member(offset: Any, length: Any, digest: Any) -> Member:
+def _parse_member(offset: object, length: object, digest: str) -> Member:
     if len(bytes.fromhex(digest)) != CHECKSUM_BYTES:
         raise ValueError(f"{digest!r} is no checksum")
-    return Member(int(offset), int(length), digest)
+    return Member(whole_number(offset, -(1 << 62), 1 << 62), whole_number(length, -(1 << 62), 1 << 62), digest)
 
 
 def _parse_sample(row: dict[str, Any]) -> SampleEntry:
-    members = {name: _parse_member(*place) for name, place in row["members"].items()}
-    t, h, w = map(int, row["shape"])
-    shape: Shape = (t, h, w)
-    return SampleEntry(str(row["key"]), shape, members, float(row["fps"]) if "fps" in row else None)
+    members = {
+        text(name, MAX_EXTENSION): _parse_member(*sequence(place)) for name, place in mapping(row["members"]).items()
+    }
+    t, h, w = sequence(row["shape"])
+    shape: Shape = (whole_number(t, 1, MAX_FRAMES), whole_number(h, 1, MAX_SIDE), whole_number(w, 1, MAX_SIDE))
+    key = text(row["key"], MAX_KEY)
+    key.encode()  # JSON can spell half characters, which nothing else can write
+    return SampleEntry(key, shape, members, positive_number(row["fps"]) if "fps" in row else None)

@@ -6,7 +6,7 @@ import numpy as np
 
 from vdm.data.index import ShardIndex
 from vdm.data.shard_table import ShardTable
-from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, check_member
+from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, check_member, max_bytes_of
 from vdm.data.sidecars import read_samples
 from vdm.data.storage import Folder
 
@@ -51,6 +51,8 @@ def _fault(folder: Folder, shard: ShardEntry) -> str:
 
 def _is_whole(folder: Folder, shard: ShardEntry, sample: SampleEntry) -> bool:
     extension, member = max(sample.members.items(), key=lambda item: item[1].length)  # captions of sets may be alike
+    if member.length > max_bytes_of(extension):
+        return False
     try:
         check_member(folder.read(shard.name, member.offset, member.length), shard.name, sample, extension)
     except DamagedSample:

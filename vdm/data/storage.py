@@ -4,6 +4,7 @@ Of remote files only the bytes asked for are fetched. Credentials come from wher
 them (environment, configuration files, roles of the machine) and from nowhere else.
 """
 
+import errno
 import functools
 import os
 import random
@@ -18,6 +19,7 @@ from fsspec.asyn import AsyncFileSystem, sync
 
 from vdm.data.cache import BoundedCache
 from vdm.data.disk_cache import DiskCache
+from vdm.regular_files import UnfitFileError, open_descriptor
 
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ LISTING_TIMEOUT_SECONDS = 600.0
 
 _PACKAGES = {"s3": "'.[s3]'", "s3a": "'.[s3]'", "gs": "'.[gcs]'", "gcs": "'.[gcs]'", "hf": "'.[hub]'"}
 """By protocol, what pip is to install."""
-_NEVER_RETRIED = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_NEVER_RETRIED = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, UnfitFileError)
 
 
 class Folder(Protocol):
@@ -90,6 +92,22 @@ def open_folder(path: str | Path, cache: DiskCache | None = None) -> Folder:
     return RemoteFolder(str(path), cache)
 
 
+def read_whole(folder: Folder, name: str, max_bytes: int) -> bytes | bytearray:
+    """Return the content of a file that is not to be larger than ``max_bytes``.
+
+    Of a remote one the size is known when it is there: to ask for it would be one more round trip.
+
+    Raises:
+        UnfitFileError: If it is larger, or no file.
+        OSError: If it can't be had.
+    """
+    num_bytes = 0 if folder.is_remote else folder.size(name) or 0
+    data = b"" if num_bytes > max_bytes else folder.read(name)
+    if max(num_bytes, len(data)) > max_bytes:
+        raise UnfitFileError(errno.EFBIG, f"has more than the {max_bytes} bytes that such a file may have")
+    return data
+
+
 def folder_of(place: str | Path | Folder) -> Folder:
     """Return the folder at a path or URL, or the one that is given; see ``open_folder``."""
     return open_folder(place) if isinstance(place, str | Path) else place
@@ -113,7 +131,8 @@ class LocalFolder:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytearray:
         """Return some bytes of a file; see ``Folder``."""
-        data = bytearray(max(0, self._retried(lambda: self._open_size(name)) - offset) if length is None else length)
+        rest = max(0, self._retried(lambda: self._open_size(name)) - offset)
+        data = bytearray(rest if length is None else min(length, rest))
         num_read = self.read_into(memoryview(data), name, offset)
         return data if num_read == len(data) else data[:num_read]
 
@@ -151,7 +170,7 @@ class LocalFolder:
         self.close()
 
     def _open(self, name: str) -> int:
-        return os.open(self.path / name, os.O_RDONLY)
+        return open_descriptor(self.path / name)
 
 
 class RemoteFolder:

@@ -6,8 +6,10 @@ from typing import Any
 from vdm.data.latents import LatentShape
 from vdm.data.sets import ShardSet
 from vdm.data.shards import EMPTY_TEXT_NAME, Shape, StoredLatents, StoredText, checksum
-from vdm.data.storage import open_folder
+from vdm.data.storage import open_folder, read_whole
 from vdm.data.text_embeddings import TextEmbedding, UnusableTextError, read_text
+
+MAX_EMPTY_TEXT_BYTES = 1 << 28
 
 
 def common_latents(sets: Sequence[ShardSet], clip_shapes: Sequence[Shape]) -> StoredLatents:
@@ -56,7 +58,7 @@ def read_empty_text(one: ShardSet) -> TextEmbedding:
     assert text is not None
     where = folder.path_of(EMPTY_TEXT_NAME)
     try:
-        data = folder.read(EMPTY_TEXT_NAME)
+        data = read_whole(folder, EMPTY_TEXT_NAME, MAX_EMPTY_TEXT_BYTES)
         if checksum(data) != text.empty_checksum:
             raise ValueError(f"{where}: its checksum is not the one in the index; encode the set again")
         return read_text(data, text.channels)

@@ -3,7 +3,6 @@
 safetensors' own reader copies them, which for latents costs more than reading them from the page cache.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,9 +12,15 @@ import torch
 from torch import Tensor
 
 from vdm.files import MALFORMED
+from vdm.json_values import mapping, parse_json, sequence, whole_number
 
 _LENGTH_BYTES = 8
 """The file begins with the length of its header, which is JSON; see https://huggingface.co/docs/safetensors."""
+
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_DIMENSIONS = 8
+_MAX_SIZE = 1 << 40
+"""Of a file, and of the product of a tensor's sizes."""
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -42,7 +47,7 @@ def read_tensors(data: bytes | bytearray | memoryview) -> dict[str, Tensor]:
     if view.readonly:
         view = memoryview(bytearray(view))  # torch has no tensors that can't be written to
     first = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
-    if not _LENGTH_BYTES < first <= len(view):
+    if not _LENGTH_BYTES < first <= min(len(view), _MAX_HEADER_BYTES):
         raise UnreadableTensorsError(f"{len(view)} bytes that do not begin with a header")
     return {name: _tensor(view[first:], place) for name, place in _places(bytes(view[_LENGTH_BYTES:first])).items()}
 
@@ -58,15 +63,16 @@ def _tensor(values: memoryview, place: _Place) -> Tensor:
 @lru_cache(maxsize=256)  # the samples of a set have few headers
 def _places(header: bytes) -> Mapping[str, _Place]:
     try:
-        content: dict[str, Any] = json.loads(header)
+        content = mapping(parse_json(header))
         return {name: _place(entry) for name, entry in content.items() if name != "__metadata__"}
     except MALFORMED as error:
         raise UnreadableTensorsError(f"its header is malformed ({error!r})") from None
 
 
 def _place(entry: Mapping[str, Any]) -> _Place:
-    dtype, shape = _DTYPES[entry["dtype"]], tuple(map(int, entry["shape"]))
-    start, end = map(int, entry["data_offsets"])
-    if start < 0 or min(shape, default=0) < 0 or end - start != math.prod(shape) * dtype.itemsize:
+    dtype, shape = _DTYPES[entry["dtype"]], tuple(whole_number(n, 0, _MAX_SIZE) for n in sequence(entry["shape"]))
+    start, end = (whole_number(offset, 0, _MAX_SIZE) for offset in sequence(entry["data_offsets"]))
+    is_huge = len(shape) > _MAX_DIMENSIONS or math.prod(max(1, n) for n in shape) > _MAX_SIZE
+    if is_huge or end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"shape {shape} does not fill bytes {start} to {end}")
     return _Place(dtype, shape, start, end)

@@ -16,6 +16,12 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
+from vdm.data.containers import TooLargeError, bound_pixels, check_pixels, open_video
+from vdm.data.mp4_tables import FalseClaimError
+
+MAX_BYTES = 1 << 33
+"""Of the frames that are taken: 10,000 of 512x512."""
+
 _UNSPECIFIED_COLORSPACE = 2
 _HIGH_DEFINITION_ROWS = 720
 """From here on, players take a video that does not say otherwise to have colours as in BT.709, below as in BT.601."""
@@ -46,20 +52,36 @@ def read_video(
         ValueError: If it can't be read or has no frames.
     """
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with open_video(path) as container:
             stream = container.streams.best("video")
             if not isinstance(stream, av.VideoStream):
                 raise ValueError(f"input={path}: there is no video in it")
+            bound_pixels(stream)
             rate = stream.average_rate or stream.guessed_rate
-            pictures = list(islice(_pictures(container.decode(stream), stream, size, fps), max_frames))
+            frames = _pictures(container.decode(stream), stream, size, fps)
+            pictures = list(_bounded(islice(frames, max_frames), path))
     except FileNotFoundError:
         raise ValueError(f"input={path}: no such file") from None
-    except FFmpegError as error:
-        raise ValueError(f"input={path}: can't be read as a video: {error.strerror}") from None
+    except (FalseClaimError, TooLargeError) as error:
+        raise ValueError(f"input={path}: can't be used: {error}") from None
+    except (FFmpegError, OSError) as error:
+        raise ValueError(f"input={path}: can't be read as a video: {error.strerror or error}") from None
     if not pictures:
         raise ValueError(f"input={path}: there are no frames in it")
     frames = rearrange(torch.from_numpy(np.stack(pictures)), "t h w c -> c t h w").contiguous()
     return InputVideo(frames, fps or (float(rate) if rate else None))
+
+
+def _bounded(pictures: Iterator[UInt8[np.ndarray, "h w c"]], path: Path) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+    """Yield pictures as long as they fit into memory."""
+    left = MAX_BYTES
+    for number, picture in enumerate(pictures):
+        left -= picture.nbytes
+        if left < 0:
+            raise ValueError(
+                f"input={path}: its frames take more than {MAX_BYTES >> 30} GiB; input_frames={number} takes the first"
+            )
+        yield picture
 
 
 def _pictures(
@@ -89,10 +111,13 @@ def _ready(graph: Graph) -> Iterator[av.VideoFrame]:
 def _graph(first: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None, fps: float | None) -> Graph:
     """Return filters that choose frames by time, then scale and cut them, and make them RGB."""
     is_turned = first.rotation % 180 != 0
-    shown_width = first.width * float(stream.sample_aspect_ratio or 1)
+    aspect = float(stream.sample_aspect_ratio or 1)
+    shown_width = first.width * (aspect if 0.1 <= aspect <= 10 else 1.0)  # else it is nonsense
     height, width = (first.height, round(shown_width)) if size is None else size[::-1] if is_turned else size
     scale = max(height / first.height, width / shown_width)
-    covering = f"{max(width, round(shown_width * scale))}:{max(height, round(first.height * scale))}"
+    rows, columns = max(height, round(first.height * scale)), max(width, round(shown_width * scale))
+    check_pixels(rows, columns)
+    covering = f"{columns}:{rows}"
     is_silent_on_colour = first.colorspace == _UNSPECIFIED_COLORSPACE and not first.format.is_rgb
     matrix = ":in_color_matrix=bt709" if is_silent_on_colour and first.height >= _HIGH_DEFINITION_ROWS else ""
 

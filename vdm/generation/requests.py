@@ -10,6 +10,14 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from vdm.data.containers import open_picture
+from vdm.data.decoding import PICTURE_ERRORS
+from vdm.regular_files import UnfitFileError, read_limited
+
+MAX_PROMPTS_BYTES = 1 << 26
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "MPO")
+"""Pillow's names of the pictures that are read: it would hand PostScript over to another program."""
+
 
 def read_prompts(prompts: str | Sequence[str] | None, file: str | None) -> list[str] | None:
     """Return captions given directly or as a text file's lines that are not blank.
@@ -22,9 +30,13 @@ def read_prompts(prompts: str | Sequence[str] | None, file: str | None) -> list[
     if file is not None:
         try:
             captions = [
-                line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines() if line.strip()
+                line.strip()
+                for line in read_limited(file, MAX_PROMPTS_BYTES).decode("utf-8-sig").splitlines()
+                if line.strip()
             ]
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise ValueError(f"prompts_file={file}: can't be read: {error.strerror or error}") from None
+        except UnicodeDecodeError as error:
             raise ValueError(f"prompts_file={file}: {error}") from None
         if not captions:
             raise ValueError(f"prompts_file={file}: there is no caption in it")
@@ -65,7 +77,7 @@ def load_image(path: Path, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
         ValueError: If it can't be read.
     """
     try:
-        with Image.open(path) as opened:
+        with open_picture(path, IMAGE_FORMATS) as opened:
             picture = ImageOps.exif_transpose(opened)
             if picture.mode.startswith(("I", "F")):  # 16 bit and float: Pillow would clip instead of scaling
                 values = np.asarray(picture, dtype=np.float64)
@@ -77,6 +89,8 @@ def load_image(path: Path, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
             fitted = ImageOps.fit(picture.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
     except FileNotFoundError:
         raise ValueError(f"image={path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # whatever Pillow stumbles over
+    except UnfitFileError as error:
+        raise ValueError(f"image={path}: can't be read as a picture: {error.strerror}") from None
+    except PICTURE_ERRORS as error:  # whatever Pillow stumbles over
         raise ValueError(f"image={path}: can't be read as a picture: {' '.join(str(error).split())}") from None
     return rearrange(torch.from_numpy(np.array(fitted)), "h w c -> 1 c h w")

@@ -1,7 +1,6 @@
 """Videos as files that people look at: mp4, and grids of several as mp4 and png."""
 
 import math
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,8 @@ from einops import rearrange
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
+
+from vdm.text import file_stem
 
 DEFAULT_FPS = 8.0
 """Frames per second of videos made by models whose clips had no common rate."""
@@ -92,5 +93,5 @@ def write_grid(folder: Path, videos: Sequence[UInt8[Tensor, "c t h w"]], fps: fl
 
 def file_name(index: int, caption: str) -> str:
     """Return a file name of a video's number and the beginning of its caption."""
-    words = "-".join(re.findall(r"\w+", caption.lower()))[:60].rstrip("-")
+    words = file_stem(caption, 60)
     return f"{index:04d}-{words}.mp4" if words else f"{index:04d}.mp4"

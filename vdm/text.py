@@ -1,0 +1,79 @@
+"""Text from outside, made fit for a terminal, a log, a page or a file name: it may say anything, and do nothing."""
+
+import logging
+import re
+import unicodedata
+from html import escape
+
+MAX_LINE = 10_000
+"""Characters of a line on the terminal or in a log, at most."""
+_SHOWN_AS_THEY_ARE = frozenset("\u00ad\u200c\u200d")
+"""Invisible characters that spelling needs: the soft hyphen, and the joiners of Persian, Indic scripts and emoji."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+"""Names that Windows keeps for devices, whatever their suffix."""
+
+
+def well_formed(text: str) -> str:
+    """Return text that can be encoded: half characters become U+FFFD.
+
+    They stand for bytes of file names that are not UTF-8, and JSON may spell them too.
+    """
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def printable(text: object, max_chars: int = MAX_LINE) -> str:
+    r"""Return text as one line that a terminal only shows.
+
+    Control characters, line ends, marks that turn the direction of writing and others that can't be seen are written as
+    Python would write them (``\x1b``, ``\u202e``); half characters become U+FFFD.
+
+    Args:
+        text: The text, or what ``str`` makes text of.
+        max_chars: Longer text is cut, and ends in dots.
+    """
+    text = well_formed(str(text))
+    if len(text) > max_chars:
+        text = f"{text[: max_chars - 1]}\u2026"
+    if text.isprintable():
+        return text
+    return "".join(char if _is_shown(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_shown(char: str) -> bool:
+    return char.isprintable() or char in _SHOWN_AS_THEY_ARE or unicodedata.category(char) == "Zs"
+
+
+def html_text(text: object, max_chars: int = MAX_LINE) -> str:
+    """Return text for a page, in an element or between the quotes of an attribute."""
+    return escape(printable(" ".join(str(text).split()), max_chars), quote=True)
+
+
+def file_stem(text: str, max_chars: int) -> str:
+    """Return the words of a text as a part of a file name, lower case and joined by dashes; empty if it has none.
+
+    No file system takes it for anything else than a name: it has no separators, dots or spaces, does not begin or end
+    with a dash, and is no device of Windows.
+
+    Args:
+        text: The text.
+        max_chars: Length of the name; a character takes up to four bytes.
+    """
+    stem = "-".join(re.findall(r"\w+", text[: 4 * max_chars].lower()))[:max_chars].strip("-")
+    return f"{stem}_" if _RESERVED.match(stem) else stem
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log records so that they stay in their lines, and send nothing else to the terminal."""
+
+    _OWN = ("vdm", "data_pipelines")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        """Return the record's line; libraries may write several."""
+        text = super().formatMessage(record)
+        lines = [text] if record.name.partition(".")[0] in self._OWN else text.split("\n")
+        return "\n".join(map(printable, lines))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802 (logging's name)
+        """Return a traceback."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))  # pyright: ignore[reportArgumentType]
