@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vdm.models.frozen import Frozen, loaded
+from vdm.models.pretrained.component_config import check_files
 from vdm.ranges import Location, Name, NameOrNothing, NumLayers, Size, Width
 
 
@@ -194,6 +195,9 @@ def _load_pretrained(name_or_path: str, subfolder: str, tokenizer: str, variant:
     if folder.is_dir() and not any((folder / name).is_file() for name in _VOCABULARIES):
         # transformers would make up a tokenizer to which every word is unknown.
         raise ValueError(f"name_or_path: {folder} holds no tokenizer: none of {', '.join(_VOCABULARIES)}")
+
+    if folder.is_dir():
+        check_files(folder)
 
     def load() -> tuple[Any, Any]:
         kind = AutoConfig.from_pretrained(name_or_path, subfolder=subfolder, trust_remote_code=False).model_type

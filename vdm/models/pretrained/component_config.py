@@ -64,9 +64,18 @@ def check_component(folder: Path) -> None:
     Raises:
         ValueError: In one line that names the file.
     """
-    for path in sorted(folder.iterdir()):
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise ValueError(f"{path}: not a regular file")
+    check_files(folder)
     if (folder / "adapter_config.json").exists():
         raise ValueError(f"{folder / 'adapter_config.json'}: an adapter, which names its model by a path of its own")
     read_component(folder)
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder with pipes, devices and the like, at which a library would wait.
+
+    Raises:
+        ValueError: In one line that names the file.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ValueError(f"{path}: not a regular file")
