@@ -72,13 +72,13 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
         if goes_on and not is_to_be_taken(folder, source):
             source = folder  # of a job that was restarted, its own progress
         merged = apply_resume_overrides(load_config(source), composed, overrides)
-        return OmegaConf.create(escaped({**merged, "resume": str(source)}))
+        return DictConfig(escaped({**merged, "resume": str(source)}))
     if not has_begun:
         return config
     saved = load_config(folder)
     if not goes_on:  # a requeued job goes on even if YAMLs have been edited meanwhile
         _refuse_difference(saved, _as_if_saved(config, saved), folder)
-    return OmegaConf.create(escaped({**_kept(saved, composed), "resume": str(folder)}))
+    return DictConfig(escaped({**_kept(saved, composed), "resume": str(folder)}))
 
 
 def _kept(saved: Mapping[str, Any], composed: Mapping[str, Any]) -> dict[str, Any]:

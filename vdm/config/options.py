@@ -188,9 +188,9 @@ def _of_leaf(value: Any, annotation: Any, key: str) -> Any:
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError as error:
-        own = next((str(one["ctx"]["error"]) for one in error.errors() if one["type"] == "value_error"), None)
-    if own is not None:
-        raise ConfigError(f"{key}={_shown(value)}: {own}")
+        own = [one["msg"].removeprefix("Value error, ") for one in error.errors() if one["type"] == "value_error"]
+    if own:
+        raise ConfigError(f"{key}={_shown(value)}: {own[0]}")
     choices = _choices(annotation)
     if choices and isinstance(value, str):
         raise ConfigError(f"{key}={value}: no such choice{did_you_mean(value, choices)}")

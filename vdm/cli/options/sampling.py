@@ -39,6 +39,11 @@ class SamplingOptions(CommandOptions):
     output: PlainPath | None
     allow_own_code: bool
 
+    @property
+    def imports_any_code(self) -> bool:
+        """Sampler and guidance may be those of somebody else's run."""
+        return self.allow_own_code
+
     def check_paths(self) -> None:
         """Refuse runs that are not there, and an output that can't be written."""
         check_checkpoint(self.checkpoint)

@@ -68,6 +68,7 @@ class TrainOptions(CommandOptions):
 
     def check_data(self) -> None:
         """Refuse a folder of shards that is not there; what is wrong with one that is, is found when it is opened."""
-        path = self.data.get("path")
-        if isinstance(path, str):
-            check_shards(path, "data.path")
+        given = self.data.get("path")
+        for path in given if isinstance(given, Mapping) else [given]:
+            if isinstance(path, str):
+                check_shards(path, "data.path")
