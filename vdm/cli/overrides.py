@@ -6,6 +6,7 @@ it. Hydra's own syntax holds for all other options, and for all of them in a swe
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from hydra.core.override_parser.types import QuotedString, Sweep, Transformer
 from hydra.errors import HydraException
 
 from vdm.config import ConfigError, did_you_mean
-from vdm.config.options import NeverANumber, Option, options_of
+from vdm.config.options import NeverANumber, Option, PlainPath, options_of, texts_of
 from vdm.config.quoting import escaped, hydra_quoted, shell_list, shell_override, shell_word
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _PLAIN = re.compile(r"[\w./:+-]+")
 """A value that neither Hydra nor a shell gives a meaning."""
+_RUN_FOLDER = "hydra.run.dir"
 _UNREADABLE = object()
 _MAX_SWEPT = 1000
 """Values of one option in a sweep that are looked at before the first run."""
@@ -44,7 +46,8 @@ def readable(arguments: Sequence[str], options: type | None, conf: Path) -> list
         return list(arguments)
     for argument in arguments:
         _check_choice(argument, conf)
-    return [_quoted(argument, known) for argument in arguments]
+    texts = {**texts_of(options), _RUN_FOLDER: Option(_RUN_FOLDER, PlainPath, field())} if options else {}
+    return [_quoted(argument, texts) for argument in arguments]
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
@@ -119,11 +122,11 @@ def _to_type(key: str, value: str) -> str:
     return f"{key}={value}" if _PLAIN.fullmatch(value) else shell_override(key, value)
 
 
-def _quoted(argument: str, known: Mapping[str, Option]) -> str:
+def _quoted(argument: str, texts: Mapping[str, Option]) -> str:
     """Return an override with quotes around its value where it is a text that Hydra would not read as one."""
     found = _OVERRIDE.fullmatch(argument)
-    option = known.get(found["key"]) if found else None
-    if found is None or option is None or not {str, Path} & option.kinds:
+    option = texts.get(found["key"]) if found else None
+    if found is None or option is None:
         return argument
     raw = found["value"]
     value = _read(raw)
