@@ -262,7 +262,7 @@ def test_an_imported_run_makes_videos_of_a_picture(
         (["import", "from=PUB", "to=PUB"], "to=PUB: exists already"),
         (["export", "checkpoint=own", "to=x.safetensors"], "to=x.safetensors: only Stable Video Diffusion has files"),
         (["export", "checkpoint=own", "to=x", "dtype=int8"], "dtype=int8: no such choice: (allowed: bf16, fp16, fp32)"),
-        (["export", "checkpoint=nowhere", "to=x"], "nowhere: no such folder"),
+        (["export", "checkpoint=nowhere", "to=x"], "nowhere: not a run: there is no config.yaml, nor such a folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

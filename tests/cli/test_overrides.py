@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from tests.cli.conftest import Vdm
@@ -71,6 +72,14 @@ def test_any_caption_is_taken_as_it_is_written() -> None:
     for text in texts(100):
         if text.strip() == text not in ("", "7") and "\\" not in text and not text.startswith(("[", "{", "'", '"')):
             assert read(f"negative={text}")["negative"] == text
+
+
+@pytest.mark.parametrize("key", ["data.path", "data.cache_path", "model.pretrained", "hydra.run.dir", "resume", "name"])
+def test_paths_of_training_need_no_quotes_either(key: str) -> None:
+    for text in ("7", "my set (1)", "it's, é"):
+        (line,) = readable([f"{key}={text}"], TrainOptions, conf_dir())
+        assert OverridesParser.create().parse_override(line).value() == text
+    assert readable(["data.path={a: 0.5, b: 0.5}"], TrainOptions, conf_dir()) == ["data.path={a: 0.5, b: 0.5}"]
 
 
 def test_dollars_and_braces_mean_nothing_in_captions_and_refer_to_options_in_paths() -> None:

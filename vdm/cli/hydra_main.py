@@ -22,7 +22,7 @@ from vdm.cli.as_trained import as_trained
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line
 from vdm.cli.options.base import CommandOptions
-from vdm.cli.overrides import readable, without_sweeps
+from vdm.cli.overrides import readable, split_sweeps
 from vdm.cli.resume import resumed
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
@@ -106,11 +106,19 @@ def _compose_and_run(config_name: str, run: Task, options: type[Any] | None) -> 
 
 
 def _check_early(config_name: str, overrides: Sequence[str], options: type[Any]) -> None:
-    """Check plain options before Hydra makes the run's folder; of a sweep, what is the same in all runs."""
+    """Check plain options before Hydra makes the run's folder, those of all runs of a sweep too."""
+    common, swept = split_sweeps(overrides)
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = hydra.compose(config_name, without_sweeps(overrides))
+        config = hydra.compose(config_name, common)
     plain: Any = OmegaConf.to_container(config, resolve=False)
+    for key, value in plain.items():
+        if isinstance(value, str) and "${" in value:
+            with suppress(OmegaConfBaseException):  # told where all are resolved
+                plain[key] = config[key]
     check_given(options, plain)
+    for key, value in swept:
+        if key in plain and not isinstance(plain[key], Mapping):  # a choice of a component is Hydra's to find
+            check_given(options, {**plain, key: value})
 
 
 def _is_changed_by_flags(arguments: Namespace) -> bool:
@@ -181,8 +189,18 @@ def _check(options: type[Any], plain: Mapping[str, Any]) -> None:
     told.check_paths()
     for option in options_of(options):
         if option.is_component:
-            check_component(_at(plain, option.key), option.key)
+            node = _at(plain, option.key)
+            if told.imports_any_code or _is_of_this_project(node):
+                check_component(node, option.key)
     told.check_machine()
+
+
+def _is_of_this_project(node: Any) -> bool:
+    """Tell whether a component, with all that it is made of, can be imported whoever wrote its configuration."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_", "vdm.")
+        return str(target).startswith("vdm.") and all(map(_is_of_this_project, node.values()))
+    return all(map(_is_of_this_project, node)) if isinstance(node, list) else True
 
 
 def _at(plain: Mapping[str, Any], key: str) -> Any:

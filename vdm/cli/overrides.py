@@ -6,22 +6,27 @@ it. Hydra's own syntax holds for all other options, and for all of them in a swe
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import QuotedString, Sweep
+from hydra.core.override_parser.types import QuotedString, Sweep, Transformer
 from hydra.errors import HydraException
 
 from vdm.config import ConfigError, did_you_mean
-from vdm.config.options import NeverANumber, Option, options_of
+from vdm.config.options import NeverANumber, Option, PlainPath, options_of, texts_of
 from vdm.config.quoting import escaped, hydra_quoted, shell_list, shell_override, shell_word
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _PLAIN = re.compile(r"[\w./:+-]+")
 """A value that neither Hydra nor a shell gives a meaning."""
+_RUN_FOLDER = "hydra.run.dir"
 _UNREADABLE = object()
+_MAX_SWEPT = 1000
+"""Values of one option in a sweep that are looked at before the first run."""
 
 
 def readable(arguments: Sequence[str], options: type | None, conf: Path) -> list[str]:
@@ -41,7 +46,8 @@ def readable(arguments: Sequence[str], options: type | None, conf: Path) -> list
         return list(arguments)
     for argument in arguments:
         _check_choice(argument, conf)
-    return [_quoted(argument, known) for argument in arguments]
+    texts = {**texts_of(options), _RUN_FOLDER: Option(_RUN_FOLDER, PlainPath, field())} if options else {}
+    return [_quoted(argument, texts) for argument in arguments]
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
@@ -49,14 +55,20 @@ def is_sweep(arguments: Sequence[str]) -> bool:
     return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
 
 
-def without_sweeps(overrides: Sequence[str]) -> list[str]:
-    """Return those overrides that are the same in all runs of a sweep.
+def split_sweeps(overrides: Sequence[str]) -> tuple[list[str], list[tuple[str, Any]]]:
+    """Return those overrides that are the same in all runs of a sweep, and the keys and values of the others.
 
     Raises:
         HydraException: If one can't be read.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+    common = [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+    return common, [
+        (override.key_or_group, value.text if isinstance(value, QuotedString) else value)
+        for override in parsed
+        if override.is_sweep_override() and not override.is_hydra_override() and isinstance(override.value(), Sweep)
+        for value in islice(override.sweep_iterator(transformer=Transformer.identity), _MAX_SWEPT)
+    ]
 
 
 def _check_words(arguments: Sequence[str], known: Mapping[str, Option]) -> None:
@@ -110,11 +122,11 @@ def _to_type(key: str, value: str) -> str:
     return f"{key}={value}" if _PLAIN.fullmatch(value) else shell_override(key, value)
 
 
-def _quoted(argument: str, known: Mapping[str, Option]) -> str:
+def _quoted(argument: str, texts: Mapping[str, Option]) -> str:
     """Return an override with quotes around its value where it is a text that Hydra would not read as one."""
     found = _OVERRIDE.fullmatch(argument)
-    option = known.get(found["key"]) if found else None
-    if found is None or option is None or not {str, Path} & option.kinds:
+    option = texts.get(found["key"]) if found else None
+    if found is None or option is None:
         return argument
     raw = found["value"]
     value = _read(raw)

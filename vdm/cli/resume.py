@@ -76,13 +76,13 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
         if goes_on and not is_to_be_taken(folder, source):
             source = folder  # of a job that was restarted, its own progress
         merged = apply_resume_overrides(_of_own(source), composed, overrides)
-        return OmegaConf.create(escaped({**merged, "resume": str(source)}))
+        return DictConfig(escaped({**merged, "resume": str(source)}))
     if not has_begun:
         return config
     saved = _of_own(folder)
     if not goes_on:  # a requeued job goes on even if YAMLs have been edited meanwhile
         _refuse_difference(saved, _as_if_saved(config, saved), folder)
-    return OmegaConf.create(escaped({**_kept(saved, composed), "resume": str(folder)}))
+    return DictConfig(escaped({**_kept(saved, composed), "resume": str(folder)}))
 
 
 def _of_own(run: Path) -> dict[str, Any]:

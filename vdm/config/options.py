@@ -66,8 +66,12 @@ Caption = Annotated[str, NeverANumber()]
 """What is to be seen in a video. What reads as a number needs quotes, as it may be meant for another option."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Built:
     """Marks what ``vdm.config.check`` checks: components, or mappings of them."""
+
+    paths: tuple[str, ...] = ()
+    """Keys in it that are paths, for the command line."""
 
 
 Component = Annotated[Mapping[str, Any], Built(), Described("a mapping that describes a component")]
@@ -113,6 +117,17 @@ def options_of(cls: type, parent: str = "") -> Iterator[Option]:
             yield dataclasses.replace(option, key=key)
         else:
             yield from options_of(nested, f"{key}.")
+
+
+def texts_of(cls: type) -> dict[str, Option]:
+    """Return the options that are texts or paths, those in components that are declared as such too, by their keys."""
+    found = {option.key: option for option in options_of(cls) if {str, Path} & option.kinds}
+    for option in options_of(cls):
+        for marker in _metadata(option.annotation):
+            for name in marker.paths if isinstance(marker, Built) else ():
+                key = f"{option.key}.{name}"
+                found[key] = Option(key, PlainPath | Mapping[str, Any] | None, option.field)
+    return found
 
 
 def parse(cls: type[Options], values: Mapping[str, Any]) -> Options:
@@ -188,9 +203,9 @@ def _of_leaf(value: Any, annotation: Any, key: str) -> Any:
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError as error:
-        own = next((str(one["ctx"]["error"]) for one in error.errors() if one["type"] == "value_error"), None)
-    if own is not None:
-        raise ConfigError(f"{key}={_shown(value)}: {own}")
+        own = [one["msg"].removeprefix("Value error, ") for one in error.errors() if one["type"] == "value_error"]
+    if own:
+        raise ConfigError(f"{key}={_shown(value)}: {own[0]}")
     choices = _choices(annotation)
     if choices and isinstance(value, str):
         raise ConfigError(f"{key}={value}: no such choice{did_you_mean(value, choices)}")

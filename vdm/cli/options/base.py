@@ -8,6 +8,11 @@ class CommandOptions:
         ConfigError: From each of its methods, in one line that names the key.
     """
 
+    @property
+    def imports_any_code(self) -> bool:
+        """Whether its components may be imported from anywhere: not where they come from others' runs."""
+        return True
+
     def check_paths(self) -> None:
         """Refuse files and folders that are not as they must be; this imports nothing heavy."""
 

@@ -1,9 +1,8 @@
 """Options of ``vdm sample``."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval, MinLen
 
@@ -81,16 +80,18 @@ class SampleOptions(SamplingOptions):
     def check_machine(self) -> None:
         """Refuse a device that is not there, and videos that would not fit into memory; this imports PyTorch."""
         device = self.find_device()
-        clip = _clip(self.checkpoint)
-        sizes = {name: getattr(self, name) or clip.get(name) for name in ("num_frames", "height", "width")}
-        if all(isinstance(size, int) for size in sizes.values()):
-            check_memory(**sizes, batch_size=self.batch_size, num_videos=self.num_prompts * self.num_videos, on=device)
+        told, usual = (self.num_frames, self.height, self.width), _clip_size(self.checkpoint)
+        num_frames, height, width = (size or other for size, other in zip(told, usual, strict=True))
+        num_videos = self.num_prompts * self.num_videos
+        check_memory(num_frames, height, width, self.batch_size, num_videos, device)
 
 
-def _clip(checkpoint: Path) -> Mapping[str, Any]:
-    """Return what a run's configuration says of its clips; the command tells what is wrong with it."""
+def _clip_size(checkpoint: Path) -> tuple[int, int, int]:
+    """Return frames, height and width of a run's clips; 1 where it does not say, as the command will complain."""
     try:
         clip = load_config(checkpoint).get("clip")
     except ValueError:
-        return {}
-    return clip if isinstance(clip, Mapping) else {}
+        clip = None
+    sizes = [clip.get(name) if isinstance(clip, dict) else None for name in ("num_frames", "height", "width")]
+    num_frames, height, width = (size if isinstance(size, int) else 1 for size in sizes)
+    return num_frames, height, width

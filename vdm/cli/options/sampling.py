@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
 
+from vdm.checkpoints.runs import run_folder
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_checkpoint, check_writable
 from vdm.config import ConfigError
@@ -39,12 +39,17 @@ class SamplingOptions(CommandOptions):
     output: PlainPath | None
     allow_own_code: bool
 
+    @property
+    def imports_any_code(self) -> bool:
+        """Sampler and guidance may be those of somebody else's run."""
+        return self.allow_own_code
+
     def check_paths(self) -> None:
         """Refuse runs that are not there, and an output that can't be written."""
         check_checkpoint(self.checkpoint)
         if self.guide is not None:
             check_checkpoint(self.guide)
-        check_writable(self.output or Path(self.checkpoint), "output")
+        check_writable(self.output or run_folder(self.checkpoint), "output")
 
     def find_device(self) -> "torch.device":
         """Return the device asked for; ``auto`` is the first accelerator, or else the CPU.

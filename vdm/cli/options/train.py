@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_checkpoint, check_shards
 from vdm.config import ConfigError
-from vdm.config.options import MAY_BE_ABSENT, Component, Components, FolderName, PlainPath
+from vdm.config.options import MAY_BE_ABSENT, Built, Component, Components, FolderName, PlainPath
 from vdm.ranges import Count, CountOrZero, Seed, Size
 
 
@@ -30,10 +30,10 @@ class TrainOptions(CommandOptions):
     validate: ValidateOptions
     clip: Mapping[str, Any] | None
     """What clips are like; recorded when training begins, and there where a run goes on."""
-    data: Component
+    data: Annotated[Component, Built(("path", "cache_path"))]
     encoder: Component
     text_encoder: Component | None
-    model: Component
+    model: Annotated[Component, Built(("pretrained",))]
     diffusion: Component
     sampler: Component
     guidance: Component
@@ -68,6 +68,7 @@ class TrainOptions(CommandOptions):
 
     def check_data(self) -> None:
         """Refuse a folder of shards that is not there; what is wrong with one that is, is found when it is opened."""
-        path = self.data.get("path")
-        if isinstance(path, str):
-            check_shards(path, "data.path")
+        given = self.data.get("path")
+        for path in given if isinstance(given, Mapping) else [given]:
+            if isinstance(path, str):
+                check_shards(path, "data.path")
