@@ -20,9 +20,10 @@ def _nodes(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _plain(node: Any) -> Any:
-    """Return ``node`` without values that only a whole configuration has."""
+    """Return ``node`` without values that only a whole configuration has, and without Hydra's list of defaults."""
     if isinstance(node, dict):
-        return {name: _plain(value) for name, value in node.items() if not _is_reference(value)}
+        kept = {name: value for name, value in node.items() if name != "defaults" and not _is_reference(value)}
+        return {name: _plain(value) for name, value in kept.items()}
     return node
 
 

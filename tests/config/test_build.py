@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import pytest
+import torch
 from annotated_types import Gt
 
 from vdm.config import ConfigError, build
@@ -152,6 +153,17 @@ def test_value_error_of_a_constructor_gets_the_key() -> None:
 def test_missing_file_and_missing_package_get_the_key(tmp_path: Path) -> None:
     assert fault(target(opens, path=f"{tmp_path}/x")) == f"model: [Errno 2] No such file or directory: '{tmp_path}/x'"
     assert fault(target(needs_package)) == "model: No module named 'nowhere_to_be_found'"
+
+
+@pytest.mark.parametrize("of_torch", [True, False])
+def test_component_that_no_memory_holds_is_one_line(of_torch: bool) -> None:
+    message = fault(target(takes_memory, size=10**18, of_torch=of_torch))
+
+    assert message == "model: takes more memory than there is; choose smaller sizes"
+
+
+def takes_memory(size: int, of_torch: bool) -> object:
+    return torch.zeros(size) if of_torch else bytearray(size)
 
 
 def test_bug_in_a_constructor_stays_what_it_is() -> None:

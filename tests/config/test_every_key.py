@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from tests.config.components import TARGETS
 from vdm.config import ConfigError, check
-from vdm.config.signatures import read_signature
+from vdm.config.static_signatures import read_signature
 from vdm.ranges import Instead
 
 GIVEN_IN_CODE = {

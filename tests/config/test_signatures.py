@@ -9,7 +9,8 @@ import pytest
 
 from tests.config.components import TARGETS
 from vdm.config import ConfigError, check
-from vdm.config.signatures import read_signature, signature_of
+from vdm.config.signatures import signature_of
+from vdm.config.static_signatures import read_signature
 
 ELSEWHERE = {"lightning.Trainer", "hydra_plugins.vdm.SlurmLauncher"}
 """Read from what stands for them."""
@@ -85,7 +86,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         """)
     )
     monkeypatch.syspath_prepend(folder.parent)
-    monkeypatch.setattr("vdm.config.signatures.PROJECT", ("unimportable",))
+    monkeypatch.setattr("vdm.config.static_signatures.PROJECT", ("unimportable",))
     return "unimportable.child"
 
 

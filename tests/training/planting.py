@@ -2,14 +2,18 @@
 
 import os
 import signal
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from pydantic import Field
 
 from vdm.training.module import DiffusionModule
 from vdm.types import ClipBatch
+
+AnyNumber = Annotated[float, Field(allow_inf_nan=True)]
+"""NaN too."""
 
 
 class SpoilLosses(Callback):
@@ -21,7 +25,7 @@ class SpoilLosses(Callback):
         times: How often a position is spoiled before it is well again; none for always.
     """
 
-    def __init__(self, positions: list[int], factor: float = float("nan"), times: int | None = None) -> None:
+    def __init__(self, positions: list[int], factor: AnyNumber = float("nan"), times: int | None = None) -> None:
         self.positions = positions
         self.factor = factor
         self.times = times

@@ -135,7 +135,7 @@ def test_too_many_bad_steps_in_a_row_end_training_in_one_line(tmp_path: Path, sh
 
 
 def test_impossible_rule_is_one_line(tmp_path: Path, shards: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^bad_steps: spike_factor must be above 1, but is 1"):
+    with pytest.raises(ConfigError, match=r"^bad_steps\.spike_factor: 1 is not allowed: must be above 1"):
         build_training(configuration(shards, "bad_steps.spike_factor=1"), tmp_path)
 
 

@@ -88,7 +88,7 @@ def test_unknown_option_names_those_to_choose_from() -> None:
     assert "max_epochs" not in message
 
 
-@pytest.mark.filterwarnings("ignore:.precision=.* is supported for historical reasons")
+@pytest.mark.filterwarnings("ignore:.precision=", "ignore:You passed .Trainer")
 def test_short_names_of_precisions_are_those_of_lightning() -> None:
     for name in ("32", "16", "bf16", 32, 16, "bf16-mixed", None):
         trainer = lightning.Trainer(precision=name, logger=False, accelerator="cpu")  # pyright: ignore

@@ -16,7 +16,8 @@ from typing import Any, TypeGuard
 
 from vdm.config.annotations import validated
 from vdm.config.errors import ConfigError, did_you_mean, nearest
-from vdm.config.signatures import Signature, read_signature, signature_of
+from vdm.config.signatures import Signature, signature_of
+from vdm.config.static_signatures import read_signature
 
 Target = Callable[..., Any]
 
@@ -44,7 +45,8 @@ def build(
 
     Raises:
         ConfigError: If a target can't be imported or is not allowed, a key is unknown or missing, a value is not what
-            its annotation asks for, or a constructor raises ``ValueError``, ``OSError`` or ``ImportError``.
+            its annotation asks for, or a constructor raises ``ValueError``, ``OSError`` or ``ImportError``, or finds no
+            memory.
     """
     if isinstance(node, Mapping) and "_target_" in node:
         return _build_target(node, key, allowed_modules, offered or {}, given)
@@ -145,6 +147,10 @@ def _build_target(
         raise
     except (ValueError, OSError, ImportError) as error:
         raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch's ways to say it
+            raise
+        raise ConfigError(f"{key}: takes more memory than there is; choose smaller sizes") from error
 
 
 @dataclass(frozen=True)
