@@ -17,7 +17,7 @@ from vdm.checkpoints.runs import checkpoints_of, step_of
 from vdm.claims import Claimant, claim, claim_file, claimants
 from vdm.config import ConfigError
 from vdm.training import run_claim
-from vdm.training.build import build_training
+from vdm.training.build import TrainingRun, build_training
 from vdm.training.module import DiffusionModule
 from vdm.training.run_claim import SILENT_SECONDS, claimed, refuse_if_claimed
 
@@ -134,6 +134,12 @@ def test_heartbeat_keeps_the_claim_of_a_run_fresh(tmp_path: Path, monkeypatch: p
             pass
 
 
+def fit_in_claimed_folder(training: TrainingRun, run: Path) -> None:
+    with claimed(run) as claim_on_run:
+        training.strategy.claim = claim_on_run
+        training.trainer.fit(training.module, datamodule=training.data)
+
+
 class BeforeSavingStep2(Callback):
     """Lets something happen to a run's folder before its second checkpoint is saved."""
 
@@ -169,9 +175,8 @@ def test_run_that_has_lost_its_folder_ends_in_one_line_at_its_next_save_and_writ
     run.mkdir()
     (run / "config.yaml").touch()
     training = build_training(config, run)
-    with pytest.raises(ValueError, match=message) as told, claimed(run) as claim_on_run:
-        training.strategy.claim = claim_on_run
-        training.trainer.fit(training.module, datamodule=training.data)
+    with pytest.raises(ValueError, match=message) as told:
+        fit_in_claimed_folder(training, run)
     assert "\n" not in str(told.value)
     left = tmp_path / "renamed" if what == "renamed" else run
     if what == "removed":
