@@ -126,6 +126,17 @@ def test_further_processes_of_a_start_share_the_claim_of_its_first_and_refuse_th
                 refuse_if_claimed(tmp_path, is_first=False)
 
 
+def test_nodes_of_torchrun_that_share_but_a_folder_claim_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "GROUP_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with claimed(tmp_path):
+        refuse_if_claimed(tmp_path, is_first=False)
+        with pytest.raises(ConfigError, match="a run is going on"):
+            refuse_if_claimed(tmp_path, is_first=True)
+
+
 def test_heartbeat_keeps_the_claim_of_a_run_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_claim, "BEAT_SECONDS", 0.01)
     with claimed(tmp_path) as mine:
