@@ -1,13 +1,13 @@
 """The folder that a set is written to: what is in it already must be of the same making."""
 
 import fcntl
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vdm.files import write_json
+from vdm.outside import read_json
 
 SETTINGS_NAME = "build.json"
 """Records what the set is built with, from the first moment on."""
@@ -32,8 +32,8 @@ def claim_output(output: Path, command: str, wanted: Mapping[str, Any]) -> None:
         write_json(output / SETTINGS_NAME, dict(wanted), indent=1)
         return
     try:
-        found = json.loads((output / SETTINGS_NAME).read_bytes())
-    except (OSError, ValueError):
+        found = read_json(output / SETTINGS_NAME)
+    except ValueError:
         raise ValueError(f"output={output}: is not empty and not from {command}; choose another folder") from None
     for key, value in wanted.items():
         if found.get(key) != value:
@@ -50,7 +50,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: In one line, if one does already.
     """
-    with (folder / ".lock").open("w") as file:
+    try:
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ValueError(f"work={folder}: can't be written to: {error.strerror}") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -73,9 +73,11 @@ def appearing(path: Path) -> Iterator[Path]:
         except OSError as error:
             reason = "exists already" if error.errno in _IN_THE_WAY else f"can't be made: {error.strerror}"
             raise ValueError(f"{path}: {reason}") from None
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             _remove(partial)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # as libraries write
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
 
 

@@ -1,4 +1,4 @@
-"""``vdm export`` and ``vdm import`` where files are damaged, lead elsewhere, or can't be written: one line, no remains."""
+"""``vdm export`` and ``import`` where files are damaged, lead elsewhere, or can't be written: one line, no remains."""
 
 import os
 import shutil

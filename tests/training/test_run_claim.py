@@ -17,7 +17,7 @@ from vdm.checkpoints.runs import checkpoints_of, step_of
 from vdm.claims import Claimant, claim, claim_file, claimants
 from vdm.config import ConfigError
 from vdm.training import run_claim
-from vdm.training.build import build_training
+from vdm.training.build import TrainingRun, build_training
 from vdm.training.module import DiffusionModule
 from vdm.training.run_claim import SILENT_SECONDS, claimed, refuse_if_claimed
 
@@ -126,12 +126,29 @@ def test_further_processes_of_a_start_share_the_claim_of_its_first_and_refuse_th
                 refuse_if_claimed(tmp_path, is_first=False)
 
 
+def test_nodes_of_torchrun_that_share_but_a_folder_claim_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "GROUP_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with claimed(tmp_path):
+        refuse_if_claimed(tmp_path, is_first=False)
+        with pytest.raises(ConfigError, match="a run is going on"):
+            refuse_if_claimed(tmp_path, is_first=True)
+
+
 def test_heartbeat_keeps_the_claim_of_a_run_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_claim, "BEAT_SECONDS", 0.01)
     with claimed(tmp_path) as mine:
         os.utime(mine.file, (0, 0))
         while mine.file.stat().st_mtime == 0:
             pass
+
+
+def fit_in_claimed_folder(training: TrainingRun, run: Path) -> None:
+    with claimed(run) as claim_on_run:
+        training.strategy.claim = claim_on_run
+        training.trainer.fit(training.module, datamodule=training.data)
 
 
 class BeforeSavingStep2(Callback):
@@ -169,9 +186,8 @@ def test_run_that_has_lost_its_folder_ends_in_one_line_at_its_next_save_and_writ
     run.mkdir()
     (run / "config.yaml").touch()
     training = build_training(config, run)
-    with pytest.raises(ValueError, match=message) as told, claimed(run) as claim_on_run:
-        training.strategy.claim = claim_on_run
-        training.trainer.fit(training.module, datamodule=training.data)
+    with pytest.raises(ValueError, match=message) as told:
+        fit_in_claimed_folder(training, run)
     assert "\n" not in str(told.value)
     left = tmp_path / "renamed" if what == "renamed" else run
     if what == "removed":

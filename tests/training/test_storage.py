@@ -1,6 +1,9 @@
 """Storage that fails under a run: the last checkpoint stays whole, and one line says what happened."""
 
+import errno
 import json
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,9 +13,10 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file, save_file
 
 from tests.training.runs import configuration, train
-from vdm.checkpoints.folder import CHECKSUMS_NAME, verify_folder
+from vdm.checkpoints.folder import CHECKSUMS_NAME, verify_folder, write_folder
 from vdm.checkpoints.runs import checkpoints_of, latest_checkpoint, load_weights, step_of
 from vdm.cli.faults import is_mistake, one_line
 from vdm.training.module import DiffusionModule
@@ -79,6 +83,20 @@ def test_full_disk_met_by_others_than_the_checkpoint_is_one_line_too() -> None:
     assert not is_mistake(OSError(5, "Input/output error"))
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP])
+def test_path_that_cannot_be_is_one_line_whichever_code_met_it(number: int) -> None:
+    error = OSError(number, os.strerror(number), "somewhere/given")
+    assert is_mistake(error)
+    assert one_line(error) == f"[Errno {number}] {os.strerror(number)}: 'somewhere/given'"
+    assert not is_mistake(OSError(number, os.strerror(number))), "of no path"
+
+
+def rewrite(folder: Path, source: Path) -> None:
+    """Give a checkpoint the files of ``source``, under checksums of their own."""
+    files = [file for file in source.iterdir() if file.name != CHECKSUMS_NAME]
+    write_folder(folder, lambda partial: [shutil.copy(file, partial) for file in files])
+
+
 def flipped(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
@@ -118,6 +136,53 @@ def test_damaged_checkpoint_does_not_count_as_the_latest_once_the_run_goes_on(tm
     assert latest_checkpoint(tmp_path).name == second.name  # anew, and whole
     (aside,) = first.parent.glob("abandoned-*")
     assert sorted(path.name for path in aside.iterdir()) == [second.name, third.name]
+
+
+def test_run_is_not_resumed_from_a_state_that_is_whole_but_of_another_form(tmp_path: Path, shards: Path) -> None:
+    config = configuration(shards, *QUIET, "trainer.max_steps=1")
+    train(tmp_path, config)
+    folder, before = latest_checkpoint(tmp_path), tmp_path / "before"
+    shutil.copytree(folder, before)
+    path = before / "state.json"
+    state = json.loads(path.read_text())
+    for changes, complaint in (
+        ({"global_step": "1"}, r"state\.json: global_step '1': Input should be a valid integer$"),
+        ({"ClipDataModule": {"position": -4}}, r"state\.json: ClipDataModule\.position -4: Input should be greater"),
+        ({"loops": {}}, r"state\.json: loops\.fit_loop is missing$"),
+        (
+            {"optimizer_states": state["optimizer_states"][:1]},
+            r"optimizer_states are 1, but this optimizer has 2 groups",
+        ),
+        ({"lr_schedulers": [3]}, r"state\.json: lr_schedulers\.0 3: Input should be a valid dictionary$"),
+    ):
+        path.write_text(json.dumps({**state, **changes}))
+        rewrite(folder, before)
+        with pytest.raises(ValueError, match=complaint):
+            train(tmp_path, config, resume=True)
+    path.write_text("{}")
+    rewrite(folder, before)
+    with pytest.raises(ValueError, match=r"holds weights, and no state of training to resume; init_from starts"):
+        train(tmp_path, config, resume=True)
+
+
+def test_average_that_does_not_fit_the_model_is_one_line(tmp_path: Path, shards: Path) -> None:
+    config = configuration(shards, *QUIET, "trainer.max_steps=1")
+    train(tmp_path, config)
+    folder, before = latest_checkpoint(tmp_path), tmp_path / "before"
+    shutil.copytree(folder, before)
+    averages = load_file(before / "ema.safetensors")
+    name = next(iter(averages))
+    for damaged, complaint in (
+        (
+            {other: tensor for other, tensor in averages.items() if other != name},
+            "is missing, but the weight has shape",
+        ),
+        ({**averages, name: torch.zeros(1, 2, 3)}, r"has shape \(1, 2, 3\), but the weight has shape"),
+    ):
+        save_file(damaged, before / "ema.safetensors")
+        rewrite(folder, before)
+        with pytest.raises(ValueError, match=rf"average half_life_\d+: {re.escape(name)} {complaint}"):
+            train(tmp_path, config, resume=True)
 
 
 def test_file_that_does_not_belong_to_a_checkpoint_does_not_get_into_its_weights(tmp_path: Path, shards: Path) -> None:

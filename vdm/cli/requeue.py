@@ -31,23 +31,30 @@ def requeue(run: Path, status: int) -> str:
         return "not requeued: this is no batch job of SLURM"
     step = max(map(step_of, checkpoints_of(run)), default=0)
     if status - 128 in STOP_SIGNALS:
-        before, count = _noted(run / _SIGNALLED_NAME, job) or (step, 0)
+        before, count = _noted(run / _SIGNALLED_NAME, job, 2) or (step, 0)
         count = count + 1 if before == step else 1
         if count > MAX_SIGNALLED:
             return f"SLURM job {job.name} was ended by signals {count} times after step {step}, and is not requeued"
         write_file(run / _SIGNALLED_NAME, f"{job.name} {step} {count}")
         return job.requeue()
-    (before,) = _noted(run / _FAILED_NAME, job) or (0,)
+    (before,) = _noted(run / _FAILED_NAME, job, 1) or (0,)
     if step <= before:
         return f"SLURM job {job.name} failed after step {step}, no further than before, and is not requeued"
     write_file(run / _FAILED_NAME, f"{job.name} {step}")
     return job.requeue()
 
 
-def _noted(file: Path, job: SlurmJob) -> tuple[int, ...]:
-    """Return the numbers that a file has of a job, or none: what happened to other jobs of the run does not count."""
-    name, *numbers = file.read_text().split() if file.exists() else [""]
-    return tuple(map(int, numbers)) if name == job.name else ()
+def _noted(file: Path, job: SlurmJob, count: int) -> tuple[int, ...]:
+    """Return the numbers that a file has of a job, or none: what happened to other jobs of the run does not count.
+
+    Nor does a file that is damaged: it must not keep a job from being requeued.
+    """
+    try:
+        name, *numbers = file.read_text(encoding="utf-8").split()
+        found = tuple(map(int, numbers))
+    except (OSError, ValueError):
+        return ()
+    return found if name == job.name and len(found) == count else ()
 
 
 if __name__ == "__main__":

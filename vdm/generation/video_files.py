@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from vdm.files import appearing
 from vdm.text import file_stem
 
 DEFAULT_FPS = 8.0
@@ -32,7 +33,7 @@ def write_mp4(path: Path, video: UInt8[Tensor, "c t h w"], fps: float) -> None:
     height, width = video.shape[-2:]
     padded = torch.nn.functional.pad(video.float(), (0, width % 2, 0, height % 2), mode="replicate").byte()
     frames = rearrange(padded.cpu(), "c t h w -> t h w c").numpy()
-    with av.open(str(path), "w") as container:
+    with appearing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
@@ -66,14 +67,16 @@ def write_film_strips(path: Path, videos: Sequence[UInt8[Tensor, "c t h w"]]) ->
     """Write a png with one row a video, its frames from left to right."""
     rows = grid([frame[:, None] for video in videos for frame in video.unbind(1)], num_columns=videos[0].shape[1])
     pixels = rearrange(enlarged(rows, 768)[:, 0], "c h w -> h w c").cpu().numpy()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+    with appearing(path) as partial:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG")
 
 
 def write_gif(path: Path, video: UInt8[Tensor, "c t h w"], fps: float) -> None:
     """Write a video as an endlessly repeating gif, which web pages show among text."""
     pixels = rearrange(video, "c t h w -> t h w c").cpu().numpy()
     first, *others = [Image.fromarray(np.ascontiguousarray(frame)) for frame in pixels]
-    first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
+    with appearing(path) as partial:
+        first.save(partial, format="GIF", save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
 
 
 def write_grid(folder: Path, videos: Sequence[UInt8[Tensor, "c t h w"]], fps: float) -> tuple[Path, Path]:

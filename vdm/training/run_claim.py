@@ -138,7 +138,10 @@ def _refuse_if_held(run: Path, before: list[str], me: Claimant, is_own_start_all
 def _this_process() -> Claimant:
     job = SlurmJob.current()
     # The same in all processes of a start, and in all starts of a job; torchrun inside a job has a name of its own.
-    name = shared_name() if job is None else f"slurm-{job.name}"
+    try:
+        name = shared_name() if job is None else f"slurm-{job.name}"
+    except ConfigError:  # of torchrun's nodes, which have nothing in common but a folder that the user gave
+        name = None
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return Claimant.this_process(name, [0 if job is None else job.restarts, restarts])
 

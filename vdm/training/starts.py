@@ -41,7 +41,7 @@ def is_to_be_taken(run: Path, checkpoint: Path) -> bool:
 
 def _taken(run: Path) -> list[str]:
     file = run / _TAKEN_NAME
-    return file.read_text().splitlines() if file.exists() else []
+    return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
 def _line(checkpoint: Path) -> str | None:
