@@ -75,9 +75,9 @@ def describe_exit(code: int | None) -> str | None:
         return None
     if code >= 0:
         return f"exit code {code}"
-    number = signal.Signals(-code)
-    hint = ", as the kernel does when memory runs out" if number == signal.SIGKILL else ""
-    return f"killed by signal {number.value} ({number.name}){hint}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "real-time"
+    hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
+    return f"killed by signal {-code} ({name}){hint}"
 
 
 def end_with_parent() -> None:

@@ -4,6 +4,7 @@ A mistake or a shortage ends it with one line and exit code 2.
 """
 
 import sys
+from itertools import islice
 from typing import Any
 
 import torch
@@ -29,16 +30,14 @@ class LargeBatches:
 def _main() -> None:
     dataset: Any = LargeBatches()
     loader = ClipLoader(dataset, TrainingPositions(lambda: 0, 1, 1, 0, 1), 1, Quarantine(None, 0.0))
-    taken: list[ClipBatch] = []
-    for batch in loader:
-        taken.append(batch)
-        if len(taken) == NUM_BATCHES:
-            break
+    try:
+        taken = list(islice(loader, NUM_BATCHES))
+    finally:
+        loader.close()
     for number, batch in enumerate(taken):
         assert torch.equal(batch.video, torch.full_like(batch.video, number))
         assert batch.video.shape == (1, 3, 8, 172, 256)
         assert batch.video.stride(-2) == 1
-    loader.close()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ training waits for it in vain.
 
 import errno
 import os
+import pickle
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
@@ -34,14 +35,22 @@ class Delivery(NamedTuple):
             parts = (self.batch.map(shared), self.faults)
             return _received, (bytes(ForkingPickler.dumps(parts)),)
         except (OSError, RuntimeError) as error:  # raised here, it would only be printed
-            return UndeliverableBatchError, (
-                f"a loader worker can't hand over a batch: {' '.join(str(error).split())}; if /dev/shm is short,"
-                " enlarge it (docker run --shm-size=8g); data.num_workers=0 loads in the training process",
-            )
+            return _undeliverable, (str(error),)
 
 
-def _received(content: bytes) -> Delivery:
-    return Delivery(*ForkingPickler.loads(content))
+def _received(content: bytes) -> Delivery | UndeliverableBatchError:
+    """Take over what a worker has pickled; errors are returned, since a thread of torch may be the one to ask."""
+    try:
+        return Delivery(*pickle.loads(content))
+    except (OSError, EOFError, RuntimeError) as error:
+        return _undeliverable(str(error))
+
+
+def _undeliverable(reason: str) -> UndeliverableBatchError:
+    return UndeliverableBatchError(
+        f"data.num_workers: a loader worker can't hand over a batch: {' '.join(reason.split())}; if /dev/shm is short,"
+        " enlarge it (docker run --shm-size=8g); data.num_workers=0 loads in the training process"
+    )
 
 
 def shared(tensor: Tensor) -> Tensor:
@@ -58,7 +67,7 @@ def shared(tensor: Tensor) -> Tensor:
         return tensor.share_memory_() if size else tensor
     try:
         os.ftruncate(file, size)
-        storage = torch.UntypedStorage._new_shared_fd_cpu(file, size)
+        storage = torch.UntypedStorage._new_shared_fd_cpu(file, size)  # pyright: ignore[reportAttributeAccessIssue]
     finally:
         os.close(file)
     storage.copy_(content)

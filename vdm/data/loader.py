@@ -114,11 +114,11 @@ class ClipLoader(Iterable[ClipBatch]):
             start = time.perf_counter()
             with self._faults_in_one_line():
                 loaded = next(batches, None)
+                if isinstance(loaded, Exception):
+                    raise loaded
             self.seconds_waited += time.perf_counter() - start
             if loaded is None:
                 return
-            if isinstance(loaded, Exception):
-                raise loaded
             self._quarantine.record(sum(p != PADDING for p in loaded.batch.positions.tolist()), loaded.faults)
             yield loaded.batch
 

@@ -11,6 +11,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
+from vdm.data.delivery import UndeliverableBatchError
 from vdm.processes import ProcessDiedError, describe_exit, end_with_parent
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -93,7 +94,7 @@ def faults_in_one_line(workers: Callable[[], Sequence[BaseProcess]], is_starting
     """
     try:
         yield
-    except (OSError, EOFError, RuntimeError) as error:
+    except (OSError, EOFError, RuntimeError, UndeliverableBatchError) as error:
         death = _death(workers())
         if death is not None:
             raise ProcessDiedError(death) from error

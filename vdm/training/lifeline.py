@@ -110,7 +110,10 @@ class Lifeline:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._meet(port)
-        self._guard = None if limit_seconds is None else Guard(max(limit_seconds, 60))
+        self._guard: Guard | None = None
+        if limit_seconds is not None:
+            with contextlib.suppress(OSError):  # no further process is allowed here
+                self._guard = Guard(max(limit_seconds, 60))
         self._thread = threading.Thread(target=self._watch, name="lifeline", daemon=True)
         self._thread.start()
 
@@ -227,9 +230,10 @@ class Lifeline:
                 self._end_run()
 
     def _mind_own_progress(self) -> None:
-        if self.limit_seconds is None or self._guard is None:
+        if self.limit_seconds is None:
             return
-        self._guard.tick()
+        if self._guard is not None:
+            self._guard.tick()
         if self._num_progressed != self._num_seen:
             self._num_seen, self._seen = self._num_progressed, self._clock
         idle = self._clock - self._seen

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from lightning.fabric.plugins import ClusterEnvironment
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from vdm.config import ConfigError
 
