@@ -296,3 +296,16 @@ def test_folder_named_by_the_time_is_made_by_one_command_alone(tmp_path: Path, m
 def test_command_that_only_shows_its_configuration_makes_no_folder(vdm: Vdm) -> None:
     assert vdm("train", "--cfg", "all", "--resolve").code == 0
     assert not Path("runs").exists()
+
+
+def test_variables_of_ones_own_for_other_keys_to_refer_to_are_no_options(tmp_path: Path) -> None:
+    from vdm.cli.hydra_main import ready
+    from vdm.cli.options.ema import EmaOptions
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    plain = {"checkpoint": "${where}/run", "where": str(tmp_path), "sigma_rel": 0.1, "output": None}
+    given = ready(DictConfig(plain), [], tmp_path, EmaOptions)
+    assert set(given) == {"checkpoint", "sigma_rel", "output"}
+    with pytest.raises(ConfigError, match=r"^other: unknown key"):
+        ready(DictConfig({**plain, "other": 1}), [], tmp_path, EmaOptions)

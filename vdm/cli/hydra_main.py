@@ -1,6 +1,7 @@
 """Runs a command under Hydra; a user's mistake ends it with one line and exit code 2, a bug with its traceback."""
 
 import os
+import re
 import sys
 import warnings
 from argparse import Namespace
@@ -115,10 +116,18 @@ def _check_early(config_name: str, overrides: Sequence[str], options: type[Any])
         if isinstance(value, str) and "${" in value:
             with suppress(OmegaConfBaseException):  # told where all are resolved
                 plain[key] = config[key]
+    plain = _without_variables(plain, config, options)
     check_given(options, plain)
     for key, value in swept:
         if key in plain and not isinstance(plain[key], Mapping):  # a choice of a component is Hydra's to find
             check_given(options, {**plain, key: value})
+
+
+def _without_variables(plain: Mapping[str, Any], config: DictConfig, options: type[Any]) -> dict[str, Any]:
+    """Leave out what a user's YAMLs define for other keys to refer to, as ``dim`` for ``channels: ["${dim}"]``."""
+    known = {option.key.partition(".")[0] for option in options_of(options)}
+    referred = set(re.findall(r"\$\{\s*([A-Za-z_]\w*)", str(OmegaConf.to_container(config, resolve=False))))
+    return {key: value for key, value in plain.items() if key in known or key not in referred}
 
 
 def _is_changed_by_flags(arguments: Namespace) -> bool:
@@ -179,6 +188,7 @@ def ready(config: DictConfig, overrides: Sequence[str], folder: Path, options: t
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from error
     if options is not None:
+        plain = _without_variables(plain, config, options)
         _check(options, plain)
     return DictConfig(escaped(plain))
 
