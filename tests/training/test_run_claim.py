@@ -174,7 +174,7 @@ class BeforeSavingStep2(Callback):
     [
         ("renamed", r"run: the run's folder is not there any more, renamed or removed .*: what was trained since"),
         ("removed", r"run: the run's folder is not there any more, renamed or removed .*: what was trained since"),
-        ("taken over", rf"run: process {os.getpid()} on node7 has taken the run over, since this one showed no sign"),
+        ("taken over", r"run: process \d+ on node7 has taken the run over, since this one showed no sign"),
     ],
 )
 def test_run_that_has_lost_its_folder_ends_in_one_line_at_its_next_save_and_writes_nothing(
