@@ -30,7 +30,6 @@ READERS = {
     "vdm/claims.py": {"json.loads"},
     "vdm/data/quarantine.py": {"json.loads"},
     "vdm/training/lifeline.py": {"json.loads"},  # of processes that know the run's secret
-    "data_pipelines/output_folder.py": {"json.loads"},  # of the user's own folder for results
     "data_pipelines/write_shard.py": {"json.loads"},  # of a part that this command wrote
     # Configurations of the user's own, as text on their way to other processes
     "data_pipelines/stages/caption.py": {"json.loads"},

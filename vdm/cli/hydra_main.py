@@ -284,8 +284,11 @@ def _report(error: BaseException) -> None:
 
 
 def _remove_unused(folder: Path) -> None:
-    """Remove the run's folder, and that of its name, where the mistake left them empty."""
-    if not Path.cwd().is_relative_to(folder.parent):
-        with suppress(OSError):
-            folder.rmdir()
-            folder.parent.rmdir()
+    """Remove the run's folder, that of its name and that of all runs, where the mistake left them empty."""
+    for path in (folder, *folder.parents[:2]):
+        if Path.cwd().is_relative_to(path):
+            return
+        try:
+            path.rmdir()
+        except OSError:  # not empty
+            return
