@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vdm.checkpoints.runs import (
     checkpoint_folder,
+    folder_for_results,
     latest_checkpoint,
     load_config,
     load_weights,
@@ -229,3 +230,15 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         run_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"not a run: there is no config.yaml$"):
         load_config(tmp_path)
+
+
+def test_results_are_not_written_through_links_out_of_a_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "home").mkdir()
+    run.mkdir()
+    assert folder_for_results(run, "samples", "prompts") == run / "samples" / "prompts"
+    (run / "samples").symlink_to(tmp_path / "home")
+    with pytest.raises(ValueError, match=r"^.*run/samples/prompts: a link that leads out of .*; choose by output="):
+        folder_for_results(run, "samples", "prompts")
+    (run / "evaluation").symlink_to("elsewhere")
+    assert folder_for_results(run, "evaluation") == run / "evaluation"

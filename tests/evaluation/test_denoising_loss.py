@@ -31,3 +31,11 @@ def test_clips_of_weight_0_do_not_count_and_batches_do_not_matter() -> None:
 def test_picture_of_the_losses_is_written(tmp_path: Path) -> None:
     plot_loss_by_level({0.25: 0.1, 0.75: 0.9}, tmp_path / "losses.png")
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_takes_the_place_of_a_link_and_leaves_what_it_led_to(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("mine")
+    (tmp_path / "losses.png").symlink_to(tmp_path / "own")
+    plot_loss_by_level({0.25: 0.1}, tmp_path / "losses.png")
+    assert (tmp_path / "own").read_text() == "mine"
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")

@@ -63,6 +63,18 @@ def run_folder(path: Path) -> Path:
     raise ValueError(f"{path}: not a run: there is no {CONFIG_NAME}" + ("" if path.exists() else ", nor such a folder"))
 
 
+def folder_for_results(run: Path, *names: str) -> Path:
+    """Return a folder inside a run's folder, in which to write.
+
+    Raises:
+        ValueError: If a link there, in a run that may be anybody's, leads elsewhere.
+    """
+    folder = run.joinpath(*names)
+    if not folder.resolve().is_relative_to(run.resolve()):
+        raise ValueError(f"{folder}: a link that leads out of {run}, to {folder.resolve()}; choose by output=FOLDER")
+    return folder
+
+
 def config_file(path: Path) -> Path:
     """Return the file with the configuration of a run, or of the run of a checkpoint; errors are ``run_folder``'s."""
     return run_folder(path) / CONFIG_NAME

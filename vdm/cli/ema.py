@@ -19,6 +19,7 @@ from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import (
     averages_of,
     checkpoint_folder,
+    folder_for_results,
     latest_checkpoint,
     record_run,
     run_folder,
@@ -53,7 +54,7 @@ def run(config: DictConfig) -> None:
     options = parse(EmaOptions, plain)
     sigma_rel = options.sigma_rel
     checkpoint = latest_checkpoint(options.checkpoint)
-    output = options.output or run_folder(checkpoint) / "ema" / f"sigma_rel_{sigma_rel:.10g}"
+    output = options.output or folder_for_results(run_folder(checkpoint), "ema", f"sigma_rel_{sigma_rel:.10g}")
     check_new(output, "output")
     saved = SavedCheckpoint(checkpoint)
     target = PowerFunction(sigma_rel, step_of(checkpoint))

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint, run_folder
+from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
 from vdm.cli.options.evaluate import EvaluateOptions
 from vdm.cli.sample import load_for_sampling, make_output_folder
 from vdm.config import ConfigError, build
@@ -39,7 +39,7 @@ def run(config: DictConfig) -> None:
     likelihood: Likelihood | None = build(options.bits_per_dim, "bits_per_dim") or None
     if likelihood is not None:
         bits_per_dim.check(model)
-    folder = options.output or run_folder(checkpoint) / "evaluation"
+    folder = options.output or folder_for_results(run_folder(checkpoint), "evaluation")
     make_output_folder(folder)
 
     held_out = _HeldOut(data)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import run_folder
+from vdm.checkpoints.runs import folder_for_results, run_folder
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.cli.sample_task import block_size, observation_method, read_task
@@ -85,7 +85,7 @@ def make_output_folder(folder: Path) -> None:
 
 
 def _default_folder(checkpoint: Path, task: str | None) -> Path:
-    return run_folder(checkpoint) / "samples" / (task or "prompts")
+    return folder_for_results(run_folder(checkpoint), "samples", task or "prompts")
 
 
 def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunConfig) -> VideoDiffusionModel:

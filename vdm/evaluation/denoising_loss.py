@@ -7,6 +7,7 @@ import matplotlib
 import torch
 from matplotlib import pyplot as plt
 
+from vdm.files import appearing
 from vdm.generation.model import VideoDiffusionModel
 from vdm.types import ClipBatch
 
@@ -44,5 +45,6 @@ def plot_loss_by_level(losses: dict[float, float], path: Path) -> None:
     axes.plot(list(losses), list(losses.values()), marker="o")
     axes.set(xlabel="t (0 is data, 1 is noise)", ylabel="held-out loss", yscale="log", xlim=(0, 1))
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    with appearing(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
     plt.close(figure)
