@@ -73,6 +73,8 @@ def one_line(error: BaseException) -> str:
         if isinstance(error, GrammarParseError | InterpolationKeyError):
             message += "; in a text that means no other key, '${' is written '\\${'"
         return f"{error.full_key}: {message}" if error.full_key else message
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return _joined(f"{error.filename}: {error.strerror}")
     return _joined(str(error))
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from vdm.regular_files import open_descriptor
+from vdm.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Quarantine:
         if fault in self._known:
             return
         self._known.add(fault)
-        logger.warning("Left out a bad sample: %s", fault.reason)
+        logger.warning("Left out a bad sample: %s", printable(fault.reason))
         if self._path is not None:
             _append_once(self._path, json.dumps(asdict(fault)) + "\n")
 
