@@ -37,6 +37,8 @@ READERS = {
     "data_pipelines/stages/measure.py": {"json.loads"},
     "data_pipelines/encode/frozen.py": {"json.loads"},
     "data_pipelines/encode/texts.py": {"safe_open"},
+    # Between a loader worker and the process that started it, over their own pipe, as multiprocessing does
+    "vdm/data/delivery.py": {"pickle.loads"},
     # Weights, as safetensors
     "vdm/models/pretrained/stored.py": {"safe_open"},
     # Libraries that read folders of their own form, after ``check_component``
@@ -47,7 +49,7 @@ READERS = {
     "data_pipelines/captioners/transformers.py": {"from_pretrained"},
     # Names in a configuration, which ``allowed_modules`` and ``check_foreign`` hold back; and this project's own source
     "vdm/config/build.py": {"import_module"},
-    "vdm/config/signatures.py": {"import_module", "eval"},
+    "vdm/config/static_signatures.py": {"import_module", "eval"},
     "vdm/cli/commands.py": {"import_module"},
     "vdm/training/planning/structure.py ": {"import_module"},
     "vdm/training/strategies/deepspeed.py": {"import_module"},
@@ -99,7 +101,8 @@ def test_nothing_imports_pickle_to_read_it() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"} & set(names), path
+            used = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"} & set(names)
+            assert not used or str(path.relative_to(ROOT)) == "vdm/data/delivery.py", path
 
 
 def changed(file: Path, **changes: object) -> None:
