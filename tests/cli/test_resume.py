@@ -178,3 +178,24 @@ def test_other_override_is_refused(override: str) -> None:
 
     assert str(caught.value).startswith(f"{override}: a resumed run keeps its configuration")
     assert "\n" not in str(caught.value)
+
+
+def test_run_of_another_user_is_trusted_with_one_word_of_warning(vdm: Vdm, monkeypatch: pytest.MonkeyPatch) -> None:
+    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    owner = Path("first/config.yaml").stat().st_uid
+    warnings: list[str] = []
+    monkeypatch.setattr("vdm.cli.resume._log.warning", lambda text, *values: warnings.append(text % values))
+    vdm("train", "resume=first")
+    assert warnings == []
+    monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    assert vdm("train", "resume=first").code == 0
+    (warning,) = warnings
+    assert warning.startswith(f"first/config.yaml belongs to user {owner}, and is trusted as yours")
+
+
+def test_run_that_was_never_trained_here_is_not_resumed_and_nothing_of_it_is_built(vdm: Vdm) -> None:
+    record_run(Path("imported"), {"encoder": {"_target_": "os.mkdir", "path": "made"}, "seed": 1})
+    outcome = vdm("train", "resume=imported")
+    assert outcome.code == 2
+    assert outcome.err.startswith("resume=imported: made by vdm import or vdm ema, without training to go on with")
+    assert not Path("made").exists()
