@@ -6,16 +6,14 @@ import signal
 import threading
 from collections.abc import Mapping, MutableMapping
 
-_RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
+_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Of torchrun, of Lightning's launcher and of those who start its nodes by hand, and of srun."""
 _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
 
 
 class ProcessDiedError(RuntimeError):
     """A process that this one can't do without has died; the message, of one line, is for users."""
-
-
-_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-"""Of torchrun, of Lightning's launcher and of those who start its nodes by hand, and of srun."""
 
 
 def is_first_of_run() -> bool:
@@ -45,7 +43,7 @@ def forget_other_launches(variables: MutableMapping[str, str] = os.environ) -> N
     is_by_hand = variables.get("WORLD_SIZE") != "1" and _is_numbered(variables, "LOCAL_RANK", "WORLD_SIZE")
     meets = all(variables.get(name) for name in _MEETING_PLACE)
     if not (meets and (is_from_torchrun(variables) or is_by_hand)):
-        _remove(variables, *_RANKS, *(name for name in variables if name.startswith("TORCHELASTIC_")))
+        _remove(variables, *_OF_TORCHRUN, *(name for name in variables if name.startswith("TORCHELASTIC_")))
     if not meets:
         _remove(variables, "NODE_RANK")
     is_step = "SLURM_JOB_ID" in variables and "SLURM_STEP_ID" in variables
