@@ -100,7 +100,10 @@ def test_stable_video_diffusion_is_planned_without_its_weights_or_memory(plan: P
         (("clip_shape=[8,30,32]",), "clip_shape: "),
         (("clip_shape=[8,32,32]", "devices=0"), "devices=0: must be a whole number, at least 1"),
         (("clip_shape=[8,32,32]", "memory_gib=much"), "memory_gib=much: must be a number of GiB, at least 0"),
-        (("clip_shape=[8,32,32]", "data.micro_batch_size=0"), "data.micro_batch_size=0: must be a whole number"),
+        (
+            ("clip_shape=[8,32,32]", "data.micro_batch_size=0"),
+            "data.micro_batch_size: 0 is not allowed: must be at least 1",
+        ),
         (("clip_shape=[8,32,32]", "blocks.recompute=[9]"), "blocks: recompute: the network has blocks of levels"),
     ],
 )

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
@@ -47,7 +48,8 @@ class TrainingLauncher(_SubprocessScriptLauncher):
         Raises:
             ConfigError: If processes can't meet where they are told to.
         """
-        check_meeting_place(self.cluster_environment, self.num_nodes, self._timeout_seconds)
+        if not torch.distributed.is_initialized():  # else they have met, for an earlier run
+            check_meeting_place(self.cluster_environment, self.num_nodes, self._timeout_seconds)
         return super().launch(function, *args, **kwargs)
 
     def _call_children_scripts(self) -> None:
