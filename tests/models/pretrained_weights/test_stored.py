@@ -87,6 +87,7 @@ def test_a_missing_file_and_a_tensor_in_two_files_are_named(tmp_path: Path) -> N
 
 MEASURE = """
 import resource, sys, torch
+from pathlib import Path
 from torch import nn
 from vdm.models.pretrained.stored import StoredTensors, load
 with torch.device("meta"):
@@ -95,7 +96,7 @@ module.to_empty(device="cpu")
 for parameter in module.parameters():
     nn.init.zeros_(parameter)  # the memory is taken
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-load(StoredTensors.open([sys.argv[1]]), module, "file")
+load(StoredTensors.open([Path(sys.argv[1])]), module, "file")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
