@@ -3,7 +3,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.callbacks.stopping import StopOnSignal
 
 RECORD = "+callbacks.record._target_=tests.training.chaos.RecordSamples"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lost_terminals_end_processes() -> Iterator[None]:
+    """Have SIGHUP mean what it usually does, here and in processes that are started, though nohup runs the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 class Send(Callback):
