@@ -42,7 +42,7 @@ def check_videos(path: str, manifest: Path | None) -> Path | None:
     """Return the manifest of a folder of videos, if it has one.
 
     Raises:
-        ValueError: In one line, if there is no such folder, or the manifest that is given is nowhere.
+        ValueError: In one line, if the folder or the manifest is missing.
     """
     if not Path(path).is_dir():
         kind = "is a file, not a folder of videos" if Path(path).exists() else "no such folder"

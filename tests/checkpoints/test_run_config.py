@@ -43,7 +43,7 @@ def test_what_was_read_is_the_same_when_recorded_again(tmp_path: Path) -> None:
 
 
 def test_of_data_nothing_is_kept_that_writes_connects_or_keeps(tmp_path: Path) -> None:
-    harmful = {"quarantine_path": "/root/.bashrc", "cache_path": "/", "cache_gib": 1e-9, "own": HARMFUL}
+    harmful = {"quarantine_path": "/home/somebody/.bashrc", "cache_path": "/", "cache_gib": 1e-9, "own": HARMFUL}
     found = RunConfig.read(written(tmp_path / "run", data={**DATA, **harmful}))
     assert found.plain()["data"] == DATA
     assert "bashrc" not in str(found.plain())

@@ -24,7 +24,7 @@ def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         overrides: The command line's overrides.
 
     Raises:
-        ValueError: In one line, if there is no such run, or its configuration is not what a run records.
+        ValueError: In one line, if the run is missing or its configuration is refused; see ``RunConfig.read``.
     """
     if not {"checkpoint", *GROUPS} <= set(config) or OmegaConf.is_missing(config, "checkpoint"):
         return config

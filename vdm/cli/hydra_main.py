@@ -206,7 +206,7 @@ def _check(options: type[Any], plain: Mapping[str, Any]) -> None:
 
 
 def _is_of_this_project(node: Any) -> bool:
-    """Tell whether a component, with all that it is made of, can be imported whoever wrote its configuration."""
+    """Tell whether a component and its parts are classes of this project, so that importing them is safe."""
     if isinstance(node, Mapping):
         target = node.get("_target_", "vdm.")
         return str(target).startswith("vdm.") and all(map(_is_of_this_project, node.values()))

@@ -208,7 +208,7 @@ def resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Ta
     """Import what a dotted path names; see ``build`` for ``allowed_modules``.
 
     Raises:
-        ConfigError: If there is no such thing, it can't be called, or it is not allowed.
+        ConfigError: If nothing has that name, what has it can't be called, or it is not allowed.
     """
     if not _is_dotted(path):
         raise ConfigError(f"{key}: {path!r} is not allowed: it is a dotted path such as package.module.Class")

@@ -63,7 +63,7 @@ def open_video(
 
     Raises:
         FFmpegError: If FFmpeg can't read it, or it is a list of other files.
-        OSError: If there is no such file, or it is something else than a file.
+        OSError: If the file is missing or not a regular file.
         FalseClaimError: If it claims more frames than it can have.
     """
     if isinstance(source, Path | str):

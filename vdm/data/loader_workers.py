@@ -107,7 +107,7 @@ def faults_in_one_line(workers: Callable[[], Sequence[BaseProcess]], is_starting
 
 
 def _death(workers: Sequence[BaseProcess]) -> str | None:
-    """Return what is to be said of a worker that has died, or of the fork server; none if all are alive."""
+    """Return a message about a dead worker or fork server; none if all are alive."""
     wait([worker.sentinel for worker in workers], _SECONDS_UNTIL_SEEN)
     dead = [(number, worker) for number, worker in enumerate(workers) if worker.exitcode is not None]
     server = _end_of_server()
@@ -135,7 +135,7 @@ def _end_of_server() -> str | None:
 
 
 def _shortage_at_start(error: Exception) -> str | None:
-    """Return what is to be said if the system is short of something that it takes to start workers."""
+    """Return a message if the system lacks a resource that starting workers takes; none otherwise."""
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOSYS):  # of semaphores
         return (

@@ -52,7 +52,7 @@ def read_component(folder: Path) -> ComponentConfig:
     """Return the sizes in a component's folder.
 
     Raises:
-        ValueError: In one line, if there is no such file, or sizes in it are none.
+        ValueError: In one line, if the file is missing or a size in it is out of range.
     """
     file = folder / "config.json"
     return typed(ComponentConfig, read_json(file), file)

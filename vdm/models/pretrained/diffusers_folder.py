@@ -260,7 +260,7 @@ def _copy_component(folder: Path, component: str, target: Path, stem: str | None
     """Copy a component: its settings and vocabulary, and its weights under the names they have without a variant.
 
     Raises:
-        ValueError: If what is to be copied does not lie in the pipeline's folder, or is none of its kind.
+        ValueError: If a file lies outside of the pipeline's folder, is not a regular file, or is too large.
     """
     source = folder / component
     target.mkdir()
