@@ -2,7 +2,7 @@
 
 Run outside of an array, the command submits itself as one. Each task of the array runs the same command; the tasks
 agree through files who does what: a claim on ``NAME.claim`` (see ``vdm.claims``) names its owner, who shows every few
-seconds that it is alive. When an owner dies, another task claims its items. So the death of a task delays only the items
+seconds that it is alive. When an owner dies, another task claims its items. So a death delays only the items
 that it was working on, and tasks may be requeued or added. An item at which a task died is retried by a task that does
 nothing else meanwhile: an item that kills its task, for instance by using up the memory, then harms no other item.
 """
