@@ -99,7 +99,7 @@ def _check_target(node: Mapping[str, Any], parameters: _Parameters) -> None:
     arguments = _arguments(node)
     parameters.check_names(arguments, given=(), is_partial=True)
     for name, value in arguments.items():
-        if not _holds_target(value):
+        if not holds_target(value):
             parameters.check_value(name, value)
 
 
@@ -114,10 +114,11 @@ def _is_partial(node: Mapping[str, Any], key: str) -> bool:
     return is_partial
 
 
-def _holds_target(value: Any) -> bool:
+def holds_target(value: Any) -> bool:
+    """Tell whether a value is a node with ``_target_``, or has one anywhere in it."""
     if isinstance(value, Mapping):
-        return "_target_" in value or any(map(_holds_target, value.values()))
-    return isinstance(value, list) and any(map(_holds_target, value))
+        return "_target_" in value or any(map(holds_target, value.values()))
+    return isinstance(value, list) and any(map(holds_target, value))
 
 
 def _build_target(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from vdm.config.annotations import annotations_of
-from vdm.config.build import check, resolve
+from vdm.config.build import check, holds_target, resolve
 from vdm.config.errors import ConfigError
 
 _PLAIN = (bool, int, float, str, Path, type(None))
@@ -55,13 +55,7 @@ def _check_node(node: Any, key: str, allowed_modules: Sequence[str]) -> None:
 
 def _fits(value: Any, annotation: Any) -> bool:
     """Tell whether an annotation that asks for plain values alone leaves room for the objects in ``value``."""
-    return not (_holds_target(value) and is_plain(annotation))
-
-
-def _holds_target(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return "_target_" in value or any(map(_holds_target, value.values()))
-    return isinstance(value, list) and any(map(_holds_target, value))
+    return not (holds_target(value) and is_plain(annotation))
 
 
 def is_plain(annotation: Any) -> bool:

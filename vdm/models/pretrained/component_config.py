@@ -7,16 +7,38 @@ from typing import Annotated
 from annotated_types import Interval, Len
 
 from vdm.outside import read_json, typed
+from vdm.ranges import MAX_LEVELS, Width
 
-Width = Annotated[int, Interval(ge=1, le=65_536)]
-"""Channels of a layer."""
 Depth = Annotated[int, Interval(ge=1, le=100)]
 """Layers in a row."""
-Levels = Len(1, 16)
+Levels = Len(1, MAX_LEVELS)
 """Of resolution."""
 WidthPerLevel = Annotated[tuple[Width, ...], Levels]
 DepthPerLevel = Annotated[tuple[Depth, ...], Levels]
 NamePerLevel = Annotated[tuple[str, ...], Levels]
+
+
+@dataclass(frozen=True)
+class LevelsConfig:
+    """What is read of the ``config.json`` of every U-Net of diffusers."""
+
+    block_out_channels: WidthPerLevel
+    down_block_types: NamePerLevel
+    up_block_types: NamePerLevel
+    in_channels: Width
+    layers_per_block: Depth | DepthPerLevel
+    cross_attention_dim: Width | WidthPerLevel
+
+    @property
+    def attention_levels(self) -> list[int]:
+        """Levels with attention on the way down; 0 is the full resolution."""
+        return [level for level, name in enumerate(self.down_block_types) if name.startswith("CrossAttn")]
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the way up attends where the way down does."""
+        up = [name.startswith("CrossAttn") for name in reversed(self.up_block_types)]
+        return up == [name.startswith("CrossAttn") for name in self.down_block_types]
 
 
 @dataclass(frozen=True)

@@ -208,16 +208,11 @@ def local_folder(name_or_path: str, variant: str | None = None) -> Path:
     """
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
-    if not _HUB_NAME.fullmatch(name_or_path):
-        raise ValueError(f"{name_or_path}: no such folder or file, nor a name on the hub, which is OWNER/MODEL")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise ValueError(f"{name_or_path}: needs huggingface_hub; install the extra 'pretrained'") from None
+    hub = _hub(name_or_path)
     weights = [f"*.{variant}.safetensors", f"*.{variant}-*.safetensors"] if variant else ["*.safetensors"]
     patterns = [f"*/{pattern}" for pattern in weights]  # those at the top are Stability's single files
     try:
-        return Path(snapshot_download(name_or_path, allow_patterns=["*.json", "LICENSE*", "README.md", *patterns]))
+        return Path(hub.snapshot_download(name_or_path, allow_patterns=["*.json", "LICENSE*", "README.md", *patterns]))
     except Exception as error:  # of many kinds: no connection, no such name, no access
         raise ValueError(f"{name_or_path}: can't be had from the hub: {' '.join(str(error).split())[:300]}") from None
 
@@ -230,20 +225,29 @@ def cached_folder(name_or_path: str) -> Path:
     """
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
-    if not _HUB_NAME.fullmatch(name_or_path):
-        raise ValueError(f"{name_or_path}: no such folder, nor a name on the hub, which is OWNER/MODEL")
+    hub = _hub(name_or_path)
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-    except ImportError:
-        raise ValueError(f"{name_or_path}: needs huggingface_hub; install the extra 'pretrained'") from None
-    try:
-        return Path(snapshot_download(name_or_path, local_files_only=True))
-    except LocalEntryNotFoundError:
+        return Path(hub.snapshot_download(name_or_path, local_files_only=True))
+    except hub.errors.LocalEntryNotFoundError:
         raise ValueError(
             f"{name_or_path}: not on this machine, and a run's configuration does not decide what is fetched; fetch it"
             f" by: hf download {name_or_path}"
         ) from None
+
+
+def _hub(name: str) -> Any:
+    """Return the hub's client, once ``name`` is known to be a name there.
+
+    Raises:
+        ValueError: If it can't be one, or the client is not installed.
+    """
+    if not _HUB_NAME.fullmatch(name):
+        raise ValueError(f"{name}: no such folder or file, nor a name on the hub, which is OWNER/MODEL")
+    try:
+        import huggingface_hub.errors
+    except ImportError:
+        raise ValueError(f"{name}: needs huggingface_hub; install the extra 'pretrained'") from None
+    return huggingface_hub
 
 
 def readme_of(folder: Path) -> str:

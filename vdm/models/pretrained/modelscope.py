@@ -12,10 +12,7 @@ from vdm.models.modelscope.unet import ModelScopeUNet
 from vdm.models.pretrained import schedulers
 from vdm.models.pretrained.component_config import (
     ComponentConfig,
-    Depth,
-    DepthPerLevel,
-    NamePerLevel,
-    Width,
+    LevelsConfig,
     WidthPerLevel,
     read_component,
 )
@@ -29,7 +26,7 @@ from vdm.models.pretrained.diffusers_folder import (
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
 from vdm.outside import read_json, typed
-from vdm.ranges import Location, Name
+from vdm.ranges import Location, Name, Width
 
 FOLDER = PipelineFolder(
     "TextToVideoSDPipeline",
@@ -68,16 +65,10 @@ _FIXED = {
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(LevelsConfig):
     """What is read of the network's ``config.json``."""
 
-    block_out_channels: WidthPerLevel
-    down_block_types: NamePerLevel
-    up_block_types: NamePerLevel
-    in_channels: Width
-    layers_per_block: Depth | DepthPerLevel
     attention_head_dim: Width | WidthPerLevel
-    cross_attention_dim: Width | WidthPerLevel
     out_channels: Width | None = None
     sample_size: Width | tuple[Width, Width] | None = None
     """Height and width of latents that diffusers makes unless told otherwise."""
@@ -160,15 +151,13 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
         if config.get(name, value) != value:
             raise ValueError(f"{source}: {name}={config[name]}: only {value} is known here")
     unet = typed(UNetConfig, config, source)
-    attends = [name.startswith("CrossAttn") for name in unet.down_block_types]
-    mirrored = [name.startswith("CrossAttn") for name in reversed(unet.up_block_types)]
-    if attends != mirrored or unet.in_channels != unet.out_channels:
+    if not unet.is_symmetric or unet.in_channels != unet.out_channels:
         raise ValueError(f"{source}: a network whose two halves differ")
     return {
         "channels": list(unet.block_out_channels),
         "in_channels": unet.in_channels,
         "num_blocks": same_at_every_level(unet.layers_per_block, "layers_per_block", source),
-        "attention_levels": [level for level, attending in enumerate(attends) if attending],
+        "attention_levels": unet.attention_levels,
         # So it is called there, and is the width of a head.
         "head_channels": same_at_every_level(unet.attention_head_dim, "attention_head_dim", source),
         "text_channels": same_at_every_level(unet.cross_attention_dim, "cross_attention_dim", source),

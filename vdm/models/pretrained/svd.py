@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vdm.files import appearing
 from vdm.models.pretrained import stability
-from vdm.models.pretrained.component_config import Depth, DepthPerLevel, NamePerLevel, Width, WidthPerLevel
+from vdm.models.pretrained.component_config import Depth, DepthPerLevel, LevelsConfig, WidthPerLevel
 from vdm.models.pretrained.diffusers_folder import (
     SCHEDULER_CONFIG,
     STEM,
@@ -23,7 +23,7 @@ from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names, save_tensors
 from vdm.models.svd.unet import SVDUNet
 from vdm.outside import read_json, typed
-from vdm.ranges import Location, Name, Size
+from vdm.ranges import Location, Name, Size, Width
 
 FOLDER = PipelineFolder(
     "StableVideoDiffusionPipeline",
@@ -55,18 +55,12 @@ SCHEDULER = {
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(LevelsConfig):
     """What is read of the network's ``config.json``."""
 
-    block_out_channels: WidthPerLevel
-    down_block_types: NamePerLevel
-    up_block_types: NamePerLevel
-    in_channels: Width
     out_channels: Width
     num_attention_heads: Width | WidthPerLevel
-    layers_per_block: Depth | DepthPerLevel
     transformer_layers_per_block: Depth | DepthPerLevel
-    cross_attention_dim: Width | WidthPerLevel
     addition_time_embed_dim: Width
     projection_class_embeddings_input_dim: Width
     num_frames: Annotated[int, Interval(ge=1, le=100_000)] = 14
@@ -181,10 +175,8 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
     """
     FOLDER.check_unet(config, source)
     unet = typed(UNetConfig, config, source)
-    attends = [name.startswith("CrossAttn") for name in unet.down_block_types]
-    mirrored = [name.startswith("CrossAttn") for name in reversed(unet.up_block_types)]
     time_ids, rest = divmod(unet.projection_class_embeddings_input_dim, unet.addition_time_embed_dim)
-    if attends != mirrored or unet.in_channels != 2 * unet.out_channels or rest:
+    if not unet.is_symmetric or unet.in_channels != 2 * unet.out_channels or rest:
         raise ValueError(f"{source}: a network whose two halves differ, or whose image has other channels than latents")
     heads = unet.num_attention_heads
     return {
@@ -192,7 +184,7 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
         "in_channels": unet.out_channels,
         "num_heads": [heads] * len(unet.block_out_channels) if isinstance(heads, int) else list(heads),
         "num_blocks": same_at_every_level(unet.layers_per_block, "layers_per_block", source),
-        "attention_levels": [level for level, attending in enumerate(attends) if attending],
+        "attention_levels": unet.attention_levels,
         "transformer_layers": same_at_every_level(
             unet.transformer_layers_per_block, "transformer_layers_per_block", source
         ),
