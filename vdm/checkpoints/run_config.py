@@ -23,8 +23,9 @@ OWN_MODULES = ("vdm.models", "vdm.diffusion")
 """Where the parts of a model may come from, unless the user allows the run's own code."""
 _PARTS = ("encoder", "model", "diffusion", "sampler", "guidance")
 _OF_MODEL = ("network", "conditioner")
-_DATA_MODULE = "vdm.data.datamodule.ClipDataModule"
-_CLIP_SAMPLING = "vdm.data.clips.ClipSampling"
+DATA_MODULE = "vdm.data.datamodule.ClipDataModule"
+CLIP_SAMPLING = "vdm.data.clips.ClipSampling"
+"""The only classes that a run's data may be of, unless the user allows the run's own code."""
 
 
 @dataclass(frozen=True)
@@ -152,20 +153,20 @@ class RunConfig:
         """Return the configuration of a run with the same model, as plain values."""
         clip = {} if self.recorded_clip is None else {"clip": _listed(asdict(self.recorded_clip))}
         averages = {"averages": {"sigma_rels": list(self.sigma_rels)}} if self.sigma_rels else {}
-        data = {} if self.data.path is None else {"data": {"_target_": _DATA_MODULE, **_given(asdict(self.data))}}
+        data = {} if self.data.path is None else {"data": {"_target_": DATA_MODULE, **_given(asdict(self.data))}}
         return {**self.parts, "guidance_scale": self.guidance_scale, **clip, **averages, **data}
 
 
 def _data(node: object, file: Path, allow_own_code: bool) -> tuple[RecordedData, Mapping[str, Any] | None]:
     data = _mapping(node)
-    if data.get("_target_", _DATA_MODULE) != _DATA_MODULE:
+    if data.get("_target_", DATA_MODULE) != DATA_MODULE:
         if not allow_own_code:
-            raise ConfigError(f"{file}: data._target_: {data['_target_']!r} is not allowed: it is {_DATA_MODULE}")
+            raise ConfigError(f"{file}: data._target_: {data['_target_']!r} is not allowed: it is {DATA_MODULE}")
         return RecordedData(), data
     found = typed(RecordedData, data, f"{file}: data")
     clips = _mapping(found.clips)
-    if clips.get("_target_", _CLIP_SAMPLING) != _CLIP_SAMPLING:
-        raise ConfigError(f"{file}: data.clips._target_: {clips['_target_']!r} is not allowed: it is {_CLIP_SAMPLING}")
+    if clips.get("_target_", CLIP_SAMPLING) != CLIP_SAMPLING:
+        raise ConfigError(f"{file}: data.clips._target_: {clips['_target_']!r} is not allowed: it is {CLIP_SAMPLING}")
     return found, None
 
 

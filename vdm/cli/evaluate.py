@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from vdm.checkpoints.run_config import RunConfig
+from vdm.checkpoints.run_config import CLIP_SAMPLING, DATA_MODULE, RunConfig
 from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
 from vdm.cli.options.evaluate import EvaluateOptions
 from vdm.cli.sample import load_for_sampling, make_output_folder
@@ -81,7 +81,7 @@ def _data(options: EvaluateOptions, trained: RunConfig) -> ClipDataModule:
     """
     batch_size = options.batch_size
     node = {
-        **(trained.data_module or {"_target_": "vdm.data.datamodule.ClipDataModule", "clips": _clips(trained)}),
+        **(trained.data_module or {"_target_": DATA_MODULE, "clips": _clips(trained)}),
         "path": options.data_path or _own_path(trained),
         "seed": trained.data.seed,
         "global_batch_size": batch_size,
@@ -103,7 +103,7 @@ def _data(options: EvaluateOptions, trained: RunConfig) -> ClipDataModule:
 
 
 def _clips(trained: RunConfig) -> dict[str, Any] | None:
-    return trained.data.clips and {**trained.data.clips, "_target_": "vdm.data.clips.ClipSampling"}
+    return trained.data.clips and {**trained.data.clips, "_target_": CLIP_SAMPLING}
 
 
 def _own_path(trained: RunConfig) -> Any:
