@@ -25,11 +25,11 @@ from omegaconf import OmegaConf
 
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
-from vdm.generation.generate import ClipSize
 from vdm.training.build import build_training
 from vdm.training.ema import count_averages
 from vdm.training.planning.placement import memory_of, single
 from vdm.training.planning.step import Clips, measure_step
+from vdm.types import ClipSize
 
 MODELS = {
     "unet_tiny": ("experiment=moving_digits",),

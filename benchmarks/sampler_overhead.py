@@ -13,14 +13,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from vdm.assembly.build import build_model
+from vdm.assembly.model import VideoDiffusionModel, step_noise
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
 from vdm.diffusion.denoiser import Denoised
 from vdm.diffusion.samplers.base import Sampler
 from vdm.diffusion.shapes import Latents, Level
-from vdm.generation.build import build_model
-from vdm.generation.model import VideoDiffusionModel, step_noise
 
 NUM_ROUNDS = 5
 NUM_STEPS = 8

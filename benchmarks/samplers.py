@@ -22,6 +22,8 @@ from matplotlib import pyplot as plt
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import load_config
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
@@ -30,9 +32,8 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.diffusion.guidance import Extrapolation
 from vdm.evaluation.frechet import frechet_distance
 from vdm.evaluation.moving_digits import DigitClassifier, train_classifier
-from vdm.generation.build import load_model
-from vdm.generation.generate import ClipSize, generate
-from vdm.generation.model import VideoDiffusionModel
+from vdm.generation.generate import generate
+from vdm.types import ClipSize
 
 matplotlib.use("Agg")  # no screen is needed to write a picture
 

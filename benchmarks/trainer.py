@@ -96,8 +96,8 @@ def bare(config: dict[str, Any], clips: Iterable[tuple[Any, Sequence[str]]]) -> 
     """Train by a loop, a step at each call, on videos and captions."""
     import torch
 
+    from vdm.assembly.build import build_model
     from vdm.config import build
-    from vdm.generation.build import build_model
 
     model = build_model(config)
     weights = [weight for weight in model.parameters() if weight.requires_grad]

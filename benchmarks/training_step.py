@@ -14,9 +14,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
+from vdm.assembly.build import build_model
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
-from vdm.generation.build import build_model
 
 NUM_ROUNDS = 7
 MATRIX_SIZE = 2048

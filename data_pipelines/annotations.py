@@ -3,9 +3,9 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.sources import Annotation
 from vdm.data.shards import MAX_METADATA_BYTES
 from vdm.json_values import parse_json, shown
 from vdm.regular_files import read_limited
@@ -14,6 +14,15 @@ from vdm.text import well_formed
 MAX_MANIFEST_BYTES = 1 << 30
 COLUMNS = ("file", "caption", "label")
 """What is read of a manifest; other columns are allowed, and of these only ``file`` is required."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What somebody wrote about a source."""
+
+    caption: str = ""
+    label: str = ""
+    """Name of its class, empty if none."""
 
 
 def find_manifest(folder: Path, given: Path | None) -> Path | None:

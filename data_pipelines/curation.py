@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from data_pipelines.annotations import label_names
+from data_pipelines.annotations import Annotation, label_names
 from data_pipelines.assemble import Stored
 from data_pipelines.clips import VideoFile
 from data_pipelines.curate_settings import CurateSettings, Stage
@@ -12,7 +12,7 @@ from data_pipelines.histograms import draw_histograms
 from data_pipelines.manifest import ClipRow, Row, VideoRow, kept, write_rows
 from data_pipelines.report import all_faults, print_faults, print_summary
 from data_pipelines.shard_set import Workshop, encode_parts, write_set
-from data_pipelines.sources import Annotation, Inputs
+from data_pipelines.sources import Inputs
 from data_pipelines.stages.caption import annotate, caption
 from data_pipelines.stages.cut import cut_clips
 from data_pipelines.stages.encode import Encoders, embed_texts, sources_of

@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from jaxtyping import UInt8
 
+from data_pipelines.annotations import Annotation
 from data_pipelines.settings import ClipSettings
 from vdm.data.containers import open_video
 from vdm.text import printable as printable
@@ -81,15 +82,6 @@ class Source(Protocol):
             SourceError: At the place where no more can be read, or in the end, if something was wrong on the way.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """What somebody wrote about a source."""
-
-    caption: str = ""
-    label: str = ""
-    """Name of its class, empty if none."""
 
 
 AnySource = TypeVar("AnySource", bound=Source, covariant=True)

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_pipelines.annotations import label_names, merge, read_manifest, read_sidecars
+from data_pipelines.annotations import Annotation, label_names, merge, read_manifest, read_sidecars
 from data_pipelines.clips import VideoFile
 from data_pipelines.settings import ClipSettings, check_videos
-from data_pipelines.sources import Annotation, Inputs, list_videos
+from data_pipelines.sources import Inputs, list_videos
 from vdm.text import well_formed
 
 

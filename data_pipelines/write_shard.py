@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_pipelines.annotations import Annotation
 from data_pipelines.encode.shard_writer import ShardWriter
 from data_pipelines.parts import discard_part
-from data_pipelines.sources import Annotation, UnavailableError, source_key
+from data_pipelines.sources import UnavailableError, source_key
 from vdm.data.reading import LATENTS, TEXT
 from vdm.data.shards import DamagedSample, Kind, SampleEntry, ShardEntry, read_member
 from vdm.files import write_json

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import vdm
-from vdm.generation.model import VideoDiffusionModel
+from vdm.assembly.model import VideoDiffusionModel
 
 
 def test_model_is_found_at_the_top() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.models.pretrained import save_clip, save_t5
-from vdm.models.pretrained.component_config import check_component
+from vdm.models.component_config import check_component
 from vdm.models.pretrained.schedulers import settings
 from vdm.models.text_encoders import PretrainedTextEncoder
 

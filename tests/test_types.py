@@ -28,7 +28,8 @@ def test_moving_a_record_moves_nested_tensors_and_keeps_their_types() -> None:
     moved = _clips().to("meta")
 
     assert moved.images is not None
-    assert {moved.video.device.type, moved.weights.device.type, moved.images.pixels.device.type} == {"meta"}
+    assert {moved.video.device.type, moved.labels.device.type, moved.images.pixels.device.type} == {"meta"}
+    assert {moved.weights.device.type, moved.positions.device.type} == {"cpu"}
     assert (moved.video.dtype, moved.positions.dtype, moved.fps.dtype) == (torch.uint8, torch.int64, torch.float32)
     assert (moved.captions, moved.images.captions) == (("one", "two"), (("a",) * 4,) * 2)
 

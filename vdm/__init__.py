@@ -2,24 +2,24 @@
 
 ::
 
-    from vdm import VideoDiffusionModel
+    import torch
+    import vdm
 
-    model = VideoDiffusionModel.from_checkpoint("runs/NAME/TIME")
+    model = vdm.load_model("runs/NAME/TIME")
     video = model(torch.randn(1, 3, 16, 64, 64), ["a dog runs"])
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vdm.generation.model import VideoDiffusionModel
+    from vdm.assembly import VideoDiffusionModel, load_model
 
-__all__ = ["VideoDiffusionModel"]
+__all__ = ["VideoDiffusionModel", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the model when it is first asked for: ``vdm --help`` does without torch."""
-    if name == "VideoDiffusionModel":
-        from vdm.generation.model import VideoDiffusionModel
-
-        return VideoDiffusionModel
+    if name in __all__:
+        return getattr(import_module("vdm.assembly"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

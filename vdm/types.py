@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -37,12 +37,30 @@ class TensorRecord:
         return dataclasses.replace(self, **changed)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return a copy on ``device``; data types stay as they are."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """Return a copy on ``device``, but for what stays on the host; data types stay as they are."""
+        return self._map_but_host(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
         """Return a copy in page-locked memory, from which copies to a GPU don't block."""
-        return self.map(lambda tensor: tensor.pin_memory())
+        return self._map_but_host(lambda tensor: tensor.pin_memory())
+
+    def _map_but_host(self, function: Callable[[Tensor], Tensor]) -> Self:
+        moved = [f.name for f in dataclasses.fields(self) if not f.metadata.get("on_host")]
+        return dataclasses.replace(self, **{name: _map_tensors(getattr(self, name), function) for name in moved})
+
+
+def on_host() -> Any:
+    """Declare a field of a ``TensorRecord`` that stays in the CPU's memory: what Python reads, and no kernel does."""
+    return field(metadata={"on_host": True})
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """Size of a video in frames and pixels."""
+
+    num_frames: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -100,9 +118,9 @@ class ClipBatch(TensorRecord):
     """Empty where a clip has none."""
     labels: Int[Tensor, " b"]
     """Class index, -1 where a clip has none."""
-    positions: Int[Tensor, " b"]
+    positions: Int[Tensor, " b"] = on_host()
     """Place of each sample in the endless, seeded order of training; all its randomness derives from it."""
-    weights: Float[Tensor, " b"]
+    weights: Float[Tensor, " b"] = on_host()
     """Factor of each clip's loss: 1, or 0 for padding and for samples that proved bad."""
     keys: tuple[str, ...]
     """Name of each sample in its shard."""

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from data_pipelines.encode.frozen import device
 from data_pipelines.missing import needs_extra
-from vdm.models.pretrained.component_config import check_component
+from vdm.models.component_config import check_component
 from vdm.ranges import Location, NumSteps, Size, Text
 
 

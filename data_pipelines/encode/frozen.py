@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import UInt8
 from safetensors.torch import save
 
-from data_pipelines.encode.encoders import Precision
+from data_pipelines.settings import Precision
 from vdm.config import ConfigError, build
 from vdm.data.shards import Shape
 from vdm.data.text_embeddings import TextEmbedding

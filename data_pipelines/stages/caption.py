@@ -6,11 +6,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from data_pipelines.annotations import Annotation
 from data_pipelines.captioners.base import Captioner
 from data_pipelines.clips import VideoFile
 from data_pipelines.decoding import whole_picture
 from data_pipelines.manifest import ClipRow
-from data_pipelines.sources import Annotation, SourceError, UnavailableError
+from data_pipelines.sources import SourceError, UnavailableError
 from data_pipelines.stages.measure import NOT_SEEN
 from data_pipelines.stages.units import ClipTask, Outcome, WorkFolder, run_clip_units
 from vdm.config import build

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.generation.small_model import config, save_run, small_model
+from tests.assembly.small_model import config, save_run, small_model
+from vdm.assembly.load import load_model
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import checkpoint_folder, load_config, write_config
-from vdm.generation.build import load_model
 
 CLIP = {"num_frames": 2, "height": 8, "width": 8, "fps": 8, "label_names": ["a ${b}", "ünï"]}
 DATA = {"_target_": "vdm.data.datamodule.ClipDataModule", "path": "clips", "seed": 3, "global_batch_size": 4}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.assembly.small_model import save_run, small_model
 from tests.cli.conftest import RunVdm
-from tests.generation.small_model import save_run, small_model
 from tests.models.svd.pipelines import save_pipeline
 
 

@@ -11,18 +11,18 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.assembly.small_model import save_run, small_model
 from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
-from tests.generation.small_model import save_run, small_model
 from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import LICENCE, NUM_FRAMES, SIZES, pipeline, save_pipeline
+from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import load_config, load_weights
 from vdm.cli import sample
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.euler import Euler
-from vdm.generation.build import load_model
-from vdm.generation.model import VideoDiffusionModel
 from vdm.models.pretrained.stability import stability_names
 from vdm.models.svd.conditioner import Motion
 

@@ -15,8 +15,8 @@ from tests.models.svd.peers import Inputs
 from tests.models.svd.pipelines import save_pipeline
 from tests.training.runs import train
 from tests.training.test_svd import finetuning
+from vdm.assembly.load import load_model
 from vdm.checkpoints.runs import load_weights, saved_weights
-from vdm.generation.build import load_model
 
 
 class WithAdapters(UNetSpatioTemporalConditionModel, PeftAdapterMixin):

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.models.modelscope.pipelines import LICENCE, MAX_TOKENS, save_pipeline
+from vdm.assembly.load import load_model
 from vdm.checkpoints.runs import load_config, load_weights
-from vdm.generation.build import load_model
 from vdm.models.pretrained.modelscope import open_folder
 from vdm.randomness import normal
 

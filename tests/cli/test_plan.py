@@ -11,9 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks.plan_memory import measure_apart
 from tests.data.shard_sets import write_set
 from tests.training.runs import configuration
+from vdm.assembly.build import build_model
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS
-from vdm.generation.build import build_model
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
 
 Plan = Callable[..., tuple[int, str, str]]

@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.data.shard_sets import write_set
 from tests.data_pipelines.videos import write_video
 from tests.training.runs import configuration, train
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.cli import evaluate, sample
 from vdm.cli.conf_dir import conf_dir
@@ -25,7 +26,6 @@ from vdm.config import ConfigError
 from vdm.config.options import parse
 from vdm.diffusion.guidance import Extrapolation
 from vdm.evaluation import moving_digits
-from vdm.generation.model import VideoDiffusionModel
 
 
 @pytest.fixture(scope="module")

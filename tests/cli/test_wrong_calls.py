@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.assembly.small_model import save_run, small_model
 from tests.data.shard_sets import write_set
-from tests.generation.small_model import save_run, small_model
 
 ROOT = Path(__file__).parents[2]
 

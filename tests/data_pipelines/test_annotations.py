@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.annotations import find_manifest, label_names, merge, read_manifest, read_sidecars
-from data_pipelines.sources import Annotation
+from data_pipelines.annotations import Annotation, find_manifest, label_names, merge, read_manifest, read_sidecars
 
 
 @pytest.mark.parametrize(

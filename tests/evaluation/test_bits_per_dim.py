@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.assembly.small_model import small_model
 from tests.evaluation.test_denoising_loss import batch
-from tests.generation.small_model import small_model
 from vdm.diffusion.likelihood.exact import ExactLikelihood
 from vdm.diffusion.likelihood.variational import VariationalBound
 from vdm.diffusion.ode import DormandPrince

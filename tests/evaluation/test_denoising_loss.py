@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.generation.small_model import small_model
+from tests.assembly.small_model import small_model
 from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
+from vdm.objectives.denoising import Denoising
 from vdm.types import ClipBatch
 
 
@@ -23,7 +24,7 @@ def test_clips_of_weight_0_do_not_count_and_batches_do_not_matter() -> None:
         ClipBatch(p.video, ("",), p.labels, p.positions, p.weights, whole.keys[i : i + 1], p.fps)
         for i, p in enumerate(parts)
     ]
-    together, apart = loss_by_level(model, [whole], 4), loss_by_level(model, parts, 4)
+    together, apart = loss_by_level(model, Denoising(), [whole], 4), loss_by_level(model, Denoising(), parts, 4)
     assert list(together) == [0.125, 0.375, 0.625, 0.875]
     assert apart == pytest.approx(together, rel=1e-5)
 

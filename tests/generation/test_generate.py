@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.generation.small_model import small_model
+from tests.assembly.small_model import small_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.diffusion.samplers.probability_flow import ProbabilityFlow
 from vdm.generation.blocks import BlockSize, plan_blocks
-from vdm.generation.generate import ClipSize, count_steps, generate
-from vdm.generation.model import VideoDiffusionModel
+from vdm.generation.generate import count_steps, generate
 from vdm.generation.tasks import extension, interpolation, super_resolution
 from vdm.models.encoders import PixelEncoder
+from vdm.types import ClipSize
 
 SIZE = ClipSize(num_frames=3, height=8, width=12)
 CAPTIONS = ["a dog", "", "a red cat", "a dog"]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import NUM_FRAMES, SIZES, pipeline, save_pipeline
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.guidance import Extrapolation
 from vdm.diffusion.loss_weights import Simple
@@ -20,12 +21,11 @@ from vdm.diffusion.samplers.euler import Euler
 from vdm.diffusion.samplers.spacing import Karras
 from vdm.diffusion.schedules.variance_exploding import VarianceExploding
 from vdm.generation.blocks import BlockSize, plan_blocks
-from vdm.generation.generate import ClipSize, generate
-from vdm.generation.model import VideoDiffusionModel
+from vdm.generation.generate import generate
 from vdm.models.svd.components import ClipImageEncoder, TemporalAutoencoder
 from vdm.models.svd.conditioner import Motion, SVDConditioner
 from vdm.randomness import normal
-from vdm.types import Prompts
+from vdm.types import ClipSize, Prompts
 
 SIZE = (8, 16)
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.generation.small_model import small_model
-from vdm.generation.model import VideoDiffusionModel
+from tests.assembly.small_model import small_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.generation.tasks import extension, interpolation, super_resolution
 from vdm.models.encoders import PixelEncoder
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import torch
 
 from tests.training.runs import configuration, train
-from vdm.generation.build import load_model
-from vdm.generation.generate import ClipSize, generate
-from vdm.generation.model import VideoDiffusionModel
+from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.generation.generate import generate
 from vdm.models.modelscope.unet import ModelScopeUNet
 from vdm.training.build import TrainingRun, build_training
+from vdm.types import ClipSize
 
 
 @torch.no_grad()

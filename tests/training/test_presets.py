@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from tests.models.networks import random_input, randomized
 from tests.training.runs import configuration, train
+from vdm.assembly.load import load_model
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError, build
@@ -19,7 +20,6 @@ from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.loss_weights import VLB, ErrorOf, MinSNR, Sigmoid, Simple
 from vdm.diffusion.parameterizations import EDM, V
 from vdm.diffusion.samplers.ddpm import DDPM
-from vdm.generation.build import load_model
 from vdm.models.space_time_unet import SpaceTimeUNet
 from vdm.training.build import TrainingRun, build_training
 from vdm.types import ClipBatch, Conditioning

@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import SIZES, pipeline, save_pipeline
 from tests.training.runs import configuration, train
+from vdm.assembly.load import load_model
 from vdm.checkpoints.runs import load_config
 from vdm.config import ConfigError
-from vdm.generation.build import load_model
 from vdm.models.pretrained.stability import stability_names
 from vdm.models.svd.conditioner import MotionBuckets
 from vdm.models.svd.unet import ADDED_TIME_IDS

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import CLIP_SAMPLING, DATA_MODULE, RunConfig
 from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
 from vdm.cli.options.evaluate import EvaluateOptions
@@ -20,10 +21,10 @@ from vdm.diffusion.likelihood.base import Likelihood
 from vdm.evaluation import bits_per_dim, moving_digits
 from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
 from vdm.files import write_json
-from vdm.generation.generate import ClipSize, count_steps, generate
-from vdm.generation.model import VideoDiffusionModel
+from vdm.generation.generate import count_steps, generate
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
-from vdm.types import ClipBatch
+from vdm.objectives.denoising import Denoising
+from vdm.types import ClipBatch, ClipSize
 
 
 def run(config: DictConfig) -> None:
@@ -142,7 +143,7 @@ def _loss(model: VideoDiffusionModel, held_out: _HeldOut, options: EvaluateOptio
             num_clips += len(batch)
             yield batch
 
-    losses = loss_by_level(model, counted(), options.num_levels, options.seed)
+    losses = loss_by_level(model, Denoising(), counted(), options.num_levels, options.seed)
     plot_loss_by_level(losses, folder / "loss_by_level.png")
     for t, loss in losses.items():
         print(f"held-out loss at t={t:.2f}  {loss:.4f}")

@@ -1,7 +1,6 @@
 """Runs a command under Hydra; a user's mistake ends it with one line and exit code 2, a bug with its traceback."""
 
 import os
-import re
 import sys
 import warnings
 from argparse import Namespace
@@ -16,20 +15,16 @@ from hydra.conf import OverridesConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from vdm.cli.as_trained import as_trained
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line
-from vdm.cli.options.base import CommandOptions
 from vdm.cli.overrides import readable, split_sweeps
-from vdm.cli.resume import resumed
+from vdm.cli.ready import ready, without_variables
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
-from vdm.config import check as check_component
-from vdm.config.options import check_given, options_of, parse
-from vdm.config.quoting import escaped
+from vdm.config.options import check_given
 from vdm.processes import is_first_of_machine
 from vdm.text import printable
 
@@ -116,18 +111,11 @@ def _check_early(config_name: str, overrides: Sequence[str], options: type[Any])
         if isinstance(value, str) and "${" in value:
             with suppress(OmegaConfBaseException):  # told where all are resolved
                 plain[key] = config[key]
-    plain = _without_variables(plain, config, options)
+    plain = without_variables(plain, config, options)
     check_given(options, plain)
     for key, value in swept:
         if key in plain and not isinstance(plain[key], Mapping):  # a choice of a component is Hydra's to find
             check_given(options, {**plain, key: value})
-
-
-def _without_variables(plain: Mapping[str, Any], config: DictConfig, options: type[Any]) -> dict[str, Any]:
-    """Leave out what a user's YAMLs define for other keys to refer to, as ``dim`` for ``channels: ["${dim}"]``."""
-    known = {option.key.partition(".")[0] for option in options_of(options)}
-    referred = set(re.findall(r"\$\{\s*([A-Za-z_]\w*)", str(OmegaConf.to_container(config, resolve=False))))
-    return {key: value for key, value in plain.items() if key in known or key not in referred}
 
 
 def _is_changed_by_flags(arguments: Namespace) -> bool:
@@ -162,76 +150,6 @@ def _parsed_arguments() -> Namespace:
     parser = get_args_parser()
     setattr(parser, "error", refuse)  # noqa: B010 - the method's place is not declared assignable
     return parser.parse_args()
-
-
-def ready(config: DictConfig, overrides: Sequence[str], folder: Path, options: type[Any] | None = None) -> DictConfig:
-    """Take over what a run's configuration says, refuse missing values, resolve interpolations and check options.
-
-    Args:
-        config: What the YAMLs and the command line make.
-        overrides: The command line's overrides.
-        folder: Folder of the run.
-        options: The class of the command's options.
-
-    Returns:
-        A configuration whose texts are escaped where they would be taken for interpolations: resolve it once.
-
-    Raises:
-        ConfigError: One line that names the key.
-    """
-    try:
-        config = as_trained(resumed(config, overrides, folder), overrides)
-        missing = list(_missing_keys(config))
-        if missing:
-            raise ConfigError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
-        plain: Any = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(one_line(error)) from error
-    if options is not None:
-        plain = _without_variables(plain, config, options)
-        _check(options, plain)
-    return DictConfig(escaped(plain))
-
-
-def _check(options: type[Any], plain: Mapping[str, Any]) -> None:
-    """Check all that a command can be told: what is cheap first."""
-    told: CommandOptions = parse(options, plain)
-    told.check_paths()
-    for option in options_of(options):
-        if option.is_component:
-            node = _at(plain, option.key)
-            if told.imports_any_code or _is_of_this_project(node):
-                check_component(node, option.key)
-    told.check_machine()
-
-
-def _is_of_this_project(node: Any) -> bool:
-    """Tell whether a component and its parts are classes of this project, so that importing them is safe."""
-    if isinstance(node, Mapping):
-        target = node.get("_target_", "vdm.")
-        return str(target).startswith("vdm.") and all(map(_is_of_this_project, node.values()))
-    return all(map(_is_of_this_project, node)) if isinstance(node, list) else True
-
-
-def _at(plain: Mapping[str, Any], key: str) -> Any:
-    """Return what is at a dotted key; None where a group was not chosen."""
-    node: Any = plain
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, Mapping) else None
-    return node
-
-
-def _missing_keys(node: Any) -> Iterator[str]:
-    """Yield the keys without a value, and access all others: OmegaConf names a broken interpolation's key only then."""
-    for key in range(len(node)) if isinstance(node, ListConfig) else node:
-        try:
-            child = node[key]
-        except MissingMandatoryValue:
-            yield node._get_full_key(key)
-        except InterpolationToMissingValueError:  # what it points to is found by itself
-            pass
-        else:
-            yield from _missing_keys(child) if OmegaConf.is_config(child) else ()
 
 
 @contextmanager

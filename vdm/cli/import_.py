@@ -8,6 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from vdm.assembly.build import build_recorded
+from vdm.assembly.pretrained import configured, merged, open_published
 from vdm.checkpoints.folder import write_folder
 from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.run_config import RunConfig
@@ -18,8 +20,6 @@ from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError
 from vdm.config.options import parse
 from vdm.files import appearing
-from vdm.generation.build import build_recorded
-from vdm.generation.pretrained import configured, merged, open_published
 from vdm.models.pretrained.diffusers_folder import local_folder, pipeline_of
 from vdm.models.pretrained.stored import StoredTensors, check_names
 

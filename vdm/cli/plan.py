@@ -6,19 +6,19 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from vdm.assembly.pretrained import configured, open_pretrained
 from vdm.cli.options.plan import PlanOptions
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import accumulation
-from vdm.generation.generate import ClipSize
-from vdm.generation.pretrained import configured, open_pretrained
 from vdm.training.ema import count_averages
 from vdm.training.planning.placement import Memory, ddp, fsdp2, memory_of, placement_of, single, zero
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
 from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.base import PartwiseStrategy
 from vdm.training.trainer_options import canonical_precision
+from vdm.types import ClipSize
 
 GIB = 2**30
 

@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from vdm.assembly.load import load_guide, load_recorded
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import folder_for_results, run_folder
 from vdm.cli.options.sample import SampleOptions
@@ -19,13 +21,11 @@ from vdm.cli.sample_task import block_size, observation_method, read_task
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.generation.blocks import plan_blocks
-from vdm.generation.build import load_guide, load_recorded
-from vdm.generation.generate import ClipSize, count_steps, generate
-from vdm.generation.model import VideoDiffusionModel
+from vdm.generation.generate import count_steps, generate
 from vdm.generation.requests import load_image, read_prompts, resolve_labels
 from vdm.generation.video_files import file_name, write_grid, write_mp4
 from vdm.models.svd.conditioner import SVDConditioner
-from vdm.types import Prompts
+from vdm.types import ClipSize, Prompts
 
 
 def run(config: DictConfig) -> None:

@@ -3,15 +3,15 @@
 import logging
 from dataclasses import dataclass, replace
 
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.cli.options.sample import SampleOptions
 from vdm.config import ConfigError
 from vdm.diffusion.observations import ObservationMethod, Reconstruction, Replacement
 from vdm.generation.blocks import BlockSize
-from vdm.generation.generate import ClipSize
 from vdm.generation.input_video import InputVideo, read_video
-from vdm.generation.model import VideoDiffusionModel
 from vdm.generation.tasks import Known, extension, interpolation, super_resolution
+from vdm.types import ClipSize
 
 _log = logging.getLogger(__name__)
 

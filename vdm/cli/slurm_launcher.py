@@ -19,6 +19,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLaunche
 from omegaconf import OmegaConf, open_dict
 
 from vdm.cli.options.train import TrainOptions
+from vdm.cli.ready import ready
 from vdm.config import ConfigError, build
 from vdm.config.quoting import hydra_quoted
 from vdm.training.slurm import hold_stop_signals
@@ -70,7 +71,6 @@ class SlurmLauncher(SubmititLauncher):
 
     def _check(self, overrides: list[str], folder: Path) -> None:
         """Refuse now what would be refused on the cluster, perhaps after hours in the queue."""
-        from vdm.cli.hydra_main import ready
         from vdm.cli.train import check
 
         assert self.hydra_context is not None

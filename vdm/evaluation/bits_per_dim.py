@@ -8,9 +8,9 @@ from functools import partial
 import torch
 
 from vdm import randomness
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.likelihood.base import Likelihood
 from vdm.diffusion.noise_priors import Independent
-from vdm.generation.model import VideoDiffusionModel
 from vdm.models.encoders import PixelEncoder
 from vdm.types import ClipBatch
 

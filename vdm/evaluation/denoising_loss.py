@@ -7,8 +7,11 @@ import matplotlib
 import torch
 from matplotlib import pyplot as plt
 
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.files import appearing
-from vdm.generation.model import VideoDiffusionModel
+from vdm.objectives.base import Objective
+from vdm.objectives.draws import DrawsAtTime
+from vdm.objectives.latents import latents_of
 from vdm.types import ClipBatch
 
 matplotlib.use("Agg")  # no screen is needed to write a picture
@@ -16,7 +19,7 @@ matplotlib.use("Agg")  # no screen is needed to write a picture
 
 @torch.no_grad()
 def loss_by_level(
-    model: VideoDiffusionModel, batches: Iterable[ClipBatch], num_levels: int, seed: int = 0
+    model: VideoDiffusionModel, objective: Objective, batches: Iterable[ClipBatch], num_levels: int, seed: int = 0
 ) -> dict[float, float]:
     """Return the mean training loss of clips at each of ``num_levels`` times, the middles of equal parts of [0, 1].
 
@@ -25,15 +28,11 @@ def loss_by_level(
     times = [(index + 0.5) / num_levels for index in range(num_levels)]
     sums = torch.zeros(num_levels, dtype=torch.float64)
     weight = 0.0
-    noise_prior = model.diffusion.noise_prior
     for batch in batches:
-        on_device = batch.to(model.device)
-        latents = on_device.latents
-        x0 = model.encoder.encode(on_device.video) if latents is None else latents.float()
-        prompts = model.conditioner.of_clips(on_device, x0, model.encoder, seed, batch.keys)
-        for index, t in enumerate(times):
-            noise = noise_prior(seed, f"evaluation noise {t:.6f}", batch.keys, tuple(x0.shape[1:])).to(x0)
-            loss = model.denoising_loss(x0, noise, torch.full_like(x0[:, 0, 0, 0, 0], t), prompts).cpu()
+        by_level = [DrawsAtTime(seed, batch.keys, t=t) for t in times]
+        latents = latents_of(model, batch.to(model.device), by_level[0])
+        for index, draws in enumerate(by_level):
+            loss = objective(model, latents, draws).per_clip.cpu()
             sums[index] += torch.where(batch.weights > 0, batch.weights * loss, 0).sum()
         weight += float(batch.weights.sum())
     return {t: total / weight for t, total in zip(times, sums.tolist(), strict=True)}

@@ -1,27 +1,18 @@
 """Videos for any number of prompts, in batches, and of any length, in blocks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from vdm.assembly.model import VideoDiffusionModel, step_noise
 from vdm.diffusion.observations import Frames, Observation, ObservationMethod
 from vdm.diffusion.samplers.base import DrawNoise
 from vdm.generation.blocks import Block, BlockSize, plan_blocks
-from vdm.generation.model import VideoDiffusionModel, step_noise
 from vdm.generation.tasks import Known
-from vdm.types import Prompts
-
-
-@dataclass(frozen=True)
-class ClipSize:
-    """Size of a video in frames and pixels."""
-
-    num_frames: int
-    height: int
-    width: int
+from vdm.types import ClipSize, Prompts
 
 
 @torch.no_grad()

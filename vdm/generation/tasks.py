@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vdm.generation.model import VideoDiffusionModel
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.models.encoders import PixelEncoder
 from vdm.types import TensorRecord
 

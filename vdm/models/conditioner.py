@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vdm.models.encoders import Encoder
+from vdm.models.encoders import Autoencoder
 from vdm.models.svd.layers import sinusoids
 from vdm.models.text_encoders import EncodedText, TextEncoder
 from vdm.ranges import Size, SizeOrZero, Width, WidthOrZero
@@ -68,7 +68,7 @@ class Conditioner(nn.Module):
         self,
         batch: ClipBatch,
         x0: Float[Tensor, "b c t h w"],
-        encoder: Encoder,
+        encoder: Autoencoder,
         seed: int,
         draws: Sequence[int | str],
     ) -> Prompts:
@@ -87,7 +87,7 @@ class Conditioner(nn.Module):
         self,
         prompts: Prompts,
         frame: UInt8[Tensor, "b c h w"],
-        encoder: Encoder,
+        encoder: Autoencoder,
         seed: int = 0,
         draws: Sequence[int | str] | None = None,
     ) -> Prompts:

@@ -6,7 +6,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
-class Encoder(Protocol):
+class Autoencoder(Protocol):
     """A way from pixels to latents and back."""
 
     channels: int

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vdm.models.pretrained.component_config import check_component
+from vdm.models.component_config import check_component
 
 
 class Frozen(nn.Module):

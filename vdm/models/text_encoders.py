@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from vdm.models.component_config import check_files
 from vdm.models.frozen import Frozen, loaded
-from vdm.models.pretrained.component_config import check_files
 from vdm.ranges import Location, Name, NameOrNothing, NumLayers, Size, Width
 
 

@@ -12,11 +12,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from vdm import randomness
+from vdm.assembly.build import build_model
+from vdm.assembly.load import load_into
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.assembly.pretrained import configured, load_pretrained, open_pretrained
 from vdm.config import ConfigError, build, check
 from vdm.data.datamodule import ClipDataModule
-from vdm.generation.build import build_model, load_into
-from vdm.generation.model import VideoDiffusionModel
-from vdm.generation.pretrained import configured, load_pretrained, open_pretrained
 from vdm.generation.video_files import DEFAULT_FPS
 from vdm.models.pretrained.published import Published
 from vdm.training.callbacks.samples import SampleVideos
@@ -87,7 +88,13 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
         build(config["blocks"], "blocks").apply(model)
     except ValueError as error:
         raise ConfigError(f"blocks: {error}") from error
-    module: DiffusionModule = build(config["training"], "training", model=model, seed=config["seed"])
+    module: DiffusionModule = build(
+        config["training"],
+        "training",
+        model=model,
+        objective=build(config["objective"], "objective"),
+        seed=config["seed"],
+    )
     check_dropout(module.condition_dropout, model)
     stop = StopOnSignal()
     devices = _devices(config["trainer"])

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import ConfigError
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.stored import differences
 from vdm.diffusion.samplers.base import GridSampler
-from vdm.generation.generate import ClipSize, check_size
-from vdm.generation.model import VideoDiffusionModel
+from vdm.generation.generate import check_size
 from vdm.models.frozen import Frozen
 from vdm.training.module import ConditionDropout
+from vdm.types import ClipSize
 
 
 def check_stored(model: VideoDiffusionModel, data: ClipDataModule) -> None:

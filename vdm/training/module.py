@@ -1,22 +1,23 @@
 """The training step."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, cast
 
 import lightning
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vdm import randomness
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.data.datamodule import ClipDataModule
-from vdm.generation.model import VideoDiffusionModel
-from vdm.ranges import Seed, Share
+from vdm.objectives.base import Objective
+from vdm.objectives.condition_dropout import ConditionDropout
+from vdm.objectives.draws import HeldOutDraws, TrainingDraws
+from vdm.objectives.latents import latents_of
+from vdm.ranges import Seed
 from vdm.training.ema import EMA
 from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import LRSchedule
@@ -26,40 +27,6 @@ from vdm.types import ClipBatch, Prompts
 
 NUM_LEVEL_BINS = 10
 """Bins of t in which losses are reported."""
-
-
-@dataclass(frozen=True)
-class ConditionDropout:
-    """Shares of clips trained without conditions, so that guidance has an unconditional model to start from.
-
-    Args:
-        all: Share that loses every condition.
-        text: Share of the rest that loses its caption.
-        label: Share of the rest that loses its class.
-        image: Share of the rest that loses its first frame's latents.
-        image_token: Share of the rest that loses the embedding of what its first frame shows.
-    """
-
-    all: Share = 0.1
-    text: Share = 0.0
-    label: Share = 0.0
-    image: Share = 0.0
-    image_token: Share = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("all", "text", "label", "image", "image_token"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], but is {getattr(self, name)}")
-
-    def apply(self, prompts: Prompts, seed: int, positions: Iterable[int]) -> Prompts:
-        """Drop conditions as a function of (seed, position)."""
-        positions = list(positions)
-
-        def dropped(name: str) -> Bool[Tensor, " b"]:
-            return randomness.uniform(seed, f"drop {name}", positions) < getattr(self, name)
-
-        everything = dropped("all")
-        return prompts.drop(*(everything | dropped(name) for name in ("text", "label", "image", "image_token")))
 
 
 def log_scalars(trainer: lightning.Trainer, scalars: dict[str, float]) -> None:
@@ -74,6 +41,7 @@ class DiffusionModule(lightning.LightningModule):
 
     Args:
         model: The model.
+        objective: From latents to a loss per clip.
         optimizer: Makes an optimizer of parameters.
         lr_schedule: Factor of the learning rate at each step.
         condition_dropout: How often conditions are left out.
@@ -84,6 +52,7 @@ class DiffusionModule(lightning.LightningModule):
     def __init__(
         self,
         model: VideoDiffusionModel,
+        objective: Objective,
         optimizer: Callable[..., Optimizer],
         lr_schedule: LRSchedule,
         condition_dropout: ConditionDropout,
@@ -92,6 +61,7 @@ class DiffusionModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
+        self.objective = objective
         self.ema = ema
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
@@ -103,62 +73,31 @@ class DiffusionModule(lightning.LightningModule):
         """Whether the latest validation saw all of its clips; who breaks it off says so here."""
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Clip → latents → noised latents → network → loss per clip.
+        """Clip → latents → objective → loss per clip → weighted sum.
 
         All that is random is a function of (seed, position), so it does not matter which process trains on a clip.
         """
         positions = batch.positions.tolist()
         self._seed_network_dropout(positions[0])
-        x0 = self._latents(batch)
-        noise = self.draw_noise(batch, tuple(x0.shape[1:])).to(x0)
-        t = self.model.diffusion.draw_times(self.seed, batch.positions, self.data.global_batch_size).to(x0)
-        prompts, image_prompts = self._prompts(batch, x0, self.seed, positions)
-        prompts = self.condition_dropout.apply(prompts, self.seed, positions)
-        if image_prompts is not None:
-            owners = [p for p in positions for _ in range(len(image_prompts) // len(positions))]
-            image_prompts = self.condition_dropout.apply(image_prompts, self.seed, owners)
-
-        loss = self.model.denoising_loss(x0, noise, t, prompts, image_prompts)
+        draws = TrainingDraws(
+            self.seed,
+            positions,
+            global_batch_size=self.data.global_batch_size,
+            condition_dropout=self.condition_dropout,
+        )
+        losses = self.objective(self.model, latents_of(self.model, batch, draws), draws)
 
         # A bad sample has weight 0; `where`, since 0 times NaN is NaN. The trainer divides the sum over micro-batches
         # by their number and averages over processes; the scale makes that the mean over the whole batch.
-        counted = torch.where(batch.weights > 0, batch.weights * loss, 0)
+        weights = batch.weights.to(self.device, non_blocking=True)
+        counted = torch.where(weights > 0, weights * losses.per_clip, 0)
         total = counted.sum() * self.data.loss_scale(self.trainer.world_size)
-        return {"loss": total, "loss_per_clip": loss.detach(), "t": t, "weight": batch.weights}
-
-    def _latents(self, batch: ClipBatch) -> Float[Tensor, "b c t h w"]:
-        """Return the clean latents of the clips' frames, followed by those of their independent images."""
-        x0 = self.model.encoder.encode(batch.video) if batch.latents is None else batch.latents.float()
-        if batch.images is None:
-            return x0
-        images = self.model.encoder.encode(rearrange(batch.images.pixels, "b c k h w -> (b k) c 1 h w"))
-        return torch.cat([x0, rearrange(images, "(b k) c 1 h w -> b c k h w", b=len(batch))], dim=2)
-
-    def draw_noise(self, batch: ClipBatch, shape: tuple[int, ...]) -> Float[Tensor, "b c t h w"]:
-        """Draw the noise of clips, and for each of their independent images that of a clip of one frame."""
-        channels, num_frames, height, width = shape
-        num_images = 0 if batch.images is None else batch.images.pixels.shape[2]
-        positions, prior = batch.positions.tolist(), self.model.diffusion.noise_prior
-        clips = prior(self.seed, "noise", positions, (channels, num_frames - num_images, height, width))
-        image = (channels, 1, height, width)
-        images = [prior(self.seed, f"noise of image {k}", positions, image) for k in range(num_images)]
-        return torch.cat([clips, *images], dim=2)
-
-    def _prompts(
-        self, batch: ClipBatch, x0: Float[Tensor, "b c t h w"], seed: int, draws: Sequence[int | str]
-    ) -> tuple[Prompts, Prompts | None]:
-        """Return the conditions of the clips, with their first frame, and of their independent images."""
-        prompts = self.model.conditioner.of_clips(batch, x0, self.model.encoder, seed, draws)
-        if batch.images is None:
-            return prompts, None
-        captions = tuple(caption for of_clip in batch.images.captions for caption in of_clip)
-        crops = None if batch.images.crops is None else rearrange(batch.images.crops, "b k n -> (b k) n")
-        return prompts, Prompts(captions, rearrange(batch.images.labels, "b k -> (b k)"), crops=crops)
+        return {"loss": total, "loss_per_clip": losses.per_clip.detach(), "t": losses.t, "weight": weights}
 
     @torch.no_grad()
     def prompts_of(self, held_out: ClipBatch) -> Prompts:
         """Return what held-out clips are asked for: what they are."""
-        return self._prompts(held_out, self._latents(held_out), 0, held_out.keys)[0]
+        return latents_of(self.model, held_out, HeldOutDraws(held_out.keys)).prompts
 
     def optimizer_step(
         self,
@@ -181,11 +120,9 @@ class DiffusionModule(lightning.LightningModule):
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """The loss of held-out clips, with noise and noise level that are functions of the clip's key."""
-        x0 = self._latents(batch)
-        noise = self.model.diffusion.noise_prior(0, "validation noise", batch.keys, tuple(x0.shape[1:])).to(x0)
-        t = randomness.uniform(0, "validation noise level", batch.keys).to(x0)
-        prompts, _ = self._prompts(batch, x0, 0, batch.keys)
-        self.validation_losses.add(self.model.denoising_loss(x0, noise, t, prompts), t, batch.weights)
+        draws = HeldOutDraws(batch.keys)
+        losses = self.objective(self.model, latents_of(self.model, batch, draws), draws)
+        self.validation_losses.add(losses.per_clip, losses.t, batch.weights.to(self.device, non_blocking=True))
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over all processes, unless validation was broken off."""

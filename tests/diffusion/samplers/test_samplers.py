@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.diffusion.latents import random_latents
 from tests.diffusion.samplers.closed_forms import GAUSSIAN, TWO_PEAKS
 from tests.diffusion.samplers.every_sampler import EVERY, NEEDING_SIGNAL, ODE
+from vdm.assembly.model import step_noise
 from vdm.diffusion.denoiser import Denoised, Denoiser
 from vdm.diffusion.noise_priors import Independent
 from vdm.diffusion.parameterizations import EDM, X0, Eps, LogSNR, Parameterization, V, Velocity
@@ -33,7 +34,6 @@ from vdm.diffusion.schedules.variance_exploding import VarianceExploding
 from vdm.diffusion.schedules.variance_preserving import VariancePreserving
 from vdm.diffusion.schedules.zero_terminal_snr import ZeroTerminalSNR
 from vdm.diffusion.shapes import Latents, Level, per_clip
-from vdm.generation.model import step_noise
 from vdm.types import Conditioning
 
 SIGNAL_ENDS: dict[str, tuple[NoiseSchedule, Spacing]] = {

@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.training.runs import configuration
+from vdm.assembly.build import build_model
 from vdm.config import build
-from vdm.generation.build import build_model
-from vdm.generation.generate import ClipSize
 from vdm.training.planning.live_memory import LiveMemory
 from vdm.training.planning.step import Clips, measure_step
+from vdm.types import ClipSize
 
 CLIPS = Clips(2, ClipSize(num_frames=4, height=16, width=32), caption="a caption")
 

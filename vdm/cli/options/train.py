@@ -35,6 +35,7 @@ class TrainOptions(CommandOptions):
     text_encoder: Component | None
     model: Annotated[Component, Built(("pretrained",))]
     diffusion: Component
+    objective: Component
     sampler: Component
     guidance: Component
     optimizer: Component

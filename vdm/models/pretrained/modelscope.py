@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vdm.models.modelscope.unet import ModelScopeUNet
-from vdm.models.pretrained import schedulers
-from vdm.models.pretrained.component_config import (
+from vdm.models.component_config import (
     ComponentConfig,
     LevelsConfig,
     WidthPerLevel,
     read_component,
 )
+from vdm.models.modelscope.unet import ModelScopeUNet
+from vdm.models.pretrained import schedulers
 from vdm.models.pretrained.diffusers_folder import (
     SCHEDULER_CONFIG,
     STEM,

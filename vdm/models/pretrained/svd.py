@@ -10,8 +10,8 @@ from annotated_types import Interval
 from torch import Tensor
 
 from vdm.files import appearing
+from vdm.models.component_config import Depth, DepthPerLevel, LevelsConfig, WidthPerLevel
 from vdm.models.pretrained import stability
-from vdm.models.pretrained.component_config import Depth, DepthPerLevel, LevelsConfig, WidthPerLevel
 from vdm.models.pretrained.diffusers_folder import (
     SCHEDULER_CONFIG,
     STEM,

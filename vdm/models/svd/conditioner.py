@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vdm.models.encoders import Encoder, Picture, PictureEncoder, to_picture
+from vdm.models.encoders import Autoencoder, Picture, PictureEncoder, to_picture
 from vdm.models.svd.components import ImageEncoder
 from vdm.models.svd.unet import ADDED_TIME_IDS, IMAGE_ONLY_INDICATOR
 from vdm.randomness import normal
@@ -125,7 +125,7 @@ class SVDConditioner(nn.Module):
         self,
         batch: ClipBatch,
         x0: Float[Tensor, "b c t h w"],
-        encoder: Encoder,
+        encoder: Autoencoder,
         seed: int,
         draws: Sequence[int | str],
     ) -> Prompts:
@@ -144,7 +144,7 @@ class SVDConditioner(nn.Module):
         self,
         prompts: Prompts,
         frame: UInt8[Tensor, "b 3 h w"],
-        encoder: Encoder,
+        encoder: Autoencoder,
         seed: int = 0,
         draws: Sequence[int | str] | None = None,
         motions: Sequence[Motion] | None = None,
@@ -194,7 +194,7 @@ class SVDConditioner(nn.Module):
         picture: Picture,
         ids: Float[Tensor, "b 3"],
         noise: Float[Tensor, "b 3 h w"],
-        encoder: Encoder,
+        encoder: Autoencoder,
     ) -> Prompts:
         if not isinstance(encoder, PictureEncoder):
             raise ValueError(f"encoder: Stable Video Diffusion needs encoder=svd, and {type(encoder).__name__} is not")

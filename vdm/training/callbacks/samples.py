@@ -11,11 +11,11 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from vdm.checkpoints.processes import together
-from vdm.generation.generate import ClipSize, generate
+from vdm.generation.generate import generate
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.ranges import Count, Folder, Seed, Text
 from vdm.training.module import DiffusionModule
-from vdm.types import Prompts
+from vdm.types import ClipSize, Prompts
 
 
 class SampleVideos(Callback):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from vdm.assembly.build import build_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import ConfigError, build
-from vdm.generation.build import build_model
-from vdm.generation.generate import ClipSize, check_size
-from vdm.generation.model import VideoDiffusionModel
+from vdm.generation.generate import check_size
+from vdm.objectives.base import Objective
+from vdm.objectives.draws import HeldOutDraws
+from vdm.objectives.latents import latents_of
 from vdm.training.blocks import blocks_of
 from vdm.training.planning.live_memory import LiveMemory, Moment
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
 from vdm.training.trainer_options import canonical_precision
-from vdm.types import Prompts
+from vdm.types import ClipBatch, ClipSize, ImageBatch
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -92,6 +95,8 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
     # The libraries of pretrained parts take seconds to import.
     with pretrained_by_configuration() if _has_pretrained_parts(config) else nullcontext():
         model = build_model(config, on=no_memory(mode))
+    with no_memory(mode):
+        objective: Objective = build(config["objective"], "objective")
     try:
         check_size(model, clips.size)
     except ValueError as error:
@@ -107,7 +112,7 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
 
     def loss_of_batch() -> Tensor:
         with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
-            return _loss(model, clips)
+            return _loss(model, objective, clips)
 
     with no_memory(mode):
         with LiveMemory(model.parameters()) as memory:
@@ -139,24 +144,38 @@ def _has_pretrained_parts(config: Mapping[str, Any]) -> bool:
     return "name_or_path" in json.dumps([config["encoder"], config["model"]])
 
 
-def _loss(model: VideoDiffusionModel, clips: Clips) -> Tensor:
-    """Do what the training step does, with noise and times drawn from nowhere."""
-    b, height, width = clips.number, clips.size.height, clips.size.width
-    frames = clips.size.num_frames + clips.num_images
+def _loss(model: VideoDiffusionModel, objective: Objective, clips: Clips) -> Tensor:
+    """Do what the training step does, on clips of zeros; no condition is left out."""
+    draws = HeldOutDraws([str(number) for number in range(clips.number)])
+    return objective(model, latents_of(model, _batch(model, clips), draws), draws).per_clip.mean()
+
+
+def _batch(model: VideoDiffusionModel, clips: Clips) -> ClipBatch:
+    """Return what the loader would."""
+    b, (num_frames, height, width) = clips.number, astuple(clips.size)
+    num_pixel_frames, latents, images = num_frames, None, None
     if clips.latents:
-        x0 = torch.zeros(b, model.encoder.channels, frames, *model.encoder.latent_size(height, width))
-    else:
-        x0 = model.encoder.encode(torch.zeros(b, 3, frames, height, width, dtype=torch.uint8))
-    captions = (clips.caption,) * b
-    prompts = model.prompts(captions)
-    if model.conditioner.uses_image:
-        prompts = model.conditioner.with_first_frame(
-            prompts, torch.zeros(b, 3, height, width, dtype=torch.uint8), model.encoder
-        )
-    images = Prompts(captions * clips.num_images, torch.zeros(b * clips.num_images, dtype=torch.long))
-    return model.denoising_loss(
-        x0, torch.randn_like(x0), torch.rand(b), prompts, images if clips.num_images else None
-    ).mean()
+        num_pixel_frames = 1 if model.conditioner.needs_pixels else 0
+        latents = torch.zeros(b, model.encoder.channels, num_frames, *model.encoder.latent_size(height, width))
+    if clips.num_images:
+        pixels = torch.zeros(b, 3, clips.num_images, height, width, dtype=torch.uint8)
+        images = ImageBatch(pixels, ((clips.caption,) * clips.num_images,) * b, _no_labels(b, clips.num_images))
+    return ClipBatch(
+        video=torch.zeros(b, 3, num_pixel_frames, height, width, dtype=torch.uint8),
+        captions=(clips.caption,) * b,
+        labels=_no_labels(b),
+        positions=torch.arange(b),
+        weights=torch.ones(b),
+        keys=("",) * b,
+        fps=torch.ones(b),
+        images=images,
+        latents=latents,
+        motion=torch.zeros(b),
+    )
+
+
+def _no_labels(*shape: int) -> Tensor:
+    return torch.full(shape, -1)
 
 
 def _optimizer(config: Mapping[str, Any], trained: list[nn.Parameter]) -> tuple[int, int]:

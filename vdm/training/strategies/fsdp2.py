@@ -15,7 +15,7 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
-from vdm.generation.model import VideoDiffusionModel
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.ranges import Seconds
 from vdm.training.blocks import blocks_of
 from vdm.training.strategies.processes import Backend, ProcessGroupStrategy

@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.generation.small_model import config, save_config, save_run, small_model
+from tests.assembly.small_model import config, save_config, save_run, small_model
 from tests.models.networks import random_input
+from vdm.assembly.build import build_model
+from vdm.assembly.load import load_guide, load_into, load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import checkpoint_folder
 from vdm.config import ConfigError
-from vdm.generation.build import build_model, load_guide, load_into, load_model
-from vdm.generation.model import VideoDiffusionModel
 
 HARMFUL = [
     "os.system",
@@ -87,7 +88,7 @@ def test_foreign_code_is_refused_in_every_part_of_a_model(tmp_path: Path, key: s
 
 
 def test_own_code_is_run_where_the_user_says_so(tmp_path: Path) -> None:
-    own = {"_target_": "tests.generation.test_build.OwnEncoder"}
+    own = {"_target_": "tests.assembly.test_build.OwnEncoder"}
     save_run(tmp_path, small_model(), encoder=own)
 
     with pytest.raises(ConfigError, match=r"^encoder\._target_: "):
@@ -137,7 +138,7 @@ def test_folder_without_a_run_is_named(tmp_path: Path) -> None:
     [
         ({"model__conditioner__num_classes": 5}, "its number of classes is 5, but that of the model to be guided is 3"),
         (
-            {"encoder": {"_target_": "tests.generation.test_build.OwnEncoder"}},
+            {"encoder": {"_target_": "tests.assembly.test_build.OwnEncoder"}},
             "its encoder is OwnEncoder, but that of the model to be guided is PixelEncoder",
         ),
     ],

@@ -1,20 +1,18 @@
-"""From a configuration, or a checkpoint, to a model."""
+"""From a configuration to a model with fresh weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint, load_weights, merged_shapes, merged_weights
 from vdm.config import ConfigError, build
 from vdm.diffusion.gaussian import GaussianDiffusion
-from vdm.generation.model import VideoDiffusionModel
 from vdm.models.conditioner import Conditioner
-from vdm.models.encoders import Encoder
+from vdm.models.encoders import Autoencoder
 from vdm.models.pretrained.diffusers_folder import cached_folder
 
 
@@ -60,8 +58,8 @@ def _fitting(name: str, stored: Mapping[str, Sequence[int]] | None, make: Callab
     """Make a part of a model, after it was seen without memory for it that its weights are those stored."""
     if stored is not None:
         with torch.device("meta"):
-            own = {f"{name}.{weight}": shape for weight, shape in _shapes(make().state_dict()).items()}
-        _refuse_difference(own, {weight: shape for weight, shape in stored.items() if weight.startswith(f"{name}.")})
+            own = {f"{name}.{weight}": shape for weight, shape in shapes_of(make().state_dict()).items()}
+        refuse_difference(own, {weight: shape for weight, shape in stored.items() if weight.startswith(f"{name}.")})
     return make()
 
 
@@ -70,7 +68,12 @@ def _is_pretrained(node: Any) -> bool:
     return isinstance(node, Mapping) and ("name_or_path" in node or any(map(_is_pretrained, node.values())))
 
 
-def _refuse_difference(own: Mapping[str, Sequence[int]], stored: Mapping[str, Sequence[int]]) -> None:
+def refuse_difference(own: Mapping[str, Sequence[int]], stored: Mapping[str, Sequence[int]]) -> None:
+    """Refuse stored weights whose names or shapes are others than a model's own.
+
+    Raises:
+        ValueError: It names the first that differs.
+    """
     for name in sorted(own.keys() | stored.keys()):
         here, there = own.get(name), stored.get(name)
         if here is None or there is None or list(here) != list(there):
@@ -79,7 +82,7 @@ def _refuse_difference(own: Mapping[str, Sequence[int]], stored: Mapping[str, Se
 
 def _build_network(
     config: Mapping[str, Any],
-    encoder: Encoder,
+    encoder: Autoencoder,
     conditioner: Conditioner,
     diffusion: GaussianDiffusion,
     allowed_modules: Sequence[str] | None,
@@ -95,31 +98,9 @@ def _build_network(
     return build(config["model"]["network"], "model.network", allowed_modules, known)
 
 
-def load_model(path: str | Path, ema: bool | str = True, allow_own_code: bool = False) -> VideoDiffusionModel:
-    """Return the model of a run, or of one of its checkpoints, with its weights, on the CPU.
-
-    Args:
-        path: Folder of a run or of a checkpoint.
-        ema: Take averaged weights; a text names one of several averages.
-        allow_own_code: Let the run's configuration name classes outside this project, which runs their code.
-
-    Raises:
-        ValueError: If there is no whole checkpoint, or its weights don't fit its configuration.
-    """
-    return load_recorded(RunConfig.read(Path(path), allow_own_code), path, ema)
-
-
-def load_recorded(run: RunConfig, path: str | Path, ema: bool | str = True) -> VideoDiffusionModel:
-    """Return the model of a configuration that was read, with the weights of its run; see ``load_model``."""
-    checkpoint = latest_checkpoint(Path(path))
-    try:
-        model = build_recorded(run, _in_model(merged_shapes(checkpoint)))
-        _put(merged_weights(checkpoint, ema), model)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return model.eval()
+def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """Return the shapes of named tensors."""
+    return {name: list(tensor.shape) for name, tensor in weights.items()}
 
 
 def build_recorded(run: RunConfig, stored: Mapping[str, Sequence[int]]) -> VideoDiffusionModel:
@@ -157,54 +138,3 @@ def _located(node: Any, key: str) -> Any:
         except ValueError as error:
             raise ConfigError(f"{key}.name_or_path: {error}") from None
     return located
-
-
-def load_guide(
-    model: VideoDiffusionModel, path: str | Path, ema: bool | str = True, allow_own_code: bool = False
-) -> VideoDiffusionModel:
-    """Return another run's model as the weak one of autoguidance; the arguments are those of ``load_model``.
-
-    Raises:
-        ValueError: If it can't be loaded, or can't be told what the model is told.
-    """
-    guide = load_model(path, ema, allow_own_code)
-    for name, own, its in (
-        ("encoder", type(model.encoder).__name__, type(guide.encoder).__name__),
-        ("conditioner", type(model.conditioner).__name__, type(guide.conditioner).__name__),
-        ("channels of latents", model.encoder.channels, guide.encoder.channels),
-        ("number of classes", model.conditioner.num_classes, guide.conditioner.num_classes),
-    ):
-        if own != its:
-            raise ValueError(f"guide={path}: its {name} is {its}, but that of the model to be guided is {own}")
-    return guide
-
-
-def load_into(model: VideoDiffusionModel, path: str | Path, ema: bool | str = True) -> None:
-    """Put the weights of a run or checkpoint into a model.
-
-    Raises:
-        ValueError: If names or shapes differ: the first difference is named.
-    """
-    weights = load_weights(Path(path), ema)
-    try:
-        _put(weights, model)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _put(weights: Mapping[str, Tensor], model: VideoDiffusionModel) -> None:
-    named = _in_model(weights)
-    _refuse_difference(_shapes(model.state_dict()), _shapes(named))
-    model.load_state_dict(named)
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    return {name: list(tensor.shape) for name, tensor in weights.items()}
-
-
-_Kept = TypeVar("_Kept")
-
-
-def _in_model(by_name: Mapping[str, _Kept]) -> dict[str, _Kept]:
-    """Return what a checkpoint holds by the names that weights have in a model; there it is part of a module."""
-    return {name.removeprefix("model."): value for name, value in by_name.items()}

@@ -8,10 +8,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from tests.models.networks import randomized
+from vdm.assembly.build import build_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder
 from vdm.checkpoints.snapshot import save_weights
-from vdm.generation.build import build_model
-from vdm.generation.model import VideoDiffusionModel
 
 CONFIG: dict[str, Any] = {
     "encoder": {"_target_": "vdm.models.encoders.PixelEncoder"},

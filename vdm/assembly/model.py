@@ -1,10 +1,9 @@
 """The whole model: network, conditions, latents and diffusion, from noise to video."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Self, cast
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float, UInt8
@@ -18,8 +17,8 @@ from vdm.diffusion.observations import Observation, ObservationMethod, Reconstru
 from vdm.diffusion.samplers.base import DrawNoise, OnStep, Sampler
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.models.conditioner import Conditioner, append_images
-from vdm.models.encoders import Encoder
-from vdm.types import Prompts
+from vdm.models.encoders import Autoencoder
+from vdm.types import NoisedLatents, Prompts
 
 
 class VideoDiffusionModel(nn.Module):
@@ -44,11 +43,14 @@ class VideoDiffusionModel(nn.Module):
             guides away from the model itself without conditions.
     """
 
+    from_checkpoint: ClassVar[Callable[..., "VideoDiffusionModel"]]
+    """``vdm.load_model``, which puts itself here."""
+
     def __init__(
         self,
         network: nn.Module,
         conditioner: Conditioner,
-        encoder: Encoder,
+        encoder: Autoencoder,
         diffusion: GaussianDiffusion,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
@@ -62,22 +64,6 @@ class VideoDiffusionModel(nn.Module):
         self.sampler: Sampler = sampler or DDIM()
         self.guidance: Guidance = guidance or Extrapolation()
         self.guide = guide
-
-    @classmethod
-    def from_checkpoint(cls, path: str | Path, ema: bool | str = True) -> Self:
-        """Return the trained model of a run's folder, or of one of its checkpoints, on the CPU.
-
-        Args:
-            path: Folder of a run or of a checkpoint.
-            ema: Take averaged weights; a text names one of several averages.
-
-        Raises:
-            ValueError: If there is no whole checkpoint, its weights don't fit its configuration, or its configuration
-                names classes outside this project: ``vdm.generation.build.load_model`` can be told to allow them.
-        """
-        from vdm.generation.build import load_model  # imports this module
-
-        return cast(Self, load_model(path, ema))
 
     @property
     def denoiser(self) -> Denoiser:
@@ -129,15 +115,19 @@ class VideoDiffusionModel(nn.Module):
             prompts: Conditions of the ``b`` clips.
             image_prompts: Conditions of the ``b k`` images, those of a clip adjacent; none where there are no images.
         """
-        num_images = len(image_prompts) // len(prompts) if image_prompts is not None else 0
         noised = self.diffusion.add_noise(x0, noise, t)
-        condition = self.conditioner(prompts, x0.shape[2] - num_images)
+        return self.diffusion.loss(self.predict(noised, prompts, image_prompts), noised)
+
+    def predict(
+        self, noised: NoisedLatents, prompts: Prompts, image_prompts: Prompts | None = None
+    ) -> Float[Tensor, "b c_out t h w"]:
+        """Return the network's raw output for noised latents; the arguments are those of ``denoising_loss``."""
+        num_images = len(image_prompts) // len(prompts) if image_prompts is not None else 0
+        num_frames = noised.xt.shape[2] - num_images
+        condition = self.conditioner(prompts, num_frames)
         if image_prompts is not None:
-            condition = append_images(
-                condition, self.conditioner(image_prompts, 1), x0.shape[2] - num_images, num_images
-            )
-        prediction = self.denoiser.predict(noised.xt, noised.alpha, noised.sigma, condition, num_images)
-        return self.diffusion.loss(prediction, noised)
+            condition = append_images(condition, self.conditioner(image_prompts, 1), num_frames, num_images)
+        return self.denoiser.predict(noised.xt, noised.alpha, noised.sigma, condition, num_images)
 
     def forward(
         self,

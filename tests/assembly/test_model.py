@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.generation.small_model import small_model
+from tests.assembly.small_model import small_model
 from tests.models.networks import random_input
+from vdm.assembly.model import VideoDiffusionModel, step_noise
 from vdm.diffusion.guidance import Extrapolation
 from vdm.diffusion.noise_priors import Progressive
 from vdm.diffusion.observations import Frames, Observation, ObservationMethod, Reconstruction, Replacement
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
-from vdm.generation.model import VideoDiffusionModel, step_noise
 from vdm.types import Prompts
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import ConfigError, build
-from vdm.generation.model import VideoDiffusionModel
 from vdm.models.pretrained.diffusers_folder import local_folder
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import load

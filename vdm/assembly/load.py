@@ -1,0 +1,90 @@
+"""From a run, or one of its checkpoints, to a model with its weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from vdm.assembly.build import build_recorded, refuse_difference, shapes_of
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.run_config import RunConfig
+from vdm.checkpoints.runs import latest_checkpoint, load_weights, merged_shapes, merged_weights
+from vdm.config import ConfigError
+
+
+def load_model(path: str | Path, ema: bool | str = True, allow_own_code: bool = False) -> VideoDiffusionModel:
+    """Return the model of a run, or of one of its checkpoints, with its weights, on the CPU.
+
+    Args:
+        path: Folder of a run or of a checkpoint.
+        ema: Take averaged weights; a text names one of several averages.
+        allow_own_code: Let the run's configuration name classes outside this project, which runs their code.
+
+    Raises:
+        ValueError: If there is no whole checkpoint, or its weights don't fit its configuration.
+    """
+    return load_recorded(RunConfig.read(Path(path), allow_own_code), path, ema)
+
+
+def load_recorded(run: RunConfig, path: str | Path, ema: bool | str = True) -> VideoDiffusionModel:
+    """Return the model of a configuration that was read, with the weights of its run; see ``load_model``."""
+    checkpoint = latest_checkpoint(Path(path))
+    try:
+        model = build_recorded(run, _in_model(merged_shapes(checkpoint)))
+        _put(merged_weights(checkpoint, ema), model)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return model.eval()
+
+
+def load_guide(
+    model: VideoDiffusionModel, path: str | Path, ema: bool | str = True, allow_own_code: bool = False
+) -> VideoDiffusionModel:
+    """Return another run's model as the weak one of autoguidance; the arguments are those of ``load_model``.
+
+    Raises:
+        ValueError: If it can't be loaded, or can't be told what the model is told.
+    """
+    guide = load_model(path, ema, allow_own_code)
+    for name, own, its in (
+        ("encoder", type(model.encoder).__name__, type(guide.encoder).__name__),
+        ("conditioner", type(model.conditioner).__name__, type(guide.conditioner).__name__),
+        ("channels of latents", model.encoder.channels, guide.encoder.channels),
+        ("number of classes", model.conditioner.num_classes, guide.conditioner.num_classes),
+    ):
+        if own != its:
+            raise ValueError(f"guide={path}: its {name} is {its}, but that of the model to be guided is {own}")
+    return guide
+
+
+def load_into(model: VideoDiffusionModel, path: str | Path, ema: bool | str = True) -> None:
+    """Put the weights of a run or checkpoint into a model.
+
+    Raises:
+        ValueError: If names or shapes differ: the first difference is named.
+    """
+    weights = load_weights(Path(path), ema)
+    try:
+        _put(weights, model)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _put(weights: Mapping[str, Tensor], model: VideoDiffusionModel) -> None:
+    named = _in_model(weights)
+    refuse_difference(shapes_of(model.state_dict()), shapes_of(named))
+    model.load_state_dict(named)
+
+
+_Kept = TypeVar("_Kept")
+
+
+def _in_model(by_name: Mapping[str, _Kept]) -> dict[str, _Kept]:
+    """Return what a checkpoint holds by the names that weights have in a model; there it is part of a module."""
+    return {name.removeprefix("model."): value for name, value in by_name.items()}
+
+
+VideoDiffusionModel.from_checkpoint = staticmethod(load_model)

@@ -1,0 +1,95 @@
+"""From a composed configuration to one that a command can be run with: whole, resolved and checked."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
+
+from vdm.cli.as_trained import as_trained
+from vdm.cli.faults import one_line
+from vdm.cli.options.base import CommandOptions
+from vdm.cli.resume import resumed
+from vdm.config import ConfigError
+from vdm.config import check as check_component
+from vdm.config.options import options_of, parse
+from vdm.config.quoting import escaped
+
+
+def ready(config: DictConfig, overrides: Sequence[str], folder: Path, options: type[Any] | None = None) -> DictConfig:
+    """Take over what a run's configuration says, refuse missing values, resolve interpolations and check options.
+
+    Args:
+        config: What the YAMLs and the command line make.
+        overrides: The command line's overrides.
+        folder: Folder of the run.
+        options: The class of the command's options.
+
+    Returns:
+        A configuration whose texts are escaped where they would be taken for interpolations: resolve it once.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    try:
+        config = as_trained(resumed(config, overrides, folder), overrides)
+        missing = list(_missing_keys(config))
+        if missing:
+            raise ConfigError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(one_line(error)) from error
+    if options is not None:
+        plain = without_variables(plain, config, options)
+        _check(options, plain)
+    return DictConfig(escaped(plain))
+
+
+def without_variables(plain: Mapping[str, Any], config: DictConfig, options: type[Any]) -> dict[str, Any]:
+    """Leave out what a user's YAMLs define for other keys to refer to, as ``dim`` for ``channels: ["${dim}"]``."""
+    known = {option.key.partition(".")[0] for option in options_of(options)}
+    referred = set(re.findall(r"\$\{\s*([A-Za-z_]\w*)", str(OmegaConf.to_container(config, resolve=False))))
+    return {key: value for key, value in plain.items() if key in known or key not in referred}
+
+
+def _check(options: type[Any], plain: Mapping[str, Any]) -> None:
+    """Check all that a command can be told: what is cheap first."""
+    told: CommandOptions = parse(options, plain)
+    told.check_paths()
+    for option in options_of(options):
+        if option.is_component:
+            node = _at(plain, option.key)
+            if told.imports_any_code or _is_of_this_project(node):
+                check_component(node, option.key)
+    told.check_machine()
+
+
+def _is_of_this_project(node: Any) -> bool:
+    """Tell whether a component and its parts are classes of this project, so that importing them is safe."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_", "vdm.")
+        return str(target).startswith("vdm.") and all(map(_is_of_this_project, node.values()))
+    return all(map(_is_of_this_project, node)) if isinstance(node, list) else True
+
+
+def _at(plain: Mapping[str, Any], key: str) -> Any:
+    """Return what is at a dotted key; None where a group was not chosen."""
+    node: Any = plain
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
+
+
+def _missing_keys(node: Any) -> Iterator[str]:
+    """Yield the keys without a value, and access all others: OmegaConf names a broken interpolation's key only then."""
+    for key in range(len(node)) if isinstance(node, ListConfig) else node:
+        try:
+            child = node[key]
+        except MissingMandatoryValue:
+            yield node._get_full_key(key)
+        except InterpolationToMissingValueError:  # what it points to is found by itself
+            pass
+        else:
+            yield from _missing_keys(child) if OmegaConf.is_config(child) else ()

@@ -1,0 +1,1 @@
+"""What is minimized: from clips to a loss per clip."""

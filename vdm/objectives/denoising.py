@@ -1,0 +1,22 @@
+"""The objective of diffusion models: to denoise."""
+
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.objectives.base import Losses
+from vdm.objectives.draws import Draws
+from vdm.objectives.latents import LatentBatch
+
+
+class Denoising:
+    """Noise latents to a drawn level, leave out conditions now and then, predict, compare.
+
+    What is predicted and how it is weighted is the diffusion's: Ho et al. 2020 (eq. 14), and all of ``conf/diffusion``.
+    """
+
+    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, draws: Draws) -> Losses:
+        """Return the loss of each clip."""
+        x0, shape = latents.x0, tuple(latents.x0.shape[1:])
+        noise = draws.noise(model.diffusion.noise_prior, shape, latents.num_images).to(x0, non_blocking=True)
+        t = draws.times(model.diffusion, shape).to(x0, non_blocking=True)
+        prompts = draws.drop_conditions(latents.prompts)
+        image_prompts = None if latents.image_prompts is None else draws.drop_conditions(latents.image_prompts)
+        return Losses(model.denoising_loss(x0, noise, t, prompts, image_prompts), t)

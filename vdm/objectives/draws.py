@@ -1,0 +1,126 @@
+"""What is random about a batch: noise, noise levels, left-out conditions, each a function of what names a clip."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vdm import randomness
+from vdm.diffusion.gaussian import GaussianDiffusion
+from vdm.diffusion.noise_priors import NoisePrior
+from vdm.diffusion.shapes import Level
+from vdm.objectives.condition_dropout import ConditionDropout
+from vdm.types import Prompts
+
+Shape = tuple[int, ...]
+"""Channels, frames, rows and columns of a clip's latents."""
+
+
+@dataclass(frozen=True)
+class Draws(ABC):
+    """The randomness of a batch of clips; two batches with the same clips draw the same.
+
+    Args:
+        seed: Of all draws.
+        names: Names each clip: its position in training, its key elsewhere.
+        noise_purpose: Purpose of the noise that is added to the latents.
+    """
+
+    seed: int
+    names: Sequence[int | str]
+    noise_purpose: str
+
+    def noise(self, prior: NoisePrior, shape: Shape, num_images: int = 0) -> Float[Tensor, "b c t h w"]:
+        """Draw the noise to be added to latents, in fp32 on the CPU.
+
+        Args:
+            prior: How a clip's noise hangs together.
+            shape: Shape of one clip's latents, those of its independent images included.
+            num_images: The last frames, each of which has the noise of a clip of one frame.
+        """
+        channels, num_frames, height, width = shape
+        clips = prior(self.seed, self.noise_purpose, self.names, (channels, num_frames - num_images, height, width))
+        image = (channels, 1, height, width)
+        purposes = [f"{self.noise_purpose} of image {k}" for k in range(num_images)]
+        return torch.cat([clips, *(prior(self.seed, purpose, self.names, image) for purpose in purposes)], dim=2)
+
+    @abstractmethod
+    def times(self, diffusion: GaussianDiffusion, shape: Shape) -> Level:
+        """Return the time that each clip is noised to, in fp32 on the CPU; ``shape`` is that of one clip's latents."""
+
+    def drop_conditions(self, prompts: Prompts) -> Prompts:
+        """Return the prompts without what is left out, by default with everything.
+
+        Args:
+            prompts: Those of the clips, or of all their independent images, those of a clip adjacent.
+        """
+        return prompts
+
+    def normal(self, purpose: str, shape: Shape) -> Float[Tensor, "b *shape"]:
+        """Draw standard normal noise for an objective's own ``purpose``, in fp32 on the CPU."""
+        return randomness.normal(self.seed, purpose, self.names, shape)
+
+    def uniform(self, purpose: str) -> Float[Tensor, " b"]:
+        """Draw a number in [0, 1) for each clip for an objective's own ``purpose``, in fp32 on the CPU."""
+        return randomness.uniform(self.seed, purpose, self.names)
+
+
+@dataclass(frozen=True)
+class TrainingDraws(Draws):
+    """The randomness of a training step, by (seed, position).
+
+    Args:
+        seed: Seed of the run.
+        names: Positions of the clips in the order of training.
+        noise_purpose: See ``Draws``.
+        global_batch_size: Samples in one optimizer step.
+        condition_dropout: How often conditions are left out.
+    """
+
+    names: Sequence[int]
+    noise_purpose: str = field(default="noise", kw_only=True)
+    global_batch_size: int = field(kw_only=True)
+    condition_dropout: ConditionDropout = field(default=ConditionDropout(all=0.0), kw_only=True)
+
+    def times(self, diffusion: GaussianDiffusion, shape: Shape) -> Level:
+        """Draw times from the diffusion's ``noise_levels``."""
+        return diffusion.draw_times(self.seed, torch.tensor(self.names), self.global_batch_size)
+
+    def drop_conditions(self, prompts: Prompts) -> Prompts:
+        """Return the prompts without what is left out, of a clip and of its images alike."""
+        each = len(prompts) // len(self.names)
+        return self.condition_dropout.apply(prompts, self.seed, [name for name in self.names for _ in range(each)])
+
+
+@dataclass(frozen=True)
+class HeldOutDraws(Draws):
+    """The randomness of validation, by the clips' keys: uniform times, every condition given."""
+
+    seed: int = field(default=0, kw_only=True)
+    noise_purpose: str = field(default="validation noise", kw_only=True)
+
+    def times(self, diffusion: GaussianDiffusion, shape: Shape) -> Level:
+        """Draw a time between 0 and 1 for each clip."""
+        return self.uniform("validation noise level")
+
+
+@dataclass(frozen=True)
+class DrawsAtTime(Draws):
+    """The randomness of an evaluation that noises every clip to the same time, by the clips' keys.
+
+    Args:
+        t: The time.
+    """
+
+    noise_purpose: str = field(init=False)
+    t: float = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "noise_purpose", f"evaluation noise {self.t:.6f}")
+
+    def times(self, diffusion: GaussianDiffusion, shape: Shape) -> Level:
+        """Return the time, once a clip."""
+        return torch.full((len(self.names),), self.t)

@@ -1,0 +1,48 @@
+"""From clips to what an objective works on: their latents and conditions."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.objectives.draws import Draws
+from vdm.types import ClipBatch, Prompts, TensorRecord
+
+
+@dataclass(frozen=True)
+class LatentBatch(TensorRecord):
+    """Clips as latents, with their conditions."""
+
+    x0: Float[Tensor, "b c t h w"]
+    """Clean latents: the clip's frames, then those of its ``k`` independent images."""
+    prompts: Prompts
+    """Conditions of the ``b`` clips."""
+    image_prompts: Prompts | None = None
+    """Conditions of the ``b k`` images, those of a clip adjacent; none where there are no images."""
+
+    @property
+    def num_images(self) -> int:
+        """Independent images beside each clip, ``k``."""
+        return 0 if self.image_prompts is None else len(self.image_prompts) // len(self.prompts)
+
+
+def latents_of(model: VideoDiffusionModel, batch: ClipBatch, draws: Draws) -> LatentBatch:
+    """Encode clips and their independent images, and look up what they are known by.
+
+    Args:
+        model: Has the autoencoder and the conditioner.
+        batch: The clips, on the model's device.
+        draws: What is random in conditions.
+    """
+    x0 = model.encoder.encode(batch.video) if batch.latents is None else batch.latents.float()
+    prompts = model.conditioner.of_clips(batch, x0, model.encoder, draws.seed, draws.names)
+    if batch.images is None:
+        return LatentBatch(x0, prompts)
+    images = model.encoder.encode(rearrange(batch.images.pixels, "b c k h w -> (b k) c 1 h w"))
+    x0 = torch.cat([x0, rearrange(images, "(b k) c 1 h w -> b c k h w", b=len(batch))], dim=2)
+    captions = tuple(caption for of_clip in batch.images.captions for caption in of_clip)
+    crops = None if batch.images.crops is None else rearrange(batch.images.crops, "b k n -> (b k) n")
+    return LatentBatch(x0, prompts, Prompts(captions, rearrange(batch.images.labels, "b k -> (b k)"), crops=crops))
