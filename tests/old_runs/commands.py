@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from vdm.checkpoints.runs import latest_checkpoint
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS
-from vdm.generation.model import VideoDiffusionModel
+from vdm.assembly.model import VideoDiffusionModel
 
 LAST_STEP = 6
 KINDS = ("model", "ema", "optimizer")
