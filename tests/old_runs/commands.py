@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import latest_checkpoint
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS
-from vdm.assembly.model import VideoDiffusionModel
 
 LAST_STEP = 6
 KINDS = ("model", "ema", "optimizer")
