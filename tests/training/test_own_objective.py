@@ -10,9 +10,13 @@ from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_strategies import content, curve
 from vdm.assembly.load import load_model
+from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import latest_checkpoint, load_weights
 from vdm.config import ConfigError
+from vdm.objectives.load import load_objective
 from vdm.training.build import build_training
+from vdm.training.planning.step import Clips, measure_step
+from vdm.types import ClipSize
 
 ONE = ("objective._target_=tests.objectives.own.NearReference", "+objective.weight=0.5")
 TWO = (*ONE, "+objective.optimizer={_target_:torch.optim.SGD,_partial_:true,lr:0.05,momentum:0.9}")
@@ -68,6 +72,34 @@ def test_a_run_is_sampled_and_exported_without_what_its_objective_brought(tmp_pa
     model = load_model(tmp_path / "run", ema=False)  # the objective's code is not needed, and not run
     for name, weight in trained.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight)
+
+
+def test_evaluation_gets_the_objective_as_it_was_saved(tmp_path: Path, shards: Path) -> None:
+    trained = train(tmp_path / "run", configuration(shards, *TWO, "trainer.max_steps=2")).module.objective
+    assert isinstance(trained, NearReference)
+    checkpoint = latest_checkpoint(tmp_path / "run")
+    run = RunConfig.read(checkpoint, allow_own_code=True)
+    loaded = load_objective(run, checkpoint, load_model(tmp_path / "run"), ema=False)
+    assert isinstance(loaded, NearReference)
+    assert not loaded.training
+    for name, weight in trained.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight)
+    with pytest.raises(
+        ConfigError, match=r"objective: is no class of vdm.objectives; allow_own_code=true runs the code"
+    ):
+        load_objective(RunConfig.read(checkpoint), checkpoint, load_model(tmp_path / "run"))
+
+
+def test_plan_counts_what_an_objective_brings(shards: Path) -> None:
+    clips = Clips(1, ClipSize(num_frames=2, height=16, width=16))
+    plain = measure_step(configuration(shards), clips)
+    one, two = (measure_step(configuration(shards, *options), clips) for options in (ONE, TWO))
+    foretell = (1 + 1) * 8 + (8 + 1)
+    assert one.num_trained == two.num_trained == plain.num_trained + foretell
+    assert one.num_frozen == plain.num_frozen + plain.num_trained
+    # AdamW keeps two numbers a weight, gradient descent with momentum one.
+    assert one.optimizer_bytes - two.optimizer_bytes >= 4 * foretell
+    assert one.flops > plain.flops
 
 
 def test_second_optimizer_under_deepspeed_is_refused(tmp_path: Path, shards: Path) -> None:
