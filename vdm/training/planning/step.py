@@ -177,11 +177,11 @@ def _loss(model: VideoDiffusionModel, objective: Objective, clips: Clips) -> Ten
 
 def _batch(model: VideoDiffusionModel, clips: Clips) -> ClipBatch:
     """Return what the loader would."""
-    b, (num_frames, height, width) = clips.number, astuple(clips.size)
-    num_pixel_frames, latents, images = num_frames, None, None
+    b, (num_pixel_frames, height, width) = clips.number, astuple(clips.size)
+    latents, images = None, None
     if clips.latents:
         num_pixel_frames = 1 if model.conditioner.needs_pixels else 0
-        latents = torch.zeros(b, model.encoder.channels, num_frames, *model.encoder.latent_size(height, width))
+        latents = torch.zeros(b, *model.encoder.latent_shape(clips.size))
     if clips.num_images:
         pixels = torch.zeros(b, 3, clips.num_images, height, width, dtype=torch.uint8)
         images = ImageBatch(pixels, ((clips.caption,) * clips.num_images,) * b, _no_labels(b, clips.num_images))
