@@ -242,7 +242,7 @@ class NoisedLatents(TensorRecord):
     x0: Float[Tensor, "b c t h w"]
     noise: Float[Tensor, "b c t h w"]
     xt: Float[Tensor, "b c t h w"]
-    t: Float[Tensor, " b"]
-    """Time in [0, 1]; 0 is data."""
-    alpha: Float[Tensor, " b"]
-    sigma: Float[Tensor, " b"]
+    t: Float[Tensor, "b *frames"]
+    """Time in [0, 1] of each clip, or of each frame (``b t``); 0 is data."""
+    alpha: Float[Tensor, "b *frames"]
+    sigma: Float[Tensor, "b *frames"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.diffusion.shapes import Level
+from vdm.diffusion.shapes import PerClip
 from vdm.objectives.draws import Draws
 from vdm.objectives.latents import LatentBatch
 
@@ -21,8 +21,8 @@ class Losses:
 
     per_clip: Float[Tensor, " b"]
     """Loss of each clip, which training minimizes."""
-    t: Level
-    """Time that each clip was noised to: losses are reported by it."""
+    t: PerClip
+    """Time that each clip was noised to, or the mean over its frames that count: losses are reported by it."""
     scalars: Mapping[str, Float[Tensor, " b"]] = field(default_factory=dict[str, Tensor])
     """Further figures of each clip to be logged, by name."""
 
