@@ -17,6 +17,7 @@ from vdm.config import ConfigError, build
 from vdm.data.shards import Shape
 from vdm.data.text_embeddings import TextEmbedding
 from vdm.models.frozen import Frozen
+from vdm.types import ClipSize
 
 
 @lru_cache(maxsize=2)
@@ -53,12 +54,10 @@ def latent_shape(node: str, shape: Shape) -> tuple[int, int, int, int]:
     Raises:
         ConfigError: In one line, if the encoder takes no such clips.
     """
-    encoder = load_encoder(node, "encoder")
     try:
-        height, width = encoder.latent_size(*shape[1:])
+        return load_encoder(node, "encoder").latent_shape(ClipSize(*shape))
     except ValueError as error:
         raise ConfigError(f"clip.{error}") from None
-    return encoder.channels, shape[0], height, width
 
 
 def encode_clip(node: str, video: UInt8[np.ndarray, "t h w c"], precision: Precision) -> bytes:

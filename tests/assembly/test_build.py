@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from vdm.assembly.load import load_guide, load_into, load_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import checkpoint_folder
 from vdm.config import ConfigError
+from vdm.models.encoders import Compression
 
 HARMFUL = [
     "os.system",
@@ -100,6 +102,7 @@ class OwnEncoder:
     """Stands for a class of the user's own."""
 
     channels = 3
+    compression = Compression()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +152,16 @@ def test_guide_that_can_t_be_told_the_same_is_refused(tmp_path: Path, changes: d
 
     with pytest.raises(ValueError, match=f"^guide={tmp_path}: {message}$"):
         load_guide(small_model(), tmp_path, allow_own_code=True)
+
+
+def test_guide_with_another_compression_is_refused(tmp_path: Path) -> None:
+    model = small_model()
+    model.encoder.compression = Compression(frames=4, pixels=8)
+    save_run(tmp_path, small_model())
+
+    message = "its frames and pixels in a latent is (1, 1), but that of the model to be guided is (4, 8)"
+    with pytest.raises(ValueError, match=f"^{re.escape(f'guide={tmp_path}: {message}')}$"):
+        load_guide(model, tmp_path)
 
 
 def test_guide_may_be_of_another_size(tmp_path: Path) -> None:

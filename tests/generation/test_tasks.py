@@ -1,20 +1,26 @@
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
 
 from tests.assembly.small_model import small_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.generation.tasks import extension, interpolation, super_resolution
-from vdm.models.encoders import PixelEncoder
+from vdm.models.encoders import Compression
 
 
 class LatentEncoder:
     """Stands for an encoder of latents at half resolution."""
 
     channels = 3
+    compression = Compression(pixels=2)
 
-    def encode(self, video: Tensor) -> Tensor:
-        return video[..., ::2, ::2].float() / 127.5 - 1
+
+class ClipEncoder:
+    """Stands for an encoder whose latent frames, after the first, are four frames."""
+
+    channels = 3
+    compression = Compression(frames=4)
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +28,9 @@ def model() -> VideoDiffusionModel:
     return small_model()
 
 
-@pytest.fixture(scope="module")
-def latent_model() -> VideoDiffusionModel:
+def model_with(encoder: Any) -> VideoDiffusionModel:
     made = small_model()
-    made.encoder = LatentEncoder()
+    made.encoder = encoder
     return made
 
 
@@ -37,7 +42,7 @@ def test_extension_knows_the_first_frames(model: VideoDiffusionModel) -> None:
 
     assert known.indices == (0, 1, 2, 3, 4)
     assert known.frames is not None
-    assert torch.equal(known.frames, PixelEncoder().encode(VIDEO[None])[0])
+    assert torch.equal(known.frames, VIDEO)
     assert known.small is None
 
 
@@ -51,21 +56,27 @@ def test_super_resolution_knows_all_frames_in_small(model: VideoDiffusionModel) 
 
     assert (known.frames, known.indices) == (None, ())
     assert known.small is not None
-    assert torch.equal(known.small, PixelEncoder().encode(VIDEO[None])[0])
+    assert torch.equal(known.small, VIDEO)
 
 
-def test_latent_models_know_latents(latent_model: VideoDiffusionModel) -> None:
-    known = extension(latent_model, VIDEO, 8)
-
-    assert known.frames is not None
-    assert known.frames.shape == (3, 5, 4, 4)
-
-
-def test_latent_models_can_t_enlarge(latent_model: VideoDiffusionModel) -> None:
+def test_latent_models_can_t_enlarge() -> None:
     with pytest.raises(
         ValueError, match=r"^task=superres: the model must diffuse pixels \(encoder=pixels\), not latents$"
     ):
-        super_resolution(latent_model, VIDEO, 5, 16, 16)
+        super_resolution(model_with(LatentEncoder()), VIDEO, 5, 16, 16)
+
+
+def test_latents_of_several_frames_take_no_single_frames_between_others() -> None:
+    with pytest.raises(ValueError, match=r"^task=interpolate: a latent frame of the model stands for 4 frames, and"):
+        interpolation(model_with(ClipEncoder()), VIDEO, 3, 13)
+
+
+def test_videos_are_extended_from_as_many_frames_as_a_clip_can_have() -> None:
+    model = model_with(ClipEncoder())
+
+    assert extension(model, VIDEO, 9).indices == (0, 1, 2, 3, 4)
+    with pytest.raises(ValueError, match=r"^input_frames=4: the autoencoder takes 4k \+ 1 frames: 1 or 5$"):
+        extension(model, VIDEO[:, :4], 9)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """From a run, or one of its checkpoints, to a model with its weights."""
 
 from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,6 +54,7 @@ def load_guide(
         ("encoder", type(model.encoder).__name__, type(guide.encoder).__name__),
         ("conditioner", type(model.conditioner).__name__, type(guide.conditioner).__name__),
         ("channels of latents", model.encoder.channels, guide.encoder.channels),
+        ("frames and pixels in a latent", astuple(model.encoder.compression), astuple(guide.encoder.compression)),
         ("number of classes", model.conditioner.num_classes, guide.conditioner.num_classes),
     ):
         if own != its:

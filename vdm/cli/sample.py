@@ -41,7 +41,7 @@ def run(config: DictConfig) -> None:
 
     folder = options.output or _default_folder(checkpoint, options.task)
     make_output_folder(folder)  # before anything is made that it could not take
-    block = block_size(options, trained)
+    block = block_size(options, trained, model)
     task = read_task(options, trained, model, block)
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
     prompts = _prompts(options, trained, model, task.size)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
@@ -13,13 +12,13 @@ from vdm.types import TensorRecord
 
 @dataclass(frozen=True)
 class Known(TensorRecord):
-    """What is known of every video, in latents; by default nothing."""
+    """What is known of every video, as RGB; by default nothing."""
 
-    frames: Float[Tensor, "c n h w"] | None = None
+    frames: UInt8[Tensor, "c n h w"] | None = None
     """Frames that are known as they are."""
     indices: tuple[int, ...] = ()
     """Where in the video those frames are."""
-    small: Float[Tensor, "c t h2 w2"] | None = None
+    small: UInt8[Tensor, "c t h2 w2"] | None = None
     """Every frame in a lower resolution."""
 
 
@@ -27,23 +26,28 @@ def extension(model: VideoDiffusionModel, video: UInt8[Tensor, "c n h w"], num_f
     """Return that a video of ``num_frames`` begins with these frames.
 
     Raises:
-        ValueError: If there is nothing to add.
+        ValueError: If there is nothing to add, or the autoencoder takes no clip of so many frames as are given.
     """
     given = video.shape[1]
     if num_frames <= given:
         raise ValueError(
             f"num_frames={num_frames}: the input alone has {given}; ask for more, or take fewer: input_frames=..."
         )
-    return Known(_latents(model, video), tuple(range(given)))
+    model.encoder.compression.latent_frames(given, "input_frames")
+    return Known(video, tuple(range(given)))
 
 
 def interpolation(model: VideoDiffusionModel, video: UInt8[Tensor, "c n h w"], every: int, num_frames: int) -> Known:
     """Return that these frames are every ``every``-th one of a video of ``num_frames``, from its first.
 
     Raises:
-        ValueError: If there is no frame between them, or they don't fit.
+        ValueError: If there is no frame between them, they don't fit, or the model's latents span several frames.
     """
-    given = video.shape[1]
+    given, span = video.shape[1], model.encoder.compression.frames
+    if span > 1:
+        raise ValueError(
+            f"task=interpolate: a latent frame of the model stands for {span} frames, and can't be given some of them"
+        )
     if every < 2:
         raise ValueError(f"every={every}: must be at least 2, or no frame is missing")
     if given < 2:
@@ -52,7 +56,7 @@ def interpolation(model: VideoDiffusionModel, video: UInt8[Tensor, "c n h w"], e
         raise ValueError(
             f"num_frames={num_frames}: the input's {given} frames, {every} apart, need {every * (given - 1) + 1}"
         )
-    return Known(_latents(model, video), tuple(range(0, every * given, every)))
+    return Known(video, tuple(range(0, every * given, every)))
 
 
 def super_resolution(
@@ -73,9 +77,4 @@ def super_resolution(
         raise ValueError(
             f"input: has frames of {rows}x{columns}, but must have {height}x{width} divided by 2 or a greater number"
         )
-    return Known(small=_latents(model, video))
-
-
-@torch.no_grad()
-def _latents(model: VideoDiffusionModel, video: UInt8[Tensor, "c t h w"]) -> Float[Tensor, "d t h2 w2"]:
-    return model.encoder.encode(video[None].to(model.device))[0]
+    return Known(small=video)

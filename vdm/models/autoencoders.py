@@ -1,4 +1,4 @@
-"""The autoencoder of latent image diffusion, used frame by frame."""
+"""Autoencoders that diffusers has: of single frames, and of clips."""
 
 from typing import Any
 
@@ -7,9 +7,10 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vdm.models.encoders import Picture, to_picture
-from vdm.models.frozen import Frozen, loaded
+from vdm.models.encoders import Compression, Picture, PixelEncoder, to_picture
+from vdm.models.frozen import Frozen, loaded, tensors_checksum
 from vdm.ranges import Location, Name, NameOrNothing, Size
+from vdm.types import ClipSize
 
 
 class FrameAutoencoder(Frozen):
@@ -33,14 +34,12 @@ class FrameAutoencoder(Frozen):
     ) -> None:
         if chunk_frames is not None and chunk_frames < 1:
             raise ValueError(f"chunk_frames must be at least 1, or null for all frames, but is {chunk_frames}")
-        # Without accelerate, diffusers can't begin on the meta device, and would warn of it.
-        options: dict[str, Any] = {"torch_dtype": torch.float32, "use_safetensors": True, "low_cpu_mem_usage": False}
-        options |= {"subfolder": subfolder or None, "variant": variant}
+        options = _loading(subfolder, variant)
         super().__init__(loaded(lambda: self.load(name_or_path, **options), name_or_path, subfolder))
         self.name_or_path, self.subfolder, self.chunk_frames = name_or_path, subfolder, chunk_frames
         self.channels: int = self.frozen.config.latent_channels
         self.scaling_factor: float = self.frozen.config.scaling_factor
-        self.pixels_per_latent = 2 ** (len(self.frozen.config.block_out_channels) - 1)
+        self.compression = Compression(pixels=2 ** (len(self.frozen.config.block_out_channels) - 1))
 
     @staticmethod
     def load(name_or_path: str, **options: Any) -> nn.Module:
@@ -83,13 +82,105 @@ class FrameAutoencoder(Frozen):
         with self.full_precision():
             return self.frozen.decode(latents).sample
 
-    def latent_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width of the latents of frames of this size.
+    def latent_shape(self, clip: ClipSize) -> tuple[int, int, int, int]:
+        """Return channels, frames, rows and columns of the latents of a clip.
 
         Raises:
-            ValueError: If they are no multiples of the pixels in a latent.
+            ValueError: If height or width is no multiple of the pixels in a latent.
         """
-        for name, size in (("height", height), ("width", width)):
-            if size % self.pixels_per_latent:
-                raise ValueError(f"{name}={size}: the autoencoder needs multiples of {self.pixels_per_latent}")
-        return height // self.pixels_per_latent, width // self.pixels_per_latent
+        return self.channels, *self.compression.latent_size(clip)
+
+
+class WanAutoencoder(Frozen):
+    """diffusers' ``AutoencoderKLWan``, the causal autoencoder of Wan 2.1 and 2.2 (Wan 2025, section 4.1).
+
+    The first latent frame stands for the first frame, each further one for four more; none depends on later frames.
+    Latents are the mode of the posterior, normalized by ``latents_mean`` and ``latents_std`` of its configuration.
+
+    Clips are encoded and decoded one at a time, and each four frames at a time with what the layers remember of the
+    frames before: what is made is the same as at once.
+
+    Args:
+        name_or_path: Folder of a pipeline, or its name on the hub.
+        subfolder: The autoencoder's folder in it; the empty text where ``name_or_path`` is that folder.
+        variant: As in the files' names, e.g. ``fp16``; what is computed is fp32 all the same.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name_or_path: Location, subfolder: NameOrNothing = "vae", variant: Name | None = None) -> None:
+        options = _loading(subfolder, variant)
+        super().__init__(loaded(lambda: self.load(name_or_path, **options), name_or_path, subfolder))
+        self.name_or_path, self.subfolder = name_or_path, subfolder
+        config = self.frozen.config
+        self.channels: int = config.z_dim
+        self.compression = _compression_of_wan(config)
+        for name, values in (("mean", config.latents_mean), ("std", config.latents_std)):
+            if len(values) != self.channels:
+                raise ValueError(f"name_or_path: latents_{name} of {name_or_path} must be {self.channels} numbers")
+            self.register_buffer(name, rearrange(torch.tensor(values), "d -> d 1 1 1"), persistent=False)
+        if min(config.latents_std) <= 0:
+            raise ValueError(f"name_or_path: latents_std of {name_or_path} must be {self.channels} numbers above 0")
+
+    @staticmethod
+    def load(name_or_path: str, **options: Any) -> nn.Module:
+        """Load the autoencoder with diffusers."""
+        from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+        return AutoencoderKLWan.from_pretrained(name_or_path, **options)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the latents depend on; see ``Frozen``."""
+        return {**super().identity(), "normalization": tensors_checksum({"mean": self.mean, "std": self.std})}
+
+    @torch.no_grad()
+    def encode(self, video: UInt8[Tensor, "b c t h w"]) -> Float[Tensor, "b d t2 h2 w2"]:
+        """Return the normalized latents of RGB clips.
+
+        Raises:
+            ValueError: See ``latent_shape``; diffusers would leave out the last frames.
+        """
+        self.latent_shape(ClipSize(*video.shape[2:]))
+        with self.full_precision():
+            clips = (PixelEncoder().encode(clip) for clip in video.split(1))
+            latents = torch.cat([self.frozen.encode(clip).latent_dist.mode() for clip in clips])
+            return (latents - self.mean) / self.std
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "b d t2 h2 w2"]) -> UInt8[Tensor, "b c t h w"]:
+        """Return the RGB clips of normalized latents."""
+        with self.full_precision():
+            clips = (latents * self.std + self.mean).split(1)
+            return torch.cat([PixelEncoder().decode(self.frozen.decode(clip).sample) for clip in clips])
+
+    def latent_shape(self, clip: ClipSize) -> tuple[int, int, int, int]:
+        """Return channels, frames, rows and columns of the latents of a clip.
+
+        Raises:
+            ValueError: If frames are not 4k + 1, or height or width is no multiple of the pixels in a latent.
+        """
+        return self.channels, *self.compression.latent_size(clip)
+
+
+_WAN_FRAMES = 4
+"""Frames that diffusers' loop gives the layers at once, whatever the configuration says."""
+
+
+def _compression_of_wan(config: Any) -> Compression:
+    """Return what the layers make of a clip: ``scale_factor_spatial`` and ``_temporal`` only repeat it."""
+    halvings = len(config.dim_mult) - 1
+    frames = 2 ** sum(config.temperal_downsample[:halvings])
+    if frames != _WAN_FRAMES:
+        raise ValueError(
+            f"name_or_path: temperal_downsample={list(config.temperal_downsample)}: makes {frames} frames one latent"
+            f" frame, but diffusers runs {_WAN_FRAMES} at a time"
+        )
+    return Compression(frames, 2**halvings * (config.patch_size or 1))
+
+
+def _loading(subfolder: str, variant: str | None) -> dict[str, Any]:
+    """Return how diffusers loads an autoencoder."""
+    # Without accelerate, diffusers can't begin on the meta device, and would warn of it.
+    options: dict[str, Any] = {"torch_dtype": torch.float32, "use_safetensors": True, "low_cpu_mem_usage": False}
+    return {**options, "subfolder": subfolder or None, "variant": variant}

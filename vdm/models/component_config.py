@@ -66,6 +66,11 @@ class ComponentConfig:
     latent_channels: Width | None = None
     layers_per_block: Depth | DepthPerLevel | None = None
     block_out_channels: WidthPerLevel | None = None
+    base_dim: Width | None = None
+    decoder_base_dim: Width | None = None
+    z_dim: Width | None = None
+    dim_mult: DepthPerLevel | None = None
+    num_res_blocks: Depth | None = None
     quantization_config: None = None
     """Would have the library load code for it."""
 

@@ -92,8 +92,15 @@ class Conditioner(nn.Module):
         draws: Sequence[int | str] | None = None,
     ) -> Prompts:
         """Return the prompts with a first frame for each clip; nothing of it is random here, so no draw is made."""
-        has_image = torch.ones(len(frame), dtype=torch.bool, device=frame.device)
-        return replace(prompts, image=encoder.encode(frame[:, :, None])[:, :, 0], has_image=has_image)
+        return self.with_first_latents(prompts, encoder.encode(frame[:, :, None])[:, :, 0])
+
+    def with_first_latents(self, prompts: Prompts, latents: Float[Tensor, "b c h w"]) -> Prompts:
+        """Return the prompts with the latents of a first frame for each clip.
+
+        Of the model's conditioner where ``needs_pixels`` is False; the others see more of the frame than its latents.
+        """
+        has_image = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
+        return replace(prompts, image=latents, has_image=has_image)
 
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
         """Embed conditions of clips of ``num_frames`` frames."""

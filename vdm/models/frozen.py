@@ -1,7 +1,7 @@
 """Pretrained modules that are used as they are."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,7 +36,7 @@ class Frozen(nn.Module):
         It is stored beside what the module made, and compared before that is used: what decides is computed from the
         weights as they are, wherever they came from. Subclasses add what else their output depends on.
         """
-        return {"class": type(self.frozen).__name__, "weights": weights_checksum(self.frozen)}
+        return {"class": type(self.frozen).__name__, "weights": tensors_checksum(self.frozen.state_dict())}
 
     def full_precision(self) -> torch.autocast:
         """Return a context in which nothing is cast to half precision, which some of these modules overflow in."""
@@ -69,10 +69,10 @@ def loaded(load: Callable[[], Any], name_or_path: str, subfolder: str) -> Any:
         raise ValueError(f"name_or_path: can't load {place}: {str(error).strip().splitlines()[0]}") from None
 
 
-def weights_checksum(module: nn.Module) -> str:
-    """Return the 128-bit blake2b digest, in hexadecimal, of a module's weights and their names, taken as fp32."""
+def tensors_checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return the 128-bit blake2b digest, in hexadecimal, of tensors and their names, taken as fp32."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, values in sorted(module.state_dict().items()):
+    for name, values in sorted(tensors.items()):
         digest.update(f"{name} {tuple(values.shape)}\n".encode())
         digest.update(values.detach().cpu().float().contiguous().numpy().data)
     return digest.hexdigest()

@@ -24,9 +24,12 @@ def check_stored(model: VideoDiffusionModel, data: ClipDataModule) -> None:
     if data.latents is not None:
         _check_encoder(model.encoder, data.latents.encoder, "encoder", f"data.path={data.name}: the latents")
         for (t, h, w), found in data.latents.shapes.items():
-            expected = (model.encoder.channels, t, *model.encoder.latent_size(h, w))
+            where = f"data.path={data.name}: latents of {t}x{h}x{w}"
+            try:
+                expected = model.encoder.latent_shape(ClipSize(t, h, w))
+            except ValueError as error:
+                raise ConfigError(f"{where}: {error}") from error
             if found != expected:
-                where = f"data.path={data.name}: latents of {t}x{h}x{w}"
                 raise ConfigError(f"{where} have shape {found} where the encoder's have {expected}")
     if data.text is not None:
         text_encoder = model.conditioner.text_encoder

@@ -13,6 +13,7 @@ from tests.models.svd.pipelines import autoencoder, pipeline, save_pipeline
 from vdm.models.encoders import to_picture
 from vdm.models.svd.components import ClipImageEncoder, TemporalAutoencoder, resized
 from vdm.randomness import generator
+from vdm.types import ClipSize
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +87,9 @@ def test_what_is_frozen_stays_out_of_checkpoints(folder: Path) -> None:
 
 def test_sizes_that_the_autoencoder_can_not_halve_are_named(folder: Path) -> None:
     encoder = TemporalAutoencoder(str(folder))
-    assert encoder.latent_size(16, 24) == (8, 12)
+    assert encoder.latent_shape(ClipSize(3, 16, 24)) == (4, 3, 8, 12)
     with pytest.raises(ValueError, match=r"^width=25: the autoencoder needs multiples of 2$"):
-        encoder.latent_size(16, 25)
+        encoder.latent_shape(ClipSize(3, 16, 25))
     with pytest.raises(ValueError, match=r"^chunk_frames must be at least 1, or null for all frames, but is 0$"):
         TemporalAutoencoder(str(folder), chunk_frames=0)
 

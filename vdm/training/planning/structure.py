@@ -28,7 +28,22 @@ _PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
             "projection_dim": 1024,
         },
         "feature_extractor": {"image_mean": [0.5] * 3, "image_std": [0.5] * 3},  # no memory depends on it
-    }
+    },
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"vae": {}},  # diffusers' defaults
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": {
+        "vae": {
+            "base_dim": 160,
+            "decoder_base_dim": 256,
+            "z_dim": 48,
+            "is_residual": True,
+            "in_channels": 12,
+            "out_channels": 12,
+            "patch_size": 2,
+            "latents_mean": [0.0] * 48,  # no memory depends on it
+            "latents_std": [1.0] * 48,
+            "scale_factor_spatial": 16,
+        }
+    },
 }
 _PUBLISHED["stabilityai/stable-video-diffusion-img2vid-xt"] = _PUBLISHED["stabilityai/stable-video-diffusion-img2vid"]
 """Sizes of published parts, for machines without them and without network."""

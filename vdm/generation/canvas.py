@@ -1,0 +1,137 @@
+"""Videos in the making: what each block is told of its frames, and where what it made goes."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.diffusion.observations import Frames, Observation
+from vdm.generation.blocks import Block
+from vdm.generation.tasks import Known
+from vdm.types import ClipSize
+
+
+class Canvas(Protocol):
+    """A batch of videos in the making."""
+
+    def latents(self, block: Block) -> Float[Tensor, "b c t h w"]:
+        """Return a block's latents: those that are known, and zeros for those that are to be made."""
+        ...
+
+    def observations(self, block: Block, latents: Float[Tensor, "b c t h w"]) -> list[Observation]:
+        """Return what is known of a block's ``latents``."""
+        ...
+
+    def add(self, block: Block, made: Float[Tensor, "b c t h w"]) -> None:
+        """Take over what a block adds to the videos."""
+        ...
+
+    def videos(self) -> UInt8[Tensor, "b c t h w"]:
+        """Return the videos, on the CPU."""
+        ...
+
+
+def canvas_of(model: VideoDiffusionModel, size: ClipSize, known: Known, num_videos: int) -> Canvas:
+    """Return room for videos of a size, with what is known of all of them."""
+    kind = FrameLatents if model.encoder.compression.frames == 1 else ClipPixels
+    return kind(model, size, known, num_videos)
+
+
+class FrameLatents:
+    """Videos as latents, one latent frame a frame; they are decoded once, at the end."""
+
+    def __init__(self, model: VideoDiffusionModel, size: ClipSize, known: Known, num_videos: int) -> None:
+        self._model, self._small = model, None
+        self._all = torch.zeros(num_videos, *model.encoder.latent_shape(size), device=model.device)
+        if known.frames is not None:
+            self._all[:, :, list(known.indices)] = self._encoded(known.frames)
+        if known.small is not None:
+            self._small = self._encoded(known.small).expand(num_videos, -1, -1, -1, -1)
+
+    def _encoded(self, video: UInt8[Tensor, "c t h w"]) -> Float[Tensor, "1 c t h w"]:
+        return self._model.encoder.encode(video[None].to(self._model.device)).to(self._all)
+
+    def latents(self, block: Block) -> Float[Tensor, "b c t h w"]:
+        """Return a block's latents: those that are known, and zeros for those that are to be made."""
+        return self._all[:, :, block.start : block.stop]
+
+    def observations(self, block: Block, latents: Float[Tensor, "b c t h w"]) -> list[Observation]:
+        """Return what is known of a block's frames: some as they are, and of the others what they are in small."""
+        whole = tuple(frame - block.start for frame in block.known)
+        others = tuple(frame for frame in range(latents.shape[2]) if frame not in whole)
+        observations = []
+        if whole:
+            observations.append(Observation(latents[:, :, list(whole)], Frames(whole, latents.shape[2])))
+        if self._small is not None and others:
+            small = self._small[:, :, block.start : block.stop][:, :, list(others)]
+            factor = latents.shape[-1] // small.shape[-1]
+            observations.append(Observation(small, Frames(others, latents.shape[2], factor)))
+        return observations
+
+    def add(self, block: Block, made: Float[Tensor, "b c t h w"]) -> None:
+        """Take over the latents of a block's new frames."""
+        self._all[:, :, list(block.new)] = made[:, :, [frame - block.start for frame in block.new]]
+
+    def videos(self) -> UInt8[Tensor, "b c t h w"]:
+        """Return the videos, on the CPU."""
+        return self._model.encoder.decode(self._all).cpu()
+
+
+class ClipPixels:
+    """Videos as pixels, for causal autoencoders whose latent frames stand for several frames, but the first for one.
+
+    A latent frame from the middle of a clip can't be the first one of another clip. So each block is a clip of its own:
+    the frames that it overlaps are encoded as the beginning of that clip, and it is decoded as soon as it is made.
+    """
+
+    def __init__(self, model: VideoDiffusionModel, size: ClipSize, known: Known, num_videos: int) -> None:
+        self._model, self._size = model, size
+        self._all = torch.zeros(num_videos, 3, size.num_frames, size.height, size.width, dtype=torch.uint8)
+        if known.frames is not None:
+            self._all[:, :, list(known.indices)] = known.frames.cpu()
+
+    def latents(self, block: Block) -> Float[Tensor, "b c t h w"]:
+        """Return a block's latents: those of the frames that it begins with, and zeros for those to be made."""
+        encoder, device = self._model.encoder, self._model.device
+        clip = ClipSize(block.stop - block.start, self._size.height, self._size.width)
+        latents = torch.zeros(len(self._all), *encoder.latent_shape(clip), device=device)
+        if block.known:
+            known = encoder.encode(self._all[:, :, list(block.known)].to(device))
+            latents[:, :, : known.shape[2]] = known
+        return latents
+
+    def observations(self, block: Block, latents: Float[Tensor, "b c t h w"]) -> list[Observation]:
+        """Return the latents of the frames that a block begins with."""
+        if not block.known:
+            return []
+        first = tuple(range(self._model.encoder.compression.latent_frames(len(block.known))))
+        return [Observation(latents[:, :, list(first)], Frames(first, latents.shape[2]))]
+
+    def add(self, block: Block, made: Float[Tensor, "b c t h w"]) -> None:
+        """Decode a block, and take over its new frames."""
+        decoded = self._model.encoder.decode(made).cpu()
+        self._all[:, :, list(block.new)] = decoded[:, :, [frame - block.start for frame in block.new]]
+
+    def videos(self) -> UInt8[Tensor, "b c t h w"]:
+        """Return the videos, on the CPU."""
+        return self._all
+
+
+def check_blocks(model: VideoDiffusionModel, blocks: Sequence[Block]) -> None:
+    """Refuse blocks whose frames, or those that they begin with, are no clips to the autoencoder.
+
+    Raises:
+        ValueError: In one line, that names the option.
+    """
+    compression = model.encoder.compression
+    if compression.frames == 1:
+        return
+    for block in blocks:
+        compression.latent_frames(block.stop - block.start, "block_frames")
+        if block.known:
+            compression.latent_frames(len(block.known), "overlap")
+        if block.known != tuple(range(block.start, block.start + len(block.known))):
+            raise ValueError("blocks: a causal autoencoder knows only the first frames of a block")
