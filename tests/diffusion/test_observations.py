@@ -276,7 +276,7 @@ def _told_levels(covariance: Tensor) -> Denoise:
     return denoise
 
 
-@pytest.mark.parametrize("sampler", [DDIM(100), DDPM(100), UniPC(40)], ids=_name)
+@pytest.mark.parametrize("sampler", [DDIM(100), DDPM(300), UniPC(40)], ids=_name)
 @pytest.mark.parametrize("task", [task for task in TASKS if "enlarge" not in task])
 def test_clean_frames_make_the_conditional_distribution(task: str, sampler: GridSampler) -> None:
     """A model that knows clean frames among noised ones is exact, but for the steps of the sampler."""
@@ -289,7 +289,7 @@ def test_clean_frames_make_the_conditional_distribution(task: str, sampler: Grid
     unobserved = torch.linalg.svd(observed).Vh[len(observed) :]
 
     torch.testing.assert_close(samples.mean, wanted.mean, rtol=0, atol=0.02)
-    assert samples.kl_from(wanted, unobserved) < 0.2
+    assert samples.kl_from(wanted, unobserved) < 0.03
     assert samples.kl_from(wanted, unobserved) < _sampled(task, DDIM(100), Reconstruction())[2]
 
 
