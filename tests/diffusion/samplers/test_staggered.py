@@ -10,7 +10,7 @@ from tests.diffusion.samplers.every_sampler import EVERY
 from vdm.diffusion.denoiser import Denoised, bounded
 from vdm.diffusion.guidance import Extrapolation
 from vdm.diffusion.observations import CleanFrames, Frames, Observation, ObservationMethod, Reconstruction, Replacement
-from vdm.diffusion.samplers.base import GridSampler, Transition
+from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run, Transition
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.diffusion.samplers.euler import Euler
@@ -141,6 +141,20 @@ def test_guidance_observations_and_bounds_work_frame_by_frame(
 def test_samplers_that_call_the_network_more_often_are_refused(sampler: GridSampler) -> None:
     with pytest.raises(ValueError, match=r"^sampler must call the network once a step, before it adds noise, but is"):
         Staggered(sampler)
+
+
+class Twice(DDIM):
+    """A sampler of one's own that does not say how often it calls the network."""
+
+    def step(self, run: Run, xt: Tensor, now: GridPoint, then: GridPoint) -> tuple[Tensor, Tensor]:
+        """Take the step of DDIM after a needless call."""
+        run.denoise(xt, now)
+        return super().step(run, xt, now, then)
+
+
+def test_a_second_call_that_a_sampler_does_not_announce_is_no_silent_mistake() -> None:
+    with pytest.raises(ValueError, match=r"calls the network twice a step: its calls_network_once must be False$"):
+        Staggered(Twice(5))(TWO_PEAKS.denoise, NOISE, SCHEDULE, _draw)
 
 
 def test_delay_is_not_negative() -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 from vdm.diffusion.denoiser import Denoise
 from vdm.diffusion.samplers.base import DrawNoise
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Latents, Level
+from vdm.diffusion.shapes import Latents, PerClip
 
 NUM_PIXEL_VALUES = 256
 """Of pixels of 8 bits, scaled to [-1, 1]."""
@@ -30,7 +30,7 @@ class Likelihood(Protocol):
         schedule: NoiseSchedule,
         draw_noise: DrawNoise,
         on_step: Callable[[], object] | None = None,
-    ) -> Level:
+    ) -> PerClip:
         """Return the bits per dimension of each clip, in float64 on the CPU.
 
         Args:
@@ -43,6 +43,6 @@ class Likelihood(Protocol):
         ...
 
 
-def bits_per_dim(nats: Level, x0: Latents) -> Level:
+def bits_per_dim(nats: PerClip, x0: Latents) -> PerClip:
     """Return nats a clip as bits a dimension."""
     return nats / (x0[0].numel() * math.log(2))

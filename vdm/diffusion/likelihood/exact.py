@@ -19,7 +19,7 @@ from vdm.diffusion.ode import DormandPrince, State, Step, Time
 from vdm.diffusion.probability_flow import angle_range, velocity
 from vdm.diffusion.samplers.base import DrawNoise
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Latents, Level
+from vdm.diffusion.shapes import Latents, PerClip
 from vdm.ranges import Positive
 
 Probes = Float[Tensor, "p b c t h w"]
@@ -59,7 +59,7 @@ class ExactLikelihood:
         schedule: NoiseSchedule,
         draw_noise: DrawNoise,
         on_step: Callable[[], object] | None = None,
-    ) -> Level:
+    ) -> PerClip:
         """Return the bits per dimension of each clip; see ``Likelihood``."""
         uniform = torch.erf(draw_noise(0) / math.sqrt(2))  # in [-1, 1]
         pixels = x0 + uniform * PIXEL_STEP / 2
@@ -82,7 +82,7 @@ def log_density(
     solver: DormandPrince,
     sigma_min: float,
     on_step: Callable[[], object] | None = None,
-) -> Level:
+) -> PerClip:
     """Return the logarithm of the density of clean latents, in nats a clip, in float64 on the CPU.
 
     ``log p(x0) = log p(y1) + integral of div v`` (Song et al. 2021, eq. 39), in the variable and scale of

@@ -16,7 +16,7 @@ from vdm.diffusion.samplers.base import DrawNoise, GridPoint
 from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.diffusion.samplers.spacing import Spacing, Trailing
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Latents, Level, over_latents
+from vdm.diffusion.shapes import Latents, Level, PerClip, over_latents
 from vdm.diffusion.variational_bound import pixel_term, posterior_log_variance, step_term
 from vdm.ranges import NumSteps, Share
 
@@ -52,7 +52,7 @@ class VariationalBound:
         schedule: NoiseSchedule,
         draw_noise: DrawNoise,
         on_step: Callable[[], object] | None = None,
-    ) -> Level:
+    ) -> PerClip:
         """Return the bound for each clip; see ``Likelihood``."""
         grid = self.sampler.grid(schedule)
         # Terms are computed in float64, in which neighbouring noise levels differ, on the CPU, which has it.
@@ -78,7 +78,7 @@ class VariationalBound:
         return denoised.variance_share.cpu().double()
 
 
-def prior_term(x0: Latents, first: GridPoint) -> Level:
+def prior_term(x0: Latents, first: GridPoint) -> PerClip:
     """Return ``L_T``, in nats a clip: KL of ``q(xT | x0)`` from the noise that sampling starts with.
 
     Both have variance ``sigma_T^2``, but only the former has mean ``alpha_T x0``.

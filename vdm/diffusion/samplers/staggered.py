@@ -111,8 +111,14 @@ class _Walk:
             return latents, x0
         if number >= self.sampler.num_steps:
             return latents, latents
-        own = Denoised(x0, None if share is None else share[:, :, self.frames])
-        self.run.denoise_at_level = lambda xt, alpha, sigma: own
+        answers = [Denoised(x0, None if share is None else share[:, :, self.frames])]
+
+        def answer(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
+            if not answers:
+                raise ValueError(f"{self.sampler} calls the network twice a step: its calls_network_once must be False")
+            return answers.pop()
+
+        self.run.denoise_at_level = answer
         self.run.steps_left = self.sampler.num_steps - number - 1
         return self.sampler.step(self.run, latents, *self.run.grid[number : number + 2])
 
