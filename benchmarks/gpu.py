@@ -29,11 +29,11 @@ from hydra import compose, initialize_config_dir
 from jaxtyping import Float, UInt8
 from omegaconf import OmegaConf
 from torch import Tensor
+from vdm.generation.build import build_model
 
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
-from vdm.generation.build import build_model
 from vdm.generation.generate import ClipSize
 from vdm.models.encoders import Picture
 from vdm.training.planning.placement import memory_of, single

@@ -85,6 +85,7 @@ class DiffusionModule(lightning.LightningModule):
             positions,
             global_batch_size=self.data.global_batch_size,
             condition_dropout=self.condition_dropout,
+            noise_ahead=batch.noise,
         )
         losses = self.objective(self.model, latents_of(self.model, batch, draws), draws)
 
@@ -96,6 +97,10 @@ class DiffusionModule(lightning.LightningModule):
         scalars = {name: values.detach() for name, values in losses.scalars.items()}
         per_clip = losses.per_clip.detach()
         return {"loss": total, "loss_per_clip": per_clip, "t": losses.t, "weight": weights, "scalars": scalars}
+
+    def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
+        """Copy a batch while the device works; Lightning would wait for the copy of what is no bare tensor."""
+        return batch.to(device, non_blocking=device.type == "cuda")
 
     @torch.no_grad()
     def prompts_of(self, held_out: ClipBatch) -> Prompts:
