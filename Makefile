@@ -1,7 +1,7 @@
 # All there is to do with a checkout. Each target sets up .venv by itself and is quick when nothing changed.
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test test-chaos check format bench constraints clean
+.PHONY: help install dev demo test test-chaos test-gpu check format bench bench-gpu constraints clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -55,6 +55,9 @@ test: dev ## Run all tests
 test-chaos: dev ## Run the long tests: kills at random moments, every change of strategy (about an hour)
 	$(BIN)/python -m pytest -m chaos -s $(ARGS)
 
+test-gpu: dev ## Run the tests that need a GPU; without one they are skipped
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+
 check: dev ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -67,6 +70,9 @@ format: dev ## Format the code and mend what ruff can mend
 
 bench: dev ## Run each benchmark and print its figures
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+bench-gpu: dev ## Measure step time, FLOP/s and memory on a GPU
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 # What torch itself needs of CUDA is pinned by torch. "+cpu" and the like name a build, not a version, and are cut off.
 constraints: ## Renew constraints.txt: the same torch, the newest of all else

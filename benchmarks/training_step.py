@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from torch.utils.flop_counter import FlopCounterMode
 
 from vdm.assembly.build import build_model
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
+from vdm.training.planning.step import flop_counter
 
 NUM_ROUNDS = 7
 MATRIX_SIZE = 2048
@@ -46,7 +46,7 @@ def main() -> None:
         model.denoising_loss(x0, noise, t, prompts).mean().backward()
 
     left, right = torch.randn(MATRIX_SIZE, MATRIX_SIZE), torch.randn(MATRIX_SIZE, MATRIX_SIZE)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         step()
     of_step, of_product = counter.get_total_flops(), 2 * MATRIX_SIZE**3
     # The best of several: whatever else runs on the machine only ever slows a round down.

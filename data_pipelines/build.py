@@ -14,6 +14,7 @@ from data_pipelines.report import all_faults, print_faults, print_summary
 from data_pipelines.settings import MOVING_DIGITS, BuildSettings
 from data_pipelines.shard_set import Workshop, encode_parts, write_set
 from data_pipelines.sources import Inputs, Source
+from vdm.config import build as build_component
 from vdm.config.options import parse
 from vdm.text import well_formed
 
@@ -65,6 +66,9 @@ def _check_parts(output: Path) -> None:
 
 
 def _read_inputs(settings: BuildSettings) -> Inputs[Source]:
+    if settings.source is not None:
+        offered = {"input": settings.input, "clip": settings.resolved_clip(), "excluded": [settings.output]}
+        return build_component(settings.source, "source", offered=offered)
     if settings.input == MOVING_DIGITS:
         from data_pipelines.moving_digits import read_moving_digits  # scikit-learn, which videos do not need
 
@@ -77,7 +81,9 @@ def _read_inputs(settings: BuildSettings) -> Inputs[Source]:
 def _recorded(settings: BuildSettings) -> dict[str, Any]:
     """Return the settings on which the shards depend, by the names that the user knows."""
     recorded: dict[str, Any] = {"input": settings.input}
-    if settings.input == MOVING_DIGITS:
+    if settings.source is not None:
+        recorded["source"] = settings.source
+    elif settings.input == MOVING_DIGITS:
         recorded["moving_digits.clips_per_handwriting"] = settings.moving_digits.clips_per_handwriting
     else:
         recorded["input"] = well_formed(str(Path(settings.input).resolve()))

@@ -1,6 +1,6 @@
 """What `vdm-data build` can be told, checked once at the border."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from pydantic import BeforeValidator
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_writable
 from vdm.config import ConfigError
-from vdm.config.options import Name, PlainPath
+from vdm.config.options import MAY_BE_ABSENT, Component, Name, PlainPath
 from vdm.config.words import Described
 from vdm.ranges import Count, NumProcesses, Positive, Seed, ShareBelowOne, Size
 
@@ -50,6 +50,16 @@ def check_videos(path: str, manifest: Path | None) -> Path | None:
     from data_pipelines.annotations import find_manifest
 
     return find_manifest(Path(path), manifest)
+
+
+def check_no_manifest(manifest: Path | None, whose: str) -> None:
+    """Refuse a manifest where nothing would read it.
+
+    Raises:
+        ConfigError: In one line.
+    """
+    if manifest is not None:
+        raise ConfigError(f"manifest={manifest}: {whose} has captions of its own")
 
 
 @dataclass(frozen=True)
@@ -122,18 +132,22 @@ class BuildSettings(CommandOptions):
     num_workers: NumProcesses | None = None
     """Processes; None is one per core, 0 works in this process."""
     moving_digits: MovingDigitsOptions = MovingDigitsOptions()
+    source: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
+    """A source of the user's own, which says itself what ``input`` is."""
 
     def check_paths(self) -> None:
         """Refuse an input that is not there, and an output that can't be written."""
-        if self.input != MOVING_DIGITS:
+        if self.source is not None:
+            check_no_manifest(self.manifest, "a source of one's own")
+        elif self.input != MOVING_DIGITS:
             check_videos(self.input, self.manifest)
-        elif self.manifest is not None:
-            raise ConfigError(f"manifest={self.manifest}: input=moving_digits has captions of its own")
+        else:
+            check_no_manifest(self.manifest, "input=moving_digits")
         check_writable(self.output, "output")
 
     def resolved_clip(self) -> ClipSettings:
         """The look of a clip, defaults filled in."""
-        if self.input == MOVING_DIGITS:
+        if self.source is None and self.input == MOVING_DIGITS:
             return self.clip.resolve(num_frames=8, fps=8.0, height=32, width=32)
         return self.clip.resolve(num_frames=16, fps=8.0, height=64, width=64)
 

@@ -6,7 +6,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["NO_GCE_CHECK"] = "true"  # Google's clients would ask for credentials from the machine, at each request
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # and about kinds of buckets that no emulator has
 
@@ -19,6 +18,28 @@ from jaxtyping import install_import_hook
 from tests.runtime_types import check
 
 install_import_hook(["vdm", "data_pipelines"], f"{check.__module__}.{check.__name__}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--gpu-device",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="where tests marked gpu run: on a CPU they check themselves, on a machine without a GPU",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs, from subprocesses too, unless only tests marked gpu run."""
+    if selects_gpu_tests_alone(config.option.markexpr) and config.option.gpu_device == "cuda":
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # fp32 is fp32, so that results can be compared with a CPU's
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def selects_gpu_tests_alone(marks: str) -> bool:
+    """Tell whether an expression for ``pytest -m`` selects no test but those marked gpu."""
+    return " or " not in marks and "gpu" in marks.split(" and ")
 
 
 @pytest.fixture(autouse=True)

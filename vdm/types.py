@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -49,9 +49,8 @@ class TensorRecord:
         return dataclasses.replace(self, **{name: _map_tensors(getattr(self, name), function) for name in moved})
 
 
-def on_host() -> Any:
-    """Declare a field of a ``TensorRecord`` that stays in the CPU's memory: what Python reads, and no kernel does."""
-    return field(metadata={"on_host": True})
+ON_HOST = {"on_host": True}
+"""Metadata of a record's field that stays in the CPU's memory: Python reads it, and no kernel does."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,9 @@ class ClipBatch(TensorRecord):
     """Empty where a clip has none."""
     labels: Int[Tensor, " b"]
     """Class index, -1 where a clip has none."""
-    positions: Int[Tensor, " b"] = on_host()
+    positions: Int[Tensor, " b"] = field(metadata=ON_HOST)
     """Place of each sample in the endless, seeded order of training; all its randomness derives from it."""
-    weights: Float[Tensor, " b"] = on_host()
+    weights: Float[Tensor, " b"] = field(metadata=ON_HOST)
     """Factor of each clip's loss: 1, or 0 for padding and for samples that proved bad."""
     keys: tuple[str, ...]
     """Name of each sample in its shard."""
@@ -243,7 +242,7 @@ class NoisedLatents(TensorRecord):
     x0: Float[Tensor, "b c t h w"]
     noise: Float[Tensor, "b c t h w"]
     xt: Float[Tensor, "b c t h w"]
-    t: Float[Tensor, " b"]
-    """Time in [0, 1]; 0 is data."""
-    alpha: Float[Tensor, " b"]
-    sigma: Float[Tensor, " b"]
+    t: Float[Tensor, "b *frames"]
+    """Time in [0, 1] of each clip, or of each frame (``b t``); 0 is data."""
+    alpha: Float[Tensor, "b *frames"]
+    sigma: Float[Tensor, "b *frames"]

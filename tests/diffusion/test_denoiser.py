@@ -1,15 +1,16 @@
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.diffusion.latents import levels, random_latents
-from vdm.diffusion.denoiser import Denoiser
+from vdm.diffusion.denoiser import Denoiser, bounded
 from vdm.diffusion.learned_variance import LearnedVariance
 from vdm.diffusion.parameterizations import EDM, X0, Eps, Parameterization, V, Velocity
 from vdm.diffusion.schedules.base import log_snr
-from vdm.diffusion.shapes import per_clip
+from vdm.diffusion.shapes import over_latents
 from vdm.types import Conditioning
 
 CONDITION = Conditioning(vector=torch.ones(5, 2))
@@ -37,7 +38,7 @@ class Halving(X0):
 @pytest.mark.parametrize("parameterization", [Eps(), X0(), V(), Velocity(), EDM()], ids=str)
 def test_perfect_network_denoises_perfectly(parameterization: Parameterization) -> None:
     x0, noise, (alpha, sigma) = random_latents("x0"), random_latents("noise"), levels()
-    xt = per_clip(alpha) * x0 + per_clip(sigma) * noise
+    xt = over_latents(alpha) * x0 + over_latents(sigma) * noise
     network = Recording(parameterization.target(x0, noise, alpha, sigma))
 
     torch.testing.assert_close(Denoiser(network, parameterization)(xt, alpha, sigma, CONDITION).x0, x0)
@@ -59,8 +60,10 @@ def test_denoised_latents_are_bounded_only_where_asked() -> None:
     xt, (alpha, sigma) = random_latents("xt"), levels()
     output = 3 * random_latents("output")
 
-    assert torch.equal(Denoiser(Recording(output), X0(), clip=1.0)(xt, alpha, sigma, CONDITION).x0, output.clamp(-1, 1))
-    assert torch.equal(Denoiser(Recording(output), X0())(xt, alpha, sigma, CONDITION).x0, output)
+    denoise = partial(Denoiser(Recording(output), X0()), condition=CONDITION)
+
+    assert torch.equal(bounded(denoise, 1.0)(xt, alpha, sigma).x0, output.clamp(-1, 1))
+    assert torch.equal(bounded(denoise, None)(xt, alpha, sigma).x0, output)
 
 
 def test_network_with_a_second_number_for_each_latent_tells_variances() -> None:

@@ -14,7 +14,7 @@ from vdm.diffusion.schedules.discrete import ScaledLinearBetas, SquaredCosineBet
 from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
 from vdm.diffusion.schedules.shifted import Shifted
 from vdm.diffusion.schedules.variance_exploding import VarianceExploding
-from vdm.diffusion.shapes import per_clip
+from vdm.diffusion.shapes import over_latents
 
 TIMES = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
 
@@ -71,7 +71,7 @@ def test_loss_is_the_same_whatever_the_network_predicts(loss_weight: LossWeight)
     for parameterization in ALL:
         diffusion = _diffusion(parameterization, loss_weight)
         noised = diffusion.add_noise(x0, noise, TIMES)
-        alpha, sigma = per_clip(noised.alpha), per_clip(noised.sigma)
+        alpha, sigma = over_latents(noised.alpha), over_latents(noised.sigma)
         noise_of_guess = (noised.xt - alpha * guess) / sigma
         losses.append(
             diffusion.loss(parameterization.target(guess, noise_of_guess, noised.alpha, noised.sigma), noised)

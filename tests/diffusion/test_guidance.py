@@ -8,7 +8,7 @@ from tests.diffusion.latents import levels, random_latents
 from vdm.diffusion.denoiser import Denoise, Denoised
 from vdm.diffusion.guidance import Extrapolation
 from vdm.diffusion.parameterizations import X0, Eps, Parameterization, V
-from vdm.diffusion.shapes import per_clip
+from vdm.diffusion.shapes import over_latents
 
 ON, OFF, XT, SHARE = (random_latents(name) for name in ("on", "off", "xt", "share"))
 
@@ -107,7 +107,7 @@ def test_last_frame_alone_may_be_unguided() -> None:
 def test_rescaling_is_that_of_v_whatever_is_predicted(phi: float, of: Callable[[], Parameterization]) -> None:
     """Lin et al. 2023, eq. 14 to 16, in the words of the paper: positive, negative, cfg, rescaled."""
     scale, (alpha, sigma) = 7.5, levels()
-    skip, out = per_clip(V().c_skip(alpha, sigma)), per_clip(V().c_out(alpha, sigma))
+    skip, out = over_latents(V().c_skip(alpha, sigma)), over_latents(V().c_out(alpha, sigma))
     positive, negative = (of().x0(prediction, XT, alpha, sigma) for prediction in (ON, OFF))
     v_positive, v_negative = ((x0 - skip * XT) / out for x0 in (positive, negative))
     v_cfg = v_negative + scale * (v_positive - v_negative)

@@ -24,7 +24,7 @@ from vdm.diffusion.samplers.dpm_solver_pp_2m import DPMSolverPP2M
 from vdm.diffusion.samplers.euler import Euler
 from vdm.diffusion.samplers.heun import Heun
 from vdm.diffusion.samplers.unipc import UniPC
-from vdm.diffusion.shapes import per_clip
+from vdm.diffusion.shapes import over_latents
 
 FILM: Shape = (1, 8, 1, 1)
 PICTURE: Shape = (1, 1, 4, 4)
@@ -172,8 +172,8 @@ def test_stochastic_sampler_sees_the_observation_with_noise_of_its_distribution(
 
 def _nonlinear(xt: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
     """A denoising function of ``xt / alpha`` and ``sigma / alpha``, in which frames and pixels matter to each other."""
-    x = xt / per_clip(alpha)
-    return Denoised(torch.sin(x * x.roll(1, 2)) / per_clip(1 + sigma / alpha) + x.mean((2, 4), keepdim=True))
+    x = xt / over_latents(alpha)
+    return Denoised(torch.sin(x * x.roll(1, 2)) / over_latents(1 + sigma / alpha) + x.mean((2, 4), keepdim=True))
 
 
 def _observation(factor: int = 1) -> Observation:
@@ -195,8 +195,8 @@ def test_reconstruction_guidance_is_the_equation_of_the_paper(factor: int) -> No
 
     gradient = torch.zeros_like(XT)
     for place in torch.eye(XT[0].numel(), dtype=torch.float64).reshape(-1, *XT.shape[1:]):
-        gradient += per_clip((error(XT + step * place) - error(XT - step * place)) / (2 * step)) * place
-    x0 = _nonlinear(XT, ALPHA, SIGMA).x0 - per_clip(scale * factor**2 * ALPHA / 2) * gradient
+        gradient += over_latents((error(XT + step * place) - error(XT - step * place)) / (2 * step)) * place
+    x0 = _nonlinear(XT, ALPHA, SIGMA).x0 - over_latents(scale * factor**2 * ALPHA / 2) * gradient
 
     with torch.no_grad():
         guided = Reconstruction(scale)(_nonlinear, [known])(XT, ALPHA, SIGMA)
@@ -209,7 +209,7 @@ def test_scale_of_the_latents_does_not_matter(method: ObservationMethod) -> None
     denoise = method(_nonlinear, [_observation()])
 
     torch.testing.assert_close(
-        denoise(XT, ALPHA, SIGMA).x0, denoise(XT / per_clip(ALPHA), torch.ones_like(ALPHA), SIGMA / ALPHA).x0
+        denoise(XT, ALPHA, SIGMA).x0, denoise(XT / over_latents(ALPHA), torch.ones_like(ALPHA), SIGMA / ALPHA).x0
     )
 
 

@@ -19,7 +19,7 @@ from vdm.diffusion.parameterizations import (
 )
 from vdm.diffusion.schedules.base import log_snr
 from vdm.diffusion.schedules.discrete import ScaledLinearBetas
-from vdm.diffusion.shapes import per_clip
+from vdm.diffusion.shapes import over_latents
 
 ALL = [Eps(), X0(), V(), Velocity(), EDM(sigma_data=0.5)]
 EVER_REGULAR = [V(), Velocity(), EDM(sigma_data=0.5)]
@@ -39,7 +39,7 @@ def _uneven() -> tuple[Tensor, Tensor]:
 
 def _noised(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x0, noise = (random_latents(name, len(alpha), alpha.dtype) for name in ("x0", "noise"))
-    return x0, noise, per_clip(alpha) * x0 + per_clip(sigma) * noise
+    return x0, noise, over_latents(alpha) * x0 + over_latents(sigma) * noise
 
 
 @pytest.mark.parametrize("at", [levels(), _exploding(), _uneven()], ids=["preserving", "exploding", "uneven"])
@@ -50,7 +50,7 @@ def test_target_stands_for_the_clean_latents(parameterization: Parameterization,
 
     torch.testing.assert_close(parameterization.x0(target, xt, *at), x0, rtol=1e-9, atol=1e-9)
     c_skip, c_out = parameterization.c_skip(*at), parameterization.c_out(*at)
-    torch.testing.assert_close(per_clip(c_skip) * xt + per_clip(c_out) * target, x0, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(over_latents(c_skip) * xt + over_latents(c_out) * target, x0, rtol=1e-9, atol=1e-9)
 
 
 def test_edm_is_that_of_karras_et_al() -> None:
@@ -94,7 +94,7 @@ def test_v_is_the_derivative_of_the_noised_latents_along_the_circle() -> None:
     phi = torch.linspace(0.1, 1.5, 5, dtype=torch.float64)
 
     def noised(angle: torch.Tensor) -> torch.Tensor:
-        return per_clip(angle.cos()) * x0 + per_clip(angle.sin()) * noise
+        return over_latents(angle.cos()) * x0 + over_latents(angle.sin()) * noise
 
     step = 1e-5
     derivative = (noised(phi + step) - noised(phi - step)) / (2 * step)
@@ -108,7 +108,7 @@ def test_v_gives_the_noise_too() -> None:
     x0, noise, xt = _noised(alpha, sigma)
     v = V().target(x0, noise, alpha, sigma)
 
-    torch.testing.assert_close(per_clip(sigma) * xt + per_clip(alpha) * v, noise)
+    torch.testing.assert_close(over_latents(sigma) * xt + over_latents(alpha) * v, noise)
     torch.testing.assert_close(converted(v, xt, alpha, sigma, V(), Eps()), noise)
 
 
@@ -143,7 +143,7 @@ def test_noise_where_there_is_little_would_be_lost_on_the_way_over_x0() -> None:
     alpha, sigma = torch.ones(5), torch.full((5,), 1e-5)
     x0, noise, xt = _noised(alpha, sigma)
     v = V().target(x0, noise, alpha, sigma)
-    over_x0 = (xt - per_clip(alpha) * V().x0(v, xt, alpha, sigma)) / per_clip(sigma)
+    over_x0 = (xt - over_latents(alpha) * V().x0(v, xt, alpha, sigma)) / over_latents(sigma)
 
     torch.testing.assert_close(converted(v, xt, alpha, sigma, V(), Eps()), noise, rtol=0, atol=1e-4)
     assert (over_x0 - noise).abs().max() > 1e-3

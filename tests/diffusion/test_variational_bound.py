@@ -15,7 +15,7 @@ from vdm.diffusion.schedules.cosine import Cosine
 from vdm.diffusion.schedules.discrete import LinearBetas
 from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
 from vdm.diffusion.schedules.variance_exploding import VarianceExploding
-from vdm.diffusion.shapes import per_clip
+from vdm.diffusion.shapes import over_latents
 from vdm.diffusion.variational_bound import density_term, pixel_term, posterior_log_variance, step_term
 
 NOW = torch.tensor([0.2, 0.4, 0.6, 0.9, 1.0], dtype=torch.float64)
@@ -33,7 +33,7 @@ def _posterior(
     ratio = alpha / alpha_then
     forward = sigma**2 - (ratio * sigma_then) ** 2
     variance = 1 / (1 / sigma_then**2 + ratio**2 / forward)
-    mean = per_clip(variance) * (per_clip(alpha_then / sigma_then**2) * x0 + per_clip(ratio / forward) * xt)
+    mean = over_latents(variance) * (over_latents(alpha_then / sigma_then**2) * x0 + over_latents(ratio / forward) * xt)
     return mean, variance, forward
 
 
@@ -45,9 +45,9 @@ def test_step_is_the_kl_divergence_from_the_posterior(schedule: NoiseSchedule) -
     mean, variance, forward = _posterior(schedule, x0, xt, now, then)
     of_model, _, _ = _posterior(schedule, denoised, xt, now, then)
     # Nichol & Dhariwal 2021, eq. 15
-    log_variance = share * per_clip(forward.log()) + (1 - share) * per_clip(variance.log())
+    log_variance = share * over_latents(forward.log()) + (1 - share) * over_latents(variance.log())
     expected = kl_divergence(
-        Normal(mean, per_clip(variance.sqrt()).expand_as(mean)), Normal(of_model, torch.exp(log_variance / 2))
+        Normal(mean, over_latents(variance.sqrt()).expand_as(mean)), Normal(of_model, torch.exp(log_variance / 2))
     )
 
     torch.testing.assert_close(step_term(x0, denoised, share, schedule, now, then), expected, rtol=1e-8, atol=1e-12)

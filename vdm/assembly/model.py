@@ -1,12 +1,12 @@
 """The whole model: network, conditions, latents and diffusion, from noise to video."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
 from functools import partial
 from typing import ClassVar, cast
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from vdm.diffusion.denoiser import Denoise, Denoiser, Network, bounded
@@ -14,7 +14,7 @@ from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.guidance import Extrapolation, Guidance
 from vdm.diffusion.noise_priors import NoisePrior
 from vdm.diffusion.observations import Observation, ObservationMethod, Reconstruction
-from vdm.diffusion.samplers.base import DrawNoise, OnStep, Sampler
+from vdm.diffusion.samplers.base import DrawNoise, OnStep, OnTransition, Sampler
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.models.conditioner import Conditioner, append_images
 from vdm.models.encoders import Autoencoder
@@ -69,7 +69,7 @@ class VideoDiffusionModel(nn.Module):
     def denoiser(self) -> Denoiser:
         """The network as a function that denoises."""
         diffusion, network = self.diffusion, cast(Network, self.network)
-        return Denoiser(network, diffusion.parameterization, diffusion.clip_denoised, diffusion.learned_variance)
+        return Denoiser(network, diffusion.parameterization, diffusion.learned_variance)
 
     @property
     def device(self) -> torch.device:
@@ -102,21 +102,23 @@ class VideoDiffusionModel(nn.Module):
         self,
         x0: Float[Tensor, "b c t h w"],
         noise: Float[Tensor, "b c t h w"],
-        t: Float[Tensor, " b"],
+        t: Float[Tensor, "b *frames"],
         prompts: Prompts,
         image_prompts: Prompts | None = None,
+        counted: Bool[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, " b"]:
         """Noise latents, predict, and return each clip's loss.
 
         Args:
             x0: Clean latents: the clip's frames, then those of its ``k`` independent images.
             noise: Noise drawn from the diffusion's ``noise_prior``.
-            t: Time of each clip; 0 is data, 1 is noise.
+            t: Time of each clip, or of each frame (``b t``), its images included; 0 is data, 1 is noise.
             prompts: Conditions of the ``b`` clips.
             image_prompts: Conditions of the ``b k`` images, those of a clip adjacent; none where there are no images.
+            counted: Frames that count in the loss, none for all. Where ``t`` is one a frame, the others stay clean.
         """
-        noised = self.diffusion.add_noise(x0, noise, t)
-        return self.diffusion.loss(self.predict(noised, prompts, image_prompts), noised)
+        noised = self.diffusion.add_noise(x0, noise, t, counted)
+        return self.diffusion.loss(self.predict(noised, prompts, image_prompts), noised, counted)
 
     def predict(
         self, noised: NoisedLatents, prompts: Prompts, image_prompts: Prompts | None = None
@@ -144,7 +146,6 @@ class VideoDiffusionModel(nn.Module):
         with torch.no_grad():
             return self.encoder.decode(latents)
 
-    @torch.no_grad()
     def sample(
         self,
         noise: Float[Tensor, "b c t h w"],
@@ -154,6 +155,8 @@ class VideoDiffusionModel(nn.Module):
         on_step: OnStep | None = None,
         observations: Sequence[Observation] = (),
         method: ObservationMethod | None = None,
+        on_transition: OnTransition | None = None,
+        gradients: bool = False,
     ) -> Float[Tensor, "b c t h w"]:
         """Run the whole denoising loop and return clean latents.
 
@@ -165,36 +168,56 @@ class VideoDiffusionModel(nn.Module):
             on_step: Called after each step with the number of steps done and the denoised latents.
             observations: What is known of each clip, in latents.
             method: How observations are made known, by default reconstruction guidance.
+            on_transition: Called wherever the sampler adds noise, with the distribution that it draws from; may choose
+                other latents to go on from.
+            gradients: Whether latents and transitions are differentiable in the weights. All steps' activations are
+                kept.
 
         Raises:
-            ValueError: If noise, conditions and observations are not of equally many clips, or a negative caption
-                is given where there is a guide.
+            ValueError: If noise, conditions and observations are not of equally many clips, a negative caption is given
+                where there is a guide, or gradients are to go through reconstruction guidance, which takes some itself.
         """
+        with nullcontext() if gradients else torch.no_grad():
+            denoise = self._denoise_function(noise, condition, negative, observations, method, gradients)
+            noise = noise.to(self.device)
+            draw = draw_noise or step_noise(self.diffusion.noise_prior, 0, range(len(noise)), noise)
+            return self.sampler(denoise, noise, self.diffusion.schedule, draw, on_step, on_transition)
+
+    def _denoise_function(
+        self,
+        noise: Float[Tensor, "b c t h w"],
+        condition: Prompts | Sequence[str],
+        negative: str,
+        observations: Sequence[Observation],
+        method: ObservationMethod | None,
+        gradients: bool,
+    ) -> Denoise:
+        """Return the denoising function with conditions, guidance and observations inside, and bounded."""
         prompts = condition if isinstance(condition, Prompts) else self.prompts(condition)
         for name, count in (("conditions", len(prompts)), *(("observations", len(known.y)) for known in observations)):
             if count != len(noise):
                 raise ValueError(f"noise for {len(noise)} clips, but {name} for {count}")
-        noise = noise.to(self.device)
         denoise = self._guided(prompts, noise.shape[2], negative)
         if observations:
-            known = [observation.to(self.device) for observation in observations]
-            denoise = (method or Reconstruction())(denoise, known)
-        denoise = bounded(denoise, self.diffusion.clip_denoised)
-        draw = draw_noise or step_noise(self.diffusion.noise_prior, 0, range(len(noise)), noise)
-        return self.sampler(denoise, noise, self.diffusion.schedule, draw, on_step)
+            method = method or Reconstruction()
+            if gradients and isinstance(method, Reconstruction):
+                raise ValueError("gradients can't go through reconstruction guidance: choose another method")
+            denoise = method(denoise, [observation.to(self.device) for observation in observations])
+        return bounded(denoise, self.diffusion.clip_denoised)
 
     def _guided(self, prompts: Prompts, num_frames: int, negative: str) -> Denoise:
         """Return the denoising function with conditions and guidance inside, not yet bounded."""
-        strong = self._conditioned(prompts, num_frames)
+        strong = self.conditioned(prompts, num_frames)
         if self.guide is not None:
             if negative:
                 raise ValueError(f"negative={negative}: has no effect where another model is the guide")
-            return self.guidance(strong, self.guide._conditioned(prompts, num_frames))
+            return self.guidance(strong, self.guide.conditioned(prompts, num_frames))
         without = prompts.without_conditions()
-        return self.guidance(strong, self._conditioned(without.asking(negative) if negative else without, num_frames))
+        return self.guidance(strong, self.conditioned(without.asking(negative) if negative else without, num_frames))
 
-    def _conditioned(self, prompts: Prompts, num_frames: int) -> Denoise:
-        return partial(replace(self.denoiser, clip=None), condition=self.conditioner(prompts, num_frames))
+    def conditioned(self, prompts: Prompts, num_frames: int) -> Denoise:
+        """Return the denoising function with conditions inside, not guided and not yet bounded."""
+        return partial(self.denoiser, condition=self.conditioner(prompts, num_frames))
 
 
 def step_noise(

@@ -21,6 +21,8 @@ from vdm.ranges import Count, Positive, Seed, Size
 
 OWN_MODULES = ("vdm.models", "vdm.diffusion")
 """Where the parts of a model may come from, unless the user allows the run's own code."""
+DENOISING = {"_target_": "vdm.objectives.denoising.Denoising"}
+"""The objective of runs that record none."""
 _PARTS = ("encoder", "model", "diffusion", "sampler", "guidance")
 _OF_MODEL = ("network", "conditioner")
 DATA_MODULE = "vdm.data.datamodule.ClipDataModule"
@@ -80,6 +82,8 @@ class RunConfig:
     """Where it was read; for messages."""
     parts: Mapping[str, Any]
     """The nodes ``encoder``, ``model`` with network and conditioner, ``diffusion``, ``sampler``, ``guidance``."""
+    objective: Mapping[str, Any] | None
+    """What was minimized; None for code of the run's own that the user has not allowed, which only evaluation needs."""
     guidance_scale: float
     recorded_clip: RecordedClip | None
     data: RecordedData
@@ -128,6 +132,7 @@ class RunConfig:
         return cls(
             file=file,
             parts=parts,
+            objective=_objective(config.get("objective", DENOISING), allow_own_code),
             guidance_scale=rest.guidance_scale,
             recorded_clip=rest.clip,
             data=data,
@@ -154,7 +159,17 @@ class RunConfig:
         clip = {} if self.recorded_clip is None else {"clip": _listed(asdict(self.recorded_clip))}
         averages = {"averages": {"sigma_rels": list(self.sigma_rels)}} if self.sigma_rels else {}
         data = {} if self.data.path is None else {"data": {"_target_": DATA_MODULE, **_given(asdict(self.data))}}
-        return {**self.parts, "guidance_scale": self.guidance_scale, **clip, **averages, **data}
+        objective = {} if self.objective is None else {"objective": self.objective}
+        return {**self.parts, **objective, "guidance_scale": self.guidance_scale, **clip, **averages, **data}
+
+
+def _objective(node: object, allow_own_code: bool) -> Mapping[str, Any] | None:
+    if not allow_own_code:
+        try:
+            check_foreign(node, "objective", ("vdm.objectives",))
+        except ConfigError:
+            return None
+    return node if isinstance(node, Mapping) else None
 
 
 def _data(node: object, file: Path, allow_own_code: bool) -> tuple[RecordedData, Mapping[str, Any] | None]:

@@ -36,6 +36,8 @@ FORMAT_KEY, FORMAT = "run_format", 1
 """Of ``config.yaml`` and the folder around it; where the key is missing it is 1."""
 CHECKPOINTS_NAME, AVERAGES_NAME = "checkpoints", "averages"
 
+_OBJECTIVE = "objective."
+"""What the names of weights begin with that are no part of the model."""
 _log = logging.getLogger(__name__)
 
 
@@ -187,7 +189,7 @@ def first_whole(folders: Sequence[Path], verify: Callable[[Path], None]) -> Path
 
 
 def load_weights(path: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
-    """Return all weights of a checkpoint, or of a run's latest one, by name, with what LoRA adds merged into them.
+    """Return a checkpoint's weights of the model, or those of a run's latest one, by name, what LoRA adds merged in.
 
     The arguments are those of ``saved_weights``.
     """
@@ -207,11 +209,11 @@ def merged_shapes(checkpoint: Path) -> dict[str, list[int]]:
     from vdm.models.lora import is_added
 
     shapes = SavedCheckpoint(checkpoint).weights.shapes
-    return {name: list(shape) for name, shape in shapes.items() if not is_added(name)}
+    return {name: list(shape) for name, shape in shapes.items() if not is_added(name) and not is_of_objective(name)}
 
 
 def saved_weights(path: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
-    """Return all weights of a checkpoint, or of a run's latest one, by name, as they were saved.
+    """Return a checkpoint's weights of the model, or those of a run's latest one, by name, as they were saved.
 
     Args:
         path: Folder of a run or of a checkpoint.
@@ -223,13 +225,30 @@ def saved_weights(path: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
     return _weights(latest_checkpoint(path), ema)
 
 
+def objective_weights(checkpoint: Path, ema: bool | str = True) -> dict[str, "Tensor"]:
+    """Return a whole checkpoint's weights of what the objective brought to training, by their names in it."""
+    return {
+        name.removeprefix(_OBJECTIVE): weight for name, weight in _all_weights(checkpoint, ema, is_of_objective).items()
+    }
+
+
+def is_of_objective(name: str) -> bool:
+    """Tell whether a weight of a checkpoint belongs to the objective, not to the model."""
+    return name.startswith(_OBJECTIVE)
+
+
 def _weights(checkpoint: Path, ema: bool | str) -> dict[str, "Tensor"]:
+    return _all_weights(checkpoint, ema, lambda name: not is_of_objective(name))
+
+
+def _all_weights(checkpoint: Path, ema: bool | str, is_wanted: Callable[[str], bool]) -> dict[str, "Tensor"]:
     from vdm.checkpoints.snapshot import SavedCheckpoint  # imports torch, which a resumed run's folder is found without
 
     saved = SavedCheckpoint(checkpoint)
     averages = saved.average(ema) if isinstance(ema, str) else saved.ema
     averaged = averages.shapes if ema else {}
-    return {name: (averages if name in averaged else saved.weights).whole(name) for name in saved.weights.shapes}
+    names = filter(is_wanted, saved.weights.shapes)
+    return {name: (averages if name in averaged else saved.weights).whole(name) for name in names}
 
 
 def prune(run: Path, keep: Callable[[Sequence[int]], set[int]]) -> None:

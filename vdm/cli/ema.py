@@ -20,6 +20,7 @@ from vdm.checkpoints.runs import (
     averages_of,
     checkpoint_folder,
     folder_for_results,
+    is_of_objective,
     latest_checkpoint,
     record_run,
     run_folder,
@@ -98,7 +99,8 @@ def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int
 def _combined(saved: SavedCheckpoint, sources: list[_Source], found: Reconstruction) -> dict[str, Tensor]:
     """Return the averages asked for, and whatever has none as it is."""
     weights: dict[str, Tensor] = {}
-    for name in tqdm(saved.weights.shapes, desc="averaging", unit="tensor"):
+    of_model = [name for name in saved.weights.shapes if not is_of_objective(name)]
+    for name in tqdm(of_model, desc="averaging", unit="tensor"):
         if name not in sources[0].weights:
             weights[name] = saved.weights.whole(name)
             continue

@@ -23,7 +23,8 @@ from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
 from vdm.files import write_json
 from vdm.generation.generate import count_steps, generate
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
-from vdm.objectives.denoising import Denoising
+from vdm.objectives.base import Objective
+from vdm.objectives.load import load_objective
 from vdm.types import ClipBatch, ClipSize
 
 
@@ -37,6 +38,7 @@ def run(config: DictConfig) -> None:
     model = load_for_sampling(checkpoint, options, trained)
     if model.conditioner.needs_pixels:
         data.add_image_conditions()
+    objective = load_objective(trained, checkpoint, model, options.ema)
     likelihood: Likelihood | None = build(options.bits_per_dim, "bits_per_dim") or None
     if likelihood is not None:
         bits_per_dim.check(model)
@@ -44,7 +46,7 @@ def run(config: DictConfig) -> None:
     make_output_folder(folder)
 
     held_out = _HeldOut(data)
-    results = {"checkpoint": str(checkpoint), "options": plain, **_loss(model, held_out, options, folder)}
+    results = {"checkpoint": str(checkpoint), "options": plain, **_loss(model, objective, held_out, options, folder)}
     if likelihood is not None:
         results |= _bits_per_dim(model, likelihood, data, options)
     wanted = options.prompted_digits
@@ -133,7 +135,9 @@ def _rows(batch: ClipBatch, rows: Sequence[int]) -> ClipBatch:
     return replace(part, captions=tuple(batch.captions[i] for i in rows), keys=tuple(batch.keys[i] for i in rows))
 
 
-def _loss(model: VideoDiffusionModel, held_out: _HeldOut, options: EvaluateOptions, folder: Path) -> dict[str, Any]:
+def _loss(
+    model: VideoDiffusionModel, objective: Objective, held_out: _HeldOut, options: EvaluateOptions, folder: Path
+) -> dict[str, Any]:
     """Measure and show the held-out loss by noise level."""
     num_clips = 0
 
@@ -143,7 +147,7 @@ def _loss(model: VideoDiffusionModel, held_out: _HeldOut, options: EvaluateOptio
             num_clips += len(batch)
             yield batch
 
-    losses = loss_by_level(model, Denoising(), counted(), options.num_levels, options.seed)
+    losses = loss_by_level(model, objective, counted(), options.num_levels, options.seed)
     plot_loss_by_level(losses, folder / "loss_by_level.png")
     for t, loss in losses.items():
         print(f"held-out loss at t={t:.2f}  {loss:.4f}")

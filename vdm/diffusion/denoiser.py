@@ -3,22 +3,21 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from jaxtyping import Float
-from torch import Tensor
-
 from vdm.diffusion.learned_variance import LearnedVariance
 from vdm.diffusion.parameterizations import Parameterization
-from vdm.diffusion.shapes import Latents, Level, Output, per_clip
+from vdm.diffusion.shapes import Latents, Level, Output, over_latents
 from vdm.types import Conditioning
 
 
 class Network(Protocol):
     """What the mathematics asks of a network."""
 
-    def __call__(
-        self, xt: Latents, c_noise: Float[Tensor, " b"], condition: Conditioning, num_images: int = 0
-    ) -> Output:
-        """Return the raw prediction for noised latents, the last ``num_images`` frames being independent images."""
+    def __call__(self, xt: Latents, c_noise: Level, condition: Conditioning, num_images: int = 0) -> Output:
+        """Return the raw prediction for noised latents, the last ``num_images`` frames being independent images.
+
+        Raises:
+            ValueError: If the noise level is one a frame, and the network can't be told so.
+        """
         ...
 
 
@@ -48,36 +47,31 @@ class Denoiser:
     Args:
         network: The network.
         parameterization: What the network predicts.
-        clip: Bound of the denoised latents' absolute value, none for no bound.
         learned_variance: How the network tells variances, none where it does not.
     """
 
     network: Network
     parameterization: Parameterization
-    clip: float | None = None
     learned_variance: LearnedVariance | None = None
 
     def predict(self, xt: Latents, alpha: Level, sigma: Level, condition: Conditioning, num_images: int = 0) -> Output:
         """Return the network's raw output for noised latents."""
         c_in, c_noise = self.parameterization.c_in(alpha, sigma), self.parameterization.c_noise(alpha, sigma)
-        return self.network(per_clip(c_in) * xt, c_noise, condition, num_images)
+        return self.network(over_latents(c_in) * xt, c_noise, condition, num_images)
 
     def __call__(self, xt: Latents, alpha: Level, sigma: Level, condition: Conditioning) -> Denoised:
-        """Return the denoised latents in fp32 (or float64, if ``xt`` is), bounded by ``clip``."""
+        """Return the denoised latents in fp32 (or float64, if ``xt`` is), not yet bounded."""
         output, share = self.predict(xt, alpha, sigma, condition).to(xt.dtype), None
         if self.learned_variance is not None:
             output, share = self.learned_variance.split(output, xt.shape[1])
-        return Denoised(self.clipped(self.parameterization.x0(output, xt, alpha, sigma)), share)
-
-    def clipped(self, x0: Latents) -> Latents:
-        """Bound denoised latents."""
-        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+        return Denoised(self.parameterization.x0(output, xt, alpha, sigma), share)
 
 
 def bounded(denoise: Denoise, clip: float | None) -> Denoise:
-    """Bound what a denoising function returns, whatever is inside it; ``None`` is no bound.
+    """Bound the absolute value of what a denoising function returns; ``None`` is no bound.
 
-    Guidance leaves the data's range, which would saturate the frames of the next steps.
+    The last thing done to denoised latents: guidance and observations leave the data's range, which would saturate the
+    frames of the next steps, but need to see predictions as they are.
     """
     if clip is None:
         return denoise

@@ -5,15 +5,15 @@ from typing import Protocol
 
 import torch
 
-from vdm.diffusion.shapes import Latents, Level
+from vdm.diffusion.shapes import Counted, Latents, PerClip, mean_of_clips
 from vdm.ranges import Positive
 
 
 class Distance(Protocol):
     """A measure of the difference of latents."""
 
-    def __call__(self, prediction: Latents, target: Latents) -> Level:
-        """Return the distance of each clip."""
+    def __call__(self, prediction: Latents, target: Latents, counted: Counted | None = None) -> PerClip:
+        """Return the distance of each clip, over the frames that count, by default over all; without any it is 0."""
         ...
 
 
@@ -21,9 +21,9 @@ class Distance(Protocol):
 class SquaredError:
     """The mean of squared differences, for which the best prediction is the mean of all targets possible."""
 
-    def __call__(self, prediction: Latents, target: Latents) -> Level:
+    def __call__(self, prediction: Latents, target: Latents, counted: Counted | None = None) -> PerClip:
         """Return the distance of each clip."""
-        return (prediction - target).square().flatten(1).mean(1)
+        return mean_of_clips((prediction - target).square(), counted)
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class PseudoHuber:
         if self.c <= 0:
             raise ValueError(f"c must be > 0, but is {self.c}")
 
-    def __call__(self, prediction: Latents, target: Latents) -> Level:
+    def __call__(self, prediction: Latents, target: Latents, counted: Counted | None = None) -> PerClip:
         """Return the distance of each clip."""
-        mean_square = SquaredError()(prediction, target)
+        mean_square = SquaredError()(prediction, target, counted)
         # sqrt(m + c^2) - c, without cancellation where the error is small.
         return mean_square / (torch.sqrt(mean_square + self.c**2) + self.c)

@@ -4,17 +4,21 @@ import math
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor
 
+from vdm import randomness
 from vdm.diffusion.distances import Distance, SquaredError
+from vdm.diffusion.frame_levels import FrameLevels, LevelPerClip, Times
 from vdm.diffusion.learned_variance import LearnedVariance
 from vdm.diffusion.loss_weights import LossWeight
 from vdm.diffusion.noise_levels import NoiseLevels
 from vdm.diffusion.noise_priors import Independent, NoisePrior
 from vdm.diffusion.parameterizations import Parameterization
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Latents, Level, Output, per_clip
+from vdm.diffusion.shapes import Counted, Latents, Level, Output, PerClip, mean_of_frames, over_latents
+from vdm.diffusion.time_shifts import TimeShift
 from vdm.ranges import Positive
 from vdm.types import NoisedLatents
 
@@ -33,6 +37,8 @@ class GaussianDiffusion:
         noise_prior: How the noise of a clip hangs together; ``noise`` in ``add_noise`` is drawn from it.
         distance: How a prediction's error is measured.
         learned_variance: How variances of the steps back are learned beside their means; none leaves them fixed.
+        time_shift: How times of training grow with the number of tokens of a clip; none leaves them as they are.
+        frame_levels: How the frames of a clip share noise levels.
     """
 
     schedule: NoiseSchedule
@@ -43,6 +49,8 @@ class GaussianDiffusion:
     noise_prior: NoisePrior = Independent()
     distance: Distance = SquaredError()
     learned_variance: LearnedVariance | None = None
+    time_shift: TimeShift | None = None
+    frame_levels: FrameLevels = LevelPerClip()
 
     def __post_init__(self) -> None:
         if self.clip_denoised is not None and self.clip_denoised <= 0:
@@ -54,29 +62,82 @@ class GaussianDiffusion:
         """Return the channels that the network must output for latents of ``num_channels``."""
         return num_channels if self.learned_variance is None else 2 * num_channels
 
-    def draw_times(self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int) -> Level:
-        """Draw the time to train each sample at, as a function of (seed, position)."""
-        return self.noise_levels(seed, positions, global_batch_size, self.schedule)
+    def draw_times(
+        self,
+        seed: int,
+        positions: Int[Tensor, " b"],
+        global_batch_size: int,
+        shape: tuple[int, ...],
+        num_images: int = 0,
+    ) -> Times:
+        """Draw the times to train each sample at, as a function of (seed, position).
 
-    def add_noise(self, x0: Latents, noise: Latents, t: Level) -> NoisedLatents:
-        """Noise clean latents to each clip's time ``t``: ``xt = alpha_t x0 + sigma_t noise``."""
+        Args:
+            seed: Seed of the run.
+            positions: Place of each clip in the order of training.
+            global_batch_size: Samples in one optimizer step.
+            shape: Channels, frames, rows and columns of one clip's latents, its independent images included.
+            num_images: How many of the last frames are independent images. Their times are shifted as the clip's are.
+        """
+        channels, num_frames, height, width = shape
+        clip = (channels, num_frames - num_images, height, width)
+
+        def times(purpose: str) -> PerClip:
+            t = self.noise_levels(seed, positions, global_batch_size, self.schedule, purpose)
+            return t if self.time_shift is None else self.time_shift(t, clip)
+
+        def uniform(purpose: str) -> PerClip:
+            return randomness.uniform(seed, purpose, map(int, positions))
+
+        return self.frame_levels(times, uniform, clip[1], num_images)
+
+    def add_noise(self, x0: Latents, noise: Latents, t: Level, counted: Counted | None = None) -> NoisedLatents:
+        """Noise clean latents to the time of each clip or frame: ``xt = alpha_t x0 + sigma_t noise``.
+
+        Frames that don't count stay clean, ``alpha = 1`` and ``sigma = 0``, also where the schedule has noise at
+        ``t = 0``.
+
+        Args:
+            x0: Clean latents.
+            noise: Noise drawn from ``noise_prior``.
+            t: Time of each clip, or of each frame.
+            counted: Which frames are noised; none for all. With some that are not, ``t`` must be one a frame.
+        """
         alpha, sigma = self.schedule.alpha_sigma(t)
-        return NoisedLatents(x0, noise, per_clip(alpha) * x0 + per_clip(sigma) * noise, t, alpha, sigma)
+        if counted is not None and t.ndim == 2:
+            alpha, sigma = torch.where(counted, alpha, 1), torch.where(counted, sigma, 0)
+        return NoisedLatents(x0, noise, over_latents(alpha) * x0 + over_latents(sigma) * noise, t, alpha, sigma)
 
-    def loss(self, output: Output, noised: NoisedLatents) -> Level:
-        """Return the loss of each clip, in fp32, given what the network said."""
+    def loss(self, output: Output, noised: NoisedLatents, counted: Counted | None = None) -> PerClip:
+        """Return the loss of each clip, in fp32, given what the network said.
+
+        With a noise level a clip, that is the weight times the distance. With one a frame, it is the mean over frames
+        of each frame's weight times its distance.
+
+        Args:
+            output: What the network said.
+            noised: What it was given.
+            counted: Which frames count; none for all. A clip without any has a loss of 0.
+        """
         output = output.float()
         if self.learned_variance is None:
-            return self._prediction_loss(output, noised)
+            return self._prediction_loss(output, noised, counted)
         prediction, share = self.learned_variance.split(output, noised.x0.shape[1])
         denoised = self.parameterization.x0(prediction, noised.xt, noised.alpha, noised.sigma)
-        bound = self.learned_variance.loss(denoised, share, noised, self.schedule)
-        return self._prediction_loss(prediction, noised) + bound
+        bound = self.learned_variance.loss(denoised, share, noised, self.schedule, counted)
+        return self._prediction_loss(prediction, noised, counted) + bound
 
-    def _prediction_loss(self, prediction: Latents, noised: NoisedLatents) -> Level:
+    def _prediction_loss(self, prediction: Latents, noised: NoisedLatents, counted: Counted | None) -> PerClip:
         target = self.parameterization.target(noised.x0, noised.noise, noised.alpha, noised.sigma)
         weight = self.loss_weight(noised, self.parameterization, self.schedule)
-        return weight * self.distance(prediction, target)
+        if weight.ndim == 1:
+            return weight * self.distance(prediction, target, counted)
+        frames = (rearrange(latents, "b c t h w -> (b t) c 1 h w") for latents in (prediction, target))
+        distance = rearrange(self.distance(*frames), "(b t) -> b t", b=len(weight))
+        if counted is not None:
+            # Without noise a weight may be infinite, and infinity times 0 is NaN, also in the gradient.
+            weight = torch.where(counted, weight, 0)
+        return mean_of_frames(weight * distance, counted)
 
     def _check_prediction_of_pure_noise(self) -> None:
         """Refuse a parameterization that, where sampling starts, says no more than the noised latents themselves."""
@@ -93,7 +154,9 @@ class GaussianDiffusion:
         """Refuse weights that are not finite at the first or the last time that may be drawn."""
         ends = torch.tensor([0, 1 - 2**-24], dtype=torch.float32, device="cpu")
         times = self.noise_levels.quantile(ends, self.schedule)
-        nothing = per_clip(torch.zeros_like(times))
+        if self.time_shift is not None:  # which may round what is just below 1
+            times = torch.stack([times[0], torch.ones_like(times[1])])
+        nothing = over_latents(torch.zeros_like(times))
         weights = self.loss_weight(self.add_noise(nothing, nothing, times), self.parameterization, self.schedule)
         for t, weight in zip(map(float, times), map(float, weights), strict=True):
             if not math.isfinite(weight):

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vdm.diffusion.denoiser import Denoise, Denoised
 from vdm.diffusion.parameterizations import V
-from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.diffusion.shapes import Latents, Level, over_latents
 from vdm.ranges import NotNegative, Number, Share
 
 
@@ -71,15 +70,15 @@ class Extrapolation:
             away_from = weak(xt, alpha, sigma).x0
             x0 = away_from + self._scales(xt) * (denoised.x0 - away_from)
             if self.rescale > 0:
-                x0 = self._rescaled(x0, denoised.x0, per_clip(V().c_skip(alpha, sigma)) * xt)
+                x0 = self._rescaled(x0, denoised.x0, over_latents(V().c_skip(alpha, sigma)) * xt)
             if guided is not None:
-                x0 = torch.where(rearrange(guided, "b -> b 1 1 1 1"), x0, denoised.x0)
+                x0 = torch.where(over_latents(guided), x0, denoised.x0)
             return replace(denoised, x0=x0)
 
         return denoise
 
-    def _is_guided(self, alpha: Level, sigma: Level) -> Bool[Tensor, " b"] | None:
-        """Tell which clips' noise levels lie in the interval; none where there is no interval."""
+    def _is_guided(self, alpha: Level, sigma: Level) -> Bool[Tensor, "b *frames"] | None:
+        """Tell which clips' or frames' noise levels lie in the interval; none where there is no interval."""
         if self.interval is None:
             return None
         return (sigma / alpha > self.interval[0]) & (sigma / alpha <= self.interval[1])
@@ -92,4 +91,4 @@ class Extrapolation:
         """Rescale v; ``x0 = c_skip xt + c_out v``, so the factor is that of distances to ``skip = c_skip xt``."""
         deviation, guided_deviation = ((x - skip).flatten(1).std(1) for x in (strong, x0))
         factor = self.rescale * deviation / guided_deviation + 1 - self.rescale
-        return skip + per_clip(factor) * (x0 - skip)
+        return skip + over_latents(factor) * (x0 - skip)

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Latents, Level, Output, per_clip
+from vdm.diffusion.shapes import Counted, Latents, Output, PerClip, mean_of_clips, over_latents
 from vdm.diffusion.variational_bound import density_term, pixel_term, posterior_log_variance, step_term
 from vdm.ranges import Positive, Size
 from vdm.types import NoisedLatents
@@ -62,7 +62,14 @@ class LearnedVariance:
         prediction, raw = output.chunk(2, dim=1)
         return prediction, (raw + 1) / 2
 
-    def loss(self, denoised: Latents, share: Latents, noised: NoisedLatents, schedule: NoiseSchedule) -> Level:
+    def loss(
+        self,
+        denoised: Latents,
+        share: Latents,
+        noised: NoisedLatents,
+        schedule: NoiseSchedule,
+        counted: Counted | None = None,
+    ) -> PerClip:
         """Return ``vlb_weight L_vlb`` of each clip, a function of ``share`` alone.
 
         Args:
@@ -70,6 +77,7 @@ class LearnedVariance:
             share: Where log-variances lie between their bounds.
             noised: What was predicted from.
             schedule: Signal and noise at each time.
+            counted: Which frames count; none for all.
         """
         denoised = denoised.detach()
         # Just above a timestep by rounding is at that timestep.
@@ -77,10 +85,10 @@ class LearnedVariance:
         later = timestep.clamp(min=2)
         now, then = later / self.num_timesteps, (later - 1) / self.num_timesteps
         steps = step_term(noised.x0, denoised, share, schedule, now, then)
-        is_first = per_clip(timestep) == 1
+        is_first = over_latents(timestep) == 1
         # Selected at the entrance too, or gradients of what is not selected might be NaN.
         first_steps = self._first_term(torch.where(is_first, denoised, noised.x0), share, noised.x0, schedule)
-        bits = torch.where(is_first, first_steps, steps).flatten(1).mean(1) / math.log(2)
+        bits = mean_of_clips(torch.where(is_first, first_steps, steps), counted) / math.log(2)
         return self.vlb_weight * self.num_timesteps * bits
 
     def _first_term(self, denoised: Latents, share: Latents, x0: Latents, schedule: NoiseSchedule) -> Latents:
@@ -91,7 +99,7 @@ class LearnedVariance:
         first, second = (x0.new_full((1,), k / self.num_timesteps) for k in (1, 2))
         least = posterior_log_variance(schedule, now=second, then=first)
         most = 2 * schedule.alpha_sigma(first)[1].log()
-        log_variance = per_clip(least) + share * per_clip(most - least)
+        log_variance = over_latents(least) + share * over_latents(most - least)
         if self.num_pixel_values is None:
             return density_term(x0, denoised, log_variance)
         return pixel_term(x0, denoised, log_variance, self.num_pixel_values)

@@ -16,10 +16,10 @@ from vdm.types import NoisedLatents
 
 
 class LossWeight(Protocol):
-    """A factor of each clip's loss."""
+    """A factor of the loss of each clip, or of each frame where noise levels are one a frame."""
 
     def __call__(self, noised: NoisedLatents, parameterization: Parameterization, schedule: NoiseSchedule) -> Level:
-        """Return the factor at each clip's noise level."""
+        """Return the factor at each noise level."""
         ...
 
 

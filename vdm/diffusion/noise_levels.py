@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vdm import randomness
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Level
+from vdm.diffusion.shapes import Level, PerClip
 from vdm.ranges import LogRatio, Positive, ShareBelowOne, Size
 
 
@@ -33,16 +33,24 @@ class NoiseLevels(ABC):
         """Return the time below which a share ``u`` of all samples lies."""
 
     def __call__(
-        self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int, schedule: NoiseSchedule
-    ) -> Level:
-        """Draw a time for each position of the endless order; ``global_batch_size`` samples make one step."""
-        return self.quantile(self._uniform(seed, positions, global_batch_size), schedule)
+        self,
+        seed: int,
+        positions: Int[Tensor, " b"],
+        global_batch_size: int,
+        schedule: NoiseSchedule,
+        purpose: str = "noise level",
+    ) -> PerClip:
+        """Draw a time for each position of the endless order; ``global_batch_size`` samples make one step.
 
-    def _uniform(self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int) -> Level:
+        Draws of different purposes are independent.
+        """
+        return self.quantile(self._uniform(seed, positions, global_batch_size, purpose), schedule)
+
+    def _uniform(self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int, purpose: str) -> PerClip:
         if not self.low_discrepancy:
-            return randomness.uniform(seed, "noise level", map(int, positions))
+            return randomness.uniform(seed, purpose, map(int, positions))
         steps, slots = positions // global_batch_size, positions % global_batch_size
-        return torch.frac(randomness.uniform(seed, "noise level", map(int, steps)) + slots.cpu() / global_batch_size)
+        return torch.frac(randomness.uniform(seed, purpose, map(int, steps)) + slots.cpu() / global_batch_size)
 
 
 def _normal_quantile(u: Level) -> Level:

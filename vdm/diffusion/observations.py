@@ -20,6 +20,9 @@ The rest of ``x0`` is still ``E[x0 | xt]``, where ``E[x0 | xt, y]`` is needed: r
 more steps, and what it makes does not hang together with what is observed.
 
 **Reconstruction guidance** (Ho et al. 2022, section 3.1) adds an estimate of what is missing.
+
+**Clean frames** are for models that were trained with clean frames beside noised ones: the network sees what is known
+as it is, and says ``E[x0 | xt, y]`` itself.
 """
 
 from collections.abc import Sequence
@@ -32,7 +35,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vdm.diffusion.denoiser import Denoise, Denoised
-from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.diffusion.shapes import Latents, Level, over_latents, per_frame
 from vdm.types import TensorRecord
 
 Observed = Float[Tensor, "b c n h2 w2"]
@@ -125,6 +128,38 @@ class Replacement:
 
 
 @dataclass(frozen=True)
+class CleanFrames:
+    """The network is given the frames that are known without noise, with noise levels of their own, in every step.
+
+    For models trained with a noise level a frame: with ``CleanPrefix`` for first frames, with ``IndependentFrames``
+    (diffusion forcing, Chen et al. 2024) for any. Works with every sampler, as the known part of x0 is what is known.
+    """
+
+    def __call__(self, denoise: Denoise, observations: Sequence[Observation]) -> Denoise:
+        """Return the denoising function.
+
+        Raises:
+            ValueError: If something else than whole frames is known.
+        """
+        frames: list[int] = []
+        for operator in (observation.operator for observation in observations):
+            if not isinstance(operator, Frames) or operator.factor != 1:
+                raise ValueError(f"clean frames: what is known must be whole frames, but is {operator}")
+            frames += operator.indices
+        given = torch.stack([observation.operator.pseudo_inverse(observation.y) for observation in observations]).sum(0)
+        is_known = torch.zeros(given.shape[2], dtype=torch.bool, device=given.device)
+        is_known[frames] = True
+
+        def told(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
+            alpha = torch.where(is_known, 1, per_frame(alpha, xt.shape[2]))
+            sigma = torch.where(is_known, 0, per_frame(sigma, xt.shape[2]))
+            denoised = denoise(torch.where(is_known[:, None, None], given.to(xt), xt), alpha, sigma)
+            return replace(denoised, x0=torch.where(is_known[:, None, None], given.to(xt), denoised.x0))
+
+        return told
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """Reconstruction guidance: ``x0 - (scale alpha / 2) grad_xt |A^+ (y - A x0(xt))|^2``, then replacement.
 
@@ -161,7 +196,7 @@ class Reconstruction:
                 denoised = denoise(variable, alpha, sigma)
                 error = _residual(denoised.x0, observations).square().sum()
                 (gradient,) = torch.autograd.grad(error, variable)
-            x0 = denoised.x0.detach() - per_clip(self.scale * alpha / 2) * gradient
+            x0 = denoised.x0.detach() - over_latents(self.scale * alpha / 2) * gradient
             share = denoised.variance_share
             return Denoised(x0 + _residual(x0, observations), None if share is None else share.detach())
 

@@ -14,7 +14,7 @@ import torch
 
 from vdm.diffusion.schedules.base import log_snr
 from vdm.diffusion.schedules.discrete import BetaTable
-from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.diffusion.shapes import Latents, Level, over_latents
 from vdm.ranges import Positive
 
 _LOG_SNR_BOUND = 30.0
@@ -25,7 +25,7 @@ class NoiseConditioning(Protocol):
     """How the network is told the noise level."""
 
     def __call__(self, alpha: Level, sigma: Level) -> Level:
-        """Return one number a clip."""
+        """Return one number for each noise level."""
         ...
 
 
@@ -82,7 +82,7 @@ class Parameterization(ABC):
     def target(self, x0: Latents, noise: Latents, alpha: Level, sigma: Level) -> Latents:
         """Return what the network should output."""
         a, b = self.target_factors(alpha, sigma)
-        return per_clip(a) * x0 + per_clip(b) * noise
+        return over_latents(a) * x0 + over_latents(b) * noise
 
     def determinant(self, alpha: Level, sigma: Level) -> Level:
         """Return ``a sigma - b alpha``: 0 where the output says no more about ``x0`` than ``xt`` does."""
@@ -111,7 +111,7 @@ class Parameterization(ABC):
     def x0(self, prediction: Latents, xt: Latents, alpha: Level, sigma: Level) -> Latents:
         """Return the clean latents that a network's output stands for."""
         c_skip, c_out = self.skip_and_out(alpha, sigma)
-        return per_clip(c_skip) * xt + per_clip(c_out) * prediction
+        return over_latents(c_skip) * xt + over_latents(c_out) * prediction
 
 
 def _above_zero(sigma: Level) -> Level:
@@ -131,8 +131,8 @@ def converted(
     Args:
         prediction: Output of a network under ``source``.
         xt: The noised latents it was given, before ``c_in``.
-        alpha: Signal of each clip.
-        sigma: Noise of each clip.
+        alpha: Signal of each clip or frame.
+        sigma: Noise of each clip or frame.
         source: What the network predicts.
         target: What is wanted.
     """
@@ -140,7 +140,7 @@ def converted(
     determinant = source.determinant(alpha, sigma)
     of_prediction = target.determinant(alpha, sigma) / determinant
     of_xt = (b_wanted * a - a_wanted * b) / determinant
-    return per_clip(of_prediction) * prediction + per_clip(of_xt) * xt
+    return over_latents(of_prediction) * prediction + over_latents(of_xt) * xt
 
 
 def squared_error_ratio(source: Parameterization, target: Parameterization, alpha: Level, sigma: Level) -> Level:

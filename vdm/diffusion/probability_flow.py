@@ -16,7 +16,7 @@ import torch
 
 from vdm.diffusion.denoiser import Denoise
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.diffusion.shapes import Latents, Level, over_latents
 
 
 def angle_range(schedule: NoiseSchedule, sigma_min: float) -> tuple[float, float]:
@@ -46,7 +46,7 @@ def alpha_sigma(schedule: NoiseSchedule, angle: Level) -> tuple[Level, Level]:
 def denoised(denoise: Denoise, schedule: NoiseSchedule, y: Latents, angle: Level) -> Latents:
     """Return the clean latents expected behind ``y``."""
     alpha, sigma = (level.to(y) for level in alpha_sigma(schedule, angle))
-    return denoise(per_clip(torch.hypot(alpha, sigma)) * y, alpha, sigma).x0
+    return denoise(over_latents(torch.hypot(alpha, sigma)) * y, alpha, sigma).x0
 
 
 def velocity(denoise: Denoise, schedule: NoiseSchedule, y: Latents, angle: Level) -> Latents:
@@ -60,4 +60,4 @@ def velocity(denoise: Denoise, schedule: NoiseSchedule, y: Latents, angle: Level
     """
     x0 = denoised(denoise, schedule, y, angle)
     # In this form, (cos y - x0) / sin, no noise is needed, and nothing is divided by alpha.
-    return (per_clip(torch.cos(angle).to(y)) * y - x0) / per_clip(torch.sin(angle).to(y))
+    return (over_latents(torch.cos(angle).to(y)) * y - x0) / over_latents(torch.sin(angle).to(y))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.diffusion.shapes import Latents, Level, over_latents
 
 
 def step_term(
@@ -38,8 +38,8 @@ def step_term(
     snr_lost = -torch.exp(log_snr_then) * torch.expm1(log_snr_now - log_snr_then)
     # How far the bounds lie apart, and the model's log-variance above the lower one, that of the posterior.
     width = 2 * (sigma_now.log() - sigma_then.log())
-    excess = share * per_clip(width)
-    error = per_clip(snr_lost) * (x0 - denoised) ** 2
+    excess = share * over_latents(width)
+    error = over_latents(snr_lost) * (x0 - denoised) ** 2
     return (excess + torch.expm1(-excess) + error * torch.exp(-excess)) / 2
 
 

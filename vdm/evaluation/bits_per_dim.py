@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from vdm import randomness
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.diffusion.denoiser import bounded
 from vdm.diffusion.likelihood.base import Likelihood
 from vdm.diffusion.noise_priors import Independent
 from vdm.models.encoders import PixelEncoder
@@ -77,7 +77,7 @@ def _of_batch(
 ) -> torch.Tensor:
     x0 = model.encoder.encode(batch.video.to(model.device))
     prompts = model.prompts(batch.captions, batch.labels.tolist(), batch.video[:, :, 0])
-    denoise = partial(model.denoiser, condition=model.conditioner(prompts, x0.shape[2]))
+    denoise = bounded(model.conditioned(prompts, x0.shape[2]), model.diffusion.clip_denoised)
 
     def draw_noise(number: int) -> torch.Tensor:
         return randomness.normal(seed, f"likelihood noise {number}", batch.keys, tuple(x0.shape[1:])).to(x0)

@@ -26,7 +26,7 @@ def convolve_normalized(
     x: Activations,
     norm: FrameNorm | ClipNorm,
     conv: SpatialConv | TemporalConv,
-    shift: Float[Tensor, "b c2"] | None = None,
+    shift: Float[Tensor, "b *frames c2"] | None = None,
     residual: Float[Tensor, "b t h w c2"] | None = None,
 ) -> Float[Tensor, "b t h w c2"]:
     """Return ``conv(silu(norm(x))) + shift + residual``.
@@ -37,14 +37,18 @@ def convolve_normalized(
         x: Activations.
         norm: Over each frame before a convolution over space, over each clip before one over time.
         conv: Of stride 1.
-        shift: Added to each channel of a clip.
+        shift: Added to each channel of a clip, or of a frame.
         residual: Added to the result.
     """
+    if shift is not None and shift.ndim == 3 and isinstance(conv, TemporalConv):
+        # There a clip is one picture, to which one shift is added.
+        return convolve_normalized(x, norm, conv, None, residual) + rearrange(shift, "b t c -> b t 1 1 c")
     kinds = (type(norm), type(conv))
     is_known = kinds in ((FrameNorm, SpatialConv), (ClipNorm, TemporalConv))
     if torch.compiler.is_compiling() or not (is_known and is_at_hand(norm, conv)):
         out = conv(F.silu(norm(x)))
-        out = out if shift is None else out + rearrange(shift, "b c -> b 1 1 1 c")
+        if shift is not None:
+            out = out + (shift if shift.ndim == 3 else shift[:, None])[:, :, None, None]
         return out if residual is None else out + residual
     dtype = compute_dtype(x)
     b, t, h, w, _ = x.shape
@@ -52,7 +56,7 @@ def convolve_normalized(
     rows, padding = ((b * t, h, w, -1), (1, 1)) if spatial else ((b, t, h * w, -1), (1, 0))
     affine = [parameter if x.device.type == "cpu" else parameter.to(dtype) for parameter in (norm.weight, norm.bias)]
     kernel = conv.weight if spatial else conv.weight[..., 0]
-    bias = conv.bias[None] if shift is None else conv.bias + shift  # type: ignore[index]
+    bias = conv.bias[None] if shift is None else conv.bias + shift.flatten(0, -2)  # type: ignore[index]
     out = _ConvolveNormalized.apply(
         x.to(dtype).reshape(rows).permute(0, 3, 1, 2),
         *affine,

@@ -149,7 +149,7 @@ class SpaceTimeUNet(nn.Module):
     def forward(
         self,
         xt: Float[Tensor, "b c t h w"],
-        c_noise: Float[Tensor, " b"],
+        c_noise: Float[Tensor, "b *frames"],
         condition: Conditioning,
         num_images: int = 0,
     ) -> Float[Tensor, "b c_out t h w"]:
@@ -157,7 +157,7 @@ class SpaceTimeUNet(nn.Module):
 
         Args:
             xt: Noised latents; height and width are multiples of ``frame_multiple``.
-            c_noise: Noise level of each clip (log-SNR under variance-preserving parameterizations).
+            c_noise: Noise level of each clip, or of each frame (log-SNR under variance-preserving parameterizations).
             condition: What guides the prediction; parts that the network was built without are left aside.
             num_images: How many of the last frames are independent images.
 
@@ -195,9 +195,9 @@ class SpaceTimeUNet(nn.Module):
         return found
 
     def _embedding(
-        self, c_noise: Float[Tensor, " b"], condition: Conditioning, num_frames: int, num_images: int
+        self, c_noise: Float[Tensor, "b *frames"], condition: Conditioning, num_frames: int, num_images: int
     ) -> Float[Tensor, "b t_or_1 d"]:
-        embedding = rearrange(self.embed_noise_level(c_noise), "b d -> b 1 d")
+        embedding = rearrange(self.embed_noise_level(c_noise.flatten()), "(b t) d -> b t d", b=len(c_noise))
         if self.embed_vector is not None and condition.vector is not None:
             vector = condition.vector if condition.vector.ndim == 3 else condition.vector[:, None]
             embedding = embedding + self.embed_vector(vector)

@@ -16,7 +16,8 @@ class Denoising:
         """Return the loss of each clip."""
         x0, shape = latents.x0, tuple(latents.x0.shape[1:])
         noise = draws.noise(model.diffusion.noise_prior, shape, latents.num_images).to(x0, non_blocking=True)
-        t = draws.times(model.diffusion, shape).to(x0, non_blocking=True)
+        times = draws.times(model.diffusion, shape, latents.num_images).to(x0.device, non_blocking=True)
         prompts = draws.drop_conditions(latents.prompts)
         image_prompts = None if latents.image_prompts is None else draws.drop_conditions(latents.image_prompts)
-        return Losses(model.denoising_loss(x0, noise, t, prompts, image_prompts), t)
+        loss = model.denoising_loss(x0, noise, times.t.to(x0.dtype), prompts, image_prompts, times.counted)
+        return Losses(loss, times.of_clips)

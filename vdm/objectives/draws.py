@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vdm import randomness
+from vdm.diffusion.frame_levels import Times
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.noise_priors import NoisePrior
-from vdm.diffusion.shapes import Level
 from vdm.objectives.condition_dropout import ConditionDropout
 from vdm.types import Prompts
 
@@ -48,8 +48,8 @@ class Draws(ABC):
         return torch.cat([clips, *(prior(self.seed, purpose, self.names, image) for purpose in purposes)], dim=2)
 
     @abstractmethod
-    def times(self, diffusion: GaussianDiffusion, shape: Shape) -> Level:
-        """Return the time that each clip is noised to, in fp32 on the CPU; ``shape`` is that of one clip's latents."""
+    def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
+        """Return when each clip, or each of its frames, is noised to, in fp32 on the CPU; arguments as in ``noise``."""
 
     def drop_conditions(self, prompts: Prompts) -> Prompts:
         """Return the prompts without what is left out, by default with everything.
@@ -85,9 +85,9 @@ class TrainingDraws(Draws):
     global_batch_size: int = field(kw_only=True)
     condition_dropout: ConditionDropout = field(default=ConditionDropout(all=0.0), kw_only=True)
 
-    def times(self, diffusion: GaussianDiffusion, shape: Shape) -> Level:
+    def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
         """Draw times from the diffusion's ``noise_levels``."""
-        return diffusion.draw_times(self.seed, torch.tensor(self.names), self.global_batch_size)
+        return diffusion.draw_times(self.seed, torch.tensor(self.names), self.global_batch_size, shape, num_images)
 
     def drop_conditions(self, prompts: Prompts) -> Prompts:
         """Return the prompts without what is left out, of a clip and of its images alike."""
@@ -97,19 +97,28 @@ class TrainingDraws(Draws):
 
 @dataclass(frozen=True)
 class HeldOutDraws(Draws):
-    """The randomness of validation, by the clips' keys: uniform times, every condition given."""
+    """The randomness of validation, by the clips' keys: uniform times, every condition given.
+
+    Frames share their times as in training: those that training gives clean are clean here, too.
+    """
 
     seed: int = field(default=0, kw_only=True)
     noise_purpose: str = field(default="validation noise", kw_only=True)
 
-    def times(self, diffusion: GaussianDiffusion, shape: Shape) -> Level:
-        """Draw a time between 0 and 1 for each clip."""
-        return self.uniform("validation noise level")
+    def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
+        """Draw times between 0 and 1."""
+
+        def draw(purpose: str) -> Float[Tensor, " b"]:
+            return self.uniform(f"validation {purpose}")
+
+        return diffusion.frame_levels(draw, draw, shape[1] - num_images, num_images)
 
 
 @dataclass(frozen=True)
 class DrawsAtTime(Draws):
     """The randomness of an evaluation that noises every clip to the same time, by the clips' keys.
+
+    Frames that training gives clean are clean here, too.
 
     Args:
         t: The time.
@@ -121,6 +130,12 @@ class DrawsAtTime(Draws):
     def __post_init__(self) -> None:
         object.__setattr__(self, "noise_purpose", f"evaluation noise {self.t:.6f}")
 
-    def times(self, diffusion: GaussianDiffusion, shape: Shape) -> Level:
-        """Return the time, once a clip."""
+    def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
+        """Return the time, for all frames that are noised."""
+        frames = shape[1] - num_images
+        return diffusion.frame_levels(
+            self._time, lambda purpose: self.uniform(f"evaluation {purpose}"), frames, num_images
+        )
+
+    def _time(self, purpose: str) -> Float[Tensor, " b"]:
         return torch.full((len(self.names),), self.t)

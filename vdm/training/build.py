@@ -20,6 +20,7 @@ from vdm.config import ConfigError, build, check
 from vdm.data.datamodule import ClipDataModule
 from vdm.generation.video_files import DEFAULT_FPS
 from vdm.models.pretrained.published import Published
+from vdm.objectives.base import Objective, second_optimizer, with_modules_of
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_dropout, check_together
@@ -28,6 +29,7 @@ from vdm.training.module import DiffusionModule
 from vdm.training.placement import cluster_environment, find_placement, placed
 from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.base import PartwiseStrategy
+from vdm.training.strategies.deepspeed import DeepSpeedZeRO
 
 _QUIET: dict[str, Any] = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 _REFUSALS = (MisconfigurationException, RuntimeError, TypeError)
@@ -84,6 +86,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
         build(config["tune"], "tune").apply(model)
     except ValueError as error:
         raise ConfigError(f"tune: {error}") from error
+    objective: Objective = build(config["objective"], "objective", offered={"model": model})
     try:
         build(config["blocks"], "blocks").apply(model)
     except ValueError as error:
@@ -92,14 +95,20 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
         config["training"],
         "training",
         model=model,
-        objective=build(config["objective"], "objective"),
+        objective=objective,
         seed=config["seed"],
     )
     check_dropout(module.condition_dropout, model)
     stop = StopOnSignal()
     devices = _devices(config["trainer"])
-    offered = {"model": model, "devices": devices, "num_averages": count_averages(config["averages"])}
+    whole = with_modules_of(model, objective)
+    offered = {"model": whole, "devices": devices, "num_averages": count_averages(config["averages"])}
     strategy = build(config["strategy"], "strategy", offered=offered)
+    if second_optimizer(objective) is not None and isinstance(strategy, DeepSpeedZeRO):
+        raise ConfigError(
+            f"objective: {type(objective).__name__} trains a second network with an optimizer of its own, and DeepSpeed"
+            " allows one: choose strategy=ddp or strategy=fsdp2"
+        )
     trainer = _build_trainer(config, run, data, strategy, stop)
     return TrainingRun(module, data, trainer, stop, settled)
 

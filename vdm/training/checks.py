@@ -8,6 +8,7 @@ from vdm.config import ConfigError
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.stored import differences
 from vdm.diffusion.samplers.base import GridSampler
+from vdm.diffusion.samplers.staggered import Staggered
 from vdm.generation.generate import check_size
 from vdm.models.frozen import Frozen
 from vdm.training.module import ConditionDropout
@@ -77,7 +78,7 @@ def check_together(model: VideoDiffusionModel, data: ClipDataModule) -> None:
             check_size(model, ClipSize(num_frames, height, width))
         except ValueError as error:
             raise ConfigError(f"data.path={data.name}: clips are {num_frames}x{height}x{width}; {error}") from error
-    if isinstance(model.sampler, GridSampler):
+    if isinstance(model.sampler, GridSampler | Staggered):
         try:
             model.sampler.grid(model.diffusion.schedule)
         except ValueError as error:

@@ -1,7 +1,10 @@
-"""Mean losses by noise level, gathered over batches and processes."""
+"""Mean losses by noise level, and means of an objective's further figures, gathered over batches and processes."""
+
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
+from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
 
@@ -18,19 +21,48 @@ class LevelMeans:
         # Row 0 sums weight times loss, row 1 weights; float64, so that long sums lose nothing.
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
         self.sums = torch.zeros(2, num_bins, dtype=dtype, device=device)
+        self._scalars: dict[str, Tensor] = {}
 
-    def add(self, loss: Float[Tensor, " b"], t: Float[Tensor, " b"], weight: Float[Tensor, " b"]) -> None:
-        """Take in the losses of clips noised to time ``t``; clips of weight 0 don't count, whatever their loss."""
+    def add(
+        self,
+        loss: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
+        weight: Float[Tensor, " b"],
+        scalars: Mapping[str, Float[Tensor, " b"]] | None = None,
+    ) -> None:
+        """Take in what is known of clips noised to time ``t``; clips of weight 0 don't count, whatever they have.
+
+        Args:
+            loss: Loss of each clip.
+            t: Time of each clip.
+            weight: Weight of each clip.
+            scalars: Further figures of each clip, by name: the same names each time.
+        """
         bins = (t * self.num_bins).long().clamp(0, self.num_bins - 1).to(self.sums.device)
         rows = torch.stack([torch.where(weight > 0, weight * loss.detach(), 0), weight]).to(self.sums)
         self.sums.index_add_(1, bins, rows)
+        for name, values in (scalars or {}).items():
+            total = torch.where(weight > 0, weight * values.detach(), 0).sum().to(self.sums)
+            self._scalars[name] = self._scalars.get(name, 0) + total
+
+    def reduce(self, strategy: Strategy) -> None:
+        """Add up the sums of all processes, which call this together."""
+        self.sums = strategy.reduce(self.sums, reduce_op="sum")  # pyright: ignore[reportAttributeAccessIssue]
+        for name in sorted(self._scalars):
+            self._scalars[name] = strategy.reduce(self._scalars[name], reduce_op="sum")  # pyright: ignore[reportArgumentType]
 
     def named(self, split: str) -> dict[str, float]:
-        """Return the mean over all levels as ``SPLIT/loss``, and that of each bin with samples by its bounds."""
+        """Return the mean over all levels as ``SPLIT/loss``, that of each bin with samples by its bounds, and others.
+
+        ``SPLIT/NAME`` is the mean of each further figure.
+        """
         total, weight = self.sums.sum(dim=1).tolist()
-        found = {f"{split}/loss": total / weight} if weight > 0 else {}
-        for index, (total, weight) in enumerate(self.sums.T.tolist()):
-            if weight > 0:
+        if weight == 0:
+            return {}
+        found = {f"{split}/loss": total / weight}
+        found |= {f"{split}/{name}": float(values) / weight for name, values in self._scalars.items()}
+        for index, (total, of_bin) in enumerate(self.sums.T.tolist()):
+            if of_bin > 0:
                 bounds = f"t={index / self.num_bins:.2f}-{(index + 1) / self.num_bins:.2f}"
-                found[f"{split}/loss_by_level/{bounds}"] = total / weight
+                found[f"{split}/loss_by_level/{bounds}"] = total / of_bin
         return found

@@ -6,19 +6,20 @@ from typing import Any, cast
 import lightning
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vdm import randomness
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.data.datamodule import ClipDataModule
-from vdm.objectives.base import Objective
+from vdm.objectives.base import Objective, second_optimizer
 from vdm.objectives.condition_dropout import ConditionDropout
 from vdm.objectives.draws import HeldOutDraws, TrainingDraws
 from vdm.objectives.latents import latents_of
 from vdm.ranges import Seed
 from vdm.training.ema import EMA
+from vdm.training.joint_optimizer import JointOptimizer
 from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import LRSchedule
 from vdm.training.resuming import put_between_steps
@@ -72,7 +73,7 @@ class DiffusionModule(lightning.LightningModule):
         self.is_validation_whole = True
         """Whether the latest validation saw all of its clips; who breaks it off says so here."""
 
-    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Any]:
         """Clip → latents → objective → loss per clip → weighted sum.
 
         All that is random is a function of (seed, position), so it does not matter which process trains on a clip.
@@ -92,7 +93,9 @@ class DiffusionModule(lightning.LightningModule):
         weights = batch.weights.to(self.device, non_blocking=True)
         counted = torch.where(weights > 0, weights * losses.per_clip, 0)
         total = counted.sum() * self.data.loss_scale(self.trainer.world_size)
-        return {"loss": total, "loss_per_clip": losses.per_clip.detach(), "t": losses.t, "weight": weights}
+        scalars = {name: values.detach() for name, values in losses.scalars.items()}
+        per_clip = losses.per_clip.detach()
+        return {"loss": total, "loss_per_clip": per_clip, "t": losses.t, "weight": weights, "scalars": scalars}
 
     @torch.no_grad()
     def prompts_of(self, held_out: ClipBatch) -> Prompts:
@@ -122,19 +125,24 @@ class DiffusionModule(lightning.LightningModule):
         """The loss of held-out clips, with noise and noise level that are functions of the clip's key."""
         draws = HeldOutDraws(batch.keys)
         losses = self.objective(self.model, latents_of(self.model, batch, draws), draws)
-        self.validation_losses.add(losses.per_clip, losses.t, batch.weights.to(self.device, non_blocking=True))
+        weights = batch.weights.to(self.device, non_blocking=True)
+        self.validation_losses.add(losses.per_clip, losses.t, weights, losses.scalars)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over all processes, unless validation was broken off."""
         self.ema.swap()
         if not self.is_validation_whole:
             return
-        self.validation_losses.sums = self.trainer.strategy.reduce(self.validation_losses.sums, reduce_op="sum")
+        self.validation_losses.reduce(self.trainer.strategy)
         log_scalars(self.trainer, self.validation_losses.named("val"))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Make the optimizer of all weights that train, and its schedule by steps."""
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        """Make the optimizer of the model, and of what the objective trains beside it, and their schedule by steps."""
+        if (make_second := second_optimizer(self.objective)) is not None:
+            second = make_second(_trained(cast(nn.Module, self.objective)))
+            optimizer = JointOptimizer([self.make_optimizer(_trained(self.model)), second])
+        else:
+            optimizer = self.make_optimizer(_trained(self))
         schedule = LambdaLR(optimizer, self.lr_schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -182,3 +190,7 @@ class DiffusionModule(lightning.LightningModule):
     def _seed_network_dropout(self, position: int) -> None:
         """Make drop-out inside the network a function of (seed, first position of the micro-batch)."""
         torch.manual_seed(randomness.generator(self.seed, "network drop-out", position).initial_seed())
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]

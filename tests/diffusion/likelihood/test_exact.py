@@ -20,7 +20,7 @@ from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
 from vdm.diffusion.schedules.sub_variance_preserving import SubVariancePreserving
 from vdm.diffusion.schedules.variance_exploding import VarianceExploding
 from vdm.diffusion.schedules.variance_preserving import VariancePreserving
-from vdm.diffusion.shapes import per_clip
+from vdm.diffusion.shapes import over_latents
 
 SOLVER = DormandPrince(1e-6, 1e-6)
 TOLERANCE = 1e-3 * math.log(2)
@@ -41,7 +41,7 @@ def mixture_log_density(x0: Tensor) -> Tensor:
 
 def mixture_denoiser(xt: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
     """Return E[x0 | xt]: that of each Gaussian, weighted by how probable it is given xt."""
-    a, s = per_clip(alpha)[:, None], per_clip(sigma)[:, None]
+    a, s = over_latents(alpha)[:, None], over_latents(sigma)[:, None]
     total = torch.hypot(a * WIDTH, s)
     logits = Normal(a * CENTERS, total).log_prob(xt[:, None]).flatten(2).sum(2) + SHARES.log()
     weights = logits.softmax(1)[:, :, None, None, None, None]
@@ -119,7 +119,7 @@ def test_bits_are_of_pixels_spread_evenly_over_the_width_of_a_value() -> None:
 def test_pixels_of_which_all_values_are_as_probable_take_8_bits() -> None:
     def denoise(xt: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
         """Return the mean of a normal distribution cut off at the ends of the outermost values' intervals."""
-        mean, deviation = xt / per_clip(alpha), per_clip(sigma / alpha)
+        mean, deviation = xt / over_latents(alpha), over_latents(sigma / alpha)
         lower, upper = (-256 / 255 - mean) / deviation, (256 / 255 - mean) / deviation
         normal = Normal(torch.zeros_like(mean), 1.0)
         mass = (normal.cdf(upper) - normal.cdf(lower)).clamp(min=1e-300)

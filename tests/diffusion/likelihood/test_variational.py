@@ -16,7 +16,7 @@ from vdm.diffusion.schedules.cosine import Cosine
 from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
 from vdm.diffusion.schedules.shifted import Shifted
 from vdm.diffusion.schedules.variance_exploding import VarianceExploding
-from vdm.diffusion.shapes import per_clip
+from vdm.diffusion.shapes import over_latents
 from vdm.diffusion.variational_bound import pixel_term, step_term
 
 SIGNS = torch.tensor(list(product((-1.0, 1.0), repeat=2)), dtype=torch.float64)
@@ -76,7 +76,7 @@ WEIGHTS = torch.exp(-(NODES**2) / 2) / math.sqrt(2 * math.pi) * 0.1
 
 def denoise_pixels(xt: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
     """Return E[x0 | xt] for data of one pixel, which takes three values."""
-    distances = (xt - per_clip(alpha) * PIXELS) / per_clip(sigma)
+    distances = (xt - over_latents(alpha) * PIXELS) / over_latents(sigma)
     weights = (SHARES.log() - distances**2 / 2).softmax(-1)
     return Denoised((weights * PIXELS).sum(-1, keepdim=True))
 

@@ -6,6 +6,7 @@ the latents of most are ``xt / alpha``.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from diffusers import (
 from torch import Tensor
 
 from tests.diffusion.latents import random_latents
-from vdm.diffusion.denoiser import Denoised, Denoiser
+from vdm.diffusion.denoiser import Denoised, Denoiser, bounded
 from vdm.diffusion.parameterizations import EDM, X0, Eps, Parameterization, V, Velocity
 from vdm.diffusion.samplers.base import GridSampler
 from vdm.diffusion.samplers.ddim import DDIM
@@ -86,11 +87,12 @@ def _ours(
 ) -> list[Tensor]:
     """Return the latents that the network is called with, as ``xt / alpha``, then the sample."""
     start = random_latents("z") if noise is None else noise
-    denoiser, called_with, noises = Denoiser(_network, parameterization, clip), list[Tensor](), _noises(len(start))
+    denoiser = bounded(partial(Denoiser(_network, parameterization), condition=Conditioning()), clip)
+    called_with, noises = list[Tensor](), _noises(len(start))
 
     def denoise(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
         called_with.append(xt / alpha[:, None, None, None, None])
-        return denoiser(xt, alpha, sigma, Conditioning())
+        return denoiser(xt, alpha, sigma)
 
     sample = sampler(denoise, start, schedule, lambda number: next(noises))
     return [*called_with, sample]

@@ -17,7 +17,7 @@ from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.schedules.cosine import Cosine
 from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
 from vdm.diffusion.schedules.variance_exploding import VarianceExploding
-from vdm.diffusion.shapes import per_clip
+from vdm.diffusion.shapes import over_latents
 
 
 def exact_sample(noise: Tensor, schedule: NoiseSchedule, sigma_min: float) -> Tensor:
@@ -66,13 +66,13 @@ def test_velocity_is_song_s_equation_13(schedule: NoiseSchedule) -> None:
     (angle_slope,) = torch.autograd.grad(angle.sum(), t)
     t, alpha, sigma, scale, angle = (level.detach() for level in (t, alpha, sigma, scale, angle))
 
-    y = xt / per_clip(scale)
+    y = xt / over_latents(scale)
     v = velocity(GAUSSIAN.denoise, schedule, y, angle)
-    ours = per_clip(scale_slope) * y + per_clip(scale * angle_slope) * v
+    ours = over_latents(scale_slope) * y + over_latents(scale * angle_slope) * v
 
-    score = (per_clip(alpha) * GAUSSIAN.denoise(xt, alpha, sigma).x0 - xt) / per_clip(sigma) ** 2
+    score = (over_latents(alpha) * GAUSSIAN.denoise(xt, alpha, sigma).x0 - xt) / over_latents(sigma) ** 2
     drift, diffusion = schedule.drift_diffusion(t)
-    torch.testing.assert_close(ours, per_clip(drift) * xt - per_clip(diffusion) / 2 * score)
+    torch.testing.assert_close(ours, over_latents(drift) * xt - over_latents(diffusion) / 2 * score)
 
 
 def test_a_clip_does_not_depend_on_the_others() -> None:

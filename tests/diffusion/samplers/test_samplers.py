@@ -33,7 +33,7 @@ from vdm.diffusion.schedules.sub_variance_preserving import SubVariancePreservin
 from vdm.diffusion.schedules.variance_exploding import VarianceExploding
 from vdm.diffusion.schedules.variance_preserving import VariancePreserving
 from vdm.diffusion.schedules.zero_terminal_snr import ZeroTerminalSNR
-from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.diffusion.shapes import Latents, Level, over_latents
 from vdm.types import Conditioning
 
 SIGNAL_ENDS: dict[str, tuple[NoiseSchedule, Spacing]] = {
@@ -128,9 +128,9 @@ def _perfect_network(parameterization: Parameterization, schedule: NoiseSchedule
     def network(seen: Tensor, c_noise: Tensor, condition: Conditioning, num_images: int = 0) -> Tensor:
         log_snr = c_noise if isinstance(parameterization.c_noise, LogSNR) else -8 * c_noise
         alpha, sigma = schedule.at_log_snr(log_snr)
-        xt = seen / per_clip(parameterization.c_in(alpha, sigma))
+        xt = seen / over_latents(parameterization.c_in(alpha, sigma))
         x0 = TWO_PEAKS.denoise(xt, alpha, sigma).x0
-        return parameterization.target(x0, (xt - per_clip(alpha) * x0) / per_clip(sigma), alpha, sigma)
+        return parameterization.target(x0, (xt - over_latents(alpha) * x0) / over_latents(sigma), alpha, sigma)
 
     return network
 

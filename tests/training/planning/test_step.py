@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.training.runs import configuration
 from vdm.assembly.build import build_model
 from vdm.config import build
+from vdm.models.attention import attend
 from vdm.training.planning.live_memory import LiveMemory
-from vdm.training.planning.step import Clips, measure_step
+from vdm.training.planning.step import Clips, flop_counter, measure_step
 from vdm.types import ClipSize
 
 CLIPS = Clips(2, ClipSize(num_frames=4, height=16, width=32), caption="a caption")
@@ -33,7 +34,7 @@ def test_memory_and_work_are_those_of_a_real_step(recompute: str) -> None:
 
     with LiveMemory(list(model.parameters())) as memory:
         step()
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         step()
     assert planned.peak_bytes(1, gradients_from_the_start=False) == pytest.approx(memory.peak(), rel=0.03)
     assert planned.flops == counter.get_total_flops()
@@ -62,3 +63,15 @@ def test_copies_of_weights_in_mixed_precision_are_told_apart_as_fsdp2_makes_none
     # Two bytes for each weight of a product and each bias; some layers are not run for one frame.
     assert mixed.kept.copies / 2 == pytest.approx(sum(layer.weight.numel() for layer in layers), rel=0.1)
     assert mixed.kept.bytes(0, share_of_copies=0) == mixed.kept.other
+
+
+def test_work_of_fused_attention_is_counted() -> None:
+    b, heads, n, m, d = 2, 3, 100, 70, 8
+    with FakeTensorMode():
+        query, key = torch.empty(b, heads, n, d, requires_grad=True), torch.empty(b, heads, m, d, requires_grad=True)
+        with flop_counter() as counter:
+            attended = attend(query, key, key)
+            assert counter.get_total_flops() == 2 * (2 * b * heads * n * m * d)  # scores; values by probabilities
+            attended.sum().backward()
+    # Scores again; gradients of values, probabilities, queries, keys.
+    assert counter.get_total_flops() == (2 + 5) * (2 * b * heads * n * m * d)

@@ -48,7 +48,7 @@ class SampleOptions(SamplingOptions):
     every: Size
     block_frames: Size | None
     overlap: Size | None
-    method: Literal["reconstruction", "replacement"]
+    method: Literal["reconstruction", "replacement", "clean_frames"]
     reconstruction_scale: NotNegative
 
     def __post_init__(self) -> None:
@@ -59,6 +59,8 @@ class SampleOptions(SamplingOptions):
         for name in ("input_fps", "input_frames"):
             if self.input is None and getattr(self, name) is not None:
                 raise ConfigError(f"{name}={getattr(self, name)}: there is no input")
+        if self.method == "clean_frames" and self.task == "superres":
+            raise ConfigError("method=clean_frames: task=superres has no frames that are known as they are")
         if self.image is not None and self.task in ("extend", "interpolate"):
             raise ConfigError(f"image={self.image}: task={self.task} has its first frame from input")
         if self.prompts is not None and self.prompts_file is not None:

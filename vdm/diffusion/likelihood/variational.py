@@ -16,7 +16,7 @@ from vdm.diffusion.samplers.base import DrawNoise, GridPoint
 from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.diffusion.samplers.spacing import Spacing, Trailing
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.diffusion.shapes import Latents, Level, over_latents
 from vdm.diffusion.variational_bound import pixel_term, posterior_log_variance, step_term
 from vdm.ranges import NumSteps, Share
 
@@ -96,7 +96,7 @@ def last_log_variance(share: Latents, schedule: NoiseSchedule, last: GridPoint, 
     last_time = _times(last, share)
     most = 2 * schedule.alpha_sigma(last_time)[1].log()
     least = most if before == last else posterior_log_variance(schedule, now=_times(before, share), then=last_time)
-    return per_clip(least) + share * per_clip(most - least)
+    return over_latents(least) + share * over_latents(most - least)
 
 
 def _times(point: GridPoint, like: Tensor) -> Level:

@@ -2,18 +2,20 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, pairwise
 from typing import ClassVar, Protocol
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vdm.diffusion.denoiser import Denoise, Denoised
 from vdm.diffusion.samplers.spacing import Spacing, Trailing
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Latents
+from vdm.diffusion.shapes import Latents, PerClip
 from vdm.ranges import NumSteps, ShareBelowOne
 
 DrawNoise = Callable[[int], Latents]
@@ -62,6 +64,40 @@ class Evaluation:
     x0: Latents
 
 
+@dataclass(frozen=True)
+class Transition:
+    """Where a sampler draws: ``latents`` from a normal distribution about ``mean``."""
+
+    mean: Latents
+    deviation: Float[Tensor, "..."] | float
+    """Standard deviation: one for all numbers, or in a shape that multiplies ``mean``."""
+    latents: Latents
+    """What was drawn."""
+    now: NoiseLevel
+    """Noise level before."""
+    then: NoiseLevel
+    """Noise level after: above ``now`` for churn, the same for a Langevin step."""
+
+    def log_probability(self, latents: Latents | None = None) -> PerClip:
+        """Return the logarithm of the probability density of a clip's latents, by default of those drawn, in nats.
+
+        It is summed over all numbers of a clip, in fp32 at least. Gradients go to mean and deviation alone.
+        """
+        drawn = (self.latents if latents is None else latents).detach()
+        dtype = torch.promote_types(self.mean.dtype, torch.float32)
+        mean, deviation = self.mean.to(dtype), torch.as_tensor(self.deviation, dtype=dtype, device=self.mean.device)
+        standard = (drawn.to(dtype) - mean) / deviation
+        log_density = -(standard**2) / 2 - torch.log(deviation) - math.log(2 * math.pi) / 2
+        return log_density.flatten(1).sum(1)
+
+
+OnTransition = Callable[[Transition], Latents | None]
+"""Called wherever noise is added. What it returns takes the place of the latents drawn; ``None`` leaves them.
+
+By returning the latents of an earlier run, one gets their probabilities under other weights, as PPO and GRPO need.
+"""
+
+
 @dataclass
 class Run:
     """What a step may use."""
@@ -75,6 +111,7 @@ class Run:
     past: list[Evaluation] = field(default_factory=list[Evaluation])
     """Earlier evaluations, newest last, as far as the solver keeps them."""
     draws: "count[int]" = field(default_factory=lambda: count(1))
+    on_transition: OnTransition | None = None
 
     def denoise(self, xt: Latents, level: NoiseLevel) -> Latents:
         """Return the clean latents expected behind ``xt``."""
@@ -87,6 +124,31 @@ class Run:
     def draw_noise(self) -> Latents:
         """Return fresh noise."""
         return self.draw_numbered(next(self.draws))
+
+    def drawn(
+        self,
+        mean: Latents,
+        deviation: Float[Tensor, "..."] | float,
+        now: NoiseLevel,
+        then: NoiseLevel,
+        noise: Latents | None = None,
+    ) -> Latents:
+        """Return ``mean`` with noise of a standard deviation, 0 for none: the only way in which noise enters a step.
+
+        Args:
+            mean: Mean of the latents at ``then``, or of those that take the place of the latents at ``now``.
+            deviation: Standard deviation of the noise.
+            now: Noise level before.
+            then: Noise level after.
+            noise: Noise of unit variance; by default it is fresh.
+        """
+        if not isinstance(deviation, Tensor) and deviation == 0:
+            return mean
+        latents = mean + deviation * (self.draw_noise() if noise is None else noise)
+        if self.on_transition is None:
+            return latents
+        chosen = self.on_transition(Transition(mean, deviation, latents, now, then))
+        return latents if chosen is None else chosen
 
     def level(self, noise_to_signal: float) -> NoiseLevel:
         """Return the schedule's ``alpha`` and ``sigma`` at a ratio of noise to signal, on the grid or off it."""
@@ -118,6 +180,7 @@ class Sampler(Protocol):
         schedule: NoiseSchedule,
         draw_noise: DrawNoise,
         on_step: OnStep | None = None,
+        on_transition: OnTransition | None = None,
     ) -> Latents:
         """Return clean latents.
 
@@ -127,6 +190,7 @@ class Sampler(Protocol):
             schedule: Signal and noise at each time.
             draw_noise: Fresh noise for samplers that need it.
             on_step: Called after each step.
+            on_transition: Called wherever noise is added, never by samplers without noise in their steps.
         """
         ...
 
@@ -151,6 +215,11 @@ class GridSampler(ABC):
 
     needs_signal: ClassVar[bool] = False
     """Whether the grid may not begin with pure noise, ``alpha = 0``."""
+
+    @property
+    def calls_network_once(self) -> bool:
+        """Whether each step calls the network once, and with the latents that it begins with."""
+        return True
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -179,6 +248,7 @@ class GridSampler(ABC):
         schedule: NoiseSchedule,
         draw_noise: DrawNoise,
         on_step: OnStep | None = None,
+        on_transition: OnTransition | None = None,
     ) -> Latents:
         """Return clean latents; see ``Sampler``.
 
@@ -186,15 +256,19 @@ class GridSampler(ABC):
             ValueError: If this sampler, its spacing and the schedule don't go together: as ``grid`` does.
         """
         grid = self.grid(schedule)
-        run = Run(schedule, denoise, draw_noise, grid)
-        first = grid[0]
-        xt = (math.hypot(first.alpha, first.sigma) if self.unit_variance else first.sigma) * noise
+        run = Run(schedule, denoise, draw_noise, grid, on_transition=on_transition)
+        xt = self.first_latents(noise, grid)
         for number, (now, then) in enumerate(pairwise(grid), start=1):
             run.steps_left = self.num_steps - number
             xt, x0 = self.step(run, xt, now, then)
             if on_step is not None:
                 on_step(number, x0)
         return xt
+
+    def first_latents(self, noise: Latents, grid: Sequence[GridPoint]) -> Latents:
+        """Return the latents at the first point of the grid."""
+        first = grid[0]
+        return (math.hypot(first.alpha, first.sigma) if self.unit_variance else first.sigma) * noise
 
     def grid(self, schedule: NoiseSchedule) -> list[GridPoint]:
         """Return ``num_steps`` points from most noise to least, then ``CLEAN``, or what there is at ``t_end``.

@@ -33,5 +33,5 @@ class DDIM(GridSampler):
         x0 = run.denoise(xt, now)
         eps = (xt - now.alpha * x0) / now.sigma
         fresh = self.eta * then.sigma * math.sqrt(1 - (then.noise_to_signal / now.noise_to_signal) ** 2)
-        xt = then.alpha * x0 + math.sqrt(then.sigma**2 - fresh**2) * eps
-        return (xt + fresh * run.draw_noise() if fresh > 0 else xt), x0
+        mean = then.alpha * x0 + math.sqrt(then.sigma**2 - fresh**2) * eps
+        return run.drawn(mean, fresh, now, then), x0

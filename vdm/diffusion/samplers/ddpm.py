@@ -41,4 +41,4 @@ class DDPM(GridSampler):
         share = self.gamma if denoised.variance_share is None else denoised.variance_share
         # The posterior's variance is shrink * forward.
         deviation = math.sqrt(forward) * shrink ** ((1 - share) / 2)
-        return mean + deviation * run.draw_noise(), denoised.x0
+        return run.drawn(mean, deviation, now, then), denoised.x0

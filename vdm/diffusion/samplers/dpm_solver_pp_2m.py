@@ -43,6 +43,7 @@ class DPMSolverPP2M(GridSampler):
             extrapolated = x0 + half_step * (x0 - before.x0)
         run.past = [Evaluation(now, xt, x0)]
         shrink = then.noise_to_signal / now.noise_to_signal  # exp(-h)
-        xt = then.sigma / now.sigma * shrink**self.eta * xt + then.alpha * (1 - shrink ** (1 + self.eta)) * extrapolated
+        kept = then.sigma / now.sigma * shrink**self.eta
+        mean = kept * xt + then.alpha * (1 - shrink ** (1 + self.eta)) * extrapolated
         variance = then.sigma**2 * (1 - shrink ** (2 * self.eta))
-        return (xt + variance**0.5 * run.draw_noise() if variance > 0 else xt), x0
+        return run.drawn(mean, variance**0.5, now, then), x0

@@ -41,6 +41,11 @@ class Euler(GridSampler):
         if self.s_noise < 0:
             raise ValueError(f"s_noise must be >= 0, but is {self.s_noise}")
 
+    @property
+    def calls_network_once(self) -> bool:
+        """Not so with churn, which adds noise before the call."""
+        return self.s_churn == 0
+
     def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
         xt, level = self.churned(run, xt, now)
@@ -55,8 +60,7 @@ class Euler(GridSampler):
             return xt, now
         level = run.level((1 + gamma) * now.noise_to_signal)
         added = math.sqrt(level.noise_to_signal**2 - now.noise_to_signal**2)
-        xt = level.alpha / now.alpha * xt + level.alpha * added * self.s_noise * run.draw_noise()
-        return xt, level
+        return run.drawn(level.alpha / now.alpha * xt, level.alpha * added * self.s_noise, now, level), level
 
 
 def straight(xt: Latents, x0: Latents, now: NoiseLevel, then: NoiseLevel) -> Latents:

@@ -33,5 +33,5 @@ class EulerMaruyama(GridSampler):
         drift, diffusion = run.drift_diffusion[now]
         dt = now.t - then.t
         minus_score = (xt - now.alpha * x0) / now.sigma**2
-        xt = xt - dt * drift * xt - dt * diffusion * minus_score
-        return xt + math.sqrt(dt * diffusion) * run.draw_noise(), x0
+        mean = xt - dt * drift * xt - dt * diffusion * minus_score
+        return run.drawn(mean, math.sqrt(dt * diffusion), now, then), x0

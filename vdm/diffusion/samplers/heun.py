@@ -20,6 +20,11 @@ class Heun(Euler):
         s_noise: Standard deviation of the added noise; a little above 1 makes up for what networks smooth away.
     """
 
+    @property
+    def calls_network_once(self) -> bool:
+        """Not so: a second call corrects the step."""
+        return False
+
     def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
         xt, level = self.churned(run, xt, now)

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Interval
 
 from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
-from vdm.diffusion.shapes import Latents, Level, per_clip
+from vdm.diffusion.shapes import Latents, PerClip, over_latents
 from vdm.ranges import NumSteps, Positive
 
 
@@ -43,6 +43,11 @@ class PredictorCorrector(GridSampler):
         if self.snr <= 0:
             raise ValueError(f"snr must be > 0, but is {self.snr}")
 
+    @property
+    def calls_network_once(self) -> bool:
+        """Not so with corrections."""
+        return self.num_corrections == 0
+
     def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
         a = now.alpha / then.alpha
@@ -52,20 +57,20 @@ class PredictorCorrector(GridSampler):
         if then.sigma == 0:
             return x0, x0
         beta = now.sigma**2 - (a * then.sigma) ** 2
-        xt = (2 - a) * xt + beta * _score(xt, x0, now)
-        return xt + math.sqrt(beta) * run.draw_noise(), x0
+        mean = (2 - a) * xt + beta * _score(xt, x0, now)
+        return run.drawn(mean, math.sqrt(beta), now, then), x0
 
     def _corrected(self, run: Run, xt: Latents, now: GridPoint, a: float) -> Latents:
-        """Take one Langevin step (algorithms 4 and 5)."""
+        """Take one Langevin step (algorithms 4 and 5); its size, and so its deviation, depends on the noise's norm."""
         score = _score(xt, run.denoise(xt, now), now)
         noise = run.draw_noise()
-        step_size = per_clip(2 * a**2 * (self.snr * _norm(noise) / _norm(score)) ** 2)
-        return xt + step_size * score + torch.sqrt(2 * step_size) * noise
+        step_size = over_latents(2 * a**2 * (self.snr * _norm(noise) / _norm(score)) ** 2)
+        return run.drawn(xt + step_size * score, torch.sqrt(2 * step_size), now, now, noise)
 
 
 def _score(xt: Latents, x0: Latents, now: GridPoint) -> Latents:
     return (now.alpha * x0 - xt) / now.sigma**2
 
 
-def _norm(latents: Latents) -> Level:
+def _norm(latents: Latents) -> PerClip:
     return (latents**2).flatten(1).sum(1).sqrt()

@@ -9,9 +9,9 @@ import torch
 from vdm.diffusion.denoiser import Denoise
 from vdm.diffusion.ode import DormandPrince, State, Step, Time
 from vdm.diffusion.probability_flow import angle_range, denoised, velocity
-from vdm.diffusion.samplers.base import DrawNoise, OnStep
+from vdm.diffusion.samplers.base import DrawNoise, OnStep, OnTransition
 from vdm.diffusion.schedules.base import NoiseSchedule
-from vdm.diffusion.shapes import Latents, per_clip
+from vdm.diffusion.shapes import Latents, over_latents
 from vdm.ranges import Positive
 
 
@@ -41,6 +41,7 @@ class ProbabilityFlow:
         schedule: NoiseSchedule,
         draw_noise: DrawNoise,
         on_step: OnStep | None = None,
+        on_transition: OnTransition | None = None,
     ) -> Latents:
         """Return clean latents; see ``Sampler``."""
         of_data, of_noise = angle_range(schedule, self.sigma_min)
@@ -51,7 +52,7 @@ class ProbabilityFlow:
 
         def report(step: Step) -> None:
             if on_step is not None:
-                cos, sin = (per_clip(factor.to(noise)) for factor in (torch.cos(step.t), torch.sin(step.t)))
+                cos, sin = (over_latents(factor.to(noise)) for factor in (torch.cos(step.t), torch.sin(step.t)))
                 on_step(next(numbers), cos * step.y - sin * step.slope)
 
         y = self.solver(slope, math.sin(of_noise) * noise, of_noise, of_data, report)

@@ -22,8 +22,8 @@ from vdm.models.svd.layers import Attention, SpatialBlock, Tokens
 class TextGuide:
     """What every block is told beside the activations."""
 
-    embedding: Float[Tensor, "b d"]
-    """Of the noise level, after the activation that every block begins with."""
+    embedding: Float[Tensor, "b *frames d"]
+    """Of the noise level of each clip, or of each frame, after the activation that every block begins with."""
     tokens: Tokens
     """Of the text."""
     hidden: Float[Tensor, "..."] | None = None

@@ -152,7 +152,7 @@ class ModelScopeUNet(nn.Module):
     def forward(
         self,
         xt: Float[Tensor, "b c t h w"],
-        c_noise: Float[Tensor, " b"],
+        c_noise: Float[Tensor, "b *frames"],
         condition: Conditioning,
         num_images: int = 0,
     ) -> Float[Tensor, "b c t h w"]:
@@ -160,7 +160,7 @@ class ModelScopeUNet(nn.Module):
 
         Args:
             xt: Noised latents; of any height and width.
-            c_noise: Timestep of each clip, counted from 0.
+            c_noise: Timestep of each clip, or of each frame, counted from 0.
             condition: ``text`` holds the tokens, ``text_mask`` which of them are real.
             num_images: How many of the last frames are independent images.
 
@@ -205,12 +205,13 @@ class ModelScopeUNet(nn.Module):
             self.temporal_dropout,
         )
 
-    def _guide(self, c_noise: Float[Tensor, " b"], condition: Conditioning, num_images: int) -> TextGuide:
+    def _guide(self, c_noise: Float[Tensor, "b *frames"], condition: Conditioning, num_images: int) -> TextGuide:
         dtype, tokens, mask = self.conv_in.weight.dtype, condition.text, condition.text_mask
         if tokens is None or tokens.shape[-1] != self.text_channels:
             found = "there is no text" if tokens is None else f"tokens are {tokens.shape[-1]} wide"
             raise ValueError(f"text_channels={self.text_channels}: {found}")
-        embedding = F.silu(self.time_embedding(sinusoids(c_noise, self.channels[0])))
+        embedding = F.silu(self.time_embedding(sinusoids(c_noise.flatten(), self.channels[0])))
+        embedding = embedding.unflatten(0, c_noise.shape)
         hidden = None if mask is None or mask.all() else mask_bias(mask, dtype)
         return TextGuide(embedding, tokens.to(dtype), hidden, num_images)
 

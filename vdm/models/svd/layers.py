@@ -30,8 +30,9 @@ _MAX_PERIOD = 10_000.0
 class Guide:
     """What every block is told beside the activations."""
 
-    embedding: Float[Tensor, "b d"]
-    """Of noise level and added numbers, after the activation that every block begins with."""
+    embedding: Float[Tensor, "b *frames d"]
+    """Of noise level and added numbers of each clip, or of each frame, after the activation that every block begins
+    with."""
     context: Tokens
     is_image: Bool[Tensor, "b t"] | None = None
     """Frames of the clip that get no share of temporal layers; none for no such frames."""
@@ -111,7 +112,7 @@ class SpatialResidual(nn.Module):
         self.conv2 = SpatialConv(out_channels, out_channels)
         self.conv_shortcut = PointwiseConv(in_channels, out_channels) if in_channels != out_channels else None
 
-    def forward(self, x: Activations, embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b t h w c2"]:
+    def forward(self, x: Activations, embedding: Float[Tensor, "b *frames d"]) -> Float[Tensor, "b t h w c2"]:
         """Apply the block; ``embedding`` has been through its activation."""
         h = convolve_normalized(x, self.norm1, self.conv1, shift=self.time_emb_proj(embedding))
         skip = x if self.conv_shortcut is None else self.conv_shortcut(x)
@@ -129,7 +130,7 @@ class TemporalResidual(nn.Module):
         self.norm2 = ClipNorm(channels, eps)
         self.conv2 = TemporalConv(channels)
 
-    def forward(self, x: Activations, embedding: Float[Tensor, "b d"]) -> Activations:
+    def forward(self, x: Activations, embedding: Float[Tensor, "b *frames d"]) -> Activations:
         """Return what is to be added to ``x``."""
         h = convolve_normalized(x, self.norm1, self.conv1, shift=self.time_emb_proj(embedding))
         return convolve_normalized(h, self.norm2, self.conv2)
@@ -159,7 +160,8 @@ class SpatioTemporalResidual(nn.Module):
             return x
         # a x + (1 - a) (x + branch) = x + (1 - a) branch
         share = self.time_mixer.temporal_share(guide.is_image, x.dtype)
-        mixed = torch.addcmul(clip, share, self.temporal_res_block(clip, guide.embedding))
+        embedding = guide.embedding if guide.embedding.ndim == 2 else guide.embedding[:, : clip.shape[1]]
+        mixed = torch.addcmul(clip, share, self.temporal_res_block(clip, embedding))
         return mixed if guide.num_images == 0 else torch.cat([mixed, images], dim=1)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import torch
 from annotated_types import Interval
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -159,7 +159,7 @@ class SVDUNet(nn.Module):
     def forward(
         self,
         xt: Float[Tensor, "b c t h w"],
-        c_noise: Float[Tensor, " b"],
+        c_noise: Float[Tensor, "b *frames"],
         condition: Conditioning,
         num_images: int = 0,
     ) -> Float[Tensor, "b c t h w"]:
@@ -167,7 +167,7 @@ class SVDUNet(nn.Module):
 
         Args:
             xt: Noised latents, scaled by ``c_in``; of any height and width.
-            c_noise: A quarter of the logarithm of the noise level of each clip.
+            c_noise: A quarter of the logarithm of the noise level of each clip, or of each frame.
             condition: ``text`` holds the image's token, ``image`` its latents for every frame (zeros where they are
                 none), ``extra`` the numbers ``added_time_ids`` (b, num_time_ids), and may hold ``image_only_indicator``
                 (b, t), which keeps the temporal layers' output from the frames it marks.
@@ -215,7 +215,7 @@ class SVDUNet(nn.Module):
         )
 
     def _guide(
-        self, c_noise: Float[Tensor, " b"], condition: Conditioning, num_clip_frames: int, num_images: int
+        self, c_noise: Float[Tensor, "b *frames"], condition: Conditioning, num_clip_frames: int, num_images: int
     ) -> Guide:
         dtype = self.conv_in.weight.dtype
         context, is_image = condition.text, condition.extra.get(IMAGE_ONLY_INDICATOR)
@@ -226,7 +226,7 @@ class SVDUNet(nn.Module):
         is_image = None if is_image is None else is_image[:, :num_clip_frames].bool()
         return Guide(self._embedding(c_noise, condition), context.to(dtype), is_image, num_images)
 
-    def _embedding(self, c_noise: Float[Tensor, " b"], condition: Conditioning) -> Float[Tensor, "b d"]:
+    def _embedding(self, c_noise: Float[Tensor, "b *frames"], condition: Conditioning) -> Float[Tensor, "b *frames d"]:
         ids = condition.extra.get(ADDED_TIME_IDS)
         if ids is None or ids.shape != (len(c_noise), self.num_time_ids):
             found = "missing" if ids is None else f"of shape {list(ids.shape)}"
@@ -234,7 +234,11 @@ class SVDUNet(nn.Module):
                 f"{ADDED_TIME_IDS} must be of shape [{len(c_noise)}, {self.num_time_ids}], but are {found}"
             )
         numbers = rearrange(sinusoids(ids.flatten(), self.time_id_channels), "(b n) d -> b (n d)", b=len(c_noise))
-        return F.silu(self.time_embedding(sinusoids(c_noise, self.channels[0])) + self.add_embedding(numbers))
+        added = self.add_embedding(numbers)
+        if c_noise.ndim == 2:
+            added = repeat(added, "b d -> (b t) d", t=c_noise.shape[1])
+        embedding = F.silu(self.time_embedding(sinusoids(c_noise.flatten(), self.channels[0])) + added)
+        return embedding.unflatten(0, c_noise.shape)
 
     @staticmethod
     def _tokens(xt: Float[Tensor, "b c t h w"], condition: Conditioning) -> Float[Tensor, "b t h w 2*c"]:

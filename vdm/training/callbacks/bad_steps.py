@@ -3,14 +3,15 @@
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning
 import torch
 from annotated_types import Gt
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, distributed
 
@@ -30,12 +31,44 @@ NUM_NAMED = 8
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Clips:
+    """What a report says of the clips of a micro-batch."""
+
+    keys: tuple[str, ...]
+    positions: Int[Tensor, " b"]
+    weights: Float[Tensor, " b"]
+    losses: Float[Tensor, " b"]
+
+
+class _Step:
+    """An optimizer step that is done, whose decision is on its way from the device."""
+
+    def __init__(self, number: int, figures: Float[Tensor, " 3"], clips: Sequence[_Clips]) -> None:
+        self.number, self.clips = number, clips
+        self._figures, self._arrived = figures, None
+        if figures.is_cuda:
+            # Copied when the device comes by, so that nothing waits for it until the figures are looked at.
+            self._figures = torch.empty_like(figures, device="cpu", pin_memory=True).copy_(figures, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def figures(self) -> tuple[bool, float, float]:
+        """Return whether the step was left out, its loss and its gradient's norm."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        bad, loss, norm = self._figures.tolist()
+        return bool(bad), loss, norm
+
+
 class LeaveOutBadSteps(Callback):
     """Leaves out optimizer steps whose loss or gradient is not finite, or whose loss is a spike.
 
     A step that is left out changes neither weights nor the optimizer's moments; its samples count as seen, and the
     schedule goes on. All processes decide by the same sums, after the backward pass and before the update.
-    ``RUN/bad_steps.jsonl`` lists the samples of each such step with their losses.
+    ``RUN/bad_steps.jsonl`` lists the samples of each such step with their losses. Under ``skip``, the decision about a
+    step is read when the next one is done, so that no device waits for it, but always before a checkpoint, a validation
+    and the end.
 
     Args:
         run: Folder of the run.
@@ -63,11 +96,13 @@ class LeaveOutBadSteps(Callback):
         self.mean_loss, self.num_means = torch.zeros(()), torch.zeros(())
         self.in_a_row = 0
         self.last_bad_step = 0
+        self._unread: _Step | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Have the strategy ask before each update."""
         self.mean_loss, self.num_means = self.mean_loss.to(pl_module.device), self.num_means.to(pl_module.device)
         self._scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self._trainer, self._module = trainer, pl_module
         self._begin(trainer, pl_module)
         pl_module.strategy.is_left_out = self._decide
 
@@ -84,18 +119,28 @@ class LeaveOutBadSteps(Callback):
         batch_idx: int,
     ) -> None:
         """After a step, find out whether it was left out, and go on by policy."""
-        self._clips.append((batch, outputs["loss_per_clip"]))
-        if trainer.global_step == self._step:
+        self._clips.append(_Clips(batch.keys, batch.positions, batch.weights, outputs["loss_per_clip"]))
+        if trainer.global_step == self._number:
             return  # between micro-batches of one step
-        self._step = trainer.global_step
-        if self._decision:
-            self._go_on_after_bad_step(trainer, pl_module)
-        elif self._step > self.last_bad_step:
-            self.in_a_row = 0
+        figures = torch.stack([self._decision.float(), self._step_loss, pl_module.grad_norm.to(self._step_loss)])
+        before, self._unread = self._unread, _Step(trainer.global_step, figures, self._clips)
+        if before is not None:
+            self._read(before)
+        if self.policy == "rollback":
+            self._read_all()
         self._begin(trainer, pl_module)
 
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Find out about the latest step."""
+        self._read_all()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Find out about the last step."""
+        self._read_all()
+
     def state_dict(self) -> dict[str, Any]:
-        """Return all that later decisions depend on."""
+        """Return all that later decisions depend on, the latest step's outcome included."""
+        self._read_all()
         numbers = {"in_a_row": self.in_a_row, "last_bad_step": self.last_bad_step}
         return {"mean_loss": self.mean_loss, "num_means": self.num_means, **numbers}
 
@@ -106,11 +151,11 @@ class LeaveOutBadSteps(Callback):
 
     def _begin(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
         """Forget the step before."""
-        self._step = trainer.global_step
+        self._number = trainer.global_step
         self._loss = torch.zeros((), device=module.device)
         self._step_loss = torch.zeros((), device=module.device)
         self._decision = torch.zeros((), dtype=torch.bool, device=module.device)
-        self._clips: list[tuple[ClipBatch, Tensor]] = []
+        self._clips: list[_Clips] = []
 
     def _decide(self, norm: Float[Tensor, ""]) -> Bool[Tensor, ""]:
         """Say whether the coming update is left out. No value is read back from a GPU here, but the scale of fp16."""
@@ -131,38 +176,52 @@ class LeaveOutBadSteps(Callback):
         self._step_loss, self._decision = loss, bad
         return bad
 
-    def _go_on_after_bad_step(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
-        step = self._step
+    def _read_all(self) -> None:
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            self._read(unread)
+
+    def _read(self, step: _Step) -> None:
+        """Find out whether a step was left out, and go on by policy."""
+        bad, loss, norm = step.figures()
+        if bad:
+            self._go_on_after_bad_step(step, loss, norm)
+        elif step.number > self.last_bad_step:
+            self.in_a_row = 0
+
+    def _go_on_after_bad_step(self, step: _Step, loss: float, norm: float) -> None:
         self.in_a_row += 1
-        self.last_bad_step = max(self.last_bad_step, step)
-        clips = sorted((clip for clips in gathered(self._described_clips()) for clip in clips), key=_worst_first)
-        reason = f"loss {self._step_loss.item():.4g}, gradient norm {float(module.grad_norm):.4g}"
+        self.last_bad_step = max(self.last_bad_step, step.number)
+        clips = sorted((clip for clips in gathered(_described(step.clips)) for clip in clips), key=_worst_first)
+        reason = f"loss {loss:.4g}, gradient norm {norm:.4g}"
         if self.in_a_row > self.max_in_a_row:
             raise ValueError(
                 f"bad_steps: {self.in_a_row} steps in a row were bad, the last with {reason}, clips {_named(clips)}; "
                 "the checkpoints are not affected. Resume with bad_steps.max_in_a_row=N to go on all the same, or "
                 "start from a checkpoint with a lower optimizer.lr"
             )
-        went_back = self.policy == "rollback" and roll_back(trainer, module, self.run)
-        if trainer.is_global_zero:
-            done = f"back to step {trainer.global_step}" if went_back else "left out"
-            _log.warning("Step %d was bad: %s; %s. Clips: %s", step, reason, done, _named(clips))
-            report = {"step": step, "went_back_to": trainer.global_step if went_back else None}
-            report |= {"loss": _number(self._step_loss.item()), "gradient_norm": _number(float(module.grad_norm))}
+        went_back = self.policy == "rollback" and roll_back(self._trainer, self._module, self.run)
+        if self._trainer.is_global_zero:
+            back_to = self._trainer.global_step if went_back else None
+            done = "left out" if back_to is None else f"back to step {back_to}"
+            _log.warning("Step %d was bad: %s; %s. Clips: %s", step.number, reason, done, _named(clips))
+            report = {"step": step.number, "went_back_to": back_to}
+            report |= {"loss": _number(loss), "gradient_norm": _number(norm)}
             report["clips"] = [clip | {"loss": _number(clip["loss"])} for clip in clips]
             with (self.run / "bad_steps.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(report, allow_nan=False) + "\n")
 
-    def _described_clips(self) -> list[dict[str, Any]]:
-        """Return key, position and loss of each clip of this process that counted in the step."""
-        return [
-            {"key": key, "position": position, "loss": loss}
-            for batch, losses in self._clips
-            for key, position, loss, weight in zip(
-                batch.keys, batch.positions.tolist(), losses.tolist(), batch.weights.tolist(), strict=True
-            )
-            if weight > 0
-        ]
+
+def _described(clips: Sequence[_Clips]) -> list[dict[str, Any]]:
+    """Return key, position and loss of each clip that counted."""
+    return [
+        {"key": key, "position": position, "loss": loss}
+        for batch in clips
+        for key, position, loss, weight in zip(
+            batch.keys, batch.positions.tolist(), batch.losses.tolist(), batch.weights.tolist(), strict=True
+        )
+        if weight > 0
+    ]
 
 
 def _worst_first(clip: Mapping[str, Any]) -> tuple[bool, float, int]:

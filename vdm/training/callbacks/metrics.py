@@ -39,7 +39,7 @@ class LogMetrics(Callback):
         batch_idx: int,
     ) -> None:
         """Take in a micro-batch, and log at the end of an interval."""
-        self._losses.add(outputs["loss_per_clip"], outputs["t"], outputs["weight"])
+        self._losses.add(outputs["loss_per_clip"], outputs["t"], outputs["weight"], outputs["scalars"])
         step = trainer.global_step
         if step % self.every_steps == 0 and step != self._logged_step:
             self._log(trainer, pl_module, step)
@@ -53,7 +53,7 @@ class LogMetrics(Callback):
         self._interval_start += time.perf_counter() - self._validation_start
 
     def _log(self, trainer: lightning.Trainer, module: DiffusionModule, step: int) -> None:
-        self._losses.sums = trainer.strategy.reduce(self._losses.sums, reduce_op="sum")
+        self._losses.reduce(trainer.strategy)
         elapsed = time.perf_counter() - self._interval_start
         num_clips = module.data.position - self._start_position
         scalars = self._losses.named("train")

@@ -1,10 +1,10 @@
 """One training step on tensors without memory: what it keeps, what it computes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,11 @@ from vdm.assembly.build import build_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import ConfigError, build
 from vdm.generation.generate import check_size
-from vdm.objectives.base import Objective
+from vdm.objectives.base import Objective, second_optimizer, with_modules_of
 from vdm.objectives.draws import HeldOutDraws
 from vdm.objectives.latents import latents_of
 from vdm.training.blocks import blocks_of
+from vdm.training.joint_optimizer import JointOptimizer
 from vdm.training.planning.live_memory import LiveMemory, Moment
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
 from vdm.training.trainer_options import canonical_precision
@@ -85,6 +86,28 @@ class StepMeasure:
         return max(moment.bytes(share_of_gradients, share_of_copies) for moment in self.moments)
 
 
+def flop_counter() -> FlopCounterMode:
+    """Return a counter of floating-point operations that also knows the CPU's fused attention, which PyTorch's doesn't.
+
+    As on GPUs, its backward pass computes the scores again: five products of matrices after the forward pass's two.
+    """
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return FlopCounterMode(
+        display=False, custom_mapping={attention: _attention_flops, backward: _attention_backward_flops}
+    )
+
+
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
+    return 2 * query[:-1].numel() * key[-2] * (query[-1] + value[-1])
+
+
+def _attention_backward_flops(
+    _gradient: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object
+) -> int:
+    return 2 * query[:-1].numel() * key[-2] * (3 * query[-1] + 2 * value[-1])
+
+
 def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
     """Build the model of a configuration and run a micro-batch through it, without memory.
 
@@ -95,8 +118,6 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
     # The libraries of pretrained parts take seconds to import.
     with pretrained_by_configuration() if _has_pretrained_parts(config) else nullcontext():
         model = build_model(config, on=no_memory(mode))
-    with no_memory(mode):
-        objective: Objective = build(config["objective"], "objective")
     try:
         check_size(model, clips.size)
     except ValueError as error:
@@ -107,7 +128,11 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
                 build(config[key], key).apply(model)
         except ValueError as error:
             raise ConfigError(f"{key}: {error}") from error
-    trained = [p for p in model.parameters() if p.requires_grad]
+        if key == "tune":
+            with no_memory(mode):
+                objective: Objective = build(config["objective"], "objective", offered={"model": model})
+    whole = with_modules_of(model, objective)
+    trained = [p for p in whole.parameters() if p.requires_grad]
     dtype = _AUTOCAST.get(canonical_precision(config["trainer"]["precision"]))
 
     def loss_of_batch() -> Tensor:
@@ -115,23 +140,23 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
             return _loss(model, objective, clips)
 
     with no_memory(mode):
-        with LiveMemory(model.parameters()) as memory:
+        with LiveMemory(whole.parameters()) as memory:
             loss = loss_of_batch()
             kept = memory.moments[-1]
             loss.backward()
             del loss
         # In a pass of its own: while it counts, it keeps tensors alive, and takes operations apart into smaller ones.
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             loss_of_batch().backward()
-        optimizer_bytes, optimizer_peak = _optimizer(config, trained)
-    everything = [*model.parameters(), *model.buffers()]
+        optimizer_bytes, optimizer_peak = _optimizer(config, trained, objective)
+    everything = [*whole.parameters(), *whole.buffers()]
     return StepMeasure(
         sum(p.numel() for p in trained),
-        sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in trained),
+        sum(p.numel() for p in whole.parameters()) - sum(p.numel() for p in trained),
         _size(trained),
         _size(everything) - _size(trained),
-        _size(model.state_dict().values()),
-        tuple(_size(block.parameters()) for _, block in blocks_of(model)),
+        _size(whole.state_dict().values()),
+        tuple(_size(block.parameters()) for _, block in blocks_of(whole)),
         optimizer_bytes,
         optimizer_peak,
         kept,
@@ -178,12 +203,18 @@ def _no_labels(*shape: int) -> Tensor:
     return torch.full(shape, -1)
 
 
-def _optimizer(config: Mapping[str, Any], trained: list[nn.Parameter]) -> tuple[int, int]:
+def _optimizer(config: Mapping[str, Any], trained: Sequence[nn.Parameter], objective: Objective) -> tuple[int, int]:
     """Return what the optimizer keeps, and what it makes beyond that, in a step on the gradients there are."""
     for weight in trained:
         if weight.grad is None:  # of a part that this batch does not use
             weight.grad = torch.zeros_like(weight)
-    optimizer = build(config["optimizer"], "optimizer")(trained)
+    make, make_second = build(config["optimizer"], "optimizer"), second_optimizer(objective)
+    if make_second is None:
+        optimizer = make(trained)
+    else:
+        second = {id(p) for p in cast(nn.Module, objective).parameters()}
+        parts = [[p for p in trained if (id(p) in second) == is_second] for is_second in (False, True)]
+        optimizer = JointOptimizer([make(parts[0]), make_second(parts[1])])
     with LiveMemory([]) as memory:
         optimizer.step()
     states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]

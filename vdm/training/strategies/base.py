@@ -18,6 +18,7 @@ from vdm.checkpoints.processes import num_processes, rank, together
 from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, first_whole, set_aside_later
 from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, average_kinds
 from vdm.checkpoints.writer import CheckpointWriter
+from vdm.training.joint_optimizer import each_of
 from vdm.training.resuming import checked_state
 from vdm.training.run_claim import RunClaim
 from vdm.training.starts import note_taken
@@ -55,10 +56,12 @@ class PartwiseStrategy(Strategy):
         return optimizer
 
     def clip_gradients(self, optimizer: Optimizer, limit: float) -> None:
-        """Scale the whole gradient, over all processes, to a norm of at most ``limit``."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
-        self.gradient_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        """Scale the gradient of each optimizer's weights, over all processes, to a norm of at most ``limit``."""
+        norms: list[Tensor] = []
+        for each in each_of(optimizer):
+            norm = nn.utils.clip_grad_norm_([p for group in each.param_groups for p in group["params"]], limit)
+            norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        self.gradient_norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         if self.is_left_out is not None:
             self._leave_out(optimizer, self.is_left_out(self.gradient_norm))
 

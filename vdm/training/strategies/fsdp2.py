@@ -1,7 +1,7 @@
 """FSDP2: weights, gradients, averages and the optimizer's state are sharded, block by block."""
 
 import inspect
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import nn
@@ -16,9 +16,17 @@ from torch.distributed.fsdp import (
 )
 
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.objectives.base import Objective
 from vdm.ranges import Seconds
 from vdm.training.blocks import blocks_of
 from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
+
+
+class DiffusionParts(Protocol):
+    """What a training module shows of itself here."""
+
+    model: VideoDiffusionModel
+    objective: Objective
 
 
 class FSDP2(ProcessGroupStrategy):
@@ -55,20 +63,23 @@ class FSDP2(ProcessGroupStrategy):
     def configure_ddp(self) -> None:
         """Shard the model in the place of wrapping it."""
         assert self.lightning_module is not None
-        model = cast(VideoDiffusionModel, self.lightning_module.model)
+        module = cast(DiffusionParts, self.lightning_module)
         options = {"mesh": self._mesh(), "mp_policy": self._precision(), "offload_policy": self._offload_policy()}
-        methods = _own_methods(type(model))
-        outside = self._outside(model)
-        for parameter in model.parameters():
+        outside = self._outside(self.lightning_module)
+        for parameter in self.lightning_module.parameters():
             parameter.data = parameter.data.contiguous()  # rows of a tensor in channels-last memory are no one stretch
             if parameter in outside:
                 parameter.data = parameter.data.to(self.root_device)
         self.lightning_module._device = self.root_device  # as moving it would have said
-        for _, block in blocks_of(model):
-            fully_shard(block, reshard_after_forward=self.reshard_after_forward, ignored_params=outside, **options)
-        fully_shard(model, ignored_params=outside, **options)
-        for name in methods:  # whatever the model is asked for, its weights are there
-            register_fsdp_forward_method(model, name)
+        for root in (module.model, module.objective):
+            if not isinstance(root, nn.Module):  # an objective without modules
+                continue
+            methods = _own_methods(type(root))
+            for _, block in blocks_of(root):
+                fully_shard(block, reshard_after_forward=self.reshard_after_forward, ignored_params=outside, **options)
+            fully_shard(root, ignored_params=outside, **options)
+            for name in methods:  # whatever it is asked for, its weights are there
+                register_fsdp_forward_method(root, name)
         for name, buffer in [*self.lightning_module.named_buffers()]:
             owner, _, own_name = name.rpartition(".")
             setattr(self.lightning_module.get_submodule(owner), own_name, buffer.to(self.root_device))
@@ -111,12 +122,13 @@ class FSDP2(ProcessGroupStrategy):
     def _offload_policy(self) -> OffloadPolicy:
         return CPUOffloadPolicy(pin_memory=self._on_gpu()) if self.offload else OffloadPolicy()
 
-    def _outside(self, model: VideoDiffusionModel) -> set[nn.Parameter]:
+    def _outside(self, module: nn.Module) -> set[nn.Parameter]:
         """Return the weights of frozen parts, which run outside of the sharded forward pass or are not saved."""
-        saved: dict[str, Any] = model.state_dict()
-        frozen = {p for name, p in model.named_parameters() if name not in saved}
-        encoder = model.encoder
-        return frozen | (set(encoder.parameters()) if isinstance(encoder, nn.Module) else set())
+        saved: dict[str, Any] = module.state_dict()
+        frozen = {p for name, p in module.named_parameters() if name not in saved}
+        models = [part for part in module.modules() if isinstance(part, VideoDiffusionModel)]
+        encoders = [model.encoder for model in models if isinstance(model.encoder, nn.Module)]
+        return frozen.union(*(encoder.parameters() for encoder in encoders))
 
 
 def _own_methods(kind: type[nn.Module]) -> list[str]:

@@ -101,6 +101,9 @@ def optimizer_pieces(parts: dict[str, Part], optimizer: Optimizer) -> dict[str, 
 @torch.no_grad()
 def load_optimizer_pieces(parts: dict[str, Part], optimizer: Optimizer, files: PieceFiles) -> None:
     """Give an optimizer, which may have done no step yet, what was kept for each weight."""
+    # Kernels that do a step at once want the count of steps where the weights are, others on the CPU.
+    at_once = [group for group in optimizer.param_groups if group.get("fused") or group.get("capturable")]
+    fused = {id(weight) for group in at_once for weight in group["params"]}
     for saved in files.shapes:
         kind, _, name = saved.partition("/")
         if name not in parts:
@@ -113,6 +116,4 @@ def load_optimizer_pieces(parts: dict[str, Part], optimizer: Optimizer, files: P
             part.view(state[kind]).copy_(part.read(files, saved))
         else:
             value = files.whole(saved)
-            # Kernels that do a step at once want the count of steps where the weights are, others on the CPU.
-            is_fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
-            state[kind] = value.to(part.held_in.device) if is_fused else value
+            state[kind] = value.to(part.held_in.device) if id(part.held_in) in fused else value

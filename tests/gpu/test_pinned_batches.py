@@ -1,0 +1,71 @@
+"""Batches reach the GPU from page-locked memory, unchanged, by every way in which they are loaded."""
+
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.gpu.devices import on
+from tests.training.runs import TINY, configuration, train
+from tests.training.test_strategies import curve
+from vdm.training.build import build_training
+from vdm.types import ClipBatch
+
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
+
+
+def tensors_of(batch: ClipBatch) -> list[Tensor]:
+    """Return all tensors of a batch, those of nested records too."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    batch.map(note)
+    return found
+
+
+def load(run: Path, shards: Path, device: str, num_workers: int) -> tuple[list[ClipBatch], list[ClipBatch]]:
+    """Return the first batches of a run, as loaded and as training gets them."""
+    options = ("data.num_images_per_clip=1", f"data.num_workers={num_workers}", *on(device))
+    training = build_training(configuration(shards, *options), run)
+    training.data.trainer = training.trainer
+    loader = training.data.train_dataloader()
+    loaded = list(islice(loader, 3))
+    loader.close()
+    place = torch.device(device, 0)
+    return loaded, [training.module.transfer_batch_to_device(batch, place, 0) for batch in loaded]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_pinned_and_arrive_unchanged(tmp_path: Path, shards: Path, device: str, num_workers: int) -> None:
+    loaded, moved = load(tmp_path, shards, device, num_workers)
+    again, _ = load(tmp_path, shards, "cpu", num_workers=0)
+    for batch, there, same in zip(loaded, moved, again, strict=True):
+        assert batch.keys == there.keys == same.keys
+        without_waiting = batch.to(device, non_blocking=True)
+        if device == "cuda":
+            torch.cuda.synchronize()
+            assert all(tensor.is_pinned() for tensor in tensors_of(batch))
+        assert len(tensors_of(batch)) >= 7  # pixels, labels, positions, weights, rates; pixels and labels of images
+        for tensor, *copies in zip(*map(tensors_of, (same, there, without_waiting)), strict=True):
+            for copy in copies:
+                assert copy.device.type == device
+                assert torch.equal(copy.cpu(), tensor)
+
+
+def test_training_by_command_with_loader_processes_sees_the_clips_of_training_without(
+    tmp_path: Path, shards: Path, device: str
+) -> None:
+    options = (*on(device), "trainer.max_steps=3")
+    train(tmp_path / "without", configuration(shards, *options))
+    run = tmp_path / "run"
+    command = [f"data.path={shards}", *TINY, *options, "data.num_workers=2", f"hydra.run.dir={run}"]
+    subprocess.run([sys.executable, "-m", "vdm.cli.main", "train", *command], check=True, timeout=600)
+    assert curve(run, "train/loss") == pytest.approx(curve(tmp_path / "without", "train/loss"), rel=1e-4)
+    assert len(curve(run, "train/loss")) == 3

@@ -1,0 +1,48 @@
+"""An objective of a user's own, from outside the package: it brings a frozen reference and a second network."""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.objectives.base import Losses, ObjectiveWithModules
+from vdm.objectives.draws import Draws
+from vdm.objectives.latents import LatentBatch
+from vdm.ranges import NotNegative
+
+
+class NearReference(ObjectiveWithModules):
+    """Denoises, stays near the model that training started from, and learns to foretell its own loss.
+
+    Args:
+        model: What is trained; the reference is a copy of it.
+        weight: Weight of the squared distance between the predictions of the model and of the reference.
+        optimizer: Makes the optimizer of the network that foretells; none trains it by the model's.
+    """
+
+    def __init__(
+        self, model: VideoDiffusionModel, weight: NotNegative = 0.5, optimizer: Callable[..., Optimizer] | None = None
+    ) -> None:
+        super().__init__()
+        self.reference = deepcopy(model).requires_grad_(False)
+        self.foretell = nn.Sequential(nn.Linear(1, 8), nn.SiLU(), nn.Linear(8, 1))
+        self.weight = weight
+        self.make_optimizer = optimizer
+
+    def forward(self, model: VideoDiffusionModel, latents: LatentBatch, draws: Draws) -> Losses:
+        """Return the loss of each clip."""
+        x0, shape = latents.x0, tuple(latents.x0.shape[1:])
+        noise = draws.noise(model.diffusion.noise_prior, shape).to(x0)
+        t = draws.times(model.diffusion, shape).to(x0)
+        prompts = draws.drop_conditions(latents.prompts)
+        noised = model.diffusion.add_noise(x0, noise, t)
+        output = model.predict(noised, prompts)
+        with torch.no_grad():
+            wanted = self.reference.predict(noised, prompts)
+        distance = (output - wanted).float().square().flatten(1).mean(1)
+        loss = model.diffusion.loss(output, noised) + self.weight * distance
+        foretold = (self.foretell(t[:, None])[:, 0] - loss.detach()).square()
+        return Losses(loss + foretold, t, {"distance": distance, "foretold": foretold})

@@ -1,0 +1,125 @@
+"""Frames that are denoised one behind the other."""
+
+from dataclasses import dataclass
+
+import torch
+
+from vdm.diffusion.denoiser import Denoise, Denoised
+from vdm.diffusion.samplers.base import DrawNoise, GridPoint, GridSampler, OnStep, OnTransition, Run
+from vdm.diffusion.samplers.ddim import DDIM
+from vdm.diffusion.schedules.base import NoiseSchedule
+from vdm.diffusion.shapes import Latents, Level
+from vdm.ranges import SizeOrZero
+
+
+@dataclass(frozen=True)
+class Staggered:
+    """Another sampler, in which each latent frame runs ``delay`` steps behind the frame before.
+
+    The pyramid of diffusion forcing (Chen et al. 2024, section 3.3 and appendix): early frames are nearly clean while
+    late ones are noise, so that later frames follow what is already there. It needs a model trained with a noise level
+    a frame, such as ``IndependentFrames``. Each step calls the network once, for all frames of the clip.
+
+    Args:
+        sampler: Steps of each frame. Those that call the network once a step will do: not ``Heun``, churn or
+            ``PredictorCorrector`` with corrections.
+        delay: Steps between a frame and the one before. 0 is ``sampler`` itself; from ``sampler.num_steps`` on, each
+            frame begins when the one before is clean, which is autoregressive.
+    """
+
+    sampler: GridSampler = DDIM()
+    delay: SizeOrZero = 1
+
+    def __post_init__(self) -> None:
+        if self.delay < 0:
+            raise ValueError(f"delay must be >= 0, but is {self.delay}")
+        if not self.sampler.calls_network_once:
+            raise ValueError(
+                f"sampler must call the network once a step, before it adds noise, but is {self.sampler}: choose ddim, "
+                "ddpm, euler without churn, dpm_solver_pp_2m or unipc"
+            )
+
+    @property
+    def num_steps(self) -> int | None:
+        """None, unless there is no delay: the steps depend on the number of frames."""
+        return self.sampler.num_steps if self.delay == 0 else None
+
+    def grid(self, schedule: NoiseSchedule) -> list[GridPoint]:
+        """Return the noise levels that each frame goes through.
+
+        Raises:
+            ValueError: As the sampler's own ``grid`` does.
+        """
+        return self.sampler.grid(schedule)
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        noise: Latents,
+        schedule: NoiseSchedule,
+        draw_noise: DrawNoise,
+        on_step: OnStep | None = None,
+        on_transition: OnTransition | None = None,
+    ) -> Latents:
+        """Return clean latents; see ``Sampler``. Transitions are those of one frame, where there is a delay.
+
+        Raises:
+            ValueError: If the sampler, its spacing and the schedule don't go together.
+        """
+        grid, num_frames = self.grid(schedule), noise.shape[2]
+        groups = [slice(None)] if self.delay == 0 else [slice(frame, frame + 1) for frame in range(num_frames)]
+        walks = [
+            _Walk(
+                self.sampler, Run(schedule, denoise, _of_frames(draw_noise, frames), grid), frames, number * self.delay
+            )
+            for number, frames in enumerate(groups)
+        ]
+        for walk in walks:
+            walk.run.on_transition = on_transition
+        xt = self.sampler.first_latents(noise, grid)
+        for step in range(walks[-1].start + self.sampler.num_steps):
+            denoised = denoise(xt, *_levels([walk.point(step) for walk in walks], xt))
+            moved = [walk.step(step, xt, denoised) for walk in walks]
+            xt = torch.cat([latents for latents, _ in moved], dim=2)
+            if on_step is not None:
+                on_step(step + 1, torch.cat([x0 for _, x0 in moved], dim=2))
+        return xt
+
+
+@dataclass
+class _Walk:
+    """The way of some frames down the grid, which begins with step ``start``."""
+
+    sampler: GridSampler
+    run: Run
+    frames: slice
+    start: int
+
+    def point(self, step: int) -> GridPoint:
+        """Return where the frames are at the beginning of a step: at rest before the walk and after it."""
+        return self.run.grid[min(max(step - self.start, 0), self.sampler.num_steps)]
+
+    def step(self, step: int, xt: Latents, denoised: Denoised) -> tuple[Latents, Latents]:
+        """Return the frames after a step, and what they look like denoised, given what the model says of all frames."""
+        latents, x0, share = xt[:, :, self.frames], denoised.x0[:, :, self.frames], denoised.variance_share
+        number = step - self.start
+        if number < 0:
+            return latents, x0
+        if number >= self.sampler.num_steps:
+            return latents, latents
+        own = Denoised(x0, None if share is None else share[:, :, self.frames])
+        self.run.denoise_at_level = lambda xt, alpha, sigma: own
+        self.run.steps_left = self.sampler.num_steps - number - 1
+        return self.sampler.step(self.run, latents, *self.run.grid[number : number + 2])
+
+
+def _of_frames(draw_noise: DrawNoise, frames: slice) -> DrawNoise:
+    return lambda number: draw_noise(number)[:, :, frames]
+
+
+def _levels(points: list[GridPoint], xt: Latents) -> tuple[Level, Level]:
+    """Return alpha and sigma: one a clip if all frames go together, else one a frame."""
+    alpha, sigma = (xt.new_tensor(values) for values in zip(*((p.alpha, p.sigma) for p in points), strict=True))
+    if len(points) == 1:
+        return alpha.expand(len(xt)), sigma.expand(len(xt))
+    return alpha.expand(len(xt), -1), sigma.expand(len(xt), -1)
