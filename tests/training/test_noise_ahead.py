@@ -18,10 +18,8 @@ def test_workers_draw_noise_and_the_run_is_the_same(tmp_path: Path, shards: Path
     found, expected = content(tmp_path / "ahead"), content(tmp_path / "alone")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
-    loader = build_training(
-        configuration(shards, images, "data.num_workers=1", without=("data.num_workers",)), tmp_path
-    )
-    batches = iter(loader.data.train_dataloader())
-    noise = next(batches).noise
+    config = configuration(shards, images, "data.num_workers=1", without=("data.num_workers",))
+    data = build_training(config, tmp_path).data
+    noise = next(iter(data.train_dataloader())).noise
     assert noise is not None
-    assert noise.shape[2] == loader.data.clip_shape[0] + 1
+    assert noise.shape[2] == data.clip_shape[0] + 1

@@ -98,10 +98,6 @@ class DiffusionModule(lightning.LightningModule):
         per_clip = losses.per_clip.detach()
         return {"loss": total, "loss_per_clip": per_clip, "t": losses.t, "weight": weights, "scalars": scalars}
 
-    def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
-        """Copy a batch while the device works; Lightning would wait for the copy of what is no bare tensor."""
-        return batch.to(device, non_blocking=device.type == "cuda")
-
     @torch.no_grad()
     def prompts_of(self, held_out: ClipBatch) -> Prompts:
         """Return what held-out clips are asked for: what they are."""
