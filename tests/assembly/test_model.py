@@ -9,7 +9,8 @@ from tests.models.networks import random_input
 from vdm.assembly.model import VideoDiffusionModel, step_noise
 from vdm.diffusion.guidance import Extrapolation
 from vdm.diffusion.noise_priors import Progressive
-from vdm.diffusion.observations import Frames, Observation, ObservationMethod, Reconstruction, Replacement
+from vdm.diffusion.observations import CleanFrames, Frames, Observation, ObservationMethod, Reconstruction, Replacement
+from vdm.diffusion.samplers.base import Transition
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.types import Prompts
@@ -119,7 +120,7 @@ def test_ancestral_sampling_is_repeatable_by_default(model: VideoDiffusionModel)
     assert torch.equal(ancestral(_noise(), ["a", "b"]), ancestral(_noise(), ["a", "b"]))
 
 
-METHODS = [None, Reconstruction(1.0), Replacement()]
+METHODS = [None, Reconstruction(1.0), Replacement(), CleanFrames()]
 
 
 def _known(model: VideoDiffusionModel, num_clips: int = 2) -> tuple[Tensor, Observation]:
@@ -252,3 +253,120 @@ def test_images_beside_a_clip_leave_its_share_of_the_loss_unchanged(model: Video
     )
 
     torch.testing.assert_close(joint, (4 * of_clips + of_images.sum(0)) / 6, rtol=1e-4, atol=1e-5)
+
+
+def test_loss_of_the_frames_that_count_is_that_of_clean_frames_before_them(model: VideoDiffusionModel) -> None:
+    """The network sees frame 0 as it is, with a level of its own; the loss is the mean over the other three."""
+    x0, noise = random_input("x0", 2, 3, 4, 8, 8), random_input("noise", 2, 3, 4, 8, 8)
+    t = torch.tensor([[0.0, 0.2, 0.5, 0.7], [0.0, 0.8, 0.8, 0.8]])
+    counted = torch.tensor([[False, True, True, True]] * 2)
+    prompts = model.prompts(["a dog", ""], [0, -1])
+    alpha, sigma = (level[:, None, :, None, None] for level in model.diffusion.schedule.alpha_sigma(t))
+    xt = alpha * x0 + sigma * noise
+    xt[:, :, 0] = x0[:, :, 0]
+    c_noise = 2 * (alpha / sigma).log()[:, 0, :, 0, 0]
+    c_noise[:, 0] = 30.0
+    output = model.network(xt, c_noise, model.conditioner(prompts, 4))
+    error = ((output - (alpha * noise - sigma * x0)) ** 2)[:, :, 1:]
+
+    loss = model.denoising_loss(x0, noise, t, prompts, counted=counted)
+    torch.testing.assert_close(loss, error.flatten(1).mean(1), rtol=1e-4, atol=1e-5)
+
+
+def test_images_beside_a_clip_may_have_levels_of_their_own(model: VideoDiffusionModel) -> None:
+    x0, noise = random_input("x0", 2, 3, 6, 8, 8), random_input("noise", 2, 3, 6, 8, 8)
+    clips, images = model.prompts(["a dog", ""], [0, -1]), model.prompts(["a", "bcd", "", "e"], [1, 2, 0, -1])
+    t = torch.tensor([0.2, 0.8])
+
+    torch.testing.assert_close(
+        model.denoising_loss(x0, noise, t[:, None].expand(-1, 6), clips, images),
+        model.denoising_loss(x0, noise, t, clips, images),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def _precise_model() -> VideoDiffusionModel:
+    """Return a model in float64 with a stochastic sampler, nothing in it bounded."""
+    model = small_model(diffusion__clip_denoised=None).double()
+    model.sampler = DDPM(3, gamma=0.5)
+    return model
+
+
+def test_samples_are_differentiable_in_the_weights() -> None:
+    """Against finite differences, through noise, guidance and all steps."""
+    model = _precise_model()
+    noise, goal = _noise(1).double(), random_input("goal", 1, 3, 4, 8, 8).double()
+
+    def reward(gradients: bool) -> Tensor:
+        return (model.sample(noise, ["a dog"], gradients=gradients) * goal).sum()
+
+    reward(gradients=True).backward()
+    for weight in (model.network.exit.weight, model.network.entrance.weight):
+        assert weight.grad is not None
+        place = tuple(int(index) for index in torch.unravel_index(weight.grad.abs().argmax(), weight.shape))
+        ends = []
+        for step in (1e-6, -2e-6):
+            with torch.no_grad():
+                weight[place] += step
+            ends.append(float(reward(gradients=False)))
+        with torch.no_grad():
+            weight[place] += 1e-6
+        torch.testing.assert_close((ends[0] - ends[1]) / 2e-6, float(weight.grad[place]), rtol=1e-5, atol=1e-8)
+
+
+def test_a_run_gone_through_again_has_a_ratio_of_1_and_the_gradient_of_its_log_probability() -> None:
+    model, stored = _precise_model(), list[Transition]()
+    model.sample(_noise().double(), ["a dog", ""], on_transition=stored.append)
+    assert not stored[0].mean.requires_grad
+
+    def log_probabilities() -> Tensor:
+        found: list[Tensor] = []
+
+        def follow(transition: Transition) -> Tensor:
+            latents = stored[len(found)].latents
+            found.append(transition.log_probability(latents))
+            return latents
+
+        model.sample(_noise().double(), ["a dog", ""], on_transition=follow, gradients=True)
+        return torch.stack(found)
+
+    found = log_probabilities()
+    ratios = torch.exp(found - torch.stack([transition.log_probability() for transition in stored]))
+    assert torch.equal(ratios, torch.ones_like(ratios))
+
+    ratios.sum().backward()
+    weight = model.network.exit.weight
+    assert weight.grad is not None
+    place = tuple(int(index) for index in torch.unravel_index(weight.grad.abs().argmax(), weight.shape))
+    with torch.no_grad():
+        weight[place] += 1e-6
+    difference = float((log_probabilities() - found).sum().detach())
+    assert difference / 1e-6 == pytest.approx(float(weight.grad[place]), rel=1e-3)
+
+
+def test_backward_at_each_step_gives_the_gradient_of_all() -> None:
+    gradients: list[list[Tensor | None]] = []
+    for at_once in (False, True):
+        model, stored, found = _precise_model(), list[Transition](), list[Tensor]()
+        model.sample(_noise().double(), ["a dog", ""], on_transition=stored.append)
+
+        def follow(transition: Transition) -> Tensor:
+            latents = stored[len(found)].latents  # noqa: B023
+            found.append(transition.log_probability(latents).sum())  # noqa: B023
+            if at_once:  # noqa: B023
+                found[-1].backward(retain_graph=True)  # noqa: B023
+            return latents
+
+        model.sample(_noise().double(), ["a dog", ""], on_transition=follow, gradients=True)
+        if not at_once:
+            torch.stack(found).sum().backward()
+        gradients.append([weight.grad for weight in model.parameters()])
+
+    assert any(gradient is not None for gradient in gradients[0])
+    torch.testing.assert_close(*gradients)
+
+
+def test_gradients_do_not_go_through_reconstruction_guidance(model: VideoDiffusionModel) -> None:
+    with pytest.raises(ValueError, match=r"^gradients can't go through reconstruction guidance"):
+        model.sample(_noise(), ["a dog", ""], observations=[_known(model)[1]], gradients=True)

@@ -139,6 +139,11 @@ def test_number_of_frames_is_that_asked_for_or_one_that_makes_sense(
     assert len(sampled(trained, tmp_path, *overrides.split(), *given)[0]) == num_frames
 
 
+def test_known_frames_may_be_given_clean(trained: Path, film: Path, tmp_path: Path) -> None:
+    (video,) = sampled(trained, tmp_path, "task=extend", f"input={film}", "method=clean_frames")
+    assert grays(video[:6]) == pytest.approx([40 * n for n in range(6)], abs=3)
+
+
 def test_frames_are_interpolated_at_the_input_s_speed(trained: Path, film: Path, tmp_path: Path) -> None:
     (video,) = sampled(trained, tmp_path, "task=interpolate", f"input={film}", "every=2")
     assert grays(video[::2]) == pytest.approx([40 * n for n in range(6)], abs=3)
@@ -202,6 +207,10 @@ def test_scale_of_every_guidance_is_that_of_the_command_line(trained: Path, guid
         ("task=extend FILM overlap=4", "overlap=4: must be at least 1 and below the 4 frames of a block"),
         ("task=extend FILM overlap=0", "overlap=0: must be a whole number, at least 1"),
         ("num_frames=8 block_frames=1", "block_frames=1: must be at least 2"),
+        (
+            "task=superres FILM method=clean_frames",
+            "method=clean_frames: task=superres has no frames that are known as they are",
+        ),
         ("task=extend FILM method=magic", "method=magic: no such choice"),
         ("task=extend FILM reconstruction_scale=-1", "reconstruction_scale=-1: must be a number, at least 0"),
         ("task=extend FILM reconstruction_scale=much", "reconstruction_scale=much: must be a number, at least 0"),

@@ -15,8 +15,8 @@ from tests.diffusion.gaussian_process import (
     smooth_process,
 )
 from tests.diffusion.latents import random_latents
-from vdm.diffusion.denoiser import Denoised
-from vdm.diffusion.observations import Frames, Observation, ObservationMethod, Reconstruction, Replacement
+from vdm.diffusion.denoiser import Denoise, Denoised
+from vdm.diffusion.observations import CleanFrames, Frames, Observation, ObservationMethod, Reconstruction, Replacement
 from vdm.diffusion.samplers.base import GridSampler
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
@@ -24,7 +24,7 @@ from vdm.diffusion.samplers.dpm_solver_pp_2m import DPMSolverPP2M
 from vdm.diffusion.samplers.euler import Euler
 from vdm.diffusion.samplers.heun import Heun
 from vdm.diffusion.samplers.unipc import UniPC
-from vdm.diffusion.shapes import over_latents
+from vdm.diffusion.shapes import over_latents, per_frame
 
 FILM: Shape = (1, 8, 1, 1)
 PICTURE: Shape = (1, 1, 4, 4)
@@ -263,3 +263,58 @@ def test_variances_are_passed_on_and_nothing_is_left_to_differentiate(method: Ob
 def test_impossible_options_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"^(scale must be >= 0, but is -1\.0|factor must be at least 1, but is 0)$"):
         make()
+
+
+def _told_levels(covariance: Tensor) -> Denoise:
+    """Return ``E[x0 | xt]`` for x0 of mean 0 and any noise level a frame, the same for all clips."""
+
+    def denoise(xt: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
+        a, s = (torch.diag(per_frame(level, xt.shape[2])[0]) for level in (alpha, sigma))
+        gain = covariance @ a @ torch.linalg.inv(a @ covariance @ a + s**2)
+        return Denoised((xt.flatten(1) @ gain.T).reshape(xt.shape))
+
+    return denoise
+
+
+@pytest.mark.parametrize("sampler", [DDIM(100), DDPM(300), UniPC(40)], ids=_name)
+@pytest.mark.parametrize("task", [task for task in TASKS if "enlarge" not in task])
+def test_clean_frames_make_the_conditional_distribution(task: str, sampler: GridSampler) -> None:
+    """A model that knows clean frames among noised ones is exact, but for the steps of the sampler."""
+    shape, operator, covariance, y = _observed(task)
+    observed = matrix(operator, shape)
+    wanted = conditioned(covariance, observed, y.flatten())
+    run = LinearRun(sampler, shape, y, operator, num_draws=sampler.num_steps if isinstance(sampler, DDPM) else 0)
+    told = _told_levels(covariance)
+    samples = run.distribution(lambda _, observations: CleanFrames()(told, observations), told)
+    unobserved = torch.linalg.svd(observed).Vh[len(observed) :]
+
+    torch.testing.assert_close(samples.mean, wanted.mean, rtol=0, atol=0.02)
+    assert samples.kl_from(wanted, unobserved) < 0.03
+    assert samples.kl_from(wanted, unobserved) < _sampled(task, DDIM(100), Reconstruction())[2]
+
+
+@pytest.mark.parametrize("per_frame_levels", [False, True])
+def test_the_network_is_given_known_frames_clean_and_the_others_as_they_are(per_frame_levels: bool) -> None:
+    known, seen = _observation(), list[Tensor]()
+    alpha, sigma = (per_frame(level, 3) if per_frame_levels else level for level in (ALPHA, SIGMA))
+
+    def denoise(xt: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
+        seen.extend((xt, alpha, sigma))
+        return _nonlinear(xt, alpha, sigma)
+
+    denoised = CleanFrames()(denoise, [known])(XT, alpha, sigma)
+    xt, told_alpha, told_sigma = seen
+
+    assert torch.equal(known.operator(xt), known.y)
+    assert torch.equal(known.operator(denoised.x0), known.y)
+    assert torch.equal(xt[:, :, 1], XT[:, :, 1])
+    ones = torch.ones_like(ALPHA)
+    assert torch.equal(told_alpha, torch.stack([ones, ALPHA, ones], dim=1))
+    assert torch.equal(told_sigma, torch.stack([0 * ones, SIGMA, 0 * ones], dim=1))
+
+
+def test_only_whole_frames_can_be_given_clean() -> None:
+    with pytest.raises(
+        ValueError, match=r"^clean frames: what is known must be whole frames, but is Frames\(.*factor=2"
+    ):
+        CleanFrames()(_nonlinear, [_observation(2)])

@@ -11,6 +11,8 @@ from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.loss_weights import VLB, Simple
 from vdm.diffusion.noise_levels import LogitNormal, Uniform
 from vdm.diffusion.parameterizations import Velocity
+from vdm.diffusion.samplers.euler import Euler
+from vdm.diffusion.samplers.spacing import Trailing
 from vdm.diffusion.schedules.base import log_snr
 from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
 from vdm.diffusion.time_shifts import ConstantShift, ExponentialShift, RootShift, TimeShift
@@ -76,6 +78,24 @@ def test_each_size_is_trained_with_its_own_shift() -> None:
             diffusion.draw_times(0, positions, 4, with_images, num_images=2).t,
         ):
             torch.testing.assert_close(found, s * t / (1 + (s - 1) * t))
+
+
+def test_samplers_walk_through_the_shifted_times() -> None:
+    """On straight paths, from 1 to 0 at the sigmas of diffusers' scheduler."""
+    diffusion = GaussianDiffusion(RectifiedFlow(), Velocity(), LogitNormal(), Simple(), time_shift=ExponentialShift())
+    schedule = diffusion.sampling_schedule(SHAPE)
+    grid = Euler(50, Trailing()).grid(schedule)
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    scheduler.set_timesteps(sigmas=torch.linspace(1, 0, 51)[:-1].tolist(), mu=calculate_shift(5 * 6 * 10))
+
+    torch.testing.assert_close(torch.tensor([point.sigma for point in grid]), scheduler.sigmas, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(schedule.time(schedule.log_snr(TIMES)), TIMES)
+
+
+def test_without_a_shift_samplers_walk_through_the_schedule_itself() -> None:
+    diffusion = GaussianDiffusion(RectifiedFlow(), Velocity(), LogitNormal(), Simple())
+
+    assert diffusion.sampling_schedule(SHAPE) is diffusion.schedule
 
 
 def test_weights_that_are_infinite_at_the_end_are_refused_with_a_shift() -> None:

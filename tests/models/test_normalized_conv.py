@@ -29,7 +29,8 @@ class Written(nn.Module):
     def forward(self, x: Tensor, shift: Tensor, residual: Tensor, lean: bool) -> Tensor:
         if lean:
             return convolve_normalized(x, self.norm, self.conv, shift, residual)
-        return self.conv(F.silu(self.norm(x))) + shift[:, None, None, None] + residual
+        shift = shift if shift.ndim == 3 else shift[:, None]
+        return self.conv(F.silu(self.norm(x))) + shift[:, :, None, None] + residual
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS)
@@ -53,8 +54,10 @@ def gradients(block: nn.Module, given: tuple[Tensor, ...], lean: bool) -> list[T
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_output_and_gradients_are_those_of_what_is_written(block: nn.Module, batch_size: int) -> None:
-    given = tuple(tensor.double() for tensor in inputs(batch_size))
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_output_and_gradients_are_those_of_what_is_written(block: nn.Module, batch_size: int, per_frame: bool) -> None:
+    x, shift, residual = (tensor.double() for tensor in inputs(batch_size))
+    given = (x, random_input("shift", batch_size, 3, 32).double() if per_frame else shift, residual)
     block = block.double()
     lean, written = gradients(block, given, True), gradients(block, given, False)
     assert len(lean) == len(written) == 8

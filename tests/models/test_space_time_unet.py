@@ -231,3 +231,25 @@ def test_network_outputs_as_many_channels_as_asked() -> None:
     assert small_unet(out_channels=6, patch_size=2)(_inputs(), NOISE_LEVELS, Conditioning()).shape[1] == 6
     with pytest.raises(ValueError, match=r"^out_channels must be at least 1, but is 0$"):
         small_unet(out_channels=0)
+
+
+@pytest.mark.parametrize("frame_embedding", [False, True])
+def test_a_noise_level_a_frame_that_is_the_same_for_all_is_one_a_clip(frame_embedding: bool) -> None:
+    network = small_unet(frame_embedding=frame_embedding, vector_channels=5)
+    condition = Conditioning(vector=random_input("vector", 2, 5))
+
+    torch.testing.assert_close(
+        network(_inputs(4), NOISE_LEVELS[:, None].expand(-1, 4), condition),
+        network(_inputs(4), NOISE_LEVELS, condition),
+    )
+
+
+def test_each_frame_is_told_its_own_noise_level() -> None:
+    """Images beside each other are clips of one frame, each with its own level."""
+    network = small_unet()
+    levels = torch.tensor([[-3.0, 2.0, 0.5], [1.0, 0.0, -2.0]])
+    together = network(_inputs(3), levels, Conditioning(), num_images=3)
+
+    for frame in range(3):
+        alone = network(_inputs(3)[:, :, frame : frame + 1], levels[:, frame], Conditioning())
+        torch.testing.assert_close(together[:, :, frame : frame + 1], alone)

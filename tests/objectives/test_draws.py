@@ -6,8 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from vdm import randomness
+from vdm.diffusion.frame_levels import CleanPrefix, FrameLevels, IndependentFrames, LevelPerClip
+from vdm.diffusion.gaussian import GaussianDiffusion
+from vdm.diffusion.loss_weights import Simple
+from vdm.diffusion.noise_levels import Uniform
 from vdm.diffusion.noise_priors import Mixed
-from vdm.objectives.draws import NoiseAhead, TrainingDraws
+from vdm.diffusion.parameterizations import V
+from vdm.diffusion.schedules.cosine import Cosine
+from vdm.objectives.draws import DrawsAtTime, HeldOutDraws, NoiseAhead, TrainingDraws
 
 SHARED_BY_ALL_FRAMES = Mixed(alpha=1e6)
 
@@ -38,3 +45,51 @@ def test_noise_drawn_ahead_is_what_the_step_would_draw(num_images: int) -> None:
     shape = (4, 2 + num_images, 4, 4)
     assert torch.equal(ahead, draws.noise(SHARED_BY_ALL_FRAMES, shape, num_images))
     assert replace(draws, noise_ahead=ahead).noise(SHARED_BY_ALL_FRAMES, shape, num_images) is ahead
+
+
+KEYS = [f"clip {number}" for number in range(200)]
+SHAPE = (3, 6, 8, 8)
+"""Four frames and two images."""
+
+
+def _diffusion(frame_levels: FrameLevels) -> GaussianDiffusion:
+    return GaussianDiffusion(Cosine(), V(), Uniform(), Simple(), frame_levels=frame_levels)
+
+
+def test_times_of_training_are_those_of_the_diffusion() -> None:
+    diffusion = _diffusion(CleanPrefix(1, 2, others=IndependentFrames()))
+    times = TrainingDraws(1, [5, 6, 9], global_batch_size=4).times(diffusion, SHAPE, num_images=2)
+    expected = diffusion.draw_times(1, torch.tensor([5, 6, 9]), 4, SHAPE, num_images=2)
+
+    assert torch.equal(times.t, expected.t)
+    assert torch.equal(times.counted, expected.counted)
+
+
+def test_held_out_clips_have_uniform_times_by_their_keys() -> None:
+    times = HeldOutDraws(KEYS).times(_diffusion(LevelPerClip()), SHAPE, num_images=2)
+
+    assert times.counted is None
+    assert torch.equal(times.t, randomness.uniform(0, "validation noise level", KEYS))
+
+
+def test_held_out_clips_share_levels_over_frames_as_in_training() -> None:
+    independent = HeldOutDraws(KEYS).times(_diffusion(IndependentFrames()), SHAPE, num_images=2)
+    assert independent.counted is None
+    assert independent.t.shape == (len(KEYS), 6)
+    assert independent.t.T.corrcoef().fill_diagonal_(0).abs().max() < 4 / len(KEYS) ** 0.5
+
+    times = HeldOutDraws(KEYS).times(_diffusion(CleanPrefix(2, 2)), SHAPE, num_images=2)
+    assert times.counted is not None
+    assert torch.equal(times.counted, torch.tensor([False] * 2 + [True] * 4).expand(len(KEYS), -1))
+    plain = HeldOutDraws(KEYS).times(_diffusion(LevelPerClip()), SHAPE, num_images=2).t
+    assert torch.equal(times.t, torch.where(times.counted, plain[:, None], 0))
+
+
+def test_one_level_is_that_of_all_frames_but_the_clean_ones() -> None:
+    plain = DrawsAtTime(0, KEYS, t=0.3)
+    assert torch.equal(plain.times(_diffusion(LevelPerClip()), SHAPE).t, torch.full((len(KEYS),), 0.3))
+    assert torch.equal(plain.times(_diffusion(IndependentFrames()), SHAPE).t, torch.full((len(KEYS), 6), 0.3))
+    times = plain.times(_diffusion(CleanPrefix()), SHAPE, num_images=2)
+
+    assert torch.equal(times.t, torch.tensor([0.0] + [0.3] * 5).expand(len(KEYS), -1))
+    torch.testing.assert_close(times.of_clips, torch.full((len(KEYS),), 0.3))

@@ -181,7 +181,8 @@ class VideoDiffusionModel(nn.Module):
             denoise = self._denoise_function(noise, condition, negative, observations, method, gradients)
             noise = noise.to(self.device)
             draw = draw_noise or step_noise(self.diffusion.noise_prior, 0, range(len(noise)), noise)
-            return self.sampler(denoise, noise, self.diffusion.schedule, draw, on_step, on_transition)
+            schedule = self.diffusion.sampling_schedule(tuple(noise.shape[1:]))
+            return self.sampler(denoise, noise, schedule, draw, on_step, on_transition)
 
     def _denoise_function(
         self,

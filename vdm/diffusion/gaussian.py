@@ -18,7 +18,7 @@ from vdm.diffusion.noise_priors import Independent, NoisePrior
 from vdm.diffusion.parameterizations import Parameterization
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Counted, Latents, Level, Output, PerClip, mean_of_frames, over_latents
-from vdm.diffusion.time_shifts import TimeShift
+from vdm.diffusion.time_shifts import ShiftedTimes, TimeShift
 from vdm.ranges import Positive
 from vdm.types import NoisedLatents
 
@@ -37,7 +37,8 @@ class GaussianDiffusion:
         noise_prior: How the noise of a clip hangs together; ``noise`` in ``add_noise`` is drawn from it.
         distance: How a prediction's error is measured.
         learned_variance: How variances of the steps back are learned beside their means; none leaves them fixed.
-        time_shift: How times of training grow with the number of tokens of a clip; none leaves them as they are.
+        time_shift: How times of training, and of samplers' steps, grow with the size of a clip; none leaves them as
+            they are.
         frame_levels: How the frames of a clip share noise levels.
     """
 
@@ -90,6 +91,10 @@ class GaussianDiffusion:
             return randomness.uniform(seed, purpose, map(int, positions))
 
         return self.frame_levels(times, uniform, clip[1], num_images)
+
+    def sampling_schedule(self, shape: tuple[int, ...]) -> NoiseSchedule:
+        """Return the schedule that samplers walk through, for latents of channels, frames, rows and columns."""
+        return self.schedule if self.time_shift is None else ShiftedTimes(self.schedule, self.time_shift.factor(shape))
 
     def add_noise(self, x0: Latents, noise: Latents, t: Level, counted: Counted | None = None) -> NoisedLatents:
         """Noise clean latents to the time of each clip or frame: ``xt = alpha_t x0 + sigma_t noise``.

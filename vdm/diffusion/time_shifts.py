@@ -2,7 +2,8 @@
 
 The more pixels and frames show the same thing, the more noise it takes to hide it. ``t' = s t / (1 + (s - 1) t)``
 (Esser et al. 2024, eq. 23) keeps 0 and 1 where they are. On straight paths, ``alpha = 1 - t``, it multiplies
-``sigma / alpha`` by s. Clips of several sizes in one run each get the shift of their own size.
+``sigma / alpha`` by s. Clips of several sizes in one run each get the shift of their own size, and samplers walk
+through the same times.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 
+from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
 from vdm.ranges import Count, LogRatio, Positive
 
@@ -29,8 +31,36 @@ class TimeShift(ABC):
 
     def __call__(self, t: Level, shape: Shape) -> Level:
         """Return the shifted times."""
-        s = self.factor(shape)
-        return s * t / (1 + (s - 1) * t)
+        return _shifted(t, self.factor(shape))
+
+
+def _shifted(t: Level, s: float) -> Level:
+    return s * t / (1 + (s - 1) * t)
+
+
+@dataclass(frozen=True)
+class ShiftedTimes(NoiseSchedule):
+    """A schedule that is at time ``t`` where another one is at the shifted time ``t'``.
+
+    Args:
+        schedule: The other schedule.
+        factor: s.
+    """
+
+    schedule: NoiseSchedule
+    factor: Positive
+
+    def log_snr(self, t: Level) -> Level:
+        """Return log-SNR at time ``t``."""
+        return self.schedule.log_snr(_shifted(t, self.factor))
+
+    def at_log_snr(self, log_snr: Level) -> tuple[Level, Level]:
+        """Return ``alpha`` and ``sigma`` in the schedule's own family."""
+        return self.schedule.at_log_snr(log_snr)
+
+    def time(self, log_snr: Level) -> Level:
+        """Return the time at which log-SNR is this."""
+        return _shifted(self.schedule.time(log_snr), 1 / self.factor)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from vdm.diffusion.denoiser import Denoised
 from vdm.diffusion.samplers.base import GridSampler
 from vdm.diffusion.schedules.base import NoiseSchedule
+from vdm.diffusion.shapes import over_latents
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Mixture:
 
     def denoise(self, xt: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
         """Return E[x0 | xt], by conditioning within each Gaussian and by Bayes' rule between them."""
-        a, s = (level[:, None, None, None, None, None] for level in (alpha, sigma))
+        a, s = (over_latents(level)[..., None] for level in (alpha, sigma))
         weights, means, deviations = (xt.new_tensor(v) for v in (self.weights, self.means, self.deviations))
         total = a**2 * deviations**2 + s**2
         gap = xt[..., None] - a * means

@@ -1,5 +1,7 @@
 """Our text-to-video U-Net against diffusers' with the same weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import UNet3DConditionModel
@@ -155,3 +157,23 @@ def test_missing_texts_and_those_of_another_width_are_named() -> None:
         our_unet(SMALL)(inputs.xt, inputs.timesteps, Conditioning())
     with pytest.raises(ValueError, match=r"^text_channels=24: tokens are 9 wide$"):
         our_unet(SMALL)(inputs.xt, inputs.timesteps, Conditioning(text=inputs.tokens[..., :9]))
+
+
+@pytest.mark.parametrize("num_images", [0, 2])
+def test_a_noise_level_a_frame_that_is_the_same_for_all_is_one_a_clip(num_images: int) -> None:
+    ours, inputs = pair(SMALL, torch.float64)[0], Inputs.random(2, 4).to(torch.float64)
+    per_frame = replace(inputs, timesteps=inputs.timesteps[:, None].expand(-1, 4))
+
+    torch.testing.assert_close(per_frame.of_ours(ours, num_images), inputs.of_ours(ours, num_images))
+
+
+def test_each_frame_is_told_its_own_noise_level() -> None:
+    """Images beside each other are clips of one frame, each with its own level."""
+    ours, inputs = pair(SMALL, torch.float64)[0], Inputs.random(2, 3).to(torch.float64)
+    levels = torch.tensor([[3.0, 412.0, 999.0], [0.0, 700.0, 50.0]])
+    together = replace(inputs, timesteps=levels).of_ours(ours, num_images=3)
+
+    for frame in range(3):
+        only = slice(frame, frame + 1)
+        part = replace(inputs, xt=inputs.xt[:, :, only], timesteps=levels[:, frame])
+        torch.testing.assert_close(together[:, :, only], part.of_ours(ours))

@@ -1,5 +1,7 @@
 """Our network of Stable Video Diffusion against diffusers' with the same weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
@@ -175,3 +177,23 @@ def test_missing_numbers_are_named() -> None:
     inputs = Inputs.random(1, 2)
     with pytest.raises(ValueError, match=r"^added_time_ids must be of shape \[1, 3\], but are missing$"):
         our_unet(SMALL)(inputs.xt, inputs.c_noise, Conditioning())
+
+
+@pytest.mark.parametrize("num_images", [0, 2])
+def test_a_noise_level_a_frame_that_is_the_same_for_all_is_one_a_clip(num_images: int) -> None:
+    ours, inputs = pair(SMALL, torch.float64)[0], Inputs.random(2, 4).to(torch.float64)
+    per_frame = replace(inputs, c_noise=inputs.c_noise[:, None].expand(-1, 4))
+
+    torch.testing.assert_close(per_frame.of_ours(ours, num_images), inputs.of_ours(ours, num_images))
+
+
+def test_each_frame_is_told_its_own_noise_level() -> None:
+    """Images beside each other are clips of one frame without temporal layers, each with its own level."""
+    ours, inputs = pair(SMALL, torch.float64)[0], Inputs.random(2, 3).to(torch.float64)
+    levels = torch.tensor([[0.3, -1.2, 1.6], [0.0, 0.7, -0.5]])
+    together = replace(inputs, c_noise=levels).of_ours(ours, num_images=3)
+
+    for frame in range(3):
+        only = slice(frame, frame + 1)
+        part = replace(inputs, xt=inputs.xt[:, :, only], image=inputs.image[:, :, only], c_noise=levels[:, frame])
+        torch.testing.assert_close(together[:, :, only], part.of_ours(ours, num_images=1))

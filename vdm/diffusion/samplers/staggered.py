@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vdm.diffusion.denoiser import Denoise, Denoised
 from vdm.diffusion.samplers.base import DrawNoise, GridPoint, GridSampler, OnStep, OnTransition, Run
@@ -10,6 +12,8 @@ from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents, Level
 from vdm.ranges import SizeOrZero
+
+SomeFrames = Float[Tensor, "b c n h w"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class _Walk:
         """Return where the frames are at the beginning of a step: at rest before the walk and after it."""
         return self.run.grid[min(max(step - self.start, 0), self.sampler.num_steps)]
 
-    def step(self, step: int, xt: Latents, denoised: Denoised) -> tuple[Latents, Latents]:
+    def step(self, step: int, xt: Latents, denoised: Denoised) -> tuple[SomeFrames, SomeFrames]:
         """Return the frames after a step, and what they look like denoised, given what the model says of all frames."""
         latents, x0, share = xt[:, :, self.frames], denoised.x0[:, :, self.frames], denoised.variance_share
         number = step - self.start
