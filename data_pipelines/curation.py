@@ -41,6 +41,11 @@ class Curation:
         self.faults: dict[str, str] = dict(inputs.faults)
         """By file, what was wrong with it in any stage."""
         self.workshop = Workshop(folder.path / "parts", folder.claims, folder.executor)
+        self.encoders = Encoders.of(settings.encoder, settings.text_encoder, settings.precision)
+        self.stored = Stored()
+        if self.encoders.clips is not None and settings.runs("encode"):  # found out before the other stages take hours
+            clip = settings.resolved_clip()
+            self.stored = Stored(latents=self.encoders.clips.stored((clip.num_frames, clip.height, clip.width)))
         self.code = 0
 
     def probe(self, rows: Sequence[VideoRow]) -> list[VideoRow]:
@@ -81,15 +86,9 @@ class Curation:
 
     def encode(self, rows: Sequence[ClipRow]) -> list[ClipRow]:
         """Compress the clips and encode what is to lie beside them."""
-        self.encoders = Encoders.of(self.settings.encoder, self.settings.text_encoder, self.settings.precision)
-        clip, stored = self.settings.resolved_clip(), Stored()
         if self.encoders.captions is not None:
-            stored = embed_texts(rows, self.encoders.captions, self.folder)
-        if self.encoders.clips is not None:
-            shape = (clip.num_frames, clip.height, clip.width)
-            stored = replace(stored, latents=self.encoders.clips.stored(shape))
-        self.stored = stored
-        sources = sources_of(rows, self.videos, stored, self.settings.precision)
+            self.stored = replace(embed_texts(rows, self.encoders.captions, self.folder), latents=self.stored.latents)
+        sources = sources_of(rows, self.videos, self.stored, self.settings.precision)
         self.parts = encode_parts(sources, self.settings.output, self.workshop, self.encoders.clips)
         self.sources = tuple(sources)
         encoded = {key for part in self.parts for key in part.keys}

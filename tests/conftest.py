@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.gpu.selection import selects_gpu_tests_alone
 from tests.runtime_types import check
 
 install_import_hook(["vdm", "data_pipelines"], f"{check.__module__}.{check.__name__}")
@@ -35,11 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # fp32 is fp32, so that results can be compared with a CPU's
     else:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-
-def selects_gpu_tests_alone(marks: str) -> bool:
-    """Tell whether an expression for ``pytest -m`` selects no test but those marked gpu."""
-    return " or " not in marks and "gpu" in marks.split(" and ")
 
 
 @pytest.fixture(autouse=True)

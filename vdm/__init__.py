@@ -9,7 +9,6 @@
     video = model(torch.randn(1, 3, 16, 64, 64), ["a dog runs"])
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,5 +20,7 @@ __all__ = ["VideoDiffusionModel", "load_model"]
 def __getattr__(name: str) -> Any:
     """Import the model when it is first asked for: ``vdm --help`` does without torch."""
     if name in __all__:
-        return getattr(import_module("vdm.assembly"), name)
+        from vdm import assembly
+
+        return getattr(assembly, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

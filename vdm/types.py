@@ -128,6 +128,8 @@ class ClipBatch(TensorRecord):
     images: ImageBatch | None = None
     latents: Float[Tensor, "b d t2 h2 w2"] | None = None
     """What the encoder makes of each clip, where the shards have it, in the data type that they have it in."""
+    noise: Float[Tensor, "b d t3 h2 w2"] | None = None
+    """Noise to be added to the latents of the clips and of their images, where it was drawn ahead of the step."""
     text: TextEmbeddings | None = None
     """What the text encoder makes of each caption, where the shards have it."""
     empty_text: TextEmbeddings | None = None

@@ -119,8 +119,9 @@ def test_a_model_too_large_for_its_weights_takes_no_memory(tmp_path: Path) -> No
         load_model(run)
 
 
-def test_what_a_run_names_on_the_hub_is_not_fetched(tmp_path: Path) -> None:
-    encoder = {"_target_": "vdm.models.autoencoders.FrameAutoencoder", "name_or_path": "somebody/something"}
+@pytest.mark.parametrize("kind", ["FrameAutoencoder", "WanAutoencoder"])
+def test_what_a_run_names_on_the_hub_is_not_fetched(tmp_path: Path, kind: str) -> None:
+    encoder = {"_target_": f"vdm.models.autoencoders.{kind}", "name_or_path": "somebody/something"}
     run = save_run(tmp_path / "run", small_model(), encoder=encoder)
     with pytest.raises(ValueError, match=r"^encoder\.name_or_path: somebody/something: not on this machine"):
         load_model(run)

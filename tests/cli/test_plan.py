@@ -10,11 +10,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.plan_memory import measure_apart
 from tests.data.shard_sets import write_set
+from tests.models.wan import save_autoencoder
 from tests.training.runs import configuration
 from vdm.assembly.build import build_model
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS
+from vdm.training.planning.step import Clips, measure_step
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
+from vdm.types import ClipSize
 
 Plan = Callable[..., tuple[int, str, str]]
 SVD = ("model=svd", "encoder=svd", "text_encoder=none", "diffusion=svd", "sampler=svd", "guidance=linear_over_frames")
@@ -86,6 +89,21 @@ def test_stable_video_diffusion_is_planned_without_its_weights_or_memory(plan: P
     with pretrained_by_configuration():
         model = build_model(config, on=no_memory(FakeTensorMode(allow_non_fake_inputs=True)))
     assert sum(p.numel() for p in model.network.parameters()) == 1_524_623_082
+
+
+def test_latent_frames_are_planned_for_and_not_those_of_clips(plan: Plan, tmp_path: Path) -> None:
+    """Of five frames, a causal autoencoder makes two."""
+    encoder = ("encoder=wan", f"encoder.name_or_path={save_autoencoder(tmp_path)}", "text_encoder=none")
+    config = configuration(tmp_path, *encoder, without=("text_encoder.",))
+    one, two = (measure_step(config, Clips(1, ClipSize(n, 16, 32), latents=True)) for n in (1, 5))
+    from_pixels = measure_step(config, Clips(1, ClipSize(5, 16, 32)))
+
+    assert two.flops / one.flops == pytest.approx(2, rel=0.1)
+    assert from_pixels.flops > two.flops, "the autoencoder's own"
+    assert from_pixels.kept.bytes(0) == pytest.approx(two.kept.bytes(0), rel=0.1)
+    code, _, errors = plan(*encoder, "clip_shape=[8,16,32]")
+    assert code == 2
+    assert errors.strip() == "clip_shape: num_frames=8: the autoencoder takes 4k + 1 frames: 5 or 9"
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,7 @@ class TestAllowedModules:
         "vdm.models.pretrained.diffusers_folder._write_json",
         "vdm.models.pretrained.svd.write_folder",
         "vdm.models.autoencoders.FrameAutoencoder.load",
+        "vdm.models.autoencoders.WanAutoencoder.load",
         "vdm.models.lora.add_lora",
     ],
 )

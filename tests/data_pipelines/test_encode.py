@@ -18,12 +18,13 @@ from data_pipelines.verify import VerifySettings, verify
 from tests.data_pipelines.conftest import Curate
 from tests.models.modelscope.pipelines import autoencoder
 from tests.models.pretrained import save_t5
+from tests.models.wan import save_autoencoder
 from vdm.data.index import read_index
 from vdm.data.reading import LATENTS, TEXT
 from vdm.data.shards import EMPTY_TEXT_NAME
 from vdm.data.sidecars import read_samples
 from vdm.data.text_embeddings import read_text
-from vdm.models.autoencoders import FrameAutoencoder
+from vdm.models.autoencoders import FrameAutoencoder, WanAutoencoder
 from vdm.models.text_encoders import PretrainedTextEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -155,6 +156,31 @@ def test_model_trains_on_them_by_command_and_another_encoder_is_refused(
     assert "Trained 2 steps" in done.stdout
     assert refused.returncode == 2
     assert "the text embeddings are of another encoder" in refused.stderr
+
+
+def test_latents_of_a_causal_autoencoder_have_frames_of_their_own(
+    videos: Path, tmp_path: Path, run_curate: Curate
+) -> None:
+    encoder = ("encoder=wan", f"encoder.name_or_path={save_autoencoder(tmp_path / 'wan')}")
+    run_curate(f"input={videos}", *PLAIN, *encoder, "clip.num_frames=5")
+
+    index = read_index(tmp_path / "shards")
+    assert index.latents is not None
+    assert index.latents.shapes == {(5, 32, 32): (4, 2, 8, 8)}
+    assert WanAutoencoder(str(tmp_path / "wan")).identity().items() <= index.latents.encoder.items()
+    assert {load(member(LATENTS))["latents"].shape for _, member in _samples(tmp_path / "shards")} == {(4, 2, 8, 8)}
+    assert verify(VerifySettings(tmp_path / "shards", num_workers=0)) == 0
+
+
+def test_clips_that_the_encoder_does_not_take_are_refused_before_the_first_stage(
+    videos: Path, tmp_path: Path, run_curate: Curate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = ("encoder=wan", f"encoder.name_or_path={save_autoencoder(tmp_path / 'wan')}")
+    monkeypatch.setattr("data_pipelines.curation.probe", None)
+    with pytest.raises(ValueError, match=r"^clip\.num_frames=8: the autoencoder takes 4k \+ 1 frames: 5 or 9$"):
+        run_curate(f"input={videos}", *PLAIN, *encoder)
+    with pytest.raises(ValueError, match=r"^clip\.width=34: the autoencoder needs multiples of 4$"):
+        run_curate(f"input={videos}", *PLAIN, *encoder, "clip.num_frames=5", "clip.width=34")
 
 
 def test_encoder_that_is_trained_along_is_refused(videos: Path, run_curate: Curate) -> None:

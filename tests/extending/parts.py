@@ -19,6 +19,7 @@ from data_pipelines.sources import Clip, Inputs
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
 from vdm.diffusion.shapes import Latents
+from vdm.models.encoders import Compression
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors
 from vdm.objectives.base import Losses
@@ -52,12 +53,11 @@ class OwnAutoencoder:
     """Means of 2x2 pixels of pairs of frames; the first frame stands alone, as in causal autoencoders."""
 
     channels = 3
+    compression = Compression(frames=2, pixels=2)
 
     def latent_shape(self, clip: ClipSize) -> tuple[int, int, int, int]:
         """Return channels, frames, rows and columns."""
-        if clip.num_frames % 2 == 0:
-            raise ValueError(f"num_frames={clip.num_frames}: must be odd")
-        return 3, clip.num_frames // 2 + 1, clip.height // 2, clip.width // 2
+        return self.channels, *self.compression.latent_size(clip)
 
     def encode(self, video: UInt8[Tensor, "b c t h w"]) -> Float[Tensor, "b d t2 h2 w2"]:
         """Average."""
@@ -88,11 +88,11 @@ class OwnObjective:
         """Return the loss of each clip."""
         shape = tuple(latents.x0.shape[1:])
         noise = draws.noise(model.diffusion.noise_prior, shape).to(latents.x0)
-        t = draws.times(model.diffusion, shape).to(latents.x0)
-        noised = model.diffusion.add_noise(latents.x0, noise, t)
+        times = draws.times(model.diffusion, shape).to(latents.x0.device)
+        noised = model.diffusion.add_noise(latents.x0, noise, times.t)
         output = model.predict(noised, draws.drop_conditions(latents.prompts))
         x0 = model.diffusion.parameterization.x0(output, noised.xt, noised.alpha, noised.sigma)
-        return Losses((x0 - latents.x0).abs().flatten(1).mean(1), t)
+        return Losses((x0 - latents.x0).abs().flatten(1).mean(1), times.of_clips)
 
 
 @dataclass(frozen=True)

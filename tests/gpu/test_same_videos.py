@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from tests.generation.small_model import small_model
 
+from tests.assembly.small_model import small_model
 from tests.training.runs import configuration, train
 from vdm.diffusion.samplers.base import Sampler
 from vdm.diffusion.samplers.ddim import DDIM

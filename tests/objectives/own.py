@@ -36,13 +36,13 @@ class NearReference(ObjectiveWithModules):
         """Return the loss of each clip."""
         x0, shape = latents.x0, tuple(latents.x0.shape[1:])
         noise = draws.noise(model.diffusion.noise_prior, shape).to(x0)
-        t = draws.times(model.diffusion, shape).to(x0)
+        times = draws.times(model.diffusion, shape).to(x0.device)
         prompts = draws.drop_conditions(latents.prompts)
-        noised = model.diffusion.add_noise(x0, noise, t)
+        noised = model.diffusion.add_noise(x0, noise, times.t)
         output = model.predict(noised, prompts)
         with torch.no_grad():
             wanted = self.reference.predict(noised, prompts)
         distance = (output - wanted).float().square().flatten(1).mean(1)
         loss = model.diffusion.loss(output, noised) + self.weight * distance
-        foretold = (self.foretell(t[:, None])[:, 0] - loss.detach()).square()
-        return Losses(loss + foretold, t, {"distance": distance, "foretold": foretold})
+        foretold = (self.foretell(times.of_clips[:, None])[:, 0] - loss.detach()).square()
+        return Losses(loss + foretold, times.of_clips, {"distance": distance, "foretold": foretold})

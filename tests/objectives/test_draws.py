@@ -1,5 +1,8 @@
 """Noise of clips, and of the independent images trained on beside them."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,7 +14,7 @@ from vdm.diffusion.noise_levels import Uniform
 from vdm.diffusion.noise_priors import Mixed
 from vdm.diffusion.parameterizations import V
 from vdm.diffusion.schedules.cosine import Cosine
-from vdm.objectives.draws import DrawsAtTime, HeldOutDraws, TrainingDraws
+from vdm.objectives.draws import DrawsAtTime, HeldOutDraws, NoiseAhead, TrainingDraws
 
 SHARED_BY_ALL_FRAMES = Mixed(alpha=1e6)
 
@@ -33,6 +36,15 @@ def test_images_beside_a_clip_have_noise_of_their_own_whatever_its_frames_share(
 
 def test_noise_of_images_does_not_depend_on_the_batch_either() -> None:
     assert torch.equal(_noise([5, 6, 7])[1:2], _noise([6]))
+
+
+@pytest.mark.parametrize("num_images", [0, 2])
+def test_noise_drawn_ahead_is_what_the_step_would_draw(num_images: int) -> None:
+    ahead = NoiseAhead(3, SHARED_BY_ALL_FRAMES, {(8, 16, 16): (4, 2, 4, 4)}, num_images)([5, 6], (8, 16, 16))
+    draws = TrainingDraws(3, [5, 6], global_batch_size=8)
+    shape = (4, 2 + num_images, 4, 4)
+    assert torch.equal(ahead, draws.noise(SHARED_BY_ALL_FRAMES, shape, num_images))
+    assert replace(draws, noise_ahead=ahead).noise(SHARED_BY_ALL_FRAMES, shape, num_images) is ahead
 
 
 KEYS = [f"clip {number}" for number in range(200)]

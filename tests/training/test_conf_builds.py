@@ -22,8 +22,8 @@ GROUPS = (
     "sampler",
 )
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
-PUBLISHED = ("encoder=svd", "encoder=frames", "model=svd", "model=modelscope")
-"""Loads published weights; tests/cli/test_import_and_export.py builds it from small ones."""
+PUBLISHED = ("encoder=svd", "encoder=frames", "encoder=wan", "model=svd", "model=modelscope")
+"""Loads published weights; tests/cli/test_import_and_export.py and tests/training/test_wan.py build from small ones."""
 
 
 @pytest.mark.parametrize(

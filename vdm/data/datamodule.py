@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakSet
 
+import torch
 from annotated_types import Interval, Len
 from lightning import LightningDataModule
 
 from vdm.data import order
 from vdm.data.clips import ClipSampling, is_bounded
-from vdm.data.dataset import ClipDataset, Order, RandomImages
+from vdm.data.dataset import ClipDataset, DrawNoise, Order, RandomImages
 from vdm.data.disk_cache import DiskCache
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
 from vdm.data.mixing import ListedOrder, MixedOrder
@@ -123,6 +124,7 @@ class ClipDataModule(LightningDataModule):
             check_report(Path(quarantine_path))
         self.quarantine_path = quarantine_path
         self.image_conditions = False
+        self.draw_noise: DrawNoise | None = None
         """Whether batches bring what image-to-video models are told; see ``add_image_conditions``."""
         self._loaders: WeakSet[ClipLoader] = WeakSet()
         self.position = 0
@@ -182,6 +184,10 @@ class ClipDataModule(LightningDataModule):
         is_any_large = not self.sampling.shapes and not all(is_bounded(kind.shape) for kind in kinds)
         large = "too large to be seen whole (clips.shapes takes parts of them)" if is_any_large else ""
         return " or ".join(filter(None, (short, large, rate)))
+
+    def draw_ahead(self, draw_noise: DrawNoise) -> None:
+        """Have the workers that load clips for training, if there are any, also draw the noise of the coming step."""
+        self.draw_noise = draw_noise
 
     def add_image_conditions(self) -> None:
         """Have batches bring what image-to-video models are told: the first frame also beside latents, and the motion.
@@ -281,7 +287,8 @@ class ClipDataModule(LightningDataModule):
         )
         images = RandomImages(self.seed, self.num_images_per_clip, samples) if self.num_images_per_clip else None
         period = self.global_batch_size if self.overfit_one_batch else None
-        dataset = self._dataset(split, samples, self.sampling, images, period)
+        draw_noise = self.draw_noise if self.num_workers else None
+        dataset = self._dataset(split, samples, self.sampling, images, period, draw_noise)
         positions = TrainingPositions(
             lambda: self.position, self.global_batch_size, self.micro_batch_size, *self._rank_and_world_size()
         )
@@ -302,6 +309,10 @@ class ClipDataModule(LightningDataModule):
         )
         self._loaders.add(loader)
         return loader
+
+    def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
+        """Copy a batch while the device works; Lightning would wait for the copy of what is no bare tensor."""
+        return batch.to(device, non_blocking=device.type == "cuda")
 
     def held_out_clips(self, num_clips: int) -> ClipBatch | None:
         """Return some validation clips of one shape, the same on every rank; None if there is none."""
@@ -328,6 +339,7 @@ class ClipDataModule(LightningDataModule):
         sampling: ClipSampling,
         images: RandomImages | None = None,
         period: int | None = None,
+        draw_noise: DrawNoise | None = None,
     ) -> ClipDataset:
         latent_shapes = None if self.latents is None else self.latents.shapes
         readers = split.readers(self.sets, self.cache)
@@ -343,6 +355,7 @@ class ClipDataModule(LightningDataModule):
             images,
             period,
             self.image_conditions,
+            draw_noise,
         )
 
     def teardown(self, stage: str) -> None:

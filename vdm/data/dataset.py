@@ -1,7 +1,7 @@
 """From positions in the order of samples to batches of clips; runs in the loader's workers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -125,6 +125,10 @@ class _Clip(NamedTuple):
     image_crops: tuple[Crop, ...]
 
 
+DrawNoise = Callable[[Sequence[int], Shape], Tensor]
+"""Noise of clips by their positions and shape: a clip's latents and those of its independent images, each."""
+
+
 class ClipDataset(Dataset[LoadedBatch]):
     """Batches by the positions of their samples.
 
@@ -143,6 +147,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         period: Number of positions after which the samples repeat, to overfit one batch; None for the order as it is.
         image_conditions: Whether to bring what image-to-video models are told: the first frame's pixels, also where
             latents are read, and how much moves.
+        draw_noise: Draws the noise that training adds, by positions and shape of the clips; None leaves it to the step.
     """
 
     def __init__(
@@ -158,6 +163,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         images: RandomImages | None = None,
         period: int | None = None,
         image_conditions: bool = False,
+        draw_noise: DrawNoise | None = None,
     ) -> None:
         self._readers = readers
         self._order = order
@@ -173,6 +179,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         self._period = period
         self._image_conditions = image_conditions
         self._label_names = label_names
+        self._draw_noise = draw_noise
 
     def __getitem__(self, batch: MicroBatch) -> LoadedBatch:
         """Load a micro-batch; padding and bad samples become blank clips of weight 0."""
@@ -190,7 +197,10 @@ class ClipDataset(Dataset[LoadedBatch]):
                 except BadSampleError as error:
                     faults.append(error.fault)
             clips.append(clip or self._blank(room, shape))
-        return self._collate(batch.positions, clips, videos, images), tuple(faults)
+        collated = self._collate(batch.positions, clips, videos, images)
+        if self._draw_noise is not None:
+            collated = replace(collated, noise=self._draw_noise(batch.positions, shape))
+        return collated, tuple(faults)
 
     def _empty_pixels(
         self, num_clips: int, shape: Shape

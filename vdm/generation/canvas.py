@@ -35,7 +35,7 @@ class Canvas(Protocol):
 
 
 def canvas_of(model: VideoDiffusionModel, size: ClipSize, known: Known, num_videos: int) -> Canvas:
-    """Return room for videos of a size, with what is known of all of them."""
+    """Return a canvas for videos of a size, with what is known of each of them."""
     kind = FrameLatents if model.encoder.compression.frames == 1 else ClipPixels
     return kind(model, size, known, num_videos)
 

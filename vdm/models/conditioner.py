@@ -97,7 +97,7 @@ class Conditioner(nn.Module):
     def with_first_latents(self, prompts: Prompts, latents: Float[Tensor, "b c h w"]) -> Prompts:
         """Return the prompts with the latents of a first frame for each clip.
 
-        Of the model's conditioner where ``needs_pixels`` is False; the others see more of the frame than its latents.
+        Conditioners whose ``needs_pixels`` is True lack this method: they are given the frame itself.
         """
         has_image = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
         return replace(prompts, image=latents, has_image=has_image)

@@ -1,7 +1,7 @@
 """What is random about a batch: noise, noise levels, left-out conditions, each a function of what names a clip."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -78,12 +78,18 @@ class TrainingDraws(Draws):
         noise_purpose: See ``Draws``.
         global_batch_size: Samples in one optimizer step.
         condition_dropout: How often conditions are left out.
+        noise_ahead: The noise, where ``NoiseAhead`` has drawn it.
     """
 
     names: Sequence[int]
     noise_purpose: str = field(default="noise", kw_only=True)
     global_batch_size: int = field(kw_only=True)
     condition_dropout: ConditionDropout = field(default=ConditionDropout(all=0.0), kw_only=True)
+    noise_ahead: Float[Tensor, "b c t h w"] | None = field(default=None, kw_only=True)
+
+    def noise(self, prior: NoisePrior, shape: Shape, num_images: int = 0) -> Float[Tensor, "b c t h w"]:
+        """Return the noise that was drawn ahead, or draw it."""
+        return super().noise(prior, shape, num_images) if self.noise_ahead is None else self.noise_ahead
 
     def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
         """Draw times from the diffusion's ``noise_levels``."""
@@ -93,6 +99,29 @@ class TrainingDraws(Draws):
         """Return the prompts without what is left out, of a clip and of its images alike."""
         each = len(prompts) // len(self.names)
         return self.condition_dropout.apply(prompts, self.seed, [name for name in self.names for _ in range(each)])
+
+
+@dataclass(frozen=True)
+class NoiseAhead:
+    """Draws what ``TrainingDraws.noise`` would, in the workers that load clips, while a device does the step before.
+
+    Args:
+        seed: Seed of the run.
+        prior: How a clip's noise hangs together.
+        latent_shapes: Shape of a clip's latents by frames, rows and columns of the clip.
+        num_images: Independent images beside each clip.
+    """
+
+    seed: int
+    prior: NoisePrior
+    latent_shapes: Mapping[tuple[int, int, int], Shape]
+    num_images: int
+
+    def __call__(self, positions: Sequence[int], clip: tuple[int, int, int]) -> Float[Tensor, "b c t h w"]:
+        """Return the noise of clips of one shape, and of their images."""
+        channels, num_frames, *size = self.latent_shapes[clip]
+        draws = TrainingDraws(self.seed, positions, global_batch_size=len(positions))
+        return draws.noise(self.prior, (channels, num_frames + self.num_images, *size), self.num_images)
 
 
 @dataclass(frozen=True)

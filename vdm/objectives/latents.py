@@ -17,7 +17,7 @@ class LatentBatch(TensorRecord):
     """Clips as latents, with their conditions."""
 
     x0: Float[Tensor, "b c t h w"]
-    """Clean latents: the clip's frames, then those of its ``k`` independent images."""
+    """Clean latents: the clip's latent frames, then one of each of its ``k`` independent images."""
     prompts: Prompts
     """Conditions of the ``b`` clips."""
     image_prompts: Prompts | None = None

@@ -21,6 +21,7 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.generation.video_files import DEFAULT_FPS
 from vdm.models.pretrained.published import Published
 from vdm.objectives.base import Objective, second_optimizer, with_modules_of
+from vdm.objectives.draws import NoiseAhead
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_dropout, check_together
@@ -30,6 +31,7 @@ from vdm.training.placement import cluster_environment, find_placement, placed
 from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.base import PartwiseStrategy
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
+from vdm.types import ClipSize
 
 _QUIET: dict[str, Any] = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 _REFUSALS = (MisconfigurationException, RuntimeError, TypeError)
@@ -80,6 +82,9 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
         except ValueError as error:
             raise ConfigError(f"model.conditioner: {error}") from error
     check_together(model, data)
+    shapes = {shape: model.encoder.latent_shape(ClipSize(*shape)) for shape in data.clip_shapes}
+    prior = model.diffusion.noise_prior
+    data.draw_ahead(NoiseAhead(config["seed"], prior, shapes, data.num_images_per_clip))
     if config["resume"] is None:
         _start_from(model, config, published)
     try:

@@ -85,6 +85,7 @@ class DiffusionModule(lightning.LightningModule):
             positions,
             global_batch_size=self.data.global_batch_size,
             condition_dropout=self.condition_dropout,
+            noise_ahead=batch.noise,
         )
         losses = self.objective(self.model, latents_of(self.model, batch, draws), draws)
 
