@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from vdm.types import ClipBatch, Conditioning, ImageBatch, Prompts
+from vdm.types import ClipBatch, Conditioning, ImageBatch
 
 
 def _clips() -> ClipBatch:
@@ -44,23 +44,3 @@ def test_moving_a_record_moves_the_tensors_of_its_mappings() -> None:
 def test_records_can_t_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         _clips().fps = torch.zeros(2)  # type: ignore[misc]
-
-
-def test_dropping_makes_each_condition_the_one_of_no_condition() -> None:
-    prompts = Prompts(("a", "b", "c", "d"), torch.tensor([4, 5, 6, 7]), torch.ones(4, 3, 2, 2), torch.ones(4).bool())
-    rows = torch.arange(4)
-
-    dropped = prompts.drop(captions=rows == 0, labels=rows == 1, image=rows == 2, image_token=rows == 3)
-
-    assert dropped.captions == ("", "b", "c", "d")
-    assert dropped.labels.tolist() == [4, -1, 6, 7]
-    assert dropped.has_image is not None
-    assert dropped.has_image.tolist() == [True, True, False, True]
-    assert prompts.captions[0] == "a", "the original stays"
-
-
-def test_dropping_does_not_invent_a_first_frame() -> None:
-    prompts = Prompts(("a", "b"), torch.tensor([-1, 3])).without_conditions()
-
-    assert (prompts.image, prompts.has_image) == (None, None)
-    assert prompts.labels.tolist() == [-1, -1]

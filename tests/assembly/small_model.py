@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = {
             "patch_size": 2,
         },
         "conditioner": {
-            "_target_": "vdm.models.conditioner.Conditioner",
+            "_target_": "vdm.models.embedding_conditioner.EmbeddingConditioner",
             "text_encoder": {
                 "_target_": "vdm.models.text_encoders.ByteTransformer",
                 "channels": 8,

@@ -38,7 +38,7 @@ def test_network_is_told_what_it_must_fit() -> None:
 
 def test_model_without_conditions_needs_no_text_encoder() -> None:
     conditioner = {
-        "_target_": "vdm.models.conditioner.Conditioner",
+        "_target_": "vdm.models.embedding_conditioner.EmbeddingConditioner",
         "text_encoder": {"_target_": "vdm.models.text_encoders.no_text"},
     }
     model = build_model(config(model__conditioner=conditioner))
@@ -171,3 +171,12 @@ def test_guide_may_be_of_another_size(tmp_path: Path) -> None:
     model.guide = load_guide(model, tmp_path)
 
     assert model(random_input("sampling", 1, 3, 2, 8, 8), ["a dog"]).shape == (1, 3, 2, 8, 8)
+
+
+def test_conditioner_that_lacks_what_all_have_is_refused_by_name() -> None:
+    node = {"_target_": "vdm.models.svd.conditioner.MotionBuckets"}
+
+    with pytest.raises(
+        ConfigError, match=r"^model\.conditioner: MotionBuckets lacks needs_pixels, num_classes, .*, with_"
+    ):
+        build_model(config(model__conditioner=node))

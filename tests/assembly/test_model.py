@@ -13,7 +13,7 @@ from vdm.diffusion.observations import CleanFrames, Frames, Observation, Observa
 from vdm.diffusion.samplers.base import Transition
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
-from vdm.types import Prompts
+from vdm.prompts import Prompts
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +93,14 @@ def test_sampling_leaves_no_gradients(model: VideoDiffusionModel) -> None:
 def test_prompts_without_labels_and_image_have_none(model: VideoDiffusionModel) -> None:
     prompts = model.prompts(["a", "b"])
 
-    assert prompts.labels.tolist() == [-1, -1]
-    assert (prompts.image, prompts.has_image) == (None, None)
+    assert prompts.conditions["label"].labels.tolist() == [-1, -1]
+    assert "image" not in prompts.conditions
 
 
 def test_image_of_prompts_is_its_latents(model: VideoDiffusionModel) -> None:
     prompts = model.prompts(["a"], image=torch.tensor([0, 255, 51], dtype=torch.uint8).reshape(1, 3, 1, 1))
 
-    assert prompts.image is not None
-    torch.testing.assert_close(prompts.image.flatten(), torch.tensor([-1.0, 1.0, -0.6]))
+    torch.testing.assert_close(prompts.conditions["image"].values.flatten(), torch.tensor([-1.0, 1.0, -0.6]))
 
 
 def test_step_noise_depends_on_clip_and_step_alone() -> None:
@@ -246,7 +245,7 @@ def test_images_beside_a_clip_leave_its_share_of_the_loss_unchanged(model: Video
                 x0[:, :, 4 + k : 5 + k],
                 noise[:, :, 4 + k : 5 + k],
                 t,
-                Prompts(images.captions[k::2], images.labels[k::2]),
+                images.rows(slice(k, None, 2)),
             )
             for k in range(2)
         ]

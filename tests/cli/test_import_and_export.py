@@ -217,7 +217,7 @@ def test_an_imported_run_makes_videos_of_a_picture(
 
     assert code == 0, err
     assert len(list((tmp_path / "run" / "samples" / "prompts").glob("0*.mp4"))) == 2
-    assert models[0].conditioner.motion == Motion(12, 200, 0.1)
+    assert models[0].conditioner.options == Motion(12, 200, 0.1)
     assert isinstance(models[0].sampler, Euler), "the run's own, not the default of vdm sample"
     assert models[0].sampler.num_steps == 2
     assert (models[0].guidance.first_scale, models[0].guidance.scale) == (1.0, 3.0)
@@ -228,6 +228,12 @@ def test_an_imported_run_makes_videos_of_a_picture(
     assert models[1].guidance.scale == 2
     for wrong, message in (
         ("noise_aug_strength=-1", "noise_aug_strength=-1: must be a number, at least 0"),
+        ("motion_bucket_id=256", "motion_bucket_id=256: must be a number, at least 0 and at most 255, or null"),
+        ("fps=0.5", "fps=0.5: must be a number, at least 1"),
+        (
+            "motion_bucket=3",
+            "motion_bucket: the model of run has no such option: did you mean 'motion_bucket_id'?; it has: ",
+        ),
         ("sampler.eta=1", "sampler.eta: unknown key"),
         ("model=unet_tiny", "model: the checkpoint's network is a vdm.models.svd.unet.SVDUNet, not a vdm.models.space"),
     ):

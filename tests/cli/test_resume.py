@@ -6,7 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tests.cli.conftest import Vdm
-from vdm.checkpoints.runs import checkpoint_folder, load_config, record_run
+from vdm.checkpoints.runs import checkpoint_folder, load_config, record_run, write_config
 from vdm.cli.resume import apply_resume_overrides
 from vdm.config import ConfigError
 from vdm.training.starts import note_taken
@@ -93,6 +93,21 @@ def test_restarted_job_goes_on_from_the_checkpoint_it_was_told_to_until_it_has(
     of_a_later_job = vdm(*command).configs[0].resume
 
     assert (before, after, of_a_later_job) == (str(checkpoint), str(Path("first").absolute()), str(checkpoint))
+
+
+def test_run_recorded_by_an_earlier_version_goes_on_by_its_present_names(vdm: Vdm, small_conf: Path) -> None:
+    train = small_conf / "train.yaml"
+    train.write_text(train.read_text() + "training: {condition_dropout: {all: 0.1, text: 0.5}}\n")
+    vdm("train", "hydra.run.dir=first", task=_record)
+    recorded = load_config(Path("first"))
+    former = {"_target_": "vdm.training.module.ConditionDropout", "all": 0.1, "text": 0.5}
+    write_config(Path("first"), {**recorded, "training": {"condition_dropout": former}})
+    checkpoint_folder(Path("first"), 7).mkdir(parents=True)
+
+    for way in ("resume=first", "hydra.run.dir=first"):
+        (config,) = vdm("train", way).configs
+        assert config.training.condition_dropout == {"all": 0.1, "text": 0.5}
+        assert config.resume is not None
 
 
 def test_run_without_a_checkpoint_begins_anew_in_its_folder(vdm: Vdm) -> None:

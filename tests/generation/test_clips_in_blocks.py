@@ -43,7 +43,7 @@ def test_blocks_follow_from_pixels_of_the_block_before(model: VideoDiffusionMode
     expected = model(noise_of(0), prompts)
     for number in (1, 2):
         first = model.encoder.encode(expected[:, :, -1:])
-        told = model.conditioner.with_first_latents(prompts, first[:, :, 0])
+        told = model.conditioner.with_first_latents(prompts, first[:, :, 0], model.encoder)
         made = model(noise_of(number), told, observations=[Observation(first, Frames((0,), 2))])
         expected = torch.cat([expected, made[:, :, 1:]], dim=2)
 

@@ -141,9 +141,9 @@ def test_a_model_that_takes_a_first_frame_is_told_that_of_each_block() -> None:
     model.encoder.decode = lambda x: latents.append(x) or PixelEncoder().decode(x)
     image = torch.full((1, 3, 8, 12), 9, dtype=torch.uint8)
     generate(model, model.prompts(CAPTIONS[:1], image=image), LONG, blocks=BLOCKS)
-    told = [prompts.image for prompts in seen if prompts.has_image is not None and prompts.has_image.all()]
+    told = [first.values for prompts in seen if (first := prompts.conditions["image"]).present.all()]
 
-    assert conditioner.uses_image
+    assert "image" in conditioner.takes
     assert len(told) == len(BLOCKS)
     (made,) = latents
     expected = [PixelEncoder().encode(image[:, :, None])[:, :, 0], *(made[:, :, block.start] for block in BLOCKS[1:])]

@@ -24,8 +24,9 @@ from vdm.generation.blocks import BlockSize, plan_blocks
 from vdm.generation.generate import generate
 from vdm.models.svd.components import ClipImageEncoder, TemporalAutoencoder
 from vdm.models.svd.conditioner import Motion, SVDConditioner
+from vdm.prompts import Prompts
 from vdm.randomness import normal
-from vdm.types import ClipSize, Prompts
+from vdm.types import ClipSize
 
 SIZE = (8, 16)
 
@@ -84,7 +85,7 @@ def test_sampled_latents_equal_those_of_diffusers(
 
     model = our_model(folder)
     model.sampler = replace(model.sampler, num_steps=steps)
-    prompts = Prompts(("",), torch.tensor([-1]))
+    prompts = Prompts.of([""])
     prompts = model.conditioner.with_first_frame(prompts, frame, model.encoder, motions=[motion], noise=augmentation)
     latents = model.sample(noise, prompts)
     torch.testing.assert_close(rearrange(latents, "b c t h w -> b t c h w"), expected, rtol=1e-4, atol=1e-4)
@@ -99,7 +100,7 @@ def test_clips_of_a_batch_have_frames_and_motions_of_their_own(folder: Path) -> 
     augmentation = normal(0, "augmentation", range(2), (3, *SIZE))
 
     def made(rows: slice) -> Tensor:
-        prompts = Prompts(("",) * len(frames[rows]), torch.full((len(frames[rows]),), -1))
+        prompts = Prompts.of([""] * len(frames[rows]))
         prompts = model.conditioner.with_first_frame(
             prompts, frames[rows], model.encoder, motions=motions[rows], noise=augmentation[rows]
         )
@@ -140,7 +141,7 @@ def test_a_video_is_made_from_a_picture(folder: Path) -> None:
 def test_later_blocks_are_the_same_whatever_the_batch_and_follow_the_seed(folder: Path) -> None:
     model = our_model(folder)
     model.sampler = Euler(2, Karras(sigma_min=0.002, sigma_max=700.0))
-    model.conditioner.motion = Motion(noise_aug_strength=0.5)
+    model.conditioner.options = Motion(noise_aug_strength=0.5)
     size = ClipSize(NUM_FRAMES + 2, *SIZE)
     blocks = plan_blocks(size.num_frames, BlockSize(NUM_FRAMES, 2), ())
 

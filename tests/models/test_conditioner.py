@@ -1,13 +1,14 @@
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.models.networks import random_input
-from vdm.models.conditioner import Conditioner, append_images
+from vdm.models.conditioner import append_images
+from vdm.models.embedding_conditioner import EmbeddingConditioner
 from vdm.models.text_encoders import EncodedText
-from vdm.types import Conditioning, Prompts, TextEmbeddings
+from vdm.prompts import Prompts, TensorCondition, TextCondition
+from vdm.types import Conditioning, TextEmbeddings
 
 
 class Letters:
@@ -24,16 +25,16 @@ class Letters:
 
 
 def _prompts(*captions: str, labels: Sequence[int] = ()) -> Prompts:
-    return Prompts(captions, torch.tensor(list(labels) or [-1] * len(captions)))
+    return Prompts.of(captions, torch.tensor(list(labels)) if labels else None)
 
 
 def test_without_conditions_nothing_is_told() -> None:
-    assert Conditioner()(_prompts("ignored"), num_frames=3) == Conditioning()
-    assert (Conditioner().text_channels, Conditioner().vector_channels) == (0, 0)
+    assert EmbeddingConditioner()(_prompts("ignored"), num_frames=3) == Conditioning()
+    assert (EmbeddingConditioner().text_channels, EmbeddingConditioner().vector_channels) == (0, 0)
 
 
 def test_text_goes_to_tokens_and_pooled_to_the_vector() -> None:
-    conditioner = Conditioner(Letters())
+    conditioner = EmbeddingConditioner(Letters())
     condition = conditioner(_prompts("ab", ""), num_frames=3)
 
     assert condition.text is not None
@@ -46,7 +47,7 @@ def test_text_goes_to_tokens_and_pooled_to_the_vector() -> None:
 
 
 def test_no_class_has_an_embedding_of_its_own() -> None:
-    conditioner = Conditioner(num_classes=3, class_channels=5)
+    conditioner = EmbeddingConditioner(num_classes=3, class_channels=5)
     vector = conditioner(_prompts("", "", "", labels=[0, 2, -1]), num_frames=1).vector
 
     assert conditioner.embed_class is not None
@@ -55,7 +56,7 @@ def test_no_class_has_an_embedding_of_its_own() -> None:
 
 
 def test_vector_is_pooled_text_then_class() -> None:
-    conditioner = Conditioner(Letters(), num_classes=3, class_channels=5)
+    conditioner = EmbeddingConditioner(Letters(), num_classes=3, class_channels=5)
     vector = conditioner(_prompts("ab", labels=[1]), num_frames=1).vector
 
     assert conditioner.embed_class is not None
@@ -65,8 +66,9 @@ def test_vector_is_pooled_text_then_class() -> None:
 
 
 def test_dropped_conditions_equal_those_never_given() -> None:
-    conditioner = Conditioner(Letters(), num_classes=3, class_channels=5, image=True)
-    prompts = Prompts(("ab",), torch.tensor([1]), random_input("image", 1, 3, 2, 2), torch.ones(1).bool())
+    conditioner = EmbeddingConditioner(Letters(), num_classes=3, class_channels=5, image=True)
+    image = TensorCondition.given(random_input("image", 1, 3, 2, 2))
+    prompts = _prompts("ab", labels=[1]).with_conditions(image=image)
     dropped = conditioner(prompts.without_conditions(), num_frames=4)
     never = conditioner(_prompts(""), num_frames=4)
 
@@ -78,8 +80,8 @@ def test_dropped_conditions_equal_those_never_given() -> None:
 
 def test_first_frame_is_given_to_every_frame_with_a_mask() -> None:
     image = random_input("image", 2, 3, 5, 7)
-    prompts = Prompts(("", ""), torch.tensor([-1, -1]), image, torch.tensor([True, False]))
-    given = Conditioner(image=True)(prompts, num_frames=4).image
+    prompts = _prompts("", "").with_conditions(image=TensorCondition(image, torch.tensor([True, False])))
+    given = EmbeddingConditioner(image=True)(prompts, num_frames=4).image
 
     assert given is not None
     assert given.shape == (2, 4, 4, 5, 7)
@@ -90,13 +92,13 @@ def test_first_frame_is_given_to_every_frame_with_a_mask() -> None:
 
 
 def test_first_frame_is_left_aside_where_the_model_has_no_such_condition() -> None:
-    prompts = Prompts(("",), torch.tensor([-1]), random_input("image", 1, 3, 2, 2), torch.ones(1).bool())
+    prompts = _prompts("").with_conditions(image=TensorCondition.given(random_input("image", 1, 3, 2, 2)))
 
-    assert Conditioner()(prompts, num_frames=4).image is None
+    assert EmbeddingConditioner()(prompts, num_frames=4).image is None
 
 
 def test_conditions_of_images_follow_those_of_their_clip() -> None:
-    conditioner = Conditioner(Letters(), num_classes=9, class_channels=5)
+    conditioner = EmbeddingConditioner(Letters(), num_classes=9, class_channels=5)
     clips, images = _prompts("a", "bc", labels=[0, 1]), _prompts("d", "", "efg", "h", labels=[2, 3, 4, -1])
     of_clips, of_images = conditioner(clips, 3), conditioner(images, 1)
     joined = append_images(of_clips, of_images, num_frames=3, num_images=2)
@@ -133,11 +135,11 @@ def _stored(*captions: str) -> TextEmbeddings:
 def test_stored_text_gives_the_conditions_that_encoding_the_captions_gives() -> None:
     captions = ("ab", "", "cde", "f")
     prompts = _prompts(*captions)
-    stored = replace(prompts, text=_stored(*captions), empty_text=_stored(""))
+    stored = prompts.with_conditions(text=TextCondition(captions, _stored(*captions), _stored("")))
     nothing = torch.zeros(4).bool()
     for dropped in (nothing, torch.tensor([True, False, True, False]), ~nothing):
-        encoded = Conditioner(Letters())(prompts.drop(dropped, nothing, nothing, nothing), num_frames=2)
-        read = Conditioner(_refuse_to_encode)(stored.drop(dropped, nothing, nothing, nothing), num_frames=2)
+        encoded = EmbeddingConditioner(Letters())(prompts.drop({"text": dropped}), num_frames=2)
+        read = EmbeddingConditioner(_refuse_to_encode)(stored.drop({"text": dropped}), num_frames=2)
         assert torch.equal(read.vector, encoded.vector)
         longest = encoded.text_mask.shape[1]  # encoding pads to the longest caption that is left
         assert torch.equal(read.text_mask[:, :longest], encoded.text_mask)
@@ -155,19 +157,20 @@ _refuse_to_encode.channels = 2
 
 
 def test_another_caption_than_the_stored_one_is_encoded() -> None:
-    stored = replace(_prompts("ab"), text=_stored("ab"), empty_text=_stored(""))
-    condition = Conditioner(Letters())(stored.asking("c"), num_frames=2)
+    stored = Prompts({"text": TextCondition(("ab",), _stored("ab"), _stored(""))})
+    condition = EmbeddingConditioner(Letters())(stored.asking("c"), num_frames=2)
     assert condition.vector.tolist() == [[3, 9]]
 
 
 def test_the_crop_ends_the_vector_as_sinusoids_of_its_four_numbers() -> None:
-    conditioner = Conditioner(Letters(), crop_channels=6, stored_size=(64, 96))
-    prompts = replace(_prompts("ab", "c"), crops=torch.tensor([[48, 80, 3, 0], [64, 96, 0, 0]]))
+    conditioner = EmbeddingConditioner(Letters(), crop_channels=6, stored_size=(64, 96))
+    crops = torch.tensor([[48, 80, 3, 0], [64, 96, 0, 0]])
+    prompts = _prompts("ab", "c").with_conditions(crops=TensorCondition(crops))
     vector = conditioner(prompts, num_frames=2).vector
 
     assert conditioner.vector_channels == vector.shape[1] == 2 + 4 * 6
     frequencies = 10000.0 ** (-torch.arange(3) / 3)
-    for row, crop in enumerate(prompts.crops.tolist()):
+    for row, crop in enumerate(crops.tolist()):
         expected = [f(number * frequencies) for number in crop for f in (torch.cos, torch.sin)]
         torch.testing.assert_close(vector[row, 2:], torch.cat(expected))
     asked_for = conditioner(_prompts("c"), num_frames=2).vector
@@ -183,4 +186,4 @@ def test_the_crop_ends_the_vector_as_sinusoids_of_its_four_numbers() -> None:
 )
 def test_impossible_crop_conditions_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
-        Conditioner(**options)
+        EmbeddingConditioner(**options)

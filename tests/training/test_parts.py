@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from vdm.objectives.condition_dropout import ConditionDropout
+from vdm.prompts import Prompts
 from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import WarmupConstant, WarmupCosine, WarmupLinear
-from vdm.training.module import ConditionDropout
 from vdm.training.optimizers import adamw
-from vdm.types import Prompts
 
 
 def test_cosine_schedule_follows_its_formula() -> None:
@@ -50,18 +50,18 @@ def test_means_of_nothing_are_empty() -> None:
 
 def test_conditions_are_dropped_at_the_rate_asked_for_and_by_position_alone() -> None:
     size = 2000
-    prompts = Prompts(("a",) * size, torch.zeros(size, dtype=torch.long))
-    dropout = ConditionDropout(all=0.2, text=0.5)
+    prompts = Prompts.of(["a"] * size, torch.zeros(size, dtype=torch.long))
+    dropout = ConditionDropout({"all": 0.2, "text": 0.5})
     dropped = dropout.apply(prompts, 0, range(size))
     no_text = sum(caption == "" for caption in dropped.captions) / size
-    no_label = (dropped.labels < 0).float().mean().item()
+    no_label = (dropped.conditions["label"].labels < 0).float().mean().item()
     assert no_text == pytest.approx(0.2 + 0.8 * 0.5, abs=4 * math.sqrt(0.6 * 0.4 / size))
     assert no_label == pytest.approx(0.2, abs=4 * math.sqrt(0.2 * 0.8 / size))
-    part = dropout.apply(Prompts(("a",) * 10, torch.zeros(10, dtype=torch.long)), 0, range(100, 110))
+    part = dropout.apply(Prompts.of(["a"] * 10, torch.zeros(10, dtype=torch.long)), 0, range(100, 110))
     assert part.captions == dropped.captions[100:110]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_drop_out_outside_of_0_to_1_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="text must lie in"):
-        ConditionDropout(text=share)
+        ConditionDropout({"text": share})

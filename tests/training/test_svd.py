@@ -16,6 +16,8 @@ from vdm.config import ConfigError
 from vdm.models.pretrained.stability import stability_names
 from vdm.models.svd.conditioner import MotionBuckets
 from vdm.models.svd.unet import ADDED_TIME_IDS
+from vdm.objectives.condition_dropout import ConditionDropout
+from vdm.prompts import Prompts
 from vdm.training.build import TrainingRun, build_training
 
 DIGITS = ("experiment=svd_digits", "model.network.channels=[32,32]", "model.network.num_heads=[1,1]")
@@ -48,7 +50,7 @@ def prompts_of_first_batch(training: TrainingRun, rows: slice = slice(None)):  #
 def test_each_clip_has_levels_and_numbers_of_its_own_whatever_its_batch(tmp_path: Path, shards: Path) -> None:
     training = build_training(from_scratch(shards), tmp_path)
     batch, together = prompts_of_first_batch(training)
-    ids = together.extra[ADDED_TIME_IDS]
+    ids = together.conditions[ADDED_TIME_IDS].values
 
     assert torch.equal(ids[:, 0], batch.fps - 1)
     assert batch.motion is not None
@@ -56,17 +58,18 @@ def test_each_clip_has_levels_and_numbers_of_its_own_whatever_its_batch(tmp_path
     assert len(set(ids[:, 2].tolist())) == len(batch) == 4
     for row in range(4):
         _, alone = prompts_of_first_batch(training, slice(row, row + 1))
-        assert torch.equal(alone.extra[ADDED_TIME_IDS], ids[row : row + 1])
-        assert torch.equal(alone.image, together.image[row : row + 1])
+        assert torch.equal(alone.conditions[ADDED_TIME_IDS].values, ids[row : row + 1])
+        assert torch.equal(alone.conditions["image"].values, together.conditions["image"].values[row : row + 1])
 
 
 def test_noise_on_the_first_frame_has_the_deviation_that_the_network_is_told(tmp_path: Path, shards: Path) -> None:
     training = build_training(from_scratch(shards), tmp_path)
     batch, prompts = prompts_of_first_batch(training)
-    assert prompts.image is not None
-    noise = prompts.image - training.module.model.encoder.encode(batch.video[:, :, :1])[:, :, 0]
+    noise = prompts.conditions["image"].values - training.module.model.encoder.encode(batch.video[:, :, :1])[:, :, 0]
     # 3 x 16 x 32 draws: their deviation is known to 2%.
-    torch.testing.assert_close(noise.std(dim=(1, 2, 3)), prompts.extra[ADDED_TIME_IDS][:, 2], rtol=0.08, atol=0)
+    torch.testing.assert_close(
+        noise.std(dim=(1, 2, 3)), prompts.conditions[ADDED_TIME_IDS].values[:, 2], rtol=0.08, atol=0
+    )
 
 
 def test_levels_of_augmentation_are_log_normal(tmp_path: Path, shards: Path) -> None:
@@ -83,25 +86,35 @@ def test_buckets_keep_the_order_of_motion_between_0_and_255() -> None:
 
 def test_image_token_and_latents_are_left_out_separately(tmp_path: Path, shards: Path) -> None:
     training = build_training(from_scratch(shards), tmp_path)
-    dropout = replace(training.module.condition_dropout, all=0.0, image=0.5, image_token=0.5)
-    batch, prompts = prompts_of_first_batch(training)
-    prompts = replace(
-        prompts.map(lambda tensor: tensor[:1].expand(400, *tensor.shape[1:])), captions=batch.captions[:1] * 400
+    dropout = ConditionDropout({"image": 0.5, "image_token": 0.5})
+    _, prompts = prompts_of_first_batch(training, slice(0, 1))
+    prompts = Prompts(
+        {
+            name: prompts.conditions[name].map(lambda tensor: tensor.expand(400, *tensor.shape[1:]))
+            for name in ("image", "image_token", ADDED_TIME_IDS)
+        }
     )
     dropped = dropout.apply(prompts, seed=0, positions=range(400))
-    kinds = torch.stack([dropped.has_image, dropped.has_image_token], dim=1).int()
+    has_image, has_token = (dropped.conditions[name].present for name in ("image", "image_token"))
+    kinds = torch.stack([has_image, has_token], dim=1).int()
     counts = [(kinds == torch.tensor(pair)).all(dim=1).sum().item() for pair in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert all(count == pytest.approx(100, abs=4 * (400 * 0.25 * 0.75) ** 0.5) for count in counts)
 
     condition = training.module.model.conditioner(dropped, num_frames=4)
-    assert torch.equal(condition.text.flatten(1).any(dim=1), dropped.has_image_token)
-    assert torch.equal(condition.image.flatten(1).any(dim=1), dropped.has_image)
+    assert torch.equal(condition.text.flatten(1).any(dim=1), has_token)
+    assert torch.equal(condition.image.flatten(1).any(dim=1), has_image)
 
 
 def test_leaving_out_a_condition_that_a_model_has_not_is_refused(tmp_path: Path, shards: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^training.condition_dropout.text=0.3: the model has no such condition$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^training.condition_dropout.text=0.3: the model has no such condition; it has: image, image_token$",
+    ):
         build_training(from_scratch(shards, "training.condition_dropout.text=0.3"), tmp_path)
-    with pytest.raises(ConfigError, match=r"^training.condition_dropout.image_token=0.3: the model has no such"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^training.condition_dropout.image_token=0.3: the model has no such condition; it has: text$",
+    ):
         build_training(configuration(shards, "training.condition_dropout.image_token=0.3"), tmp_path)
 
 

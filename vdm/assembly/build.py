@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import get_protocol_members
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
@@ -41,6 +42,7 @@ def build_model(
         node = config["model"]["conditioner"]
         of_conditioner = None if _is_pretrained(node) else stored  # whose sizes are those of the files
         conditioner = _fitting("conditioner", of_conditioner, lambda: build(node, "model.conditioner", allowed_modules))
+        _check_conditioner(conditioner)
         network = _fitting(
             "network", stored, lambda: _build_network(config, encoder, conditioner, diffusion, allowed_modules)
         )
@@ -61,6 +63,20 @@ def _fitting(name: str, stored: Mapping[str, Sequence[int]] | None, make: Callab
             own = {f"{name}.{weight}": shape for weight, shape in shapes_of(make().state_dict()).items()}
         refuse_difference(own, {weight: shape for weight, shape in stored.items() if weight.startswith(f"{name}.")})
     return make()
+
+
+def _check_conditioner(conditioner: object) -> None:
+    """Refuse what lacks something that every conditioner has.
+
+    Raises:
+        ConfigError: In one line that names it.
+    """
+    missing = sorted(name for name in get_protocol_members(Conditioner) if not hasattr(conditioner, name))
+    if missing:
+        raise ConfigError(
+            f"model.conditioner: {type(conditioner).__name__} lacks {', '.join(missing)}, which"
+            " vdm.models.conditioner.Conditioner describes"
+        )
 
 
 def _is_pretrained(node: Any) -> bool:
@@ -93,7 +109,7 @@ def _build_network(
         "out_channels": diffusion.out_channels(encoder.channels),
         "text_channels": conditioner.text_channels,
         "vector_channels": conditioner.vector_channels,
-        "image_conditioned": conditioner.uses_image,
+        "image_conditioned": "image" in conditioner.takes,
     }
     return build(config["model"]["network"], "model.network", allowed_modules, known)
 

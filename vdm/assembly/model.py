@@ -18,7 +18,8 @@ from vdm.diffusion.samplers.base import DrawNoise, OnStep, OnTransition, Sampler
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.models.conditioner import Conditioner, append_images
 from vdm.models.encoders import Autoencoder
-from vdm.types import NoisedLatents, Prompts
+from vdm.prompts import Prompts
+from vdm.types import NoisedLatents
 
 
 class VideoDiffusionModel(nn.Module):
@@ -34,7 +35,7 @@ class VideoDiffusionModel(nn.Module):
 
     Args:
         network: Predicts from noised latents; holds most of the weights.
-        conditioner: Embeds captions, classes and first frames.
+        conditioner: Embeds conditions, such as captions, classes and first frames.
         encoder: Between pixels and latents.
         diffusion: Schedule, parameterization and training distribution.
         sampler: How noise becomes a video unless told otherwise.
@@ -83,7 +84,7 @@ class VideoDiffusionModel(nn.Module):
         image: UInt8[Tensor, "b c h w"] | None = None,
         seed: int = 0,
     ) -> Prompts:
-        """Return prompts on the model's device.
+        """Return prompts on the model's device; ``with_conditions`` adds others, such as those of a model of one's own.
 
         Args:
             captions: One caption a clip; a single text is one clip's.
@@ -92,8 +93,7 @@ class VideoDiffusionModel(nn.Module):
             seed: Of what is random in conditions.
         """
         captions = (captions,) if isinstance(captions, str) else tuple(captions)
-        labels = [-1] * len(captions) if labels is None else list(labels)
-        prompts = Prompts(captions, torch.tensor(labels)).to(self.device)
+        prompts = Prompts.of(captions, None if labels is None else torch.tensor(list(labels))).to(self.device)
         if image is None:
             return prompts
         return self.conditioner.with_first_frame(prompts, image.to(self.device), self.encoder, seed)

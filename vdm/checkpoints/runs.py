@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NotRequired
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
 from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
+from vdm.config.moved import modernized
 from vdm.files import write_file
 from vdm.outside import dump_yaml, read_yaml
 from vdm.records import read_record
@@ -127,6 +128,8 @@ def versions_of(run: Path) -> list[Versions]:
 def load_config(path: Path) -> dict[str, Any]:
     """Return the whole configuration of a run, or of the run of a checkpoint; nothing in it is interpolated.
 
+    What an earlier version recorded comes by its present names: see ``vdm.config.moved``.
+
     It is to be built by ``vdm train resume=RUN`` alone, which trusts the run as the user's own. Everybody else reads
     ``RunConfig``.
 
@@ -140,7 +143,7 @@ def load_config(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{file}: {FORMAT_KEY}={written}: written by another version of vdm than this one, which reads {FORMAT}"
         )
-    return config
+    return modernized(config)
 
 
 def latest_checkpoint(path: Path) -> Path:

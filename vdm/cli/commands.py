@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Mapping
 from importlib import import_module, metadata
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from vdm.cli.options.base import CommandOptions
 
 
 class Command(NamedTuple):
@@ -16,7 +18,7 @@ class Command(NamedTuple):
     options: str | None = None
     """``MODULE:CLASS`` of what it can be told: a dataclass, imported with nothing heavy, to check the command line."""
 
-    def options_class(self) -> type[Any] | None:
+    def options_class(self) -> type[CommandOptions] | None:
         """Import the class of its options."""
         if self.options is None:
             return None

@@ -62,8 +62,9 @@ def one_line(error: BaseException) -> str:
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
         return _unparsable(error)
-    if isinstance(error, ConfigCompositionException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
-        return _unknown_key(str(error), cause)
+    key = unknown_key(error) if isinstance(error, ConfigCompositionException) else None
+    if key is not None and isinstance(cause, OmegaConfBaseException):
+        return _unknown_key(key, cause)
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         return _joined(f"{error}: {one_line(cause)}".removeprefix(": "))
     if isinstance(error, ConfigCompositionException) and (found := _AMBIGUOUS.match(str(error))):
@@ -116,9 +117,16 @@ def _ambiguous(override: str) -> str:
     )
 
 
-def _unknown_key(message: str, cause: OmegaConfBaseException) -> str:
-    named = re.match(r"Could not override '(.+)'", message)
-    key = cause.full_key or (named.group(1) if named else "")
+def unknown_key(error: ConfigCompositionException) -> str | None:
+    """Return the key that was to be overridden and is not there; None where something else is wrong."""
+    cause = error.__cause__
+    if not isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        return None
+    named = re.match(r"Could not override '(.+)'", str(error))
+    return cause.full_key or (named.group(1) if named else "")
+
+
+def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
     parent, _, word = key.rpartition(".")
     node = cause.parent_node
     siblings = [str(name) for name in node if name != "hydra"] if isinstance(node, DictConfig) else []

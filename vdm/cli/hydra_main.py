@@ -14,17 +14,19 @@ from hydra._internal.utils import get_args_parser
 from hydra.conf import OverridesConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from vdm.cli.conf_dir import conf_dir
-from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line
-from vdm.cli.overrides import readable, split_sweeps
+from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line, unknown_key
+from vdm.cli.options.base import CommandOptions
+from vdm.cli.overrides import DECIDING, deciding, readable, split_sweeps
 from vdm.cli.ready import ready, without_variables
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
-from vdm.config.options import check_given
+from vdm.config.options import check_given, options_of
 from vdm.processes import is_first_of_machine
 from vdm.text import printable
 
@@ -35,7 +37,7 @@ _VARIABLES = ("HYDRA_FULL_ERROR", "HYDRA_MAIN_MODULE")
 """The first makes Hydra let exceptions through, the second is the job's name, by which its log is called."""
 
 
-def hydra_command(config_name: str, task: Task, options: type[Any] | None = None) -> int:
+def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | None = None) -> int:
     """Compose ``conf/CONFIG_NAME.yaml`` with the command line and run ``task`` on it, once or as a sweep (``-m``).
 
     What the user says is checked against ``options`` before ``task`` is called, and so before it imports anything.
@@ -90,7 +92,7 @@ def hydra_command(config_name: str, task: Task, options: type[Any] | None = None
     return max(codes)
 
 
-def _compose_and_run(config_name: str, run: Task, options: type[Any] | None) -> None:
+def _compose_and_run(config_name: str, run: Task, options: type[CommandOptions] | None) -> None:
     arguments = _parsed_arguments()
     register_run_folder(is_to_run=arguments.cfg is None)
     _register_launcher()
@@ -101,21 +103,35 @@ def _compose_and_run(config_name: str, run: Task, options: type[Any] | None) -> 
         hydra.main(str(conf_dir()), config_name, version_base="1.3")(run)()
 
 
-def _check_early(config_name: str, overrides: Sequence[str], options: type[Any]) -> None:
+def _check_early(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> None:
     """Check plain options before Hydra makes the run's folder, those of all runs of a sweep too."""
     common, swept = split_sweeps(overrides)
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = hydra.compose(config_name, common)
+        config = _composed(config_name, common, options)
     plain: Any = OmegaConf.to_container(config, resolve=False)
     for key, value in plain.items():
         if isinstance(value, str) and "${" in value:
             with suppress(OmegaConfBaseException):  # told where all are resolved
                 plain[key] = config[key]
     plain = without_variables(plain, config, options)
-    check_given(options, plain)
+    completed = options.completed({**plain, **{key: value for key, value in reversed(swept) if key in DECIDING}})
+    check_given(completed, plain)
+    known = {option.key for option in options_of(completed)}
     for key, value in swept:
-        if key in plain and not isinstance(plain[key], Mapping):  # a choice of a component is Hydra's to find
-            check_given(options, {**plain, key: value})
+        is_choice = isinstance(plain.get(key), Mapping)  # of a component, which is Hydra's to find
+        if key in known and "." not in key and not is_choice:
+            check_given(completed, {**plain, key: value})
+
+
+def _composed(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> DictConfig:
+    """Compose, and say of a key that is in no YAML which options the checkpoint's model has, where that helps."""
+    try:
+        return hydra.compose(config_name, list(overrides))
+    except ConfigCompositionException as error:
+        key = unknown_key(error)
+        if key is not None and "." not in key:
+            options.completed({**deciding(overrides), key: None})
+        raise
 
 
 def _is_changed_by_flags(arguments: Namespace) -> bool:

@@ -13,23 +13,29 @@ from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import QuotedString, Sweep, Transformer
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString, Sweep, Transformer
 from hydra.errors import HydraException
 
+from vdm.cli.options.base import CommandOptions
 from vdm.config import ConfigError, did_you_mean
 from vdm.config.options import NeverANumber, Option, PlainPath, options_of, texts_of
 from vdm.config.quoting import escaped, hydra_quoted, shell_list, shell_override, shell_word
+from vdm.config.words import described
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _PLAIN = re.compile(r"[\w./:+-]+")
 """A value that neither Hydra nor a shell gives a meaning."""
 _RUN_FOLDER = "hydra.run.dir"
 _UNREADABLE = object()
+DECIDING = ("checkpoint", "allow_own_code")
+"""Options on which it depends which others there are."""
+_SHOWING = frozenset({"-h", "--help", "-c", "--cfg"})
+"""Flags that ask for all options."""
 _MAX_SWEPT = 1000
 """Values of one option in a sweep that are looked at before the first run."""
 
 
-def readable(arguments: Sequence[str], options: type | None, conf: Path) -> list[str]:
+def readable(arguments: Sequence[str], options: type[CommandOptions] | None, conf: Path) -> list[str]:
     """Return the command line as Hydra is to read it.
 
     Args:
@@ -42,12 +48,54 @@ def readable(arguments: Sequence[str], options: type | None, conf: Path) -> list
     """
     known = {option.key: option for option in options_of(options)} if options else {}
     _check_words(arguments, known)
+    if options is not None:
+        options = options.completed(deciding(arguments))
+    arguments = _with_options_of_model(arguments, options, known)
     if is_sweep(arguments):
-        return list(arguments)
+        return arguments
     for argument in arguments:
         _check_choice(argument, conf)
     texts = {**texts_of(options), _RUN_FOLDER: Option(_RUN_FOLDER, PlainPath, field())} if options else {}
     return [_quoted(argument, texts) for argument in arguments]
+
+
+def deciding(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the options on which it depends which others there are; in a sweep the first value of each."""
+    told: dict[str, Any] = {}
+    for found in filter(None, map(_OVERRIDE.fullmatch, arguments)):
+        if found["key"] in DECIDING:
+            value = _read(found["value"])
+            if is_sweep(arguments) and isinstance(value, ChoiceSweep):
+                value = value.list[0]
+            plain = value.text if isinstance(value, QuotedString) else value
+            told[found["key"]] = plain if isinstance(plain, str | bool | int | float) else found["value"]
+    return told
+
+
+def _with_options_of_model(
+    arguments: Sequence[str], options: type[CommandOptions] | None, known: Mapping[str, Option]
+) -> list[str]:
+    """Mark options that no YAML has, but the checkpoint's model, as such for Hydra; where all are shown, add them."""
+    all_options = [] if options is None else options_of(options)
+    of_model = {option.key: option for option in all_options if option.key not in known}
+    result, given = [], {found["key"] for found in map(_OVERRIDE.fullmatch, arguments) if found}
+    for argument in arguments:
+        found = _OVERRIDE.fullmatch(argument)
+        is_new = found is not None and found["key"] in of_model and not found["sign"]
+        result.append(f"+{argument}" if is_new else argument)
+        if found is not None and found["key"] == DECIDING[0]:  # beside another: argparse takes them in one row only
+            result += _shown(arguments, {key: of_model[key] for key in of_model.keys() - given})
+    return result
+
+
+def _shown(arguments: Sequence[str], of_model: Mapping[str, Option]) -> list[str]:
+    """Return what lets ``--help`` and ``--cfg`` show options of a model that are not given."""
+    if not of_model or _SHOWING.isdisjoint(arguments):
+        return []
+    names = sorted(of_model)
+    lines = [f"  {name}: {described(of_model[name].annotation)}" for name in names]
+    footer = "\n".join(["Options of the checkpoint's model, which null leaves as in the run:", *lines])
+    return [*(f"+{name}=null" for name in names), f"hydra.help.footer={hydra_quoted(footer)}"]
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:

@@ -18,7 +18,9 @@ from vdm.config.options import options_of, parse
 from vdm.config.quoting import escaped
 
 
-def ready(config: DictConfig, overrides: Sequence[str], folder: Path, options: type[Any] | None = None) -> DictConfig:
+def ready(
+    config: DictConfig, overrides: Sequence[str], folder: Path, options: type[CommandOptions] | None = None
+) -> DictConfig:
     """Take over what a run's configuration says, refuse missing values, resolve interpolations and check options.
 
     Args:
@@ -43,18 +45,18 @@ def ready(config: DictConfig, overrides: Sequence[str], folder: Path, options: t
         raise ConfigError(one_line(error)) from error
     if options is not None:
         plain = without_variables(plain, config, options)
-        _check(options, plain)
+        _check(options.completed(plain), plain)
     return DictConfig(escaped(plain))
 
 
-def without_variables(plain: Mapping[str, Any], config: DictConfig, options: type[Any]) -> dict[str, Any]:
+def without_variables(plain: Mapping[str, Any], config: DictConfig, options: type[CommandOptions]) -> dict[str, Any]:
     """Leave out what a user's YAMLs define for other keys to refer to, as ``dim`` for ``channels: ["${dim}"]``."""
     known = {option.key.partition(".")[0] for option in options_of(options)}
     referred = set(re.findall(r"\$\{\s*([A-Za-z_]\w*)", str(OmegaConf.to_container(config, resolve=False))))
     return {key: value for key, value in plain.items() if key in known or key not in referred}
 
 
-def _check(options: type[Any], plain: Mapping[str, Any]) -> None:
+def _check(options: type[CommandOptions], plain: Mapping[str, Any]) -> None:
     """Check all that a command can be told: what is cheap first."""
     told: CommandOptions = parse(options, plain)
     told.check_paths()

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,20 @@ from vdm.generation.blocks import plan_blocks
 from vdm.generation.generate import count_steps, generate
 from vdm.generation.requests import load_image, read_prompts, resolve_labels
 from vdm.generation.video_files import file_name, write_grid, write_mp4
-from vdm.models.svd.conditioner import SVDConditioner
-from vdm.types import ClipSize, Prompts
+from vdm.prompts import Prompts
+from vdm.types import ClipSize
 
 
 def run(config: DictConfig) -> None:
     """Write an mp4 for each video as soon as it is made, then ``grid.mp4`` and ``grid.png``."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    options = parse(SampleOptions, plain)
+    options = parse(SampleOptions.completed(plain), plain)
     checkpoint = options.checkpoint
     trained = RunConfig.read(checkpoint, options.allow_own_code)
     if options.model is not None:
         _check_network(options.model, trained)
     model = load_for_sampling(checkpoint, options, trained)
-    _set_motion(options, trained, model)
+    _set_options(options, trained, model)
 
     folder = options.output or _default_folder(checkpoint, options.task)
     make_output_folder(folder)  # before anything is made that it could not take
@@ -116,16 +116,16 @@ def _check_network(model: Mapping[str, Any], trained: RunConfig) -> None:
         raise ConfigError(f"model: the checkpoint's network is a {found}, not a {asked}")
 
 
-def _set_motion(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel) -> None:
-    """Tell Stable Video Diffusion's conditioner the numbers asked for; any other model refuses them."""
-    told = {"motion_bucket_id": options.motion_bucket_id, "noise_aug_strength": options.noise_aug_strength}
-    given = {name: value for name, value in told.items() if value is not None}
-    if not isinstance(model.conditioner, SVDConditioner):
-        if given:
-            raise ConfigError(f"{next(iter(given))}: the model has no such condition; Stable Video Diffusion has")
+def _set_options(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel) -> None:
+    """Tell the model's conditioner the numbers asked for; the others stay as in the run, but for the clips' speed."""
+    present = model.conditioner.options
+    if present is None:
         return
-    given["fps"] = options.fps if options.fps is not None else trained.clip.fps
-    model.conditioner.motion = replace(model.conditioner.motion, **given)
+    told = {field.name: getattr(options, field.name) for field in fields(present)}
+    given = {name: value for name, value in told.items() if value is not None}
+    if "fps" in told:
+        given.setdefault("fps", trained.clip.fps)
+    model.conditioner.options = replace(present, **given)
 
 
 def _prompts(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel, size: ClipSize) -> Prompts:
@@ -138,12 +138,12 @@ def _prompts(options: SampleOptions, trained: RunConfig, model: VideoDiffusionMo
         labels = labels * len(captions)
     if labels is not None and len(labels) != len(captions):
         raise ConfigError(f"labels={options.labels}: {len(labels)} labels for {len(captions)} prompts")
-    if any(captions) and model.conditioner.text_encoder is None:
+    if any(captions) and "text" not in model.conditioner.takes:
         raise ConfigError("prompts: the model was trained without text (text_encoder=none)")
     repeats = options.num_videos
     image = None
     if options.image is not None:
-        if not model.conditioner.uses_image:
+        if "image" not in model.conditioner.takes:
             raise ConfigError(f"image={options.image}: the model was trained without first frames (image=false)")
         image = load_image(options.image, size.height, size.width)
         image = image.expand(len(captions) * repeats, -1, -1, -1)

@@ -47,7 +47,11 @@ def validated(value: Any, annotation: Any) -> Any:
         result = adapter.validate_python(value)
     except ValidationError as error:
         raise ValueError(_message(error, value)) from None
-    if reason := _changed_kind(value, result):
+    if isinstance(value, Mapping) and isinstance(result, Mapping):
+        for name, item in value.items():
+            if reason := _changed_kind(item, result.get(name, item)):
+                raise ValueError(f".{name}: {_shown(item)} is not allowed: {reason}")
+    elif reason := _changed_kind(value, result):
         raise ValueError(f": {_shown(value)} is not allowed: {reason}")
     return value if isinstance(result, Iterator) else result  # for Iterable, pydantic returns a one-way iterator
 
@@ -107,12 +111,17 @@ def _message(error: ValidationError, value: object) -> str:
     details = error.errors(include_url=False)
     # Of the members of a union, those that are meant are the ones that have but a wrong number, length or item.
     meant = [detail for detail in details if detail["type"] not in _KINDS or _index(detail) is not None] or details
-    places = {_index(detail) for detail in meant}
-    place = places.pop() if len(places) == 1 and isinstance(value, list) else None
-    index = "" if place is None else f"[{place}]"
+    (key, *deeper) = meant[0]["loc"] or (None,)
+    if isinstance(value, Mapping) and key in value and not deeper:  # that of a key is followed by "[key]"
+        meant = [detail for detail in meant if detail["loc"] == (key,)]
+        where, value = f".{key}", value[key]
+    else:
+        places = {_index(detail) for detail in meant}
+        place = places.pop() if len(places) == 1 and isinstance(value, list) else None
+        where = "" if place is None else f"[{place}]"
     reasons = list(dict.fromkeys(map(_reason, meant)))
     wanted = " or ".join([reasons[0], *(reason.removeprefix("be ") for reason in reasons[1:])])
-    return f"{index}: {_shown(value)} is not allowed: must {wanted}"
+    return f"{where}: {_shown(value)} is not allowed: must {wanted}"
 
 
 def _index(detail: ErrorDetails) -> int | None:

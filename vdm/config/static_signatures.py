@@ -55,6 +55,25 @@ def read_signature(path: str) -> Signature | None:
     return None
 
 
+@cache
+def read_declared(path: str, attribute: str) -> Signature | None:
+    """Read what a class is called with that another class declares an attribute to be of, as in ``options: Motion``.
+
+    Args:
+        path: Dotted path of the class that declares it.
+        attribute: Name of the attribute.
+
+    Returns:
+        A signature without arguments where the class, or a base of it, declares ``None`` or nothing; None where its
+        source is not ours, or too unusual to be read.
+    """
+    with suppress(_Unreadable, LookupError):
+        module, definition = _find(path)
+        if isinstance(definition, ast.ClassDef):
+            return _of_attribute(module, definition, attribute)
+    return None
+
+
 class _Unreadable(Exception):  # noqa: N818 - not an error: Python is asked instead
     """Source that is not ours, or not simple enough."""
 
@@ -114,6 +133,8 @@ def _module(name: str) -> _Module | None:
 def _find(path: str) -> tuple[_Module, ast.stmt]:
     """Return where a path leads, through imports."""
     parts = path.split(".")
+    if not all(part.isidentifier() for part in parts):  # it may be anybody's, and must not lead to another's files
+        raise _Unreadable
     lengths = (length for length in range(len(parts) - 1, 0, -1) if _module(".".join(parts[:length])) is not None)
     length = next(lengths, 0)
     module = _module(".".join(parts[:length])) if length else None
@@ -195,19 +216,31 @@ def _of_class(module: _Module, definition: ast.ClassDef) -> Signature:
     bases = [base for base in map(ast.unparse, definition.bases) if base.split("[")[0] not in _WITHOUT_ARGUMENTS]
     if _is_dataclass(definition):
         return _of_dataclass(module, definition, bases)
-    return _of_base(module, bases[0]) if bases else Signature({}, {})
+    return _of_class(*_class_named(module, bases[0])) if bases else Signature({}, {})
 
 
-def _of_base(module: _Module, base: str) -> Signature:
-    statement = module.definitions.get(base)
+def _of_attribute(module: _Module, definition: ast.ClassDef, attribute: str) -> Signature:
+    for statement in definition.body:
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == attribute:
+            declared = ast.unparse(statement.annotation)
+            return Signature({}, {}) if declared == "None" else _of_class(*_class_named(module, declared))
+    for base in map(ast.unparse, definition.bases):
+        with suppress(_Unreadable):
+            return _of_attribute(*_class_named(module, base), attribute)
+    return Signature({}, {})
+
+
+def _class_named(module: _Module, name: str) -> tuple[_Module, ast.ClassDef]:
+    """Return the class of ours that a name stands for in a module."""
+    statement = module.definitions.get(name)
     if isinstance(statement, ast.ClassDef):
-        return _of_class(module, statement)
+        return module, statement
     if not isinstance(statement, ast.ImportFrom):
         raise _Unreadable
-    owner, definition = _find(".".join(_imported(statement, base)))
+    owner, definition = _find(".".join(_imported(statement, name)))
     if not isinstance(definition, ast.ClassDef):
         raise _Unreadable
-    return _of_class(owner, definition)
+    return owner, definition
 
 
 def _is_dataclass(definition: ast.ClassDef) -> bool:
@@ -215,7 +248,7 @@ def _is_dataclass(definition: ast.ClassDef) -> bool:
 
 
 def _of_dataclass(module: _Module, definition: ast.ClassDef, bases: list[str]) -> Signature:
-    inherited = [_of_base(module, base) for base in reversed(bases)]
+    inherited = [_of_class(*_class_named(module, base)) for base in reversed(bases)]
     named = {name: needed for base in inherited for name, needed in base.named.items()}
     annotations = {name: value for base in inherited for name, value in base.annotations.items()}
     own: dict[str, ast.expr] = {}

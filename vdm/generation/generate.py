@@ -1,7 +1,6 @@
 """Videos for any number of prompts, in batches, and of any length, in blocks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,7 +12,8 @@ from vdm.diffusion.samplers.base import DrawNoise
 from vdm.generation.blocks import Block, BlockSize, plan_blocks
 from vdm.generation.canvas import canvas_of, check_blocks
 from vdm.generation.tasks import Known
-from vdm.types import ClipSize, Prompts
+from vdm.prompts import Prompts
+from vdm.types import ClipSize
 
 
 @torch.no_grad()
@@ -62,8 +62,7 @@ def generate(
     videos = []
     for start in range(0, len(prompts), batch_size):
         clips = range(start, min(start + batch_size, len(prompts)))
-        part = prompts.map(lambda tensor, rows=slice(clips.start, clips.stop): tensor[rows])
-        part = replace(part, captions=prompts.captions[clips.start : clips.stop])
+        part = prompts.rows(slice(clips.start, clips.stop))
         canvas = canvas_of(model, size, known, len(clips))
         for number, block in enumerate(blocks):
             latents = canvas.latents(block)
@@ -124,10 +123,7 @@ def _told_first_frame(
     block: int,
 ) -> Prompts:
     """Return the prompts with a block's first frame, for a model that was trained with it."""
-    if not model.conditioner.uses_image:
+    if "image" not in model.conditioner.takes:
         return prompts
-    if not model.conditioner.needs_pixels:
-        return model.conditioner.with_first_latents(prompts, latents[:, :, 0])
-    first = model.encoder.decode(latents[:, :, :1])[:, :, 0]
     draws = [f"block {block}, clip {clip}" for clip in clips]
-    return model.conditioner.with_first_frame(prompts, first, model.encoder, seed, draws)
+    return model.conditioner.with_first_latents(prompts, latents[:, :, 0], model.encoder, seed, draws)

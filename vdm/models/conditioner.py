@@ -1,7 +1,7 @@
-"""From captions, classes and first frames to the network's conditions."""
+"""What every conditioner is: from what clips are asked for to what the network gets."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange, repeat
@@ -9,60 +9,60 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from vdm.models.encoders import Autoencoder
-from vdm.models.svd.layers import sinusoids
-from vdm.models.text_encoders import EncodedText, TextEncoder
-from vdm.ranges import Size, SizeOrZero, Width, WidthOrZero
-from vdm.types import ClipBatch, Conditioning, Prompts
+from vdm.models.text_encoders import TextEncoder
+from vdm.prompts import Prompts
+from vdm.types import ClipBatch, Conditioning
 
 
-class Conditioner(nn.Module):
-    """Embeds what the network is guided by.
+@runtime_checkable
+class Conditioner(Protocol):
+    """Embeds what the network is guided by; an ``nn.Module``, which trains with the network.
 
-    Args:
-        text_encoder: Embeds captions, none for a model without text.
-        num_classes: Number of classes, 0 for a model without classes.
-        class_channels: Width of the class embedding in the vector condition.
-        image: Whether a first frame is a condition.
-        crop_channels: Width of the embedding of each of four numbers that the vector condition ends with: rows and
-            columns of the clip as stored, first row and column of its crop (Podell et al. 2023, section 2.2). 0 for a
-            model that is not told; the others learn from small and cropped clips without making such ones.
-        stored_size: Rows and columns that clips to be made are said to have been stored in, uncropped.
+    Everything that training, sampling and the command line know of a model's conditions is declared here. A condition
+    of a new kind needs a conditioner that has its name in ``takes``, puts it into the prompts in ``of_clips`` and
+    embeds it in ``forward``.
     """
 
-    def __init__(
-        self,
-        text_encoder: TextEncoder | None = None,
-        num_classes: SizeOrZero = 0,
-        class_channels: Width = 128,
-        image: bool = False,
-        crop_channels: WidthOrZero = 0,
-        stored_size: tuple[Size, Size] | None = None,
-    ) -> None:
-        super().__init__()
-        if crop_channels < 0 or crop_channels % 2:
-            raise ValueError(f"crop_channels must be an even number, at least 0, but is {crop_channels}")
-        if crop_channels and stored_size is None:
-            raise ValueError(f"stored_size must be given as [rows, columns] where crop_channels is {crop_channels}")
-        self.crop_channels = crop_channels
-        self.stored_size = stored_size
-        self.text_encoder = text_encoder
-        self.num_classes = num_classes
-        self.uses_image = image
-        self.uses_image_token = False
-        self.needs_pixels = False
-        # The last row stands for "no class".
-        self.embed_class = nn.Embedding(num_classes + 1, class_channels) if num_classes else None
+    options: Any
+    """Numbers that videos are made with unless their prompts say otherwise: a frozen dataclass, or None.
+
+    Its fields are options of ``vdm sample``, which sets the attribute, with the ranges that their annotations say. They
+    are found where the class declares the attribute, as in ``options: Motion``.
+    """
+
+    @property
+    def takes(self) -> Collection[str]:
+        """Names of the conditions that may be given and left out.
+
+        Three of them can be given on the command line: ``text``, ``label``, and ``image``, the first frame. All may be
+        named in ``training.condition_dropout``. Where one is missing from the prompts, it is as if it were dropped.
+        """
+        ...
+
+    @property
+    def text_encoder(self) -> TextEncoder | None:
+        """Embeds captions; there where ``takes`` has ``text``."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; above 0 where ``takes`` has ``label``."""
+        ...
 
     @property
     def text_channels(self) -> int:
-        """Width of the text tokens, 0 without text."""
-        return self.text_encoder.channels if self.text_encoder is not None else 0
+        """Width of the tokens that the network attends to, 0 without."""
+        ...
 
     @property
     def vector_channels(self) -> int:
-        """Width of the vector condition: pooled text, then class, then crop."""
-        of_class = self.embed_class.embedding_dim if self.embed_class is not None else 0
-        return self.text_channels + of_class + 4 * self.crop_channels
+        """Width of the vector that is added to the embedding of the noise level, 0 without."""
+        ...
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether batches must have the pixels of first frames, even where latents are read, and the clips' motion."""
+        ...
 
     def of_clips(
         self,
@@ -81,7 +81,7 @@ class Conditioner(nn.Module):
             seed: Of what is random in conditions.
             draws: Names each clip there: its position in training, its key in validation.
         """
-        return Prompts.of(batch, x0)
+        ...
 
     def with_first_frame(
         self,
@@ -91,54 +91,34 @@ class Conditioner(nn.Module):
         seed: int = 0,
         draws: Sequence[int | str] | None = None,
     ) -> Prompts:
-        """Return the prompts with a first frame for each clip; nothing of it is random here, so no draw is made."""
-        return self.with_first_latents(prompts, encoder.encode(frame[:, :, None])[:, :, 0])
+        """Return the prompts with a first frame for each clip; called only where ``takes`` has ``image``.
 
-    def with_first_latents(self, prompts: Prompts, latents: Float[Tensor, "b c h w"]) -> Prompts:
-        """Return the prompts with the latents of a first frame for each clip.
-
-        Conditioners whose ``needs_pixels`` is True lack this method: they are given the frame itself.
+        Args:
+            prompts: One entry a clip.
+            frame: RGB first frame of each clip.
+            encoder: The autoencoder.
+            seed: Of what is random in conditions.
+            draws: Names each clip there, by default by its row.
         """
-        has_image = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
-        return replace(prompts, image=latents, has_image=has_image)
+        ...
 
-    def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
-        """Embed conditions of clips of ``num_frames`` frames."""
-        encoded = self._text(prompts)
-        vectors = [] if encoded is None else [encoded.pooled]
-        if self.embed_class is not None:
-            vectors.append(self.embed_class(torch.where(prompts.labels < 0, self.num_classes, prompts.labels)))
-        if self.crop_channels:
-            vectors.append(self._crops(prompts))
-        return Conditioning(
-            text=None if encoded is None else encoded.tokens,
-            text_mask=None if encoded is None else encoded.mask,
-            vector=torch.cat(vectors, dim=-1) if vectors else None,
-            image=self._image(prompts, num_frames) if self.uses_image else None,
-        )
+    def with_first_latents(
+        self,
+        prompts: Prompts,
+        latents: Float[Tensor, "b c h w"],
+        encoder: Autoencoder,
+        seed: int = 0,
+        draws: Sequence[int | str] | None = None,
+    ) -> Prompts:
+        """Return the prompts with a first frame of which only the latents are there, as of videos that are made.
 
-    def _text(self, prompts: Prompts) -> EncodedText | None:
-        """Encode captions, unless that was done beforehand."""
-        if self.text_encoder is None:
-            return None
-        if prompts.text is not None:
-            return EncodedText(prompts.text.tokens, prompts.text.mask, prompts.text.pooled)
-        return self.text_encoder(prompts.captions)
+        The arguments, and where it is called, are those of ``with_first_frame``.
+        """
+        ...
 
-    def _crops(self, prompts: Prompts) -> Float[Tensor, "b e"]:
-        crops = prompts.crops
-        if crops is None:
-            assert self.stored_size is not None
-            crops = torch.tensor([(*self.stored_size, 0, 0)] * len(prompts), device=prompts.labels.device)
-        embedded = sinusoids(crops.float().flatten(), self.crop_channels)
-        return rearrange(embedded, "(b n) d -> b (n d)", n=4)
-
-    def _image(self, prompts: Prompts, num_frames: int) -> Float[Tensor, "b c t h w"] | None:
-        if prompts.image is None or prompts.has_image is None:
-            return None
-        given = rearrange(prompts.has_image.to(prompts.image.dtype), "b -> b 1 1 1")
-        image = torch.cat([prompts.image * given, given.expand(-1, -1, *prompts.image.shape[-2:])], dim=1)
-        return repeat(image, "b c h w -> b c t h w", t=num_frames)
+    def __call__(self, prompts: Prompts, num_frames: int) -> Conditioning:
+        """Embed the conditions of clips of ``num_frames`` frames."""
+        ...
 
 
 def append_images(clips: Conditioning, images: Conditioning, num_frames: int, num_images: int) -> Conditioning:

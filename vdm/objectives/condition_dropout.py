@@ -1,14 +1,20 @@
 """Conditions that are left out in training."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
 
+from annotated_types import Len
 from jaxtyping import Bool
 from torch import Tensor
 
 from vdm import randomness
-from vdm.ranges import Share
-from vdm.types import Prompts
+from vdm.prompts import Prompts
+from vdm.ranges import Name, Share
+
+ALL = "all"
+Shares = Annotated[Mapping[Name, Share], Len(0, 1000)]
+"""Shares of clips that lose a condition, by its name; ``all`` is the share that loses every one."""
 
 
 @dataclass(frozen=True)
@@ -16,30 +22,23 @@ class ConditionDropout:
     """Shares of clips trained without conditions, so that guidance has an unconditional model to start from.
 
     Args:
-        all: Share that loses every condition.
-        text: Share of the rest that loses its caption.
-        label: Share of the rest that loses its class.
-        image: Share of the rest that loses its first frame's latents.
-        image_token: Share of the rest that loses the embedding of what its first frame shows.
+        shares: ``all``: share of clips that lose every condition. The name of a condition: share of the rest that loses
+            that one. What is not named is 0.
     """
 
-    all: Share = 0.1
-    text: Share = 0.0
-    label: Share = 0.0
-    image: Share = 0.0
-    image_token: Share = 0.0
+    shares: Shares = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
-        for name in ("all", "text", "label", "image", "image_token"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], but is {getattr(self, name)}")
+        for name, share in self.shares.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], but is {share}")
 
     def apply(self, prompts: Prompts, seed: int, positions: Iterable[int]) -> Prompts:
         """Drop conditions as a function of (seed, position)."""
         positions = list(positions)
 
         def dropped(name: str) -> Bool[Tensor, " b"]:
-            return randomness.uniform(seed, f"drop {name}", positions) < getattr(self, name)
+            return randomness.uniform(seed, f"drop {name}", positions) < self.shares.get(name, 0.0)
 
-        everything = dropped("all")
-        return prompts.drop(*(everything | dropped(name) for name in ("text", "label", "image", "image_token")))
+        everything = dropped(ALL)
+        return prompts.drop({name: everything | dropped(name) for name in prompts.conditions})

@@ -13,7 +13,7 @@ from vdm.diffusion.frame_levels import Times
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.noise_priors import NoisePrior
 from vdm.objectives.condition_dropout import ConditionDropout
-from vdm.types import Prompts
+from vdm.prompts import Prompts
 
 Shape = tuple[int, ...]
 """Channels, frames, rows and columns of a clip's latents."""
@@ -84,7 +84,7 @@ class TrainingDraws(Draws):
     names: Sequence[int]
     noise_purpose: str = field(default="noise", kw_only=True)
     global_batch_size: int = field(kw_only=True)
-    condition_dropout: ConditionDropout = field(default=ConditionDropout(all=0.0), kw_only=True)
+    condition_dropout: ConditionDropout = field(default=ConditionDropout(), kw_only=True)
     noise_ahead: Float[Tensor, "b c t h w"] | None = field(default=None, kw_only=True)
 
     def noise(self, prior: NoisePrior, shape: Shape, num_images: int = 0) -> Float[Tensor, "b c t h w"]:

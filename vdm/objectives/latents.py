@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.objectives.draws import Draws
-from vdm.types import ClipBatch, Prompts, TensorRecord
+from vdm.prompts import Prompts, TensorCondition
+from vdm.types import ClipBatch, TensorRecord
 
 
 @dataclass(frozen=True)
@@ -44,5 +45,8 @@ def latents_of(model: VideoDiffusionModel, batch: ClipBatch, draws: Draws) -> La
     images = model.encoder.encode(rearrange(batch.images.pixels, "b c k h w -> (b k) c 1 h w"))
     x0 = torch.cat([x0, rearrange(images, "(b k) c 1 h w -> b c k h w", b=len(batch))], dim=2)
     captions = tuple(caption for of_clip in batch.images.captions for caption in of_clip)
-    crops = None if batch.images.crops is None else rearrange(batch.images.crops, "b k n -> (b k) n")
-    return LatentBatch(x0, prompts, Prompts(captions, rearrange(batch.images.labels, "b k -> (b k)"), crops=crops))
+    image_prompts = Prompts.of(captions, rearrange(batch.images.labels, "b k -> (b k)"))
+    if batch.images.crops is not None:
+        crops = TensorCondition(rearrange(batch.images.crops, "b k n -> (b k) n"))
+        image_prompts = image_prompts.with_conditions(crops=crops)
+    return LatentBatch(x0, prompts, image_prompts)

@@ -11,7 +11,7 @@ from vdm.diffusion.samplers.base import GridSampler
 from vdm.diffusion.samplers.staggered import Staggered
 from vdm.generation.generate import check_size
 from vdm.models.frozen import Frozen
-from vdm.training.module import ConditionDropout
+from vdm.objectives.condition_dropout import ALL, ConditionDropout
 from vdm.types import ClipSize
 
 
@@ -54,17 +54,13 @@ def check_dropout(dropout: ConditionDropout, model: VideoDiffusionModel) -> None
     Raises:
         ConfigError: One line that names the key.
     """
-    conditioner = model.conditioner
-    has = {
-        "text": conditioner.text_encoder is not None,
-        "label": conditioner.num_classes > 0,
-        "image": conditioner.uses_image,
-        "image_token": conditioner.uses_image_token,
-    }
-    for name, is_condition in has.items():
-        share = getattr(dropout, name)
-        if share > 0 and not is_condition:
-            raise ConfigError(f"training.condition_dropout.{name}={share}: the model has no such condition")
+    takes = model.conditioner.takes
+    for name, share in dropout.shares.items():
+        if share > 0 and name not in (ALL, *takes):
+            raise ConfigError(
+                f"training.condition_dropout.{name}={share}: the model has no such condition; it has:"
+                f" {', '.join(takes) or 'none'}"
+            )
 
 
 def check_together(model: VideoDiffusionModel, data: ClipDataModule) -> None:

@@ -14,9 +14,10 @@ from vdm import randomness
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.data.datamodule import ClipDataModule
 from vdm.objectives.base import Objective, second_optimizer
-from vdm.objectives.condition_dropout import ConditionDropout
+from vdm.objectives.condition_dropout import ConditionDropout, Shares
 from vdm.objectives.draws import HeldOutDraws, TrainingDraws
 from vdm.objectives.latents import latents_of
+from vdm.prompts import Prompts
 from vdm.ranges import Seed
 from vdm.training.ema import EMA
 from vdm.training.joint_optimizer import JointOptimizer
@@ -24,7 +25,7 @@ from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import LRSchedule
 from vdm.training.resuming import put_between_steps
 from vdm.training.strategies.base import PartwiseStrategy
-from vdm.types import ClipBatch, Prompts
+from vdm.types import ClipBatch
 
 NUM_LEVEL_BINS = 10
 """Bins of t in which losses are reported."""
@@ -45,7 +46,7 @@ class DiffusionModule(lightning.LightningModule):
         objective: From latents to a loss per clip.
         optimizer: Makes an optimizer of parameters.
         lr_schedule: Factor of the learning rate at each step.
-        condition_dropout: How often conditions are left out.
+        condition_dropout: Share of clips that lose a condition, by its name; see ``ConditionDropout``.
         seed: Seed of noise, noise levels and drop-out.
         ema: Averages of the weights.
     """
@@ -56,7 +57,7 @@ class DiffusionModule(lightning.LightningModule):
         objective: Objective,
         optimizer: Callable[..., Optimizer],
         lr_schedule: LRSchedule,
-        condition_dropout: ConditionDropout,
+        condition_dropout: Shares,
         seed: Seed,
         ema: EMA,
     ) -> None:
@@ -66,7 +67,7 @@ class DiffusionModule(lightning.LightningModule):
         self.ema = ema
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
-        self.condition_dropout = condition_dropout
+        self.condition_dropout = ConditionDropout(condition_dropout)
         self.seed = seed
         self.scalars: dict[str, float] = {}
         """The latest value of all that was logged, by name."""

@@ -1,5 +1,8 @@
 """What the options of all commands have in common."""
 
+from collections.abc import Mapping
+from typing import Any, Self
+
 
 class CommandOptions:
     """Checks that go beyond single values, in the order in which they are made.
@@ -7,6 +10,15 @@ class CommandOptions:
     Raises:
         ConfigError: From each of its methods, in one line that names the key.
     """
+
+    @classmethod
+    def completed(cls, told: Mapping[str, Any]) -> type[Self]:
+        """Return the class with the options that depend on what else is told, as those of a checkpoint's model.
+
+        Args:
+            told: Values by their keys, as far as they are known.
+        """
+        return cls
 
     @property
     def imports_any_code(self) -> bool:

@@ -1,17 +1,21 @@
 """Options of ``vdm sample``."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Interval, MinLen
+from annotated_types import Ge, MinLen
 
+from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import load_config
 from vdm.cli.options.memory import check_memory
+from vdm.cli.options.of_model import options_of_model
 from vdm.cli.options.paths import check_file
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.config import ConfigError
-from vdm.config.options import MAY_BE_ABSENT, Caption, Component, NeverANumber, PlainPath
+from vdm.config.errors import nearest
+from vdm.config.options import MAY_BE_ABSENT, Caption, Component, NeverANumber, PlainPath, options_of
 from vdm.config.words import Described
 from vdm.ranges import Count, NotNegative, Positive, Size
 
@@ -21,7 +25,7 @@ Label = Annotated[int, Ge(0)] | Annotated[str, NeverANumber()]
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions(SamplingOptions):
-    """Everything that ``conf/sample.yaml`` sets."""
+    """Everything that ``conf/sample.yaml`` sets, but for the options of the model, which ``completed`` adds."""
 
     model: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
     text_encoder: Component | None
@@ -39,8 +43,6 @@ class SampleOptions(SamplingOptions):
     height: Size | None
     width: Size | None
     fps: Positive | None
-    motion_bucket_id: Annotated[float, Interval(ge=0, le=255)] | None
-    noise_aug_strength: NotNegative | None
     task: Literal["extend", "interpolate", "superres"] | None
     input: PlainPath | None
     input_fps: Positive | None
@@ -65,6 +67,32 @@ class SampleOptions(SamplingOptions):
             raise ConfigError(f"image={self.image}: task={self.task} has its first frame from input")
         if self.prompts is not None and self.prompts_file is not None:
             raise ConfigError("prompts_file: give either prompts or prompts_file, not both")
+
+    @classmethod
+    def completed(cls, told: Mapping[str, Any]) -> type[Self]:
+        """Return the class with the options of the checkpoint's model.
+
+        Raises:
+            ValueError: In one line, if ``told`` has a key that neither the command nor the model has.
+        """
+        checkpoint, allow_own_code = told.get("checkpoint", "???"), told.get("allow_own_code") is True
+        if checkpoint == "???" or not isinstance(checkpoint, str | int | float):
+            return cls
+        found = options_of_model(Path(str(checkpoint)), allow_own_code)
+        of_model, general = found or {}, {option.key for option in options_of(cls)}
+        for key in sorted(told.keys() - general - of_model.keys()):
+            advice = nearest(key, general | of_model.keys())
+            if advice and advice == nearest(key, general):
+                continue  # one of the command's own, mistyped
+            if found is None:
+                RunConfig.read(Path(str(checkpoint)), allow_own_code)  # says what is wrong with the run
+            names = ", ".join(sorted(of_model)) or "none"
+            raise ConfigError(f"{key}: the model of {checkpoint} has no such option{advice}; it has: {names}")
+        added = [
+            (name, annotation | None, field(default=None, metadata=MAY_BE_ABSENT))
+            for name, annotation in of_model.items()
+        ]
+        return make_dataclass(cls.__name__, added, bases=(cls,), frozen=True, kw_only=True)
 
     @property
     def num_prompts(self) -> int:

@@ -1,11 +1,11 @@
 """What guides Stable Video Diffusion: a first frame, seen twice, and three numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from vdm.models.encoders import Autoencoder, Picture, PictureEncoder, to_picture
 from vdm.models.svd.components import ImageEncoder
 from vdm.models.svd.unet import ADDED_TIME_IDS, IMAGE_ONLY_INDICATOR
+from vdm.prompts import Prompts, TensorCondition
 from vdm.randomness import normal
 from vdm.ranges import LogRatio, NotNegative, Positive
-from vdm.types import ClipBatch, Conditioning, Prompts
+from vdm.types import ClipBatch, Conditioning
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,15 @@ class Motion:
     """
 
     fps: Annotated[Positive, Ge(1)] = 7.0
-    motion_bucket_id: NotNegative = 127.0
+    motion_bucket_id: Annotated[float, Interval(ge=0, le=255)] = 127.0
     noise_aug_strength: NotNegative = 0.02
 
     def __post_init__(self) -> None:
         for name, least in (("fps", 1), ("motion_bucket_id", 0), ("noise_aug_strength", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, but is {getattr(self, name)}")
+        if self.motion_bucket_id > 255:
+            raise ValueError(f"motion_bucket_id must be at most 255, but is {self.motion_bucket_id}")
 
     @property
     def ids(self) -> list[float]:
@@ -91,7 +94,8 @@ class SVDConditioner(nn.Module):
     """Shows the network a first frame: one token of what is in it, and its latents beside those of every frame.
 
     Blattmann et al. 2023, section 4.2 and appendix D. Where a clip lacks either, it is zeros; the numbers stay. A clip
-    of one frame is an image: the network is told to keep its layers over time out of it.
+    of one frame is an image: the network is told to keep its layers over time out of it. A
+    ``vdm.models.conditioner.Conditioner``; the arguments of its methods are described there.
 
     Args:
         image_encoder: Makes the token.
@@ -104,9 +108,9 @@ class SVDConditioner(nn.Module):
     text_channels = 0
     vector_channels = 0
     num_classes = 0
-    uses_image = True
-    uses_image_token = True
+    takes = ("image", "image_token")
     needs_pixels = True
+    options: Motion
 
     def __init__(
         self,
@@ -117,7 +121,7 @@ class SVDConditioner(nn.Module):
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
-        self.motion = motion or Motion()
+        self.options = motion or Motion()
         self.augmentation = augmentation or Augmentation()
         self.buckets = buckets or MotionBuckets()
 
@@ -129,16 +133,13 @@ class SVDConditioner(nn.Module):
         seed: int,
         draws: Sequence[int | str],
     ) -> Prompts:
-        """Return what clips in training or validation are asked for: what they are, with noise on the first frame.
-
-        The arguments are those of ``vdm.models.conditioner.Conditioner.of_clips``.
-        """
+        """Return what clips in training or validation are asked for: what they are, with noise on the first frame."""
         assert batch.motion is not None, "the data are asked for it: see needs_pixels"
         levels = self.augmentation.draw(seed, draws).to(x0.device)
         ids = torch.stack([batch.fps - 1, self.buckets(batch.motion), levels], dim=1)
         pixels = batch.video[:, :, 0]
         noise = normal(seed, "first frame augmentation", draws, tuple(pixels.shape[1:]))
-        return self._given(Prompts(batch.captions, batch.labels), to_picture(pixels), ids, noise, encoder)
+        return self._given(Prompts.of(batch.captions, batch.labels), to_picture(pixels), ids, noise, encoder)
 
     def with_first_frame(
         self,
@@ -158,35 +159,45 @@ class SVDConditioner(nn.Module):
             encoder: The autoencoder.
             seed: Of the noise.
             draws: Names each clip there, by default by its row.
-            motions: The numbers of each clip, by default ``motion`` for all.
+            motions: The numbers of each clip, by default ``options`` for all.
             noise: Noise of unit variance for the pixels, by default a function of ``seed`` and ``draws``.
 
         Raises:
             ValueError: If ``encoder`` makes no latents of single pictures.
         """
-        ids = torch.tensor([motion.ids for motion in motions or [self.motion] * len(frame)], device=frame.device)
+        ids = torch.tensor([motion.ids for motion in motions or [self.options] * len(frame)], device=frame.device)
         if noise is None:
             names = range(len(frame)) if draws is None else draws
             noise = normal(seed, "first frame augmentation", names, tuple(frame.shape[1:]))
         return self._given(prompts, to_picture(frame), ids, noise, encoder)
 
+    def with_first_latents(
+        self,
+        prompts: Prompts,
+        latents: Float[Tensor, "b c h w"],
+        encoder: Autoencoder,
+        seed: int = 0,
+        draws: Sequence[int | str] | None = None,
+    ) -> Prompts:
+        """Return the prompts with the first frame that latents decode to: more of it is seen than its latents."""
+        return self.with_first_frame(prompts, encoder.decode(latents[:, :, None])[:, :, 0], encoder, seed, draws)
+
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
         """Return the conditions of clips of ``num_frames`` frames."""
-        device, count = prompts.labels.device, len(prompts)
-        ids = prompts.extra.get(ADDED_TIME_IDS)
-        if ids is None:
-            ids = torch.tensor([self.motion.ids] * count, device=device)
+        device, count = prompts.device, len(prompts)
+        told = prompts.find(ADDED_TIME_IDS, TensorCondition)
+        ids = torch.tensor([self.options.ids] * count, device=device) if told is None else told.values
         extra = {ADDED_TIME_IDS: ids}
         if num_frames == 1:
             extra[IMAGE_ONLY_INDICATOR] = torch.ones(count, 1, dtype=torch.bool, device=device)
-        token = torch.zeros(count, self.image_encoder.channels, device=device)
-        if prompts.image_token is not None and prompts.has_image_token is not None:
-            token = prompts.image_token * prompts.has_image_token[:, None]
-        image = None
-        if prompts.image is not None and prompts.has_image is not None:
-            given = prompts.image * rearrange(prompts.has_image, "b -> b 1 1 1")
-            image = repeat(given, "b c h w -> b c t h w", t=num_frames)
-        return Conditioning(text=rearrange(token, "b e -> b 1 e"), image=image, extra=extra)
+        given = prompts.find("image_token", TensorCondition)
+        token = torch.zeros(count, self.image_encoder.channels, device=device) if given is None else given.masked
+        image = prompts.find("image", TensorCondition)
+        return Conditioning(
+            text=rearrange(token, "b e -> b 1 e"),
+            image=None if image is None else repeat(image.masked, "b c h w -> b c t h w", t=num_frames),
+            extra=extra,
+        )
 
     def _given(
         self,
@@ -199,12 +210,9 @@ class SVDConditioner(nn.Module):
         if not isinstance(encoder, PictureEncoder):
             raise ValueError(f"encoder: Stable Video Diffusion needs encoder=svd, and {type(encoder).__name__} is not")
         strength = rearrange(ids[:, 2], "b -> b 1 1 1")
-        everywhere = torch.ones(len(picture), dtype=torch.bool, device=picture.device)
-        return replace(
-            prompts,
-            image=encoder.image_latents(picture + strength * noise.to(picture)),
-            has_image=everywhere,
-            image_token=self.image_encoder(picture),
-            has_image_token=everywhere,
-            extra={**prompts.extra, ADDED_TIME_IDS: ids},
-        )
+        told = {
+            "image": TensorCondition.given(encoder.image_latents(picture + strength * noise.to(picture))),
+            "image_token": TensorCondition.given(self.image_encoder(picture)),
+            ADDED_TIME_IDS: TensorCondition(ids),
+        }
+        return prompts.with_conditions(**told)

@@ -13,9 +13,10 @@ from PIL import Image
 from vdm.checkpoints.processes import together
 from vdm.generation.generate import generate
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
+from vdm.prompts import Prompts
 from vdm.ranges import Count, Folder, Seed, Text
 from vdm.training.module import DiffusionModule
-from vdm.types import ClipSize, Prompts
+from vdm.types import ClipSize
 
 
 class SampleVideos(Callback):

@@ -1,0 +1,43 @@
+"""Options that a checkpoint's model adds to a command: the numbers that its conditioner declares."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_type_hints
+
+from vdm.checkpoints.runs import load_config
+from vdm.config.build import resolve
+from vdm.config.signatures import Signature, signature_of
+from vdm.config.static_signatures import read_declared
+
+_ATTRIBUTE = "options"
+"""Of conditioners; see ``vdm.models.conditioner.Conditioner.options``."""
+
+
+def options_of_model(checkpoint: Path, allow_own_code: bool) -> Mapping[str, Any] | None:
+    """Return the annotations of the options that a run's conditioner declares, by their names.
+
+    The class that the run's configuration names is read, not imported, unless it is the user's own.
+
+    Returns:
+        None if they can't be told, as where there is no such run, or its class is not allowed.
+
+    Raises:
+        ConfigError: If a class of the user's own can't be imported.
+    """
+    try:
+        node = load_config(checkpoint)["model"]["conditioner"]["_target_"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    declared = read_declared(node, _ATTRIBUTE) if isinstance(node, str) else None
+    if declared is None and allow_own_code:
+        declared = _ask_python(node)
+    if declared is None:
+        return None
+    return {name: declared.annotations[name] for name in declared.named if name in declared.annotations}
+
+
+def _ask_python(target: object) -> Signature:
+    cls: Any = resolve(target, "model.conditioner._target_", None)
+    hint = get_type_hints(cls).get(_ATTRIBUTE)
+    return Signature({}, {}) if hint in (None, NoneType) else signature_of(hint)

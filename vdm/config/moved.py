@@ -1,0 +1,75 @@
+"""What configurations recorded by earlier versions call things, and what the same things are called now.
+
+Whoever renames or moves a class that a recorded configuration may name, or a key, adds a line to a table below, in the
+same commit; runs, exports and checkpoints made before then go on to be read. ``vdm.checkpoints.runs.load_config``, by
+which every recorded configuration is read, applies the tables; YAMLs that people write are not changed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MOVED_TARGETS: Mapping[str, str | None] = {
+    "vdm.models.conditioner.Conditioner": "vdm.models.embedding_conditioner.EmbeddingConditioner",
+    "vdm.objectives.condition_dropout.ConditionDropout": None,
+    "vdm.training.module.ConditionDropout": None,
+}
+"""By the former ``_target_``, the present one; None where the same keys stand in a mapping without ``_target_`` now."""
+
+MOVED_KEYS: Mapping[str, str] = {}
+"""By the former dotted key, the present one, whose meaning and values are the same."""
+
+
+def modernized(
+    config: Mapping[str, Any],
+    targets: Mapping[str, str | None] = MOVED_TARGETS,
+    keys: Mapping[str, str] = MOVED_KEYS,
+) -> dict[str, Any]:
+    """Return a recorded configuration as this version records it; what it does not know is left as it is.
+
+    Args:
+        config: Plain values.
+        targets: See ``MOVED_TARGETS``.
+        keys: See ``MOVED_KEYS``; applied after ``targets``, in their order. Where a configuration has a value at the
+            present key already, that one stays.
+    """
+    result = _with_targets(config, targets)
+    for former, present in keys.items():
+        _move(result, former.split("."), present.split("."))
+    return result
+
+
+def _with_targets(node: Any, targets: Mapping[str, str | None]) -> Any:
+    if isinstance(node, list):
+        return [_with_targets(item, targets) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    result = {key: _with_targets(value, targets) for key, value in node.items()}
+    target = result.get("_target_")
+    if isinstance(target, str) and target in targets:
+        present = targets[target]
+        if present is None:
+            del result["_target_"]
+        else:
+            result["_target_"] = present
+    return result
+
+
+def _move(config: dict[str, Any], former: Sequence[str], present: Sequence[str]) -> None:
+    source, name = _parent(config, former), former[-1]
+    if source is None or name not in source:
+        return
+    value = source.pop(name)
+    for part in present[:-1]:
+        config.setdefault(part, {})
+        if not isinstance(config[part], dict):
+            return
+        config = config[part]
+    config.setdefault(present[-1], value)
+
+
+def _parent(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any] | None:
+    """Return the mapping that a key stands in; None where there is none."""
+    node: Any = config
+    for name in path[:-1]:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else None
