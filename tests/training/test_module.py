@@ -125,8 +125,15 @@ def test_images_ride_along_with_clips_and_change_what_is_learned(tmp_path: Path,
         ),
         ("diffusion=ddpm", "optimizer.lr=1e-5"),
         ("diffusion=cosine_x0", "trainer.precision=bf16-mixed"),
+        (
+            "diffusion/frame_levels=clean_prefix",
+            "diffusion/frame_levels@diffusion.frame_levels.others=independent",
+            "diffusion/time_shift=root",
+            "data.num_images_per_clip=1",
+            "validate.every_steps=2",
+        ),
     ],
-    ids=["classes", "first frame", "crop", "eps", "x0 in bf16"],
+    ids=["classes", "first frame", "crop", "eps", "x0 in bf16", "levels per frame"],
 )
 def test_each_kind_of_model_trains(tmp_path: Path, shards: Path, overrides: tuple[str, ...]) -> None:
     if "text_encoder=none" in overrides:
