@@ -185,7 +185,7 @@ class TrainingStep:
         self.x0, self.noise = torch.randn(2, *shape, device=device)
         self.t = torch.rand(clips.number, device=device)
         frame = torch.zeros(clips.number, 3, clips.size.height, clips.size.width, dtype=torch.uint8)
-        image = frame if self.model.conditioner.uses_image else None
+        image = frame if "image" in self.model.conditioner.takes else None
         self.prompts = self.model.prompts([clips.caption] * clips.number, image=image)
         self.device = device
 

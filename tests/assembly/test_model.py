@@ -103,6 +103,13 @@ def test_image_of_prompts_is_its_latents(model: VideoDiffusionModel) -> None:
     torch.testing.assert_close(prompts.conditions["image"].values.flatten(), torch.tensor([-1.0, 1.0, -0.6]))
 
 
+def test_first_frame_is_refused_by_a_model_that_takes_none() -> None:
+    model = small_model(model__conditioner__image=False)
+
+    with pytest.raises(ValueError, match=r"^image: the model has no such condition; it has: text, label$"):
+        model.prompts(["a"], image=torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
 def test_step_noise_depends_on_clip_and_step_alone() -> None:
     like, prior = torch.zeros(3, 3, 2, 4, 4), Progressive()
     draw, alone = step_noise(prior, 5, [4, 5, 6], like), step_noise(prior, 5, [6], like[:1])

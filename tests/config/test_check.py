@@ -38,6 +38,23 @@ def test_mistake_is_found(node: Any, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"all": 0.1, "text": 2, "image": 3}, ".text: 2 is not allowed: must be at most 1"),
+        ({"all": 0.1, "text": True}, ".text: True is not allowed: must be a number, not true or false"),
+        ({"all": "much"}, ".all: 'much' is not allowed: must be a number"),
+        (0.1, ": 0.1 is not allowed: must be a mapping"),
+    ],
+)
+def test_mistake_in_a_mapping_is_named_by_its_key(shares: Any, message: str) -> None:
+    node = {"_target_": "vdm.training.module.DiffusionModule", "condition_dropout": shares}
+    with pytest.raises(ConfigError) as caught:
+        check(node, "training")
+
+    assert str(caught.value) == f"training.condition_dropout{message}"
+
+
 def test_what_is_given_later_may_be_missing() -> None:
     check(_node(), "model")
     check(_node(width="???"), "model")

@@ -91,11 +91,17 @@ class VideoDiffusionModel(nn.Module):
             labels: One class a clip, -1 for none.
             image: RGB first frame of each clip.
             seed: Of what is random in conditions.
+
+        Raises:
+            ValueError: If there is a first frame, but the model takes none.
         """
         captions = (captions,) if isinstance(captions, str) else tuple(captions)
         prompts = Prompts.of(captions, None if labels is None else torch.tensor(list(labels))).to(self.device)
         if image is None:
             return prompts
+        if "image" not in self.conditioner.takes:
+            takes = ", ".join(self.conditioner.takes) or "none"
+            raise ValueError(f"image: the model has no such condition; it has: {takes}")
         return self.conditioner.with_first_frame(prompts, image.to(self.device), self.encoder, seed)
 
     def denoising_loss(

@@ -83,7 +83,7 @@ def _with_options_of_model(
         found = _OVERRIDE.fullmatch(argument)
         is_new = found is not None and found["key"] in of_model and not found["sign"]
         result.append(f"+{argument}" if is_new else argument)
-        if found is not None and found["key"] == DECIDING[0]:  # beside another: argparse takes them in one row only
+        if found is not None and found["key"] == "checkpoint":  # beside another: argparse takes them in one row only
             result += _shown(arguments, {key: of_model[key] for key in of_model.keys() - given})
     return result
 

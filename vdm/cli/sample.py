@@ -121,7 +121,7 @@ def _set_options(options: SampleOptions, trained: RunConfig, model: VideoDiffusi
     present = model.conditioner.options
     if present is None:
         return
-    told = {field.name: getattr(options, field.name) for field in fields(present)}
+    told = {field.name: getattr(options, field.name, None) for field in fields(present)}
     given = {name: value for name, value in told.items() if value is not None}
     if "fps" in told:
         given.setdefault("fps", trained.clip.fps)
