@@ -1,6 +1,8 @@
 """What earlier versions recorded is read by its present names."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from tests.assembly.small_model import CONFIG, config
 from vdm.assembly.build import build_model
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import load_config, write_config
+from vdm.config import ConfigError, build, check
 from vdm.config.build import resolve
 from vdm.config.moved import MOVED_KEYS, MOVED_TARGETS, modernized
 
@@ -70,3 +73,13 @@ def test_a_model_recorded_by_its_former_classes_is_built(tmp_path: Path) -> None
 
     assert run.parts["model"]["conditioner"] == CONFIG["model"]["conditioner"]
     build_model(run.parts, run.allowed_modules)
+
+
+@pytest.mark.parametrize("refuse", [build, check])
+def test_former_class_in_a_yaml_of_today_is_named_with_the_present_one(refuse: Callable[..., Any]) -> None:
+    former = "vdm.models.conditioner.Conditioner"
+    present = "vdm.models.embedding_conditioner.EmbeddingConditioner"
+    with pytest.raises(ConfigError, match=rf"^model._target_: {former} is called {present} now$"):
+        refuse({"_target_": former}, "model")
+    with pytest.raises(ConfigError, match=r"^x._target_: vdm.training.module.ConditionDropout is to be left out now$"):
+        refuse({"_target_": "vdm.training.module.ConditionDropout", "all": 0.1}, "x")

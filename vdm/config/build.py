@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 
 from vdm.config.annotations import validated
 from vdm.config.errors import ConfigError, did_you_mean, nearest
+from vdm.config.moved import MOVED_TARGETS
 from vdm.config.signatures import Signature, signature_of
 from vdm.config.static_signatures import read_signature
 
@@ -84,6 +85,7 @@ def _targets(node: Any, key: str) -> Iterator[tuple[Mapping[str, Any], str]]:
         for name, value in node.items():
             yield from _targets(value, f"{key}.{name}" if key else str(name))
         if "_target_" in node:
+            _refuse_former(node["_target_"], f"{key}._target_")
             yield node, key
     elif isinstance(node, list):
         for index, value in enumerate(node):
@@ -205,6 +207,13 @@ def _is_dotted(path: object) -> TypeGuard[str]:
     return isinstance(path, str) and "." in path and all(part.isidentifier() for part in path.split("."))
 
 
+def _refuse_former(path: object, key: str) -> None:
+    """Refuse what has another name now, in a YAML that somebody wrote: recorded configurations are translated."""
+    if isinstance(path, str) and path in MOVED_TARGETS:
+        present = MOVED_TARGETS[path]
+        raise ConfigError(f"{key}: {path} is {f'called {present}' if present else 'to be left out'} now")
+
+
 def resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Target:
     """Import what a dotted path names; see ``build`` for ``allowed_modules``.
 
@@ -213,6 +222,7 @@ def resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Ta
     """
     if not _is_dotted(path):
         raise ConfigError(f"{key}: {path!r} is not allowed: it is a dotted path such as package.module.Class")
+    _refuse_former(path, key)
     if allowed_modules is not None and not _lies_in(
         path, allowed_modules
     ):  # importing runs code: first ask, then import

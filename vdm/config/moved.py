@@ -2,7 +2,8 @@
 
 Whoever renames or moves a class that a recorded configuration may name, or a key, adds a line to a table below, in the
 same commit; runs, exports and checkpoints made before then go on to be read. ``vdm.checkpoints.runs.load_config``, by
-which every recorded configuration is read, applies the tables; YAMLs that people write are not changed.
+which every recorded configuration is read, applies the tables. In a YAML that somebody wrote, a former class is refused
+in one line that names the present one.
 """
 
 from collections.abc import Mapping, Sequence
