@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import vdm
 from tests.assembly.small_model import config, save_config, save_run, small_model
 from tests.models.networks import random_input
 from vdm.assembly.build import build_model
@@ -180,3 +181,9 @@ def test_conditioner_that_lacks_what_all_have_is_refused_by_name() -> None:
         ConfigError, match=r"^model\.conditioner: MotionBuckets lacks needs_pixels, num_classes, .*, with_"
     ):
         build_model(config(model__conditioner=node))
+
+
+def test_the_public_ways_in_are_one() -> None:
+    assert vdm.load_model is load_model
+    assert vdm.VideoDiffusionModel is VideoDiffusionModel
+    assert VideoDiffusionModel.from_checkpoint is load_model
