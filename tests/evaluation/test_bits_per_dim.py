@@ -10,6 +10,7 @@ from vdm.diffusion.likelihood.exact import ExactLikelihood
 from vdm.diffusion.likelihood.variational import VariationalBound
 from vdm.diffusion.ode import DormandPrince
 from vdm.evaluation.bits_per_dim import bits_per_dim, check
+from vdm.prompts import LabelCondition, TensorCondition
 from vdm.types import ClipBatch
 
 
@@ -51,7 +52,10 @@ def test_conditions_are_those_of_training(monkeypatch: pytest.MonkeyPatch) -> No
     conditioner = model.conditioner.forward
 
     def recorded(prompts, num_frames):  # noqa: ANN001, ANN202
-        seen.append((prompts.captions, prompts.labels, prompts.image))
+        label, image = prompts.find("label", LabelCondition), prompts.find("image", TensorCondition)
+        assert label is not None
+        assert image is not None
+        seen.append((prompts.captions, label.labels, image.values))
         return conditioner(prompts, num_frames)
 
     monkeypatch.setattr(model.conditioner, "forward", recorded)
