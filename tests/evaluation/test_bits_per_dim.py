@@ -67,6 +67,12 @@ def test_conditions_are_those_of_training(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(image, model.encoder.encode(clips.video)[:, :, 0])
 
 
+def test_model_without_first_frames_is_measured_too() -> None:
+    model = small_model(model__conditioner__image=False, model__network__image_conditioned=False)
+    assert "image" not in model.conditioner.takes
+    assert bits_per_dim(model, [batch(2, [1.0] * 2)], VariationalBound(1)).num_clips == 2
+
+
 def test_protocol_tells_how_it_was_measured() -> None:
     found = bits_per_dim(small_model(), [batch(2, [1.0] * 2)], VariationalBound(2, gamma=0.5), seed=3)
 

@@ -12,6 +12,8 @@ from vdm.diffusion.denoiser import bounded
 from vdm.diffusion.likelihood.base import Likelihood
 from vdm.diffusion.noise_priors import Independent
 from vdm.models.encoders import PixelEncoder
+from vdm.objectives.draws import HeldOutDraws
+from vdm.objectives.latents import latents_of
 from vdm.types import ClipBatch
 
 
@@ -75,9 +77,9 @@ def _of_batch(
     seed: int,
     on_step: Callable[[], object] | None,
 ) -> torch.Tensor:
-    x0 = model.encoder.encode(batch.video.to(model.device))
-    prompts = model.prompts(batch.captions, batch.labels.tolist(), batch.video[:, :, 0])
-    denoise = bounded(model.conditioned(prompts, x0.shape[2]), model.diffusion.clip_denoised)
+    latents = latents_of(model, batch.to(model.device), HeldOutDraws(batch.keys, seed=seed))
+    x0 = latents.x0
+    denoise = bounded(model.conditioned(latents.prompts, x0.shape[2]), model.diffusion.clip_denoised)
 
     def draw_noise(number: int) -> torch.Tensor:
         return randomness.normal(seed, f"likelihood noise {number}", batch.keys, tuple(x0.shape[1:])).to(x0)
