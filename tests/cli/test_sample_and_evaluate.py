@@ -364,3 +364,17 @@ def test_clips_that_can_not_be_read_are_left_out(trained: Path, tmp_path: Path) 
     tar.write_bytes(content[:start] + bytes(64) + content[start + 64 :])
     evaluate.run(composed("evaluate", *options))
     assert json.loads((tmp_path / "out" / "results.json").read_text())["num_held_out_clips"] == 2
+
+
+def test_levels_of_frames_that_training_never_had_are_warned_of(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = [f"checkpoint={trained}", "prompts=[one]", f"output={tmp_path}", "num_frames=2"]
+    sample.run(composed("sample", *options, "sampler=staggered", "sampler.sampler.num_steps=1"))
+    known = ["task=extend", f"input={tmp_path / '0000-one.mp4'}", "input_frames=1", "sampler.num_steps=1"]
+    sample.run(composed("sample", *options, *known, "method=clean_frames"))
+    messages = [record.getMessage() for record in caplog.records if record.name == "vdm.cli.sample"]
+    assert [message.split(": the model was not trained ")[0] for message in messages] == [
+        "sampler=staggered",
+        "method=clean_frames",
+    ]

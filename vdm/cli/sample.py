@@ -1,5 +1,6 @@
 """``vdm sample``: videos from prompts, and from other videos, with a trained model."""
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -20,12 +21,16 @@ from vdm.cli.options.sampling import SamplingOptions
 from vdm.cli.sample_task import block_size, observation_method, read_task
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
+from vdm.diffusion.frame_levels import trained_on_any_levels, trained_on_clean_frames
+from vdm.diffusion.samplers.staggered import Staggered
 from vdm.generation.blocks import plan_blocks
 from vdm.generation.generate import count_steps, generate
 from vdm.generation.requests import load_image, read_prompts, resolve_labels
 from vdm.generation.video_files import file_name, write_grid, write_mp4
 from vdm.prompts import Prompts
 from vdm.types import ClipSize
+
+_log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
@@ -38,6 +43,8 @@ def run(config: DictConfig) -> None:
         _check_network(options.model, trained)
     model = load_for_sampling(checkpoint, options, trained)
     _set_options(options, trained, model)
+
+    _warn_of_levels_not_seen(options, model)
 
     folder = options.output or _default_folder(checkpoint, options.task)
     make_output_folder(folder)  # before anything is made that it could not take
@@ -68,6 +75,19 @@ def run(config: DictConfig) -> None:
         )
     mp4, png = write_grid(folder, list(videos), task.fps)
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
+
+
+def _warn_of_levels_not_seen(options: SampleOptions, model: VideoDiffusionModel) -> None:
+    """Say where frames will have noise levels together that they never had in training."""
+    levels, sampler = model.diffusion.frame_levels, model.sampler
+    if isinstance(sampler, Staggered) and sampler.delay > 0 and not trained_on_any_levels(levels):
+        _log.warning(
+            "sampler=staggered: the model was not trained with levels of frames (diffusion/frame_levels=independent)"
+        )
+    if options.task is not None and options.method == "clean_frames" and not trained_on_clean_frames(levels):
+        _log.warning(
+            "method=clean_frames: the model was not trained on clean frames (diffusion/frame_levels=clean_prefix)"
+        )
 
 
 def make_output_folder(folder: Path) -> None:

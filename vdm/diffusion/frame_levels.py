@@ -48,6 +48,17 @@ class FrameLevels(Protocol):
         ...
 
 
+def trained_on_clean_frames(frame_levels: FrameLevels) -> bool:
+    """Tell whether a model trained so has seen clean frames before noised ones."""
+    return not isinstance(frame_levels, LevelPerClip)
+
+
+def trained_on_any_levels(frame_levels: FrameLevels) -> bool:
+    """Tell whether a model trained so has seen frames that are not clean, each with a level of its own."""
+    others = frame_levels.others if isinstance(frame_levels, CleanPrefix) else frame_levels
+    return not isinstance(others, LevelPerClip)
+
+
 @dataclass(frozen=True)
 class LevelPerClip:
     """All frames of a clip, and the images beside it, have the same level."""
