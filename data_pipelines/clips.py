@@ -209,8 +209,8 @@ def fault_of(reader: VideoReader, settings: ClipSettings, num_clips: int) -> str
         return "no frame can be decoded"
     if reader.num_errors:
         return f"is damaged: packets that can't be decoded: {reader.num_errors}, in {reader.end:.2f} s; {kept}"
-    if declared and reader.end < declared - max(1.0, 0.05 * declared):
-        return f"is cut short: lasts {reader.end:.2f} s of the {declared:.2f} s it declares; {kept}"
+    if declared and (lasts := reader.read_seconds()) < declared - max(1.0, 0.05 * declared):
+        return f"is cut short: lasts {lasts:.2f} s of the {declared:.2f} s it declares; {kept}"
     if reader.num_frames == 1 and settings.num_frames > 1:
         return "has a single frame"
     if num_clips == 0 and reader.end < settings.seconds:

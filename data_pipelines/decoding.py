@@ -1,9 +1,11 @@
 """Reading videos: frames with their times, and each frame as an upright picture of square pixels."""
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Generic, TypeVar
 
 import av
@@ -21,6 +23,17 @@ JUMP_SECONDS = 10.0
 """A longer pause between two frames, or a step back, is a break in the film and no slow motion."""
 
 _UNSPECIFIED_COLORSPACE = 2
+_DECODING_TIMES = frozenset(("asf", "asf_o", "avi"))
+"""FFmpeg's names of containers that record when a frame is decoded; FFmpeg guesses from that when it is shown."""
+_NO_TIMES = 0x80
+"""FFmpeg's flag ``AVFMT_NOTIMESTAMPS``: bare streams of a codec, to which FFmpeg gives times of 25 frames a second."""
+_MAX_STEPS_BACK = 2
+"""A decoder that finds out late how far frames are reordered may show as many out of order."""
+_MAX_DECLARED_FPS = 240
+"""What declares more is believed only if its frames are as close: Matroska, WebM and FLV may know no rate, and FFmpeg
+then takes the unit of their times, a millisecond, for it."""
+_MAX_PACKETS_AHEAD, _MAX_BYTES_AHEAD = 256, 1 << 26
+"""How much is read before decoding begins, to find out the rate."""
 
 
 Frame = TypeVar("Frame")
@@ -64,12 +77,30 @@ class VideoReader:
         self.container, self.stream = container, streams[0]
         bound_pixels(self.stream)
         self.stream.thread_count = 1
-        self.fps = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        self._packets = _PacketReader(container, self.stream)
+        self._has_times = not container.format.flags & _NO_TIMES
+        self._uses_decoding_times = container.format.name in _DECODING_TIMES
+        self._last_shown: float | None = None
+        self._num_steps_back = 0
+        self.fps, self._has_durations = self._rate()
         self.end = 0.0
         """When the last frame read so far ends, in seconds since the first."""
         self.num_frames = 0
         self.num_errors = 0
         """Packets or frames that could not be decoded."""
+
+    def _rate(self) -> tuple[float, bool]:
+        """Return frames per second, 0 if unknown, and whether the durations of frames can be believed."""
+        declared = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        if not self._has_times:
+            # Known from the stream's headers, if they say so; for the container FFmpeg assumes 25.
+            return float(self.stream.codec_context.framerate or declared), True
+        if declared <= _MAX_DECLARED_FPS:
+            return declared, True
+        observed = self._packets.look_ahead()
+        if observed is None or observed > declared / 2:
+            return declared, True
+        return observed, False
 
     def frames(self) -> Iterator[TimedFrame]:
         """Yield the frames in the order in which they are shown.
@@ -85,7 +116,10 @@ class VideoReader:
                 damaged_until, broken = item.time, True
                 continue
             time, duration = self._times(item, previous)
-            if damaged_until is not None and not (item.key_frame and time > damaged_until):
+            # Packets that fail have no other time than that at which they are to be shown, right or wrong.
+            if damaged_until is not None and not (
+                item.key_frame and (time if item.time is None else item.time) > damaged_until
+            ):
                 continue
             damaged_until = None
             if self.num_frames == 0:
@@ -100,13 +134,33 @@ class VideoReader:
             previous, broken = time, False
 
     def _times(self, frame: av.VideoFrame, previous: float) -> tuple[float, float]:
-        """Return when a frame is shown and for how long, guessed from the frame before where the file is silent."""
+        """Return when a frame is shown and for how long, guessed from the frame before where the file is silent.
+
+        A decoder gives frames in the order in which they are shown, so times that step back again and again are false.
+        Times of decoding are then the right ones, but for a constant.
+        """
         usual = 1 / (self.fps or 25)
-        duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
-        return (previous + usual if frame.time is None else frame.time), duration
+        has_duration = self._has_durations and frame.duration and frame.time_base
+        duration = float(frame.duration * frame.time_base) if has_duration else usual
+        self._watch(frame.time)
+        if not self._has_times:
+            time = None
+        elif self._uses_decoding_times:
+            time = None if frame.dts is None else float(frame.dts * frame.time_base)
+        else:
+            time = frame.time
+        return (previous + usual if time is None else time), duration
+
+    def _watch(self, time: float | None) -> None:
+        """Count steps back in the times of frames; jumps are not of that kind."""
+        if time is not None:
+            if self._last_shown is not None and -JUMP_SECONDS <= time - self._last_shown < 0:
+                self._num_steps_back += 1
+                self._uses_decoding_times |= self._num_steps_back > _MAX_STEPS_BACK
+            self._last_shown = time
 
     def _decoded(self) -> Iterator[av.VideoFrame | Damage]:
-        packets = self.container.demux(self.stream)
+        packets = iter(self._packets)
         while True:
             try:
                 packet = next(packets)
@@ -125,15 +179,67 @@ class VideoReader:
                 yield Damage(-math.inf if time is None else float(time))
 
     def declared_seconds(self) -> float | None:
-        """How long the container says that the video lasts, if it does."""
+        """How long the file says that the video lasts, if it does: the video itself, or else all of the container."""
         if self.stream.duration and self.stream.time_base:
             return float(self.stream.duration * self.stream.time_base)
         return self.container.duration / av.time_base if self.container.duration else None
+
+    def read_seconds(self) -> float:
+        """How much of ``declared_seconds`` has been there to read: a container also lasts as long as its sound."""
+        return self.end if self.stream.duration else max(self.end, self._packets.end)
 
     def pixel_aspect(self) -> float:
         """Width of a pixel over its height; 1 where the file says nothing or nonsense."""
         aspect = float(self.stream.sample_aspect_ratio or Fraction(1))
         return aspect if 0.1 <= aspect <= 10 else 1.0
+
+
+class _PacketReader:
+    """Reads a container once and yields the packets of one of its streams.
+
+    Args:
+        container: Read from where it stands.
+        stream: Its stream.
+    """
+
+    def __init__(self, container: InputContainer, stream: av.VideoStream) -> None:
+        self.end = 0.0
+        """When the last packet of any stream read so far ends, in the container's time."""
+        self._of_all = container.demux()
+        self._stream = stream
+        self._ahead: deque[av.Packet] = deque()
+        self._fault: Exception | None = None
+
+    def __iter__(self) -> Iterator[av.Packet]:
+        """Yield the packets; what went wrong in looking ahead is raised in its place."""
+        while self._ahead:
+            yield self._ahead.popleft()
+        if self._fault is not None:
+            raise self._fault
+        yield from self._read()
+
+    def _read(self) -> Iterator[av.Packet]:
+        for packet in self._of_all:
+            start = packet.dts if packet.pts is None else packet.pts
+            if start is not None and packet.time_base is not None:
+                self.end = max(self.end, float((start + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index == self._stream.index:
+                yield packet
+
+    def look_ahead(self) -> float | None:
+        """Return the mean rate of the first frames by their times, None if they have none; iteration begins there."""
+        num_bytes = 0
+        try:
+            for packet in islice(self._read(), _MAX_PACKETS_AHEAD):
+                self._ahead.append(packet)
+                num_bytes += packet.size
+                if num_bytes > _MAX_BYTES_AHEAD:
+                    break
+        except (FFmpegError, OSError) as error:
+            self._fault = error
+        times = sorted({packet.pts for packet in self._ahead if packet.pts is not None})
+        unit = self._stream.time_base
+        return float((len(times) - 1) / ((times[-1] - times[0]) * unit)) if len(times) > 1 and unit else None
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,29 @@ def write_h264(path: Path, frames: Sequence[np.ndarray], **options: str) -> Path
     )
 
 
+def write_with_sound(
+    path: Path, frames: Sequence[np.ndarray], sound_seconds: float, start_seconds: float = 0, fps: int = 8
+) -> Path:
+    """Write frames that begin at ``start_seconds``, and silence that begins at once."""
+    with av.open(path, "w") as container:
+        video = container.add_stream("libx264", rate=fps, options={"crf": "1"})
+        video.height, video.width, _ = frames[0].shape
+        video.pix_fmt = "yuv444p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for number in range(round(sound_seconds * 10)):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+            samples.sample_rate, samples.pts = 8000, 800 * number
+            container.mux(sound.encode(samples))
+        container.mux(sound.encode())
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = round(1000 * (start_seconds + number / fps)), Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    return path
+
+
 def write_sound(path: Path) -> Path:
     """Write a second of silence."""
     with av.open(path, "w") as container:
