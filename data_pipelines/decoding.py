@@ -4,7 +4,6 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -12,17 +11,17 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.video.reformatter import Colorspace, Interpolation
+from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 
-from data_pipelines.sources import SourceError, is_cover
+from data_pipelines.sources import SourceError
 from vdm.data.containers import bound_pixels, check_pixels
+from vdm.data.frames import colorspace_of, film_of, opaque, orientation, pixel_aspect, square_size
 from vdm.data.scaling import RGBScaler
 
 JUMP_SECONDS = 10.0
 """A longer pause between two frames, or a step back, is a break in the film and no slow motion."""
 
-_UNSPECIFIED_COLORSPACE = 2
 _DECODING_TIMES = frozenset(("asf", "asf_o", "avi"))
 """FFmpeg's names of containers that record when a frame is decoded; FFmpeg guesses from that when it is shown."""
 _NO_TIMES = 0x80
@@ -71,10 +70,10 @@ class VideoReader:
     """
 
     def __init__(self, container: InputContainer) -> None:
-        streams = [stream for stream in container.streams.video if not is_cover(stream)]
-        if not streams:
+        stream = film_of(container)
+        if stream is None:
             raise SourceError("has no video stream, " + ("sound only" if container.streams.audio else "nor sound"))
-        self.container, self.stream = container, streams[0]
+        self.container, self.stream = container, stream
         bound_pixels(self.stream)
         self.stream.thread_count = 1
         self._packets = _PacketReader(container, self.stream)
@@ -140,13 +139,13 @@ class VideoReader:
         Times of decoding are then the right ones, but for a constant.
         """
         usual = 1 / (self.fps or 25)
-        has_duration = self._has_durations and frame.duration and frame.time_base
-        duration = float(frame.duration * frame.time_base) if has_duration else usual
+        unit = frame.time_base or self.stream.time_base
+        duration = float(frame.duration * unit) if self._has_durations and frame.duration and unit else usual
         self._watch(frame.time)
         if not self._has_times:
             time = None
         elif self._uses_decoding_times:
-            time = None if frame.dts is None else float(frame.dts * frame.time_base)
+            time = None if frame.dts is None or unit is None else float(frame.dts * unit)
         else:
             time = frame.time
         return (previous + usual if time is None else time), duration
@@ -189,9 +188,8 @@ class VideoReader:
         return self.end if self.stream.duration else max(self.end, self._packets.end)
 
     def pixel_aspect(self) -> float:
-        """Width of a pixel over its height; 1 where the file says nothing or nonsense."""
-        aspect = float(self.stream.sample_aspect_ratio or Fraction(1))
-        return aspect if 0.1 <= aspect <= 10 else 1.0
+        """Width of a pixel over its height."""
+        return pixel_aspect(self.stream)
 
 
 class _PacketReader:
@@ -242,38 +240,9 @@ class _PacketReader:
         return float((len(times) - 1) / ((times[-1] - times[0]) * unit)) if len(times) > 1 and unit else None
 
 
-@dataclass(frozen=True)
-class Orientation:
-    """How to turn a coded picture upright: first transpose, then flip."""
-
-    transpose: bool = False
-    flip_rows: bool = False
-    flip_columns: bool = False
-
-    def apply(self, picture: UInt8[np.ndarray, "rows columns c"]) -> UInt8[np.ndarray, "h w c"]:
-        """Return the picture as it is to be seen."""
-        if self.transpose:
-            picture = picture.swapaxes(0, 1)
-        return picture[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
-
-
-def orientation(frame: av.VideoFrame) -> Orientation:
-    """Read the display matrix of a frame, rounded to a quarter turn, with or without a mirror.
-
-    The matrix [[a, b, u], [c, d, v], [x, y, w]] sends column p and row q to column a p + c q and row b p + d q.
-    """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return Orientation()
-    a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        return Orientation(transpose=True, flip_rows=b < 0, flip_columns=c < 0)
-    return Orientation(flip_rows=d < 0, flip_columns=a < 0)
-
-
 def shown_size(frame: av.VideoFrame, pixel_aspect: float) -> tuple[int, int]:
     """Return height and width of a frame as a viewer sees it, in square pixels of the coded rows' size."""
-    height, width = frame.height, round(frame.width * pixel_aspect)
+    height, width = square_size(frame, pixel_aspect)
     return (width, height) if orientation(frame).transpose else (height, width)
 
 
@@ -297,15 +266,11 @@ def whole_picture(frame: av.VideoFrame, pixel_aspect: float, short_side: int) ->
 
 def thumbnail(frame: av.VideoFrame, height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
     """Return all of a frame as RGB squeezed into a size, as it is coded; quick, for those that look at change only."""
+    frame = opaque(frame)
     return frame.reformat(width, height, format="rgb24", interpolation=Interpolation.AREA, threads=1).to_ndarray()
 
 
 def _rgb(frame: av.VideoFrame, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns c"]:
     check_pixels(rows, columns)  # of what is long and narrow, scaling makes very much more
-    return RGBScaler()(frame, rows, columns, _source_colorspace(frame))
-
-
-def _source_colorspace(frame: av.VideoFrame) -> Colorspace | None:
-    """The frame's own, or what players take for granted in high definition; None is FFmpeg's default, BT.601."""
-    is_unspecified = frame.colorspace == _UNSPECIFIED_COLORSPACE and not frame.format.is_rgb
-    return Colorspace.ITU709 if is_unspecified and frame.height >= 720 else None
+    frame = opaque(frame)
+    return RGBScaler()(frame, rows, columns, colorspace_of(frame))

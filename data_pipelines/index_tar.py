@@ -11,10 +11,10 @@ from av.error import FFmpegError
 from jaxtyping import Int
 from PIL import ExifTags
 
-from data_pipelines.decoding import Orientation, orientation
 from data_pipelines.tar_members import TarMember, read_members
-from vdm.data.containers import bound_pixels, open_picture, open_video
+from vdm.data.containers import bound_pixels, check_pixels, open_picture, open_video
 from vdm.data.decoding import PICTURE_ERRORS, unique_times
+from vdm.data.frames import Orientation, film_of, orientation, pixel_aspect, square_size
 from vdm.data.reading import PICTURES, VIDEO, pixels_of
 from vdm.data.shard_table import is_plain_name
 from vdm.data.shards import (
@@ -134,21 +134,24 @@ def _look_at_video(file: io.BufferedIOBase) -> _Look:
     """Look at a video without decoding more than a frame, or holding more than that."""
     try:
         with open_video(file, "mp4") as container:
-            if not container.streams.video:
+            stream = film_of(container)
+            if stream is None:
                 raise UnusableError("holds no video")
-            stream = container.streams.video[0]
             bound_pixels(stream)
             rate = float(stream.average_rate or 0) or None
             times = unique_times(container, stream)
             container.seek(0)
             frame = next(container.decode(stream), None)
+            aspect = pixel_aspect(stream)
     except FFmpegError as error:
         raise UnusableError(f"its video can't be read: {error.strerror}") from None
     if frame is None or not len(times):
         raise UnusableError("no frame of its video decodes")
     if orientation(frame) != Orientation():
         raise UnusableError("its video is stored turned or mirrored, for players to undo; encode it upright")
-    return _Look((len(times), frame.height, frame.width), rate, _are_even(times))
+    height, width = square_size(frame, aspect)
+    check_pixels(height, width)
+    return _Look((len(times), height, width), rate, _are_even(times))
 
 
 def _are_even(times: Int[np.ndarray, " t"]) -> bool:

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-import av
 import numpy as np
 from av.error import FFmpegError
-from av.stream import Disposition
 from jaxtyping import UInt8
 
 from data_pipelines.annotations import Annotation
 from data_pipelines.settings import ClipSettings
 from vdm.data.containers import open_video
+from vdm.data.frames import film_of
 from vdm.text import printable as printable
 
 # fmt: off
@@ -146,11 +145,6 @@ def _holds_video(path: Path) -> bool:
     try:
         with open_video(path) as container:
             is_picture = container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe")
-            return not is_picture and any(not is_cover(stream) for stream in container.streams.video)
+            return not is_picture and film_of(container) is not None
     except (FFmpegError, OSError, ValueError):
         return False
-
-
-def is_cover(stream: av.VideoStream) -> bool:
-    """Whether a stream is a still picture attached to music."""
-    return bool(stream.disposition & Disposition.attached_pic)

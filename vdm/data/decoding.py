@@ -15,11 +15,12 @@ from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 from einops import rearrange
 from jaxtyping import Int, UInt8
-from PIL.Image import DecompressionBombError, Image
+from PIL.Image import DecompressionBombError
 from torch import Tensor
 
 from vdm.data.clips import Cut
 from vdm.data.containers import TooLargeError, bound_pixels, open_picture, open_video
+from vdm.data.frames import colorspace_of, film_of, opaque, pixel_aspect, rgb_picture, square_size
 from vdm.data.mp4_tables import FalseClaimError
 from vdm.data.scaling import RGBScaler
 from vdm.data.shards import Shape
@@ -88,7 +89,7 @@ def check_clip(source: io.BufferedIOBase, shape: Shape) -> None:
     is_missing = np.ones(len(times), dtype=bool)
     with _opened(source) as (container, stream):
         for frame in container.decode(stream):
-            _check_frame(frame, shape)
+            _check_frame(frame, stream, shape)
             place = len(times) if frame.pts is None else int(np.searchsorted(times, frame.pts))
             if place < len(times) and times[place] == frame.pts:
                 is_missing[place] = False
@@ -103,8 +104,8 @@ def decode_picture(
     cut = cut or Cut.whole(shape)
     try:
         with open_picture(data) as image:
-            _check_size(image, shape)
-            pixels = np.asarray(image.convert("RGB"))
+            _check_size((image.height, image.width), shape)
+            pixels = np.asarray(rgb_picture(image))
     except UndecodableClipError:
         raise
     except PICTURE_ERRORS as error:
@@ -132,9 +133,9 @@ def _opened(source: io.BufferedIOBase) -> Iterator[tuple[InputContainer, av.Vide
     """
     try:
         with open_video(source, "mp4", _PROBING, _STREAM_PROBING) as container:
-            if not container.streams.video:
+            stream = film_of(container)
+            if stream is None:
                 raise UndecodableClipError("holds no video")
-            stream = container.streams.video[0]
             stream.thread_type = "NONE"
             bound_pixels(stream)
             yield container, stream
@@ -166,7 +167,7 @@ def _frames(
         is_wanted = packet.pts is None or numbers.get(packet.pts, -1) in wanted
         stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
         for frame in packet.decode():
-            _check_frame(frame, shape)
+            _check_frame(frame, stream, shape)
             number = -1 if frame.pts is None else numbers.get(frame.pts, -1)
             if number in wanted:
                 wanted.remove(number)  # some files have two frames of one time, of which one is shown
@@ -175,10 +176,12 @@ def _frames(
             return
 
 
-def _check_frame(frame: av.VideoFrame, shape: Shape) -> None:
+def _check_frame(frame: av.VideoFrame, stream: av.VideoStream, shape: Shape) -> None:
     if frame.is_corrupt:  # FFmpeg guesses what is missing, also of those frames that wanted ones are made from
         raise UndecodableClipError("is damaged: a frame decodes in part only")
-    _check_size(frame, shape)
+    # Older indexes have the coded size of pixels that are not square, and such clips stay as they were.
+    if (frame.height, frame.width) != shape[1:]:
+        _check_size(square_size(frame, pixel_aspect(stream)), shape)
 
 
 def unique_times(container: InputContainer, stream: av.VideoStream) -> Int[np.ndarray, " t"]:
@@ -204,10 +207,11 @@ def _key_packet(packets: list[Packet], numbers: dict[int, int], first: int) -> i
     return start
 
 
-def _check_size(frame: av.VideoFrame | Image, shape: Shape) -> None:
-    if (frame.height, frame.width) != shape[1:]:
-        size = f"{frame.height}x{frame.width}"
-        raise UndecodableClipError(f"a frame has {size} pixels where the index records {shape[1]}x{shape[2]}")
+def _check_size(size: tuple[int, int], shape: Shape) -> None:
+    if size != shape[1:]:
+        raise UndecodableClipError(
+            f"a frame has {size[0]}x{size[1]} pixels where the index records {shape[1]}x{shape[2]}"
+        )
 
 
 class _FrameCutter:
@@ -219,11 +223,12 @@ class _FrameCutter:
 
     def __call__(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w c"]:
         """Return what is wanted of a frame."""
-        cut = self.cut
+        cut, frame = self.cut, opaque(frame)
+        colorspace = colorspace_of(frame)
         if cut.scaled == (frame.height, frame.width):
-            pixels = self._convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            pixels = self._convert.reformat(frame, format="rgb24", src_colorspace=colorspace, threads=1).to_ndarray()
         else:
-            pixels = self._scale(frame, *cut.scaled)
+            pixels = self._scale(frame, *cut.scaled, colorspace)
         rows, columns = cut.size
         part = pixels[cut.top : cut.top + rows, cut.left : cut.left + columns]
         return part[:, ::-1] if cut.mirrored else part

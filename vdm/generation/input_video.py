@@ -12,19 +12,17 @@ from av.error import BlockingIOError as NothingYetError
 from av.error import EOFError as NothingMoreError
 from av.error import FFmpegError
 from av.filter import Graph
+from av.video.format import VideoFormat
 from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
 from vdm.data.containers import TooLargeError, bound_pixels, check_pixels, open_video
+from vdm.data.frames import colorspace_of, film_of, opaque, orientation, pixel_aspect
 from vdm.data.mp4_tables import FalseClaimError
 
 MAX_BYTES = 1 << 33
 """Of the frames that are taken: 10,000 of 512x512."""
-
-_UNSPECIFIED_COLORSPACE = 2
-_HIGH_DEFINITION_ROWS = 720
-"""From here on, players take a video that does not say otherwise to have colours as in BT.709, below as in BT.601."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ def read_video(
     """
     try:
         with open_video(path) as container:
-            stream = container.streams.best("video")
-            if not isinstance(stream, av.VideoStream):
+            stream = film_of(container)
+            if stream is None:
                 raise ValueError(f"input={path}: there is no video in it")
             bound_pixels(stream)
             rate = stream.average_rate or stream.guessed_rate
@@ -91,12 +89,22 @@ def _pictures(
     first = next(frames, None)
     if first is None:
         return
+    turn = orientation(first)
     graph = _graph(first, stream, size, fps)
     for frame in chain([first], frames, [None]):
-        graph.vpush(frame)
+        graph.vpush(None if frame is None else _opaque(frame, first))
         for picture in _ready(graph):
             # FFmpeg's filters leave turning to the viewer.
-            yield np.rot90(picture.to_ndarray(), first.rotation // 90)
+            yield turn.apply(picture.to_ndarray())
+
+
+def _opaque(frame: av.VideoFrame, first: av.VideoFrame) -> av.VideoFrame:
+    """Return a frame without transparent parts, in the format that the filters expect."""
+    return opaque(frame).reformat(format=_filtered_format(first), dst_colorspace=colorspace_of(first))
+
+
+def _filtered_format(first: av.VideoFrame) -> str:
+    return "rgba" if first.format.has_palette else first.format.name
 
 
 def _ready(graph: Graph) -> Iterator[av.VideoFrame]:
@@ -110,20 +118,18 @@ def _ready(graph: Graph) -> Iterator[av.VideoFrame]:
 
 def _graph(first: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None, fps: float | None) -> Graph:
     """Return filters that choose frames by time, then scale and cut them, and make them RGB."""
-    is_turned = first.rotation % 180 != 0
-    aspect = float(stream.sample_aspect_ratio or 1)
-    shown_width = first.width * (aspect if 0.1 <= aspect <= 10 else 1.0)  # else it is nonsense
+    is_turned = orientation(first).transpose
+    shown_width = first.width * pixel_aspect(stream)
     height, width = (first.height, round(shown_width)) if size is None else size[::-1] if is_turned else size
     scale = max(height / first.height, width / shown_width)
     rows, columns = max(height, round(first.height * scale)), max(width, round(shown_width * scale))
     check_pixels(rows, columns)
     covering = f"{columns}:{rows}"
-    is_silent_on_colour = first.colorspace == _UNSPECIFIED_COLORSPACE and not first.format.is_rgb
-    matrix = ":in_color_matrix=bt709" if is_silent_on_colour and first.height >= _HIGH_DEFINITION_ROWS else ""
+    matrix = "" if colorspace_of(first) is None else ":in_color_matrix=bt709"
 
     graph = Graph()
     filters = [
-        graph.add_buffer(template=stream),
+        graph.add_buffer(template=stream, format=VideoFormat(_filtered_format(first))),
         *([] if fps is None else [graph.add("fps", str(fps))]),
         graph.add("scale", f"{covering}:flags=bicubic+accurate_rnd+full_chroma_int{matrix}"),
         graph.add("crop", f"{width}:{height}"),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vdm.data.containers import open_picture
 from vdm.data.decoding import PICTURE_ERRORS
+from vdm.data.frames import rgb_picture
 from vdm.regular_files import UnfitFileError, read_limited
 
 MAX_PROMPTS_BYTES = 1 << 26
@@ -79,14 +80,7 @@ def load_image(path: Path, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
     try:
         with open_picture(path, IMAGE_FORMATS) as opened:
             picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith(("I", "F")):  # 16 bit and float: Pillow would clip instead of scaling
-                values = np.asarray(picture, dtype=np.float64)
-                spread = 65535 if picture.mode.startswith("I") else max(float(values.max()), 1e-9)
-                picture = Image.fromarray((np.clip(values / spread, 0, 1) * 255).astype(np.uint8))
-            if picture.has_transparency_data:
-                layer = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-            fitted = ImageOps.fit(picture.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
+            fitted = ImageOps.fit(rgb_picture(picture), (width, height), Image.Resampling.BICUBIC)
     except FileNotFoundError:
         raise ValueError(f"image={path}: no such file") from None
     except UnfitFileError as error:

@@ -1,0 +1,148 @@
+"""What decoded frames and pictures are to look like: upright, of square pixels, RGB without transparency.
+
+All that reads videos or pictures, for training, sampling or making shards, reads them by these rules.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
+from av.video.format import VideoFormat
+from av.video.reformatter import Colorspace
+from jaxtyping import UInt8
+from PIL import Image
+
+BACKGROUND = 255
+"""Grey level, white, of what is seen through transparent pixels."""
+_UNSPECIFIED_COLORSPACE = 2
+_HIGH_DEFINITION_ROWS = 720
+"""From here on, players take a video that does not say otherwise to have colours as in BT.709, below as in BT.601."""
+
+
+def _unknown_type(cls: Any, value: object) -> Any:
+    """Return a member for a kind of side data that PyAV has no name for, though its FFmpeg gives it to frames."""
+    member = object.__new__(cls)
+    member._name_, member._value_ = f"UNKNOWN_{value}", value
+    return member
+
+
+# Else a frame that has EXIF data or a view's number has no side data at all, only a ValueError.
+_kinds: Any = Type
+_kinds._missing_ = classmethod(_unknown_type)
+
+
+def is_cover(stream: av.VideoStream) -> bool:
+    """Tell whether a stream is a still picture attached to music or a film."""
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def film_of(container: InputContainer) -> av.VideoStream | None:
+    """Return the stream that is the film, None if there is none.
+
+    Of several, covers apart, it is the one marked as the default, then the one of most pixels, then the first: like
+    FFmpeg's choice, but for the parts of that which depend on how much of the file has been looked at.
+    """
+    films = [stream for stream in container.streams.video if not is_cover(stream)]
+    return max(films, key=_rank, default=None)
+
+
+def _rank(stream: av.VideoStream) -> tuple[bool, int]:
+    return bool(stream.disposition & Disposition.default), (stream.height or 0) * (stream.width or 0)
+
+
+def pixel_aspect(stream: av.VideoStream) -> float:
+    """Return the width of a pixel over its height; 1 where the file says nothing or nonsense.
+
+    Some files say it in the bitstream alone, so that it is not known before a frame has been decoded.
+    """
+    aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+    return aspect if 0.1 <= aspect <= 10 else 1.0
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How to turn a coded picture upright: first transpose, then flip."""
+
+    transpose: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    def apply(self, picture: UInt8[np.ndarray, "rows columns c"]) -> UInt8[np.ndarray, "h w c"]:
+        """Return the picture as it is to be seen."""
+        if self.transpose:
+            picture = picture.swapaxes(0, 1)
+        return picture[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """Read the display matrix of a frame, rounded to a quarter turn, with or without a mirror.
+
+    The matrix [[a, b, u], [c, d, v], [x, y, w]] sends column p and row q to column a p + c q and row b p + d q.
+    """
+    side_data: Mapping[Any, Any] = frame.side_data
+    data = side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return Orientation()
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(transpose=True, flip_rows=b < 0, flip_columns=c < 0)
+    return Orientation(flip_rows=d < 0, flip_columns=a < 0)
+
+
+def square_size(frame: av.VideoFrame, aspect: float) -> tuple[int, int]:
+    """Return rows and columns of a frame stretched to square pixels, of the coded rows' size, as it is coded.
+
+    Args:
+        frame: The frame.
+        aspect: Of its pixels; see ``pixel_aspect``.
+    """
+    return frame.height, round(frame.width * aspect)
+
+
+def colorspace_of(frame: av.VideoFrame) -> Colorspace | None:
+    """Return what players take for granted where a frame does not say; None is its own, or FFmpeg's default, BT.601."""
+    if frame.height < _HIGH_DEFINITION_ROWS or frame.colorspace != _UNSPECIFIED_COLORSPACE or frame.format.is_rgb:
+        return None
+    return Colorspace.ITU709
+
+
+@lru_cache
+def has_alpha(format_name: str) -> bool:
+    """Tell whether frames of a pixel format may be transparent."""
+    pixel_format = VideoFormat(format_name)
+    return pixel_format.has_palette or any(component.is_alpha for component in pixel_format.components)
+
+
+def opaque(frame: av.VideoFrame) -> av.VideoFrame:
+    """Return a frame as it is seen on ``BACKGROUND``; itself if nothing of it is transparent.
+
+    What is made is RGB, and has neither a display matrix nor an aspect of its own.
+    """
+    if not has_alpha(frame.format.name):
+        return frame
+    pixels = frame.reformat(format="rgba", src_colorspace=colorspace_of(frame), threads=1).to_ndarray()
+    alpha = pixels[..., 3:].astype(np.uint16)
+    if (alpha == 255).all():
+        return frame
+    seen = (pixels[..., :3] * alpha + BACKGROUND * (255 - alpha) + 127) // 255
+    made = av.VideoFrame.from_ndarray(seen.astype(np.uint8), format="rgb24")
+    made.pts, made.time_base = frame.pts, frame.time_base
+    return made
+
+
+def rgb_picture(picture: Image.Image) -> Image.Image:
+    """Return a picture as RGB of 8 bits, as it is seen on ``BACKGROUND``."""
+    if picture.mode.startswith(("I", "F")):  # 16 bit and float: Pillow would clip instead of scaling
+        values = np.asarray(picture, dtype=np.float64)
+        spread = 65535 if picture.mode.startswith("I") else max(float(values.max()), 1e-9)
+        picture = Image.fromarray((np.clip(values / spread, 0, 1) * 255).astype(np.uint8))
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, (BACKGROUND,) * 3), layer)
+    return picture.convert("RGB")
