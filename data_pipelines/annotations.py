@@ -23,6 +23,8 @@ class Annotation:
     caption: str = ""
     label: str = ""
     """Name of its class, empty if none."""
+    more_captions: tuple[str, ...] = ()
+    """Further captions; training draws one of all."""
 
 
 def find_manifest(folder: Path, given: Path | None) -> Path | None:
@@ -126,7 +128,8 @@ def _text(value: object, path: Path) -> str:
 
 def merge(first: Annotation, second: Annotation) -> Annotation:
     """Return ``first``, with what it lacks taken from ``second``."""
-    return Annotation(first.caption or second.caption, first.label or second.label)
+    captions = first if first.caption else second
+    return Annotation(captions.caption, first.label or second.label, captions.more_captions)
 
 
 def label_names(annotations: Iterable[Annotation]) -> tuple[str, ...]:

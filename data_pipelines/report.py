@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_pipelines.annotations import Annotation
 from data_pipelines.assemble import Stored
 from data_pipelines.parts import Part, part_from_json
 from data_pipelines.settings import SetSettings
@@ -40,12 +41,17 @@ class Report:
 
 def digest_of(parts: Sequence[Part], inputs: Inputs[Source], settings: SetSettings, stored: Stored) -> str:
     """Return a digest of all that goes into the shards, wherever they are written."""
-    annotations = {name: asdict(annotation) for name, annotation in inputs.annotations.items()}
+    annotations = {name: _digested(annotation) for name, annotation in inputs.annotations.items()}
     texts = {source: path.name for source, path in stored.texts.items()}
     beside = [stored.latents and dict(stored.latents.encoder), stored.text and asdict(stored.text), texts]
     of_set = {**asdict(settings), "output": None}
     content = [[asdict(part) for part in parts], annotations, inputs.labels, of_set, beside]
     return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _digested(annotation: Annotation) -> dict[str, object]:
+    """Return what counts of an annotation; further captions only where there are any, as sets without know none."""
+    return {name: value for name, value in asdict(annotation).items() if value or name != "more_captions"}
 
 
 def all_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> list[tuple[str, str]]:
@@ -83,7 +89,14 @@ def print_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> bool:
     return bool(faults)
 
 
+def described(index: ShardIndex) -> str:
+    """Return how many clips each split has, and how many of all have no caption, if any."""
+    counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
+    without = sum((index.num_uncaptioned or {}).values())
+    return f"{counts}; without a caption: {without}" if without else counts
+
+
 def print_summary(output: Path, index: ShardIndex, num_faults: int) -> None:
     """Print what the set holds."""
-    counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
-    print(f"{printable(output)}: clips: {counts}" + (f"; faults in {REPORT_NAME}: {num_faults}" if num_faults else ""))
+    faults = f"; faults in {REPORT_NAME}: {num_faults}" if num_faults else ""
+    print(f"{printable(output)}: clips: {described(index)}{faults}")
