@@ -6,7 +6,6 @@ The report is also how the next build knows what is finished.
 import hashlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from vdm.json_values import parse_json
 from vdm.regular_files import read_limited
 from vdm.text import printable
 
+_TEXTS = frozenset([".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv", ".txt"])
+_NAMED = 3
 REPORT_NAME = "report.json"
 MAX_REPORT_BYTES = 1 << 32
 """Of millions of clips."""
@@ -82,11 +83,23 @@ def print_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> bool:
     faults = all_faults(parts, inputs)
     for file, reason in faults:
         print(printable(f"{file}: {reason}"), file=sys.stderr)
+    for note in inputs.notes:
+        print(printable(note), file=sys.stderr)
     if inputs.ignored:
-        suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in inputs.ignored)
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
-        print(printable(f"Not videos, passed over: {kinds}"), file=sys.stderr)
+        print(printable(f"Not videos, passed over: {_kinds(inputs.ignored)}"), file=sys.stderr)
     return bool(faults)
+
+
+def _kinds(files: Sequence[str]) -> str:
+    """Return how many files there are of each suffix, with names of those that might have been captions."""
+    by_suffix: dict[str, list[str]] = {}
+    for name in files:
+        by_suffix.setdefault(Path(name).suffix.lower(), []).append(name)
+    kinds: list[str] = []
+    for suffix, names in sorted(by_suffix.items(), key=lambda item: item[0] or "no suffix"):
+        some = ", ".join(names[:_NAMED]) + (", \u2026" if len(names) > _NAMED else "")
+        kinds.append(f"{len(names)} {suffix or 'no suffix'}" + (f" ({some})" if suffix in _TEXTS else ""))
+    return ", ".join(kinds)
 
 
 def described(index: ShardIndex) -> str:

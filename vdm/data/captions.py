@@ -24,7 +24,7 @@ def captions_in(value: object) -> tuple[str, ...]:
         return ()
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (str(value)[:MAX_CAPTION],)
-    texts = value if isinstance(value, list) else [value]
+    texts: list[Any] = value if isinstance(value, list) else [value]
     for one in texts:
         if not isinstance(one, str):
             kind = f"a list with {shown(one)}" if isinstance(value, list) else shown(value)
