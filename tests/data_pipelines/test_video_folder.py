@@ -9,7 +9,10 @@ import pytest
 from data_pipelines.annotations import Annotation
 from data_pipelines.clips import VideoFile
 from data_pipelines.report import print_faults
+from data_pipelines.set_settings import VerifySettings
+from data_pipelines.show import ShowSettings, show
 from data_pipelines.sources import Inputs
+from data_pipelines.verify import verify
 from data_pipelines.video_folder import read_video_folder
 from tests.data_pipelines.conftest import Build, Curate
 from tests.data_pipelines.videos import CLIP
@@ -145,6 +148,9 @@ def test_several_captions_of_a_video_are_kept_and_clips_without_any_counted(
     assert f"; without a caption: {without}\n" in done.out
     index = read_index(tmp_path / "shards")
     assert sum((index.num_uncaptioned or {}).values()) == without
+    assert verify(VerifySettings(tmp_path / "shards", num_workers=0)) == 0
+    show(ShowSettings(tmp_path / "shards"))
+    assert "<p>a dog | a puppy</p>" in (tmp_path / "shards" / "contact_sheet.html").read_text(encoding="utf-8")
 
 
 def test_inputs_of_one_caption_are_digested_as_before() -> None:

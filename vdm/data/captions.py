@@ -1,12 +1,12 @@
-"""The captions of a sample: one, several of which training draws one, or none."""
+"""The captions of a sample: one, several of which training draws one, or none.
+
+Without PyTorch: the data tools read captions before they know that their settings are sound.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-
-from vdm import randomness
 from vdm.json_values import mapping, parse_json, shown
 from vdm.text import decode_text, well_formed
 
@@ -52,11 +52,3 @@ def parse_metadata(data: bytes | bytearray | memoryview) -> dict[str, Any]:
         ValueError: If it is no object in JSON, or text of no known encoding.
     """
     return mapping(parse_json(decode_text(data)[0]))
-
-
-def draw_caption(captions: Sequence[str], seed: int, position: int | str) -> str:
-    """Return one of a sample's captions, the same for the same seed and position; empty if there is none."""
-    if len(captions) < 2:
-        return captions[0] if captions else ""
-    number = torch.randint(len(captions), (1,), generator=randomness.generator(seed, "caption", position))
-    return captions[int(number)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vdm import randomness
-from vdm.data.captions import captions_of, draw_caption, parse_metadata
+from vdm.data.captions import captions_of, parse_metadata
 from vdm.data.clips import ClipSampling, Cut
 from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture, empty_clips
 from vdm.data.latents import LatentShape, UnusableLatentsError, read_latents
@@ -386,7 +386,7 @@ def _parse_label(
     """Read a caption, a class and a frame rate out of a sample's ``.json``, or else its ``.txt`` and its index."""
     try:
         metadata = parse_metadata(raw.members.get("json", b"{}"))
-        caption = draw_caption(captions_of(metadata, raw.members.get("txt", b"")), seed, position)
+        caption = _draw_caption(captions_of(metadata, raw.members.get("txt", b"")), seed, position)
         label = _class_of(metadata.get("label"), len(class_names))
         fps = float(raw.stored.fps or metadata.get("fps") or 1.0)
         if not 0 < fps < math.inf:
@@ -395,6 +395,14 @@ def _parse_label(
         return _Label(caption, label, class_names[label] if label >= 0 else "", seen_fps, motion)
     except MALFORMED as error:
         raise raw.bad(f"its metadata is malformed ({error!r})") from error
+
+
+def _draw_caption(captions: Sequence[str], seed: int, position: int | str) -> str:
+    """Return one of a sample's captions, the same for the same seed and position; empty if there is none."""
+    if len(captions) < 2:
+        return captions[0] if captions else ""
+    number = torch.randint(len(captions), (1,), generator=randomness.generator(seed, "caption", position))
+    return captions[int(number)]
 
 
 def _class_of(label: Any, num_classes: int) -> int:
