@@ -88,7 +88,7 @@ def read_manifest(path: Path, folder: Path) -> Manifest:
             records = _json_records(text) if suffix in LINES else _table_records(text)
         return Manifest(_annotations(records, folder), files, tuple(notes))
     except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror or error}") from None
+        raise ValueError(f"{path}: can't be read: {' '.join(str(error.strerror or error).split())}") from None
     except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
@@ -108,10 +108,10 @@ def _annotations(records: Iterator[_Record], folder: Path) -> dict[str, Annotati
             annotation = annotation_in(values, columns)
         except ValueError as error:
             raise ValueError(f"line {line}: {error}") from None
-        if found.setdefault(name := _relative(file.strip(), folder), annotation) != annotation:
+        if found.setdefault(_relative(file.strip(), folder), annotation) != annotation:
             raise ValueError(f"line {line} names {file.strip()} again, with another caption or label")
         if len(found) > MAX_MANIFEST_ROWS:
-            raise ValueError(f"has more than {MAX_MANIFEST_ROWS} rows; {name} is one too many")
+            raise ValueError(f"has more than {MAX_MANIFEST_ROWS} rows")
     return found
 
 

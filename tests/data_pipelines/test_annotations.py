@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_pipelines import caption_tables
 from data_pipelines.annotations import Annotation, label_names, merge
 from data_pipelines.caption_sidecars import Beside, Sidecars
 from data_pipelines.caption_sidecars import read_sidecars as read_files
@@ -99,6 +100,24 @@ def test_manifests_of_other_forms_say_the_same(tmp_path: Path, names: tuple[str,
 
     for name in ("metadata.parquet", "list.JSONL"):
         assert read_manifest(tmp_path / name, tmp_path).rows == ROWS
+
+
+def test_parquet_that_is_damaged_or_unpacks_to_too_much_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metadata.parquet"
+    table = pa.table({"file": [f"{number}.mp4" for number in range(1000)], "caption": ["a dog " * 1000] * 1000})
+    pq.write_table(table, path, write_page_checksum=True)
+    assert len(read_manifest(path, tmp_path).rows) == 1000
+    sound = path.read_bytes()
+    monkeypatch.setattr(caption_tables, "MAX_MANIFEST_BYTES", len(sound))
+    with pytest.raises(ValueError, match=rf"metadata.parquet: unpacks to more than {len(sound)} bytes$"):
+        read_manifest(path, tmp_path)
+    for damaged in (sound[:-1], sound[:99] + bytes([sound[99] ^ 1]) + sound[100:], b"", sound + b"x"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"metadata.parquet: ") as caught:
+            read_manifest(path, tmp_path)
+        assert "\n" not in str(caught.value)
 
 
 def test_prompts_and_videos_go_line_by_line(tmp_path: Path) -> None:
