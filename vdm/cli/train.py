@@ -61,7 +61,7 @@ def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoin
         print(error, file=sys.stderr)
         raise SystemExit(1) from error
 
-    code = _farewell(training, folder)
+    code = _farewell(training, folder) if training.module.has_begun else _nothing_to_do(training, folder)
     close(training.trainer.loggers)
     _requeue(training)
     if torch.distributed.is_initialized():
@@ -113,6 +113,16 @@ def _farewell(training: TrainingRun, folder: Path) -> int:
             file=sys.stderr,
         )
     return 128 + (training.stop.received or signal.SIGINT)
+
+
+def _nothing_to_do(training: TrainingRun, folder: Path) -> int:
+    trainer = training.trainer
+    if trainer.is_global_zero:
+        print(
+            f"Nothing left to do: the run has done {trainer.global_step} of {trainer.max_steps} steps; go on with:"
+            f" vdm train resume={folder} trainer.max_steps=M, above {trainer.global_step}"
+        )
+    return 0
 
 
 def _requeue(training: TrainingRun) -> None:

@@ -52,6 +52,8 @@ class TrainOptions(CommandOptions):
     logger: Components
     callbacks: Components
     profiler: Component | None
+    follows: Mapping[str, Any] | None = field(default=None, metadata=MAY_BE_ABSENT)
+    """Which keys take their values from which others; recorded when training begins. See ``vdm.cli.followers``."""
     # With launcher=slurm:
     launcher: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
     nodes: Size | None = field(default=None, metadata=MAY_BE_ABSENT)
