@@ -169,6 +169,23 @@ def test_restarted_job_goes_on_from_the_checkpoint_it_was_told_to_until_it_has(
     assert (before, after, of_a_later_job) == (str(checkpoint), str(Path("first").absolute()), str(checkpoint))
 
 
+def test_restarted_job_knows_by_a_link_which_checkpoint_it_has_gone_on_from(
+    vdm: Vdm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vdm("train", "hydra.run.dir=first", task=_record)
+    checkpoint = checkpoint_folder(Path("first").absolute(), 2)
+    checkpoint.mkdir(parents=True)
+    (checkpoint.parent / "best").symlink_to(checkpoint.name)
+    for name, value in {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "vdm", "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+    before = vdm("train", "resume=first/checkpoints/best").configs[0].resume
+    note_taken(Path("first"), checkpoint)
+
+    assert before == str(checkpoint)
+    assert vdm("train", "resume=first/checkpoints/best").configs[0].resume == str(Path("first").absolute())
+
+
 def test_run_recorded_by_an_earlier_version_goes_on_by_its_present_names(vdm: Vdm, small_conf: Path) -> None:
     train = small_conf / "train.yaml"
     train.write_text(train.read_text() + "training: {condition_dropout: {all: 0.1, text: 0.5}}\n")

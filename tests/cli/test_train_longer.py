@@ -1,7 +1,6 @@
 """Runs that have done all of their steps, and go on for more."""
 
 import csv
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -89,7 +88,16 @@ def test_length_of_the_schedule_that_was_given_stays(train: Train, shards: Path)
 
 def test_run_that_has_done_all_its_steps_says_so(train: Train, shards: Path) -> None:
     train(*begun(shards, 2))
-    shutil.rmtree("run/logs")
+    Path("run/checkpoints/last").symlink_to("step=00000002")
 
+    assert "Nothing left to do: the run has done 2 of 2 steps" in train("resume=run/checkpoints/last")
     assert "Nothing left to do: the run has done 2 of 2 steps" in train("resume=run")
     assert "Nothing left to do: the run has done 2 of 1 steps" in train("resume=run", "trainer.max_steps=1")
+
+
+def test_training_that_ends_within_the_warm_up_is_warned_of_in_one_line(train: Train, shards: Path) -> None:
+    said = train(*begun(shards, 3, "lr_schedule.warmup_steps=4", "trainer.log_every_n_steps=50"))
+
+    (line,) = (line for line in said.splitlines() if "warm-up" in line)
+    assert "trainer.max_steps=3: training ends within the warm-up" in line
+    assert list(learning_rates(Path("run"))) == [1, 3]  # the first and the last step are logged

@@ -65,7 +65,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     """
     if "resume" not in config:
         return config
-    from vdm.checkpoints.runs import checkpoints_of
+    from vdm.checkpoints.runs import checkpoints_of, without_link
     from vdm.training.starts import is_restart, is_to_be_taken
 
     if FOLLOWS in config:
@@ -75,7 +75,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     has_begun = bool(checkpoints_of(folder))
     goes_on = has_begun and is_restart()
     if config.resume is not None:
-        source = Path(config.resume)
+        source = without_link(Path(config.resume))
         if goes_on and not is_to_be_taken(folder, source):
             source = folder  # of a job that was restarted, its own progress
         merged = apply_resume_overrides(_of_own(source), composed, overrides, followers)
