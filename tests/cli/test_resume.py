@@ -122,6 +122,24 @@ def test_references_of_any_form_are_followed_to_where_the_value_stands() -> None
     )
 
 
+def test_relative_path_of_data_is_found_from_another_folder_and_in_a_moved_project(
+    vdm: Vdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "work"
+    Path("here").mkdir()
+    vdm("train", "hydra.run.dir=first", "data.path=here", task=_record)
+    assert load_config(Path("first"))["started_in"] == str(project)
+    assert vdm("train", "resume=first").configs[0].data.path == "here"
+
+    monkeypatch.chdir(tmp_path)
+    (config,) = vdm("train", "resume=work/first").configs
+    assert (config.data.path, config.started_in) == (str(project / "here"), str(tmp_path))
+    assert vdm("train", "resume=work/first", "data.path=other").configs[0].data.path == "other"
+
+    monkeypatch.chdir(project.rename(tmp_path / "moved"))
+    assert vdm("train", "resume=first").configs[0].data.path == "here"
+
+
 def test_run_started_again_in_its_folder_goes_on(vdm: Vdm) -> None:
     vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
     checkpoint_folder(Path("first"), 7).mkdir(parents=True)
@@ -259,7 +277,12 @@ def test_allowed_override_is_taken_and_the_rest_is_as_saved() -> None:
 
     result = apply_resume_overrides(SAVED, composed, ["trainer.max_steps=20"])
 
-    assert result == {**SAVED, "trainer": {"max_steps": 20, "devices": 1, "extra": "own"}, "follows": {}}
+    assert result == {
+        **SAVED,
+        "trainer": {"max_steps": 20, "devices": 1, "extra": "own"},
+        "follows": {},
+        "started_in": str(Path.cwd()),
+    }
 
 
 def test_chosen_group_is_taken_whole() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from vdm.checkpoints.data_path import STARTED_IN, found_again
 from vdm.cli.followers import ABSENT, FOLLOWS, followers_of, let_follow, recorded_followers, select
 from vdm.config import ConfigError
 from vdm.config.quoting import escaped
@@ -46,7 +47,7 @@ CHANGEABLE = (
 )
 """Keys, and groups of keys, that may differ from the run that is resumed."""
 
-_RECORDED = ("clip", FOLLOWS)
+_RECORDED = ("clip", FOLLOWS, STARTED_IN)
 """Keys whose values are recorded when a run begins, and come from no YAML."""
 
 _log = logging.getLogger(__name__)
@@ -68,8 +69,9 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     from vdm.checkpoints.runs import checkpoints_of, without_link
     from vdm.training.starts import is_restart, is_to_be_taken
 
-    if FOLLOWS in config:
-        raise ConfigError(f"{FOLLOWS}: is recorded when training begins, and follows from the YAMLs' references")
+    for key in (FOLLOWS, STARTED_IN):
+        if key in config:
+            raise ConfigError(f"{key}: is recorded when training begins, and can't be chosen")
     composed: Any = OmegaConf.to_container(config, resolve=True)
     followers = followers_of(config, _is_changeable)
     has_begun = bool(checkpoints_of(folder))
@@ -82,7 +84,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
         return DictConfig(escaped({**merged, "resume": str(source)}))
     if not has_begun:
         unresolved: Any = OmegaConf.to_container(config, resolve=False)
-        return DictConfig({**unresolved, FOLLOWS: followers})
+        return DictConfig({**unresolved, FOLLOWS: followers, STARTED_IN: escaped(str(Path.cwd()))})
     saved = _of_own(folder)
     if not goes_on:  # a requeued job goes on even if YAMLs have been edited meanwhile
         _refuse_difference(saved, _as_if_saved(config, saved), folder)
@@ -123,6 +125,10 @@ def _merged(
     before = {key: source for key, source in recorded_followers(saved).items() if not _is_below(key.split("."), taken)}
     now = {key: source for key, source in followers.items() if _is_below(key.split("."), taken)}
     let_follow(result, before | now)
+    path = select(result, ["data", "path"])
+    if isinstance(path, str | dict) and not _is_below(["data", "path"], taken):
+        result["data"]["path"] = found_again(path, saved.get(STARTED_IN))
+    result[STARTED_IN] = str(Path.cwd())
     return result
 
 
