@@ -1,16 +1,12 @@
 """A run's ``data.path`` where it is relative: it counts from the folder in which training was started."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 STARTED_IN = "started_in"
 """Key of a recorded configuration: the folder in which ``vdm train`` was started."""
 
-Paths = TypeVar("Paths", str, dict[str, float])
 
-
-def found_again(path: Paths, started_in: str | None) -> Paths:
+def found_again(path: str | dict[str, float], started_in: str | None) -> str | dict[str, float]:
     """Return a recorded ``data.path`` as it is to be read from the present folder.
 
     A relative folder is looked for where training was started. If it is not there, as when a project's folder was
@@ -22,7 +18,7 @@ def found_again(path: Paths, started_in: str | None) -> Paths:
     """
     if started_in is None:
         return path
-    if isinstance(path, Mapping):
+    if isinstance(path, dict):
         return {_found(one, started_in): share for one, share in path.items()}
     return _found(path, started_in)
 
