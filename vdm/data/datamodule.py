@@ -124,8 +124,9 @@ class ClipDataModule(LightningDataModule):
             check_report(Path(quarantine_path))
         self.quarantine_path = quarantine_path
         self.image_conditions = False
-        self.draw_noise: DrawNoise | None = None
         """Whether batches bring what image-to-video models are told; see ``add_image_conditions``."""
+        self.draw_noise: DrawNoise | None = None
+        """Draws the noise of training ahead; see ``draw_ahead``."""
         self._loaders: WeakSet[ClipLoader] = WeakSet()
         self.position = 0
         """First position not yet trained on."""

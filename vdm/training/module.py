@@ -16,7 +16,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.data.datamodule import ClipDataModule
 from vdm.objectives.base import Objective, second_optimizer
 from vdm.objectives.condition_dropout import ConditionDropout, Shares
-from vdm.objectives.draws import HeldOutDraws, TrainingDraws
+from vdm.objectives.draws import DrawnAhead, HeldOutDraws, TrainingDraws
 from vdm.objectives.latents import latents_of
 from vdm.prompts import Prompts
 from vdm.ranges import Seed
@@ -90,7 +90,7 @@ class DiffusionModule(lightning.LightningModule):
             positions,
             global_batch_size=self.data.global_batch_size,
             condition_dropout=self.condition_dropout,
-            noise_ahead=batch.noise,
+            noise_ahead=self._noise_ahead(batch),
         )
         losses = self.objective(self.model, latents_of(self.model, batch, draws), draws)
 
@@ -201,6 +201,10 @@ class DiffusionModule(lightning.LightningModule):
     def data(self) -> ClipDataModule:
         """The data in training."""
         return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+
+    def _noise_ahead(self, batch: ClipBatch) -> DrawnAhead | None:
+        num_images = 0 if batch.images is None else batch.images.pixels.shape[2]
+        return None if batch.noise is None else DrawnAhead(batch.noise, self.model.diffusion.noise_prior, num_images)
 
     def _seed_network_dropout(self, position: int) -> None:
         """Make drop-out inside the network a function of (seed, first position of the micro-batch)."""
