@@ -328,3 +328,17 @@ def test_run_that_was_never_trained_here_is_not_resumed_and_nothing_of_it_is_bui
     assert outcome.code == 2
     assert outcome.err.startswith("resume=imported: made by vdm import or vdm ema, without training to go on with")
     assert not Path("made").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("follows", [1]), ("follows", {"a": {"b": 1}}), ("started_in", 5), ("started_in", ["x"])]
+)
+def test_damaged_record_of_what_a_run_needs_to_go_on_is_named_in_one_line(vdm: Vdm, key: str, value: object) -> None:
+    vdm("train", "hydra.run.dir=first", task=_record)
+    write_config(Path("first"), {**load_config(Path("first")), key: value})
+
+    outcome = vdm("train", "resume=first")
+
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"first/config.yaml: {key}")
+    assert outcome.err.count("\n") == 1

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vdm.checkpoints.data_path import STARTED_IN, found_again
 from vdm.cli.followers import ABSENT, FOLLOWS, followers_of, let_follow, recorded_followers, select
 from vdm.config import ConfigError
 from vdm.config.quoting import escaped
+from vdm.outside import typed
 
 CHANGEABLE = (
     "resume",
@@ -91,15 +93,24 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     return DictConfig(escaped({**_kept(saved, composed, followers), "resume": str(folder)}))
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    """What is read here of a recorded configuration, beside what is built of it."""
+
+    follows: dict[str, str] = field(default_factory=dict[str, str])
+    started_in: str | None = None
+
+
 def _of_own(run: Path) -> dict[str, Any]:
     """Return the configuration of a run to go on with: trusted, it says what is built and where that writes.
 
     Raises:
-        ConfigError: If training never began there.
+        ConfigError: If training never began there, or what is recorded of it is damaged.
     """
     from vdm.checkpoints.runs import config_file, load_config
 
     saved = load_config(run)
+    typed(_Recorded, saved, config_file(run))
     if "trainer" not in saved:
         raise ConfigError(
             f"resume={run}: made by vdm import or vdm ema, without training to go on with; begin by init_from={run}"
