@@ -1,19 +1,19 @@
-"""Captions and labels: from a table of all videos, or from a file beside each."""
+"""Captions and labels: what people wrote about a video, and what of a record of theirs says so."""
 
-import csv
-import io
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from vdm.data.shards import MAX_METADATA_BYTES
-from vdm.json_values import parse_json, shown
-from vdm.regular_files import read_limited
+from vdm.data.captions import captions_in
+from vdm.json_values import shown
 from vdm.text import well_formed
 
-MAX_MANIFEST_BYTES = 1 << 30
-COLUMNS = ("file", "caption", "label")
-"""What is read of a manifest; other columns are allowed, and of these only ``file`` is required."""
+COLUMNS = {
+    "file": ("file", "file_name", "video", "path"),
+    "caption": ("caption", "text", "prompt"),
+    "label": ("label",),
+}
+"""What is read of a record, and the names that it may have, upper case or lower. The first name goes before others."""
 
 
 @dataclass(frozen=True)
@@ -23,110 +23,54 @@ class Annotation:
     caption: str = ""
     label: str = ""
     """Name of its class, empty if none."""
+    more_captions: tuple[str, ...] = ()
+    """Further captions; training draws one of all."""
 
 
-def find_manifest(folder: Path, given: Path | None) -> Path | None:
-    """Return the manifest to read: the one given, else ``manifest.tsv`` or ``manifest.csv`` in ``folder``, if any.
-
-    Raises:
-        ValueError: If the one given does not exist, neither as it stands nor inside ``folder``.
-    """
-    if given is not None:
-        for path in (given, folder / given):
-            if path.is_file():
-                return path
-        raise ValueError(f"manifest={given}: no such file")
-    found = sorted(path for path in folder.iterdir() if path.name.lower() in ("manifest.tsv", "manifest.csv"))
-    return found[0] if found else None
-
-
-def read_manifest(path: Path, folder: Path) -> dict[str, Annotation]:
-    """Read a CSV or TSV table whose first line names its columns.
-
-    Args:
-        path: The table, in UTF-8, fields separated by tabs, commas or semicolons.
-        folder: What the names in column ``file`` are relative to.
-
-    Returns:
-        Annotations by name of the file, relative to ``folder``.
+def find_columns(names: Iterable[str]) -> dict[str, str]:
+    """Return which of the names of a record stand for its file, caption and label, as far as it has them.
 
     Raises:
-        ValueError: In one line that names the file and what is wrong.
+        ValueError: In a few words, if two names mean the same and neither is the first of ``COLUMNS``.
     """
-    try:
-        text = read_limited(path, MAX_MANIFEST_BYTES).decode("utf-8-sig")
-        header = text.partition("\n")[0]
-        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max("\t,;", key=header.count))
-        columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-        if "file" not in columns:
-            raise ValueError(f"{path}: has no column 'file'; its columns are {', '.join(columns) or 'none'}")
-        annotations: dict[str, Annotation] = {}
-        for row in rows:
-            file, caption, label = ((row.get(columns.get(name, ""), "") or "").strip() for name in COLUMNS)
-            name = _relative(file, folder)
-            if name in annotations and annotations[name] != Annotation(caption, label):
-                raise ValueError(f"{path}: line {rows.line_num} names {file} again, with another caption or label")
-            annotations[name] = Annotation(caption, label)
-        return annotations
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror or error}") from None
-    except csv.Error as error:
-        raise ValueError(f"{path}: is not a table ({error})") from None
+    spelled: dict[str, list[str]] = {}
+    for name in names:
+        spelled.setdefault(name.strip().lower(), []).append(name)
+    found: dict[str, str] = {}
+    for meaning, aliases in COLUMNS.items():
+        named = [name for alias in aliases for name in spelled.get(alias, ())]
+        if len(named) > 1 and len(spelled.get(meaning, ())) != 1:
+            raise ValueError(f"has {' and '.join(map(repr, named))}, which all mean {meaning}; name one {meaning}")
+        if named:
+            found[meaning] = named[0]
+    return found
 
 
-def _relative(file: str, folder: Path) -> str:
-    path = Path(file)
-    if path.is_absolute() and path.is_relative_to(folder.resolve()):
-        path = path.relative_to(folder.resolve())
-    return path.as_posix()
-
-
-def read_sidecars(video: Path) -> Annotation:
-    """Read ``VIDEO.json`` (``{"caption": ..., "label": ...}``) and ``VIDEO.txt`` (a caption); JSON goes first.
+def annotation_in(values: Mapping[str, object], columns: Mapping[str, str]) -> Annotation:
+    """Return what a record says; ``columns`` as ``find_columns`` returns them.
 
     Raises:
-        ValueError: In one line, if one is there and can't be used.
+        ValueError: In a few words, if the caption or the label is of a kind that can't be one.
     """
-    caption, label = "", ""
-    if (path := video.with_suffix(".txt")).exists():
-        caption = " ".join(_read_text(path).split())
-    if (path := video.with_suffix(".json")).exists():
-        text = _read_text(path)
-        try:
-            content = parse_json(text)
-        except ValueError as error:
-            raise ValueError(f"{path.name} beside it is not JSON ({error})") from None
-        if isinstance(content, Mapping):
-            caption = _text(content.get("caption"), path) or caption
-            label = _text(content.get("label"), path)
-    return Annotation(caption, label)
+    captions = [text.strip() for text in captions_in(values.get(columns.get("caption", "")))]
+    label = _label_in(values.get(columns.get("label", "")))
+    return Annotation(captions[0] if captions else "", label, tuple(captions[1:]))
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return read_limited(path, MAX_METADATA_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} beside it is not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise ValueError(f"{path.name} beside it can't be read: {error.strerror or error}") from None
-
-
-def _text(value: object, path: Path) -> str:
-    if value is None:
+def _label_in(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, float) and value.is_integer():  # numbers beside missing ones, as pandas writes them
+        value = int(value)
     if isinstance(value, str | int) and not isinstance(value, bool):
-        try:
-            return well_formed(str(value).strip())
-        except ValueError:  # thousands of digits
-            pass
-    raise ValueError(f"{path.name} beside it has {shown(value)} where a caption or label is text or a number")
+        return well_formed(str(value).strip())
+    raise ValueError(f"its label is {shown(value)}, where a text or a whole number is allowed")
 
 
 def merge(first: Annotation, second: Annotation) -> Annotation:
     """Return ``first``, with what it lacks taken from ``second``."""
-    return Annotation(first.caption or second.caption, first.label or second.label)
+    captions = first if first.caption else second
+    return Annotation(captions.caption, first.label or second.label, captions.more_captions)
 
 
 def label_names(annotations: Iterable[Annotation]) -> tuple[str, ...]:

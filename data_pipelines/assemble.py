@@ -95,7 +95,7 @@ def _planned_clips(part: Part, inputs: Inputs[Source], stored: Stored, folder: P
 
 def write_shards(
     plans: Mapping[str, Sequence[ShardPlan]], folder: Path, fresh: Path, executor: Executor, claims: Path
-) -> dict[str, tuple[ShardEntry, ...]]:
+) -> dict[str, tuple[tuple[ShardEntry, int], ...]]:
     """Write all shards into ``fresh``, those apart that are there already; of the others as many as can be written.
 
     Args:
@@ -104,6 +104,9 @@ def write_shards(
         fresh: Holds the new shards of this plan, and of no other.
         executor: Where this is done.
         claims: See ``Executor.run``.
+
+    Returns:
+        By split, what the index is to say of each shard, and how many of its clips have no caption.
 
     Raises:
         ValueError: If a shard can't be written.

@@ -81,8 +81,17 @@ class Curation:
             self.faults = {**faults, **self.faults}
             by_key = {row.key: row for row in said}
             annotated = [by_key.get(row.key, row) for row in annotated]
-        without = sum(not row.caption for row in kept(annotated))
-        return self._hand_on("caption", annotated, ClipRow, f"without a caption: {without}" if without else "")
+        clips = kept(annotated)
+        without, several = sum(not row.caption for row in clips), sum(bool(self._more_captions(row)) for row in clips)
+        more = [f"without a caption: {without}"] if without else []
+        if several and self.encoders.captions is not None:
+            more.append(f"with several captions, of which the first is embedded and the others are left out: {several}")
+        return self._hand_on("caption", annotated, ClipRow, "; ".join(more))
+
+    def _more_captions(self, row: ClipRow) -> tuple[str, ...]:
+        """Return what people wrote about a clip's file besides its caption."""
+        is_written = row.caption_from == "annotation" and row.source in self.inputs.annotations
+        return self.inputs.annotations[row.source].more_captions if is_written else ()
 
     def encode(self, rows: Sequence[ClipRow]) -> list[ClipRow]:
         """Compress the clips and encode what is to lie beside them."""
@@ -97,7 +106,10 @@ class Curation:
 
     def write(self, rows: Sequence[ClipRow]) -> list[ClipRow]:
         """Write the shards of both splits and their index."""
-        annotations = {row.key: Annotation(row.caption, row.label) for row in rows}
+        is_embedded = self.encoders.captions is not None  # the embedding is that of one caption
+        annotations = {
+            row.key: Annotation(row.caption, row.label, () if is_embedded else self._more_captions(row)) for row in rows
+        }
         inputs = replace(
             self.inputs,
             sources=self.sources,

@@ -1,6 +1,8 @@
 """``vdm-data index``: makes any WebDataset of ``.mp4`` with ``.json`` or ``.txt`` a set to train on, where it lies."""
 
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.assemble import choose_splits
 from data_pipelines.index_tar import IndexedTar, index_tar
 from data_pipelines.progress import progress_bar
+from data_pipelines.report import described
 from data_pipelines.set_settings import IndexSettings
 from data_pipelines.workers import WorkerDiedError, map_in_processes
 from vdm.config.options import parse
@@ -46,11 +49,17 @@ def index_folder(settings: IndexSettings) -> int:
     shards = {tar.name: shard for tar in tars if (shard := found[tar.name].shard) is not None}
     if not shards:
         raise ValueError(f"input={settings.input}: none of its {len(tars)} tars can be used, for the reasons above")
-    index = _index(shards, frozenset().union(*(one.rates for one in found.values())), settings)
+    index = _index(shards, found, settings)
     write_index(settings.input, index)
-    counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
     folder = printable(settings.input)
-    print(f"{folder}: clips: {counts}" + (f"; faults: {len(faults)}" if faults else ""))
+    print(f"{folder}: clips: {described(index)}" + (f"; faults: {len(faults)}" if faults else ""))
+    for what, counts in (
+        ("members not read", sum((Counter(one.unread) for one in found.values()), Counter[str]())),
+        ("texts not in UTF-8", sum((Counter(one.encodings) for one in found.values()), Counter[str]())),
+    ):
+        if counts:
+            listed = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+            print(printable(f"{settings.input}: {what}: {listed}"))
     if num_uneven := sum(one.num_uneven for one in found.values()):
         print(
             f"{folder}: {num_uneven} videos have a variable frame rate, and count by its mean; "
@@ -70,10 +79,14 @@ def _find_tars(folder: Path) -> list[Path]:
     return tars
 
 
-def _index(shards: dict[str, ShardEntry], rates: frozenset[float | None], settings: IndexSettings) -> ShardIndex:
+def _index(shards: Mapping[str, ShardEntry], found: Mapping[str, IndexedTar], settings: IndexSettings) -> ShardIndex:
     splits = choose_splits(list(shards), settings.validation_fraction, settings.seed)
-    chosen = {
-        split: tuple(shard for name, shard in shards.items() if splits[name] == split)
-        for split in ("train", "validation")
-    }
-    return ShardIndex.of(chosen, fps=next(iter(rates)) if len(rates) == 1 else None)
+    names = {split: [name for name in shards if splits[name] == split] for split in ("train", "validation")}
+    rates = frozenset[float | None]().union(*(one.rates for one in found.values()))
+    return ShardIndex.of(
+        {split: tuple(shards[name] for name in of_split) for split, of_split in names.items()},
+        fps=next(iter(rates)) if len(rates) == 1 else None,
+        num_uncaptioned={
+            split: sum(found[name].num_uncaptioned for name in of_split) for split, of_split in names.items()
+        },
+    )

@@ -1,8 +1,9 @@
 """What a tar of any WebDataset holds, written down as the sidecar that random access and integrity need."""
 
 import io
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from jaxtyping import Int
 from PIL import ExifTags
 
 from data_pipelines.tar_members import TarMember, read_members
+from vdm.data.captions import captions_of, parse_metadata
 from vdm.data.containers import bound_pixels, check_pixels, open_picture, open_video
 from vdm.data.decoding import PICTURE_ERRORS, unique_times
 from vdm.data.frames import Orientation, film_of, orientation, pixel_aspect, square_size
@@ -29,10 +31,15 @@ from vdm.data.shards import (
     too_long,
 )
 from vdm.data.sidecars import write_samples
+from vdm.files import MALFORMED
 from vdm.regular_files import FilePart, open_regular
+from vdm.text import decode_text
 
-KEPT = (VIDEO, *PICTURES, "json", "txt")
+TEXTS = ("json", "txt")
+KEPT = (VIDEO, *PICTURES, *TEXTS)
 """Members that training reads; a sample's others are left where they are."""
+_SHOWN = 5
+"""Extensions that a message names, at most."""
 
 
 class UnusableError(ValueError):
@@ -51,22 +58,33 @@ class IndexedTar:
     """What was left out and why, in one line each."""
     num_uneven: int = 0
     """Videos of variable frame rate."""
+    num_uncaptioned: int = 0
+    """Samples without a caption."""
+    unread: Mapping[str, int] = field(default_factory=dict)
+    """By extension, how many members beside clips training does not read."""
+    encodings: Mapping[str, int] = field(default_factory=dict)
+    """By encoding, how many texts are not in UTF-8."""
 
 
 def index_tar(path: Path) -> IndexedTar:
     """Read a tar from end to end and write its sidecar."""
     faults: list[str] = []
     samples: list[SampleEntry] = []
-    num_uneven = 0
+    num_uneven = num_uncaptioned = 0
+    unread: Counter[str] = Counter()
+    encodings: Counter[str] = Counter()
     if not is_plain_name(path.name):
         return IndexedTar(None, frozenset(), (f"{path.name}: is no name for a shard; give it a plain one",))
     try:
         with open_regular(path) as file:
-            for key, members in _samples(file, path.name, faults).items():
+            for key, members in _samples(file, path.name, faults, unread).items():
                 try:
-                    sample, is_even = _describe(file, key, members)
+                    found = _usable(members)
+                    sample, is_even = _describe(file, key, found)
+                    num_uncaptioned += not _captions(file, found, encodings)
                     samples.append(sample)
                     num_uneven += not is_even
+                    unread.update(f".{extension}" for extension in members if extension not in KEPT)
                 except UnusableError as error:
                     faults.append(f"{path.name}: {key}: {error}")
         num_bytes, digest = path.stat().st_size, file_checksum(path)
@@ -77,26 +95,76 @@ def index_tar(path: Path) -> IndexedTar:
     write_samples(path.parent, path.name, samples)
     rates = frozenset(sample.fps for sample in samples if sample.shape[0] > 1)
     keys = [f"{sample.key} {sample.members[pixels_of(sample.members)].checksum}" for sample in samples]
-    return IndexedTar(shard_of(path.name, num_bytes, digest, samples, keys), rates, tuple(faults), num_uneven)
+    return IndexedTar(
+        shard_of(path.name, num_bytes, digest, samples, keys),
+        rates,
+        tuple(faults),
+        num_uneven,
+        num_uncaptioned,
+        unread,
+        encodings,
+    )
 
 
-def _samples(file: io.BufferedIOBase, tar: str, faults: list[str]) -> dict[str, dict[str, TarMember]]:
+def _samples(
+    file: io.BufferedIOBase, tar: str, faults: list[str], unread: Counter[str]
+) -> dict[str, dict[str, TarMember]]:
     """Return the members of each sample by extension, in the order of keys; they need not be neighbours.
 
-    As in webdataset, a sample's key is a member's path up to the first dot of its name.
+    As in webdataset, a sample's key is a member's path up to the first dot of its name, and hidden files and those
+    without a dot belong to no sample; ``unread`` counts them.
     """
     samples: dict[str, dict[str, TarMember]] = {}
     for member in read_members(file, tar, faults):
         folder, name = PurePosixPath(member.name).parent, PurePosixPath(member.name).name
         stem, _, extension = name.partition(".")
-        key, extension = str(folder / stem), extension.lower()
-        if extension not in KEPT:
+        if not stem or not extension:
+            unread["without an extension" if stem else "hidden"] += 1
             continue
-        if extension in samples.setdefault(key, {}):
+        of_key, extension = samples.setdefault(str(folder / stem), {}), extension.lower()
+        if extension in of_key:
             faults.append(f"{tar}: {member.name}: is there twice; the first is used")
             continue
-        samples[key][extension] = member
+        of_key[extension] = member
     return samples
+
+
+def _usable(members: Mapping[str, TarMember]) -> dict[str, TarMember]:
+    """Return those members of a sample that training reads.
+
+    Raises:
+        UnusableError: If there is no clip among them, or one is too long.
+    """
+    found = {extension: member for extension, member in members.items() if extension in KEPT}
+    if pixels_of(found) not in found:
+        lack, has = f"has neither .{VIDEO} nor .{', .'.join(PICTURES)}", ", .".join(sorted(members)[:_SHOWN])
+        if any(extension.rpartition(".")[2] in (VIDEO, *PICTURES) for extension in members):
+            raise UnusableError(f"{lack} but .{has}, as names are split at their first dot; rename its members")
+        raise UnusableError(f"{lack} but .{has}")
+    for extension, member in found.items():
+        if member.length > max_bytes_of(extension):
+            raise UnusableError(f"its .{extension} {too_long(member.length, extension)}")
+    return found
+
+
+def _captions(file: io.BufferedIOBase, found: Mapping[str, TarMember], encodings: Counter[str]) -> tuple[str, ...]:
+    """Return the captions of a sample; ``encodings`` counts its texts in others than UTF-8.
+
+    Raises:
+        UnusableError: If training could make none of what is there.
+    """
+    data = {name: FilePart.open(file, found[name].offset, found[name].length).read() for name in TEXTS if name in found}
+    for name, text in data.items():
+        try:
+            encoding = decode_text(text)[1]
+        except ValueError as error:
+            raise UnusableError(f"its .{name} {error}") from None
+        if encoding != "UTF-8":
+            encodings[encoding] += 1
+    try:
+        return captions_of(parse_metadata(data.get("json", b"{}")), data.get("txt", b""))
+    except MALFORMED as error:
+        raise UnusableError(f"its metadata is malformed ({error})") from None
 
 
 class _Look(NamedTuple):
@@ -108,12 +176,7 @@ class _Look(NamedTuple):
 
 def _describe(file: io.BufferedIOBase, key: str, found: Mapping[str, TarMember]) -> tuple[SampleEntry, bool]:
     """Read a sample's members and return what the sidecar says of it, and whether its frame rate is constant."""
-    for extension, member in found.items():
-        if member.length > max_bytes_of(extension):
-            raise UnusableError(f"its .{extension} {too_long(member.length, extension)}")
     kind = pixels_of(found)
-    if kind not in found:
-        raise UnusableError(f"has neither .{VIDEO} nor .{', .'.join(PICTURES)}")
     members: dict[str, Member] = {}
     for extension, member in found.items():
         digest = stream_checksum(FilePart.open(file, member.offset, member.length))

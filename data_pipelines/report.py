@@ -6,11 +6,11 @@ The report is also how the next build knows what is finished.
 import hashlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_pipelines.annotations import Annotation
 from data_pipelines.assemble import Stored
 from data_pipelines.parts import Part, part_from_json
 from data_pipelines.settings import SetSettings
@@ -21,6 +21,8 @@ from vdm.json_values import parse_json
 from vdm.regular_files import read_limited
 from vdm.text import printable
 
+_TEXTS = frozenset([".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv", ".txt"])
+_NAMED = 3
 REPORT_NAME = "report.json"
 MAX_REPORT_BYTES = 1 << 32
 """Of millions of clips."""
@@ -40,12 +42,17 @@ class Report:
 
 def digest_of(parts: Sequence[Part], inputs: Inputs[Source], settings: SetSettings, stored: Stored) -> str:
     """Return a digest of all that goes into the shards, wherever they are written."""
-    annotations = {name: asdict(annotation) for name, annotation in inputs.annotations.items()}
+    annotations = {name: _digested(annotation) for name, annotation in inputs.annotations.items()}
     texts = {source: path.name for source, path in stored.texts.items()}
     beside = [stored.latents and dict(stored.latents.encoder), stored.text and asdict(stored.text), texts]
     of_set = {**asdict(settings), "output": None}
     content = [[asdict(part) for part in parts], annotations, inputs.labels, of_set, beside]
     return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _digested(annotation: Annotation) -> dict[str, object]:
+    """Return what counts of an annotation; further captions only where there are any, as sets without know none."""
+    return {name: value for name, value in asdict(annotation).items() if value or name != "more_captions"}
 
 
 def all_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> list[tuple[str, str]]:
@@ -76,14 +83,33 @@ def print_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> bool:
     faults = all_faults(parts, inputs)
     for file, reason in faults:
         print(printable(f"{file}: {reason}"), file=sys.stderr)
+    for note in inputs.notes:
+        print(printable(note), file=sys.stderr)
     if inputs.ignored:
-        suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in inputs.ignored)
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
-        print(printable(f"Not videos, passed over: {kinds}"), file=sys.stderr)
+        print(printable(f"Not videos, passed over: {_kinds(inputs.ignored)}"), file=sys.stderr)
     return bool(faults)
+
+
+def _kinds(files: Sequence[str]) -> str:
+    """Return how many files there are of each suffix, with names of those that might have been captions."""
+    by_suffix: dict[str, list[str]] = {}
+    for name in files:
+        by_suffix.setdefault(Path(name).suffix.lower(), []).append(name)
+    kinds: list[str] = []
+    for suffix, names in sorted(by_suffix.items(), key=lambda item: item[0] or "no suffix"):
+        some = ", ".join(names[:_NAMED]) + (", \u2026" if len(names) > _NAMED else "")
+        kinds.append(f"{len(names)} {suffix or 'no suffix'}" + (f" ({some})" if suffix in _TEXTS else ""))
+    return ", ".join(kinds)
+
+
+def described(index: ShardIndex) -> str:
+    """Return how many clips each split has, and how many of all have no caption, if any."""
+    counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
+    without = sum((index.num_uncaptioned or {}).values())
+    return f"{counts}; without a caption: {without}" if without else counts
 
 
 def print_summary(output: Path, index: ShardIndex, num_faults: int) -> None:
     """Print what the set holds."""
-    counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
-    print(f"{printable(output)}: clips: {counts}" + (f"; faults in {REPORT_NAME}: {num_faults}" if num_faults else ""))
+    faults = f"; faults in {REPORT_NAME}: {num_faults}" if num_faults else ""
+    print(f"{printable(output)}: clips: {described(index)}{faults}")

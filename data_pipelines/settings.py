@@ -47,7 +47,7 @@ def check_videos(path: str, manifest: Path | None) -> Path | None:
     if not Path(path).is_dir():
         kind = "is a file, not a folder of videos" if Path(path).exists() else "no such folder"
         raise ValueError(f"input={path}: {kind}; give a folder of videos, or moving_digits")
-    from data_pipelines.annotations import find_manifest
+    from data_pipelines.caption_tables import find_manifest
 
     return find_manifest(Path(path), manifest)
 

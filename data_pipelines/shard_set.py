@@ -103,7 +103,7 @@ def write_set(
         return index
     executor.once(partial(_restore, parts, settings.output, workshop.parts), f"restore-{digest}", claims)
 
-    def write(attempt: str) -> tuple[list[Part], str, Path, dict[str, tuple[ShardEntry, ...]]]:
+    def write(attempt: str) -> tuple[list[Part], str, Path, dict[str, tuple[tuple[ShardEntry, int], ...]]]:
         whole = _completed(parts, inputs.sources, workshop, encoder)
         digest = digest_of(whole, inputs, settings, stored)
         fresh = workshop.parts / f"{_FRESH}{digest}"
@@ -119,7 +119,14 @@ def write_set(
         parts, digest, fresh, shards = write("write")
     except ValueError:  # parts were damaged; they are removed, and made anew
         parts, digest, fresh, shards = write("rewrite")
-    index = ShardIndex.of(shards, labels=inputs.labels, fps=settings.fps, latents=stored.latents, text=stored.text)
+    index = ShardIndex.of(
+        {split: [entry for entry, _ in written] for split, written in shards.items()},
+        labels=inputs.labels,
+        fps=settings.fps,
+        latents=stored.latents,
+        text=stored.text,
+        num_uncaptioned={split: sum(without for _, without in written) for split, written in shards.items()},
+    )
 
     def finish() -> None:
         publish(index, stored.empty_text, fresh, settings.output)

@@ -13,12 +13,12 @@ from data_pipelines.contact_sheet import ShownClip, contact_sheet
 from data_pipelines.progress import progress_bar
 from data_pipelines.set_settings import ShowSettings
 from vdm.config.options import parse
+from vdm.data.captions import captions_of, parse_metadata
 from vdm.data.index import ShardIndex, read_index
 from vdm.data.reading import PICTURES, VIDEO
 from vdm.data.shards import SampleEntry, ShardEntry, read_member
 from vdm.data.sidecars import read_samples
 from vdm.files import replacing
-from vdm.json_values import parse_json
 from vdm.randomness import generator, permutation
 from vdm.regular_files import open_regular
 from vdm.text import printable
@@ -123,12 +123,13 @@ def _clip(tar: Path, split: str, sample: SampleEntry, is_shown: bool) -> ShownCl
     kind = next((name for name in (VIDEO, *PICTURES) if name in sample.members), "")
     try:
         with open_regular(tar) as file:
-            if "txt" in sample.members:
-                text = read_member(file, tar.name, sample, "txt").decode(errors="replace")
-                metadata["caption"] = text[:MAX_SHOWN_TEXT]
-            if "json" in sample.members:
-                content = parse_json(read_member(file, tar.name, sample, "json"))
-                metadata = {**metadata, **_shown_of(content if isinstance(content, dict) else {}), **known}
+            labels = {
+                name: read_member(file, tar.name, sample, name) for name in ("json", "txt") if name in sample.members
+            }
+            content = parse_metadata(labels.get("json", b"{}"))
+            metadata = {**_shown_of(content), **known}
+            captions = captions_of(content, labels.get("txt", b""))
+            metadata["caption"] = " | ".join(captions)[:MAX_SHOWN_TEXT]
             if is_shown and kind and sample.members[kind].length > MAX_SHOWN_BYTES:
                 metadata["too_large"] = True
             elif is_shown and kind:

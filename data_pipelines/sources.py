@@ -13,28 +13,10 @@ from jaxtyping import UInt8
 
 from data_pipelines.annotations import Annotation
 from data_pipelines.settings import ClipSettings
+from data_pipelines.suffixes import OTHER_SUFFIXES, VIDEO_SUFFIXES
 from vdm.data.containers import open_video
 from vdm.data.frames import film_of
 from vdm.text import printable as printable
-
-# fmt: off
-VIDEO_SUFFIXES = frozenset([
-    ".3g2", ".3gp", ".apng", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc",
-    ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg",
-    ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogg", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm",
-    ".wmv", ".y4m",
-])
-# fmt: on
-"""A file so named must be a video: it gives clips or is listed as a fault. Others are looked into."""
-
-# fmt: off
-OTHER_SUFFIXES = frozenset([
-    ".bmp", ".csv", ".db", ".htm", ".html", ".ini", ".jpeg", ".jpg", ".json", ".jsonl", ".log", ".md", ".npy", ".npz",
-    ".pdf", ".png", ".py", ".srt", ".svg", ".tar", ".tif", ".tiff", ".tsv", ".txt", ".vtt", ".webp", ".xml", ".yaml",
-    ".yml", ".zip",
-])
-# fmt: on
-"""Not looked into, as FFmpeg takes text for a film of letters and a picture for a film of one frame."""
 
 
 class SourceError(ValueError):
@@ -96,9 +78,11 @@ class Inputs(Generic[AnySource]):
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
     """By name of the source, or by key of a clip, which goes first; overrides what clips say of themselves."""
     ignored: tuple[str, ...] = ()
-    """Files passed over because they are not videos."""
+    """Files passed over because they are neither videos nor captions of any."""
     faults: Mapping[str, str] = field(default_factory=dict)
     """What is wrong before any source is read: by file, the reason."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how captions were read, a line each."""
 
 
 def source_key(name: str) -> str:

@@ -17,7 +17,7 @@ from data_pipelines.progress import progress_bar
 from data_pipelines.set_settings import VerifySettings
 from data_pipelines.workers import WorkerDiedError, map_in_processes
 from vdm.config.options import parse
-from vdm.data.dataset import caption_of
+from vdm.data.captions import captions_in, captions_of, parse_metadata
 from vdm.data.decoding import UndecodableClipError, check_clip, decode_picture
 from vdm.data.index import ShardIndex, read_index
 from vdm.data.latents import UnusableLatentsError, read_latents
@@ -247,13 +247,17 @@ def _check_header(file: io.BufferedIOBase, sample: SampleEntry, extension: str, 
 def _check_foreign_labels(labels: Mapping[str, bytes]) -> Iterator[str]:
     """What training can make no caption of."""
     try:
-        metadata = parse_json(labels.get("json", b"{}"))
-        if not isinstance(metadata, dict):
-            yield "its .json is no object of names and values"
-        else:
-            caption_of(metadata, labels.get("txt", b""))
+        captions_of(parse_metadata(labels.get("json", b"{}")), labels.get("txt", b""))
     except MALFORMED as error:
         yield f"its metadata is malformed ({error})"
+
+
+def _is_caption(value: object) -> bool:
+    try:
+        captions_in(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_metadata(data: bytes, sample: SampleEntry, num_labels: int) -> Iterator[str]:
@@ -266,8 +270,10 @@ def _check_metadata(data: bytes, sample: SampleEntry, num_labels: int) -> Iterat
         return
     if shape != sample.shape:
         yield f"says ({', '.join(map(shown, shape))}) frames, rows and columns where the index records {sample.shape}"
-    if not isinstance(caption, str):
+    if not isinstance(caption, str | list):
         yield f"has the caption {shown(caption)}, which is no text"
+    elif not _is_caption(caption):
+        yield "has a list of captions that are not all texts"
     is_class = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < num_labels
     if label is not None and not is_class:
         yield f"has the label {shown(label)}, which is none of the {num_labels} classes"

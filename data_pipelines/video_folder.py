@@ -3,11 +3,13 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_pipelines.annotations import Annotation, label_names, merge, read_manifest, read_sidecars
+from data_pipelines.annotations import Annotation, label_names, merge
+from data_pipelines.caption_sidecars import Sidecars, read_sidecars, spelling
+from data_pipelines.caption_tables import Manifest, read_manifest
 from data_pipelines.clips import VideoFile
 from data_pipelines.settings import ClipSettings, check_videos
 from data_pipelines.sources import Inputs, list_videos
@@ -30,28 +32,107 @@ def read_video_folder(
     """
     folder = Path(input)
     manifest = check_videos(input, manifest)
-    rows = read_manifest(manifest, folder) if manifest else {}
+    said = read_manifest(manifest, folder) if manifest else Manifest({}, ())
     videos, others = list_videos(folder, excluded)
     if not videos:
         raise ValueError(f"input={input}: no video among its {len(others)} files")
     sources = _told_apart([_video_file(path, folder, clip) for path in videos])
 
+    rows, faults = _match(said, sources, folder)
     annotations: dict[str, Annotation] = {}
-    faults = {name: f"is in {manifest} but not in the folder" for name in rows if not (folder / name).is_file()}
+    used = set(said.files)
+    encodings: dict[str, list[Path]] = {}
+    sidecars = Sidecars(path for path in others if path not in used)
     for source in sources:
-        beside = Annotation()
-        try:
-            beside = read_sidecars(source.path)
-        except ValueError as error:
-            faults[source.name] = str(error)
-        annotations[source.name] = merge(rows.get(source.name, Annotation()), beside)
+        beside = read_sidecars(sidecars.of(source.path))
+        annotations[source.name] = merge(rows.get(source.name, Annotation()), beside.annotation)
+        used.update(beside.used)
+        if beside.faults:
+            faults[source.name] = "; ".join(beside.faults)
+        for path, encoding in beside.encodings:
+            encodings.setdefault(encoding, []).append(path)
     return Inputs(
         sources=tuple(sources),
         labels=label_names(annotations.values()),
         annotations=annotations,
-        ignored=tuple(well_formed(str(path.relative_to(folder))) for path in others),
+        ignored=tuple(well_formed(str(path.relative_to(folder))) for path in others if path not in used),
         faults=faults,
+        notes=(*said.notes, *(_note(encoding, paths) for encoding, paths in encodings.items())),
     )
+
+
+def _note(encoding: str, texts: Sequence[Path]) -> str:
+    paths = list(dict.fromkeys(texts))
+    return f"{paths[0].name}{f' and {len(paths) - 1} others' if len(paths) > 1 else ''}: read as {encoding}"
+
+
+def _match(said: Manifest, sources: Sequence[VideoFile], folder: Path) -> tuple[dict[str, Annotation], dict[str, str]]:
+    """Find the videos that the rows of a manifest are of.
+
+    A name stands for the video of that name, in whatever Unicode form and with slashes of either kind; else for those
+    that are the same file by another path, as through a symbolic link.
+
+    Returns:
+        Annotations by name of the video, and for each row that is of none, by its name, the reason.
+
+    Raises:
+        ValueError: In one line, if two rows say different things of one video.
+    """
+    if not said.rows:
+        return {}, {}
+    exact = {source.name: [source] for source in sources}
+    spelled = _grouped(sources, lambda source: spelling(source.name))
+    given: dict[str, tuple[str, Annotation]] = {}
+
+    def give(name: str, found: Sequence[VideoFile]) -> None:
+        for source in found:
+            other, annotation = given.setdefault(source.name, (name, said.rows[name]))
+            if annotation != said.rows[name]:
+                raise ValueError(f"{said.files[0]}: {other} and {name} are one file, with different captions or labels")
+
+    left: list[str] = []
+    for name in said.rows:
+        plain = name.replace("\\", "/").removeprefix("./")
+        if found := exact.get(name) or spelled.get(spelling(name)) or spelled.get(spelling(plain)):
+            give(name, found)
+        else:
+            left.append(name)
+    faults: dict[str, str] = {}
+    real = _grouped(sources, lambda source: _resolved(source.path)) if left else {}
+    for name in left:
+        path = _resolved(folder / name.replace("\\", "/"))
+        if found := real.get(path, []) if path else []:
+            give(name, [source for source in found if source.name not in given] or found)
+        else:
+            faults[name] = f"is in {said.files[0]} but {_reason(path, folder)}"
+    return {source: annotation for source, (_, annotation) in given.items()}, faults
+
+
+def _reason(path: Path | None, folder: Path) -> str:
+    try:
+        is_file = path is not None and path.is_file()
+    except OSError:  # as of a name that is too long
+        is_file = False
+    if path is None or not is_file:
+        return "not in the folder"
+    if not path.is_relative_to(folder.resolve()):
+        return f"lies outside of {folder}"
+    return "is no video, or hidden"
+
+
+def _grouped(sources: Sequence[VideoFile], key: Callable[[VideoFile], Hashable]) -> dict[Hashable, list[VideoFile]]:
+    groups: dict[Hashable, list[VideoFile]] = {}
+    for source in sources:
+        groups.setdefault(key(source), []).append(source)
+    return groups
+
+
+def _resolved(path: Path) -> Path | None:
+    """Return where a path leads, None if nowhere."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, half characters, zeros
+        return None
 
 
 def _told_apart(videos: Sequence[VideoFile]) -> list[VideoFile]:

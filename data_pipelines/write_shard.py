@@ -43,10 +43,11 @@ def entry_path(plan: ShardPlan, fresh: Path) -> Path:
     return fresh / f"{plan.name}.entry.json"
 
 
-def read_entry(plan: ShardPlan, fresh: Path) -> ShardEntry:
-    """Return what the index is to say of a shard that is written."""
+def read_entry(plan: ShardPlan, fresh: Path) -> tuple[ShardEntry, int]:
+    """Return what the index is to say of a shard that is written, and how many of its clips have no caption."""
     row = parse_json(read_limited(entry_path(plan, fresh), MAX_ENTRY_BYTES))
-    return ShardEntry(**{**row, "kinds": {Kind.parse(name): count for name, count in row["kinds"].items()}})
+    without = row.pop("num_uncaptioned", 0)
+    return ShardEntry(**{**row, "kinds": {Kind.parse(name): count for name, count in row["kinds"].items()}}), without
 
 
 def is_written(plan: ShardPlan, fresh: Path) -> bool:
@@ -61,6 +62,7 @@ def write_shard(plan: ShardPlan, folder: Path, fresh: Path) -> None:
         UnavailableError: If parts are damaged; they are removed, so that they are made anew.
     """
     damaged: dict[str, str] = {}
+    num_uncaptioned = 0
     with ShardWriter(fresh / plan.name) as writer:
         for clip in plan.clips:
             try:
@@ -68,14 +70,17 @@ def write_shard(plan: ShardPlan, folder: Path, fresh: Path) -> None:
             except (OSError, DamagedSample) as error:
                 damaged[clip.source] = str(error)
                 continue
-            writer.add(clip.sample.key, clip.sample.shape, _members(clip, part))
+            members, is_captioned = _members(clip, part)
+            num_uncaptioned += not is_captioned
+            writer.add(clip.sample.key, clip.sample.shape, members)
         for source in damaged:
             discard_part(source, folder)
         if damaged:
             raise UnavailableError(f"parts are damaged: {'; '.join(damaged.values())}")
     assert writer.entry is not None
     kinds = {kind.name: count for kind, count in writer.entry.kinds.items()}
-    write_json(entry_path(plan, fresh), {**asdict(writer.entry), "kinds": kinds})
+    row = {**asdict(writer.entry), "kinds": kinds, "num_uncaptioned": num_uncaptioned}
+    write_json(entry_path(plan, fresh), row)
 
 
 def _read_part(clip: PlannedClip, folder: Path) -> dict[str, bytes]:
@@ -85,15 +90,20 @@ def _read_part(clip: PlannedClip, folder: Path) -> dict[str, bytes]:
         return {name: read_member(file, str(tar), clip.sample, name) for name in kept}
 
 
-def _members(clip: PlannedClip, part: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Complete what the part holds of a clip by its metadata, and by the embedding of its caption."""
+def _members(clip: PlannedClip, part: Mapping[str, bytes]) -> tuple[dict[str, bytes], bool]:
+    """Complete what the part holds of a clip by its metadata, and by the embedding of its caption.
+
+    Returns:
+        Its files by extension, and whether it has a caption.
+    """
     members = dict(part)
-    if clip.annotation is not None:
-        metadata = json.loads(members["json"])
-        metadata |= {"caption": clip.annotation.caption, "label": clip.label}
+    metadata = json.loads(members["json"])
+    if (annotation := clip.annotation) is not None:
+        caption = [annotation.caption, *annotation.more_captions] if annotation.more_captions else annotation.caption
+        metadata |= {"caption": caption, "label": clip.label}
         members["json"] = json.dumps(metadata, ensure_ascii=False).encode()
     if clip.text is not None:
         from data_pipelines.encode.texts import text_member  # torch, which clips alone do not need
 
         members[TEXT] = text_member(clip.text, clip.sample.key)
-    return members
+    return members, bool(metadata.get("caption"))

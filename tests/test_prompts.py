@@ -44,6 +44,13 @@ def test_what_always_holds_is_not_dropped() -> None:
     assert without.conditions["speed"].masked.tolist() == [1, 2, 3]
 
 
+def test_a_value_that_does_not_count_may_be_anything() -> None:
+    unknown = TensorCondition(torch.tensor([1.0, torch.nan, torch.inf]), torch.tensor([True, False, True]))
+    dropped = unknown.drop(torch.tensor([False, False, True]))
+
+    assert dropped.masked.tolist() == [1, 0, 0]
+
+
 def test_dropping_does_not_invent_a_condition() -> None:
     assert set(Prompts.of(["a", "b"]).without_conditions().conditions) == {"text", "label"}
 

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from vdm.text import PrintableFormatter, file_stem, html_text, printable, well_formed
+from vdm.text import PrintableFormatter, decode_text, file_stem, html_text, printable, well_formed
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,18 @@ def test_a_log_record_stays_in_its_line() -> None:
     formatter = PrintableFormatter("%(levelname)s: %(message)s")
     assert formatter.format(_record("vdm.data.quarantine", "a\nINFO: \x1b[2J")) == r"WARNING: a\nINFO: \x1b[2J"
     assert formatter.format(_record("lightning", "a\ntable \x1b")) == "WARNING: a\ntable \\x1b"  # as libraries mean it
+
+
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [("utf-8", "UTF-8"), ("utf-8-sig", "UTF-8"), ("utf-16", "UTF-16"), ("cp1252", "cp1252")],
+)
+def test_text_is_decoded_by_its_mark_or_its_bytes(codec: str, name: str) -> None:
+    assert decode_text("caf\u00e9 \u201copen\u201d".encode(codec)) == ("caf\u00e9 \u201copen\u201d", name)
+    assert decode_text("\ufeffa".encode("utf-16-be")) == ("a", "UTF-16")
+
+
+@pytest.mark.parametrize("data", ["abc".encode("utf-16-le"), b"\x81", b"\xff\xfea", b"\xff\xd8\0\xff"])
+def test_what_is_no_text_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^is no text in UTF-8, UTF-16 with a byte-order mark, or cp1252$"):
+        decode_text(data)

@@ -109,7 +109,9 @@ class TensorCondition(Condition):
         """The values, with zeros where they don't count."""
         if self.present is None:
             return self.values
-        return self.values * self.present.to(self.values.dtype).view(-1, *[1] * (self.values.ndim - 1))
+        # Not by a product: 0 times NaN is NaN, and NaN may well stand where a clip has no value.
+        present = self.present.view(-1, *[1] * (self.values.ndim - 1))
+        return torch.where(present, self.values, self.values.new_zeros(()))
 
 
 AnyCondition = TypeVar("AnyCondition", bound=Condition)

@@ -1,5 +1,6 @@
 """Text from outside, made fit for a terminal, a log, a page or a file name: it may say anything, and do nothing."""
 
+import codecs
 import logging
 import re
 import unicodedata
@@ -20,6 +21,25 @@ def well_formed(text: str) -> str:
     They stand for bytes of file names that are not UTF-8, and JSON may spell them too.
     """
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def decode_text(data: bytes | bytearray | memoryview) -> tuple[str, str]:
+    """Return text and its encoding: UTF-8, UTF-16 if a byte-order mark says so, else cp1252 (of Windows).
+
+    Byte-order marks are left out.
+
+    Raises:
+        ValueError: In a few words, if it is text of none of these encodings.
+    """
+    is_marked = bytes(data[:2]) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    for name, codec in (("UTF-16", "utf-16"),) if is_marked else (("UTF-8", "utf-8-sig"), ("cp1252", "cp1252")):
+        try:
+            text = str(data, codec)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:  # as UTF-16 without a mark has, and what is no text
+            return text, name
+    raise ValueError("is no text in UTF-8, UTF-16 with a byte-order mark, or cp1252")
 
 
 def printable(text: object, max_chars: int = MAX_LINE) -> str:

@@ -232,6 +232,22 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
+def test_checkpoint_is_found_through_a_link_with_its_own_step_and_run(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "best"
+    record_run(run, {"seed": 3})
+    checkpoint = _save(run, 7)
+    _save(run, 9)
+    (run / "checkpoints" / "last").symlink_to("step=00000007")
+    elsewhere.symlink_to(checkpoint)
+    (tmp_path / "run-link").symlink_to(run)
+
+    for link in (run / "checkpoints" / "last", elsewhere):
+        assert latest_checkpoint(link) == checkpoint
+        assert (run_folder(link), load_config(link)["seed"]) == (run, 3)
+    assert run_folder(tmp_path / "run-link") == tmp_path / "run-link"
+    assert latest_checkpoint(tmp_path / "run-link").name == "step=00000009"
+
+
 def test_results_are_not_written_through_links_out_of_a_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (tmp_path / "home").mkdir()

@@ -22,9 +22,10 @@ FILES = {
         seed: 1
         resume: null
         data: {path: ./shards, num_workers: 2}
-        trainer: {max_steps: 10, devices: 1}
+        trainer: {max_steps: 10, devices: 1, log_every_n_steps: 5}
         logger: null
         twice: "${trainer.max_steps}"
+        logged: {every: "${trainer.log_every_n_steps}"}
     """,
     "sample.yaml": """
         defaults: [run_folder: none, _self_]

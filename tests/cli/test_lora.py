@@ -13,7 +13,7 @@ from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.models.svd.peers import Inputs
 from tests.models.svd.pipelines import save_pipeline
-from tests.training.runs import train
+from tests.training.runs import configuration, train
 from tests.training.test_svd import finetuning
 from vdm.assembly.load import load_model
 from vdm.checkpoints.runs import load_weights, saved_weights
@@ -58,3 +58,15 @@ def test_exported_lora_gives_the_same_in_diffusers_and_merged(
         torch.testing.assert_close(output, mine, rtol=1e-4, atol=1e-5)
     assert not any("lora_" in name for name in load_weights(tmp_path / "run"))
     assert any("lora_" in name for name in saved_weights(tmp_path / "run"))
+
+
+def test_adapter_that_the_format_has_no_place_for_is_named_and_not_left_out(tmp_path: Path, run_vdm: RunVdm) -> None:
+    shards = write_set(tmp_path / "shards", {"train": (4,), "validation": (2,)})
+    layers = "tune.layers=[network.*.to_*,*.text_encoder.*.linear1]"
+    train(tmp_path / "run", configuration(shards, "tune=lora", layers, "trainer.max_steps=1"))
+    code, err = run_vdm("export", "checkpoint=run", "to=lora", "lora=true")
+    assert code == 2
+    assert err.startswith(
+        "lora=true: has no place for the LoRA of model.conditioner.text_encoder.layers.layers.0.linear1"
+    )
+    assert not (tmp_path / "lora").exists()

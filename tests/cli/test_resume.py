@@ -2,12 +2,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tests.cli.conftest import Vdm
 from vdm.checkpoints.runs import checkpoint_folder, load_config, record_run, write_config
-from vdm.cli.resume import apply_resume_overrides
+from vdm.cli.conf_dir import conf_dir
+from vdm.cli.followers import followers_of
+from vdm.cli.resume import _is_changeable, apply_resume_overrides
+from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
 from vdm.training.starts import note_taken
 
@@ -46,6 +50,94 @@ def test_run_can_be_resumed_by_one_of_its_checkpoints(vdm: Vdm) -> None:
     assert outcome.code == 0
     assert load_config(Path("first"))["seed"] == 5
     assert load_config(Path("first"))["resume"] == str(checkpoint)
+
+
+@pytest.mark.parametrize("way", ["resume=first", "hydra.run.dir=first"])
+def test_what_takes_its_value_from_a_changeable_key_follows_it_when_the_run_goes_on(vdm: Vdm, way: str) -> None:
+    vdm("train", "hydra.run.dir=first", task=_record)
+    checkpoint_folder(Path("first"), 7).mkdir(parents=True)
+    followers = {"twice": "trainer.max_steps", "logged.every": "trainer.log_every_n_steps"}
+    assert load_config(Path("first"))["follows"] == followers
+
+    (config,) = vdm("train", way, "trainer.max_steps=99", task=_record).configs
+
+    assert (config.twice, config.logged.every) == (99, 5)
+    assert load_config(Path("first"))["follows"] == followers
+    assert vdm("train", way, "trainer.max_steps=7").configs[0].twice == 7
+
+
+@pytest.mark.parametrize("way", ["resume=first", "hydra.run.dir=first"])
+def test_value_that_the_user_gave_does_not_follow(vdm: Vdm, way: str) -> None:
+    vdm("train", "hydra.run.dir=first", "twice=10", task=_record)
+    checkpoint_folder(Path("first"), 7).mkdir(parents=True)
+    arguments = [] if way.startswith("resume") else ["twice=10"]
+
+    assert vdm("train", way, "trainer.max_steps=99", *arguments).configs[0].twice == 10
+
+
+def test_in_a_run_that_records_nothing_of_it_equal_values_follow() -> None:
+    saved = {
+        "trainer": {"max_steps": 10, "log_every_n_steps": 5},
+        "lr_schedule": {"decay_steps": 10},
+        "training": {"lr_schedule": {"decay_steps": 10}},
+        "callbacks": {"metrics": {"every_steps": 2}},
+    }
+    composed = {**saved, "trainer": {"max_steps": 20, "log_every_n_steps": 6}}
+
+    result = apply_resume_overrides(saved, composed, ["trainer.max_steps=20", "trainer.log_every_n_steps=6"])
+
+    assert result["lr_schedule"] == {"decay_steps": 20}
+    assert result["training"] == {"lr_schedule": {"decay_steps": 20}}
+    assert result["callbacks"] == {"metrics": {"every_steps": 2}}  # was another, so the user gave it
+
+
+def test_every_reference_of_conf_to_a_changeable_key_is_recorded() -> None:
+    register_run_folder()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", ["data.path=SHARDS", "launcher=slurm", "nodes=2", "gpus_per_node=8"])
+
+    assert followers_of(config, _is_changeable) == {
+        "lr_schedule.decay_steps": "trainer.max_steps",
+        "training.lr_schedule.decay_steps": "trainer.max_steps",
+        "callbacks.metrics.every_steps": "trainer.log_every_n_steps",
+        "launcher.nodes": "nodes",
+        "launcher.gpus_per_node": "gpus_per_node",
+    }
+
+
+def test_references_of_any_form_are_followed_to_where_the_value_stands() -> None:
+    config = OmegaConf.create(
+        {
+            "trainer": {"max_steps": 3, "same": "${.max_steps}"},
+            "a": {"b": "${..trainer.same}", "text": "steps ${trainer.max_steps}"},
+            "c": "${a}",
+            "d": "${c.b}",
+            "round": "${round}",
+            "lost": "${nowhere}",
+        }
+    )
+
+    assert followers_of(config, _is_changeable) == dict.fromkeys(
+        ("trainer.same", "a.b", "c.b", "d"), "trainer.max_steps"
+    )
+
+
+def test_relative_path_of_data_is_found_from_another_folder_and_in_a_moved_project(
+    vdm: Vdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "work"
+    Path("here").mkdir()
+    vdm("train", "hydra.run.dir=first", "data.path=here", task=_record)
+    assert load_config(Path("first"))["started_in"] == str(project)
+    assert vdm("train", "resume=first").configs[0].data.path == "here"
+
+    monkeypatch.chdir(tmp_path)
+    (config,) = vdm("train", "resume=work/first").configs
+    assert (config.data.path, config.started_in) == (str(project / "here"), str(tmp_path))
+    assert vdm("train", "resume=work/first", "data.path=other").configs[0].data.path == "other"
+
+    monkeypatch.chdir(project.rename(tmp_path / "moved"))
+    assert vdm("train", "resume=first").configs[0].data.path == "here"
 
 
 def test_run_started_again_in_its_folder_goes_on(vdm: Vdm) -> None:
@@ -93,6 +185,23 @@ def test_restarted_job_goes_on_from_the_checkpoint_it_was_told_to_until_it_has(
     of_a_later_job = vdm(*command).configs[0].resume
 
     assert (before, after, of_a_later_job) == (str(checkpoint), str(Path("first").absolute()), str(checkpoint))
+
+
+def test_restarted_job_knows_by_a_link_which_checkpoint_it_has_gone_on_from(
+    vdm: Vdm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vdm("train", "hydra.run.dir=first", task=_record)
+    checkpoint = checkpoint_folder(Path("first").absolute(), 2)
+    checkpoint.mkdir(parents=True)
+    (checkpoint.parent / "best").symlink_to(checkpoint.name)
+    for name, value in {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "vdm", "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+    before = vdm("train", "resume=first/checkpoints/best").configs[0].resume
+    note_taken(Path("first"), checkpoint)
+
+    assert before == str(checkpoint)
+    assert vdm("train", "resume=first/checkpoints/best").configs[0].resume == str(Path("first").absolute())
 
 
 def test_run_recorded_by_an_earlier_version_goes_on_by_its_present_names(vdm: Vdm, small_conf: Path) -> None:
@@ -168,7 +277,12 @@ def test_allowed_override_is_taken_and_the_rest_is_as_saved() -> None:
 
     result = apply_resume_overrides(SAVED, composed, ["trainer.max_steps=20"])
 
-    assert result == {**SAVED, "trainer": {"max_steps": 20, "devices": 1, "extra": "own"}}
+    assert result == {
+        **SAVED,
+        "trainer": {"max_steps": 20, "devices": 1, "extra": "own"},
+        "follows": {},
+        "started_in": str(Path.cwd()),
+    }
 
 
 def test_chosen_group_is_taken_whole() -> None:
@@ -214,3 +328,17 @@ def test_run_that_was_never_trained_here_is_not_resumed_and_nothing_of_it_is_bui
     assert outcome.code == 2
     assert outcome.err.startswith("resume=imported: made by vdm import or vdm ema, without training to go on with")
     assert not Path("made").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("follows", [1]), ("follows", {"a": {"b": 1}}), ("started_in", 5), ("started_in", ["x"])]
+)
+def test_damaged_record_of_what_a_run_needs_to_go_on_is_named_in_one_line(vdm: Vdm, key: str, value: object) -> None:
+    vdm("train", "hydra.run.dir=first", task=_record)
+    write_config(Path("first"), {**load_config(Path("first")), key: value})
+
+    outcome = vdm("train", "resume=first")
+
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"first/config.yaml: {key}")
+    assert outcome.err.count("\n") == 1

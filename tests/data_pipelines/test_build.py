@@ -54,7 +54,7 @@ def test_set_holds_every_clip_once_each_file_in_one_split(run_build: Build, shar
     outcome = run_build()
 
     train, validation = _metadata(shards, "train"), _metadata(shards, "validation")
-    assert (outcome.code, outcome.out) == (0, f"{shards}: clips: train 8, validation 4\n")
+    assert (outcome.code, outcome.out) == (0, f"{shards}: clips: train 8, validation 4; without a caption: 12\n")
     assert len({(m["source"], m["source_start_seconds"]) for m in train + validation}) == 12
     assert {m["source"] for m in train} | {m["source"] for m in validation} == {"a.mp4", "b.mp4", "sub/c.mp4"}
     assert not {m["source"] for m in train} & {m["source"] for m in validation}
@@ -129,7 +129,7 @@ def test_bad_files_are_listed_and_the_rest_goes_on(run_build: Build, videos: Pat
     }
     assert lines == [
         *(f"{file}: {reason}" for file, reason in expected.items()),
-        "Not videos, passed over: 1 .csv, 1 .docx, 1 .json",
+        "Not videos, passed over: 1 .docx",
     ]
     report = json.loads((shards / "report.json").read_text())
     assert {row["file"]: row["reason"] for row in report["faults"]} == expected

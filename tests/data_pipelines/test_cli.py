@@ -37,7 +37,7 @@ def test_videos_become_a_verified_set_and_nothing_else_is_left(videos: Path, tmp
     built = _vdm_data(work, "build", f"input={videos}", "output=my shards (1)".replace(" (1)", ""), *SMALL)
     verified = _vdm_data(work, "verify", "my shards", "num_workers=0")
 
-    assert (built.returncode, built.stdout) == (0, "my shards: clips: train 8, validation 4\n")
+    assert (built.returncode, built.stdout) == (0, "my shards: clips: train 8, validation 4; without a caption: 12\n")
     assert (verified.returncode, verified.stdout) == (0, "my shards: clips: 12, shards: 2, faults: 0\n")
     assert [path.name for path in work.iterdir()] == ["my shards"]
     assert "100%" in built.stderr

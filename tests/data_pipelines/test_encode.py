@@ -106,11 +106,12 @@ def test_changed_caption_is_embedded_anew_and_nothing_is_encoded(
     shards: Path, videos: Path, run_curate: Curate, encoders: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {m["source_start_seconds"]: member("mp4") for m, member in _samples(shards) if m["source"] == "a.mp4"}
-    (videos / "a.txt").write_text("the cat jumps")
+    (videos / "a.json").write_text('{"caption": ["the cat jumps", "the dog runs"]}')
     monkeypatch.setattr("data_pipelines.parts.encode_h264", None)
 
-    run_curate(f"input={videos}", *PLAIN, *encoders)
+    outcome = run_curate(f"input={videos}", *PLAIN, *encoders)
 
+    assert "with several captions, of which the first is embedded and the others are left out: " in outcome.out
     text_encoder = PretrainedTextEncoder(encoders[3].partition("=")[2], max_tokens=12)
     changed = [(m, member) for m, member in _samples(shards) if m["source"] == "a.mp4"]
     assert {m["source_start_seconds"]: member("mp4") for m, member in changed} == before

@@ -30,7 +30,7 @@ def test_what_is_no_file_among_videos_is_named_and_the_rest_is_built(
     done = run_build()
     assert done.code == 1
     assert sorted(_faults(done.err)) == [
-        "Not videos, passed over: 1 .json, 1 .txt, 1 no suffix",
+        "Not videos, passed over: 1 no suffix",
         f"a.mp4: a.txt beside it can't be read: is {kind}, not a file",
         f"b.mp4: b.json beside it can't be read: is {kind}, not a file",
         f"odd.mp4: is {kind}, not a file",

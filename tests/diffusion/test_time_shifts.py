@@ -63,6 +63,21 @@ def test_ends_stay(shift: TimeShift) -> None:
     assert torch.equal(shift(ends, SHAPE), ends)
 
 
+def test_no_time_is_shifted_beyond_the_end() -> None:
+    """Whatever the rounding: straight paths have no log-SNR there."""
+    last = torch.cat([1 - torch.arange(200) * 2**-24, torch.linspace(0, 1, 1000)])
+    for factor in torch.logspace(-1.2, 1.2, 200, dtype=torch.float64).tolist():
+        shift = ConstantShift(factor)
+        assert shift(torch.ones(1, dtype=torch.float64), SHAPE).item() == 1
+        assert shift(last, SHAPE).max() == 1
+        assert all(map(math.isfinite, _sigmas(shift)))
+
+
+def _sigmas(shift: TimeShift) -> list[float]:
+    schedule = GaussianDiffusion(RectifiedFlow(), Velocity(), Uniform(), Simple(), time_shift=shift)
+    return [point.sigma for point in Euler(2).grid(schedule.sampling_schedule(SHAPE))]
+
+
 def test_each_size_is_trained_with_its_own_shift() -> None:
     """Images beside a clip are no part of its size."""
     plain = GaussianDiffusion(RectifiedFlow(), Velocity(), LogitNormal(), Simple())

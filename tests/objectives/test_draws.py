@@ -11,10 +11,10 @@ from vdm.diffusion.frame_levels import CleanPrefix, FrameLevels, IndependentFram
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.loss_weights import Simple
 from vdm.diffusion.noise_levels import Uniform
-from vdm.diffusion.noise_priors import Mixed
+from vdm.diffusion.noise_priors import Independent, Mixed
 from vdm.diffusion.parameterizations import V
 from vdm.diffusion.schedules.cosine import Cosine
-from vdm.objectives.draws import DrawsAtTime, HeldOutDraws, NoiseAhead, TrainingDraws
+from vdm.objectives.draws import DrawnAhead, DrawsAtTime, HeldOutDraws, NoiseAhead, TrainingDraws
 
 SHARED_BY_ALL_FRAMES = Mixed(alpha=1e6)
 
@@ -44,7 +44,23 @@ def test_noise_drawn_ahead_is_what_the_step_would_draw(num_images: int) -> None:
     draws = TrainingDraws(3, [5, 6], global_batch_size=8)
     shape = (4, 2 + num_images, 4, 4)
     assert torch.equal(ahead, draws.noise(SHARED_BY_ALL_FRAMES, shape, num_images))
-    assert replace(draws, noise_ahead=ahead).noise(SHARED_BY_ALL_FRAMES, shape, num_images) is ahead
+    told = replace(draws, noise_ahead=DrawnAhead(ahead, SHARED_BY_ALL_FRAMES, num_images))
+    assert told.noise(SHARED_BY_ALL_FRAMES, shape, num_images) is ahead
+
+
+def test_noise_drawn_ahead_does_not_stand_for_other_noise() -> None:
+    shape = (4, 3, 4, 4)
+    plain = TrainingDraws(3, [5, 6], global_batch_size=8)
+    told = replace(plain, noise_ahead=DrawnAhead(plain.noise(Independent(), shape), Independent()))
+
+    for prior, wanted, num_images in (
+        (SHARED_BY_ALL_FRAMES, shape, 0),
+        (Independent(), (4, 2, 4, 4), 0),
+        (Independent(), shape, 1),
+    ):
+        assert torch.equal(told.noise(prior, wanted, num_images), plain.noise(prior, wanted, num_images))
+    second = replace(told, noise_purpose="second noise").noise(Independent(), shape)
+    assert torch.equal(second, replace(plain, noise_purpose="second noise").noise(Independent(), shape))
 
 
 KEYS = [f"clip {number}" for number in range(200)]

@@ -1,6 +1,7 @@
 """Impossible configurations are refused in one line that names the key, before any training."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.data.shard_sets import write_set
 from tests.training.runs import configuration, train
 from vdm.config import ConfigError
+from vdm.data.index import read_index, write_index
 from vdm.training.build import build_training
 
 
@@ -54,6 +56,27 @@ def test_sampler_that_cannot_begin_where_the_schedule_ends_is_refused_before_tra
     config = configuration(shards, "sampler/spacing=karras", "sampler.spacing.sigma_max=1e6")
     with pytest.raises(ConfigError, match=r"^sampler: sigma_max must lie in the schedule's .*, but is 1000000\.0$"):
         build_training(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("num_uncaptioned", "expected"),
+    [
+        (4, [("WARNING", "none of the 4 training clips has a caption, and the model takes text")]),
+        (1, [("INFO", "1 of 4 training clips have no caption")]),
+        (0, []),
+    ],
+)
+def test_clips_without_a_caption_are_counted_for_a_model_that_takes_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, num_uncaptioned: int, expected: list[tuple[str, str]]
+) -> None:
+    folder = write_set(tmp_path / "set", {"train": (4,), "validation": (1,)})
+    counts = {"train": num_uncaptioned, "validation": 0}
+    write_index(folder, replace(read_index(folder), num_uncaptioned=counts))
+    with caplog.at_level("INFO", "vdm.data.datamodule"):
+        build_training(configuration(folder), tmp_path)
+        build_training(configuration(folder, "text_encoder=none", without=("text_encoder.",)), tmp_path)
+    found = [(record.levelname, record.getMessage().removeprefix(f"{folder}: ")) for record in caplog.records]
+    assert [one for one in found if "caption" in one[1]] == expected
 
 
 def test_folder_without_index_is_refused(tmp_path: Path, shards: Path) -> None:

@@ -12,7 +12,9 @@ from tests.training.test_strategies import content, curve
 from vdm.assembly.load import load_model
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import latest_checkpoint, load_weights
+from vdm.checkpoints.snapshot import save_weights
 from vdm.config import ConfigError
+from vdm.models.lora import merged
 from vdm.objectives.load import load_objective
 from vdm.training.build import build_training
 from vdm.training.planning.step import Clips, measure_step
@@ -88,6 +90,29 @@ def test_evaluation_gets_the_objective_as_it_was_saved(tmp_path: Path, shards: P
         ConfigError, match=r"objective: is no class of vdm.objectives; allow_own_code=true runs the code"
     ):
         load_objective(RunConfig.read(checkpoint), checkpoint, load_model(tmp_path / "run"))
+
+
+def test_evaluation_gets_a_copy_of_a_model_with_lora_and_none_of_a_guide(tmp_path: Path, shards: Path) -> None:
+    lora = ("tune=lora", "tune.rank=2", "trainer.max_steps=1")
+    trained = train(tmp_path / "run", configuration(shards, *ONE, *lora)).module.objective
+    assert isinstance(trained, NearReference)
+    checkpoint = latest_checkpoint(tmp_path / "run")
+    run, model = RunConfig.read(checkpoint, allow_own_code=True), load_model(checkpoint)
+    guide = model.guide = load_model(checkpoint)
+    loaded = load_objective(run, checkpoint, model, ema=False)
+
+    assert isinstance(loaded, NearReference)
+    assert model.guide is guide
+    for name, weight in merged(trained.state_dict()).items():
+        assert torch.equal(loaded.state_dict()[name], weight)
+
+
+def test_evaluation_says_where_the_weights_of_an_objective_were_left_out(tmp_path: Path, shards: Path) -> None:
+    train(tmp_path / "run", configuration(shards, *ONE, "trainer.max_steps=1"))
+    run = RunConfig.read(tmp_path / "run", allow_own_code=True)
+    save_weights(tmp_path / "without", load_weights(latest_checkpoint(tmp_path / "run")))
+    with pytest.raises(ValueError, match=r"without: objective: its modules have no weights here, as in what vdm ema"):
+        load_objective(run, tmp_path / "without", load_model(tmp_path / "run"))
 
 
 def test_plan_counts_what_an_objective_brings(shards: Path) -> None:

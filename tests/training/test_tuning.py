@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_svd import from_scratch
 from vdm.checkpoints.runs import saved_weights
 from vdm.config import ConfigError
+from vdm.models.lora import add_lora
+from vdm.models.text_encoders import ByteTransformer
 from vdm.training.build import build_training
 
 
@@ -59,7 +61,7 @@ def test_tuning_nothing_is_refused(tmp_path: Path, shards: Path) -> None:
 
 
 def test_lora_is_the_same_under_every_strategy(tmp_path: Path, shards: Path) -> None:
-    options = ("tune=lora", "tune.rank=2")
+    options = ("tune=lora", "tune.rank=2", "tune.layers=[network.*.to_*,*.text_encoder.*.linear*]")
     config = configuration(shards, *ADAMW, *MICRO_BATCHES, *options, "trainer.max_steps=5")
     train(tmp_path / "one", config)
     train(tmp_path / "many", {**config, "trainer": {**config["trainer"], "max_steps": 1}})
@@ -73,3 +75,38 @@ def test_lora_is_the_same_under_every_strategy(tmp_path: Path, shards: Path) -> 
             torch.testing.assert_close(many[name], tensor, rtol=0, atol=1e-7, msg=name)
         else:
             assert torch.equal(many[name], tensor), name
+
+
+def test_lora_of_the_text_encoder_acts_alike_in_training_and_evaluation() -> None:
+    encoder = ByteTransformer(channels=16, num_layers=1, head_channels=8)
+    before = encoder(["red", "a blue square"]).tokens
+    add_lora(encoder, ["*.linear?"], rank=2)
+    for name, weight in encoder.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(weight)
+
+    in_training = encoder.train()(["red", "a blue square"]).tokens
+    with torch.no_grad():  # where PyTorch would use its fused layer
+        in_evaluation = encoder.eval()(["red", "a blue square"]).tokens
+
+    real = before.isfinite() & (in_training - before).abs().gt(0)
+    assert real.any()
+    torch.testing.assert_close(in_evaluation, in_training.detach())
+
+
+def test_every_layer_that_lora_adapts_has_a_gradient(tmp_path: Path, shards: Path) -> None:
+    config = configuration(
+        shards, "tune=lora", "tune.rank=2", "tune.layers=[network.*,*.linear?]", "trainer.max_steps=2"
+    )
+    training = train(tmp_path, config)
+    stepped = training.trainer.optimizers[0].state  # of weights with a gradient alone
+    adapted = {name: weight for name, weight in training.module.named_parameters() if "lora_" in name}
+    assert {name.split(".")[1] for name in adapted} == {"network", "conditioner"}
+    assert [name for name, weight in adapted.items() if weight not in stepped] == []
+
+
+def test_layer_whose_weight_attention_takes_without_calling_it_is_refused(tmp_path: Path, shards: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^tune: layers=\['\*'\]: .*\.self_attn\.out_proj can't be adapted: PyTorch's"
+    ):
+        build_training(configuration(shards, "tune=lora", "tune.layers=['*']"), tmp_path)

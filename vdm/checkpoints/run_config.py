@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from annotated_types import Interval, Len
 
+from vdm.checkpoints.data_path import STARTED_IN
 from vdm.checkpoints.runs import config_file, load_config
 from vdm.config import ConfigError
 from vdm.config.foreign import check_foreign
@@ -62,6 +63,7 @@ class _Recorded:
     clip: RecordedClip | None = None
     guidance_scale: Annotated[float, Interval(ge=-1e6, le=1e6)] = 1.0
     init_from: str | None = None
+    started_in: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class RunConfig:
     guidance_scale: float
     recorded_clip: RecordedClip | None
     data: RecordedData
+    started_in: str | None
+    """The folder from which a relative ``data.path`` counts; see ``found_again``."""
     data_module: Mapping[str, Any] | None
     """The node of a data module of the user's own, where their code is allowed."""
     started_from: str | None
@@ -96,7 +100,7 @@ class RunConfig:
     allowed_modules: Sequence[str] | None
     """Where parts may come from; None allows all."""
     text: str
-    """The whole file, to be shown and never to be read."""
+    """The whole file but for ``started_in``, to be shown, also to others, and never to be read."""
 
     @classmethod
     def read(cls, path: Path, allow_own_code: bool = False) -> "RunConfig":
@@ -136,11 +140,12 @@ class RunConfig:
             guidance_scale=rest.guidance_scale,
             recorded_clip=rest.clip,
             data=data,
+            started_in=rest.started_in,
             data_module=data_module,
             started_from=model.pretrained or rest.init_from,
             sigma_rels=typed(_RecordedAverages, _mapping(config.get("averages")), f"{file}: averages").sigma_rels,
             allowed_modules=allowed,
-            text=dump_yaml(config),
+            text=dump_yaml({key: value for key, value in config.items() if key != STARTED_IN}),
         )
 
     @property

@@ -58,12 +58,25 @@ def run_folder(path: Path) -> Path:
     Raises:
         ValueError: If it belongs to none.
     """
+    path = without_link(path)
     # A checkpoint holds no configuration: one that somebody put there must not stand in for the run's.
     whole = path if len(path.parts) > 2 else path.absolute()
     folder = whole.parent.parent if whole.parent.name == CHECKPOINTS_NAME else path
     if (folder / CONFIG_NAME).is_file():
         return folder
     raise ValueError(f"{path}: not a run: there is no {CONFIG_NAME}" + ("" if path.exists() else ", nor such a folder"))
+
+
+def without_link(path: Path) -> Path:
+    """Return where a symbolic link to a run's checkpoint leads: its own name and place tell its step and its run.
+
+    Anything else is returned as it is.
+    """
+    if not path.is_symlink():
+        return path
+    target = path.resolve()
+    is_checkpoint = target.parent.name == CHECKPOINTS_NAME and (target.parent.parent / CONFIG_NAME).is_file()
+    return target if is_checkpoint else path
 
 
 def folder_for_results(run: Path, *names: str) -> Path:
@@ -166,7 +179,7 @@ def checkpoints_to_try(path: Path) -> list[Path]:
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder")
     if not (path / CHECKPOINTS_NAME).is_dir():
-        return [path]
+        return [without_link(path)]
     found = checkpoints_of(path)[::-1]
     if not found:
         raise ValueError(f"{path / CHECKPOINTS_NAME}: there is no whole checkpoint")

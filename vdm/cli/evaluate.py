@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.data_path import found_again
 from vdm.checkpoints.run_config import CLIP_SAMPLING, DATA_MODULE, RunConfig
 from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
 from vdm.cli.options.evaluate import EvaluateOptions
@@ -116,6 +117,7 @@ def _own_path(trained: RunConfig) -> Any:
     path = trained.data.path
     if path is None:
         raise ConfigError("data_path: no value given; the run was imported, and has no data of its own")
+    path = found_again(path, trained.started_in)
     for folder in path if isinstance(path, dict) else [path]:
         if not Path(folder).is_dir():
             raise ConfigError(

@@ -20,7 +20,7 @@ from vdm.config import ConfigError, build
 from vdm.config.foreign import check_foreign
 from vdm.config.options import parse
 from vdm.files import appearing
-from vdm.models.lora import adapter
+from vdm.models.lora import adapted_outside, adapter
 from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder, readme_of
 from vdm.models.pretrained.model_card import licence_keys
 from vdm.models.pretrained.stored import save_tensors
@@ -37,7 +37,10 @@ def run(config: DictConfig) -> None:
     trained = RunConfig.read(checkpoint, allow_own_code=True)  # what is built of it is checked by itself
     family = _family(trained, options)
     if options.lora:
-        weights = adapter(_cast(saved_weights(checkpoint, options.ema), options), "model.network.")
+        saved = _cast(saved_weights(checkpoint, options.ema), options)
+        if (other := adapted_outside(saved, "model.network.")) is not None:
+            raise ConfigError(f"lora=true: has no place for the LoRA of {other}; without lora=true it is merged")
+        weights = adapter(saved, "model.network.")
         if not weights or to.suffix:
             wrong = f"to={to}: must be a folder" if weights else "lora=true: the run has no LoRA (tune=lora)"
             raise ConfigError(wrong)

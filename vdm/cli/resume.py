@@ -4,14 +4,18 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from vdm.checkpoints.data_path import STARTED_IN, found_again
+from vdm.cli.followers import ABSENT, FOLLOWS, followers_of, let_follow, recorded_followers, select
 from vdm.config import ConfigError
 from vdm.config.quoting import escaped
+from vdm.outside import typed
 
 CHANGEABLE = (
     "resume",
@@ -45,15 +49,14 @@ CHANGEABLE = (
 )
 """Keys, and groups of keys, that may differ from the run that is resumed."""
 
-_RECORDED = ("clip",)
-"""Keys whose values come from the data, when a run begins."""
-_ABSENT = object()
+_RECORDED = ("clip", FOLLOWS, STARTED_IN)
+"""Keys whose values are recorded when a run begins, and come from no YAML."""
 
 _log = logging.getLogger(__name__)
 
 
 def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictConfig:
-    """Return the configuration of the run that is to go on, or ``config`` where a run begins.
+    """Return the configuration of the run that is to go on, or ``config`` where a run begins, with what follows what.
 
     Args:
         config: What the YAMLs and the command line make now.
@@ -65,35 +68,49 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     """
     if "resume" not in config:
         return config
-    from vdm.checkpoints.runs import checkpoints_of
+    from vdm.checkpoints.runs import checkpoints_of, without_link
     from vdm.training.starts import is_restart, is_to_be_taken
 
+    for key in (FOLLOWS, STARTED_IN):
+        if key in config:
+            raise ConfigError(f"{key}: is recorded when training begins, and can't be chosen")
     composed: Any = OmegaConf.to_container(config, resolve=True)
+    followers = followers_of(config, _is_changeable)
     has_begun = bool(checkpoints_of(folder))
     goes_on = has_begun and is_restart()
     if config.resume is not None:
-        source = Path(config.resume)
+        source = without_link(Path(config.resume))
         if goes_on and not is_to_be_taken(folder, source):
             source = folder  # of a job that was restarted, its own progress
-        merged = apply_resume_overrides(_of_own(source), composed, overrides)
+        merged = apply_resume_overrides(_of_own(source), composed, overrides, followers)
         return DictConfig(escaped({**merged, "resume": str(source)}))
     if not has_begun:
-        return config
+        unresolved: Any = OmegaConf.to_container(config, resolve=False)
+        return DictConfig({**unresolved, FOLLOWS: followers, STARTED_IN: escaped(str(Path.cwd()))})
     saved = _of_own(folder)
     if not goes_on:  # a requeued job goes on even if YAMLs have been edited meanwhile
         _refuse_difference(saved, _as_if_saved(config, saved), folder)
-    return DictConfig(escaped({**_kept(saved, composed), "resume": str(folder)}))
+    return DictConfig(escaped({**_kept(saved, composed, followers), "resume": str(folder)}))
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What is read here of a recorded configuration, beside what is built of it."""
+
+    follows: dict[str, str] = field(default_factory=dict[str, str])
+    started_in: str | None = None
 
 
 def _of_own(run: Path) -> dict[str, Any]:
     """Return the configuration of a run to go on with: trusted, it says what is built and where that writes.
 
     Raises:
-        ConfigError: If training never began there.
+        ConfigError: If training never began there, or what is recorded of it is damaged.
     """
     from vdm.checkpoints.runs import config_file, load_config
 
     saved = load_config(run)
+    typed(_Recorded, saved, config_file(run))
     if "trainer" not in saved:
         raise ConfigError(
             f"resume={run}: made by vdm import or vdm ema, without training to go on with; begin by init_from={run}"
@@ -104,11 +121,25 @@ def _of_own(run: Path) -> dict[str, Any]:
     return saved
 
 
-def _kept(saved: Mapping[str, Any], composed: Mapping[str, Any]) -> dict[str, Any]:
+def _kept(saved: Mapping[str, Any], composed: Mapping[str, Any], followers: Mapping[str, str]) -> dict[str, Any]:
     """Return ``saved``, with all that may change as in ``composed``."""
+    return _merged(saved, composed, followers, [key.split(".") for key in CHANGEABLE])
+
+
+def _merged(
+    saved: Mapping[str, Any], composed: Mapping[str, Any], followers: Mapping[str, str], taken: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """Return ``saved`` with some keys as in ``composed``, and with what follows them."""
     result = {**deepcopy(dict(composed)), **deepcopy(dict(saved))}
-    for key in CHANGEABLE:
-        copy_key(composed, result, key.split("."))
+    for path in taken:
+        copy_key(composed, result, path)
+    before = {key: source for key, source in recorded_followers(saved).items() if not _is_below(key.split("."), taken)}
+    now = {key: source for key, source in followers.items() if _is_below(key.split("."), taken)}
+    let_follow(result, before | now)
+    path = select(result, ["data", "path"])
+    if isinstance(path, str | dict) and not _is_below(["data", "path"], taken):
+        result["data"]["path"] = found_again(path, saved.get(STARTED_IN))
+    result[STARTED_IN] = str(Path.cwd())
     return result
 
 
@@ -116,8 +147,8 @@ def _as_if_saved(config: DictConfig, saved: Mapping[str, Any]) -> dict[str, Any]
     """Return ``config`` with all that may change as in ``saved``, and with it what other keys take from there."""
     result = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
     for key in CHANGEABLE:
-        value = _select(saved, key.split("."))
-        if value is not _ABSENT:
+        value = select(saved, key.split("."))
+        if value is not ABSENT:
             OmegaConf.update(result, key, escaped(value), merge=False)
     plain: Any = OmegaConf.to_container(result, resolve=True)
     return plain
@@ -130,8 +161,8 @@ def _refuse_difference(saved: Mapping[str, Any], composed: Mapping[str, Any], fo
         ConfigError: If a value differs that a resumed run keeps.
     """
     for path, value in _leaves(composed):
-        before = _select(saved, path)
-        if not _is_changeable(path) and path[0] not in _RECORDED and before not in (_ABSENT, value):
+        before = select(saved, path)
+        if not _is_changeable(path) and path[0] not in _RECORDED and before not in (ABSENT, value):
             raise ConfigError(
                 f"{'.'.join(path)}={value}: {folder} holds a run with {before}; choose another folder by hydra.run.dir,"
                 f" or go on with that run by resume={folder}"
@@ -139,20 +170,24 @@ def _refuse_difference(saved: Mapping[str, Any], composed: Mapping[str, Any], fo
 
 
 def apply_resume_overrides(
-    saved: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]
+    saved: Mapping[str, Any],
+    composed: Mapping[str, Any],
+    overrides: Sequence[str],
+    followers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return ``saved`` with the overridden keys as they are in ``composed``.
+    """Return ``saved`` with the overridden keys as they are in ``composed``, and with what follows them.
 
     Args:
         saved: Configuration of the run to be resumed. What it lacks at the top level, as in a run older than the key,
             it takes from ``composed``.
         composed: Configuration that the YAMLs and the command line make now.
         overrides: The command line's overrides, in Hydra's syntax.
+        followers: Which keys of ``composed`` follow others.
 
     Raises:
         ConfigError: If an override changes more than ``CHANGEABLE``.
     """
-    result = {**deepcopy(dict(composed)), **deepcopy(dict(saved))}
+    taken = []
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         path = override.key_or_group.replace("/", ".").split(".")
         if not _is_changeable(path):
@@ -160,12 +195,17 @@ def apply_resume_overrides(
                 f"{override.input_line}: a resumed run keeps its configuration except for {', '.join(CHANGEABLE)};"
                 " start another with init_from=RUN"
             )
-        copy_key(composed, result, path)
-    return result
+        taken.append(path)
+    return _merged(saved, composed, followers or {}, taken)
 
 
 def _is_changeable(path: Sequence[str]) -> bool:
-    return any(list(path[: len(root)]) == root for root in (key.split(".") for key in CHANGEABLE))
+    return _is_below(path, [key.split(".") for key in CHANGEABLE])
+
+
+def _is_below(path: Sequence[str], roots: Sequence[Sequence[str]]) -> bool:
+    """Tell whether a key is one of ``roots``, or belongs to one."""
+    return any(list(path[: len(root)]) == list(root) for root in roots)
 
 
 def _leaves(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -175,14 +215,6 @@ def _leaves(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tup
             yield from _leaves(value, (*path, key))
         else:
             yield (*path, key), value
-
-
-def _select(node: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        if not isinstance(node, Mapping) or key not in node:
-            return _ABSENT
-        node = node[key]
-    return node
 
 
 def copy_key(source: Mapping[str, Any], target: dict[str, Any], path: Sequence[str]) -> None:

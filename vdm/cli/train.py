@@ -19,6 +19,7 @@ from vdm.processes import ProcessDiedError, is_first_of_run
 from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.launcher import die_with_parent
 from vdm.training.loggers import begin, close
+from vdm.training.lr_schedules import WarmupConstant, WarmupCosine, WarmupLinear
 from vdm.training.run_claim import claimed, refuse_if_claimed
 from vdm.training.slurm import SlurmJob
 
@@ -51,6 +52,7 @@ def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoin
     if training.trainer.is_global_zero:
         plain = {**training.config, "clip": describe_clips(training.data)}
         record_run(folder, plain)
+        _warn_of_short_training(training)
     begin(training.trainer.loggers)
     for logger in training.trainer.loggers:
         logger.log_hyperparams(plain)
@@ -61,7 +63,7 @@ def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoin
         print(error, file=sys.stderr)
         raise SystemExit(1) from error
 
-    code = _farewell(training, folder)
+    code = _farewell(training, folder) if training.module.has_begun else _nothing_to_do(training, folder)
     close(training.trainer.loggers)
     _requeue(training)
     if torch.distributed.is_initialized():
@@ -99,6 +101,17 @@ def _announce(training: TrainingRun, folder: Path, checkpoint: Path | None) -> N
     )
 
 
+def _warn_of_short_training(training: TrainingRun) -> None:
+    schedule, last = training.module.lr_schedule, training.trainer.max_steps
+    if isinstance(schedule, WarmupConstant | WarmupCosine | WarmupLinear) and 0 < last < schedule.warmup_steps:
+        logging.getLogger(__name__).warning(
+            "trainer.max_steps=%d: training ends within the warm-up, at a learning rate far below optimizer.lr; choose"
+            " lr_schedule.warmup_steps below its present %d",
+            last,
+            schedule.warmup_steps,
+        )
+
+
 def _farewell(training: TrainingRun, folder: Path) -> int:
     trainer = training.trainer
     if not training.stop.stopped:
@@ -113,6 +126,16 @@ def _farewell(training: TrainingRun, folder: Path) -> int:
             file=sys.stderr,
         )
     return 128 + (training.stop.received or signal.SIGINT)
+
+
+def _nothing_to_do(training: TrainingRun, folder: Path) -> int:
+    trainer = training.trainer
+    if trainer.is_global_zero:
+        print(
+            f"Nothing left to do: the run has done {trainer.global_step} of {trainer.max_steps} steps; go on with:"
+            f" vdm train resume={folder} trainer.max_steps=M, above {trainer.global_step}"
+        )
+    return 0
 
 
 def _requeue(training: TrainingRun) -> None:
@@ -138,5 +161,6 @@ def _quieten() -> None:
         ".*does not have many workers.*",  # small clips are decoded faster than they are trained on
         ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
         ".*The `srun` command is available.*",  # Lightning's advice; launching is the user's choice
+        r".*add the following callbacks: \['StepProgressBar'\].*",  # a resumed run may do without it
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -124,8 +124,9 @@ class ClipDataModule(LightningDataModule):
             check_report(Path(quarantine_path))
         self.quarantine_path = quarantine_path
         self.image_conditions = False
-        self.draw_noise: DrawNoise | None = None
         """Whether batches bring what image-to-video models are told; see ``add_image_conditions``."""
+        self.draw_noise: DrawNoise | None = None
+        """Draws the noise of training ahead; see ``draw_ahead``."""
         self._loaders: WeakSet[ClipLoader] = WeakSet()
         self.position = 0
         """First position not yet trained on."""
@@ -171,6 +172,21 @@ class ClipDataModule(LightningDataModule):
                 self.training.num_unusable + self.training.num_samples,
                 self._too_small,
             )
+
+    def report_captions(self) -> None:
+        """Log how many training clips have no caption, for a model that takes text: a warning if none has any.
+
+        Sets whose index does not say, as those of earlier versions, are not counted.
+        """
+        told = [one for one in self.sets if one.index.num_uncaptioned is not None]
+        without = sum((one.index.num_uncaptioned or {}).get(TRAIN, 0) for one in told)
+        total = sum(int(one.shards(TRAIN).num_samples.sum()) for one in told)
+        if 0 < without == total and len(told) == len(self.sets):
+            logger.warning(
+                "%s: none of the %d training clips has a caption, and the model takes text", self.name, total
+            )
+        elif without:
+            logger.info("%d of %d training clips have no caption", without, total)
 
     def _all_unusable(self, num_samples: int) -> str:
         return f"; all of its {num_samples} are {self._too_small}" if num_samples else ""

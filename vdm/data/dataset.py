@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vdm import randomness
+from vdm.data.captions import captions_of, parse_metadata
 from vdm.data.clips import ClipSampling, Cut
 from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture, empty_clips
 from vdm.data.latents import LatentShape, UnusableLatentsError, read_latents
@@ -22,16 +23,12 @@ from vdm.data.reading import LATENTS, PICTURES, TEXT, VIDEO, RawSample, Request,
 from vdm.data.shards import Shape
 from vdm.data.text_embeddings import TextEmbedding, UnusableTextError, read_text
 from vdm.files import MALFORMED
-from vdm.json_values import parse_json
-from vdm.text import well_formed
 from vdm.types import ClipBatch, ImageBatch, TextEmbeddings
 
 LoadedBatch = tuple[ClipBatch, tuple[Fault, ...]]
 """A batch, and what is wrong with its clips of weight 0."""
 
 _METADATA = frozenset({"json", "txt"})
-MAX_CAPTION = 1 << 14
-"""Characters of a caption that are kept; no text encoder reads so far."""
 
 
 class Order(Protocol):
@@ -237,7 +234,10 @@ class ClipDataset(Dataset[LoadedBatch]):
         """Make a clip of what was read, with pixels and images in ``room``; if one of them is bad, so is the whole."""
         samples = [_good(raws[place]) for place in wanted.places]
         names = [self._label_names[place.set] for place in wanted.places]
-        labels = [_parse_label(raw, self._sampling, of_set) for raw, of_set in zip(samples, names, strict=True)]
+        labels = [
+            self._label(raw, of_set, wanted.position, number)
+            for number, (raw, of_set) in enumerate(zip(samples, names, strict=True))
+        ]
         cut = self._sampling.cut(samples[0].stored, shape, _words(labels[0]), self._seed, wanted.position)
         latents = None
         if self._latent_shapes is not None:
@@ -261,6 +261,11 @@ class ClipDataset(Dataset[LoadedBatch]):
             image_labels=tuple(labels[1:]),
             image_crops=tuple(image_crops),
         )
+
+    def _label(self, raw: RawSample, class_names: Sequence[str], position: int, number: int) -> _Label:
+        """Return what is said of a clip (``number`` 0) or of an image beside it (from 1 on)."""
+        place = f"{position} image {number - 1}" if number else position
+        return _parse_label(raw, self._sampling, class_names, self._seed, place)
 
     def _latents(self, raw: RawSample, expected: LatentShape, position: int) -> Float[Tensor, "d t2 h2 w2"]:
         if LATENTS not in raw.members:
@@ -375,11 +380,13 @@ def _words(label: _Label) -> str:
     return f"{label.caption}\n{label.class_name}"
 
 
-def _parse_label(raw: RawSample, sampling: ClipSampling, class_names: Sequence[str]) -> _Label:
+def _parse_label(
+    raw: RawSample, sampling: ClipSampling, class_names: Sequence[str], seed: int, position: int | str
+) -> _Label:
     """Read a caption, a class and a frame rate out of a sample's ``.json``, or else its ``.txt`` and its index."""
     try:
-        metadata: dict[str, Any] = parse_json(str(raw.members.get("json", b"{}"), "utf-8"))
-        caption = caption_of(metadata, raw.members.get("txt", b""))
+        metadata = parse_metadata(raw.members.get("json", b"{}"))
+        caption = _draw_caption(captions_of(metadata, raw.members.get("txt", b"")), seed, position)
         label = _class_of(metadata.get("label"), len(class_names))
         fps = float(raw.stored.fps or metadata.get("fps") or 1.0)
         if not 0 < fps < math.inf:
@@ -390,22 +397,12 @@ def _parse_label(raw: RawSample, sampling: ClipSampling, class_names: Sequence[s
         raise raw.bad(f"its metadata is malformed ({error!r})") from error
 
 
-def caption_of(metadata: Mapping[str, Any], text: bytes | memoryview) -> str:
-    """Return a sample's caption.
-
-    Args:
-        metadata: Its ``.json``.
-        text: Its ``.txt``, for a ``.json`` without a caption.
-
-    Raises:
-        ValueError: If the caption is no text, or the ``.txt`` is not UTF-8.
-    """
-    caption = metadata.get("caption")
-    if caption is None:
-        caption = str(text, "utf-8").strip()
-    if isinstance(caption, list | dict):
-        raise ValueError(f"its caption is a {type(caption).__name__}, and not a text")
-    return well_formed(str(caption)[:MAX_CAPTION])
+def _draw_caption(captions: Sequence[str], seed: int, position: int | str) -> str:
+    """Return one of a sample's captions, the same for the same seed and position; empty if there is none."""
+    if len(captions) < 2:
+        return captions[0] if captions else ""
+    number = torch.randint(len(captions), (1,), generator=randomness.generator(seed, "caption", position))
+    return captions[int(number)]
 
 
 def _class_of(label: Any, num_classes: int) -> int:

@@ -33,6 +33,7 @@ MAX_CHANNELS = 1 << 16
 """Of text embeddings."""
 MAX_LATENTS = 1 << 30
 """Numbers in the latents of a clip."""
+_MAX_CLIPS = 1 << 53
 MAX_TEXT = 1000
 """Characters of the name of a split or a class."""
 
@@ -51,6 +52,8 @@ class ShardIndex:
     """What the samples have beside clips, if so."""
     text: StoredText | None = None
     """What the samples have beside captions, if so."""
+    num_uncaptioned: Mapping[str, int] | None = None
+    """How many clips of each split have no caption; None if that is not known, as of sets of earlier versions."""
 
     @staticmethod
     def of(splits: Mapping[str, Iterable[ShardEntry]], **rest: Any) -> "ShardIndex":
@@ -99,6 +102,8 @@ def write_index(path: Path, index: ShardIndex) -> None:
         content["latents"] = {"version": STORED_VERSION, "encoder": encoder, "shapes": shapes}
     if index.text is not None:
         content["text"] = {"version": STORED_VERSION, **asdict(index.text)}
+    if index.num_uncaptioned is not None:
+        content["num_uncaptioned"] = dict(index.num_uncaptioned)
     write_json(path / INDEX_NAME, content, indent=1)
 
 
@@ -150,19 +155,20 @@ def _read_shards(folder: Folder, header: Mapping[str, Any]) -> ShardTable:
 def _parse(where: str, header: Mapping[str, Any], shards: ShardTable) -> ShardIndex:
     try:
         return ShardIndex(
-            _split(shards, _counts(header["splits"])),
+            _split(shards, _counts(header["splits"], MAX_SHARDS)),
             labels=tuple(text(label, MAX_TEXT) for label in sequence(header["labels"])),
             fps=None if header["fps"] is None else positive_number(header["fps"]),
             latents=_parse_latents(header["latents"]) if "latents" in header else None,
             text=_parse_text(header["text"]) if "text" in header else None,
+            num_uncaptioned=_counts(header["num_uncaptioned"], _MAX_CLIPS) if "num_uncaptioned" in header else None,
         )
     except MALFORMED as error:
         raise ValueError(f"{where}: is malformed ({error!r}); {HOW_TO_REMAKE}") from None
 
 
-def _counts(content: object) -> dict[str, int]:
-    """Return how many shards each split has."""
-    return {text(split, MAX_TEXT): whole_number(count, 0, MAX_SHARDS) for split, count in mapping(content).items()}
+def _counts(content: object, most: int) -> dict[str, int]:
+    """Return a number of each split, such as that of its shards."""
+    return {text(split, MAX_TEXT): whole_number(count, 0, most) for split, count in mapping(content).items()}
 
 
 def _split(shards: ShardTable, counts: Mapping[str, int]) -> dict[str, ShardTable]:

@@ -35,7 +35,9 @@ class TimeShift(ABC):
 
 
 def _shifted(t: Level, s: float) -> Level:
-    return s * t / (1 + (s - 1) * t)
+    # Rounded sums are no smaller than their parts, so this is never above 1, and is 1 at t = 1: beyond it, schedules of
+    # straight paths have no log-SNR.
+    return s * t / (s * t + (1 - t))
 
 
 @dataclass(frozen=True)

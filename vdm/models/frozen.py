@@ -1,6 +1,7 @@
 """Pretrained modules that are used as they are."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -47,6 +48,10 @@ class Frozen(nn.Module):
         return super().train(False)
 
 
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+"""A few models have no owner in their name, such as ``t5-small``."""
+
+
 def loaded(load: Callable[[], Any], name_or_path: str, subfolder: str) -> Any:
     """Load a part of a pipeline.
 
@@ -58,6 +63,8 @@ def loaded(load: Callable[[], Any], name_or_path: str, subfolder: str) -> Any:
     Raises:
         ValueError: In one line, what the libraries stumble over.
     """
+    if not Path(name_or_path).is_dir() and not _HUB_NAME.fullmatch(name_or_path):
+        raise ValueError(f"name_or_path: {name_or_path}: no such folder, nor a name on the hub, which is OWNER/MODEL")
     place = f"{name_or_path}/{subfolder}".rstrip("/")
     try:
         if Path(place).is_dir():

@@ -1,6 +1,6 @@
 """Low-rank adaptation (Hu et al. 2021): linear layers that stay, and to which a product of two is added."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -26,10 +26,16 @@ class LoRALinear(nn.Linear):
         self.lora_A = nn.Linear(linear.in_features, rank, bias=False, **place)
         self.lora_B = nn.Linear(rank, linear.out_features, bias=False, **place)
         nn.init.zeros_(self.lora_B.weight)
+        # The fused TransformerEncoderLayer of evaluation takes weights alone, unless a layer in it has hooks.
+        self.register_forward_pre_hook(_nothing)
 
     def forward(self, input: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
         """Apply the layer and what is added to it."""
         return super().forward(input) + self.lora_B(self.lora_A(input))
+
+
+def _nothing(module: nn.Module, inputs: object) -> None:
+    pass
 
 
 def add_lora(model: nn.Module, layers: Sequence[str], rank: int) -> int:
@@ -41,6 +47,9 @@ def add_lora(model: nn.Module, layers: Sequence[str], rank: int) -> int:
         model: The model.
         layers: Names of layers, in which ``*`` stands for anything.
         rank: Width of what is added.
+
+    Raises:
+        ValueError: If one of the layers is never called, since what it belongs to takes its weight alone.
     """
     chosen = [
         (name, module)
@@ -49,6 +58,12 @@ def add_lora(model: nn.Module, layers: Sequence[str], rank: int) -> int:
         and module.weight.requires_grad
         and any(fnmatchcase(name, pattern) for pattern in layers)
     ]
+    for name, _ in chosen:
+        if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
+            raise ValueError(
+                f"layers={list(layers)}: {name} can't be adapted: PyTorch's attention takes its weight alone; give"
+                " names that leave it out"
+            )
     model.requires_grad_(False)
     for name, linear in chosen:
         owner, _, own_name = name.rpartition(".")
@@ -74,6 +89,12 @@ def adapter(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         for name, tensor in weights.items()
         if name.startswith(prefix) and is_added(name)
     }
+
+
+def adapted_outside(weights: Iterable[str], prefix: str) -> str | None:
+    """Return the name of a layer with LoRA that is none of those whose names begin with ``prefix``, if there is one."""
+    outside = (name for name in weights if is_added(name) and not name.startswith(prefix))
+    return next((name.removesuffix(_DOWN).removesuffix(_UP).removesuffix(".") for name in outside), None)
 
 
 def is_added(name: str) -> bool:

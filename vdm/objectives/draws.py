@@ -17,6 +17,8 @@ from vdm.prompts import Prompts
 
 Shape = tuple[int, ...]
 """Channels, frames, rows and columns of a clip's latents."""
+_TRAINING_NOISE = "noise"
+"""Purpose of the noise of training steps."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,19 @@ class Draws(ABC):
 
 
 @dataclass(frozen=True)
+class DrawnAhead:
+    """Noise that was drawn before the step, and what it was drawn for."""
+
+    noise: Float[Tensor, "b c t h w"]
+    prior: NoisePrior
+    num_images: int = 0
+
+    def is_for(self, prior: NoisePrior, shape: Shape, num_images: int) -> bool:
+        """Tell whether it is what ``Draws.noise`` is asked for."""
+        return (self.prior, tuple(self.noise.shape[1:]), self.num_images) == (prior, shape, num_images)
+
+
+@dataclass(frozen=True)
 class TrainingDraws(Draws):
     """The randomness of a training step, by (seed, position).
 
@@ -78,18 +93,21 @@ class TrainingDraws(Draws):
         noise_purpose: See ``Draws``.
         global_batch_size: Samples in one optimizer step.
         condition_dropout: How often conditions are left out.
-        noise_ahead: The noise, where ``NoiseAhead`` has drawn it.
+        noise_ahead: The noise of these clips, where ``NoiseAhead`` has drawn it.
     """
 
     names: Sequence[int]
-    noise_purpose: str = field(default="noise", kw_only=True)
+    noise_purpose: str = field(default=_TRAINING_NOISE, kw_only=True)
     global_batch_size: int = field(kw_only=True)
     condition_dropout: ConditionDropout = field(default=ConditionDropout(), kw_only=True)
-    noise_ahead: Float[Tensor, "b c t h w"] | None = field(default=None, kw_only=True)
+    noise_ahead: DrawnAhead | None = field(default=None, kw_only=True)
 
     def noise(self, prior: NoisePrior, shape: Shape, num_images: int = 0) -> Float[Tensor, "b c t h w"]:
-        """Return the noise that was drawn ahead, or draw it."""
-        return super().noise(prior, shape, num_images) if self.noise_ahead is None else self.noise_ahead
+        """Return the noise that was drawn ahead, or draw it; an objective may ask for other noise than that."""
+        ahead = self.noise_ahead
+        if ahead is not None and self.noise_purpose == _TRAINING_NOISE and ahead.is_for(prior, shape, num_images):
+            return ahead.noise
+        return super().noise(prior, shape, num_images)
 
     def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
         """Draw times from the diffusion's ``noise_levels``."""

@@ -9,6 +9,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import objective_weights
 from vdm.config import ConfigError, build
+from vdm.models.lora import is_added, merged
 from vdm.objectives.base import Objective
 
 
@@ -23,18 +24,29 @@ def load_objective(run: RunConfig, checkpoint: Path, model: VideoDiffusionModel,
 
     Raises:
         ConfigError: If the objective is code of the run's own that is not allowed to run, or can't be built.
-        ValueError: If its weights are not those stored.
+        ValueError: If its weights are not those stored, or none are.
     """
     if run.objective is None:
         raise ConfigError(
             f"{run.file}: objective: is no class of vdm.objectives; allow_own_code=true runs the code that it names"
         )
     allowed = None if run.allowed_modules is None else ("vdm.objectives",)
-    objective: Objective = build(run.objective, "objective", allowed, {"model": model})
+    guide, model.guide = model.guide, None  # of sampling alone: training had none
+    try:
+        objective: Objective = build(run.objective, "objective", allowed, {"model": model})
+    finally:
+        model.guide = guide
     if isinstance(objective, nn.Module):
-        weights = objective_weights(checkpoint, ema)
+        own, weights = shapes_of(objective.state_dict()), objective_weights(checkpoint, ema)
+        if own and not weights:
+            raise ValueError(
+                f"{checkpoint}: objective: its modules have no weights here, as in what vdm ema and vdm export write:"
+                " evaluate the run itself"
+            )
+        if not any(map(is_added, own)):  # a copy of a model with LoRA; the one that is loaded has it merged
+            weights = merged(weights)
         try:
-            refuse_difference(shapes_of(objective.state_dict()), shapes_of(weights))
+            refuse_difference(own, shapes_of(weights))
         except ValueError as error:
             raise ValueError(f"{checkpoint}: objective: {error}") from None
         objective.load_state_dict(weights)

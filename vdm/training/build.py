@@ -82,6 +82,8 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
         except ValueError as error:
             raise ConfigError(f"model.conditioner: {error}") from error
     check_together(model, data)
+    if "text" in model.conditioner.takes:
+        data.report_captions()
     shapes = {shape: model.encoder.latent_shape(ClipSize(*shape)) for shape in data.clip_shapes}
     prior = model.diffusion.noise_prior
     data.draw_ahead(NoiseAhead(config["seed"], prior, shapes, data.num_images_per_clip))

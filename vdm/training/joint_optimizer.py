@@ -24,6 +24,7 @@ class JointOptimizer(Optimizer):
         # The groups are the optimizers' own: a schedule that sets a learning rate here sets it there.
         self.state = defaultdict[Tensor, Any](dict)
         for optimizer in optimizers:
+            self.state.update(optimizer.state)  # some, such as Adagrad, begin with one
             optimizer.state = self.state
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """The training step."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.data.datamodule import ClipDataModule
 from vdm.objectives.base import Objective, second_optimizer
 from vdm.objectives.condition_dropout import ConditionDropout, Shares
-from vdm.objectives.draws import HeldOutDraws, TrainingDraws
+from vdm.objectives.draws import DrawnAhead, HeldOutDraws, TrainingDraws
 from vdm.objectives.latents import latents_of
 from vdm.prompts import Prompts
 from vdm.ranges import Seed
@@ -23,10 +24,11 @@ from vdm.training.ema import EMA
 from vdm.training.joint_optimizer import JointOptimizer
 from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import LRSchedule
-from vdm.training.resuming import put_between_steps
+from vdm.training.resuming import follow_schedule, put_between_steps
 from vdm.training.strategies.base import PartwiseStrategy
 from vdm.types import ClipBatch
 
+_log = logging.getLogger(__name__)
 NUM_LEVEL_BINS = 10
 """Bins of t in which losses are reported."""
 
@@ -71,6 +73,8 @@ class DiffusionModule(lightning.LightningModule):
         self.seed = seed
         self.scalars: dict[str, float] = {}
         """The latest value of all that was logged, by name."""
+        self.has_begun = False
+        """Whether there was a step to train when training was called for."""
         self.is_validation_whole = True
         """Whether the latest validation saw all of its clips; who breaks it off says so here."""
 
@@ -86,7 +90,7 @@ class DiffusionModule(lightning.LightningModule):
             positions,
             global_batch_size=self.data.global_batch_size,
             condition_dropout=self.condition_dropout,
-            noise_ahead=batch.noise,
+            noise_ahead=self._noise_ahead(batch),
         )
         losses = self.objective(self.model, latents_of(self.model, batch, draws), draws)
 
@@ -145,7 +149,8 @@ class DiffusionModule(lightning.LightningModule):
             optimizer = JointOptimizer([self.make_optimizer(_trained(self.model)), second])
         else:
             optimizer = self.make_optimizer(_trained(self))
-        schedule = LambdaLR(optimizer, self.lr_schedule)
+        # A function of its own, since a checkpoint would bring back the attributes of an object.
+        schedule = LambdaLR(optimizer, lambda step: self.lr_schedule(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -168,6 +173,14 @@ class DiffusionModule(lightning.LightningModule):
         weights = {name: part.values for name, part in self.strategy.trained_parts.items()}
         self.ema.follow(weights, self.data.global_batch_size, self.strategy.spread)
 
+    def on_train_start(self) -> None:
+        """Learn at the rate of the present schedule, which may be longer than when the run was saved."""
+        self.has_begun = True
+        (schedule,) = self.trainer.lr_scheduler_configs
+        before, now = follow_schedule(cast(LambdaLR, schedule.scheduler))
+        if before != now:
+            _log.info("learning rate %g -> %g at step %d", before, now, self.trainer.global_step)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the averages."""
         checkpoint["ema"] = self.ema.averages
@@ -188,6 +201,10 @@ class DiffusionModule(lightning.LightningModule):
     def data(self) -> ClipDataModule:
         """The data in training."""
         return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+
+    def _noise_ahead(self, batch: ClipBatch) -> DrawnAhead | None:
+        num_images = 0 if batch.images is None else batch.images.pixels.shape[2]
+        return None if batch.noise is None else DrawnAhead(batch.noise, self.model.diffusion.noise_prior, num_images)
 
     def _seed_network_dropout(self, position: int) -> None:
         """Make drop-out inside the network a function of (seed, first position of the micro-batch)."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
+from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
 from vdm.records import checked
@@ -75,3 +76,19 @@ def put_between_steps(checkpoint: dict[str, Any], micro_batches: int) -> None:
     loop["epoch_progress"] = {"total": dict(under_way), "current": dict(under_way)}
     loop["epoch_loop.batch_progress"] = {"total": dict(done), "current": dict(done), "is_last_batch": False}
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
+
+
+def follow_schedule(scheduler: LambdaLR) -> tuple[float, float]:
+    """Set the learning rates of the coming step to the schedule's; a checkpoint has those of the former schedule.
+
+    Returns:
+        The rate of the first group of weights before and after.
+    """
+    groups = scheduler.optimizer.param_groups
+    before = float(groups[0]["lr"])
+    step = scheduler.last_epoch
+    rates = [base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
+    return before, float(rates[0])

@@ -1,12 +1,15 @@
 """Going back to a checkpoint while training goes on."""
 
 from pathlib import Path
+from typing import cast
 
 import lightning
+from torch.optim.lr_scheduler import LambdaLR
 
 from vdm.checkpoints.processes import together
 from vdm.checkpoints.runs import checkpoints_of
 from vdm.training.module import DiffusionModule
+from vdm.training.resuming import follow_schedule
 
 
 def roll_back(trainer: lightning.Trainer, module: DiffusionModule, run: Path) -> bool:
@@ -31,6 +34,7 @@ def roll_back(trainer: lightning.Trainer, module: DiffusionModule, run: Path) ->
     module.ema.load(checkpoint["ema"], checkpoint["ema_updates"])
     (schedule,) = trainer.lr_scheduler_configs
     schedule.scheduler.load_state_dict(checkpoint["lr_schedulers"][0])
+    follow_schedule(cast(LambdaLR, schedule.scheduler))
     _count_steps_from(trainer, checkpoint["global_step"])
     return True
 

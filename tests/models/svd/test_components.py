@@ -101,6 +101,12 @@ def test_a_folder_without_the_component_is_named_in_one_line(tmp_path: Path) -> 
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["/nowhere", "./nowhere", "a/b/c", "~/weights"])
+def test_a_path_without_a_folder_is_not_asked_of_the_hub(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^name_or_path: {name}: no such folder, nor a name on the hub, which"):
+        TemporalAutoencoder(name)
+
+
 def test_a_truncated_autoencoder_is_named_in_one_line(tmp_path: Path) -> None:
     autoencoder().save_pretrained(tmp_path / "vae")
     weights = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"

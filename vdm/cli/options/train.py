@@ -52,6 +52,10 @@ class TrainOptions(CommandOptions):
     logger: Components
     callbacks: Components
     profiler: Component | None
+    follows: Mapping[str, Any] | None = field(default=None, metadata=MAY_BE_ABSENT)
+    """Which keys take their values from which others; recorded when training begins. See ``vdm.cli.followers``."""
+    started_in: str | None = field(default=None, metadata=MAY_BE_ABSENT)
+    """The folder from which a relative data.path counts; recorded when training begins."""
     # With launcher=slurm:
     launcher: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
     nodes: Size | None = field(default=None, metadata=MAY_BE_ABSENT)

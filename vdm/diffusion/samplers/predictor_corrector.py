@@ -64,7 +64,10 @@ class PredictorCorrector(GridSampler):
         """Take one Langevin step (algorithms 4 and 5); its size, and so its deviation, depends on the noise's norm."""
         score = _score(xt, run.denoise(xt, now), now)
         noise = run.draw_noise()
-        step_size = over_latents(2 * a**2 * (self.snr * _norm(noise) / _norm(score)) ** 2)
+        # Where rounding leaves no score, there is nowhere to step to.
+        length = _norm(score)
+        ratio = torch.where(length > 0, _norm(noise) / length, 0)
+        step_size = over_latents(2 * a**2 * (self.snr * ratio) ** 2)
         return run.drawn(xt + step_size * score, torch.sqrt(2 * step_size), now, now, noise)
 
 

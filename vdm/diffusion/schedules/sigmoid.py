@@ -46,5 +46,7 @@ class Sigmoid(NoiseSchedule):
         half_width = (self.end - self.start) / (2 * self.tau)
         signal, noise = torch.sinh(half_width * (1 - t)), torch.sinh(half_width * t)
         ratio_of_ends = math.cosh(self.start / (2 * self.tau)) / math.cosh(self.end / (2 * self.tau))
+        # At t = 1 there is no signal. log(0) would be bounded below as well, but its derivative is infinite times 0.
+        signal = signal.clamp(min=torch.finfo(signal.dtype).tiny)
         log_snr = torch.log(signal) - torch.log(noise) + math.log(ratio_of_ends)
         return log_snr.clamp(min=math.log(self.clip_min / (1 - self.clip_min)))

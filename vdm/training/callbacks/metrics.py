@@ -14,7 +14,7 @@ from vdm.types import ClipBatch
 
 
 class LogMetrics(Callback):
-    """Logs means since the last log, over all processes.
+    """Logs means since the last log, over all processes: at regular steps, after a run's first step and at the end.
 
     Args:
         every_steps: Optimizer steps from one log to the next.
@@ -41,8 +41,13 @@ class LogMetrics(Callback):
         """Take in a micro-batch, and log at the end of an interval."""
         self._losses.add(outputs["loss_per_clip"], outputs["t"], outputs["weight"], outputs["scalars"])
         step = trainer.global_step
-        if step % self.every_steps == 0 and step != self._logged_step:
+        if (step % self.every_steps == 0 or step == 1) and step != self._logged_step:
             self._log(trainer, pl_module, step)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Log the last step."""
+        if trainer.global_step != self._logged_step:
+            self._log(trainer, pl_module, trainer.global_step)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Begin what is no training."""

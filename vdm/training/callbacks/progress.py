@@ -1,5 +1,6 @@
 """A progress bar over optimizer steps."""
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -33,8 +34,18 @@ class StepProgressBar(ProgressBar):
         """Show the bar again."""
         self._enabled = True
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running mean of the loss, if there is one."""
+        loss = math.nan if self._loss is None else self._loss.item()
+        return {"loss": loss} if math.isfinite(loss) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the running mean of the loss."""
+        self._loss = torch.tensor(float(state_dict["loss"]))
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Open the bar at the step that the run has reached."""
+        self._loss = None if self._loss is None else self._loss.to(pl_module.device)
         self._bar = tqdm(
             total=trainer.max_steps if trainer.max_steps > 0 else None,
             initial=trainer.global_step,

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from types import FrameType
 from typing import Any
 
@@ -11,9 +12,12 @@ from lightning.pytorch.callbacks import Callback
 from vdm.training.module import DiffusionModule
 from vdm.training.slurm import STOP_SIGNALS, SlurmJob, hold_stop_signals, release_stop_signals
 
+_SECONDS_OF_ONE_REQUEST = 0.5
+"""Terminals and wrappers such as ``timeout`` and ``uv run`` both send what one Ctrl-C means, a moment apart."""
+
 
 class StopOnSignal(Callback):
-    """Ends training after the present step when any process gets a signal; a second Ctrl-C ends it at once.
+    """Ends training after the present step when any process gets a signal; a second Ctrl-C, later, ends it at once.
 
     The handler does no more than set a flag, and all processes agree on it before the first step, between steps and
     between batches of validation: a checkpoint written, or a collective begun, inside a handler may deadlock or be
@@ -28,7 +32,7 @@ class StopOnSignal(Callback):
         """The signal that ends training, if this process got one."""
         self.stopped = False
         """Whether a signal, here or on another process, ended training."""
-        self._is_interrupted = False
+        self._interrupted_at: float | None = None
         self._before: dict[int, Any] = {}
         self._terminals: list[int] = []
 
@@ -80,9 +84,11 @@ class StopOnSignal(Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
-            if self._is_interrupted:
+            now = time.monotonic()
+            if self._interrupted_at is None:
+                self._interrupted_at = now
+            elif now - self._interrupted_at > _SECONDS_OF_ONE_REQUEST:
                 raise KeyboardInterrupt
-            self._is_interrupted = True
         if number == signal.SIGHUP:
             self._do_without_terminal()
         self.received = self.received or number

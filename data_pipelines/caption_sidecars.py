@@ -1,0 +1,101 @@
+"""Texts beside videos: ``VIDEO.txt`` and ``VIDEO.json``, with or without the suffix of the video before their own."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipelines.annotations import Annotation, annotation_in, find_columns, merge
+from vdm.data.shards import MAX_METADATA_BYTES
+from vdm.json_values import mapping, parse_json
+from vdm.regular_files import read_limited
+from vdm.text import decode_text
+
+JSON, TEXT = ".json", ".txt"
+"""Suffixes, upper case or lower; what JSON says goes first."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What the files beside a video say of it."""
+
+    annotation: Annotation = Annotation()
+    used: tuple[Path, ...] = ()
+    """The files that were read and understood, or are named in ``faults``."""
+    faults: tuple[str, ...] = ()
+    """What can't be used, and why."""
+    encodings: tuple[tuple[Path, str], ...] = ()
+    """Texts that are not in UTF-8."""
+
+
+class Sidecars:
+    """The files that may lie beside videos.
+
+    Args:
+        files: All files that are not videos.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._files: dict[tuple[Path, str], list[Path]] = {}
+        for path in files:
+            if path.suffix.lower() in (JSON, TEXT):
+                self._files.setdefault((path.parent, spelling(path.stem)), []).append(path)
+
+    def of(self, video: Path) -> list[Path]:
+        """Return those of a video: of ``a.mp4``, ``a.txt`` and ``a.mp4.txt``, however their names are normalized."""
+        names = dict.fromkeys((spelling(video.stem), spelling(video.name)))
+        return [path for name in names for path in self._files.get((video.parent, name), ())]
+
+
+def spelling(name: str) -> str:
+    """Return a name in Unicode's form NFC: macOS and other systems spell the same letters in different ways."""
+    return unicodedata.normalize("NFC", name)
+
+
+def read_sidecars(files: Sequence[Path]) -> Beside:
+    """Read the files beside one video."""
+    found: dict[str, list[tuple[Path, Annotation]]] = {JSON: [], TEXT: []}
+    used: list[Path] = []
+    faults: list[str] = []
+    encodings: list[tuple[Path, str]] = []
+    for path in files:
+        kind = path.suffix.lower()
+        try:
+            annotation, encoding = _read(path, kind)
+        except ValueError as error:
+            faults.append(f"{path.name} beside it {error}")
+            used.append(path)
+            continue
+        if encoding != "UTF-8":
+            encodings.append((path, encoding))
+        if annotation is not None:
+            found[kind].append((path, annotation))
+            used.append(path)
+    merged = Annotation()
+    for kind in (JSON, TEXT):
+        if len({annotation for _, annotation in found[kind]}) > 1:
+            names = " and ".join(path.name for path, _ in found[kind])
+            faults.append(f"{names} beside it differ, and none is used; keep one")
+        elif found[kind]:
+            merged = merge(merged, found[kind][0][1])
+    return Beside(merged, tuple(used), tuple(faults), tuple(encodings))
+
+
+def _read(path: Path, kind: str) -> tuple[Annotation | None, str]:
+    """Return what a file says and its encoding; None if it is JSON that says nothing of captions or labels."""
+    try:
+        text, encoding = decode_text(read_limited(path, MAX_METADATA_BYTES))
+    except OSError as error:
+        raise ValueError(f"can't be read: {error.strerror or error}") from None
+    if kind == TEXT:
+        return Annotation(" ".join(text.split())), encoding
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"is not JSON ({error})") from None
+    try:
+        values = mapping(content)
+        columns = find_columns(values)
+        return (annotation_in(values, columns) if columns.keys() & {"caption", "label"} else None), encoding
+    except ValueError as error:
+        raise ValueError(f"can't be used: {error}") from None

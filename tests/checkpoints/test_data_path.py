@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from vdm.checkpoints.data_path import found_again
+from vdm.checkpoints.run_config import RunConfig
+from vdm.cli.evaluate import _own_path
+
+NODE = {"_target_": "vdm.models.encoders.PixelEncoder"}
+PARTS = {"encoder": NODE, "diffusion": NODE, "sampler": NODE, "guidance": NODE}
+CONFIG = {**PARTS, "model": {"network": NODE, "conditioner": NODE}}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The folder in which training was started; the present folder is another."""
+    (tmp_path / "project" / "shards").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return str(tmp_path / "project")
+
+
+def test_folders_are_looked_for_where_training_was_started(project: str) -> None:
+    there = f"{project}/shards"
+    assert found_again("shards", project) == there
+    assert found_again({"shards": 3.0, "s3://bucket/set": 1.0}, project) == {there: 3.0, "s3://bucket/set": 1.0}
+
+
+def test_what_is_not_there_counts_from_the_present_folder(project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("lost", "/shards", "s3://bucket/shards", "file://shards"):
+        assert found_again(path, project) == path
+    assert found_again("shards", None) == "shards"
+    monkeypatch.chdir(project)
+    assert found_again("shards", project) == "shards"
+
+
+def test_run_is_evaluated_on_its_own_data_from_another_folder_and_does_not_show_where_that_is(project: str) -> None:
+    config = {**CONFIG, "data": {"path": "shards"}, "started_in": project}
+    trained = RunConfig.of(config, Path("config.yaml"))
+    assert _own_path(trained) == f"{project}/shards"
+    assert project not in trained.text
+    assert project not in str(trained.plain())
