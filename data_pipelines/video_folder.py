@@ -33,7 +33,8 @@ def read_video_folder(
     folder = Path(input)
     manifest = check_videos(input, manifest)
     said = read_manifest(manifest, folder) if manifest else Manifest({}, ())
-    videos, others = list_videos(folder, excluded)
+    found, others = list_videos(folder, excluded)
+    videos, links = _without_links(found)
     if not videos:
         raise ValueError(f"input={input}: no video among its {len(others)} files")
     sources = _told_apart([_video_file(path, folder, clip) for path in videos])
@@ -57,13 +58,38 @@ def read_video_folder(
         annotations=annotations,
         ignored=tuple(well_formed(str(path.relative_to(folder))) for path in others if path not in used),
         faults=faults,
-        notes=(*said.notes, *(_note(encoding, paths) for encoding, paths in encodings.items())),
+        notes=(
+            *said.notes,
+            *(_note(encoding, paths) for encoding, paths in encodings.items()),
+            *(_link_note(link.relative_to(folder), path.relative_to(folder)) for link, path in links.items()),
+        ),
     )
 
 
 def _note(encoding: str, texts: Sequence[Path]) -> str:
     paths = list(dict.fromkeys(texts))
     return f"{paths[0].name}{f' and {len(paths) - 1} others' if len(paths) > 1 else ''}: read as {encoding}"
+
+
+def _without_links(videos: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
+    """Take each file once, so that none is in training and in validation.
+
+    Returns:
+        The videos without links to others of them, and for each such link what it leads to.
+    """
+    if not any(path.is_symlink() for path in videos):  # no folder is listed twice
+        return list(videos), {}
+    by_place: dict[Hashable, Path] = {}
+    links: dict[Path, Path] = {}
+    for path in sorted(videos, key=lambda path: (path.is_symlink(), path)):
+        first = by_place.setdefault(_resolved(path) or path, path)
+        if first != path:
+            links[path] = first
+    return [path for path in videos if path not in links], links
+
+
+def _link_note(link: Path, path: Path) -> str:
+    return f"{link.as_posix()}: is the same file as {path.as_posix()}, which is taken once"
 
 
 def _match(said: Manifest, sources: Sequence[VideoFile], folder: Path) -> tuple[dict[str, Annotation], dict[str, str]]:

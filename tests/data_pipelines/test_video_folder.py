@@ -85,12 +85,20 @@ def test_row_of_no_video_is_named_with_the_reason(folder: Path) -> None:
     }
 
 
-def test_a_link_in_the_folder_has_its_own_row_or_none(folder: Path) -> None:
-    (folder / "link.mp4").symlink_to(folder / "a.mp4")
+def test_a_file_with_links_to_it_is_taken_once(folder: Path) -> None:
+    (folder / "0.mp4").symlink_to(folder / "a.mp4")
+    (folder / "1.mp4").symlink_to(folder / "0.mp4")
+    (folder / "elsewhere.mp4").symlink_to(folder.parent / "b.mp4")
 
-    assert captions(read(folder, "a.mp4,a dog\n")) == {"a.mp4": "a dog"}
-    assert captions(read(folder, "a.mp4,a dog\nlink.mp4,a cat\n")) == {"a.mp4": "a dog", "link.mp4": "a cat"}
-    assert captions(read(folder, "sub/../a.mp4,a dog\n")) == {"a.mp4": "a dog", "link.mp4": "a dog"}
+    inputs = read(folder, "0.mp4,a dog\n")
+
+    assert [source.name for source in inputs.sources] == [
+        *("a.mp4", "b.MP4", "caf\u00e9.mp4", "elsewhere.mp4", "sub/c.mp4"),
+    ]
+    assert captions(inputs) == {"a.mp4": "a dog"}
+    assert inputs.notes == tuple(f"{link}.mp4: is the same file as a.mp4, which is taken once" for link in (0, 1))
+    with pytest.raises(ValueError, match=r"a\.mp4 and 0\.mp4 are one file, with different captions or labels$"):
+        read(folder, "a.mp4,a dog\n0.mp4,a cat\n")
 
 
 def test_two_rows_of_one_video_must_agree(folder: Path) -> None:
