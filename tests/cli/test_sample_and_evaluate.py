@@ -373,8 +373,11 @@ def test_levels_of_frames_that_training_never_had_are_warned_of(
     sample.run(composed("sample", *options, "sampler=staggered", "sampler.sampler.num_steps=1"))
     known = ["task=extend", f"input={tmp_path / '0000-one.mp4'}", "input_frames=1", "sampler.num_steps=1"]
     sample.run(composed("sample", *options, *known, "method=clean_frames"))
+    blocks = ["block_frames=2", "overlap=1", "sampler.num_steps=1"]  # which are told of the frames before
+    sample.run(composed("sample", *options[:-1], "num_frames=3", *blocks, "method=clean_frames"))
     messages = [record.getMessage() for record in caplog.records if record.name == "vdm.cli.sample"]
     assert [message.split(": the model was not trained ")[0] for message in messages] == [
         "sampler=staggered",
+        "method=clean_frames",
         "method=clean_frames",
     ]

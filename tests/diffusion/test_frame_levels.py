@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 
 from vdm import randomness
-from vdm.diffusion.frame_levels import CleanPrefix, FrameLevels, IndependentFrames, LevelPerClip, Times
+from vdm.diffusion.frame_levels import (
+    CleanPrefix,
+    FrameLevels,
+    IndependentFrames,
+    LevelPerClip,
+    Times,
+    trained_on_clean_frames,
+)
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.loss_weights import Simple
 from vdm.diffusion.noise_levels import DiscreteUniform, LogitNormal, NoiseLevels, Uniform
@@ -105,3 +112,20 @@ def test_lengths_must_be_in_order(least: int, most: int) -> None:
 def test_probability_is_a_share() -> None:
     with pytest.raises(ValueError, match=r"^probability must lie in \[0, 1\], but is 1\.5$"):
         CleanPrefix(probability=1.5)
+
+
+@pytest.mark.parametrize(
+    ("frame_levels", "clean", "expected"),
+    [
+        (LevelPerClip(), [0], False),
+        (IndependentFrames(), [0, 3], True),
+        (CleanPrefix(1, 2), [0, 1], True),
+        (CleanPrefix(1, 2), [0, 1, 2], False),
+        (CleanPrefix(2, 3), [0], False),
+        (CleanPrefix(1, 2), [0, 2], False),
+        (CleanPrefix(1, 2, others=IndependentFrames()), [0, 2], True),
+    ],
+    ids=str,
+)
+def test_which_clean_frames_a_model_has_seen(frame_levels: FrameLevels, clean: list[int], expected: bool) -> None:
+    assert trained_on_clean_frames(frame_levels, clean) is expected

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.diffusion.frame_levels import trained_on_any_levels, trained_on_clean_frames
 from vdm.diffusion.samplers.staggered import Staggered
-from vdm.generation.blocks import plan_blocks
+from vdm.generation.blocks import Block, plan_blocks
+from vdm.generation.canvas import known_latents
 from vdm.generation.generate import count_steps, generate
 from vdm.generation.requests import load_image, read_prompts, resolve_labels
 from vdm.generation.video_files import file_name, write_grid, write_mp4
@@ -44,13 +45,12 @@ def run(config: DictConfig) -> None:
     model = load_for_sampling(checkpoint, options, trained)
     _set_options(options, trained, model)
 
-    _warn_of_levels_not_seen(options, model)
-
     folder = options.output or _default_folder(checkpoint, options.task)
     make_output_folder(folder)  # before anything is made that it could not take
     block = block_size(options, trained, model)
     task = read_task(options, trained, model, block)
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
+    _warn_of_levels_not_seen(options, model, blocks)
     prompts = _prompts(options, trained, model, task.size)
     paths = (folder / file_name(index, caption) for index, caption in enumerate(prompts.captions))
 
@@ -77,16 +77,20 @@ def run(config: DictConfig) -> None:
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
 
 
-def _warn_of_levels_not_seen(options: SampleOptions, model: VideoDiffusionModel) -> None:
+def _warn_of_levels_not_seen(options: SampleOptions, model: VideoDiffusionModel, blocks: Sequence[Block]) -> None:
     """Say where frames will have noise levels together that they never had in training."""
     levels, sampler = model.diffusion.frame_levels, model.sampler
     if isinstance(sampler, Staggered) and sampler.delay > 0 and not trained_on_any_levels(levels):
         _log.warning(
             "sampler=staggered: the model was not trained with levels of frames (diffusion/frame_levels=independent)"
         )
-    if options.task is not None and options.method == "clean_frames" and not trained_on_clean_frames(levels):
+    given = [known_latents(model, block) for block in blocks if block.known]
+    if options.method == "clean_frames" and not all(trained_on_clean_frames(levels, clean) for clean in given):
         _log.warning(
-            "method=clean_frames: the model was not trained on clean frames (diffusion/frame_levels=clean_prefix)"
+            "method=clean_frames: the model was not trained on clips of which so many frames are clean, up to %d latent"
+            " frames in a block (diffusion/frame_levels=clean_prefix and its max_frames for first frames, independent"
+            " for any)",
+            max(map(len, given)),
         )
 
 

@@ -4,7 +4,7 @@ A noise level a frame trains models that go on from frames of any quality: those
 that are themselves still being made (``IndependentFrames``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,8 +48,11 @@ class FrameLevels(Protocol):
         ...
 
 
-def trained_on_clean_frames(frame_levels: FrameLevels) -> bool:
-    """Tell whether a model trained so has seen clean frames before noised ones."""
+def trained_on_clean_frames(frame_levels: FrameLevels, clean: Sequence[int]) -> bool:
+    """Tell whether a model trained so has seen these latent frames of a clip clean, and the others noised."""
+    if isinstance(frame_levels, CleanPrefix) and not trained_on_any_levels(frame_levels):
+        is_prefix = list(clean) == list(range(len(clean)))
+        return is_prefix and frame_levels.min_frames <= len(clean) <= frame_levels.max_frames
     return not isinstance(frame_levels, LevelPerClip)
 
 

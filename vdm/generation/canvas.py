@@ -40,6 +40,14 @@ def canvas_of(model: VideoDiffusionModel, size: ClipSize, known: Known, num_vide
     return kind(model, size, known, num_videos)
 
 
+def known_latents(model: VideoDiffusionModel, block: Block) -> tuple[int, ...]:
+    """Return which of a block's latent frames are known as they are."""
+    compression = model.encoder.compression
+    if compression.frames == 1 or not block.known:
+        return tuple(frame - block.start for frame in block.known)
+    return tuple(range(compression.latent_frames(len(block.known))))
+
+
 class FrameLatents:
     """Videos as latents, one latent frame a frame; they are decoded once, at the end."""
 
@@ -60,7 +68,7 @@ class FrameLatents:
 
     def observations(self, block: Block, latents: Float[Tensor, "b c t h w"]) -> list[Observation]:
         """Return what is known of a block's frames: some as they are, and of the others what they are in small."""
-        whole = tuple(frame - block.start for frame in block.known)
+        whole = known_latents(self._model, block)
         others = tuple(frame for frame in range(latents.shape[2]) if frame not in whole)
         observations = []
         if whole:
@@ -107,7 +115,7 @@ class ClipPixels:
         """Return the latents of the frames that a block begins with."""
         if not block.known:
             return []
-        first = tuple(range(self._model.encoder.compression.latent_frames(len(block.known))))
+        first = known_latents(self._model, block)
         return [Observation(latents[:, :, list(first)], Frames(first, latents.shape[2]))]
 
     def add(self, block: Block, made: Float[Tensor, "b c t h w"]) -> None:
