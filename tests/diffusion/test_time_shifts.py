@@ -15,7 +15,8 @@ from vdm.diffusion.samplers.euler import Euler
 from vdm.diffusion.samplers.spacing import Trailing
 from vdm.diffusion.schedules.base import log_snr
 from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
-from vdm.diffusion.time_shifts import ConstantShift, ExponentialShift, RootShift, TimeShift
+from vdm.diffusion.schedules.variance_exploding import VarianceExploding
+from vdm.diffusion.time_shifts import ConstantShift, ExponentialShift, RootShift, ShiftedTimes, TimeShift
 
 TIMES = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
 SHAPE = (16, 5, 12, 20)
@@ -71,6 +72,17 @@ def test_no_time_is_shifted_beyond_the_end() -> None:
         assert shift(torch.ones(1, dtype=torch.float64), SHAPE).item() == 1
         assert shift(last, SHAPE).max() == 1
         assert all(map(math.isfinite, _sigmas(shift)))
+
+
+@pytest.mark.parametrize("factor", [0.1, 3.0])
+def test_times_beyond_the_ends_of_a_schedule_that_goes_on_stay(factor: float) -> None:
+    """``s t / (1 + (s - 1) t)`` has a pole there, at ``t = 1 / (1 - s)``."""
+    beyond = torch.tensor([-0.5, -0.1, 1.1, 1.5])
+    shift = ConstantShift(factor)
+
+    torch.testing.assert_close(shift(beyond, SHAPE), beyond)
+    log_snrs = VarianceExploding().log_snr(beyond)
+    torch.testing.assert_close(ShiftedTimes(VarianceExploding(), factor).time(log_snrs), beyond)
 
 
 def _sigmas(shift: TimeShift) -> list[float]:

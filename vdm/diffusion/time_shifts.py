@@ -1,9 +1,9 @@
 """More noise for clips of more tokens: times of training shifted by the size of a clip.
 
 The more pixels and frames show the same thing, the more noise it takes to hide it. ``t' = s t / (1 + (s - 1) t)``
-(Esser et al. 2024, eq. 23) keeps 0 and 1 where they are. On straight paths, ``alpha = 1 - t``, it multiplies
-``sigma / alpha`` by s. Clips of several sizes in one run each get the shift of their own size, and samplers walk
-through the same times.
+(Esser et al. 2024, eq. 23) keeps 0 and 1 where they are; times beyond them, which some schedules have, stay too. On
+straight paths, ``alpha = 1 - t``, it multiplies ``sigma / alpha`` by s. Clips of several sizes in one run each get the
+shift of their own size, and samplers walk through the same times.
 """
 
 import math
@@ -35,9 +35,11 @@ class TimeShift(ABC):
 
 
 def _shifted(t: Level, s: float) -> Level:
-    # Rounded sums are no smaller than their parts, so this is never above 1, and is 1 at t = 1: beyond it, schedules of
-    # straight paths have no log-SNR.
-    return s * t / (s * t + (1 - t))
+    # Beyond 0 and 1, where some schedules go on, the quotient has a pole: such times stay as they are.
+    inside = t.clamp(0, 1)
+    # Rounded sums are no smaller than their parts: this is 1 at t = 1, and never above, where straight paths have no
+    # log-SNR.
+    return s * inside / (s * inside + (1 - inside)) + (t - inside)
 
 
 @dataclass(frozen=True)
