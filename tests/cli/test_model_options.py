@@ -61,6 +61,7 @@ def test_a_run_from_elsewhere_can_not_have_other_source_read(tmp_path: Path) -> 
         SampleOptions.__dataclass_fields__.keys()
     )
     assert read_declared(f"vdm.{tmp_path}/hostile.Conditioner", "options") is None
+    assert read_declared(f"vdm.{'a' * 300}.Conditioner", "options") is None
 
 
 @pytest.mark.usefixtures("runs")

@@ -127,7 +127,9 @@ def _module(name: str) -> _Module | None:
         return None
     place = Path(spec.submodule_search_locations[0]).joinpath(*rest)
     files = (place / "__init__.py", place.with_suffix(".py"))
-    return next((_Module(name, file) for file in files if file.is_file()), None)
+    with suppress(OSError):  # of a name longer than those of files
+        return next((_Module(name, file) for file in files if file.is_file()), None)
+    return None
 
 
 def _find(path: str) -> tuple[_Module, ast.stmt]:
