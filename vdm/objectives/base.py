@@ -49,7 +49,9 @@ class ObjectiveWithModules(nn.Module, ABC):
 
     They are attributes of it; the model is not. Strategies shard them and checkpoints hold them like the model's;
     ``requires_grad`` says which of their weights train, and these are averaged too. ``vdm plan`` counts them. One
-    backward pass is run through the sum of all losses: what a term is not to train must be detached in it.
+    backward pass is run through the sum of all losses: what a term is not to train must be detached in it. Training puts
+    them into training mode: what is to be without drop-out says so in ``train``, as ``vdm.models.frozen.Frozen`` does.
+    ``blocks`` (recomputing, compiling) is for the model alone.
     """
 
     make_optimizer: Callable[[list[nn.Parameter]], Optimizer] | None = None
