@@ -5,6 +5,7 @@ import torch
 
 from tests.assembly.small_model import small_model
 from tests.models.networks import random_input
+from vdm.objectives.base import Losses
 from vdm.objectives.denoising import Denoising
 from vdm.objectives.draws import Draws, HeldOutDraws, TrainingDraws
 from vdm.objectives.latents import LatentBatch
@@ -33,3 +34,8 @@ def test_loss_is_that_of_the_drawn_levels_over_the_frames_that_count(
     share = torch.ones(2, 4) if times.counted is None else times.counted.float()
     torch.testing.assert_close(losses.t, (times.t * share).sum(1) / share.sum(1))
     assert losses.per_clip.isfinite().all()
+
+
+def test_a_further_figure_does_not_take_the_place_of_the_loss() -> None:
+    with pytest.raises(ValueError, match=r"^scalars: 'loss' is the name under which the loss itself is logged"):
+        Losses(torch.ones(1), torch.ones(1), {"loss": torch.zeros(1)})

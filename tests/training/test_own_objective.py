@@ -1,5 +1,6 @@
 """An objective from outside the package trains under every strategy, with one optimizer and with two."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,8 @@ def test_evaluation_gets_the_objective_as_it_was_saved(tmp_path: Path, shards: P
         ConfigError, match=r"objective: is no class of vdm.objectives; allow_own_code=true runs the code"
     ):
         load_objective(RunConfig.read(checkpoint), checkpoint, load_model(tmp_path / "run"))
+    with pytest.raises(ConfigError, match=r"objective: dict is no objective"):
+        load_objective(replace(run, objective={}), checkpoint, load_model(tmp_path / "run"))
 
 
 def test_evaluation_gets_a_copy_of_a_model_with_lora_and_none_of_a_guide(tmp_path: Path, shards: Path) -> None:

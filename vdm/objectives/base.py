@@ -24,7 +24,11 @@ class Losses:
     t: PerClip
     """Time that each clip was noised to, or the mean over its frames that count: losses are reported by it."""
     scalars: Mapping[str, Float[Tensor, " b"]] = field(default_factory=dict[str, Tensor])
-    """Further figures of each clip to be logged, by name."""
+    """Further figures of each clip to be logged, by name; ``loss`` is the name of the loss itself."""
+
+    def __post_init__(self) -> None:
+        if "loss" in self.scalars:
+            raise ValueError("scalars: 'loss' is the name under which the loss itself is logged; choose another")
 
 
 class Objective(Protocol):
@@ -49,9 +53,10 @@ class ObjectiveWithModules(nn.Module, ABC):
 
     They are attributes of it; the model is not. Strategies shard them and checkpoints hold them like the model's;
     ``requires_grad`` says which of their weights train, and these are averaged too. ``vdm plan`` counts them. One
-    backward pass is run through the sum of all losses: what a term is not to train must be detached in it. Training puts
-    them into training mode: what is to be without drop-out says so in ``train``, as ``vdm.models.frozen.Frozen`` does.
-    ``blocks`` (recomputing, compiling) is for the model alone.
+    backward pass is run through the sum of all losses: what a term is not to train must be detached in it.
+
+    Training puts them into training mode: a network that is to be without drop-out overrides ``train``, as
+    ``vdm.models.frozen.Frozen`` does. ``blocks`` (recomputing, compiling) is for the model alone.
     """
 
     make_optimizer: Callable[[list[nn.Parameter]], Optimizer] | None = None

@@ -36,6 +36,8 @@ def load_objective(run: RunConfig, checkpoint: Path, model: VideoDiffusionModel,
         objective: Objective = build(run.objective, "objective", allowed, {"model": model})
     finally:
         model.guide = guide
+    if not callable(objective):
+        raise ConfigError(f"{run.file}: objective: {type(objective).__name__} is no objective")
     if isinstance(objective, nn.Module):
         own, weights = shapes_of(objective.state_dict()), objective_weights(checkpoint, ema)
         if own and not weights:
