@@ -275,3 +275,9 @@ def test_of_allowed_modules_only_classes_and_functions_that_take_nothing_are_cal
     with pytest.raises(ConfigError, match=rf"^model._target_: '{path}' is not allowed: it is no public class$"):
         build({"_target_": path}, "model", allowed_modules=("vdm.models",))
     assert build({"_target_": "vdm.models.text_encoders.no_text"}, "model", allowed_modules=("vdm.models",)) is None
+
+
+@pytest.mark.parametrize("name", ["vdm.objectives.base.ObjectiveWithModules", "vdm.objectives.base.Objective"])
+def test_what_others_are_derived_from_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^objective._target_: '{name}' is not allowed: it says what classes of"):
+        build({"_target_": name}, "objective")

@@ -174,3 +174,16 @@ def test_quantiles_grow_and_are_finite_from_the_least_draw_to_the_largest(
 def test_impossible_distributions_are_refused(kind: type[NoiseLevels], values: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=rf"^{message}$"):
         kind(**values)
+
+
+def test_frames_of_low_discrepancy_differ_by_other_times_in_each_clip_of_a_step() -> None:
+    positions, levels = torch.arange(128), Uniform()
+    first, second = (levels(0, positions, 64, Cosine(), f"noise level of frame {frame}") for frame in (0, 1))
+    for step in (slice(0, 64), slice(64, 128)):
+        for frame in (first[step], second[step]):
+            gaps = frame.sort().values.diff()
+            torch.testing.assert_close(gaps, torch.full_like(gaps, 1 / 64), rtol=0, atol=1e-6)
+        apart = torch.frac(first[step] - second[step] + 1).sort().values
+        assert (apart.diff() > 1e-4).sum() > 20
+        assert torch.stack([first[step], second[step]]).corrcoef()[0, 1].abs() < 0.5
+    assert torch.equal(levels(0, positions[5:6], 64, Cosine(), "noise level of frame 1"), second[5:6])

@@ -187,3 +187,10 @@ def test_the_crop_ends_the_vector_as_sinusoids_of_its_four_numbers() -> None:
 def test_impossible_crop_conditions_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         EmbeddingConditioner(**options)
+
+
+def test_prompts_without_tensors_are_embedded_where_the_weights_are() -> None:
+    conditioner = EmbeddingConditioner(num_classes=3, crop_channels=4, stored_size=(8, 8)).to("meta")
+    condition = conditioner(Prompts({"text": TextCondition(("a",))}), num_frames=2)
+    assert condition.vector is not None
+    assert condition.vector.device.type == "meta"

@@ -236,6 +236,8 @@ def resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Ta
         found = getattr(found, attribute)
     if not callable(found):
         raise ConfigError(f"{key}: {path!r} is not allowed: it is neither a class nor a function")
+    if inspect.isabstract(found) or getattr(found, "_is_protocol", False):
+        raise ConfigError(f"{key}: {path!r} is not allowed: it says what classes of its kind have, and is none itself")
     if allowed_modules is not None and not _lies_in(getattr(found, "__module__", None) or "", allowed_modules):
         raise ConfigError(f"{key}: {path!r} is not allowed: it is defined outside of {', '.join(allowed_modules)}")
     if allowed_modules is not None and not _is_harmless(path, found):

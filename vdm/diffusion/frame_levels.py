@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 
+from vdm.diffusion.noise_levels import LEVEL_OF_CLIP
 from vdm.diffusion.shapes import Counted, Level, PerClip, mean_of_frames
 from vdm.ranges import Share, Size
 from vdm.types import TensorRecord
@@ -68,7 +69,7 @@ class LevelPerClip:
 
     def __call__(self, draw_time: Draw, draw_uniform: Draw, num_frames: int, num_images: int = 0) -> Times:
         """Return one time a clip."""
-        return Times(draw_time("noise level"))
+        return Times(draw_time(LEVEL_OF_CLIP))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level, PerClip
 from vdm.ranges import LogRatio, Positive, ShareBelowOne, Size
 
+LEVEL_OF_CLIP = "noise level"
+"""Purpose of the draw of the one level that a clip has."""
+
 
 @dataclass(frozen=True)
 class NoiseLevels(ABC):
@@ -38,7 +41,7 @@ class NoiseLevels(ABC):
         positions: Int[Tensor, " b"],
         global_batch_size: int,
         schedule: NoiseSchedule,
-        purpose: str = "noise level",
+        purpose: str = LEVEL_OF_CLIP,
     ) -> PerClip:
         """Draw a time for each position of the endless order; ``global_batch_size`` samples make one step.
 
@@ -50,7 +53,23 @@ class NoiseLevels(ABC):
         if not self.low_discrepancy:
             return randomness.uniform(seed, purpose, map(int, positions))
         steps, slots = positions // global_batch_size, positions % global_batch_size
+        if purpose != LEVEL_OF_CLIP:
+            # Were slots the same for each frame, frames would differ by the same times in all clips of a step.
+            slots = _dealt_anew(seed, purpose, steps, slots, global_batch_size)
         return torch.frac(randomness.uniform(seed, purpose, map(int, steps)) + slots.cpu() / global_batch_size)
+
+
+def _dealt_anew(
+    seed: int, purpose: str, steps: Int[Tensor, " b"], slots: Int[Tensor, " b"], global_batch_size: int
+) -> Int[Tensor, " b"]:
+    """Return the slots of each step in another order, a function of (seed, purpose, step)."""
+
+    def order(step: int) -> list[int]:
+        return randomness.permutation(seed, f"slots of {purpose}", step, global_batch_size)
+
+    places = [(int(step), int(slot)) for step, slot in zip(steps, slots, strict=True)]
+    orders = {step: order(step) for step in {step for step, _ in places}}
+    return torch.tensor([orders[step][slot] for step, slot in places])
 
 
 def _normal_quantile(u: Level) -> Level:

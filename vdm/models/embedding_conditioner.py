@@ -129,14 +129,18 @@ class EmbeddingConditioner(nn.Module):
         """Return the row of each clip's class in the table."""
         label = prompts.find("label", LabelCondition)
         if label is None:
-            return torch.full((len(prompts),), self.num_classes, device=prompts.device)
+            return torch.full((len(prompts),), self.num_classes, device=self._device(prompts))
         return torch.where(label.labels < 0, self.num_classes, label.labels)
+
+    def _device(self, prompts: Prompts) -> torch.device | None:
+        """Return where the weights are, or the prompts, if there are no weights."""
+        return next((weight.device for weight in self.parameters()), prompts.device)
 
     def _crops(self, prompts: Prompts) -> Float[Tensor, "b e"]:
         given = prompts.find("crops", TensorCondition)
         if given is None:
             assert self.stored_size is not None
-            crops = torch.tensor([(*self.stored_size, 0, 0)] * len(prompts), device=prompts.device)
+            crops = torch.tensor([(*self.stored_size, 0, 0)] * len(prompts), device=self._device(prompts))
         else:
             crops = given.values
         embedded = sinusoids(crops.float().flatten(), self.crop_channels)

@@ -184,7 +184,7 @@ class SVDConditioner(nn.Module):
 
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
         """Return the conditions of clips of ``num_frames`` frames."""
-        device, count = prompts.device, len(prompts)
+        device, count = next((weight.device for weight in self.parameters()), prompts.device), len(prompts)
         told = prompts.find(ADDED_TIME_IDS, TensorCondition)
         ids = torch.tensor([self.options.ids] * count, device=device) if told is None else told.values
         extra = {ADDED_TIME_IDS: ids}
