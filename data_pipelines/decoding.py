@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 
+from data_pipelines.deinterlacing import Deinterlacer
 from data_pipelines.sources import SourceError
 from vdm.data.containers import bound_pixels, check_pixels
 from vdm.data.frames import colorspace_of, film_of, opaque, orientation, pixel_aspect, square_size
@@ -102,6 +103,24 @@ class VideoReader:
         return observed, False
 
     def frames(self) -> Iterator[TimedFrame]:
+        """Yield the frames in the order in which they are shown, interlaced ones made whole; see ``_coded_frames``."""
+        deinterlace: Deinterlacer | None = None
+        waiting: deque[TimedFrame] = deque()
+        for timed in self._coded_frames():
+            if deinterlace is not None and (timed.after_break or not deinterlace.takes(timed.frame)):
+                yield from (replace(waiting.popleft(), frame=frame) for frame in deinterlace(None))
+                deinterlace = None
+            if deinterlace is None and timed.frame.interlaced_frame:
+                deinterlace = Deinterlacer(timed.frame, self.stream)
+            if deinterlace is None:
+                yield timed
+            else:
+                waiting.append(timed)
+                yield from (replace(waiting.popleft(), frame=frame) for frame in deinterlace(timed.frame))
+        if deinterlace is not None:
+            yield from (replace(waiting.popleft(), frame=frame) for frame in deinterlace(None))
+
+    def _coded_frames(self) -> Iterator[TimedFrame]:
         """Yield the frames in the order in which they are shown.
 
         After damage nothing is yielded until a later key frame, as what lies between is made of missing pictures.

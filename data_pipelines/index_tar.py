@@ -212,6 +212,8 @@ def _look_at_video(file: io.BufferedIOBase) -> _Look:
         raise UnusableError("no frame of its video decodes")
     if orientation(frame) != Orientation():
         raise UnusableError("its video is stored turned or mirrored, for players to undo; encode it upright")
+    if frame.interlaced_frame:
+        raise UnusableError("its video is interlaced, for players to undo; deinterlace it")
     height, width = square_size(frame, aspect)
     check_pixels(height, width)
     return _Look((len(times), height, width), rate, _are_even(times))

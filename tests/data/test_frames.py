@@ -200,3 +200,46 @@ def test_large_videos_without_a_tag_have_the_colours_of_high_definition(tmp_path
         container.mux(stream.encode(frame) + stream.encode())
 
     assert np.abs(trained_on(tmp_path / "a.mp4").astype(int) - colour).max() <= 4
+
+
+def write_interlaced(path: Path) -> Path:
+    """Write a bar that moves by two columns a field, the upper field first."""
+    field = np.zeros((32, 64, 3), np.uint8)
+    field[:, :8] = 255
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=8, options={"crf": "1", "x264-params": "tff=1"})
+        stream.height, stream.width, stream.pix_fmt = 32, 64, "yuv444p"
+        for number in range(8):
+            pixels = np.roll(field, 4 * number, 1)
+            pixels[1::2] = np.roll(field, 4 * number + 2, 1)[1::2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_interlaced_frames_are_made_whole(tmp_path: Path) -> None:
+    """A bar's edge is at one column in all rows; as it is coded, at another in every second row."""
+    path = write_interlaced(tmp_path / "a.mp4")
+    with av.open(path) as container:
+        coded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with video_file(path).reader() as reader:
+        frames = list(reader.frames())
+        assert [frame.start for frame in frames] == pytest.approx([number / 8 for number in range(8)])
+        made = [frame.frame.to_ndarray(format="rgb24") for frame in frames]
+
+    for pictures in (made[1:-1], list(sampled_from(path)[1:-1])):
+        assert len(pictures) == 6
+        for picture, combed in zip(pictures, coded[1:-1], strict=True):
+            assert _combing(picture) < 0.1 * _combing(combed)
+
+
+def test_interlaced_videos_of_others_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar(tmp_path / "a.tar", [("a.mp4", write_interlaced(tmp_path / "a.mp4").read_bytes())])
+    with pytest.raises(ValueError, match="none of its 1 tars can be used"):
+        index_folder(IndexSettings(input=tmp_path, num_workers=0))
+    assert "a.tar: a: its video is interlaced, for players to undo; deinterlace it" in capsys.readouterr().err
+
+
+def _combing(picture: np.ndarray) -> float:
+    rows = picture[4:-4].astype(float)
+    return float(np.abs(rows[1:-1] - (rows[:-2] + rows[2:]) / 2).mean())

@@ -125,6 +125,16 @@ def test_metadata_in_another_encoding_does_no_harm(tmp_path: Path) -> None:
     assert (len(clips), fault) == (2, None)
 
 
+@pytest.mark.parametrize("name", ["12:30.mkv", "http:b.mkv", "concat:a|b.mkv", "a%03d.mkv"])
+def test_names_that_look_like_addresses_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mkv", gray_frames(8)).rename(name)
+
+    clips, fault = _read(video_file(Path(name)))
+
+    assert (len(clips), fault) == (2, None)
+
+
 def test_one_frame_clips_are_possible(tmp_path: Path) -> None:
     settings = ClipSettings(num_frames=1, fps=1, height=16, width=16, stride_seconds=1)
 

@@ -20,6 +20,8 @@ from PIL import Image
 
 BACKGROUND = 255
 """Grey level, white, of what is seen through transparent pixels."""
+DEINTERLACING = "mode=send_frame:deint=interlaced"
+"""Options of FFmpeg's bwdif: a picture for each frame, and frames that are not interlaced stay as they are."""
 _UNSPECIFIED_COLORSPACE = 2
 _HIGH_DEFINITION_ROWS = 720
 """From here on, players take a video that does not say otherwise to have colours as in BT.709, below as in BT.601."""

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vdm.data.containers import TooLargeError, bound_pixels, check_pixels, open_video
-from vdm.data.frames import colorspace_of, film_of, opaque, orientation, pixel_aspect
+from vdm.data.frames import DEINTERLACING, colorspace_of, film_of, opaque, orientation, pixel_aspect
 from vdm.data.mp4_tables import FalseClaimError
 
 MAX_BYTES = 1 << 33
@@ -130,6 +130,7 @@ def _graph(first: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] |
     graph = Graph()
     filters = [
         graph.add_buffer(template=stream, format=VideoFormat(_filtered_format(first))),
+        *([graph.add("bwdif", DEINTERLACING)] if first.interlaced_frame else []),
         *([] if fps is None else [graph.add("fps", str(fps))]),
         graph.add("scale", f"{covering}:flags=bicubic+accurate_rnd+full_chroma_int{matrix}"),
         graph.add("crop", f"{width}:{height}"),
