@@ -45,12 +45,13 @@ def test_exit_code_is_that_of_the_command(vdm: Vdm) -> None:
     [
         (
             "train trainer.max_step=3",
-            "Unknown key 'trainer.max_step': did you mean 'max_steps'? (allowed: devices, max_steps)",
+            "Unknown key 'trainer.max_step': did you mean 'max_steps'?"
+            " (allowed: devices, log_every_n_steps, max_steps)",
         ),
         (
             "train trainr.max_steps=3",
-            "Unknown key 'trainr': did you mean 'trainer'? (allowed: data, logger, model, name, resume, seed, trainer,"
-            " twice)",
+            "Unknown key 'trainr': did you mean 'trainer'?"
+            " (allowed: data, logged, logger, model, name, resume, seed, trainer, twice)",
         ),
         ("train max_steps=3", "Unknown key 'max_steps': did you mean 'trainer.max_steps'?"),
         ("train seed.value=3", "Unknown key 'seed.value': 'seed' has no keys"),
