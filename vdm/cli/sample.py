@@ -25,7 +25,7 @@ from vdm.diffusion.frame_levels import trained_on_any_levels, trained_on_clean_f
 from vdm.diffusion.samplers.staggered import Staggered
 from vdm.generation.blocks import Block, plan_blocks
 from vdm.generation.canvas import known_latents
-from vdm.generation.generate import count_steps, generate
+from vdm.generation.generate import check_size, count_steps, generate
 from vdm.generation.requests import load_image, read_prompts, resolve_labels
 from vdm.generation.video_files import file_name, write_grid, write_mp4
 from vdm.prompts import Prompts
@@ -49,6 +49,7 @@ def run(config: DictConfig) -> None:
     make_output_folder(folder)  # before anything is made that it could not take
     block = block_size(options, trained, model)
     task = read_task(options, trained, model, block)
+    check_size(model, task.size)
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
     _warn_of_levels_not_seen(options, model, blocks)
     prompts = _prompts(options, trained, model, task.size)
@@ -84,8 +85,10 @@ def _warn_of_levels_not_seen(options: SampleOptions, model: VideoDiffusionModel,
         _log.warning(
             "sampler=staggered: the model was not trained with levels of frames (diffusion/frame_levels=independent)"
         )
+    if options.method != "clean_frames":
+        return
     given = [known_latents(model, block) for block in blocks if block.known]
-    if options.method == "clean_frames" and not all(trained_on_clean_frames(levels, clean) for clean in given):
+    if not all(trained_on_clean_frames(levels, clean) for clean in given):
         _log.warning(
             "method=clean_frames: the model was not trained on clips of which so many frames are clean, up to %d latent"
             " frames in a block (diffusion/frame_levels=clean_prefix and its max_frames for first frames, independent"
