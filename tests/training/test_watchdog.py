@@ -133,7 +133,7 @@ def test_run_that_was_suspended_for_longer_than_the_watchdog_waits_goes_on(
     tmp_path: Path, shards: Path, zygote: Zygote, num_ranks: int
 ) -> None:
     ranks = ("trainer.devices=2",) if num_ranks == 2 else ("trainer.devices=1", "strategy=auto")
-    argv = arguments(shards, tmp_path / "run", "watchdog.minutes=0.2", *ranks)
+    argv = arguments(shards, tmp_path / "run", "watchdog.minutes=0.5", *ranks)
     pids = zygote.start_ranks(argv, num_ranks, tmp_path / "out.log")
 
     def has_ended() -> bool:
@@ -144,7 +144,7 @@ def test_run_that_was_suspended_for_longer_than_the_watchdog_waits_goes_on(
         for pid in pids:
             os.kill(pid, number)
         if number == signal.SIGSTOP:
-            time.sleep(15)
+            time.sleep(33)
             shutil.rmtree(tmp_path / "run" / "checkpoints")
     wait_for_checkpoint(tmp_path / "run", has_ended)
     os.kill(pids[0], signal.SIGTERM)
