@@ -138,7 +138,7 @@ class BuildSettings(CommandOptions):
     def check_paths(self) -> None:
         """Refuse an input that is not there, and an output that can't be written."""
         if self.source is not None:
-            check_no_manifest(self.manifest, "a source of one's own")
+            check_no_manifest(self.manifest, "a source of your own")
         elif self.input != MOVING_DIGITS:
             check_videos(self.input, self.manifest)
         else:

@@ -351,23 +351,26 @@ def test_a_run_gone_through_again_has_a_ratio_of_1_and_the_gradient_of_its_log_p
     assert difference / 1e-6 == pytest.approx(float(weight.grad[place]), rel=1e-3)
 
 
+def _gradients_of_replay(at_once: bool) -> list[Tensor | None]:
+    """Sample, then replay the steps, with a backward pass at each or one for all in the end."""
+    model, stored, found = _precise_model(), list[Transition](), list[Tensor]()
+    model.sample(_noise().double(), ["a dog", ""], on_transition=stored.append)
+
+    def follow(transition: Transition) -> Tensor:
+        latents = stored[len(found)].latents
+        found.append(transition.log_probability(latents).sum())
+        if at_once:
+            found[-1].backward(retain_graph=True)
+        return latents
+
+    model.sample(_noise().double(), ["a dog", ""], on_transition=follow, gradients=True)
+    if not at_once:
+        torch.stack(found).sum().backward()
+    return [weight.grad for weight in model.parameters()]
+
+
 def test_backward_at_each_step_gives_the_gradient_of_all() -> None:
-    gradients: list[list[Tensor | None]] = []
-    for at_once in (False, True):
-        model, stored, found = _precise_model(), list[Transition](), list[Tensor]()
-        model.sample(_noise().double(), ["a dog", ""], on_transition=stored.append)
-
-        def follow(transition: Transition) -> Tensor:
-            latents = stored[len(found)].latents  # noqa: B023
-            found.append(transition.log_probability(latents).sum())  # noqa: B023
-            if at_once:  # noqa: B023
-                found[-1].backward(retain_graph=True)  # noqa: B023
-            return latents
-
-        model.sample(_noise().double(), ["a dog", ""], on_transition=follow, gradients=True)
-        if not at_once:
-            torch.stack(found).sum().backward()
-        gradients.append([weight.grad for weight in model.parameters()])
+    gradients = [_gradients_of_replay(at_once) for at_once in (False, True)]
 
     assert any(gradient is not None for gradient in gradients[0])
     torch.testing.assert_close(*gradients)

@@ -1,4 +1,4 @@
-"""A condition of one's own, as a user writes it: nothing in vdm knows of it."""
+"""A condition as a user adds it: nothing in vdm knows of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

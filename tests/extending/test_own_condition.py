@@ -1,4 +1,4 @@
-"""A new kind of condition is a conditioner of one's own and a YAML: it trains, drops out and samples by its name."""
+"""A user's conditioner and a YAML add a condition, which is trained on, dropped and sampled with by its name."""
 
 from pathlib import Path
 from typing import Any

@@ -66,7 +66,7 @@ def test_peak_of_training_is_near_the_planned_one(
     config = configuration(clips, *options, *steps, without=("model.", "text_encoder."))
     training = build_training(config, tmp_path)
     peak = PeakOfSteps()
-    training.trainer.callbacks.append(peak)  # type: ignore[attr-defined]
+    training.trainer.callbacks.append(peak)  # type: ignore[attr-defined]  # a list, which Lightning does not declare
     gc.collect()
     before = 0
     if device == "cuda":

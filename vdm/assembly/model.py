@@ -84,7 +84,7 @@ class VideoDiffusionModel(nn.Module):
         image: UInt8[Tensor, "b c h w"] | None = None,
         seed: int = 0,
     ) -> Prompts:
-        """Return prompts on the model's device; ``with_conditions`` adds others, such as those of a model of one's own.
+        """Return prompts on the model's device; ``Prompts.with_conditions`` adds further conditions.
 
         Args:
             captions: One caption a clip; a single text is one clip's.

@@ -46,7 +46,7 @@ class Compression:
         """Return frames, rows and columns of the latents of a clip.
 
         Raises:
-            ValueError: If there is no such number of frames, or rows and columns are no multiples of ``pixels``.
+            ValueError: If no clip has so many frames, or its height or width is not a multiple of ``pixels``.
         """
         num_frames = self.latent_frames(clip.num_frames)
         for name, size in (("height", clip.height), ("width", clip.width)):

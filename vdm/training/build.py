@@ -20,7 +20,7 @@ from vdm.config import ConfigError, build, check
 from vdm.data.datamodule import ClipDataModule
 from vdm.generation.video_files import DEFAULT_FPS
 from vdm.models.pretrained.published import Published
-from vdm.objectives.base import Objective, second_optimizer, with_modules_of
+from vdm.objectives.base import second_optimizer, with_modules_of
 from vdm.objectives.draws import NoiseAhead
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.stopping import StopOnSignal
@@ -28,6 +28,7 @@ from vdm.training.checks import check_dropout, check_together
 from vdm.training.ema import count_averages
 from vdm.training.module import DiffusionModule
 from vdm.training.placement import cluster_environment, find_placement, placed
+from vdm.training.prepare import prepare
 from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.base import PartwiseStrategy
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
@@ -89,15 +90,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     data.draw_ahead(NoiseAhead(config["seed"], prior, shapes, data.num_images_per_clip))
     if config["resume"] is None:
         _start_from(model, config, published)
-    try:
-        build(config["tune"], "tune").apply(model)
-    except ValueError as error:
-        raise ConfigError(f"tune: {error}") from error
-    objective: Objective = build(config["objective"], "objective", offered={"model": model})
-    try:
-        build(config["blocks"], "blocks").apply(model)
-    except ValueError as error:
-        raise ConfigError(f"blocks: {error}") from error
+    objective = prepare(model, config)
     module: DiffusionModule = build(
         config["training"],
         "training",

@@ -2,11 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.objectives.base import Objective, second_optimizer, with_modules_of
 
 
 class JointOptimizer(Optimizer):
@@ -52,3 +55,23 @@ class JointOptimizer(Optimizer):
 def each_of(optimizer: Optimizer) -> Sequence[Optimizer]:
     """Return the optimizers that an optimizer consists of."""
     return optimizer.optimizers if isinstance(optimizer, JointOptimizer) else (optimizer,)
+
+
+def optimizer_of(
+    model: VideoDiffusionModel, objective: Objective, make_optimizer: Callable[[list[nn.Parameter]], Optimizer]
+) -> Optimizer:
+    """Make the optimizer of all that trains: one for the model and what its objective brings, or one for each.
+
+    Args:
+        model: The model.
+        objective: Says whether it has an optimizer of its own.
+        make_optimizer: Makes the model's.
+    """
+    make_second = second_optimizer(objective)
+    if make_second is None:
+        return make_optimizer(_trained(with_modules_of(model, objective)))
+    return JointOptimizer([make_optimizer(_trained(model)), make_second(_trained(cast(nn.Module, objective)))])
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [weight for weight in module.parameters() if weight.requires_grad]

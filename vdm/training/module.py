@@ -7,21 +7,21 @@ from typing import Any, cast
 import lightning
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vdm import randomness
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.data.datamodule import ClipDataModule
-from vdm.objectives.base import Objective, second_optimizer
+from vdm.objectives.base import Objective
 from vdm.objectives.condition_dropout import ConditionDropout, Shares
 from vdm.objectives.draws import DrawnAhead, HeldOutDraws, TrainingDraws
 from vdm.objectives.latents import latents_of
 from vdm.prompts import Prompts
 from vdm.ranges import Seed
 from vdm.training.ema import EMA
-from vdm.training.joint_optimizer import JointOptimizer
+from vdm.training.joint_optimizer import optimizer_of
 from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import LRSchedule
 from vdm.training.resuming import follow_schedule, put_between_steps
@@ -144,11 +144,7 @@ class DiffusionModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Make the optimizer of the model, and of what the objective trains beside it, and their schedule by steps."""
-        if (make_second := second_optimizer(self.objective)) is not None:
-            second = make_second(_trained(cast(nn.Module, self.objective)))
-            optimizer = JointOptimizer([self.make_optimizer(_trained(self.model)), second])
-        else:
-            optimizer = self.make_optimizer(_trained(self))
+        optimizer = optimizer_of(self.model, self.objective, self.make_optimizer)
         # A function of its own, since a checkpoint would bring back the attributes of an object.
         schedule = LambdaLR(optimizer, lambda step: self.lr_schedule(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -209,7 +205,3 @@ class DiffusionModule(lightning.LightningModule):
     def _seed_network_dropout(self, position: int) -> None:
         """Make drop-out inside the network a function of (seed, first position of the micro-batch)."""
         torch.manual_seed(randomness.generator(self.seed, "network drop-out", position).initial_seed())
-
-
-def _trained(module: nn.Module) -> list[nn.Parameter]:
-    return [p for p in module.parameters() if p.requires_grad]

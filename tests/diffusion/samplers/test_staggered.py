@@ -144,7 +144,7 @@ def test_samplers_that_call_the_network_more_often_are_refused(sampler: GridSamp
 
 
 class Twice(DDIM):
-    """A sampler of one's own that does not say how often it calls the network."""
+    """A user's sampler, which does not say how often it calls the network."""
 
     def step(self, run: Run, xt: Tensor, now: GridPoint, then: GridPoint) -> tuple[Tensor, Tensor]:
         """Take the step of DDIM after a needless call."""

@@ -1,7 +1,6 @@
 """What samplers tell of the noise that they add, and how a run is gone through again."""
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -127,7 +126,9 @@ def test_what_is_returned_takes_the_place_of_the_latents() -> None:
         seen.append(xt)
         return TWO_PEAKS.denoise(xt, alpha, sigma)
 
-    chosen: Callable[[Transition], Tensor] = lambda transition: torch.zeros_like(transition.mean)  # noqa: E731
+    def chosen(transition: Transition) -> Tensor:
+        return torch.zeros_like(transition.mean)
+
     _sample("ddpm-0", chosen, denoise=denoise)
 
     assert not any(bool(xt.any()) for xt in seen[1:])

@@ -20,7 +20,7 @@ def options_of_model(checkpoint: Path, allow_own_code: bool) -> Mapping[str, Any
     The class that the run's configuration names is read, not imported, unless it is the user's own.
 
     Returns:
-        None if they can't be told, as where there is no such run, or its class is not allowed.
+        None where there is no such run, or its class may not be looked at.
 
     Raises:
         ConfigError: If a class of the user's own can't be imported.

@@ -1,13 +1,13 @@
 """One training step on tensors without memory: what it keeps, what it computes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,13 +15,14 @@ from vdm.assembly.build import build_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import ConfigError, build
 from vdm.generation.generate import check_size
-from vdm.objectives.base import Objective, second_optimizer, with_modules_of
+from vdm.objectives.base import Objective, with_modules_of
 from vdm.objectives.draws import HeldOutDraws
 from vdm.objectives.latents import latents_of
 from vdm.training.blocks import blocks_of
-from vdm.training.joint_optimizer import JointOptimizer
+from vdm.training.joint_optimizer import optimizer_of
 from vdm.training.planning.live_memory import LiveMemory, Moment
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
+from vdm.training.prepare import prepare
 from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipBatch, ClipSize, ImageBatch
 
@@ -122,15 +123,8 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
         check_size(model, clips.size)
     except ValueError as error:
         raise ConfigError(f"clip_shape: {error}") from error
-    for key in ("tune", "blocks"):
-        try:
-            with no_memory(mode):
-                build(config[key], key).apply(model)
-        except ValueError as error:
-            raise ConfigError(f"{key}: {error}") from error
-        if key == "tune":
-            with no_memory(mode):
-                objective: Objective = build(config["objective"], "objective", offered={"model": model})
+    with no_memory(mode):
+        objective = prepare(model, config)
     whole = with_modules_of(model, objective)
     trained = [p for p in whole.parameters() if p.requires_grad]
     dtype = _AUTOCAST.get(canonical_precision(config["trainer"]["precision"]))
@@ -148,7 +142,7 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
         # In a pass of its own: while it counts, it keeps tensors alive, and takes operations apart into smaller ones.
         with flop_counter() as counter:
             loss_of_batch().backward()
-        optimizer_bytes, optimizer_peak = _optimizer(config, trained, objective)
+        optimizer_bytes, optimizer_peak = _optimizer(config, model, objective)
     everything = [*whole.parameters(), *whole.buffers()]
     return StepMeasure(
         sum(p.numel() for p in trained),
@@ -203,18 +197,13 @@ def _no_labels(*shape: int) -> Tensor:
     return torch.full(shape, -1)
 
 
-def _optimizer(config: Mapping[str, Any], trained: Sequence[nn.Parameter], objective: Objective) -> tuple[int, int]:
+def _optimizer(config: Mapping[str, Any], model: VideoDiffusionModel, objective: Objective) -> tuple[int, int]:
     """Return what the optimizer keeps, and what it makes beyond that, in a step on the gradients there are."""
-    for weight in trained:
-        if weight.grad is None:  # of a part that this batch does not use
-            weight.grad = torch.zeros_like(weight)
-    make, make_second = build(config["optimizer"], "optimizer"), second_optimizer(objective)
-    if make_second is None:
-        optimizer = make(trained)
-    else:
-        second = {id(p) for p in cast(nn.Module, objective).parameters()}
-        parts = [[p for p in trained if (id(p) in second) == is_second] for is_second in (False, True)]
-        optimizer = JointOptimizer([make(parts[0]), make_second(parts[1])])
+    optimizer = optimizer_of(model, objective, build(config["optimizer"], "optimizer"))
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if weight.grad is None:  # of a part that this batch does not use
+                weight.grad = torch.zeros_like(weight)
     with LiveMemory([]) as memory:
         optimizer.step()
     states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
