@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 CALLS = [
     ("vdm train data.path=nowhere", "data.path"),
+    ("vdm train data.path=nowhere optimizer.lr=-1", "optimizer.lr"),  # values come before files
+    ("vdm train data.path=nowhere trainer.max_steps=abc", "trainer.max_steps"),
     ("vdm train data.path=shards seed=abc", "seed=abc"),
     ("vdm train data.path=shards seed=1.5", "seed=1.5"),
     ("vdm train data.path=shards seed=null", "seed=null"),

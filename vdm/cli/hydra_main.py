@@ -23,7 +23,7 @@ from vdm.cli.conf_dir import conf_dir
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line, unknown_key
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.overrides import DECIDING, deciding, readable, split_sweeps
-from vdm.cli.ready import ready, without_variables
+from vdm.cli.ready import check_without_import, ready, without_variables
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
 from vdm.config.options import check_given, options_of
@@ -104,7 +104,7 @@ def _compose_and_run(config_name: str, run: Task, options: type[CommandOptions] 
 
 
 def _check_early(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> None:
-    """Check plain options before Hydra makes the run's folder, those of all runs of a sweep too."""
+    """Check plain values before Hydra makes the run's folder, options of all runs of a sweep too."""
     common, swept = split_sweeps(overrides)
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = _composed(config_name, common, options)
@@ -121,6 +121,7 @@ def _check_early(config_name: str, overrides: Sequence[str], options: type[Comma
         is_choice = isinstance(plain.get(key), Mapping)  # of a component, which is Hydra's to find
         if key in known and "." not in key and not is_choice:
             check_given(completed, {**plain, key: value})
+    check_without_import(config, options_of(completed), [override.partition("=")[0] for override in common])
 
 
 def _composed(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> DictConfig:

@@ -1,7 +1,8 @@
 """From a composed configuration to one that a command can be run with: whole, resolved and checked."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from vdm.cli.options.base import CommandOptions
 from vdm.cli.resume import resumed
 from vdm.config import ConfigError
 from vdm.config import check as check_component
-from vdm.config.options import options_of, parse
+from vdm.config.options import Option, options_of, parse
 from vdm.config.quoting import escaped
+from vdm.config.static_signatures import read_signature
 
 
 def ready(
@@ -49,6 +51,22 @@ def ready(
     return DictConfig(escaped(plain))
 
 
+def check_without_import(config: DictConfig, options: Iterable[Option], overridden: Iterable[str]) -> None:
+    """Check those components that the command line changes, where none has to be imported for it.
+
+    What can't be resolved yet is left to ``ready``.
+    """
+    changed = {key.lstrip("+").replace("/", ".") for key in overridden}
+    for option in options:
+        if option.is_component and any(f"{key}.".startswith(f"{option.key}.") for key in changed):
+            try:
+                node: Any = OmegaConf.to_container(OmegaConf.select(config, option.key), resolve=True)
+            except (OmegaConfBaseException, ValueError):  # a value is missing, or no group was chosen
+                continue
+            if _is_read(node):
+                check_component(node, option.key)
+
+
 def without_variables(plain: Mapping[str, Any], config: DictConfig, options: type[CommandOptions]) -> dict[str, Any]:
     """Leave out what a user's YAMLs define for other keys to refer to, as ``dim`` for ``channels: ["${dim}"]``."""
     known = {option.key.partition(".")[0] for option in options_of(options)}
@@ -74,6 +92,16 @@ def _is_of_this_project(node: Any) -> bool:
         target = node.get("_target_", "vdm.")
         return str(target).startswith("vdm.") and all(map(_is_of_this_project, node.values()))
     return all(map(_is_of_this_project, node)) if isinstance(node, list) else True
+
+
+def _is_read(node: Any) -> bool:
+    """Tell whether the source of a component's class, and of its parts' classes, can be read."""
+    if isinstance(node, Mapping):
+        with suppress(LookupError):  # it is in none of our modules: checking it says so
+            if "_target_" in node and read_signature(str(node["_target_"])) is None:
+                return False
+        return all(map(_is_read, node.values()))
+    return all(map(_is_read, node)) if isinstance(node, list) else True
 
 
 def _at(plain: Mapping[str, Any], key: str) -> Any:
