@@ -19,7 +19,9 @@ from torch import Tensor
 
 from vdm.data.containers import TooLargeError, bound_pixels, check_pixels, open_video
 from vdm.data.frames import DEINTERLACING, colorspace_of, film_of, opaque, orientation, pixel_aspect
+from vdm.data.hdr_frames import UnreadColorsError, transfer_of
 from vdm.data.mp4_tables import FalseClaimError
+from vdm.data.scaling import RGBScaler
 
 MAX_BYTES = 1 << 33
 """Of the frames that are taken: 10,000 of 512x512."""
@@ -60,7 +62,7 @@ def read_video(
             pictures = list(_bounded(islice(frames, max_frames), path))
     except FileNotFoundError:
         raise ValueError(f"input={path}: no such file") from None
-    except (FalseClaimError, TooLargeError) as error:
+    except (FalseClaimError, TooLargeError, UnreadColorsError) as error:
         raise ValueError(f"input={path}: can't be used: {error}") from None
     except (FFmpegError, OSError) as error:
         raise ValueError(f"input={path}: can't be read as a video: {error.strerror or error}") from None
@@ -89,17 +91,45 @@ def _pictures(
     first = next(frames, None)
     if first is None:
         return
-    turn = orientation(first)
-    graph = _graph(first, stream, size, fps)
+    turn, fit = orientation(first), _fit(first, stream, size)
+    graph, scale = _graph(first, stream, fit, fps), RGBScaler()
     for frame in chain([first], frames, [None]):
-        graph.vpush(None if frame is None else _opaque(frame, first))
+        graph.vpush(None if frame is None else _filterable(frame, first))
         for picture in _ready(graph):
-            # FFmpeg's filters leave turning to the viewer.
-            yield turn.apply(picture.to_ndarray())
+            # FFmpeg's filters leave turning to the viewer, and high dynamic range as it is.
+            is_rgb = picture.format.name == "rgb24"
+            yield turn.apply(picture.to_ndarray() if is_rgb else fit.cropped(scale(picture, fit.rows, fit.columns)))
 
 
-def _opaque(frame: av.VideoFrame, first: av.VideoFrame) -> av.VideoFrame:
+@dataclass(frozen=True)
+class _Fit:
+    """To what size frames are scaled, and what of that is taken, both as they are coded."""
+
+    rows: int
+    columns: int
+    height: int
+    width: int
+
+    def cropped(self, picture: UInt8[np.ndarray, "rows columns c"]) -> UInt8[np.ndarray, "h w c"]:
+        """Return the middle of a picture."""
+        top, left = (self.rows - self.height) // 2, (self.columns - self.width) // 2
+        return picture[top : top + self.height, left : left + self.width]
+
+
+def _fit(first: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None) -> _Fit:
+    shown_width = first.width * pixel_aspect(stream)
+    is_turned = orientation(first).transpose
+    height, width = (first.height, round(shown_width)) if size is None else size[::-1] if is_turned else size
+    scale = max(height / first.height, width / shown_width)
+    fit = _Fit(max(height, round(first.height * scale)), max(width, round(shown_width * scale)), height, width)
+    check_pixels(fit.rows, fit.columns)
+    return fit
+
+
+def _filterable(frame: av.VideoFrame, first: av.VideoFrame) -> av.VideoFrame:
     """Return a frame without transparent parts, in the format that the filters expect."""
+    if transfer_of(first) is not None:
+        return frame.reformat(format=first.format.name)
     return opaque(frame).reformat(format=_filtered_format(first), dst_colorspace=colorspace_of(first))
 
 
@@ -116,25 +146,17 @@ def _ready(graph: Graph) -> Iterator[av.VideoFrame]:
             return
 
 
-def _graph(first: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None, fps: float | None) -> Graph:
-    """Return filters that choose frames by time, then scale and cut them, and make them RGB."""
-    is_turned = orientation(first).transpose
-    shown_width = first.width * pixel_aspect(stream)
-    height, width = (first.height, round(shown_width)) if size is None else size[::-1] if is_turned else size
-    scale = max(height / first.height, width / shown_width)
-    rows, columns = max(height, round(first.height * scale)), max(width, round(shown_width * scale))
-    check_pixels(rows, columns)
-    covering = f"{columns}:{rows}"
+def _graph(first: av.VideoFrame, stream: av.VideoStream, fit: _Fit, fps: float | None) -> Graph:
+    """Return filters that choose frames by time; of standard range, they also scale and cut them, and make them RGB."""
     matrix = "" if colorspace_of(first) is None else ":in_color_matrix=bt709"
-
+    covering = f"{fit.columns}:{fit.rows}:flags=bicubic+accurate_rnd+full_chroma_int{matrix}"
     graph = Graph()
+    to_rgb = [("scale", covering), ("crop", f"{fit.width}:{fit.height}"), ("format", "rgb24")]
     filters = [
         graph.add_buffer(template=stream, format=VideoFormat(_filtered_format(first))),
         *([graph.add("bwdif", DEINTERLACING)] if first.interlaced_frame else []),
         *([] if fps is None else [graph.add("fps", str(fps))]),
-        graph.add("scale", f"{covering}:flags=bicubic+accurate_rnd+full_chroma_int{matrix}"),
-        graph.add("crop", f"{width}:{height}"),
-        graph.add("format", "rgb24"),
+        *(graph.add(*one) for one in (to_rgb if transfer_of(first) is None else [])),
         graph.add("buffersink"),
     ]
     graph.link_nodes(*filters).configure()
