@@ -4,6 +4,7 @@ import re
 import sys
 
 from vdm.cli.commands import Command, run_program
+from vdm.cli.manual import FLAGS
 from vdm.processes import forget_other_launches
 
 _OVERRIDE = re.compile(r"~|\+{0,2}([A-Za-z_][\w.]*|hydra/[\w./]+)=")
@@ -41,7 +42,7 @@ COMMANDS = {
 def main() -> None:
     """Run ``vdm-data COMMAND ...`` and exit."""
     forget_other_launches()  # which would keep it from saying what is wrong
-    if sys.argv[1:2] in (["index"], ["show"], ["verify"]):
+    if sys.argv[1:2] in (["index"], ["show"], ["verify"]) and set(FLAGS).isdisjoint(sys.argv):
         sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])]
     sys.exit(run_program("vdm-data", COMMANDS))
 

@@ -13,7 +13,6 @@ import json
 import logging
 import platform
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NotRequired
 
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
+from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
 from vdm.config.moved import modernized
 from vdm.files import write_file
@@ -342,24 +342,6 @@ def _versions() -> dict[str, Any]:
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "git": _git_version(),
+        "git": git_version(),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
     }
-
-
-def _git_version() -> dict[str, Any] | None:
-    """Return the checkout's commit and whether files differ from it; None where the code is no checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    commands = (["rev-parse", "HEAD"], ["status", "--porcelain"])
-    try:
-        commit, changes = (
-            subprocess.run(
-                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for command in commands
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit, "dirty": bool(changes)}
