@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.assembly.small_model import config, save_run, small_model
-from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import checkpoint_folder, load_config, write_config
 
@@ -110,13 +110,13 @@ def test_a_configuration_inside_of_a_checkpoint_is_not_the_runs(tmp_path: Path) 
     write_config(checkpoint, config(encoder=HARMFUL))
     assert RunConfig.read(checkpoint).parts["encoder"] == config()["encoder"]
     with pytest.raises(ValueError, match=r"config\.yaml: is not one of the checkpoint's files$"):
-        load_model(checkpoint)
+        VideoDiffusionModel.from_checkpoint(checkpoint)
 
 
 def test_a_model_too_large_for_its_weights_takes_no_memory(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", small_model(), model__network__channels=[32_000, 64_000])
     with pytest.raises(ValueError, match=rf"^{run}: weights of another model: network\."):
-        load_model(run)
+        VideoDiffusionModel.from_checkpoint(run)
 
 
 @pytest.mark.parametrize("kind", ["FrameAutoencoder", "WanAutoencoder"])
@@ -124,7 +124,7 @@ def test_what_a_run_names_on_the_hub_is_not_fetched(tmp_path: Path, kind: str) -
     encoder = {"_target_": f"vdm.models.autoencoders.{kind}", "name_or_path": "somebody/something"}
     run = save_run(tmp_path / "run", small_model(), encoder=encoder)
     with pytest.raises(ValueError, match=r"^encoder\.name_or_path: somebody/something: not on this machine"):
-        load_model(run)
+        VideoDiffusionModel.from_checkpoint(run)
 
 
 def test_a_run_named_by_its_checkpoint_is_found_from_within(tmp_path: Path) -> None:

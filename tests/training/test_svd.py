@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import SIZES, pipeline, save_pipeline
 from tests.training.runs import configuration, train
-from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import load_config
 from vdm.config import ConfigError
 from vdm.models.pretrained.stability import stability_names
@@ -154,7 +154,9 @@ def test_training_begins_with_published_weights_and_records_their_sizes(
     assert recorded["model"]["network"]["channels"] == list(SIZES.channels)
     assert recorded["encoder"]["name_or_path"] == str(published)
     source.rename(tmp_path / "moved") if kind == "file" else None
-    assert load_model(tmp_path / "run").network.channels == SIZES.channels  # without the published network
+    assert (
+        VideoDiffusionModel.from_checkpoint(tmp_path / "run").network.channels == SIZES.channels
+    )  # without the published network
 
 
 def test_bad_published_weights_are_refused_before_training(tmp_path: Path, shards: Path, published: Path) -> None:

@@ -45,7 +45,7 @@ class VideoDiffusionModel(nn.Module):
     """
 
     from_checkpoint: ClassVar[Callable[..., "VideoDiffusionModel"]]
-    """``vdm.load_model``, which puts itself here."""
+    """``vdm.assembly.load.load_trained``, which puts itself here."""
 
     def __init__(
         self,

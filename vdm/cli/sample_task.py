@@ -31,21 +31,6 @@ def clip_size(options: SampleOptions, trained: RunConfig) -> ClipSize:
     return ClipSize(**{name: getattr(trained.clip, name) if size is None else size for name, size in told.items()})
 
 
-def block_size(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel) -> BlockSize:
-    """Return what is made at once: by default as many frames as in training, about half of them known from before.
-
-    Raises:
-        ValueError: If the autoencoder takes no clips of so many frames, or so many can't be known.
-    """
-    compression = model.encoder.compression
-    num_frames = trained.clip.num_frames if options.block_frames is None else options.block_frames
-    half = max(1, (num_frames // 2 - 1) // compression.frames * compression.frames + 1)
-    overlap = half if options.overlap is None else options.overlap
-    compression.latent_frames(num_frames, "block_frames")
-    compression.latent_frames(overlap, "overlap")
-    return BlockSize(num_frames, overlap)
-
-
 def read_task(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel, block: BlockSize) -> Task:
     """Return what is to be made, and read the video that it is to be made of.
 
