@@ -76,7 +76,7 @@ def run(config: DictConfig) -> None:
             observation_method(options),
             write,
         )
-    mp4, png = write_grid(folder, list(videos), task.fps)
+    mp4, png = write_grid(folder, list(videos), task.fps, prompts.captions)
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
 
 
