@@ -13,7 +13,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import checkpoint_folder
 from vdm.config import ConfigError
 from vdm.generation.pipeline import load_model
-from vdm.models.encoders import Compression
+from vdm.models.autoencoder import Compression
 
 HARMFUL = [
     "os.system",
@@ -146,7 +146,7 @@ def test_folder_without_a_run_is_named(tmp_path: Path) -> None:
         ({"model__conditioner__num_classes": 5}, "its number of classes is 5, but that of the model to be guided is 3"),
         (
             {"encoder": {"_target_": "tests.assembly.test_build.OwnEncoder"}},
-            "its encoder is OwnEncoder, but that of the model to be guided is PixelEncoder",
+            "its encoder is OwnEncoder, but that of the model to be guided is PixelAutoencoder",
         ),
     ],
     ids=str,

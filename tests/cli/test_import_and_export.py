@@ -23,7 +23,7 @@ from vdm.cli import sample
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.euler import Euler
 from vdm.models.pretrained.stability import stability_names
-from vdm.models.svd.conditioner import Motion
+from vdm.models.svd.conditioner import MicroConditioning
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_damaged_exports_of_this_project_are_one_line(run_vdm: RunVdm, tmp_path:
     different = f"{name.removeprefix('model.')} has shape [1, 2, 3], but "
     assert err.startswith(f"from=given: weights of another model: {different}")
     config = tmp_path / "given" / "config.yaml"
-    config.write_text(config.read_text().replace("vdm.models.encoders.PixelEncoder", "os.system"))
+    config.write_text(config.read_text().replace("vdm.models.autoencoder.PixelAutoencoder", "os.system"))
     assert run_vdm("import", "from=given", "to=r")[1].startswith("encoder._target_: 'os.system' is not allowed")
     assert not (tmp_path / "r").exists()
 
@@ -216,7 +216,7 @@ def test_an_imported_run_makes_videos_of_a_picture(
 
     assert code == 0, err
     assert len(list((tmp_path / "run" / "samples" / "prompts").glob("0*.mp4"))) == 2
-    assert models[0].conditioner.options == Motion(12, 200, 0.1)
+    assert models[0].conditioner.options == MicroConditioning(12, 200, 0.1)
     assert isinstance(models[0].sampler, Euler), "the run's own, not the default of vdm sample"
     assert models[0].sampler.num_steps == 2
     assert (models[0].guidance.first_scale, models[0].guidance.scale) == (1.0, 3.0)

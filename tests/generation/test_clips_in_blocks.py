@@ -26,7 +26,7 @@ FILM = torch.randint(0, 256, (3, 5, 16, 16), dtype=torch.uint8, generator=torch.
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> VideoDiffusionModel:
     folder = save_autoencoder(tmp_path_factory.mktemp("wan"))
-    encoder = {"_target_": "vdm.models.autoencoders.WanAutoencoder", "name_or_path": str(folder)}
+    encoder = {"_target_": "vdm.models.diffusers_autoencoders.WanAutoencoder", "name_or_path": str(folder)}
     diffusion = {**CONFIG["diffusion"], "clip_denoised": None}
     return small_model(encoder=encoder, diffusion=diffusion, sampler__num_steps=2).requires_grad_(False)
 

@@ -44,7 +44,7 @@ def prompts_of_first_batch(training: TrainingRun, rows: slice = slice(None)):  #
     part = replace(part, captions=batch.captions[rows], keys=batch.keys[rows])
     model = training.module.model
     x0 = model.encoder.encode(part.video)
-    return part, model.conditioner.of_clips(part, x0, model.encoder, seed=5, draws=part.positions.tolist())
+    return part, model.conditioner.of_clips(part, x0, model.encoder, seed=5, clip_ids=part.positions.tolist())
 
 
 def test_each_clip_has_levels_and_numbers_of_its_own_whatever_its_batch(tmp_path: Path, shards: Path) -> None:
@@ -74,7 +74,7 @@ def test_noise_on_the_first_frame_has_the_deviation_that_the_network_is_told(tmp
 
 def test_levels_of_augmentation_are_log_normal(tmp_path: Path, shards: Path) -> None:
     conditioner = build_training(from_scratch(shards), tmp_path).module.model.conditioner
-    logs = conditioner.augmentation.draw(seed=0, draws=range(4000)).log()
+    logs = conditioner.augmentation.draw(seed=0, clip_ids=range(4000)).log()
     assert logs.mean().item() == pytest.approx(-3.0, abs=4 * 0.5 / 4000**0.5)
     assert logs.std().item() == pytest.approx(0.5, rel=4 / (2 * 4000) ** 0.5)
 

@@ -8,7 +8,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.cli.options.sample import SampleOptions
 from vdm.config import ConfigError
-from vdm.diffusion.observations import CleanFrames, ObservationMethod, Reconstruction, Replacement
+from vdm.diffusion.observations import CleanFrames, ObservationMethod, ReconstructionGuidance, Replacement
 from vdm.generation.blocks import BlockSize
 from vdm.generation.input_video import InputVideo, read_end, read_video
 from vdm.generation.tasks import Known, extension, interpolation, super_resolution
@@ -91,7 +91,7 @@ def observation_method(options: SampleOptions) -> ObservationMethod:
     """Return how blocks are told what is known of their frames."""
     if options.method == "clean_frames":
         return CleanFrames()
-    return Replacement() if options.method == "replacement" else Reconstruction(options.reconstruction_scale)
+    return Replacement() if options.method == "replacement" else ReconstructionGuidance(options.reconstruction_scale)
 
 
 def _default_frames(task: str, given: int, every: int, block: BlockSize) -> int:
