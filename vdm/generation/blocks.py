@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from vdm.models.encoders import Compression
+from vdm.models.autoencoder import Compression
 
 
 @dataclass(frozen=True)
