@@ -342,12 +342,12 @@ def _versions() -> dict[str, Any]:
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "git": _git_version(),
+        "git": git_version(),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
     }
 
 
-def _git_version() -> dict[str, Any] | None:
+def git_version() -> dict[str, Any] | None:
     """Return the checkout's commit and whether files differ from it; None where the code is no checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
