@@ -14,7 +14,8 @@ from vdm.checkpoints.data_path import found_again
 from vdm.checkpoints.run_config import CLIP_SAMPLING, DATA_MODULE, RunConfig
 from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
 from vdm.cli.options.evaluate import EvaluateOptions
-from vdm.cli.sample import load_for_sampling, make_output_folder
+from vdm.cli.sample import load_for_sampling
+from vdm.cli.sample_folder import make_output_folder
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.data.datamodule import ClipDataModule

@@ -26,7 +26,7 @@ _PLAIN = re.compile(r"[\w./:+-]+")
 """A value that neither Hydra nor a shell gives a meaning."""
 _RUN_FOLDER = "hydra.run.dir"
 _UNREADABLE = object()
-DECIDING = ("checkpoint", "allow_own_code")
+DECIDING = ("checkpoint", "allow_own_code", "settings")
 """Options on which it depends which others there are."""
 _SHOWING = frozenset({"-c", "--cfg"})
 """Flags that ask for all options."""
