@@ -27,7 +27,7 @@ from vdm.training.slurm import SlurmJob
 def run(config: DictConfig) -> int:
     """Train as configured, from the start or from where a run stopped; return the exit code."""
     die_with_parent()
-    _quieten()
+    quieten()
     plain: Any = OmegaConf.to_container(config, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if plain["resume"] is None else Path(plain["resume"])
@@ -148,7 +148,7 @@ def _requeue(training: TrainingRun) -> None:
     training.trainer.strategy.barrier("requeue")
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep what users can't act on off the terminal; what they can is checked and said by this project.
 
     What goes on is said by the first of all processes.
