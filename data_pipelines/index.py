@@ -14,6 +14,7 @@ from data_pipelines.progress import progress_bar
 from data_pipelines.report import described
 from data_pipelines.set_settings import IndexSettings
 from data_pipelines.workers import WorkerDiedError, map_in_processes
+from vdm.cli.next_step import command, say_next
 from vdm.config.options import parse
 from vdm.data.index import INDEX_NAME, ShardIndex, write_index
 from vdm.data.shards import ShardEntry
@@ -65,6 +66,7 @@ def index_folder(settings: IndexSettings) -> int:
             f"{folder}: {num_uneven} videos have a variable frame rate, and count by its mean; "
             "`vdm-data build` brings videos to one rate"
         )
+    say_next(command("vdm-data verify", str(settings.input)), command("vdm train", data__path=settings.input))
     return int(bool(faults))
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.runs import checkpoints_to_try, run_folder
 from vdm.cli.check_report import report
+from vdm.cli.next_step import command, say_next
 from vdm.cli.run_folder import CHECK_PREFIX
 from vdm.cli.train import quieten
 from vdm.config import build
@@ -59,6 +60,7 @@ def run(config: DictConfig) -> int:
             return 1
     if training.trainer.is_global_zero:
         print("\n".join(report(training, plain, rehearsal, folder)))
+        say_next(command("vdm train", *HydraConfig.get().overrides.task))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 128 + training.stop.received if training.stop.received else 0
@@ -74,7 +76,7 @@ def _folder_of_run(plain: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    """Give a folder for what the run writes, the same for all processes, and remove it, and those made for it, in the end."""
+    """Give all processes a folder for what the run writes; in the end remove it, and what was made for it."""
     chosen = Path(HydraConfig.get().runtime.output_dir)
     scratch = chosen if chosen.name.startswith(CHECK_PREFIX) else chosen / f"{CHECK_PREFIX}rehearsal"
     scratch.mkdir(exist_ok=True)

@@ -8,7 +8,6 @@ from typing import Any
 from vdm.cli.options.memory import GIB
 from vdm.training.build import TrainingRun
 from vdm.training.callbacks.samples import SampleVideos
-from vdm.training.callbacks.saving import SaveCheckpoints
 from vdm.training.rehearsal import Rehearsal, peak_bytes
 
 _WIDTH = 14
@@ -24,7 +23,8 @@ def report(training: TrainingRun, plain: Mapping[str, Any], rehearsal: Rehearsal
         folder: Where the run would be.
     """
     if not training.module.has_begun:
-        yield f"Nothing left to do: the run has done {training.trainer.global_step} of {training.trainer.max_steps} steps"
+        steps = training.trainer.global_step
+        yield f"Nothing left to do: the run has done {steps} of {training.trainer.max_steps} steps"
         return
     yield "The check passed. The run would be:"
     for name, text in (

@@ -16,8 +16,8 @@ CHECK_PREFIX = ".check-"
 def register_run_folder(is_to_run: bool = True) -> None:
     """Let YAMLs choose a run's folder with ``${vdm.run_folder:RESUME,PARENT,TIME}``.
 
-    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``. ``${vdm.check_folder:RESUME,PARENT}`` is that of a run which is
-    only rehearsed: beside the run's own, for its storage is what is tried, and hidden.
+    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``. ``${vdm.check_folder:RESUME,PARENT}`` is that of a run
+    that is only rehearsed: beside the run's own, for its storage is what is tried, and hidden.
 
     Args:
         is_to_run: Whether the command runs, and does not only show its configuration: then a folder that is named by

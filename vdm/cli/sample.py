@@ -16,6 +16,7 @@ from vdm.assembly.load import load_guide, load_recorded
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import folder_for_results, run_folder
+from vdm.cli.next_step import command, say_next
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.cli.sample_task import block_size, observation_method, read_task
@@ -76,6 +77,7 @@ def run(config: DictConfig) -> None:
         )
     mp4, png = write_grid(folder, list(videos), task.fps)
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
+    say_next(command("vdm evaluate", checkpoint=checkpoint))
 
 
 def _warn_of_levels_not_seen(options: SampleOptions, model: VideoDiffusionModel, blocks: Sequence[Block]) -> None:
