@@ -14,6 +14,7 @@ from data_pipelines.report import all_faults, print_faults, print_summary
 from data_pipelines.settings import MOVING_DIGITS, BuildSettings
 from data_pipelines.shard_set import Workshop, encode_parts, write_set
 from data_pipelines.sources import Inputs, Source
+from vdm.cli.next_step import command, say_next
 from vdm.config import build as build_component
 from vdm.config.options import parse
 from vdm.text import well_formed
@@ -50,6 +51,7 @@ def build(settings: BuildSettings) -> int:
     index = write_set(parts, inputs, settings.of_set(), workshop)
     shutil.rmtree(folder)
     print_summary(settings.output, index, len(all_faults(parts, inputs)))
+    say_next(command("vdm-data show", str(settings.output)), command("vdm train", data__path=settings.output))
     return int(any_fault)
 
 

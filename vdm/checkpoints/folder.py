@@ -138,6 +138,11 @@ def _listed_files(folder: Path) -> dict[str, _Description]:
     return listed["files"]
 
 
+def folder_bytes(folder: Path) -> int:
+    """Return the size of a folder's files."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder such that no part of it can be mistaken for the whole; a file that was left half written, too.
 

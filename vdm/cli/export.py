@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
 from vdm.checkpoints.runs import latest_checkpoint, load_weights, saved_weights, write_config
-from vdm.cli.export_card import facts_of, write_card
+from vdm.cli.export_card import CARD_NAME, facts_of, write_card
 from vdm.cli.import_ import EXPORTED_WEIGHTS
+from vdm.cli.next_step import command, say_next
 from vdm.cli.options.export import ExportOptions
 from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError, build
@@ -58,6 +59,12 @@ def run(config: DictConfig) -> None:
         else:
             _whole(to, lambda folder: _diffusers(folder, checkpoint, trained, weights, options, family))
     print(f"Wrote {len(weights)} weights to {to}")
+    if (to / EXPORTED_WEIGHTS).is_file():
+        say_next(command("vdm import", from_=to, to=to.with_name(f"{to.name}-run")))
+    elif to.is_dir():
+        say_next(command("less", str(to / CARD_NAME)))
+    else:
+        say_next(command("vdm import", from_=to, to=to.with_suffix(""), components="PIPELINE"))
 
 
 def _family(trained: RunConfig, options: ExportOptions) -> dict[str, Any] | None:

@@ -11,6 +11,11 @@ COMMANDS = {
     "train": Command(
         "vdm.cli.train", "train a model on a set of shards, or resume a run", "vdm.cli.options.train:TrainOptions"
     ),
+    "check": Command(
+        "vdm.cli.check",
+        "rehearse a training run in a minute, and tell what it will do",
+        "vdm.cli.options.train:TrainOptions",
+    ),
     "plan": Command(
         "vdm.cli.plan",
         "tell what a training run will take, before anything is rented",

@@ -15,6 +15,7 @@ from vdm.assembly.load import load_guide, load_whole
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
+from vdm.cli.next_step import command, say_next
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.cli.sample_folder import CallFiles, begin_call, make_output_folder, new_folder, results_in
@@ -83,7 +84,7 @@ def run(config: DictConfig) -> None:
     folder = files.settings.parent
     grid = write_grid(folder, list(videos), task.fps, prompts.captions, files.grid, files.metadata(""))
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {grid[0].name} and {grid[1].name}")
-    print(f"The same again: vdm sample settings={files.settings}")
+    say_next(command("vdm sample", settings=files.settings), command("vdm evaluate", checkpoint=options.checkpoint))
 
 
 def _begin_call(
