@@ -4,7 +4,7 @@ import os
 import sys
 
 from vdm.cli.commands import Command, run_program
-from vdm.processes import forget_other_launches
+from vdm.processes import forget_other_launches, keep_current_folder_off_path
 from vdm.training.slurm import hold_stop_signals
 
 COMMANDS = {
@@ -37,6 +37,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run ``vdm COMMAND ...`` and exit."""
+    keep_current_folder_off_path()
     forget_other_launches()  # before Lightning is imported
     if sys.argv[1:2] == ["train"]:
         hold_stop_signals()  # here, since imports take long

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.folder import checksum_of
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.runs import latest_checkpoint
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
