@@ -1,9 +1,11 @@
 """The console script ``vdm-data``."""
 
+import os
 import re
 import sys
 
 from vdm.cli.commands import Command, run_program
+from vdm.logs import quieten_libraries
 from vdm.processes import forget_other_launches
 
 _OVERRIDE = re.compile(r"~|\+{0,2}([A-Za-z_][\w.]*|hydra/[\w./]+)=")
@@ -41,6 +43,7 @@ COMMANDS = {
 def main() -> None:
     """Run ``vdm-data COMMAND ...`` and exit."""
     forget_other_launches()  # which would keep it from saying what is wrong
+    quieten_libraries(os.environ)
     if sys.argv[1:2] in (["index"], ["show"], ["verify"]):
         sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])]
     sys.exit(run_program("vdm-data", COMMANDS))

@@ -2,9 +2,11 @@
 
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
+from vdm.cli.sweeps import differing, run_name
 from vdm.config import ConfigError
 from vdm.training.starts import shared_name
 
@@ -12,7 +14,8 @@ from vdm.training.starts import shared_name
 def register_run_folder(is_to_run: bool = True) -> None:
     """Let YAMLs choose a run's folder with ``${vdm.run_folder:RESUME,PARENT,TIME}``.
 
-    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``.
+    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``, and in it that of a run
+    ``${vdm.sweep_run:NUMBER,JOB,OVERRIDES}``.
 
     Args:
         is_to_run: Whether the command runs, and does not only show its configuration: then a folder that is named by
@@ -33,6 +36,10 @@ def register_run_folder(is_to_run: bool = True) -> None:
         shared = shared_name()
         return new_folder(parent, time) if shared is None else f"{parent}/{shared}"
 
+    def sweep_run(number: int, job: Any, overrides: Any) -> str:
+        return run_name(number, differing(job, overrides))
+
+    OmegaConf.register_new_resolver("vdm.sweep_run", sweep_run, replace=True)
     OmegaConf.register_new_resolver("vdm.run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("vdm.new_folder", new_folder, replace=True)
 

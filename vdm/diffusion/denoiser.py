@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from torch import Tensor
+
 from vdm.diffusion.learned_variance import LearnedVariance
 from vdm.diffusion.parameterizations import Parameterization
 from vdm.diffusion.shapes import Latents, Level, Output, over_latents
@@ -55,9 +57,24 @@ class Denoiser:
     learned_variance: LearnedVariance | None = None
 
     def predict(self, xt: Latents, alpha: Level, sigma: Level, condition: Conditioning, num_images: int = 0) -> Output:
-        """Return the network's raw output for noised latents."""
+        """Return the network's raw output for noised latents.
+
+        Raises:
+            ValueError: If the network returns something else than latents of the size that it was given.
+        """
         c_in, c_noise = self.parameterization.c_in(alpha, sigma), self.parameterization.c_noise(alpha, sigma)
-        return self.network(over_latents(c_in) * xt, c_noise, condition, num_images)
+        output: object = self.network(over_latents(c_in) * xt, c_noise, condition, num_images)
+        if not isinstance(output, Tensor):
+            found = f"returned {type(output).__name__}"
+        elif output.ndim != xt.ndim or (*output.shape[:1], *output.shape[2:]) != (*xt.shape[:1], *xt.shape[2:]):
+            found = f"returned the shape {tuple(output.shape)}"
+        else:
+            return output
+        b, _, *size = xt.shape
+        raise ValueError(
+            f"model.network: {type(self.network).__name__} {found}; its forward must return a tensor of shape"
+            f" ({', '.join(map(str, [b, 'out_channels', *size]))})"
+        )
 
     def __call__(self, xt: Latents, alpha: Level, sigma: Level, condition: Conditioning) -> Denoised:
         """Return the denoised latents in fp32 (or float64, if ``xt`` is), not yet bounded."""
