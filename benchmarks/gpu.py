@@ -34,7 +34,7 @@ from vdm.assembly.build import build_model
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
-from vdm.models.encoders import Picture
+from vdm.models.autoencoder import Picture
 from vdm.training.planning.placement import memory_of, single
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
 from vdm.types import ClipSize

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vdm.diffusion.noise_priors import Independent
-from vdm.objectives.draws import NoiseAhead
+from vdm.objectives.batch_randomness import NoisePrefetcher
 
 NUM_WORKERS = 2
 NUM_STEPS = 20
@@ -30,7 +30,7 @@ BATCHES = (
 class Steps(Dataset[Tensor]):
     """The noise of each step."""
 
-    def __init__(self, draw: NoiseAhead, batch_size: int) -> None:
+    def __init__(self, draw: NoisePrefetcher, batch_size: int) -> None:
         self.draw, self.batch_size = draw, batch_size
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ def main() -> None:
     """Measure and print."""
     print(f"{'':36}{'drawn in the step':>20}{'drawn ahead':>14}")
     for name, batch_size, shape in BATCHES:
-        steps = Steps(NoiseAhead(0, Independent(), {CLIP: shape}, 0), batch_size)
+        steps = Steps(NoisePrefetcher(0, Independent(), {CLIP: shape}, 0), batch_size)
         in_step, ahead = (statistics.median(kind) * 1000 for kind in zip(*waits(steps), strict=True))
         print(f"{name:36}{in_step:>17.1f} ms{ahead:>11.1f} ms", flush=True)
 

@@ -22,7 +22,6 @@ from matplotlib import pyplot as plt
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from vdm.assembly.load import load_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import load_config
 from vdm.cli.conf_dir import conf_dir
@@ -97,7 +96,7 @@ class Benchmark:
 def main() -> None:
     """Print a table and write a picture."""
     options = parse_options()
-    model = load_model(options.run).requires_grad_(False)
+    model = VideoDiffusionModel.from_checkpoint(options.run).requires_grad_(False)
     model.guidance = Extrapolation(options.guidance_scale)
     path = options.data or load_config(options.run)["data"]["path"]
     data = ClipDataModule(path, global_batch_size=32, micro_batch_size=32, num_workers=0)

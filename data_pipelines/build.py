@@ -94,7 +94,9 @@ def _read_inputs(settings: BuildSettings) -> Inputs[Source]:
         return read_moving_digits(settings)
     from data_pipelines.video_folder import read_video_folder
 
-    return read_video_folder(settings.input, settings.manifest, [settings.output], settings.resolved_clip())
+    return read_video_folder(
+        settings.input, settings.manifest, [settings.output], settings.resolved_clip(), settings.hdr
+    )
 
 
 def _recorded(settings: BuildSettings) -> dict[str, Any]:
@@ -106,6 +108,8 @@ def _recorded(settings: BuildSettings) -> dict[str, Any]:
         recorded["moving_digits.clips_per_handwriting"] = settings.moving_digits.clips_per_handwriting
     else:
         recorded["input"] = well_formed(str(Path(settings.input).resolve()))
+        if settings.hdr != BuildSettings.hdr:  # sets of earlier versions know nothing of it
+            recorded["hdr"] = settings.hdr
     recorded |= {f"clip.{name}": value for name, value in asdict(settings.resolved_clip()).items()}
     for name in ("validation_fraction", "samples_per_shard", "seed"):
         recorded[name] = getattr(settings, name)

@@ -5,6 +5,7 @@ import re
 import sys
 
 from vdm.cli.commands import Command, run_program
+from vdm.cli.manual import FLAGS
 from vdm.logs import quieten_libraries
 from vdm.processes import forget_other_launches
 
@@ -44,7 +45,7 @@ def main() -> None:
     """Run ``vdm-data COMMAND ...`` and exit."""
     forget_other_launches()  # which would keep it from saying what is wrong
     quieten_libraries(os.environ)
-    if sys.argv[1:2] in (["index"], ["show"], ["verify"]):
+    if sys.argv[1:2] in (["index"], ["show"], ["verify"]) and set(FLAGS).isdisjoint(sys.argv):
         sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])]
     sys.exit(run_program("vdm-data", COMMANDS))
 

@@ -13,9 +13,10 @@ from av.error import FFmpegError
 from jaxtyping import UInt8
 
 from data_pipelines.decoding import Frame, Timed, VideoReader, picture, shown_size
-from data_pipelines.settings import ClipSettings
+from data_pipelines.settings import HDR, ClipSettings
 from data_pipelines.sources import Clip, SourceError, UnavailableError, clip_key
 from vdm.data.containers import TooLargeError, open_video
+from vdm.data.hdr_frames import UnreadColorsError
 from vdm.data.mp4_tables import FalseClaimError
 from vdm.regular_files import UnfitFileError
 
@@ -141,6 +142,7 @@ class VideoFile:
     name: str
     fingerprint: str
     settings: ClipSettings
+    hdr: HDR = "map"
     chosen: tuple[ChosenClip, ...] | None = None
     """In the order of their starts; None for all clips, one every stride."""
 
@@ -161,12 +163,12 @@ class VideoFile:
             if self.path.is_file() and self.path.stat().st_size == 0:
                 raise SourceError("is empty (0 bytes)")
             with open_video(self.path) as container:
-                yield VideoReader(container)
+                yield VideoReader(container, self.hdr)
         except SourceError:
             raise
         except UnfitFileError as error:
             raise SourceError(f"{error.strerror}") from None
-        except (FalseClaimError, TooLargeError) as error:
+        except (FalseClaimError, TooLargeError, UnreadColorsError) as error:
             raise SourceError(f"can't be used: {error}") from None
         except OSError as error:
             raise UnavailableError(f"can't be read: {error.strerror or error}") from None
@@ -183,6 +185,8 @@ class VideoFile:
 
         def seen(frame: av.VideoFrame) -> Picture:
             source["source_height"], source["source_width"] = shown_size(frame, aspect)
+            if reader.transfer is not None:
+                source["source_hdr"] = reader.transfer
             return render(frame, aspect)
 
         starts = None if self.chosen is None else [clip.start_seconds for clip in self.chosen]

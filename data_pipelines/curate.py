@@ -49,7 +49,7 @@ def curate(settings: CurateSettings) -> int:
     executor: Executor = build(dict(settings.executor), "executor")
     _check_components(settings)
     excluded = [settings.output, settings.work_folder()]
-    inputs = read_video_folder(settings.input, settings.manifest, excluded, settings.resolved_clip())
+    inputs = read_video_folder(settings.input, settings.manifest, excluded, settings.resolved_clip(), settings.hdr)
     if (message := executor.submit(settings.work_folder() / "logs")) is not None:
         logs = settings.work_folder() / "logs"
         print(printable(f"{message}; logs: {logs}; the set: {settings.output}"))

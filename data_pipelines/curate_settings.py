@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Interval
 
 from data_pipelines.settings import (
+    HDR,
     ClipOptions,
     ClipSettings,
     LocalPath,
@@ -69,6 +70,7 @@ class CurateSettings(CommandOptions):
     work: LocalPath | None = None
     until: Stage | None = None
     manifest: LocalPath | None = None
+    hdr: HDR = "map"
     drop_exact_duplicates: bool = True
     clip: ClipOptions = field(default_factory=ClipOptions)
     cut_margin_seconds: NotNegative = 0.0

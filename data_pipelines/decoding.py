@@ -15,9 +15,20 @@ from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 
 from data_pipelines.deinterlacing import Deinterlacer
-from data_pipelines.sources import SourceError
+from data_pipelines.settings import HDR
+from data_pipelines.sources import LeftOutError, SourceError
 from vdm.data.containers import bound_pixels, check_pixels
-from vdm.data.frames import colorspace_of, film_of, opaque, orientation, pixel_aspect, square_size
+from vdm.data.frames import (
+    MAX_DECLARED_FPS,
+    believed_rate,
+    film_of,
+    opaque,
+    orientation,
+    pixel_aspect,
+    square_size,
+)
+from vdm.data.hdr import Transfer
+from vdm.data.hdr_frames import check_colors, transfer_of
 from vdm.data.scaling import RGBScaler
 
 JUMP_SECONDS = 10.0
@@ -29,9 +40,6 @@ _NO_TIMES = 0x80
 """FFmpeg's flag ``AVFMT_NOTIMESTAMPS``: bare streams of a codec, to which FFmpeg gives times of 25 frames a second."""
 _MAX_STEPS_BACK = 2
 """A decoder that finds out late how far frames are reordered may show as many out of order."""
-_MAX_DECLARED_FPS = 240
-"""What declares more is believed only if its frames are as close: Matroska, WebM and FLV may know no rate, and FFmpeg
-then takes the unit of their times, a millisecond, for it."""
 _MAX_PACKETS_AHEAD, _MAX_BYTES_AHEAD = 256, 1 << 26
 """How much is read before decoding begins, to find out the rate."""
 
@@ -68,9 +76,13 @@ class VideoReader:
     """Decodes one video from start to end and remembers what was wrong with it.
 
     Decoding is done by one thread, as other cores have other videos. Metadata may be in any encoding.
+
+    Args:
+        container: The file.
+        hdr: What becomes of frames of high dynamic range.
     """
 
-    def __init__(self, container: InputContainer) -> None:
+    def __init__(self, container: InputContainer, hdr: HDR = "map") -> None:
         stream = film_of(container)
         if stream is None:
             raise SourceError("has no video stream, " + ("sound only" if container.streams.audio else "nor sound"))
@@ -86,6 +98,9 @@ class VideoReader:
         self.end = 0.0
         """When the last frame read so far ends, in seconds since the first."""
         self.num_frames = 0
+        self.transfer: Transfer | None = None
+        """Of the last frame of high dynamic range that was read."""
+        self._hdr: HDR = hdr
         self.num_errors = 0
         """Packets or frames that could not be decoded."""
 
@@ -95,12 +110,10 @@ class VideoReader:
         if not self._has_times:
             # Known from the stream's headers, if they say so; for the container FFmpeg assumes 25.
             return float(self.stream.codec_context.framerate or declared), True
-        if declared <= _MAX_DECLARED_FPS:
+        if declared <= MAX_DECLARED_FPS:
             return declared, True
-        observed = self._packets.look_ahead()
-        if observed is None or observed > declared / 2:
-            return declared, True
-        return observed, False
+        rate = believed_rate(declared, self._packets.look_ahead())
+        return rate, rate == declared
 
     def frames(self) -> Iterator[TimedFrame]:
         """Yield the frames in the order in which they are shown, interlaced ones made whole; see ``_coded_frames``."""
@@ -140,6 +153,7 @@ class VideoReader:
             ):
                 continue
             damaged_until = None
+            self._look_at_colors(item)
             if self.num_frames == 0:
                 origin = time
             elif -JUMP_SECONDS <= time - previous <= 0:
@@ -150,6 +164,13 @@ class VideoReader:
             self.end = max(self.end, time - origin + duration)
             yield Timed(item, time - origin, min(duration, JUMP_SECONDS), after_break=broken)
             previous, broken = time, False
+
+    def _look_at_colors(self, frame: av.VideoFrame) -> None:
+        if (transfer := transfer_of(frame)) is not None:
+            if self._hdr == "leave_out":
+                raise LeftOutError(f"is HDR ({transfer}), which hdr=leave_out leaves out")
+            check_colors(frame)
+            self.transfer = transfer
 
     def _times(self, frame: av.VideoFrame, previous: float) -> tuple[float, float]:
         """Return when a frame is shown and for how long, guessed from the frame before where the file is silent.
@@ -285,11 +306,12 @@ def whole_picture(frame: av.VideoFrame, pixel_aspect: float, short_side: int) ->
 
 def thumbnail(frame: av.VideoFrame, height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
     """Return all of a frame as RGB squeezed into a size, as it is coded; quick, for those that look at change only."""
+    if transfer_of(frame) is not None:
+        return RGBScaler(Interpolation.AREA)(frame, height, width)
     frame = opaque(frame)
     return frame.reformat(width, height, format="rgb24", interpolation=Interpolation.AREA, threads=1).to_ndarray()
 
 
 def _rgb(frame: av.VideoFrame, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns c"]:
     check_pixels(rows, columns)  # of what is long and narrow, scaling makes very much more
-    frame = opaque(frame)
-    return RGBScaler()(frame, rows, columns, colorspace_of(frame))
+    return RGBScaler()(frame, rows, columns)

@@ -1,22 +1,16 @@
 """What a tar of any WebDataset holds, written down as the sidecar that random access and integrity need."""
 
 import io
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
-import numpy as np
-from av.error import FFmpegError
-from jaxtyping import Int
-from PIL import ExifTags
-
+from data_pipelines.clip_looks import Look, UnusableError, look_at_picture, look_at_video
+from data_pipelines.settings import HDR
 from data_pipelines.tar_members import TarMember, read_members
 from vdm.data.captions import captions_of, parse_metadata
-from vdm.data.containers import bound_pixels, check_pixels, open_picture, open_video
-from vdm.data.decoding import PICTURE_ERRORS, unique_times
-from vdm.data.frames import Orientation, film_of, orientation, pixel_aspect, square_size
 from vdm.data.reading import PICTURES, VIDEO, pixels_of
 from vdm.data.shard_table import is_plain_name
 from vdm.data.shards import (
@@ -38,12 +32,10 @@ from vdm.text import decode_text
 TEXTS = ("json", "txt")
 KEPT = (VIDEO, *PICTURES, *TEXTS)
 """Members that training reads; a sample's others are left where they are."""
+_NUMBERED = re.compile(r"(.*\D)(\d{1,18})", re.ASCII | re.DOTALL)
+_MIN_SEQUENCE = 3
 _SHOWN = 5
 """Extensions that a message names, at most."""
-
-
-class UnusableError(ValueError):
-    """A tar or a sample that can't be trained on, and why."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +52,28 @@ class IndexedTar:
     """Videos of variable frame rate."""
     num_uncaptioned: int = 0
     """Samples without a caption."""
+    num_mapped: int = 0
+    """Videos of high dynamic range that training maps to standard range."""
+    num_left_out: int = 0
+    """Such videos that are left out, as was asked for."""
+    sequences: tuple[str, ...] = ()
+    """What the keys of numbered pictures without captions begin with, which may be frames of one video each."""
     unread: Mapping[str, int] = field(default_factory=dict)
     """By extension, how many members beside clips training does not read."""
     encodings: Mapping[str, int] = field(default_factory=dict)
     """By encoding, how many texts are not in UTF-8."""
 
 
-def index_tar(path: Path) -> IndexedTar:
-    """Read a tar from end to end and write its sidecar."""
+def index_tar(path: Path, hdr: HDR = "map") -> IndexedTar:
+    """Read a tar from end to end and write its sidecar.
+
+    Args:
+        path: The tar.
+        hdr: What becomes of videos of high dynamic range.
+    """
     faults: list[str] = []
     samples: list[SampleEntry] = []
-    num_uneven = num_uncaptioned = 0
+    num_uneven = num_uncaptioned = num_mapped = num_left_out = 0
     unread: Counter[str] = Counter()
     encodings: Counter[str] = Counter()
     if not is_plain_name(path.name):
@@ -80,10 +83,15 @@ def index_tar(path: Path) -> IndexedTar:
             for key, members in _samples(file, path.name, faults, unread).items():
                 try:
                     found = _usable(members)
-                    sample, is_even = _describe(file, key, found)
-                    num_uncaptioned += not _captions(file, found, encodings)
+                    sample, look = _describe(file, key, found)
+                    captions = _captions(file, found, encodings)
+                    if look.is_hdr and hdr == "leave_out":
+                        num_left_out += 1
+                        continue
+                    num_uncaptioned += not captions
                     samples.append(sample)
-                    num_uneven += not is_even
+                    num_uneven += not look.is_even
+                    num_mapped += look.is_hdr
                     unread.update(f".{extension}" for extension in members if extension not in KEPT)
                 except UnusableError as error:
                     faults.append(f"{path.name}: {key}: {error}")
@@ -101,8 +109,25 @@ def index_tar(path: Path) -> IndexedTar:
         tuple(faults),
         num_uneven,
         num_uncaptioned,
+        num_mapped,
+        num_left_out,
+        _sequences(samples),
         unread,
         encodings,
+    )
+
+
+def _sequences(samples: Sequence[SampleEntry]) -> tuple[str, ...]:
+    """Return what runs of numbered pictures begin with: of one size, without a number left out or texts beside them."""
+    runs: dict[tuple[str, Shape], list[int]] = {}
+    for sample in samples:
+        numbered = _NUMBERED.fullmatch(sample.key)
+        if numbered and pixels_of(sample.members) != VIDEO and not sample.members.keys() & set(TEXTS):
+            runs.setdefault((numbered[1], sample.shape), []).append(int(numbered[2]))
+    return tuple(
+        start
+        for (start, _), numbers in runs.items()
+        if len(numbers) >= _MIN_SEQUENCE and max(numbers) - min(numbers) == len(numbers) - 1
     )
 
 
@@ -167,21 +192,14 @@ def _captions(file: io.BufferedIOBase, found: Mapping[str, TarMember], encodings
         raise UnusableError(f"its metadata is malformed ({error})") from None
 
 
-class _Look(NamedTuple):
-    shape: Shape
-    fps: float | None = None
-    is_even: bool = True
-    """Whether frames follow each other at equal times, or nearly so."""
-
-
-def _describe(file: io.BufferedIOBase, key: str, found: Mapping[str, TarMember]) -> tuple[SampleEntry, bool]:
-    """Read a sample's members and return what the sidecar says of it, and whether its frame rate is constant."""
+def _describe(file: io.BufferedIOBase, key: str, found: Mapping[str, TarMember]) -> tuple[SampleEntry, Look]:
+    """Read a sample's members and return what the sidecar says of it, and what its clip looks like."""
     kind = pixels_of(found)
     members: dict[str, Member] = {}
     for extension, member in found.items():
         digest = stream_checksum(FilePart.open(file, member.offset, member.length))
         members[extension] = Member(member.offset, member.length, digest)
-    look_at = _look_at_video if kind == VIDEO else _look_at_picture
+    look_at = look_at_video if kind == VIDEO else look_at_picture
     try:
         look = look_at(FilePart.open(file, found[kind].offset, found[kind].length))
     except (UnusableError, OSError):
@@ -190,48 +208,4 @@ def _describe(file: io.BufferedIOBase, key: str, found: Mapping[str, TarMember])
         raise UnusableError(f"its {'video' if kind == VIDEO else 'picture'} can't be used: {error}") from None
     except Exception as error:  # whatever a strange file makes a decoder do, the others go on
         raise UnusableError(f"can't be read: {type(error).__name__}: {error}") from None
-    return SampleEntry(key, look.shape, members, look.fps), look.is_even
-
-
-def _look_at_video(file: io.BufferedIOBase) -> _Look:
-    """Look at a video without decoding more than a frame, or holding more than that."""
-    try:
-        with open_video(file, "mp4") as container:
-            stream = film_of(container)
-            if stream is None:
-                raise UnusableError("holds no video")
-            bound_pixels(stream)
-            rate = float(stream.average_rate or 0) or None
-            times = unique_times(container, stream)
-            container.seek(0)
-            frame = next(container.decode(stream), None)
-            aspect = pixel_aspect(stream)
-    except FFmpegError as error:
-        raise UnusableError(f"its video can't be read: {error.strerror}") from None
-    if frame is None or not len(times):
-        raise UnusableError("no frame of its video decodes")
-    if orientation(frame) != Orientation():
-        raise UnusableError("its video is stored turned or mirrored, for players to undo; encode it upright")
-    if frame.interlaced_frame:
-        raise UnusableError("its video is interlaced, for players to undo; deinterlace it")
-    height, width = square_size(frame, aspect)
-    check_pixels(height, width)
-    return _Look((len(times), height, width), rate, _are_even(times))
-
-
-def _are_even(times: Int[np.ndarray, " t"]) -> bool:
-    """Tell whether no time is more than a mean interval off its place in a row of equal intervals."""
-    since = (times - times[0]).astype(float)
-    mean = since[-1] / max(1, len(times) - 1)
-    return bool((np.abs(since - np.arange(len(times)) * mean) <= mean).all())
-
-
-def _look_at_picture(file: io.BufferedIOBase) -> _Look:
-    try:
-        with open_picture(file) as image:
-            shape, turn = (1, image.height, image.width), image.getexif().get(ExifTags.Base.Orientation, 1)
-    except PICTURE_ERRORS as error:
-        raise UnusableError(f"its picture can't be read: {error}") from None
-    if turn in range(2, 9):
-        raise UnusableError("its picture is stored turned or mirrored, for viewers to undo; encode it upright")
-    return _Look(shape)
+    return SampleEntry(key, look.shape, members, look.fps), look

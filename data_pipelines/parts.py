@@ -14,7 +14,7 @@ from typing import Any
 from data_pipelines.encode.encoders import ClipEncoder
 from data_pipelines.encode.h264 import encode_h264
 from data_pipelines.encode.shard_writer import ShardWriter
-from data_pipelines.sources import Clip, Source, SourceError, UnavailableError, source_key
+from data_pipelines.sources import Clip, LeftOutError, Source, SourceError, UnavailableError, source_key
 from vdm.data.index import read_index
 from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, read_member
 from vdm.data.sidecars import read_samples, read_sidecar, sidecar_name
@@ -23,6 +23,7 @@ from vdm.json_values import parse_json
 from vdm.regular_files import open_regular, read_limited
 
 MAX_PART_BYTES = 1 << 28
+MAPPED, LEFT_OUT = "mapped", "left out"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Part:
     """Of its clips."""
     fault: str | None
     """Why it gave no clips or fewer than it should, in one line."""
+    hdr: str = ""
+    """What became of high dynamic range in it: ``MAPPED`` or ``LEFT_OUT``; empty if it has none."""
 
     @property
     def num_clips(self) -> int:
@@ -51,17 +54,20 @@ def make_part(source: Source, folder: Path, encoder: ClipEncoder | None = None) 
         folder: Of the parts.
         encoder: Makes latents that are stored beside the clips; None stores clips alone.
     """
-    fault, fingerprint = None, source.fingerprint
+    fault, fingerprint, hdr = None, source.fingerprint, ""
     key = source_key(source.name)
     with ShardWriter(folder / f"{key}.tar", durable=False) as writer:
         try:
             for clip in source.clips():
                 _add_clip(writer, clip, source.settings.fps, encoder)
+                hdr = MAPPED if "source_hdr" in clip.metadata else hdr
+        except LeftOutError:
+            hdr = LEFT_OUT
         except UnavailableError as error:
             fault, fingerprint = str(error), ""
         except SourceError as error:
             fault = str(error)
-    write_part(Part(source.name, fingerprint, tuple(sample.key for sample in writer.samples), fault), folder)
+    write_part(Part(source.name, fingerprint, tuple(sample.key for sample in writer.samples), fault, hdr), folder)
 
 
 def _add_clip(writer: ShardWriter, clip: Clip, fps: float, encoder: ClipEncoder | None) -> None:
@@ -105,7 +111,7 @@ def part_from_json(row: Mapping[str, Any]) -> Part:
         TypeError: If ``row`` is something else.
     """
     part = Part(**{**row, "keys": tuple(row.get("keys", ()))})
-    texts = (part.source, part.fingerprint, part.fault or "", *part.keys)
+    texts = (part.source, part.fingerprint, part.fault or "", part.hdr, *part.keys)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("no part: its names are no texts")
     return part

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_pipelines.annotations import Annotation
 from data_pipelines.assemble import Stored
-from data_pipelines.parts import Part, part_from_json
+from data_pipelines.parts import LEFT_OUT, MAPPED, Part, part_from_json
 from data_pipelines.settings import SetSettings
 from data_pipelines.sources import Inputs, Source
 from vdm.data.index import ShardIndex
@@ -42,17 +42,17 @@ class Report:
 
 def digest_of(parts: Sequence[Part], inputs: Inputs[Source], settings: SetSettings, stored: Stored) -> str:
     """Return a digest of all that goes into the shards, wherever they are written."""
-    annotations = {name: _digested(annotation) for name, annotation in inputs.annotations.items()}
+    annotations = {name: _digested(annotation, "more_captions") for name, annotation in inputs.annotations.items()}
     texts = {source: path.name for source, path in stored.texts.items()}
     beside = [stored.latents and dict(stored.latents.encoder), stored.text and asdict(stored.text), texts]
     of_set = {**asdict(settings), "output": None}
-    content = [[asdict(part) for part in parts], annotations, inputs.labels, of_set, beside]
+    content = [[_digested(part, "hdr") for part in parts], annotations, inputs.labels, of_set, beside]
     return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
-def _digested(annotation: Annotation) -> dict[str, object]:
-    """Return what counts of an annotation; further captions only where there are any, as sets without know none."""
-    return {name: value for name, value in asdict(annotation).items() if value or name != "more_captions"}
+def _digested(row: Annotation | Part, younger: str) -> dict[str, object]:
+    """Return what counts of a row; a field that sets of earlier versions lack only where it says something."""
+    return {name: value for name, value in asdict(row).items() if value or name != younger}
 
 
 def all_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> list[tuple[str, str]]:
@@ -83,11 +83,24 @@ def print_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> bool:
     faults = all_faults(parts, inputs)
     for file, reason in faults:
         print(printable(f"{file}: {reason}"), file=sys.stderr)
-    for note in inputs.notes:
+    for note in (*inputs.notes, *hdr_notes({part.source: part.hdr for part in parts if part.hdr})):
         print(printable(note), file=sys.stderr)
     if inputs.ignored:
         print(printable(f"Not videos, passed over: {_kinds(inputs.ignored)}"), file=sys.stderr)
     return bool(faults)
+
+
+def hdr_notes(became: Mapping[str, str]) -> list[str]:
+    """Return a line for each thing that became of HDR videos; ``became`` is by file, as ``Part.hdr``."""
+    lines: list[str] = []
+    for what, meaning in ((MAPPED, "mapped to SDR"), (LEFT_OUT, "left out, as hdr=leave_out says")):
+        if names := [name for name, other in became.items() if other == what]:
+            lines.append(f"HDR videos {meaning}: {len(names)} ({_some(names)})")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", \u2026" if len(names) > _NAMED else "")
 
 
 def _kinds(files: Sequence[str]) -> str:
@@ -97,8 +110,7 @@ def _kinds(files: Sequence[str]) -> str:
         by_suffix.setdefault(Path(name).suffix.lower(), []).append(name)
     kinds: list[str] = []
     for suffix, names in sorted(by_suffix.items(), key=lambda item: item[0] or "no suffix"):
-        some = ", ".join(names[:_NAMED]) + (", \u2026" if len(names) > _NAMED else "")
-        kinds.append(f"{len(names)} {suffix or 'no suffix'}" + (f" ({some})" if suffix in _TEXTS else ""))
+        kinds.append(f"{len(names)} {suffix or 'no suffix'}" + (f" ({_some(names)})" if suffix in _TEXTS else ""))
     return ", ".join(kinds)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from data_pipelines.settings import LocalPath
+from data_pipelines.settings import HDR, LocalPath
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_folder, check_shards, check_writable
 from vdm.config import ConfigError
@@ -16,6 +16,9 @@ class IndexSettings(CommandOptions):
 
     input: LocalPath
     """Folder of tars."""
+    output: LocalPath | None = None
+    """New folder for the index, with links to the tars; None writes it beside them."""
+    hdr: HDR = "map"
     validation_fraction: ShareBelowOne = 0.02
     """Share of the tars that are held out; of two or more, at least one."""
     seed: Seed = 0
@@ -26,7 +29,13 @@ class IndexSettings(CommandOptions):
     def check_paths(self) -> None:
         """Refuse a folder that is not there, or beside whose tars nothing can be written."""
         check_folder(self.input, "input", "of tars")
-        check_writable(self.input, "input")
+        if self.output is not None:
+            check_writable(self.output, "output")
+            return
+        try:
+            check_writable(self.input, "input")
+        except ConfigError as error:
+            raise ConfigError(f"{error}; output=FOLDER writes the index there, with links to the tars") from None
 
 
 @dataclass(frozen=True)

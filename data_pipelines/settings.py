@@ -19,6 +19,8 @@ MOVING_DIGITS = "moving_digits"
 
 Precision = Literal["float16", "bfloat16", "float32"]
 """Of stored latents and embeddings."""
+HDR = Literal["map", "leave_out"]
+"""What becomes of videos of high dynamic range: they are mapped to standard range, or left out."""
 EvenSize = Annotated[
     int,
     Interval(ge=2, le=1_000_000),
@@ -126,6 +128,7 @@ class BuildSettings(CommandOptions):
     output: LocalPath
     clip: ClipOptions = ClipOptions()
     manifest: LocalPath | None = None
+    hdr: HDR = "map"
     validation_fraction: ShareBelowOne = 0.1
     samples_per_shard: Count = 500
     seed: Seed = 0

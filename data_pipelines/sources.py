@@ -23,6 +23,10 @@ class SourceError(ValueError):
     """Why a source gave no clips, or fewer than it should."""
 
 
+class LeftOutError(SourceError):
+    """The source is as it should be, and of a kind that the settings leave out."""
+
+
 class UnavailableError(SourceError):
     """The storage, not the content, is at fault: worth another try next time."""
 

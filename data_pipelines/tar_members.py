@@ -7,7 +7,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from vdm.data.sidecars import MAX_KEY
@@ -20,9 +20,8 @@ MAX_EXTENDED_BYTES = 1 << 20
 _LONG_NAME, _LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
 _DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
-_WITHOUT_DATA = (tarfile.DIRTYPE, *_LINKS, *_DEVICES)
+_WITHOUT_DATA = (tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, *_DEVICES)
 _MAGIC, _MAGIC_AT = b"ustar", 257
 _SEARCHED_AT_ONCE = 1 << 20
 
@@ -42,6 +41,8 @@ class _Extended:
     """What headers of their own say of the member that comes next."""
 
     name: str | None = None
+    link: str | None = None
+    """What a link leads to."""
     size: int | None = None
     fault: str | None = None
 
@@ -56,6 +57,7 @@ def read_members(file: io.BufferedIOBase, tar: str, faults: list[str]) -> Iterat
     """
     num_bytes, position = file.seek(0, os.SEEK_END), 0
     extended = _Extended()
+    found: dict[str, TarMember] = {}
     while (header := _read_header(file, position, tar, faults)) is not None:
         data = position + BLOCK
         size = header.size if extended.size is None else extended.size
@@ -65,21 +67,26 @@ def read_members(file: io.BufferedIOBase, tar: str, faults: list[str]) -> Iterat
             data = _after_sparse_map(file, position)
         name = printable(extended.name or header.name, 200)
         if not 0 <= size <= num_bytes - data:
-            found = _next_header(file, data, num_bytes)
-            if found is None:
+            next_position = _next_header(file, data, num_bytes)
+            if next_position is None:
                 faults.append(f"{tar}: is cut short in {name} at byte {num_bytes}")
                 return
             faults.append(f"{tar}: {name}: claims to have {size} bytes, which is not true")
-            position, extended = found, _Extended()
+            position, extended = next_position, _Extended()
             continue
         position = data + -(-size // BLOCK) * BLOCK
-        if header.type in (*_PAX, _LONG_NAME):
+        if header.type in (*_PAX, _LONG_NAME, _LONG_LINK):
             _extend(extended, file, header.type, data, size)
-        elif header.type not in (_LONG_LINK, tarfile.XGLTYPE):
-            if fault := extended.fault or _fault(header, extended.name or header.name):
+        elif header.type != tarfile.XGLTYPE:
+            member = TarMember(extended.name or header.name, data, size)
+            is_link = header.type == tarfile.LNKTYPE
+            original = found.get(extended.link or header.linkname) if is_link else None
+            if fault := extended.fault or _fault(header, member.name, original):
                 faults.append(f"{tar}: {name}: {fault}")
-            elif header.type in _FILES:
-                yield TarMember(extended.name or header.name, data, size)
+            elif header.type in _FILES or original is not None:
+                member = member if original is None else replace(original, name=member.name)
+                found.setdefault(member.name, member)
+                yield member
             extended = _Extended()
 
 
@@ -157,8 +164,9 @@ def _extend(extended: _Extended, file: io.BufferedIOBase, kind: bytes, offset: i
         return
     file.seek(offset)
     content = file.read(size)
-    if kind == _LONG_NAME:
-        extended.name = _decoded(content.partition(b"\0")[0])
+    if kind in (_LONG_NAME, _LONG_LINK):
+        text = _decoded(content.partition(b"\0")[0])
+        extended.name, extended.link = (text, extended.link) if kind == _LONG_NAME else (extended.name, text)
         return
     try:
         for name, value in _pax_records(content):
@@ -166,6 +174,8 @@ def _extend(extended: _Extended, file: io.BufferedIOBase, kind: bytes, offset: i
                 extended.fault = "is stored without its holes (sparse)"
             elif name == b"path":
                 extended.name = _decoded(value)
+            elif name == b"linkpath":
+                extended.link = _decoded(value)
             elif name == b"size":
                 extended.size = int(value[:20])
     except ValueError:
@@ -188,17 +198,19 @@ def _decoded(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _fault(header: tarfile.TarInfo, name: str) -> str | None:
-    """Say why a member is left out; folders are, without a word."""
+def _fault(header: tarfile.TarInfo, name: str, original: TarMember | None) -> str | None:
+    """Say why a member is left out; folders are, without a word. ``original`` is what a link leads to."""
     if header.type == tarfile.DIRTYPE:
         return None
-    if header.type in _LINKS:
+    if header.type == tarfile.SYMTYPE:
         return "is a link and no file"
+    if header.type == tarfile.LNKTYPE and original is None:
+        return "is a hard link to a file that is not in the tar before it"
     if header.type in _DEVICES:
         return "is a device or a pipe and no file"
     if header.type == tarfile.GNUTYPE_SPARSE:
         return "is stored without its holes (sparse)"
-    if header.type not in _FILES:
+    if header.type not in (*_FILES, tarfile.LNKTYPE):
         return "is of a kind that is not known"
     if not name or len(name) > MAX_KEY:
         return f"its name has {len(name)} characters"

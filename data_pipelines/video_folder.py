@@ -11,13 +11,13 @@ from data_pipelines.annotations import Annotation, label_names, merge
 from data_pipelines.caption_sidecars import Sidecars, read_sidecars, spelling
 from data_pipelines.caption_tables import Manifest, read_manifest
 from data_pipelines.clips import VideoFile
-from data_pipelines.settings import ClipSettings, check_videos
+from data_pipelines.settings import HDR, ClipSettings, check_videos
 from data_pipelines.sources import Inputs, list_videos
 from vdm.text import well_formed
 
 
 def read_video_folder(
-    input: str, manifest: Path | None, excluded: Collection[Path], clip: ClipSettings
+    input: str, manifest: Path | None, excluded: Collection[Path], clip: ClipSettings, hdr: HDR = "map"
 ) -> Inputs[VideoFile]:
     """List the videos of a folder with their captions and labels.
 
@@ -26,6 +26,7 @@ def read_video_folder(
         manifest: Table of captions and labels; None looks for one in the folder.
         excluded: Sub-folders that are no input.
         clip: What the clips are to look like.
+        hdr: What becomes of videos of high dynamic range.
 
     Raises:
         ValueError: In one line, if there is no such folder, no video in it, or the manifest can't be used.
@@ -37,7 +38,7 @@ def read_video_folder(
     videos, links = _without_links(found)
     if not videos:
         raise ValueError(f"input={input}: no video among its {len(others)} files")
-    sources = _told_apart([_video_file(path, folder, clip) for path in videos])
+    sources = _told_apart([_video_file(path, folder, clip, hdr) for path in videos])
 
     rows, faults = _match(said, sources, folder)
     annotations: dict[str, Annotation] = {}
@@ -171,10 +172,10 @@ def _digest(path: Path) -> str:
     return hashlib.blake2b(os.fsencode(path.name), digest_size=4).hexdigest()
 
 
-def _video_file(path: Path, folder: Path, settings: ClipSettings) -> VideoFile:
+def _video_file(path: Path, folder: Path, settings: ClipSettings, hdr: HDR) -> VideoFile:
     try:
         status = path.stat()
         fingerprint = f"{status.st_size}-{status.st_mtime_ns}"
     except OSError:  # a link to nowhere: reading it will say so
         fingerprint = "missing"
-    return VideoFile(path, well_formed(path.relative_to(folder).as_posix()), fingerprint, settings)
+    return VideoFile(path, well_formed(path.relative_to(folder).as_posix()), fingerprint, settings, hdr)

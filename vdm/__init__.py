@@ -2,25 +2,29 @@
 
 ::
 
-    import torch
     import vdm
 
-    model = vdm.load_model("runs/NAME/TIME")
-    video = model(torch.randn(1, 3, 16, 64, 64), ["a dog runs"])
+    pipe = vdm.load_model("runs/NAME/TIME")
+    pipe("a dog runs", num_steps=20, guidance_scale=3, seed=0).save("dog.mp4")
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vdm.assembly import VideoDiffusionModel, load_model
+    from vdm.assembly.model import VideoDiffusionModel
+    from vdm.generation.generated import GeneratedVideos
+    from vdm.generation.pipeline import VideoPipeline, load_model
 
-__all__ = ["VideoDiffusionModel", "load_model"]
+__all__ = ["GeneratedVideos", "VideoDiffusionModel", "VideoPipeline", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the model when it is first asked for: ``vdm --help`` does without torch."""
+    """Import what is asked for, and PyTorch with it, no earlier: ``vdm --help`` does without."""
     if name in __all__:
-        from vdm import assembly
+        from vdm.assembly.model import VideoDiffusionModel
+        from vdm.generation.generated import GeneratedVideos
+        from vdm.generation.pipeline import VideoPipeline, load_model
 
-        return getattr(assembly, name)
+        found = (GeneratedVideos, VideoDiffusionModel, VideoPipeline, load_model)
+        return next(one for one in found if one.__name__ == name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

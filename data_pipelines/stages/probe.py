@@ -6,7 +6,7 @@ from dataclasses import replace
 from data_pipelines.clips import VideoFile
 from data_pipelines.decoding import shown_size
 from data_pipelines.manifest import VideoRow, kept
-from data_pipelines.sources import SourceError, UnavailableError
+from data_pipelines.sources import LeftOutError, SourceError, UnavailableError
 from data_pipelines.stages.units import Outcome, WorkFolder, digest, run_units
 from vdm.data.shards import file_checksum
 
@@ -19,7 +19,7 @@ def probe(videos: Sequence[VideoFile], drop_duplicates: bool, folder: WorkFolder
     outcomes = run_units(
         "probe",
         {video.name: video for video in videos},
-        {video.name: digest(video.fingerprint) for video in videos},
+        {video.name: digest(video.fingerprint, *([] if video.hdr == "map" else [video.hdr])) for video in videos},
         probe_file,
         VideoRow,
         folder,
@@ -40,6 +40,8 @@ def probe_file(video: VideoFile) -> Outcome[VideoRow]:
             checksum = file_checksum(video.path)
     except UnavailableError:
         raise
+    except LeftOutError as error:
+        return Outcome((replace(row, dropped=f"HDR: {error}"),))
     except SourceError as error:
         return Outcome((replace(row, dropped=f"{UNREADABLE}: {error}"),), str(error))
     return Outcome(

@@ -14,7 +14,7 @@ from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder
 from vdm.checkpoints.snapshot import save_weights
 
 CONFIG: dict[str, Any] = {
-    "encoder": {"_target_": "vdm.models.encoders.PixelEncoder"},
+    "encoder": {"_target_": "vdm.models.autoencoder.PixelAutoencoder"},
     "model": {
         "network": {
             "_target_": "vdm.models.space_time_unet.SpaceTimeUNet",

@@ -8,11 +8,12 @@ import vdm
 from tests.assembly.small_model import config, save_config, save_run, small_model
 from tests.models.networks import random_input
 from vdm.assembly.build import build_model
-from vdm.assembly.load import load_guide, load_into, load_model
+from vdm.assembly.load import load_guide, load_into, load_trained
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import checkpoint_folder
 from vdm.config import ConfigError
-from vdm.models.encoders import Compression
+from vdm.generation.pipeline import load_model
+from vdm.models.autoencoder import Compression
 
 HARMFUL = [
     "os.system",
@@ -51,11 +52,13 @@ def test_loaded_model_makes_the_videos_of_the_saved_one(tmp_path: Path) -> None:
     saved = small_model()
     noise = random_input("sampling", 1, 3, 2, 8, 8)
     run = save_run(tmp_path, saved)
-    loaded = load_model(run)
+    loaded = VideoDiffusionModel.from_checkpoint(run)
 
     assert not loaded.training
     assert torch.equal(loaded(noise, ["a dog"]), saved(noise, ["a dog"]))
-    assert torch.equal(load_model(checkpoint_folder(run, 7))(noise, ["a dog"]), saved(noise, ["a dog"]))
+    assert torch.equal(
+        VideoDiffusionModel.from_checkpoint(checkpoint_folder(run, 7))(noise, ["a dog"]), saved(noise, ["a dog"])
+    )
 
 
 def test_averaged_weights_are_taken_unless_told_otherwise(tmp_path: Path) -> None:
@@ -76,7 +79,7 @@ def test_checkpoint_that_names_foreign_code_is_refused(tmp_path: Path, target: s
     with pytest.raises(
         ConfigError, match=rf"^encoder\._target_: '{target}' is not allowed: it (must lie in|is defined)"
     ):
-        load_model(tmp_path)
+        VideoDiffusionModel.from_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_foreign_code_is_refused_in_every_part_of_a_model(tmp_path: Path, key: s
     save_config(tmp_path, **{key: {"_target_": "os.system", "command": "false"}})
 
     with pytest.raises(ConfigError, match=r"'os\.system' is not allowed"):
-        load_model(tmp_path)
+        VideoDiffusionModel.from_checkpoint(tmp_path)
 
 
 def test_own_code_is_run_where_the_user_says_so(tmp_path: Path) -> None:
@@ -95,8 +98,8 @@ def test_own_code_is_run_where_the_user_says_so(tmp_path: Path) -> None:
     save_run(tmp_path, small_model(), encoder=own)
 
     with pytest.raises(ConfigError, match=r"^encoder\._target_: "):
-        load_model(tmp_path)
-    assert type(load_model(tmp_path, allow_own_code=True).encoder).__name__ == "OwnEncoder"
+        VideoDiffusionModel.from_checkpoint(tmp_path)
+    assert type(VideoDiffusionModel.from_checkpoint(tmp_path, allow_own_code=True).encoder).__name__ == "OwnEncoder"
 
 
 class OwnEncoder:
@@ -120,7 +123,7 @@ def test_weights_of_another_model_are_named_in_one_line(tmp_path: Path, changes:
     save_run(tmp_path, small_model(), **changes)
 
     with pytest.raises(ValueError, match=rf"^{tmp_path}: weights of another model: {named}") as caught:
-        load_model(tmp_path)
+        VideoDiffusionModel.from_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -143,7 +146,7 @@ def test_folder_without_a_run_is_named(tmp_path: Path) -> None:
         ({"model__conditioner__num_classes": 5}, "its number of classes is 5, but that of the model to be guided is 3"),
         (
             {"encoder": {"_target_": "tests.assembly.test_build.OwnEncoder"}},
-            "its encoder is OwnEncoder, but that of the model to be guided is PixelEncoder",
+            "its encoder is OwnEncoder, but that of the model to be guided is PixelAutoencoder",
         ),
     ],
     ids=str,
@@ -184,6 +187,6 @@ def test_conditioner_that_lacks_what_all_have_is_refused_by_name() -> None:
 
 
 def test_the_public_ways_in_are_one() -> None:
-    assert vdm.load_model is load_model
     assert vdm.VideoDiffusionModel is VideoDiffusionModel
-    assert VideoDiffusionModel.from_checkpoint is load_model
+    assert vdm.load_model is load_model
+    assert VideoDiffusionModel.from_checkpoint is load_trained

@@ -9,7 +9,14 @@ from tests.models.networks import random_input
 from vdm.assembly.model import VideoDiffusionModel, step_noise
 from vdm.diffusion.guidance import Extrapolation
 from vdm.diffusion.noise_priors import Progressive
-from vdm.diffusion.observations import CleanFrames, Frames, Observation, ObservationMethod, Reconstruction, Replacement
+from vdm.diffusion.observations import (
+    CleanFrames,
+    Frames,
+    Observation,
+    ObservationMethod,
+    ReconstructionGuidance,
+    Replacement,
+)
 from vdm.diffusion.samplers.base import Transition
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
@@ -126,7 +133,7 @@ def test_ancestral_sampling_is_repeatable_by_default(model: VideoDiffusionModel)
     assert torch.equal(ancestral(_noise(), ["a", "b"]), ancestral(_noise(), ["a", "b"]))
 
 
-METHODS = [None, Reconstruction(1.0), Replacement(), CleanFrames()]
+METHODS = [None, ReconstructionGuidance(1.0), Replacement(), CleanFrames()]
 
 
 def _known(model: VideoDiffusionModel, num_clips: int = 2) -> tuple[Tensor, Observation]:
@@ -152,7 +159,7 @@ def test_reconstruction_guidance_is_the_default_method(model: VideoDiffusionMode
     known = _known(model)[1]
     made, guided, replaced = (
         model.sample(_noise(), ["a dog", ""], observations=[known], method=method)
-        for method in (None, Reconstruction(), Replacement())
+        for method in (None, ReconstructionGuidance(), Replacement())
     )
 
     assert torch.equal(made, guided)

@@ -6,7 +6,7 @@ from vdm.checkpoints.data_path import found_again
 from vdm.checkpoints.run_config import RunConfig
 from vdm.cli.evaluate import _own_path
 
-NODE = {"_target_": "vdm.models.encoders.PixelEncoder"}
+NODE = {"_target_": "vdm.models.autoencoder.PixelAutoencoder"}
 PARTS = {"encoder": NODE, "diffusion": NODE, "sampler": NODE, "guidance": NODE}
 CONFIG = {**PARTS, "model": {"network": NODE, "conditioner": NODE}}
 

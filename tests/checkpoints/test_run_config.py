@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.assembly.small_model import config, save_run, small_model
-from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import checkpoint_folder, load_config, write_config
 
@@ -54,7 +54,7 @@ def test_of_data_nothing_is_kept_that_writes_connects_or_keeps(tmp_path: Path) -
     [
         ({"encoder": HARMFUL}, r"encoder\._target_"),
         ({"sampler__num_steps": HARMFUL}, r"sampler\.num_steps"),
-        ({"sampler__num_steps": {"_target_": "vdm.models.encoders.PixelEncoder"}}, r"sampler\.num_steps"),
+        ({"sampler__num_steps": {"_target_": "vdm.models.autoencoder.PixelAutoencoder"}}, r"sampler\.num_steps"),
         ({"guidance__scale": [HARMFUL]}, r"guidance\.scale"),
         ({"model__network__channels": [8, HARMFUL]}, r"model\.network\.channels"),
         ({"model__network__num_blocks": 10**7}, r"model\.network\.num_blocks"),
@@ -62,7 +62,10 @@ def test_of_data_nothing_is_kept_that_writes_connects_or_keeps(tmp_path: Path) -
         ({"model__network__unknown": 1}, r"model\.network\.unknown"),
         ({"model__network__channels": [8] * 10_000}, r"model\.network\.channels"),
         ({"model__network": "os.system"}, r".*config\.yaml: model\.network"),
-        ({"diffusion__schedule": {"_target_": "vdm.models.encoders.torch.hub.load"}}, r"diffusion\.schedule\._target_"),
+        (
+            {"diffusion__schedule": {"_target_": "vdm.models.autoencoder.torch.hub.load"}},
+            r"diffusion\.schedule\._target_",
+        ),
         ({"diffusion__schedule": {"_target_": "vdm.checkpoints.runs.prune"}}, r"diffusion\.schedule\._target_"),
         ({"diffusion__schedule___partial_": True}, r"diffusion\.schedule\._partial_"),
         ({"diffusion__clip_denoised": "${oc.env:HOME}"}, r"diffusion\.clip_denoised"),
@@ -110,21 +113,21 @@ def test_a_configuration_inside_of_a_checkpoint_is_not_the_runs(tmp_path: Path) 
     write_config(checkpoint, config(encoder=HARMFUL))
     assert RunConfig.read(checkpoint).parts["encoder"] == config()["encoder"]
     with pytest.raises(ValueError, match=r"config\.yaml: is not one of the checkpoint's files$"):
-        load_model(checkpoint)
+        VideoDiffusionModel.from_checkpoint(checkpoint)
 
 
 def test_a_model_too_large_for_its_weights_takes_no_memory(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", small_model(), model__network__channels=[32_000, 64_000])
     with pytest.raises(ValueError, match=rf"^{run}: weights of another model: network\."):
-        load_model(run)
+        VideoDiffusionModel.from_checkpoint(run)
 
 
 @pytest.mark.parametrize("kind", ["FrameAutoencoder", "WanAutoencoder"])
 def test_what_a_run_names_on_the_hub_is_not_fetched(tmp_path: Path, kind: str) -> None:
-    encoder = {"_target_": f"vdm.models.autoencoders.{kind}", "name_or_path": "somebody/something"}
+    encoder = {"_target_": f"vdm.models.diffusers_autoencoders.{kind}", "name_or_path": "somebody/something"}
     run = save_run(tmp_path / "run", small_model(), encoder=encoder)
     with pytest.raises(ValueError, match=r"^encoder\.name_or_path: somebody/something: not on this machine"):
-        load_model(run)
+        VideoDiffusionModel.from_checkpoint(run)
 
 
 def test_a_run_named_by_its_checkpoint_is_found_from_within(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import LICENCE, NUM_FRAMES, SIZES, pipeline, save_pipeline
-from vdm.assembly.load import load_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import load_config, load_weights
@@ -24,7 +23,7 @@ from vdm.cli import sample
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.euler import Euler
 from vdm.models.pretrained.stability import stability_names
-from vdm.models.svd.conditioner import Motion
+from vdm.models.svd.conditioner import MicroConditioning
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +84,7 @@ def test_an_imported_run_is_a_whole_model_with_its_own_defaults(
     published: Path, run_vdm: RunVdm, tmp_path: Path
 ) -> None:
     run_vdm("import", f"from={published}", "to=run", "clip.height=16", "clip.width=24")
-    model, config = load_model(tmp_path / "run"), load_config(tmp_path / "run")
+    model, config = VideoDiffusionModel.from_checkpoint(tmp_path / "run"), load_config(tmp_path / "run")
 
     assert config["clip"] == {"num_frames": NUM_FRAMES, "height": 16, "width": 24, "fps": 7, "label_names": []}
     assert model.sampler.num_steps == 25
@@ -105,7 +104,7 @@ def test_single_files_go_in_and_out_with_no_tensor_lost(published: Path, run_vdm
     assert before.keys() == after.keys()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert load_config(tmp_path / "run")["clip"]["num_frames"] == 25
-    assert load_model(tmp_path / "run").encoder.channels == 4
+    assert VideoDiffusionModel.from_checkpoint(tmp_path / "run").encoder.channels == 4
 
 
 def test_half_precision_goes_in_and_out(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
@@ -119,7 +118,7 @@ def test_half_precision_goes_in_and_out(published: Path, run_vdm: RunVdm, tmp_pa
     assert all(torch.equal(given[name], tensor) for name, tensor in wanted.items())
     assert {tensor.dtype for tensor in unet_of(tmp_path / "wide").values()} == {torch.float32}
     StableVideoDiffusionPipeline.from_pretrained(tmp_path / "given", low_cpu_mem_usage=False)
-    assert load_model(tmp_path / "run").network.conv_in.weight.dtype == torch.float32
+    assert VideoDiffusionModel.from_checkpoint(tmp_path / "run").network.conv_in.weight.dtype == torch.float32
 
 
 def test_a_model_of_this_project_goes_out_with_a_card_and_in_again(run_vdm: RunVdm, tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_a_model_of_this_project_goes_out_with_a_card_and_in_again(run_vdm: RunV
     assert run_vdm("export", "checkpoint=trained", "to=given")[0] == 0
     assert run_vdm("import", "from=given", "to=again")[0] == 0
 
-    again = load_model(tmp_path / "again")
+    again = VideoDiffusionModel.from_checkpoint(tmp_path / "again")
     assert all(torch.equal(again.state_dict()[name], weight) for name, weight in averages.items())
     card = (tmp_path / "given" / "README.md").read_text()
     assert "| held_out_loss | 0.25 |" in card
@@ -193,7 +192,7 @@ def test_damaged_exports_of_this_project_are_one_line(run_vdm: RunVdm, tmp_path:
     different = f"{name.removeprefix('model.')} has shape [1, 2, 3], but "
     assert err.startswith(f"from=given: weights of another model: {different}")
     config = tmp_path / "given" / "config.yaml"
-    config.write_text(config.read_text().replace("vdm.models.encoders.PixelEncoder", "os.system"))
+    config.write_text(config.read_text().replace("vdm.models.autoencoder.PixelAutoencoder", "os.system"))
     assert run_vdm("import", "from=given", "to=r")[1].startswith("encoder._target_: 'os.system' is not allowed")
     assert not (tmp_path / "r").exists()
 
@@ -217,7 +216,7 @@ def test_an_imported_run_makes_videos_of_a_picture(
 
     assert code == 0, err
     assert len(list((tmp_path / "run" / "samples" / "prompts").glob("0*.mp4"))) == 2
-    assert models[0].conditioner.options == Motion(12, 200, 0.1)
+    assert models[0].conditioner.options == MicroConditioning(12, 200, 0.1)
     assert isinstance(models[0].sampler, Euler), "the run's own, not the default of vdm sample"
     assert models[0].sampler.num_steps == 2
     assert (models[0].guidance.first_scale, models[0].guidance.scale) == (1.0, 3.0)

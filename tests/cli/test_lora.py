@@ -15,7 +15,7 @@ from tests.models.svd.peers import Inputs
 from tests.models.svd.pipelines import save_pipeline
 from tests.training.runs import configuration, train
 from tests.training.test_svd import finetuning
-from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import load_weights, saved_weights
 
 
@@ -51,7 +51,7 @@ def test_exported_lora_gives_the_same_in_diffusers_and_merged(
     with torch.no_grad():
         for network in (base, merged, by_diffusers, by_peft):
             outputs.append(inputs.of_diffusers(network))
-        ours = load_model(tmp_path / "run").network
+        ours = VideoDiffusionModel.from_checkpoint(tmp_path / "run").network
         mine = inputs.of_ours(ours)
     assert (outputs[0] - mine).abs().max() > 1e-3, "it has learned something"
     for output in outputs[1:]:

@@ -15,7 +15,7 @@ from vdm.cli.options.sample import SampleOptions
 from vdm.cli.overrides import readable
 from vdm.config.options import options_of
 from vdm.config.static_signatures import read_declared
-from vdm.models.svd.conditioner import Motion
+from vdm.models.svd.conditioner import MicroConditioning
 
 SVD = {"model__conditioner": {"_target_": "vdm.models.svd.conditioner.SVDConditioner"}}
 OF_SVD = {"fps", "motion_bucket_id", "noise_aug_strength"}
@@ -145,4 +145,4 @@ def test_options_of_another_family_are_refused_before_torch_is_imported(runs: Pa
 def test_the_command_and_the_model_agree_on_ranges() -> None:
     for wrong in ({"motion_bucket_id": 256}, {"motion_bucket_id": -1}, {"fps": 0.5}, {"noise_aug_strength": -0.1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            Motion(**wrong)
+            MicroConditioning(**wrong)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.models.modelscope.pipelines import LICENCE, MAX_TOKENS, save_pipeline
-from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import load_config, load_weights
 from vdm.models.pretrained.modelscope import open_folder
 from vdm.randomness import normal
@@ -72,7 +72,7 @@ def test_sampled_latents_equal_those_of_diffusers(
 ) -> None:
     folder = save_pipeline(tmp_path / "published", **scheduler)
     assert run_vdm("import", f"from={folder}", "to=run")[0] == 0
-    model = load_model(tmp_path / "run")
+    model = VideoDiffusionModel.from_checkpoint(tmp_path / "run")
     model.sampler = replace(model.sampler, num_steps=steps)
     noise = normal(0, "noise", range(2), (4, 3, 8, 12))
 
@@ -85,7 +85,7 @@ def test_an_imported_run_is_a_whole_model_with_its_own_defaults(
     published: Path, run_vdm: RunVdm, tmp_path: Path
 ) -> None:
     assert run_vdm("import", f"from={published}", "to=run", "clip.num_frames=5")[0] == 0
-    model, config = load_model(tmp_path / "run"), load_config(tmp_path / "run")
+    model, config = VideoDiffusionModel.from_checkpoint(tmp_path / "run"), load_config(tmp_path / "run")
 
     assert config["clip"] == {"num_frames": 5, "height": 16, "width": 16, "fps": 8, "label_names": []}
     assert (model.sampler.num_steps, model.guidance.scale, config["guidance_scale"]) == (50, 9.0, 9.0)
@@ -136,7 +136,7 @@ def test_half_precision_and_shards_go_in_and_out(published: Path, run_vdm: RunVd
     assert all(torch.equal(given[name], tensor) for name, tensor in half.unet.state_dict().items())
     assert opened(tmp_path / "given").vae is not None
     assert load_config(tmp_path / "run")["encoder"]["variant"] == "fp16"
-    assert load_model(tmp_path / "run").network.conv_in.weight.dtype == torch.float32
+    assert VideoDiffusionModel.from_checkpoint(tmp_path / "run").network.conv_in.weight.dtype == torch.float32
 
 
 def test_an_imported_run_makes_videos_of_prompts(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_published_weights_are_tuned_and_given_back(
     assert f"| started from | {published} |" in card
     assert "| clips trained on | 4 |" in card
     noise = normal(0, "noise", range(2), (4, 2, 8, 12))
-    model = load_model(tmp_path / "run", ema=False)
+    model = VideoDiffusionModel.from_checkpoint(tmp_path / "run", ema=False)
     model.sampler = replace(model.sampler, num_steps=2)
     expected = latents_of_diffusers(tmp_path / "given", noise, 2)
     torch.testing.assert_close(model.sample(noise, CAPTIONS), expected, rtol=1e-4, atol=1e-4)

@@ -113,7 +113,8 @@ def fps_of(path: Path) -> float:
 
 def test_video_is_extended_by_any_number_of_frames(trained: Path, film: Path, tmp_path: Path) -> None:
     options = ["task=extend", f"input={film}", "prompts=[a red dog,a blue cat]", "num_videos=2", "num_frames=11"]
-    videos = sampled(trained, tmp_path, *options, "overlap=3", "guidance_scale=2")
+    given = ["input_frames=all", "input_fps=4", "overlap=3"]
+    videos = sampled(trained, tmp_path, *options, *given, "guidance_scale=2")
     assert [video.shape for video in videos] == [(11, 16, 32, 3)] * 4
     for video in videos:
         assert grays(video[:6]) == pytest.approx([40 * n for n in range(6)], abs=3)
@@ -123,10 +124,11 @@ def test_video_is_extended_by_any_number_of_frames(trained: Path, film: Path, tm
 @pytest.mark.parametrize(
     ("overrides", "num_frames"),
     [
-        ("task=extend", 8),
+        ("task=extend", 4),
         ("task=extend input_frames=1", 4),
-        ("task=extend input_fps=1", 4),
-        ("task=extend block_frames=6 overlap=1", 11),
+        ("task=extend input_frames=3", 5),
+        ("task=extend input_frames=all input_fps=4", 8),
+        ("task=extend block_frames=6 overlap=1", 6),
         ("task=interpolate", 11),
         ("task=interpolate every=3", 16),
         ("num_frames=7", 7),
@@ -140,8 +142,35 @@ def test_number_of_frames_is_that_asked_for_or_one_that_makes_sense(
 
 
 def test_known_frames_may_be_given_clean(trained: Path, film: Path, tmp_path: Path) -> None:
-    (video,) = sampled(trained, tmp_path, "task=extend", f"input={film}", "method=clean_frames")
+    known = ["task=extend", f"input={film}", "input_frames=all", "input_fps=4"]
+    (video,) = sampled(trained, tmp_path, *known, "method=clean_frames")
     assert grays(video[:6]) == pytest.approx([40 * n for n in range(6)], abs=3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "begins_with"),
+    [
+        ("", [5, 5]),
+        ("overlap=3", [4, 5, 5]),
+        ("input_frames=1", [5]),
+        ("input_fps=4", [4, 5]),
+        ("input_fps=2", [3, 5]),
+        ("input_fps=2 input_frames=all", [1, 3, 5]),
+        ("from=start input_fps=4", [0, 1]),
+        ("from=start input_frames=3", [0, 0, 1]),
+    ],
+)
+def test_video_goes_on_from_the_end_of_the_input_at_the_model_s_rate(
+    trained: Path, film: Path, tmp_path: Path, overrides: str, begins_with: list[int]
+) -> None:
+    """The film has 4 frames a second, the run was trained at 8, and a block knows 2 frames of the one before."""
+    options = ["task=extend", f"input={film}", "method=replacement", *overrides.split()]
+    (video,) = sampled(trained, tmp_path, *options)
+    assert grays(video[: len(begins_with)]) == pytest.approx([40 * n for n in begins_with], abs=3)
+    assert len(video) > len(begins_with)
+    assert fps_of(tmp_path / "0000.mp4") == next(
+        (float(word.removeprefix("input_fps=")) for word in overrides.split() if word.startswith("input_fps")), 8
+    )
 
 
 def test_frames_are_interpolated_at_the_input_s_speed(trained: Path, film: Path, tmp_path: Path) -> None:
@@ -154,10 +183,14 @@ def test_input_of_another_speed_than_in_training_is_remarked_on(
     trained: Path, film: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The run was trained at 8 frames a second, the film has 4."""
-    sampled(trained, tmp_path, "task=extend", f"input={film}", "method=replacement")
-    assert [record.getMessage() for record in caplog.records if "speed" in record.getMessage()] == [
+    extend = ["task=extend", f"input={film}", "method=replacement"]
+    sampled(trained, tmp_path, *extend)
+    sampled(trained, tmp_path, *extend, "input_fps=4")
+    assert [record.getMessage() for record in caplog.records if "The input" in record.getMessage()] == [
+        "The input has 4 frames a second, fewer than the model's 8, so that some are repeated: input_fps=4 takes each "
+        "once",
         "The input's speed makes 4 frames a second, but the model was trained at 8: input_fps=8 takes frames as far "
-        "apart as in training"
+        "apart as in training",
     ]
     caplog.clear()
     sampled(trained, tmp_path, "task=interpolate", f"input={film}", "method=replacement")
@@ -203,7 +236,10 @@ def test_scale_of_every_guidance_is_that_of_the_command_line(trained: Path, guid
         ("FILM", "say what to do with it: task=extend, interpolate or superres"),
         ("task=extend input=nowhere.mp4", "input=nowhere.mp4: no such file"),
         ("task=extend input=pyproject.toml", "input=pyproject.toml: "),
-        ("task=extend FILM num_frames=6", "num_frames=6: the input alone has 6"),
+        ("task=extend FILM num_frames=2", "num_frames=2: the input alone has 2"),
+        ("task=extend FILM input_frames=some", "input_frames=some: must be a whole number, at least 1"),
+        ("task=extend FILM from=middle", "from=middle: no such choice"),
+        ("task=superres FILM from=start", "from=start: only task=extend takes frames from one end of its input"),
         ("task=extend FILM overlap=4", "overlap=4: must be at least 1 and below the 4 frames of a block"),
         ("task=extend FILM overlap=0", "overlap=0: must be a whole number, at least 1"),
         ("num_frames=8 block_frames=1", "block_frames=1: must be at least 2"),

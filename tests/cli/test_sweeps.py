@@ -9,8 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tests.cli.conftest import Vdm
-from vdm.checkpoints import runs
-from vdm.checkpoints.runs import git_version
+from vdm.checkpoints import checkout
+from vdm.checkpoints.checkout import git_version
 from vdm.cli.sweeps import Sweep, grouped, present_sweep, run_name
 
 
@@ -83,7 +83,7 @@ def test_commit_is_that_of_the_code_wherever_the_command_is_started(
         for command in (["init", "-q"], ["add", "file"], [*who, "commit", "-q", "-m", folder.name]):
             subprocess.run(["git", "-C", str(folder), *command], check=True, env=clean)
     (code / "vdm" / "checkpoints").mkdir(parents=True)
-    monkeypatch.setattr(runs, "__file__", str(code / "vdm" / "checkpoints" / "runs.py"))
+    monkeypatch.setattr(checkout, "__file__", str(code / "vdm" / "checkpoints" / "checkout.py"))
     monkeypatch.chdir(other)
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     commit = subprocess.run(

@@ -266,8 +266,8 @@ class TestAllowedModules:
     [
         "vdm.models.pretrained.diffusers_folder._write_json",
         "vdm.models.pretrained.svd.write_folder",
-        "vdm.models.autoencoders.FrameAutoencoder.load",
-        "vdm.models.autoencoders.WanAutoencoder.load",
+        "vdm.models.diffusers_autoencoders.FrameAutoencoder.load",
+        "vdm.models.diffusers_autoencoders.WanAutoencoder.load",
         "vdm.models.lora.add_lora",
     ],
 )

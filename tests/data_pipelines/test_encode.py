@@ -24,7 +24,7 @@ from vdm.data.reading import LATENTS, TEXT
 from vdm.data.shards import EMPTY_TEXT_NAME
 from vdm.data.sidecars import read_samples
 from vdm.data.text_embeddings import read_text
-from vdm.models.autoencoders import FrameAutoencoder, WanAutoencoder
+from vdm.models.diffusers_autoencoders import FrameAutoencoder, WanAutoencoder
 from vdm.models.text_encoders import PretrainedTextEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")

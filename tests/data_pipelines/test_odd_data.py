@@ -78,7 +78,11 @@ ODD: dict[str, tuple[bytes, str]] = {
         "holes.mp4: is stored without its",
     ),
     "a symbolic link": (header("link.mp4", 0, tarfile.SYMTYPE, linkname="/etc/passwd"), "link.mp4: is a link"),
-    "a hard link": (header("link.mp4", 0, tarfile.LNKTYPE, linkname="first.mp4"), "link.mp4: is a link"),
+    "a hard link to nothing": (header("link.mp4", 0, tarfile.LNKTYPE, linkname="last.mp4"), "link.mp4: is a hard link"),
+    "a hard link out of the tar": (
+        header("link.mp4", 0, tarfile.LNKTYPE, linkname="/etc/passwd"),
+        "link.mp4: is a hard link to a file that is not in the tar before it",
+    ),
     "a device": (header("device.mp4", 0, tarfile.CHRTYPE), "device.mp4: is a device"),
     "a pipe": (header("pipe.mp4", 0, tarfile.FIFOTYPE), "pipe.mp4: is a device or a pipe"),
     "an unknown kind": (header("odd.mp4", 0, b"Q"), "odd.mp4: is of a kind that is not known"),

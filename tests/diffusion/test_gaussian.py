@@ -5,7 +5,7 @@ from tests.diffusion.latents import random_latents
 from vdm.diffusion.distances import PseudoHuber
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.learned_variance import LearnedVariance
-from vdm.diffusion.loss_weights import VLB, ErrorOf, LossWeight, MinSNR, Sigmoid, Simple
+from vdm.diffusion.loss_weights import VLB, ErrorOf, LossWeight, MinSNR, SigmoidWeight, Simple
 from vdm.diffusion.noise_levels import DiscreteUniform, LogitNormal, NoiseLevels, Uniform
 from vdm.diffusion.parameterizations import EDM, X0, Eps, Parameterization, V, Velocity
 from vdm.diffusion.schedules.base import NoiseSchedule
@@ -62,7 +62,7 @@ def test_loss_is_the_weighted_mean_square_of_each_clip() -> None:
         torch.testing.assert_close(loss[clip], snr.clamp(max=5.0) / (snr + 1) * error, rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("loss_weight", [MinSNR(), VLB(), Sigmoid(), *map(ErrorOf, ALL)], ids=str)
+@pytest.mark.parametrize("loss_weight", [MinSNR(), VLB(), SigmoidWeight(), *map(ErrorOf, ALL)], ids=str)
 def test_loss_is_the_same_whatever_the_network_predicts(loss_weight: LossWeight) -> None:
     """With the same guess of x0, for weights that papers state of one thing, be it x0, noise or v."""
     x0, noise = random_latents("x0", dtype=torch.float32), random_latents("noise", dtype=torch.float32)
@@ -143,7 +143,7 @@ def test_infinite_weights_are_refused(
 
 def test_weights_that_are_infinite_only_where_nothing_is_drawn_will_do() -> None:
     GaussianDiffusion(RectifiedFlow(), Velocity(), Uniform(t_min=1e-5), VLB())
-    GaussianDiffusion(RectifiedFlow(), X0(), LogitNormal(), Sigmoid())
+    GaussianDiffusion(RectifiedFlow(), X0(), LogitNormal(), SigmoidWeight())
     GaussianDiffusion(RectifiedFlow(), X0(), Uniform(), ErrorOf(Velocity(), max_weight=400.0))
 
 

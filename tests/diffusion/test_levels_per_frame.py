@@ -9,7 +9,7 @@ from tests.diffusion.schedules.every_schedule import EVERY_SCHEDULE
 from vdm.diffusion.distances import Distance, PseudoHuber, SquaredError
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.learned_variance import LearnedVariance
-from vdm.diffusion.loss_weights import VLB, ErrorOf, LossWeight, MinSNR, Sigmoid, Simple
+from vdm.diffusion.loss_weights import VLB, ErrorOf, LossWeight, MinSNR, SigmoidWeight, Simple
 from vdm.diffusion.noise_levels import Uniform
 from vdm.diffusion.parameterizations import (
     EDM,
@@ -30,7 +30,7 @@ NUM_FRAMES = 3
 TIMES = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
 FRAME_TIMES = torch.stack([TIMES, TIMES.flip(0), TIMES.roll(1)], dim=1)
 PARAMETERIZATIONS = [Eps(), X0(), V(), V(QuarterLogSigma()), V(Timestep(LinearBetas())), Velocity(), EDM()]
-WEIGHTS = [Simple(), MinSNR(), VLB(), Sigmoid(), *map(ErrorOf, (Eps(), X0(), V(), Velocity(), EDM()))]
+WEIGHTS = [Simple(), MinSNR(), VLB(), SigmoidWeight(), *map(ErrorOf, (Eps(), X0(), V(), Velocity(), EDM()))]
 COUNTED = torch.tensor([[False, True, True]] * 5)
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from tests.diffusion.latents import levels
-from vdm.diffusion.loss_weights import VLB, ErrorOf, LossWeight, MinSNR, Sigmoid, Simple
+from vdm.diffusion.loss_weights import VLB, ErrorOf, LossWeight, MinSNR, SigmoidWeight, Simple
 from vdm.diffusion.parameterizations import EDM, X0, Eps, Parameterization, V, Velocity
 from vdm.diffusion.schedules.base import NoiseSchedule, log_snr
 from vdm.diffusion.schedules.cosine import Cosine
@@ -134,12 +134,12 @@ def test_sigmoid_is_the_vlb_with_less_detail(bias: float) -> None:
     values = schedule.log_snr(noised.t)
 
     torch.testing.assert_close(
-        Sigmoid(bias)(noised, X0(), schedule), 9 * torch.exp(torch.tensor(bias)) * torch.sigmoid(values - bias)
+        SigmoidWeight(bias)(noised, X0(), schedule), 9 * torch.exp(torch.tensor(bias)) * torch.sigmoid(values - bias)
     )
-    torch.testing.assert_close(Sigmoid(bias)(noised, Eps(), schedule), 9 * torch.sigmoid(bias - values))
+    torch.testing.assert_close(SigmoidWeight(bias)(noised, Eps(), schedule), 9 * torch.sigmoid(bias - values))
 
 
-@pytest.mark.parametrize("weight", [VLB(), Sigmoid(-1.0)], ids=str)
+@pytest.mark.parametrize("weight", [VLB(), SigmoidWeight(-1.0)], ids=str)
 def test_expected_bound_depends_on_the_ends_of_the_schedule_alone(weight: LossWeight) -> None:
     """Kingma et al. 2021, section 5.1, for an error of x0 that grows with noise as 1 / (1 + SNR)."""
     num_times = 20_000

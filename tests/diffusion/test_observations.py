@@ -16,7 +16,14 @@ from tests.diffusion.gaussian_process import (
 )
 from tests.diffusion.latents import random_latents
 from vdm.diffusion.denoiser import Denoise, Denoised
-from vdm.diffusion.observations import CleanFrames, Frames, Observation, ObservationMethod, Reconstruction, Replacement
+from vdm.diffusion.observations import (
+    CleanFrames,
+    Frames,
+    Observation,
+    ObservationMethod,
+    ReconstructionGuidance,
+    Replacement,
+)
 from vdm.diffusion.samplers.base import GridSampler
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
@@ -86,7 +93,7 @@ def test_frames_that_are_not_there_are_refused(indices: tuple[int, ...]) -> None
         Frames(indices, 3)
 
 
-METHODS = [Replacement(), Reconstruction(1.0), Reconstruction()]
+METHODS = [Replacement(), ReconstructionGuidance(1.0), ReconstructionGuidance()]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
@@ -102,12 +109,15 @@ def test_samples_agree_with_the_observation(task: str, method: ObservationMethod
 
 @pytest.mark.parametrize("sampler", [DDIM(100), DDPM(100)], ids=str)
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("scale", [1.0, Reconstruction().scale])
+@pytest.mark.parametrize("scale", [1.0, ReconstructionGuidance().scale])
 def test_reconstruction_guidance_comes_nearer_to_the_conditional_distribution_than_replacement(
     task: str, sampler: GridSampler, scale: float
 ) -> None:
     """What Ho et al. 2022 (section 3.1 and table 6) claim, without a network and without sampling error."""
-    replaced, guided = _sampled(task, sampler, Replacement())[2], _sampled(task, sampler, Reconstruction(scale))[2]
+    replaced, guided = (
+        _sampled(task, sampler, Replacement())[2],
+        _sampled(task, sampler, ReconstructionGuidance(scale))[2],
+    )
 
     assert guided < replaced
 
@@ -115,7 +125,7 @@ def test_reconstruction_guidance_comes_nearer_to_the_conditional_distribution_th
 @pytest.mark.parametrize("task", TASKS)
 def test_reconstruction_guidance_betters_both_mean_and_covariance(task: str) -> None:
     replaced, wanted, _ = _sampled(task, DDIM(100), Replacement())
-    guided, _, _ = _sampled(task, DDIM(100), Reconstruction(1.0))
+    guided, _, _ = _sampled(task, DDIM(100), ReconstructionGuidance(1.0))
 
     assert (guided.mean - wanted.mean).norm() < (replaced.mean - wanted.mean).norm()
     assert (guided.covariance - wanted.covariance).norm() < (replaced.covariance - wanted.covariance).norm()
@@ -199,7 +209,7 @@ def test_reconstruction_guidance_is_the_equation_of_the_paper(factor: int) -> No
     x0 = _nonlinear(XT, ALPHA, SIGMA).x0 - over_latents(scale * factor**2 * ALPHA / 2) * gradient
 
     with torch.no_grad():
-        guided = Reconstruction(scale)(_nonlinear, [known])(XT, ALPHA, SIGMA)
+        guided = ReconstructionGuidance(scale)(_nonlinear, [known])(XT, ALPHA, SIGMA)
     torch.testing.assert_close(guided.x0, x0 + known.residual(x0), rtol=1e-6, atol=1e-6)
 
 
@@ -217,7 +227,7 @@ def test_reconstruction_guidance_of_scale_0_is_replacement() -> None:
     known = [_observation(2)]
 
     assert torch.equal(
-        Reconstruction(0.0)(_nonlinear, known)(XT, ALPHA, SIGMA).x0,
+        ReconstructionGuidance(0.0)(_nonlinear, known)(XT, ALPHA, SIGMA).x0,
         Replacement()(_nonlinear, known)(XT, ALPHA, SIGMA).x0,
     )
 
@@ -259,7 +269,7 @@ def test_variances_are_passed_on_and_nothing_is_left_to_differentiate(method: Ob
     assert weight.grad is None
 
 
-@pytest.mark.parametrize("make", [lambda: Reconstruction(-1.0), lambda: Frames((0,), 1, factor=0)])
+@pytest.mark.parametrize("make", [lambda: ReconstructionGuidance(-1.0), lambda: Frames((0,), 1, factor=0)])
 def test_impossible_options_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"^(scale must be >= 0, but is -1\.0|factor must be at least 1, but is 0)$"):
         make()
@@ -290,7 +300,7 @@ def test_clean_frames_make_the_conditional_distribution(task: str, sampler: Grid
 
     torch.testing.assert_close(samples.mean, wanted.mean, rtol=0, atol=0.02)
     assert samples.kl_from(wanted, unobserved) < 0.03
-    assert samples.kl_from(wanted, unobserved) < _sampled(task, DDIM(100), Reconstruction())[2]
+    assert samples.kl_from(wanted, unobserved) < _sampled(task, DDIM(100), ReconstructionGuidance())[2]
 
 
 @pytest.mark.parametrize("per_frame_levels", [False, True])

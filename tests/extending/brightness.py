@@ -45,7 +45,9 @@ class BrightnessConditioner(nn.Module):
         self.options = options or Emphasis()
         self.embed = nn.Linear(2, vector_channels, bias=False)
 
-    def of_clips(self, batch: ClipBatch, x0: Tensor, encoder: object, seed: int, draws: Sequence[int | str]) -> Prompts:
+    def of_clips(
+        self, batch: ClipBatch, x0: Tensor, encoder: object, seed: int, clip_ids: Sequence[int | str]
+    ) -> Prompts:
         """Return how bright the clips are."""
         brightness = batch.video.float().mean(dim=(1, 2, 3, 4)) / 255
         return Prompts({"brightness": TensorCondition.given(brightness[:, None])})

@@ -19,11 +19,11 @@ from data_pipelines.sources import Clip, Inputs
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
 from vdm.diffusion.shapes import Latents
-from vdm.models.encoders import Compression
+from vdm.models.autoencoder import Compression
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors
 from vdm.objectives.base import Losses
-from vdm.objectives.draws import Draws
+from vdm.objectives.batch_randomness import BatchRandomness
 from vdm.objectives.latents import LatentBatch
 from vdm.ranges import Size
 from vdm.types import ClipSize, Conditioning
@@ -84,13 +84,13 @@ class OwnSampler(GridSampler):
 class OwnObjective:
     """The absolute error of the predicted clean latents."""
 
-    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, draws: Draws) -> Losses:
+    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
         """Return the loss of each clip."""
         shape = tuple(latents.x0.shape[1:])
-        noise = draws.noise(model.diffusion.noise_prior, shape).to(latents.x0)
-        times = draws.times(model.diffusion, shape).to(latents.x0.device)
+        noise = randomness.noise(model.diffusion.noise_prior, shape).to(latents.x0)
+        times = randomness.times(model.diffusion, shape).to(latents.x0.device)
         noised = model.diffusion.add_noise(latents.x0, noise, times.t)
-        output = model.predict(noised, draws.drop_conditions(latents.prompts))
+        output = model.predict(noised, randomness.drop_conditions(latents.prompts))
         x0 = model.diffusion.parameterization.x0(output, noised.xt, noised.alpha, noised.sigma)
         return Losses((x0 - latents.x0).abs().flatten(1).mean(1), times.of_clips)
 

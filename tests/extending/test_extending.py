@@ -12,7 +12,7 @@ from data_pipelines.cli import COMMANDS
 from tests.cli.conftest import RunVdm, run_vdm
 from tests.extending.parts import OwnAutoencoder, OwnNetwork, OwnObjective, OwnSampler
 from tests.training.runs import TINY
-from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import load_config
 from vdm.cli.commands import run_program
 from vdm.diffusion.samplers.ddim import DDIM
@@ -45,7 +45,7 @@ def test_source_network_autoencoder_objective_and_sampler(
     chosen = ("model=own", "encoder=own", "objective=own", "sampler=own", "text_encoder=bytes")
     code, err = run_vdm("train", "data.path=shards", *chosen, *TINY_TRAINING, "hydra.run.dir=run", OWN)
     assert code == 0, err
-    model = load_model(tmp_path / "run", allow_own_code=True)
+    model = VideoDiffusionModel.from_checkpoint(tmp_path / "run", allow_own_code=True)
     assert isinstance(model.network, OwnNetwork)
     assert isinstance(model.encoder, OwnAutoencoder)
     assert isinstance(model.sampler, OwnSampler)
@@ -74,6 +74,6 @@ def test_published_family(run_vdm: RunVdm, tmp_path: Path) -> None:
 
     code, err = run_vdm("import", "from=published", "to=run", family, OWN)
     assert code == 0, err
-    found = load_model(tmp_path / "run", allow_own_code=True).network.state_dict()
+    found = VideoDiffusionModel.from_checkpoint(tmp_path / "run", allow_own_code=True).network.state_dict()
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())

@@ -11,7 +11,7 @@ from tests.cli.conftest import RunVdm, run_vdm
 from tests.data.shard_sets import write_set
 from tests.training.runs import configuration, train
 from vdm import randomness
-from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.cli import sample
 from vdm.cli.options import sample as options
 from vdm.config import ConfigError
@@ -62,7 +62,7 @@ def test_one_that_the_conditioner_does_not_take_is_refused(shards: Path, tmp_pat
 
 
 def test_videos_are_made_with_it_and_without(run: Path) -> None:
-    model = load_model(run, allow_own_code=True)
+    model = VideoDiffusionModel.from_checkpoint(run, allow_own_code=True)
     noise = torch.randn(1, 3, 4, 16, 32, generator=torch.Generator().manual_seed(0))
     asked = model.prompts("").with_conditions(brightness=TensorCondition.given(torch.tensor([[0.9]])))
     given, dropped, never = (

@@ -26,7 +26,7 @@ FILM = torch.randint(0, 256, (3, 5, 16, 16), dtype=torch.uint8, generator=torch.
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> VideoDiffusionModel:
     folder = save_autoencoder(tmp_path_factory.mktemp("wan"))
-    encoder = {"_target_": "vdm.models.autoencoders.WanAutoencoder", "name_or_path": str(folder)}
+    encoder = {"_target_": "vdm.models.diffusers_autoencoders.WanAutoencoder", "name_or_path": str(folder)}
     diffusion = {**CONFIG["diffusion"], "clip_denoised": None}
     return small_model(encoder=encoder, diffusion=diffusion, sampler__num_steps=2).requires_grad_(False)
 
@@ -116,3 +116,12 @@ def test_videos_that_are_no_clips_are_refused(model: VideoDiffusionModel) -> Non
         generate(model, model.prompts(["a dog"]), ClipSize(16, 16, 16))
     with pytest.raises(ValueError, match=r"^width=18: the autoencoder needs multiples of 4$"):
         generate(model, model.prompts(["a dog"]), ClipSize(13, 16, 18))
+
+
+def test_latents_are_those_of_a_clip_in_one_block(model: VideoDiffusionModel) -> None:
+    prompts = model.prompts(["a dog", "a cat"])
+    latents = generate(model, prompts, SIZE, output="latents")
+    assert latents.shape == (2, 4, 2, 4, 4)
+    assert torch.equal(model.encoder.decode(latents), generate(model, prompts, SIZE))
+    with pytest.raises(ValueError, match=r"^output=latents: videos in blocks of a causal autoencoder have latents"):
+        generate(model, prompts, LONG, blocks=plan_blocks(13, BlockSize(5, 1)), output="latents")

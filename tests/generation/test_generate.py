@@ -12,7 +12,7 @@ from vdm.diffusion.samplers.probability_flow import ProbabilityFlow
 from vdm.generation.blocks import BlockSize, plan_blocks
 from vdm.generation.generate import count_steps, generate
 from vdm.generation.tasks import extension, interpolation, super_resolution
-from vdm.models.encoders import PixelEncoder
+from vdm.models.autoencoder import PixelAutoencoder
 from vdm.types import ClipSize
 
 SIZE = ClipSize(num_frames=3, height=8, width=12)
@@ -125,11 +125,11 @@ def test_enlarged_video_is_told_every_frame_in_small_in_all_blocks() -> None:
     small = torch.full((3, 7, 4, 6), 128, dtype=torch.uint8)
     small[:, 5:] = 200
     known = super_resolution(model, small, 7, 8, 12)
-    model.encoder.decode = lambda x: latents.append(x) or PixelEncoder().decode(x)
+    model.encoder.decode = lambda x: latents.append(x) or PixelAutoencoder().decode(x)
     generate(model, model.prompts(CAPTIONS[:2]), LONG, known=known, blocks=BLOCKS)
 
     pooled = torch.nn.functional.avg_pool3d(latents[-1], (1, 2, 2))
-    expected = PixelEncoder().encode(small[None]).expand(2, -1, -1, -1, -1)
+    expected = PixelAutoencoder().encode(small[None]).expand(2, -1, -1, -1, -1)
     torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-5)
 
 
@@ -138,7 +138,7 @@ def test_a_model_that_takes_a_first_frame_is_told_that_of_each_block() -> None:
     model, seen, latents = small_model(), [], []
     conditioner = model.conditioner
     model.conditioner.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
-    model.encoder.decode = lambda x: latents.append(x) or PixelEncoder().decode(x)
+    model.encoder.decode = lambda x: latents.append(x) or PixelAutoencoder().decode(x)
     image = torch.full((1, 3, 8, 12), 9, dtype=torch.uint8)
     generate(model, model.prompts(CAPTIONS[:1], image=image), LONG, blocks=BLOCKS)
     told = [first.values for prompts in seen if (first := prompts.conditions["image"]).present.all()]
@@ -146,7 +146,10 @@ def test_a_model_that_takes_a_first_frame_is_told_that_of_each_block() -> None:
     assert "image" in conditioner.takes
     assert len(told) == len(BLOCKS)
     (made,) = latents
-    expected = [PixelEncoder().encode(image[:, :, None])[:, :, 0], *(made[:, :, block.start] for block in BLOCKS[1:])]
+    expected = [
+        PixelAutoencoder().encode(image[:, :, None])[:, :, 0],
+        *(made[:, :, block.start] for block in BLOCKS[1:]),
+    ]
     for given, frame in zip(told, expected, strict=True):
         assert torch.equal(given, frame)
 

@@ -17,7 +17,7 @@ from tests.data_pipelines.videos import (
 )
 from tests.odd_files import ODD_FILES
 from vdm.generation import input_video
-from vdm.generation.input_video import InputVideo, read_video
+from vdm.generation.input_video import InputVideo, read_end, read_video
 
 
 def _numbers(video: InputVideo) -> list[int]:
@@ -46,6 +46,62 @@ def test_frames_are_taken_at_the_rate_asked_for(tmp_path: Path, fps: float, numb
 def test_no_more_frames_than_asked_for_are_taken(tmp_path: Path) -> None:
     assert _numbers(read_video(write_video(tmp_path / "film.mkv", gray_frames(8)), fps=4, max_frames=3)) == [0, 2, 4]
     assert _numbers(read_video(tmp_path / "film.mkv", max_frames=99)) == list(range(8))
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.avi", "film.nut"])
+@pytest.mark.parametrize(
+    ("fps", "max_frames", "numbers"),
+    [
+        (8, 3, [37, 38, 39]),
+        (4, 4, [33, 35, 37, 39]),
+        (3, 4, [31, 34, 36, 39]),
+        (16, 4, [38, 38, 39, 39]),
+        (8, None, [*range(40)]),
+        (8, 99, [*range(40)]),
+        (0.1, 3, [39]),
+    ],
+)
+def test_the_end_is_read_backwards_from_the_last_frame(
+    tmp_path: Path, name: str, fps: float, max_frames: int | None, numbers: list[int]
+) -> None:
+    video = read_end(write_video(tmp_path / name, gray_frames(40)), (32, 48), fps, max_frames)
+
+    assert _numbers(video) == numbers
+    assert (video.fps, video.file_fps) == (fps, 8)
+
+
+def test_of_a_long_video_no_more_is_decoded_than_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_h264(tmp_path / "film.mp4", gray_frames(40) * 10)
+    decoded: list[int] = []
+    times = input_video._times
+    monkeypatch.setattr(input_video, "_times", lambda *args: (found := times(*args), decoded.append(len(found)))[0])
+
+    assert read_end(path, (32, 48), 8, 4).frames.shape[1] == 4
+    assert decoded == [pytest.approx(16, abs=8)]
+
+
+@pytest.mark.parametrize("times_ms", [[0, 100, 150, 1000], [0, 10, 20, 5000], [500, 600, 700, 800]])
+def test_frames_at_odd_times_are_taken_by_their_times(tmp_path: Path, times_ms: list[int]) -> None:
+    path = write_video(tmp_path / "film.mkv", gray_frames(4), times_ms=times_ms)
+    wanted = [times_ms[-1] - 250 * number for number in range(3)][::-1]
+    within = [time for time in wanted if time >= times_ms[0]]
+    nearest = [min(range(4), key=lambda number: (abs(times_ms[number] - time), -number)) for time in within]
+
+    assert _numbers(read_end(path, (32, 48), 4, 3)) == nearest
+
+
+def test_more_frames_of_an_end_than_memory_has_room_for_are_refused(tmp_path: Path) -> None:
+    path = write_h264(tmp_path / "a.mp4", gray_frames(8))
+    with pytest.raises(ValueError, match=r"its frames take more than 8 GiB; input_frames=1864135 fits$"):
+        read_end(path, (32, 48), 1e9)
+
+
+def test_a_video_without_times_is_read_to_its_end(tmp_path: Path) -> None:
+    path = write_video(
+        tmp_path / "film.h264", gray_frames(24), codec="libx264", pix_fmt="yuv444p", options={"crf": "1"}
+    )
+
+    assert _numbers(read_end(path, (32, 48), 8, 3))[-1] == 23
 
 
 def _corners(picture: np.ndarray) -> list[str]:
@@ -113,9 +169,10 @@ def test_what_is_no_video_is_named_in_one_line(tmp_path: Path, kind: str) -> Non
         path.write_bytes({"text": b"hello " * 99, "empty": b""}[kind])
     reasons = r"no such file|can't be read as a video: .+|there is no video in it|there are no frames in it"
 
-    with pytest.raises(ValueError, match=rf"^input={path}: ({reasons})$") as caught:
-        read_video(path)
-    assert "\n" not in str(caught.value)
+    for read in (read_video, lambda path: read_end(path, (16, 16), 8, 3)):
+        with pytest.raises(ValueError, match=rf"^input={path}: ({reasons})$") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ODD_FILES)

@@ -23,7 +23,7 @@ from vdm.diffusion.schedules.variance_exploding import VarianceExploding
 from vdm.generation.blocks import BlockSize, plan_blocks
 from vdm.generation.generate import generate
 from vdm.models.svd.components import ClipImageEncoder, TemporalAutoencoder
-from vdm.models.svd.conditioner import Motion, SVDConditioner
+from vdm.models.svd.conditioner import MicroConditioning, SVDConditioner
 from vdm.prompts import Prompts
 from vdm.randomness import normal
 from vdm.types import ClipSize
@@ -60,9 +60,11 @@ def given_frame() -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # between diffusers and numpy
-@pytest.mark.parametrize(("motion", "steps"), [(Motion(), 25), (Motion(12, 40, 0.3), 4)], ids=["defaults", "others"])
+@pytest.mark.parametrize(
+    ("motion", "steps"), [(MicroConditioning(), 25), (MicroConditioning(12, 40, 0.3), 4)], ids=["defaults", "others"]
+)
 def test_sampled_latents_equal_those_of_diffusers(
-    folder: Path, motion: Motion, steps: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, motion: MicroConditioning, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame, augmentation = given_frame(), normal(0, "augmentation", [0], (3, *SIZE))
     noise = normal(0, "noise", [0], (4, NUM_FRAMES, SIZE[0] // 2, SIZE[1] // 2))
@@ -95,7 +97,7 @@ def test_clips_of_a_batch_have_frames_and_motions_of_their_own(folder: Path) -> 
     model = our_model(folder)
     model.sampler = Euler(3, Karras(sigma_min=0.002, sigma_max=700.0))
     frames = torch.cat([given_frame(), given_frame().flip(3)])
-    motions = [Motion(), Motion(25, 3, 0.5)]
+    motions = [MicroConditioning(), MicroConditioning(25, 3, 0.5)]
     noise = normal(0, "noise", range(2), (4, NUM_FRAMES, SIZE[0] // 2, SIZE[1] // 2))
     augmentation = normal(0, "augmentation", range(2), (3, *SIZE))
 
@@ -141,7 +143,7 @@ def test_a_video_is_made_from_a_picture(folder: Path) -> None:
 def test_later_blocks_are_the_same_whatever_the_batch_and_follow_the_seed(folder: Path) -> None:
     model = our_model(folder)
     model.sampler = Euler(2, Karras(sigma_min=0.002, sigma_max=700.0))
-    model.conditioner.options = Motion(noise_aug_strength=0.5)
+    model.conditioner.options = MicroConditioning(noise_aug_strength=0.5)
     size = ClipSize(NUM_FRAMES + 2, *SIZE)
     blocks = plan_blocks(size.num_frames, BlockSize(NUM_FRAMES, 2), ())
 

@@ -6,7 +6,7 @@ import torch
 from tests.assembly.small_model import small_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.generation.tasks import extension, interpolation, super_resolution
-from vdm.models.encoders import Compression
+from vdm.models.autoencoder import Compression
 
 
 class LatentEncoder:

@@ -7,7 +7,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vdm.generation.video_files import GRID_GAP, enlarged, file_name, grid, write_film_strips, write_grid, write_mp4
+from vdm.generation.video_files import (
+    GRID_GAP,
+    captioned_grid,
+    enlarged,
+    file_name,
+    grid,
+    write_film_strips,
+    write_grid,
+    write_mp4,
+)
 
 
 def _smooth(num_frames: int, height: int, width: int) -> Tensor:
@@ -105,6 +114,48 @@ def test_grid_is_written_as_video_and_as_picture(tmp_path: Path) -> None:
     assert _read(mp4)[0].shape[1] == 3
     with Image.open(png) as picture:
         assert picture.format == "PNG"
+
+
+CAPTIONS = ["a red dog", "", "word " * 200, "一只狗" * 50, "собака \x1b[31m\n🐶 כלב", "x" * 1000, "\ud800"]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (1, 2), (64, 300)])
+def test_captions_stand_under_the_videos_of_a_grid(size: tuple[int, int]) -> None:
+    gray = torch.full((3, 2, *size), 100, dtype=torch.uint8)
+    laid = captioned_grid([gray] * len(CAPTIONS), CAPTIONS)
+    width = (laid.shape[-1] - 2 * GRID_GAP) // 3
+    factor = width // size[1]
+    height, strip = size[0] * factor, (laid.shape[-2] - 2 * GRID_GAP) // 3 - size[0] * factor
+
+    assert factor == max(1, -(-144 // size[1]))
+    for number, caption in enumerate(CAPTIONS):
+        top, left = (number // 3) * (height + strip + GRID_GAP), (number % 3) * (width + GRID_GAP)
+        tile = laid[..., top : top + height + strip, left : left + width]
+        assert (tile[..., :height, :] == 100).all()
+        assert (tile[..., height:, :].amax(), tile[..., height:, 0].amin()) == (255, 255)
+        assert bool(tile[..., height:, :].amin() < 100) == bool(caption)
+
+
+def test_film_strips_have_their_captions_beneath(tmp_path: Path) -> None:
+    write_film_strips(tmp_path / "plain.png", [_smooth(3, 8, 8)] * 2)
+    for num_frames in (1, 3):
+        write_film_strips(tmp_path / "grid.png", [_smooth(num_frames, 8, 8)] * 20, CAPTIONS[:2] * 10)
+        picture = np.asarray(Image.open(tmp_path / "grid.png"))
+        assert picture.shape[1] >= 144
+    write_film_strips(tmp_path / "grid.png", [_smooth(3, 8, 8)] * 2, CAPTIONS[:2])
+    plain, picture = (np.asarray(Image.open(tmp_path / name)) for name in ("plain.png", "grid.png"))
+    height = 8 * plain.shape[1] // (3 * 8 + 2 * GRID_GAP)
+
+    assert (picture[:height] == plain[:height]).all()
+    assert (picture[height, 5] == 255).all()
+    assert picture[height : height + 20].min() < 100
+
+
+def test_a_video_says_what_it_is_told_about_itself(tmp_path: Path) -> None:
+    told = {"title": "一只狗", "comment": "a" * 100_000}
+    write_mp4(tmp_path / "v.mp4", _smooth(2, 16, 16), 8, told)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert told.items() <= container.metadata.items()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tests.models.wan import autoencoder, save_autoencoder
-from vdm.models.autoencoders import WanAutoencoder
-from vdm.models.encoders import Compression
+from vdm.models.autoencoder import Compression
+from vdm.models.diffusers_autoencoders import WanAutoencoder
 from vdm.randomness import generator
 from vdm.training.planning.structure import pretrained_by_configuration
 from vdm.types import ClipSize

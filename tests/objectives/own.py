@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.objectives.base import Losses, ObjectiveWithModules
-from vdm.objectives.draws import Draws
+from vdm.objectives.batch_randomness import BatchRandomness
 from vdm.objectives.latents import LatentBatch
 from vdm.ranges import NotNegative
 
@@ -32,12 +32,12 @@ class NearReference(ObjectiveWithModules):
         self.weight = weight
         self.make_optimizer = optimizer
 
-    def forward(self, model: VideoDiffusionModel, latents: LatentBatch, draws: Draws) -> Losses:
+    def forward(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
         """Return the loss of each clip."""
         x0, shape = latents.x0, tuple(latents.x0.shape[1:])
-        noise = draws.noise(model.diffusion.noise_prior, shape).to(x0)
-        times = draws.times(model.diffusion, shape).to(x0.device)
-        prompts = draws.drop_conditions(latents.prompts)
+        noise = randomness.noise(model.diffusion.noise_prior, shape).to(x0)
+        times = randomness.times(model.diffusion, shape).to(x0.device)
+        prompts = randomness.drop_conditions(latents.prompts)
         noised = model.diffusion.add_noise(x0, noise, times.t)
         output = model.predict(noised, prompts)
         with torch.no_grad():

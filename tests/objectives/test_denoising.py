@@ -6,8 +6,8 @@ import torch
 from tests.assembly.small_model import small_model
 from tests.models.networks import random_input
 from vdm.objectives.base import Losses
+from vdm.objectives.batch_randomness import BatchRandomness, HeldOutRandomness, TrainingRandomness
 from vdm.objectives.denoising import Denoising
-from vdm.objectives.draws import Draws, HeldOutDraws, TrainingDraws
 from vdm.objectives.latents import LatentBatch
 
 PREFIX = {"_target_": "vdm.diffusion.frame_levels.CleanPrefix", "min_frames": 2, "max_frames": 2}
@@ -15,18 +15,20 @@ INDEPENDENT = {"_target_": "vdm.diffusion.frame_levels.IndependentFrames"}
 
 
 @pytest.mark.parametrize("frame_levels", [PREFIX, INDEPENDENT, {**PREFIX, "others": INDEPENDENT}], ids=str)
-@pytest.mark.parametrize("draws", [TrainingDraws(0, [3, 8], global_batch_size=2), HeldOutDraws(["a", "b"])], ids=str)
+@pytest.mark.parametrize(
+    "randomness", [TrainingRandomness(0, [3, 8], global_batch_size=2), HeldOutRandomness(["a", "b"])], ids=str
+)
 @pytest.mark.parametrize("num_images", [0, 1])
 def test_loss_is_that_of_the_drawn_levels_over_the_frames_that_count(
-    frame_levels: dict[str, object], draws: Draws, num_images: int
+    frame_levels: dict[str, object], randomness: BatchRandomness, num_images: int
 ) -> None:
     model = small_model(diffusion__frame_levels=frame_levels)
     x0, shape = random_input("x0", 2, 3, 4, 8, 8), (3, 4, 8, 8)
     prompts = model.prompts(["a dog", ""], [0, -1])
     images = model.prompts(["b", "c"], [1, 2]) if num_images else None
-    losses = Denoising()(model, LatentBatch(x0, prompts, images), draws)
-    noise = draws.noise(model.diffusion.noise_prior, shape, num_images)
-    times = draws.times(model.diffusion, shape, num_images)
+    losses = Denoising()(model, LatentBatch(x0, prompts, images), randomness)
+    noise = randomness.noise(model.diffusion.noise_prior, shape, num_images)
+    times = randomness.times(model.diffusion, shape, num_images)
 
     assert times.t.shape == (2, 4)
     expected = model.denoising_loss(x0, noise, times.t, prompts, images, times.counted)

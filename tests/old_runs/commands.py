@@ -20,8 +20,10 @@ from safetensors.torch import load_file
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import latest_checkpoint
+from vdm.cli import sample
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS
+from vdm.generation.video_files import write_film_strips
 
 LAST_STEP = 6
 KINDS = ("model", "ema", "optimizer")
@@ -73,8 +75,10 @@ def sampled(folder: Path, checkpoint: str = "run") -> np.ndarray:
     """Return the picture with the frames of the videos that ``vdm sample`` makes; a png, it loses nothing."""
     first_frame(folder)
     shutil.rmtree(folder / "videos", ignore_errors=True)
-    vdm(folder, "sample", f"checkpoint={checkpoint}", f"prompts=[{','.join(PROMPTS)}]", *SAMPLED, "output=videos")
-    return np.asarray(Image.open(folder / "videos" / "grid.png"))
+    with mock.patch.object(sample, "write_grid", wraps=sample.write_grid) as written:
+        vdm(folder, "sample", f"checkpoint={checkpoint}", f"prompts=[{','.join(PROMPTS)}]", *SAMPLED, "output=videos")
+    write_film_strips(folder / "videos" / "frames.png", written.call_args.args[1])  # as grid.png, without captions
+    return np.asarray(Image.open(folder / "videos" / "frames.png"))
 
 
 def exported(folder: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 
 from tests.training.runs import configuration, train
-from vdm.assembly.load import load_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.generation.generate import generate
 from vdm.models.modelscope.unet import ModelScopeUNet
@@ -30,7 +29,7 @@ def test_a_few_steps_on_moving_digits_lower_the_held_out_loss(tmp_path: Path, di
     untrained = build_training(config, tmp_path / "untrained")
     before = held_out_loss(untrained.module.model, untrained)
     training = train(tmp_path / "run", config)
-    model = load_model(tmp_path / "run")
+    model = VideoDiffusionModel.from_checkpoint(tmp_path / "run")
 
     assert isinstance(model.network, ModelScopeUNet)
     assert model.network.text_channels == model.conditioner.text_channels == 16

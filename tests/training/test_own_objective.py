@@ -10,7 +10,7 @@ from tests.objectives.own import NearReference
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_strategies import content, curve
-from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import latest_checkpoint, load_weights
 from vdm.checkpoints.snapshot import save_weights
@@ -72,7 +72,9 @@ def test_a_run_is_sampled_and_exported_without_what_its_objective_brought(tmp_pa
     trained = train(tmp_path / "run", configuration(shards, *ONE, "trainer.max_steps=1")).module.model
     names = {name.removeprefix("model.") for name in load_weights(latest_checkpoint(tmp_path / "run"))}
     assert names == set(trained.state_dict())
-    model = load_model(tmp_path / "run", ema=False)  # the objective's code is not needed, and not run
+    model = VideoDiffusionModel.from_checkpoint(
+        tmp_path / "run", ema=False
+    )  # the objective's code is not needed, and not run
     for name, weight in trained.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight)
 
@@ -82,7 +84,7 @@ def test_evaluation_gets_the_objective_as_it_was_saved(tmp_path: Path, shards: P
     assert isinstance(trained, NearReference)
     checkpoint = latest_checkpoint(tmp_path / "run")
     run = RunConfig.read(checkpoint, allow_own_code=True)
-    loaded = load_objective(run, checkpoint, load_model(tmp_path / "run"), ema=False)
+    loaded = load_objective(run, checkpoint, VideoDiffusionModel.from_checkpoint(tmp_path / "run"), ema=False)
     assert isinstance(loaded, NearReference)
     assert not loaded.training
     for name, weight in trained.state_dict().items():
@@ -90,9 +92,9 @@ def test_evaluation_gets_the_objective_as_it_was_saved(tmp_path: Path, shards: P
     with pytest.raises(
         ConfigError, match=r"objective\._target_: 'tests.*' is not allowed: .*; allow_own_code=true allows code"
     ):
-        load_objective(RunConfig.read(checkpoint), checkpoint, load_model(tmp_path / "run"))
+        load_objective(RunConfig.read(checkpoint), checkpoint, VideoDiffusionModel.from_checkpoint(tmp_path / "run"))
     with pytest.raises(ConfigError, match=r"objective: dict is no objective"):
-        load_objective(replace(run, objective={}), checkpoint, load_model(tmp_path / "run"))
+        load_objective(replace(run, objective={}), checkpoint, VideoDiffusionModel.from_checkpoint(tmp_path / "run"))
 
 
 def test_evaluation_gets_a_copy_of_a_model_with_lora_and_none_of_a_guide(tmp_path: Path, shards: Path) -> None:
@@ -100,8 +102,8 @@ def test_evaluation_gets_a_copy_of_a_model_with_lora_and_none_of_a_guide(tmp_pat
     trained = train(tmp_path / "run", configuration(shards, *ONE, *lora)).module.objective
     assert isinstance(trained, NearReference)
     checkpoint = latest_checkpoint(tmp_path / "run")
-    run, model = RunConfig.read(checkpoint, allow_own_code=True), load_model(checkpoint)
-    guide = model.guide = load_model(checkpoint)
+    run, model = RunConfig.read(checkpoint, allow_own_code=True), VideoDiffusionModel.from_checkpoint(checkpoint)
+    guide = model.guide = VideoDiffusionModel.from_checkpoint(checkpoint)
     loaded = load_objective(run, checkpoint, model, ema=False)
 
     assert isinstance(loaded, NearReference)
@@ -115,7 +117,7 @@ def test_evaluation_says_where_the_weights_of_an_objective_were_left_out(tmp_pat
     run = RunConfig.read(tmp_path / "run", allow_own_code=True)
     save_weights(tmp_path / "without", load_weights(latest_checkpoint(tmp_path / "run")))
     with pytest.raises(ValueError, match=r"without: objective: its modules have no weights here, as in what vdm ema"):
-        load_objective(run, tmp_path / "without", load_model(tmp_path / "run"))
+        load_objective(run, tmp_path / "without", VideoDiffusionModel.from_checkpoint(tmp_path / "run"))
 
 
 def test_plan_counts_what_an_objective_brings(shards: Path) -> None:

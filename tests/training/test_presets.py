@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from tests.models.networks import random_input, randomized
 from tests.training.runs import configuration, train
-from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError, build
@@ -151,7 +151,7 @@ def test_learned_variances_are_resumed_and_sampled_with(tmp_path: Path, shards: 
     for ours, theirs in zip(resumed.module.model.parameters(), whole.module.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
-    model = load_model(tmp_path / "parts")
+    model = VideoDiffusionModel.from_checkpoint(tmp_path / "parts")
     assert isinstance(model.sampler, DDPM)
     exit_weights = model.network.exit.weight
     assert exit_weights.shape[0] == 2 * 3 * 2**2

@@ -100,7 +100,7 @@ def test_training_on_stored_latents_and_text_equals_training_that_encodes(
     [
         ("vae", "encoder: data.path=SET: the latents are of another encoder, some vae: weights"),
         ("t5", "text_encoder: data.path=SET: the text embeddings are of another encoder, T5EncoderModel: weights"),
-        ("pixels", "encoder: data.path=SET: the latents are of some vae; encoder is PixelEncoder, which made none"),
+        ("pixels", "encoder: data.path=SET: the latents are of some vae; encoder is PixelAutoencoder, which made none"),
         ("no text", "text_encoder: data.path=SET: the text embeddings are of T5EncoderModel; text_encoder is none"),
         ("shape", "data.path=SET: latents of 4x16x32 have shape (4, 4, 8, 8) where the encoder's have (4, 4, 8, 16)"),
         ("empty", f"data.path: SET/{EMPTY_TEXT_NAME}: no such file, though the index speaks of it"),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import SIZES, pipeline, save_pipeline
 from tests.training.runs import configuration, train
-from vdm.assembly.load import load_model
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import load_config
 from vdm.config import ConfigError
 from vdm.models.pretrained.stability import stability_names
@@ -44,7 +44,7 @@ def prompts_of_first_batch(training: TrainingRun, rows: slice = slice(None)):  #
     part = replace(part, captions=batch.captions[rows], keys=batch.keys[rows])
     model = training.module.model
     x0 = model.encoder.encode(part.video)
-    return part, model.conditioner.of_clips(part, x0, model.encoder, seed=5, draws=part.positions.tolist())
+    return part, model.conditioner.of_clips(part, x0, model.encoder, seed=5, clip_ids=part.positions.tolist())
 
 
 def test_each_clip_has_levels_and_numbers_of_its_own_whatever_its_batch(tmp_path: Path, shards: Path) -> None:
@@ -74,7 +74,7 @@ def test_noise_on_the_first_frame_has_the_deviation_that_the_network_is_told(tmp
 
 def test_levels_of_augmentation_are_log_normal(tmp_path: Path, shards: Path) -> None:
     conditioner = build_training(from_scratch(shards), tmp_path).module.model.conditioner
-    logs = conditioner.augmentation.draw(seed=0, draws=range(4000)).log()
+    logs = conditioner.augmentation.draw(seed=0, clip_ids=range(4000)).log()
     assert logs.mean().item() == pytest.approx(-3.0, abs=4 * 0.5 / 4000**0.5)
     assert logs.std().item() == pytest.approx(0.5, rel=4 / (2 * 4000) ** 0.5)
 
@@ -154,7 +154,9 @@ def test_training_begins_with_published_weights_and_records_their_sizes(
     assert recorded["model"]["network"]["channels"] == list(SIZES.channels)
     assert recorded["encoder"]["name_or_path"] == str(published)
     source.rename(tmp_path / "moved") if kind == "file" else None
-    assert load_model(tmp_path / "run").network.channels == SIZES.channels  # without the published network
+    assert (
+        VideoDiffusionModel.from_checkpoint(tmp_path / "run").network.channels == SIZES.channels
+    )  # without the published network
 
 
 def test_bad_published_weights_are_refused_before_training(tmp_path: Path, shards: Path, published: Path) -> None:

@@ -22,7 +22,7 @@ def held_out_loss(training: TrainingRun) -> float:
     for batch in training.data.val_dataloader():
         assert isinstance(batch, ClipBatch)
         x0, draws = model.encoder.encode(batch.video), batch.positions.tolist()
-        prompts = model.conditioner.of_clips(batch, x0, model.encoder, seed=0, draws=draws)
+        prompts = model.conditioner.of_clips(batch, x0, model.encoder, seed=0, clip_ids=draws)
         noise = torch.Generator().manual_seed(0)
         for u in (torch.arange(8) + 0.5) / 8:
             t = model.diffusion.noise_levels.quantile(u.expand(len(batch)), model.diffusion.schedule)

@@ -22,8 +22,8 @@ from vdm.config import ConfigError
 from vdm.data.decoding import decode_clip
 from vdm.data.index import ShardIndex, read_index, write_index
 from vdm.data.shards import StoredLatents
-from vdm.models.autoencoders import WanAutoencoder
-from vdm.objectives.draws import HeldOutDraws
+from vdm.models.diffusers_autoencoders import WanAutoencoder
+from vdm.objectives.batch_randomness import HeldOutRandomness
 from vdm.objectives.latents import latents_of
 from vdm.training.build import build_training
 
@@ -39,7 +39,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoded(tmp_path_factory: pytest.TempPathFactory, pipeline: Path) -> Path:
     """A set of clips with pixels, and latents as ``vdm-data`` makes them."""
     folder = tmp_path_factory.mktemp("encoded")
-    node = json.dumps({"_target_": "vdm.models.autoencoders.WanAutoencoder", "name_or_path": str(pipeline)})
+    node = json.dumps({"_target_": "vdm.models.diffusers_autoencoders.WanAutoencoder", "name_or_path": str(pipeline)})
     splits = {}
     for split, count in (("train", 6), ("validation", 3)):
         with ShardWriter(folder / f"{split}-000000.tar", durable=False) as writer:
@@ -87,7 +87,7 @@ def test_independent_images_are_latent_frames_beside_those_of_the_clip(
     batch = next(iter(run.data.train_dataloader()))
     assert batch.images is not None
     model = run.module.model
-    x0 = latents_of(model, batch, HeldOutDraws(batch.keys)).x0
+    x0 = latents_of(model, batch, HeldOutRandomness(batch.keys)).x0
 
     assert x0.shape == (4, 4, 2 + 2, 4, 8)
     torch.testing.assert_close(x0[:, :, :2], model.encoder.encode(batch.video))

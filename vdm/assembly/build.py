@@ -12,8 +12,8 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.config import ConfigError, build
 from vdm.diffusion.gaussian import GaussianDiffusion
+from vdm.models.autoencoder import Autoencoder
 from vdm.models.conditioner import Conditioner
-from vdm.models.encoders import Autoencoder
 from vdm.models.pretrained.diffusers_folder import cached_folder
 
 

@@ -14,7 +14,7 @@ from vdm.checkpoints.runs import latest_checkpoint, load_weights, merged_shapes,
 from vdm.config import ConfigError
 
 
-def load_model(path: str | Path, ema: bool | str = True, allow_own_code: bool = False) -> VideoDiffusionModel:
+def load_trained(path: str | Path, ema: bool | str = True, allow_own_code: bool = False) -> VideoDiffusionModel:
     """Return the model of a run, or of one of its checkpoints, with its weights, on the CPU.
 
     Args:
@@ -29,7 +29,7 @@ def load_model(path: str | Path, ema: bool | str = True, allow_own_code: bool = 
 
 
 def load_recorded(run: RunConfig, path: str | Path, ema: bool | str = True) -> VideoDiffusionModel:
-    """Return the model of a configuration that was read, with the weights of its run; see ``load_model``."""
+    """Return the model of a configuration that was read, with the weights of its run; see ``load_trained``."""
     checkpoint = latest_checkpoint(Path(path))
     try:
         model = build_recorded(run, _in_model(merged_shapes(checkpoint)))
@@ -44,12 +44,12 @@ def load_recorded(run: RunConfig, path: str | Path, ema: bool | str = True) -> V
 def load_guide(
     model: VideoDiffusionModel, path: str | Path, ema: bool | str = True, allow_own_code: bool = False
 ) -> VideoDiffusionModel:
-    """Return another run's model as the weak one of autoguidance; the arguments are those of ``load_model``.
+    """Return another run's model as the weak one of autoguidance; the arguments are those of ``load_trained``.
 
     Raises:
         ValueError: If it can't be loaded, or can't be told what the model is told.
     """
-    guide = load_model(path, ema, allow_own_code)
+    guide = load_trained(path, ema, allow_own_code)
     for name, own, its in (
         ("encoder", type(model.encoder).__name__, type(guide.encoder).__name__),
         ("conditioner", type(model.conditioner).__name__, type(guide.conditioner).__name__),
@@ -89,4 +89,4 @@ def _in_model(by_name: Mapping[str, _Kept]) -> dict[str, _Kept]:
     return {name.removeprefix("model."): value for name, value in by_name.items()}
 
 
-VideoDiffusionModel.from_checkpoint = staticmethod(load_model)
+VideoDiffusionModel.from_checkpoint = staticmethod(load_trained)

@@ -13,11 +13,11 @@ from vdm.diffusion.denoiser import Denoise, Denoiser, Network, bounded
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.guidance import Extrapolation, Guidance
 from vdm.diffusion.noise_priors import NoisePrior
-from vdm.diffusion.observations import Observation, ObservationMethod, Reconstruction
+from vdm.diffusion.observations import Observation, ObservationMethod, ReconstructionGuidance
 from vdm.diffusion.samplers.base import DrawNoise, OnStep, OnTransition, Sampler
 from vdm.diffusion.samplers.ddim import DDIM
+from vdm.models.autoencoder import Autoencoder
 from vdm.models.conditioner import Conditioner, append_images
-from vdm.models.encoders import Autoencoder
 from vdm.prompts import Prompts
 from vdm.types import NoisedLatents
 
@@ -45,7 +45,7 @@ class VideoDiffusionModel(nn.Module):
     """
 
     from_checkpoint: ClassVar[Callable[..., "VideoDiffusionModel"]]
-    """``vdm.load_model``, which puts itself here."""
+    """``vdm.assembly.load.load_trained``, which puts itself here."""
 
     def __init__(
         self,
@@ -206,8 +206,8 @@ class VideoDiffusionModel(nn.Module):
                 raise ValueError(f"noise for {len(noise)} clips, but {name} for {count}")
         denoise = self._guided(prompts, noise.shape[2], negative)
         if observations:
-            method = method or Reconstruction()
-            if gradients and isinstance(method, Reconstruction):
+            method = method or ReconstructionGuidance()
+            if gradients and isinstance(method, ReconstructionGuidance):
                 raise ValueError("gradients can't go through reconstruction guidance: choose another method")
             denoise = method(denoise, [observation.to(self.device) for observation in observations])
         return bounded(denoise, self.diffusion.clip_denoised)

@@ -11,10 +11,8 @@
 
 import json
 import logging
-import os
 import platform
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NotRequired
 
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
+from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
 from vdm.config.moved import modernized
 from vdm.files import write_file
@@ -362,23 +361,3 @@ def _versions() -> dict[str, Any]:
         "git": git_version(),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
     }
-
-
-def git_version() -> dict[str, Any] | None:
-    """Return the commit of the checkout that this code lies in, and whether files differ from it; None without one."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    # Git sets these for its hooks; they would lead to the repository that the command was started in.
-    elsewhere = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    commands = (["rev-parse", "HEAD"], ["status", "--porcelain"])
-    try:
-        commit, changes = (
-            subprocess.run(
-                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True, env=elsewhere
-            ).stdout.strip()
-            for command in commands
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit, "dirty": bool(changes)}

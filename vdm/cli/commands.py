@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Mapping
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import NamedTuple
 
+from vdm.cli.manual import FLAGS
+from vdm.cli.manual.versions import versions
 from vdm.cli.options.base import CommandOptions
 
 
@@ -33,10 +35,18 @@ def run_program(program: str, commands: Mapping[str, Command]) -> int:
         print(_help(program, commands), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        print(program, metadata.version("video-diffusion-training"))
+        print("\n".join(versions(program)))
         return 0
+    if arguments[0] in ("--completion", "--complete"):
+        from vdm.cli.manual.completion import run_completion
+
+        return run_completion(program, list(commands), arguments)
     if arguments[0] not in commands:
         return _refuse(program, arguments[0], commands)
+    if not set(FLAGS).isdisjoint(arguments):
+        from vdm.cli.manual.call import print_help
+
+        return print_help(program, arguments[0], [word for word in arguments[1:] if word not in FLAGS])
     from vdm.cli.hydra_main import hydra_command  # imports Hydra, which a list of commands does not need
 
     name, command = arguments[0], commands[arguments[0]]
@@ -47,7 +57,11 @@ def _help(program: str, commands: Mapping[str, Command]) -> str:
     width = max(map(len, commands)) + 2
     lines = [f"  {name:{width}}{command.summary}" for name, command in commands.items()]
     text = [f"usage: {program} COMMAND [KEY=VALUE ...]", "", *lines, ""]
-    text += [f"{program} COMMAND --help shows a command's configuration; {program} --version the version."]
+    text += [
+        f"{program} COMMAND --help     what a command can be told, with examples; --help all: everything",
+        f"{program} --version          versions of this program, PyTorch and Python",
+        f'eval "$({program} --completion bash)"     completion of commands, keys, choices and paths; also zsh, fish',
+    ]
     return "\n".join(text)
 
 

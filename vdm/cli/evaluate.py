@@ -216,7 +216,8 @@ def _prompted_digits(
     with tqdm(total=total, desc="sampling", unit="step") as bar:
         size = ClipSize(*data.clip_shape)
         videos = generate(model, prompts, size, options.seed, options.batch_size, on_step=bar.update)
-    write_grid(folder / "prompted_digits", list(videos[:: max(1, len(videos) // 16)]), data.fps or DEFAULT_FPS)
+    shown = slice(None, None, max(1, len(videos) // 16))
+    write_grid(folder / "prompted_digits", list(videos[shown]), data.fps or DEFAULT_FPS, captions[shown])
     found = moving_digits.score(classifier, videos, captions, torch.tensor(labels))
     print(
         f"clips with the digit asked for   {found.digit:.1%} of {len(videos)} (held-out real clips {ceiling.digit:.1%})"

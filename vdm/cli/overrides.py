@@ -20,7 +20,6 @@ from vdm.cli.options.base import CommandOptions
 from vdm.config import ConfigError, did_you_mean
 from vdm.config.options import NeverANumber, Option, PlainPath, options_of, texts_of
 from vdm.config.quoting import escaped, hydra_quoted, shell_list, shell_override, shell_word
-from vdm.config.words import described
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _PLAIN = re.compile(r"[\w./:+-]+")
@@ -29,8 +28,10 @@ _RUN_FOLDER = "hydra.run.dir"
 _UNREADABLE = object()
 DECIDING = ("checkpoint", "allow_own_code")
 """Options on which it depends which others there are."""
-_SHOWING = frozenset({"-h", "--help", "-c", "--cfg"})
+_SHOWING = frozenset({"-c", "--cfg"})
 """Flags that ask for all options."""
+_HYDRA_COMPLETION = frozenset({"-sc", "--shell-completion"})
+"""Hydra's own, which takes a command's name for an option."""
 _MAX_SWEPT = 1000
 """Values of one option in a sweep that are looked at before the first run."""
 
@@ -89,13 +90,8 @@ def _with_options_of_model(
 
 
 def _shown(arguments: Sequence[str], of_model: Mapping[str, Option]) -> list[str]:
-    """Return what lets ``--help`` and ``--cfg`` show options of a model that are not given."""
-    if not of_model or _SHOWING.isdisjoint(arguments):
-        return []
-    names = sorted(of_model)
-    lines = [f"  {name}: {described(of_model[name].annotation)}" for name in names]
-    footer = "\n".join(["Options of the checkpoint's model, which null leaves as in the run:", *lines])
-    return [*(f"+{name}=null" for name in names), f"hydra.help.footer={hydra_quoted(footer)}"]
+    """Return what lets ``--cfg`` show options of a model that are not given."""
+    return [] if _SHOWING.isdisjoint(arguments) else [f"+{name}=null" for name in sorted(of_model)]
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
@@ -126,6 +122,8 @@ def _check_words(arguments: Sequence[str], known: Mapping[str, Option]) -> None:
     while remaining:
         word = remaining.pop(0)
         name, has_value, _ = word.partition("=")
+        if name in _HYDRA_COMPLETION:
+            raise ConfigError(f'{word}: completion is switched on by: eval "$(vdm --completion bash)"')
         if name in flags:
             takes_value = flags[name].nargs is None
             if takes_value and not has_value and remaining:

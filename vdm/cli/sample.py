@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,16 @@ from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import folder_for_results, run_folder
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
-from vdm.cli.sample_task import block_size, observation_method, read_task
+from vdm.cli.sample_task import observation_method, read_task
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.diffusion.frame_levels import trained_on_any_levels, trained_on_clean_frames
 from vdm.diffusion.samplers.staggered import Staggered
-from vdm.generation.blocks import Block, plan_blocks
+from vdm.generation.blocks import Block, block_size, plan_blocks
 from vdm.generation.canvas import known_latents
+from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
 from vdm.generation.generate import check_size, count_steps, generate
-from vdm.generation.requests import load_image, read_prompts, resolve_labels
+from vdm.generation.requests import load_image, read_prompts
 from vdm.generation.video_files import file_name, write_grid, write_mp4
 from vdm.prompts import Prompts
 from vdm.types import ClipSize
@@ -47,7 +48,8 @@ def run(config: DictConfig) -> None:
 
     folder = options.output or _default_folder(checkpoint, options.task)
     make_output_folder(folder)  # before anything is made that it could not take
-    block = block_size(options, trained, model)
+    compression = model.encoder.compression
+    block = block_size(compression, trained.clip.num_frames, options.block_frames, options.overlap)
     task = read_task(options, trained, model, block)
     check_size(model, task.size)
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
@@ -74,7 +76,7 @@ def run(config: DictConfig) -> None:
             observation_method(options),
             write,
         )
-    mp4, png = write_grid(folder, list(videos), task.fps)
+    mp4, png = write_grid(folder, list(videos), task.fps, prompts.captions)
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
 
 
@@ -146,34 +148,17 @@ def _check_network(model: Mapping[str, Any], trained: RunConfig) -> None:
 def _set_options(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel) -> None:
     """Tell the model's conditioner the numbers asked for; the others stay as in the run, but for the clips' speed."""
     present = model.conditioner.options
-    if present is None:
-        return
-    told = {field.name: getattr(options, field.name, None) for field in fields(present)}
-    given = {name: value for name, value in told.items() if value is not None}
-    if "fps" in told:
-        given.setdefault("fps", trained.clip.fps)
-    model.conditioner.options = replace(present, **given)
+    if present is not None:
+        told = {field.name: getattr(options, field.name, None) for field in fields(present)}
+        model.conditioner.options = model_options(present, told, trained.clip.fps)
 
 
 def _prompts(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel, size: ClipSize) -> Prompts:
     """Return what to make videos of, ``num_videos`` for each prompt."""
     captions = read_prompts(options.prompts, None if options.prompts_file is None else str(options.prompts_file))
-    labels = resolve_labels(options.labels, trained.clip.label_names, model.conditioner.num_classes)
-    if captions is None:
-        captions = [""] * (len(labels) if labels else 1)
-    if labels is not None and len(labels) == 1:
-        labels = labels * len(captions)
-    if labels is not None and len(labels) != len(captions):
-        raise ConfigError(f"labels={options.labels}: {len(labels)} labels for {len(captions)} prompts")
-    if any(captions) and "text" not in model.conditioner.takes:
-        raise ConfigError("prompts: the model was trained without text (text_encoder=none)")
-    repeats = options.num_videos
     image = None
     if options.image is not None:
-        if "image" not in model.conditioner.takes:
-            raise ConfigError(f"image={options.image}: the model was trained without first frames (image=false)")
+        refuse_unless_taken(model, "image", f"image={options.image}")
         image = load_image(options.image, size.height, size.width)
-        image = image.expand(len(captions) * repeats, -1, -1, -1)
-    captions = [caption for caption in captions for _ in range(repeats)]
-    labels = None if labels is None else [label for label in labels for _ in range(repeats)]
-    return model.prompts(captions, labels, image, options.seed)
+    names = trained.clip.label_names
+    return conditions(model, captions, options.labels, image, names, options.num_videos, options.seed)

@@ -2,14 +2,15 @@
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.cli.options.sample import SampleOptions
 from vdm.config import ConfigError
-from vdm.diffusion.observations import CleanFrames, ObservationMethod, Reconstruction, Replacement
+from vdm.diffusion.observations import CleanFrames, ObservationMethod, ReconstructionGuidance, Replacement
 from vdm.generation.blocks import BlockSize
-from vdm.generation.input_video import InputVideo, read_video
+from vdm.generation.input_video import InputVideo, read_end, read_video
 from vdm.generation.tasks import Known, extension, interpolation, super_resolution
 from vdm.types import ClipSize
 
@@ -31,21 +32,6 @@ def clip_size(options: SampleOptions, trained: RunConfig) -> ClipSize:
     return ClipSize(**{name: getattr(trained.clip, name) if size is None else size for name, size in told.items()})
 
 
-def block_size(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel) -> BlockSize:
-    """Return what is made at once: by default as many frames as in training, about half of them known from before.
-
-    Raises:
-        ValueError: If the autoencoder takes no clips of so many frames, or so many can't be known.
-    """
-    compression = model.encoder.compression
-    num_frames = trained.clip.num_frames if options.block_frames is None else options.block_frames
-    half = max(1, (num_frames // 2 - 1) // compression.frames * compression.frames + 1)
-    overlap = half if options.overlap is None else options.overlap
-    compression.latent_frames(num_frames, "block_frames")
-    compression.latent_frames(overlap, "overlap")
-    return BlockSize(num_frames, overlap)
-
-
 def read_task(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel, block: BlockSize) -> Task:
     """Return what is to be made, and read the video that it is to be made of.
 
@@ -59,8 +45,11 @@ def read_task(options: SampleOptions, trained: RunConfig, model: VideoDiffusionM
     every = options.every if options.task == "interpolate" else 1
     if every >= block.num_frames > 1:
         raise ConfigError(f"every={every}: must be below the {block.num_frames} frames of a block")
-    frame_size = None if options.task == "superres" else (size.height, size.width)
-    video = read_video(options.input, frame_size, options.input_fps, options.input_frames)
+    if options.task == "extend":
+        video = _context(options, size, usual_fps, model, block)
+    else:
+        frame_size = None if options.task == "superres" else (size.height, size.width)
+        video = read_video(options.input, frame_size, options.input_fps, _limit(options.input_frames))
     if options.num_frames is None:
         size = replace(size, num_frames=_default_frames(options.task, video.frames.shape[1], every, block))
     fps = every * (video.fps or usual_fps)
@@ -69,11 +58,40 @@ def read_task(options: SampleOptions, trained: RunConfig, model: VideoDiffusionM
     return Task(size, fps if options.fps is None else options.fps, known)
 
 
+def _context(
+    options: SampleOptions, size: ClipSize, usual_fps: float, model: VideoDiffusionModel, block: BlockSize
+) -> InputVideo:
+    """Return the frames that a video is extended from: unless told, an overlap of blocks, at the model's rate."""
+    assert options.input is not None, "options were checked together"
+    frame_size, fps = (size.height, size.width), options.input_fps or usual_fps
+    wanted = block.overlap if options.input_frames is None else _limit(options.input_frames)
+    read = read_end if options.goes_on_from == "end" else read_video
+    video = read(options.input, frame_size, fps, wanted)
+    if options.input_fps is None and video.frames.shape[1] > 1 and (video.file_fps or fps) < 0.9 * fps:
+        _log.warning(
+            "The input has %g frames a second, fewer than the model's %g, so that some are repeated: input_fps=%g takes"
+            " each once",
+            *(video.file_fps, fps, video.file_fps),
+        )
+    if options.input_frames is not None:
+        return video
+    # A video may be shorter than the overlap, and causal autoencoders take 4k + 1 frames alone.
+    span = model.encoder.compression.frames
+    usable = (video.frames.shape[1] - 1) // span * span + 1
+    frames = video.frames[:, -usable:] if options.goes_on_from == "end" else video.frames[:, :usable]
+    return replace(video, frames=frames)
+
+
+def _limit(input_frames: int | Literal["all"] | None) -> int | None:
+    """Return how many frames to take at most, None for all."""
+    return None if input_frames == "all" else input_frames
+
+
 def observation_method(options: SampleOptions) -> ObservationMethod:
     """Return how blocks are told what is known of their frames."""
     if options.method == "clean_frames":
         return CleanFrames()
-    return Replacement() if options.method == "replacement" else Reconstruction(options.reconstruction_scale)
+    return Replacement() if options.method == "replacement" else ReconstructionGuidance(options.reconstruction_scale)
 
 
 def _default_frames(task: str, given: int, every: int, block: BlockSize) -> int:

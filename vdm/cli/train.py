@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, git_version, record_run
+from vdm.checkpoints.checkout import git_version
+from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, record_run
 from vdm.cli.sweeps import grouped, present_sweep
 from vdm.config import ConfigError, build
 from vdm.config import check as check_node

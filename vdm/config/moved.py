@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MOVED_TARGETS: Mapping[str, str | None] = {
+    "vdm.diffusion.loss_weights.Sigmoid": "vdm.diffusion.loss_weights.SigmoidWeight",
+    "vdm.models.autoencoders.FrameAutoencoder": "vdm.models.diffusers_autoencoders.FrameAutoencoder",
+    "vdm.models.autoencoders.WanAutoencoder": "vdm.models.diffusers_autoencoders.WanAutoencoder",
     "vdm.models.conditioner.Conditioner": "vdm.models.embedding_conditioner.EmbeddingConditioner",
+    "vdm.models.encoders.PixelEncoder": "vdm.models.autoencoder.PixelAutoencoder",
+    "vdm.models.svd.conditioner.Motion": "vdm.models.svd.conditioner.MicroConditioning",
     "vdm.objectives.condition_dropout.ConditionDropout": None,
     "vdm.training.module.ConditionDropout": None,
 }

@@ -57,7 +57,7 @@ def read_signature(path: str) -> Signature | None:
 
 @cache
 def read_declared(path: str, attribute: str) -> Signature | None:
-    """Read what a class is called with that another class declares an attribute to be of, as in ``options: Motion``.
+    """Read the signature of the class that annotates a class's attribute, as in ``options: MicroConditioning``.
 
     Args:
         path: Dotted path of the class that declares it.

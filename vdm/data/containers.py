@@ -42,6 +42,10 @@ _MAX_STREAMS = 64
 """Streams of a container that FFmpeg decodes a part of, where it must, to tell what they are."""
 
 
+_MATROSKA = b"\x1aE\xdf\xa3"
+"""How Matroska and WebM begin (RFC 8794, section 11.2.1)."""
+
+
 class TooLargeError(ValueError):
     """Frames or pictures of more than ``MAX_PIXELS``."""
 
@@ -88,6 +92,18 @@ def open_video(
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> io.BufferedIOBase:
     raise PermissionError(f"a video may not open {url}")
+
+
+def clip_format(source: io.BufferedIOBase) -> str:
+    """Return FFmpeg's name of the container of a clip in a shard, which names call mp4 though some are WebM.
+
+    Args:
+        source: An open file; it is at its start afterwards.
+    """
+    source.seek(0)
+    start = source.read(len(_MATROSKA))
+    source.seek(0)
+    return "matroska" if start == _MATROSKA else "mp4"
 
 
 def bound_pixels(stream: av.VideoStream) -> None:

@@ -19,8 +19,9 @@ from PIL.Image import DecompressionBombError
 from torch import Tensor
 
 from vdm.data.clips import Cut
-from vdm.data.containers import TooLargeError, bound_pixels, open_picture, open_video
+from vdm.data.containers import TooLargeError, bound_pixels, clip_format, open_picture, open_video
 from vdm.data.frames import colorspace_of, film_of, opaque, pixel_aspect, rgb_picture, square_size
+from vdm.data.hdr_frames import transfer_of
 from vdm.data.mp4_tables import FalseClaimError
 from vdm.data.scaling import RGBScaler
 from vdm.data.shards import Shape
@@ -52,7 +53,7 @@ def decode_clip(
     """Decode a clip.
 
     Args:
-        data: An mp4 file.
+        data: An mp4, MOV or WebM file.
         shape: What the clip must be: frames, rows, columns.
         cut: What to take of it; None takes all.
         out: Where to put that, one of ``empty_clips``; None makes room.
@@ -75,7 +76,7 @@ def check_clip(source: io.BufferedIOBase, shape: Shape) -> None:
     """Decode all of a clip, and let each packet and frame go at once.
 
     Args:
-        source: An mp4 file.
+        source: An mp4, MOV or WebM file.
         shape: What the clip must be: frames, rows, columns.
 
     Raises:
@@ -132,7 +133,7 @@ def _opened(source: io.BufferedIOBase) -> Iterator[tuple[InputContainer, av.Vide
     as much, and the loader has several workers already.
     """
     try:
-        with open_video(source, "mp4", _PROBING, _STREAM_PROBING) as container:
+        with open_video(source, clip_format(source), _PROBING, _STREAM_PROBING) as container:
             stream = film_of(container)
             if stream is None:
                 raise UndecodableClipError("holds no video")
@@ -223,12 +224,13 @@ class _FrameCutter:
 
     def __call__(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w c"]:
         """Return what is wanted of a frame."""
-        cut, frame = self.cut, opaque(frame)
-        colorspace = colorspace_of(frame)
-        if cut.scaled == (frame.height, frame.width):
+        cut = self.cut
+        if cut.scaled == (frame.height, frame.width) and transfer_of(frame) is None:
+            frame = opaque(frame)
+            colorspace = colorspace_of(frame)
             pixels = self._convert.reformat(frame, format="rgb24", src_colorspace=colorspace, threads=1).to_ndarray()
         else:
-            pixels = self._scale(frame, *cut.scaled, colorspace)
+            pixels = self._scale(frame, *cut.scaled)
         rows, columns = cut.size
         part = pixels[cut.top : cut.top + rows, cut.left : cut.left + columns]
         return part[:, ::-1] if cut.mirrored else part

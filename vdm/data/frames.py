@@ -22,6 +22,9 @@ BACKGROUND = 255
 """Grey level, white, of what is seen through transparent pixels."""
 DEINTERLACING = "mode=send_frame:deint=interlaced"
 """Options of FFmpeg's bwdif: a picture for each frame, and frames that are not interlaced stay as they are."""
+MAX_DECLARED_FPS = 240
+"""What declares more is believed only if its frames are as close: Matroska, WebM and FLV may know no rate, and FFmpeg
+then takes the unit of their times, a millisecond, for it."""
 _UNSPECIFIED_COLORSPACE = 2
 _HIGH_DEFINITION_ROWS = 720
 """From here on, players take a video that does not say otherwise to have colours as in BT.709, below as in BT.601."""
@@ -56,6 +59,18 @@ def film_of(container: InputContainer) -> av.VideoStream | None:
 
 def _rank(stream: av.VideoStream) -> tuple[bool, int]:
     return bool(stream.disposition & Disposition.default), (stream.height or 0) * (stream.width or 0)
+
+
+def believed_rate(declared: float, observed: float | None) -> float:
+    """Return frames per second of a video: what it declares, unless that is beyond belief and its frames say otherwise.
+
+    Args:
+        declared: By the container; 0 if it does not say.
+        observed: Mean of some frames by their times, if they have any.
+    """
+    if declared <= MAX_DECLARED_FPS or observed is None or observed > declared / 2:
+        return declared
+    return observed
 
 
 def pixel_aspect(stream: av.VideoStream) -> float:
@@ -129,13 +144,21 @@ def opaque(frame: av.VideoFrame) -> av.VideoFrame:
     if not has_alpha(frame.format.name):
         return frame
     pixels = frame.reformat(format="rgba", src_colorspace=colorspace_of(frame), threads=1).to_ndarray()
-    alpha = pixels[..., 3:].astype(np.uint16)
-    if (alpha == 255).all():
+    if (pixels[..., 3] == 255).all():
         return frame
-    seen = (pixels[..., :3] * alpha + BACKGROUND * (255 - alpha) + 127) // 255
-    made = av.VideoFrame.from_ndarray(seen.astype(np.uint8), format="rgb24")
+    made = av.VideoFrame.from_ndarray(on_background(pixels[..., :3], pixels[..., 3:]), format="rgb24")
     made.pts, made.time_base = frame.pts, frame.time_base
     return made
+
+
+def on_background(
+    pixels: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w 1"] | None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return what is seen of pixels of some alpha on ``BACKGROUND``; None is opaque."""
+    if alpha is None:
+        return pixels
+    share = alpha.astype(np.uint16)
+    return ((pixels * share + BACKGROUND * (255 - share) + 127) // 255).astype(np.uint8)
 
 
 def rgb_picture(picture: Image.Image) -> Image.Image:

@@ -102,7 +102,7 @@ class VLB:
 
 
 @dataclass(frozen=True)
-class Sigmoid:
+class SigmoidWeight:
     """The variational bound with weight ``sigmoid(bias - log-SNR)``: fine detail counts less.
 
     One of the weighted bounds of Kingma & Gao 2023, in the form of Hoogeboom et al. 2024 (SiD2, appendix): ``-1/2

@@ -160,7 +160,7 @@ class CleanFrames:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class ReconstructionGuidance:
     """Reconstruction guidance: ``x0 - (scale alpha / 2) grad_xt |A^+ (y - A x0(xt))|^2``, then replacement.
 
     Ho et al. 2022, eq. 7 and the equation after it. Exactly, ``E[x0 | xt, y] = E[x0 | xt] + (sigma^2 / alpha) grad_xt

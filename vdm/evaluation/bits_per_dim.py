@@ -11,8 +11,8 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.denoiser import bounded
 from vdm.diffusion.likelihood.base import Likelihood
 from vdm.diffusion.noise_priors import Independent
-from vdm.models.encoders import PixelEncoder
-from vdm.objectives.draws import HeldOutDraws
+from vdm.models.autoencoder import PixelAutoencoder
+from vdm.objectives.batch_randomness import HeldOutRandomness
 from vdm.objectives.latents import latents_of
 from vdm.types import ClipBatch
 
@@ -34,7 +34,7 @@ def check(model: VideoDiffusionModel) -> None:
     Raises:
         ValueError: If it is such a model.
     """
-    if not isinstance(model.encoder, PixelEncoder):
+    if not isinstance(model.encoder, PixelAutoencoder):
         raise ValueError(
             f"bits_per_dim: pixels have no likelihood under a model of the latents of {type(model.encoder).__name__}: "
             "choose bits_per_dim=none"
@@ -77,7 +77,7 @@ def _of_batch(
     seed: int,
     on_step: Callable[[], object] | None,
 ) -> torch.Tensor:
-    latents = latents_of(model, batch.to(model.device), HeldOutDraws(batch.keys, seed=seed))
+    latents = latents_of(model, batch.to(model.device), HeldOutRandomness(batch.keys, seed=seed))
     x0 = latents.x0
     denoise = bounded(model.conditioned(latents.prompts, x0.shape[2]), model.diffusion.clip_denoised)
 

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from vdm.models.autoencoder import Compression
+
 
 @dataclass(frozen=True)
 class BlockSize:
@@ -23,6 +25,28 @@ class BlockSize:
             raise ValueError(
                 f"overlap={self.overlap}: must be at least 1 and below the {self.num_frames} frames of a block"
             )
+
+
+def block_size(
+    compression: Compression, trained_frames: int, num_frames: int | None = None, overlap: int | None = None
+) -> BlockSize:
+    """Return what is made at once: by default as many frames as in training, about half of them known from before.
+
+    Args:
+        compression: Of the autoencoder.
+        trained_frames: Frames of a clip in training.
+        num_frames: Frames of a block, if they are chosen.
+        overlap: Frames known from earlier blocks, if they are chosen.
+
+    Raises:
+        ValueError: If the autoencoder takes no clips of so many frames, or so many can't be known.
+    """
+    num_frames = trained_frames if num_frames is None else num_frames
+    half = max(1, (num_frames // 2 - 1) // compression.frames * compression.frames + 1)
+    overlap = half if overlap is None else overlap
+    compression.latent_frames(num_frames, "block_frames")
+    compression.latent_frames(overlap, "overlap")
+    return BlockSize(num_frames, overlap)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ class Canvas(Protocol):
         """Return the videos, on the CPU."""
         ...
 
+    def whole_latents(self) -> Float[Tensor, "b c t h w"]:
+        """Return the latents of the whole videos, on the CPU."""
+        ...
+
 
 def canvas_of(model: VideoDiffusionModel, size: ClipSize, known: Known, num_videos: int) -> Canvas:
     """Return a canvas for videos of a size, with what is known of each of them."""
@@ -87,12 +91,16 @@ class FrameLatents:
         """Return the videos, on the CPU."""
         return self._model.encoder.decode(self._all).cpu()
 
+    def whole_latents(self) -> Float[Tensor, "b c t h w"]:
+        """Return the latents of the whole videos, on the CPU."""
+        return self._all.cpu()
+
 
 class ClipPixels:
     """Videos as pixels, for causal autoencoders whose latent frames stand for several frames, but the first for one.
 
     A latent frame from the middle of a clip can't be the first one of another clip. So each block is a clip of its own:
-    the frames that it overlaps are encoded as the beginning of that clip, and it is decoded as soon as it is made.
+    the frames that it overlaps are encoded as the beginning of that clip, and it is decoded once its frames are needed.
     """
 
     def __init__(self, model: VideoDiffusionModel, size: ClipSize, known: Known, num_videos: int) -> None:
@@ -100,9 +108,12 @@ class ClipPixels:
         self._all = torch.zeros(num_videos, 3, size.num_frames, size.height, size.width, dtype=torch.uint8)
         if known.frames is not None:
             self._all[:, :, list(known.indices)] = known.frames.cpu()
+        self._latest: tuple[Block, Tensor] | None = None
+        """The latest block and its latents, as long as it is not decoded."""
 
     def latents(self, block: Block) -> Float[Tensor, "b c t h w"]:
         """Return a block's latents: those of the frames that it begins with, and zeros for those to be made."""
+        self._decode_latest()
         encoder, device = self._model.encoder, self._model.device
         clip = ClipSize(block.stop - block.start, self._size.height, self._size.width)
         latents = torch.zeros(len(self._all), *encoder.latent_shape(clip), device=device)
@@ -119,13 +130,26 @@ class ClipPixels:
         return [Observation(latents[:, :, list(first)], Frames(first, latents.shape[2]))]
 
     def add(self, block: Block, made: Float[Tensor, "b c t h w"]) -> None:
-        """Decode a block, and take over its new frames."""
+        """Take over the latents of a block, to be decoded when its frames are asked for."""
+        self._latest = block, made
+
+    def _decode_latest(self) -> None:
+        if self._latest is None:
+            return
+        block, made = self._latest
         decoded = self._model.encoder.decode(made).cpu()
         self._all[:, :, list(block.new)] = decoded[:, :, [frame - block.start for frame in block.new]]
+        self._latest = None
 
     def videos(self) -> UInt8[Tensor, "b c t h w"]:
         """Return the videos, on the CPU."""
+        self._decode_latest()
         return self._all
+
+    def whole_latents(self) -> Float[Tensor, "b c t h w"]:
+        """Return the latents of videos that were made in one block, on the CPU."""
+        assert self._latest is not None, "generate has refused several blocks"
+        return self._latest[1].cpu()
 
 
 def check_blocks(model: VideoDiffusionModel, blocks: Sequence[Block]) -> None:

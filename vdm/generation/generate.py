@@ -1,6 +1,7 @@
 """Videos for any number of prompts, in batches, and of any length, in blocks."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,6 +16,8 @@ from vdm.generation.tasks import Known
 from vdm.prompts import Prompts
 from vdm.types import ClipSize
 
+Output = Literal["videos", "latents"]
+
 
 @torch.no_grad()
 def generate(
@@ -28,8 +31,10 @@ def generate(
     known: Known | None = None,
     blocks: Sequence[Block] | None = None,
     method: ObservationMethod | None = None,
-    on_batch: Callable[[UInt8[Tensor, "b c t h w"]], object] | None = None,
-) -> UInt8[Tensor, "b c t h w"]:
+    on_batch: Callable[[UInt8[Tensor, "b c t h w"] | Float[Tensor, "b c t h w"]], object] | None = None,
+    noise: Float[Tensor, "n c t h w"] | None = None,
+    output: Output = "videos",
+) -> UInt8[Tensor, "n c t h w"] | Float[Tensor, "n c t h w"]:
     """Return a video for each prompt; clip number i draws the same noise whatever the batch size.
 
     Args:
@@ -45,10 +50,13 @@ def generate(
             block decoded, and the frames that the next one begins with encoded again.
         method: How a block is told what is known of its frames, by default reconstruction guidance.
         on_batch: Called with the videos of each batch, once they are made.
+        noise: Noise that the videos start from, in the shape of their latents; by default it is drawn. The noise that
+            some samplers add in their steps is drawn all the same.
+        output: ``videos``, or ``latents`` for what these are decoded from.
 
     Raises:
-        ValueError: If the network can't make videos of this size, the autoencoder takes no such blocks, or
-            ``batch_size`` is below 1.
+        ValueError: If the network can't make videos of this size, the autoencoder takes no such blocks, ``batch_size``
+            is below 1, the noise is not that of these videos, or they have no latents of their own.
     """
     check_size(model, size)
     if model.guide is not None:
@@ -59,16 +67,20 @@ def generate(
     if blocks is None:
         blocks = plan_blocks(size.num_frames, BlockSize(size.num_frames), known.indices)
     check_blocks(model, blocks)
-    videos = []
+    if noise is not None:
+        _check_noise(model, noise, len(prompts), size, len(blocks))
+    if output == "latents" and len(blocks) != 1 and model.encoder.compression.frames > 1:
+        raise ValueError("output=latents: videos in blocks of a causal autoencoder have latents block by block alone")
+    made = []
     for start in range(0, len(prompts), batch_size):
         clips = range(start, min(start + batch_size, len(prompts)))
         part = prompts.rows(slice(clips.start, clips.stop))
         canvas = canvas_of(model, size, known, len(clips))
         for number, block in enumerate(blocks):
             latents = canvas.latents(block)
-            noise, draw_noise = _noise(model, seed, clips, latents, number)
-            made = model.sample(
-                noise,
+            drawn, draw_noise = _noise(model, seed, clips, latents, number)
+            new = model.sample(
+                drawn if noise is None else noise[clips.start : clips.stop].to(drawn),
                 _told_first_frame(model, part, latents, seed, clips, number) if block.start in block.known else part,
                 negative,
                 draw_noise,
@@ -76,11 +88,11 @@ def generate(
                 canvas.observations(block, latents),
                 method,
             )
-            canvas.add(block, made)
-        videos.append(canvas.videos())
+            canvas.add(block, new)
+        made.append(canvas.videos() if output == "videos" else canvas.whole_latents())
         if on_batch is not None:
-            on_batch(videos[-1])
-    return torch.cat(videos)
+            on_batch(made[-1])
+    return torch.cat(made)
 
 
 def count_steps(model: VideoDiffusionModel, num_videos: int, batch_size: int, num_blocks: int = 1) -> int | None:
@@ -103,6 +115,24 @@ def check_size(model: VideoDiffusionModel, size: ClipSize) -> None:
     for name, pixels, latents in (("height", size.height, height), ("width", size.width, width)):
         if latents < 1 or latents % multiple:
             raise ValueError(f"{name}={pixels}: the network needs latents of a multiple of {multiple}, not {latents}")
+
+
+def _check_noise(
+    model: VideoDiffusionModel, noise: Float[Tensor, "n c t h w"], num_videos: int, size: ClipSize, num_blocks: int
+) -> None:
+    """Refuse noise that is not that of these videos.
+
+    Raises:
+        ValueError: With the shape that it must have.
+    """
+    if num_blocks > 1:
+        raise ValueError(f"noise: can't be given for videos in {num_blocks} blocks, each of which starts from its own")
+    wanted = (num_videos, *model.encoder.latent_shape(size))
+    if tuple(noise.shape) != wanted:
+        raise ValueError(
+            f"noise: has the shape {tuple(noise.shape)}, but {num_videos} videos of {size.num_frames} frames of"
+            f" {size.height}x{size.width} start from {wanted}"
+        )
 
 
 def _noise(

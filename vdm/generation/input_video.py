@@ -1,13 +1,16 @@
 """Videos that people want extended, interpolated or enlarged: any file that FFmpeg reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from fractions import Fraction
+from itertools import chain, dropwhile, islice, pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
+from av.container import InputContainer
 from av.error import BlockingIOError as NothingYetError
 from av.error import EOFError as NothingMoreError
 from av.error import FFmpegError
@@ -19,10 +22,16 @@ from torch import Tensor
 
 from vdm.data.containers import TooLargeError, bound_pixels, check_pixels, open_video
 from vdm.data.frames import DEINTERLACING, colorspace_of, film_of, opaque, orientation, pixel_aspect
+from vdm.data.hdr_frames import UnreadColorsError, transfer_of
 from vdm.data.mp4_tables import FalseClaimError
+from vdm.data.scaling import RGBScaler
 
 MAX_BYTES = 1 << 33
 """Of the frames that are taken: 10,000 of 512x512."""
+_SEEK_MARGIN = 1.0
+"""Seconds before the first frame that is wanted at which reading an end begins; the keyframe before that is found."""
+_ROUNDED_TIME = 0.05
+"""Part of the time between two frames by which the first one may be late: containers round times."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class InputVideo:
     frames: UInt8[Tensor, "c t h w"]
     fps: float | None
     """Frames per second, none where the file says nothing."""
+    file_fps: float | None = None
+    """Those of the file itself, of which all or some were taken."""
 
 
 def read_video(
@@ -49,25 +60,136 @@ def read_video(
     Raises:
         ValueError: If it can't be read or has no frames.
     """
+    with _film(path) as (container, stream):
+        frames = _pictures(container.decode(stream), stream, size, fps)
+        pictures = list(_bounded(islice(frames, max_frames), path))
+        rate = _rate(stream)
+    return InputVideo(_stacked(pictures, path), fps or rate, rate)
+
+
+def read_end(path: Path, size: tuple[int, int], fps: float, max_frames: int | None = None) -> InputVideo:
+    """Read a video's last frames: its last one, and before it those nearest to every 1 / ``fps`` seconds.
+
+    Of a long video no more is decoded than its end, where its container can be searched for that.
+
+    Args:
+        path: As for ``read_video``.
+        size: Height and width that the frames are scaled to cover and cut to in the middle.
+        fps: Frames per second to take; more than the video has repeats some of them.
+        max_frames: How many frames to take, None for all.
+
+    Raises:
+        ValueError: If it can't be read or has no frames.
+    """
+    span = None if max_frames is None else (max_frames - 1) / fps
+    start, times = _times_of_end(path, span)
+    num_frames = int((times[-1] - times[0]) * fps + _ROUNDED_TIME) + 1
+    num_frames = num_frames if max_frames is None else min(num_frames, max_frames)
+    _check_bytes(num_frames, 3 * size[0] * size[1], path)
+    chosen = _nearest(times, [times[-1] - number / fps for number in range(num_frames)][::-1])
+    wanted = frozenset(chosen)
+    with _film(path) as (container, stream):
+        pictures = _pictures(_decoded(container, stream, start), stream, size, None)
+        by_number = {number: picture for number, picture in enumerate(pictures) if number in wanted}
+        rate = _rate(stream)
+    return InputVideo(_stacked([by_number[number] for number in chosen if number in by_number], path), fps, rate)
+
+
+@contextmanager
+def _film(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """Open the film in a file; what goes wrong in the block is said in one line."""
     try:
         with open_video(path) as container:
             stream = film_of(container)
             if stream is None:
                 raise ValueError(f"input={path}: there is no video in it")
             bound_pixels(stream)
-            rate = stream.average_rate or stream.guessed_rate
-            frames = _pictures(container.decode(stream), stream, size, fps)
-            pictures = list(_bounded(islice(frames, max_frames), path))
+            yield container, stream
     except FileNotFoundError:
         raise ValueError(f"input={path}: no such file") from None
-    except (FalseClaimError, TooLargeError) as error:
+    except (FalseClaimError, TooLargeError, UnreadColorsError) as error:
         raise ValueError(f"input={path}: can't be used: {error}") from None
     except (FFmpegError, OSError) as error:
         raise ValueError(f"input={path}: can't be read as a video: {error.strerror or error}") from None
+
+
+def _rate(stream: av.VideoStream) -> float | None:
+    """Return frames per second, None where the file says nothing."""
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else None
+
+
+def _stacked(pictures: Sequence[UInt8[np.ndarray, "h w c"]], path: Path) -> UInt8[Tensor, "c t h w"]:
     if not pictures:
         raise ValueError(f"input={path}: there are no frames in it")
-    frames = rearrange(torch.from_numpy(np.stack(pictures)), "t h w c -> c t h w").contiguous()
-    return InputVideo(frames, fps or (float(rate) if rate else None))
+    return rearrange(torch.from_numpy(np.stack(pictures)), "t h w c -> c t h w").contiguous()
+
+
+def _times_of_end(path: Path, span: float | None) -> tuple[Fraction | None, list[float]]:
+    """Return where to begin decoding to see the last ``span`` seconds, and the times of all frames from there on.
+
+    Returns:
+        The place to seek, in seconds, None for the beginning of the file; and the frames' times, in seconds.
+    """
+    with _film(path) as (container, stream):
+        start = None if span is None else _place_before_end(container, stream, span)
+    if start is not None and span is not None:
+        try:
+            with _film(path) as (container, stream):
+                times = _times(_decoded(container, stream, start), None)
+        except ValueError:  # it can't be searched
+            times = []
+        if times and times[-1] - times[0] >= span:
+            return start, times
+    with _film(path) as (container, stream):
+        times = _times(_decoded(container, stream, None), _rate(stream))
+    if not times:
+        raise ValueError(f"input={path}: there are no frames in it")
+    return None, times
+
+
+def _place_before_end(container: InputContainer, stream: av.VideoStream, span: float) -> Fraction | None:
+    """Return a little less than where the last ``span`` seconds begin, None where that is unknown or the beginning."""
+    if stream.duration is not None and stream.time_base is not None:
+        begin, length = (stream.start_time or 0) * stream.time_base, stream.duration * stream.time_base
+    elif container.duration is not None:
+        begin, length = Fraction(container.start_time or 0, av.time_base), Fraction(container.duration, av.time_base)
+    else:
+        return None
+    place = length - Fraction(span + _SEEK_MARGIN)
+    return begin + place if place > 0 else None
+
+
+def _decoded(container: InputContainer, stream: av.VideoStream, start: Fraction | None) -> Iterator[av.VideoFrame]:
+    """Decode from the keyframe before ``start``, which is in seconds, or from the beginning."""
+    if start is None or stream.time_base is None:
+        return container.decode(stream)
+    container.seek(int(start / stream.time_base), stream=stream)
+    return dropwhile(lambda frame: not frame.key_frame, container.decode(stream))
+
+
+def _times(frames: Iterator[av.VideoFrame], rate: float | None) -> list[float]:
+    """Return when each frame is shown, in seconds; of frames that don't say so, by ``rate``, or none without one."""
+    times = [frame.time for frame in frames]
+    known = [time for time in times if time is not None]
+    if len(known) == len(times) and all(earlier <= later for earlier, later in pairwise(known)):
+        return known
+    return [] if rate is None else [number / rate for number in range(len(times))]
+
+
+def _nearest(times: Sequence[float], wanted: Sequence[float]) -> list[int]:
+    """Return which of ascending ``times`` is nearest to each wanted one, of two the later."""
+    later = np.searchsorted(times, wanted)
+    earlier, later = np.maximum(later - 1, 0), np.minimum(later, len(times) - 1)
+    given, asked = np.asarray(times), np.asarray(wanted)
+    return np.where(given[later] - asked <= asked - given[earlier], later, earlier).tolist()
+
+
+def _check_bytes(num_frames: int, bytes_of_frame: int, path: Path) -> None:
+    """Refuse frames that don't fit into memory together."""
+    fitting = MAX_BYTES // bytes_of_frame
+    if num_frames > fitting:
+        raise ValueError(f"input={path}: its frames take more than {MAX_BYTES >> 30} GiB; input_frames={fitting} fits")
 
 
 def _bounded(pictures: Iterator[UInt8[np.ndarray, "h w c"]], path: Path) -> Iterator[UInt8[np.ndarray, "h w c"]]:
@@ -89,17 +211,45 @@ def _pictures(
     first = next(frames, None)
     if first is None:
         return
-    turn = orientation(first)
-    graph = _graph(first, stream, size, fps)
+    turn, fit = orientation(first), _fit(first, stream, size)
+    graph, scale = _graph(first, stream, fit, fps), RGBScaler()
     for frame in chain([first], frames, [None]):
-        graph.vpush(None if frame is None else _opaque(frame, first))
+        graph.vpush(None if frame is None else _filterable(frame, first))
         for picture in _ready(graph):
-            # FFmpeg's filters leave turning to the viewer.
-            yield turn.apply(picture.to_ndarray())
+            # FFmpeg's filters leave turning to the viewer, and high dynamic range as it is.
+            is_rgb = picture.format.name == "rgb24"
+            yield turn.apply(picture.to_ndarray() if is_rgb else fit.cropped(scale(picture, fit.rows, fit.columns)))
 
 
-def _opaque(frame: av.VideoFrame, first: av.VideoFrame) -> av.VideoFrame:
+@dataclass(frozen=True)
+class _Fit:
+    """To what size frames are scaled, and what of that is taken, both as they are coded."""
+
+    rows: int
+    columns: int
+    height: int
+    width: int
+
+    def cropped(self, picture: UInt8[np.ndarray, "rows columns c"]) -> UInt8[np.ndarray, "h w c"]:
+        """Return the middle of a picture."""
+        top, left = (self.rows - self.height) // 2, (self.columns - self.width) // 2
+        return picture[top : top + self.height, left : left + self.width]
+
+
+def _fit(first: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None) -> _Fit:
+    shown_width = first.width * pixel_aspect(stream)
+    is_turned = orientation(first).transpose
+    height, width = (first.height, round(shown_width)) if size is None else size[::-1] if is_turned else size
+    scale = max(height / first.height, width / shown_width)
+    fit = _Fit(max(height, round(first.height * scale)), max(width, round(shown_width * scale)), height, width)
+    check_pixels(fit.rows, fit.columns)
+    return fit
+
+
+def _filterable(frame: av.VideoFrame, first: av.VideoFrame) -> av.VideoFrame:
     """Return a frame without transparent parts, in the format that the filters expect."""
+    if transfer_of(first) is not None:
+        return frame.reformat(format=first.format.name)
     return opaque(frame).reformat(format=_filtered_format(first), dst_colorspace=colorspace_of(first))
 
 
@@ -116,25 +266,17 @@ def _ready(graph: Graph) -> Iterator[av.VideoFrame]:
             return
 
 
-def _graph(first: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | None, fps: float | None) -> Graph:
-    """Return filters that choose frames by time, then scale and cut them, and make them RGB."""
-    is_turned = orientation(first).transpose
-    shown_width = first.width * pixel_aspect(stream)
-    height, width = (first.height, round(shown_width)) if size is None else size[::-1] if is_turned else size
-    scale = max(height / first.height, width / shown_width)
-    rows, columns = max(height, round(first.height * scale)), max(width, round(shown_width * scale))
-    check_pixels(rows, columns)
-    covering = f"{columns}:{rows}"
+def _graph(first: av.VideoFrame, stream: av.VideoStream, fit: _Fit, fps: float | None) -> Graph:
+    """Return filters that choose frames by time; of standard range, they also scale and cut them, and make them RGB."""
     matrix = "" if colorspace_of(first) is None else ":in_color_matrix=bt709"
-
+    covering = f"{fit.columns}:{fit.rows}:flags=bicubic+accurate_rnd+full_chroma_int{matrix}"
     graph = Graph()
+    to_rgb = [("scale", covering), ("crop", f"{fit.width}:{fit.height}"), ("format", "rgb24")]
     filters = [
         graph.add_buffer(template=stream, format=VideoFormat(_filtered_format(first))),
         *([graph.add("bwdif", DEINTERLACING)] if first.interlaced_frame else []),
         *([] if fps is None else [graph.add("fps", str(fps))]),
-        graph.add("scale", f"{covering}:flags=bicubic+accurate_rnd+full_chroma_int{matrix}"),
-        graph.add("crop", f"{width}:{height}"),
-        graph.add("format", "rgb24"),
+        *(graph.add(*one) for one in (to_rgb if transfer_of(first) is None else [])),
         graph.add("buffersink"),
     ]
     graph.link_nodes(*filters).configure()

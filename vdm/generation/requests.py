@@ -71,20 +71,25 @@ def resolve_labels(
     return [int(label) for label in indices]
 
 
+def fit_picture(picture: Image.Image, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
+    """Return a picture as an RGB frame: turned upright, scaled to cover the frame, its centre cut out."""
+    upright = ImageOps.exif_transpose(picture)
+    fitted = ImageOps.fit(rgb_picture(upright), (width, height), Image.Resampling.BICUBIC)
+    return rearrange(torch.from_numpy(np.array(fitted)), "h w c -> 1 c h w")
+
+
 def load_image(path: Path, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
-    """Return a picture as one RGB frame: turned upright, scaled to cover the frame, its centre cut out.
+    """Return the picture in a file as ``fit_picture`` does.
 
     Raises:
         ValueError: If it can't be read.
     """
     try:
         with open_picture(path, IMAGE_FORMATS) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            fitted = ImageOps.fit(rgb_picture(picture), (width, height), Image.Resampling.BICUBIC)
+            return fit_picture(opened, height, width)
     except FileNotFoundError:
         raise ValueError(f"image={path}: no such file") from None
     except UnfitFileError as error:
         raise ValueError(f"image={path}: can't be read as a picture: {error.strerror}") from None
     except PICTURE_ERRORS as error:  # whatever Pillow stumbles over
         raise ValueError(f"image={path}: can't be read as a picture: {' '.join(str(error).split())}") from None
-    return rearrange(torch.from_numpy(np.array(fitted)), "h w c -> 1 c h w")

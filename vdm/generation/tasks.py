@@ -6,7 +6,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.models.encoders import PixelEncoder
+from vdm.models.autoencoder import PixelAutoencoder
 from vdm.types import TensorRecord
 
 
@@ -69,7 +69,7 @@ def super_resolution(
             the model diffuses no pixels: their means are not those of latents.
     """
     given, rows, columns = video.shape[1:]
-    if not isinstance(model.encoder, PixelEncoder):
+    if not isinstance(model.encoder, PixelAutoencoder):
         raise ValueError("task=superres: the model must diffuse pixels (encoder=pixels), not latents")
     if given != num_frames:
         raise ValueError(f"num_frames={num_frames}: must be that of the input, {given}")

@@ -1,7 +1,7 @@
 """Videos as files that people look at: mp4, and grids of several as mp4 and png."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,26 +14,39 @@ from PIL import Image
 from torch import Tensor
 
 from vdm.files import appearing
+from vdm.generation.captions import caption_strips
 from vdm.text import file_stem
 
 DEFAULT_FPS = 8.0
 """Frames per second of videos made by models whose clips had no common rate."""
 GRID_GAP = 2
 """Pixels between the videos of a grid."""
+GRID_SUFFIXES = ("mp4", "gif", "png")
+"""Of the files that a grid is written as."""
+MIN_GRID = 256
+"""Pixels of a grid's longer side, at least: small videos are enlarged."""
+MIN_CAPTIONED = 144
+"""Pixels of a video's width under which its caption stands, at least."""
+_LETTERS = 12
+"""Pixels of a caption's letters, at least."""
 
 
-def write_mp4(path: Path, video: UInt8[Tensor, "c t h w"], fps: float) -> None:
+def write_mp4(
+    path: Path, video: UInt8[Tensor, "c t h w"], fps: float, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a video as h264 that every player shows: even height and width, colours at half resolution.
 
     Args:
         path: File to be written; its folder exists.
         video: RGB frames.
         fps: Frames per second.
+        metadata: Texts that mp4 files may have about themselves: ``title``, ``comment`` ...
     """
     height, width = video.shape[-2:]
     padded = torch.nn.functional.pad(video.float(), (0, width % 2, 0, height % 2), mode="replicate").byte()
     frames = rearrange(padded.cpu(), "c t h w -> t h w c").numpy()
     with appearing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+        container.metadata.update(metadata or {})
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
@@ -57,16 +70,49 @@ def grid(videos: Sequence[UInt8[Tensor, "c t h w"]], num_columns: int | None = N
     return canvas
 
 
-def enlarged(video: UInt8[Tensor, "c t h w"], min_size: int = 256) -> UInt8[Tensor, "c t h2 w2"]:
+def enlarged(video: UInt8[Tensor, "c t h w"], min_size: int = MIN_GRID) -> UInt8[Tensor, "c t h2 w2"]:
     """Enlarge small videos by a whole factor, pixels staying sharp, to at least ``min_size`` high or wide."""
-    factor = math.ceil(min_size / max(video.shape[-2:]))
+    return _scaled(video, math.ceil(min_size / max(video.shape[-2:])))
+
+
+def _scaled(video: UInt8[Tensor, "c t h w"], factor: int) -> UInt8[Tensor, "c t h2 w2"]:
     return video.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
 
 
-def write_film_strips(path: Path, videos: Sequence[UInt8[Tensor, "c t h w"]]) -> None:
-    """Write a png with one row a video, its frames from left to right."""
-    rows = grid([frame[:, None] for video in videos for frame in video.unbind(1)], num_columns=videos[0].shape[1])
-    pixels = rearrange(enlarged(rows, 768)[:, 0], "c h w -> h w c").cpu().numpy()
+def captioned_grid(
+    videos: Sequence[UInt8[Tensor, "c t h w"]], captions: Sequence[str] = ()
+) -> UInt8[Tensor, "c t h2 w2"]:
+    """Lay videos of one size side by side, large enough to be seen, each over its caption, if there are captions."""
+    if not any(captions):
+        return enlarged(grid(videos))
+    columns = math.ceil(math.sqrt(len(videos)))
+    factor = math.ceil(max(MIN_CAPTIONED, MIN_GRID / columns) / videos[0].shape[-1])
+    large = [_scaled(video, factor) for video in videos]
+    width = large[0].shape[-1]
+    strips = caption_strips(captions, width, max(_LETTERS, width // 28), max_lines=3)
+    return grid(
+        [
+            torch.cat([video, strip[:, None].expand(-1, video.shape[1], -1, -1).to(video.device)], dim=-2)
+            for video, strip in zip(large, strips, strict=True)
+        ]
+    )
+
+
+def write_film_strips(path: Path, videos: Sequence[UInt8[Tensor, "c t h w"]], captions: Sequence[str] = ()) -> None:
+    """Write a png with one row a video, its frames from left to right, over its caption, if there are any."""
+    rows = enlarged(grid([frame[:, None] for video in videos for frame in video.unbind(1)], videos[0].shape[1]), 768)
+    picture = rows[:, 0]
+    if any(captions):
+        picture = _scaled(rows, math.ceil(MIN_CAPTIONED / rows.shape[-1]))[:, 0]
+        factor = picture.shape[-2] // (len(videos) * (videos[0].shape[-2] + GRID_GAP) - GRID_GAP)
+        height, step = (factor * (videos[0].shape[-2] + gap) for gap in (0, GRID_GAP))
+        strips = [caption_strips([text], picture.shape[-1], _LETTERS + 2, max_lines=2)[0] for text in captions]
+        parts = (
+            (picture[:, number * step : number * step + height], strip.to(picture.device))
+            for number, strip in enumerate(strips)
+        )
+        picture = torch.cat([part for pair in parts for part in pair], dim=-2)
+    pixels = rearrange(picture, "c h w -> h w c").cpu().numpy()
     with appearing(path) as partial:
         Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG")
 
@@ -79,18 +125,33 @@ def write_gif(path: Path, video: UInt8[Tensor, "c t h w"], fps: float) -> None:
         first.save(partial, format="GIF", save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
 
 
-def write_grid(folder: Path, videos: Sequence[UInt8[Tensor, "c t h w"]], fps: float) -> tuple[Path, Path]:
+def write_grid(
+    folder: Path,
+    videos: Sequence[UInt8[Tensor, "c t h w"]],
+    fps: float,
+    captions: Sequence[str] = (),
+    stem: str = "grid",
+    metadata: Mapping[str, str] | None = None,
+) -> tuple[Path, Path]:
     """Write all videos side by side as ``grid.mp4`` and ``grid.gif``, and as film strips in ``grid.png``.
+
+    Args:
+        folder: Is made if it is not there.
+        videos: RGB, all of one size.
+        fps: Frames per second.
+        captions: What is written under each video; none leaves that out.
+        stem: Name of the files.
+        metadata: As of ``write_mp4``.
 
     Returns:
         Paths of the mp4 and the png.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mp4, png = folder / "grid.mp4", folder / "grid.png"
-    side_by_side = enlarged(grid(videos))
-    write_mp4(mp4, side_by_side, fps)
-    write_gif(folder / "grid.gif", side_by_side, fps)
-    write_film_strips(png, videos)
+    mp4, gif, png = (folder / f"{stem}.{suffix}" for suffix in GRID_SUFFIXES)
+    side_by_side = captioned_grid(videos, captions)
+    write_mp4(mp4, side_by_side, fps, metadata)
+    write_gif(gif, side_by_side, fps)
+    write_film_strips(png, videos, captions)
     return mp4, png
 
 

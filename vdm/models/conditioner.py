@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vdm.models.encoders import Autoencoder
+from vdm.models.autoencoder import Autoencoder
 from vdm.models.text_encoders import TextEncoder
 from vdm.prompts import Prompts
 from vdm.types import ClipBatch, Conditioning
@@ -27,7 +27,7 @@ class Conditioner(Protocol):
     """Numbers that videos are made with unless their prompts say otherwise: a frozen dataclass, or None.
 
     Its fields are options of ``vdm sample``, which sets the attribute, with the ranges that their annotations say. They
-    are found where the class declares the attribute, as in ``options: Motion``.
+    are found where the class declares the attribute, as in ``options: MicroConditioning``.
     """
 
     @property
@@ -70,7 +70,7 @@ class Conditioner(Protocol):
         x0: Float[Tensor, "b c t h w"],
         encoder: Autoencoder,
         seed: int,
-        draws: Sequence[int | str],
+        clip_ids: Sequence[int | str],
     ) -> Prompts:
         """Return what clips in training or validation are asked for: what they are.
 
@@ -79,7 +79,7 @@ class Conditioner(Protocol):
             x0: Their clean latents.
             encoder: Has made the latents.
             seed: Of what is random in conditions.
-            draws: Names each clip there: its position in training, its key in validation.
+            clip_ids: Names each clip there: its position in training, its key in validation.
         """
         ...
 
@@ -89,7 +89,7 @@ class Conditioner(Protocol):
         frame: UInt8[Tensor, "b c h w"],
         encoder: Autoencoder,
         seed: int = 0,
-        draws: Sequence[int | str] | None = None,
+        clip_ids: Sequence[int | str] | None = None,
     ) -> Prompts:
         """Return the prompts with a first frame for each clip; called only where ``takes`` has ``image``.
 
@@ -98,7 +98,7 @@ class Conditioner(Protocol):
             frame: RGB first frame of each clip.
             encoder: The autoencoder.
             seed: Of what is random in conditions.
-            draws: Names each clip there, by default by its row.
+            clip_ids: Names each clip there, by default by its row.
         """
         ...
 
@@ -108,7 +108,7 @@ class Conditioner(Protocol):
         latents: Float[Tensor, "b c h w"],
         encoder: Autoencoder,
         seed: int = 0,
-        draws: Sequence[int | str] | None = None,
+        clip_ids: Sequence[int | str] | None = None,
     ) -> Prompts:
         """Return the prompts with a first frame of which only the latents are there, as of videos that are made.
 

@@ -7,7 +7,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from vdm.models.encoders import Autoencoder
+from vdm.models.autoencoder import Autoencoder
 from vdm.models.svd.layers import sinusoids
 from vdm.models.text_encoders import EncodedText, TextEncoder
 from vdm.prompts import LabelCondition, Prompts, TensorCondition, TextCondition
@@ -74,7 +74,7 @@ class EmbeddingConditioner(nn.Module):
         x0: Float[Tensor, "b c t h w"],
         encoder: Autoencoder,
         seed: int,
-        draws: Sequence[int | str],
+        clip_ids: Sequence[int | str],
     ) -> Prompts:
         """Return what clips in training or validation are asked for: what they are."""
         return Prompts.of_clips(batch, x0)
@@ -85,10 +85,10 @@ class EmbeddingConditioner(nn.Module):
         frame: UInt8[Tensor, "b c h w"],
         encoder: Autoencoder,
         seed: int = 0,
-        draws: Sequence[int | str] | None = None,
+        clip_ids: Sequence[int | str] | None = None,
     ) -> Prompts:
         """Return the prompts with a first frame for each clip; nothing of it is random here, so no draw is made."""
-        return self.with_first_latents(prompts, encoder.encode(frame[:, :, None])[:, :, 0], encoder, seed, draws)
+        return self.with_first_latents(prompts, encoder.encode(frame[:, :, None])[:, :, 0], encoder, seed, clip_ids)
 
     def with_first_latents(
         self,
@@ -96,7 +96,7 @@ class EmbeddingConditioner(nn.Module):
         latents: Float[Tensor, "b c h w"],
         encoder: Autoencoder,
         seed: int = 0,
-        draws: Sequence[int | str] | None = None,
+        clip_ids: Sequence[int | str] | None = None,
     ) -> Prompts:
         """Return the prompts with the latents as they are, not decoded and encoded again: that would round them."""
         return prompts.with_conditions(image=TensorCondition.given(latents))

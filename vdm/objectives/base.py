@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.shapes import PerClip
-from vdm.objectives.draws import Draws
+from vdm.objectives.batch_randomness import BatchRandomness
 from vdm.objectives.latents import LatentBatch
 
 
@@ -37,13 +37,13 @@ class Objective(Protocol):
     Where its constructor takes a ``model``, it is given the model as training starts from it.
     """
 
-    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, draws: Draws) -> Losses:
+    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
         """Return the loss of each clip.
 
         Args:
             model: What is trained.
             latents: Clean latents and conditions of clips.
-            draws: All that is random about them.
+            randomness: All that is random about them.
         """
         ...
 
@@ -64,7 +64,7 @@ class ObjectiveWithModules(nn.Module, ABC):
     the same schedule, and each gradient is clipped by its own norm."""
 
     @abstractmethod
-    def forward(self, model: VideoDiffusionModel, latents: LatentBatch, draws: Draws) -> Losses:
+    def forward(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
         """Return the loss of each clip; see ``Objective``."""
 
 

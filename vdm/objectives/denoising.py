@@ -2,7 +2,7 @@
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.objectives.base import Losses
-from vdm.objectives.draws import Draws
+from vdm.objectives.batch_randomness import BatchRandomness
 from vdm.objectives.latents import LatentBatch
 
 
@@ -12,12 +12,12 @@ class Denoising:
     What is predicted and how it is weighted is the diffusion's: Ho et al. 2020 (eq. 14), and all of ``conf/diffusion``.
     """
 
-    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, draws: Draws) -> Losses:
+    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
         """Return the loss of each clip."""
         x0, shape = latents.x0, tuple(latents.x0.shape[1:])
-        noise = draws.noise(model.diffusion.noise_prior, shape, latents.num_images).to(x0, non_blocking=True)
-        times = draws.times(model.diffusion, shape, latents.num_images).to(x0.device, non_blocking=True)
-        prompts = draws.drop_conditions(latents.prompts)
-        image_prompts = None if latents.image_prompts is None else draws.drop_conditions(latents.image_prompts)
+        noise = randomness.noise(model.diffusion.noise_prior, shape, latents.num_images).to(x0, non_blocking=True)
+        times = randomness.times(model.diffusion, shape, latents.num_images).to(x0.device, non_blocking=True)
+        prompts = randomness.drop_conditions(latents.prompts)
+        image_prompts = None if latents.image_prompts is None else randomness.drop_conditions(latents.image_prompts)
         loss = model.denoising_loss(x0, noise, times.t.to(x0.dtype), prompts, image_prompts, times.counted)
         return Losses(loss, times.of_clips)

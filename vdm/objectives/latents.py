@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.objectives.draws import Draws
+from vdm.objectives.batch_randomness import BatchRandomness
 from vdm.prompts import Prompts, TensorCondition
 from vdm.types import ClipBatch, TensorRecord
 
@@ -30,16 +30,16 @@ class LatentBatch(TensorRecord):
         return 0 if self.image_prompts is None else len(self.image_prompts) // len(self.prompts)
 
 
-def latents_of(model: VideoDiffusionModel, batch: ClipBatch, draws: Draws) -> LatentBatch:
+def latents_of(model: VideoDiffusionModel, batch: ClipBatch, randomness: BatchRandomness) -> LatentBatch:
     """Encode clips and their independent images, and look up what they are known by.
 
     Args:
         model: Has the autoencoder and the conditioner.
         batch: The clips, on the model's device.
-        draws: What is random in conditions.
+        randomness: What is random in conditions.
     """
     x0 = model.encoder.encode(batch.video) if batch.latents is None else batch.latents.float()
-    prompts = model.conditioner.of_clips(batch, x0, model.encoder, draws.seed, draws.names)
+    prompts = model.conditioner.of_clips(batch, x0, model.encoder, randomness.seed, randomness.clip_ids)
     if batch.images is None:
         return LatentBatch(x0, prompts)
     images = model.encoder.encode(rearrange(batch.images.pixels, "b c k h w -> (b k) c 1 h w"))

@@ -21,7 +21,7 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.generation.video_files import DEFAULT_FPS
 from vdm.models.pretrained.published import Published
 from vdm.objectives.base import second_optimizer, with_modules_of
-from vdm.objectives.draws import NoiseAhead
+from vdm.objectives.batch_randomness import NoisePrefetcher
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_dropout, check_together
@@ -87,7 +87,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
         data.report_captions()
     shapes = {shape: model.encoder.latent_shape(ClipSize(*shape)) for shape in data.clip_shapes}
     prior = model.diffusion.noise_prior
-    data.draw_ahead(NoiseAhead(config["seed"], prior, shapes, data.num_images_per_clip))
+    data.draw_ahead(NoisePrefetcher(config["seed"], prior, shapes, data.num_images_per_clip))
     if config["resume"] is None:
         _start_from(model, config, published)
     objective = prepare(model, config)

@@ -15,8 +15,8 @@ from vdm import randomness
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.data.datamodule import ClipDataModule
 from vdm.objectives.base import Objective
+from vdm.objectives.batch_randomness import HeldOutRandomness, PrefetchedNoise, TrainingRandomness
 from vdm.objectives.condition_dropout import ConditionDropout, Shares
-from vdm.objectives.draws import DrawnAhead, HeldOutDraws, TrainingDraws
 from vdm.objectives.latents import latents_of
 from vdm.prompts import Prompts
 from vdm.ranges import Seed
@@ -85,14 +85,14 @@ class DiffusionModule(lightning.LightningModule):
         """
         positions = batch.positions.tolist()
         self._seed_network_dropout(positions[0])
-        draws = TrainingDraws(
+        randomness = TrainingRandomness(
             self.seed,
             positions,
             global_batch_size=self.data.global_batch_size,
             condition_dropout=self.condition_dropout,
-            noise_ahead=self._noise_ahead(batch),
+            prefetched_noise=self._noise_ahead(batch),
         )
-        losses = self.objective(self.model, latents_of(self.model, batch, draws), draws)
+        losses = self.objective(self.model, latents_of(self.model, batch, randomness), randomness)
 
         # A bad sample has weight 0; `where`, since 0 times NaN is NaN. The trainer divides the sum over micro-batches
         # by their number and averages over processes; the scale makes that the mean over the whole batch.
@@ -106,7 +106,7 @@ class DiffusionModule(lightning.LightningModule):
     @torch.no_grad()
     def prompts_of(self, held_out: ClipBatch) -> Prompts:
         """Return what held-out clips are asked for: what they are."""
-        return latents_of(self.model, held_out, HeldOutDraws(held_out.keys)).prompts
+        return latents_of(self.model, held_out, HeldOutRandomness(held_out.keys)).prompts
 
     def optimizer_step(
         self,
@@ -129,8 +129,8 @@ class DiffusionModule(lightning.LightningModule):
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """The loss of held-out clips, with noise and noise level that are functions of the clip's key."""
-        draws = HeldOutDraws(batch.keys)
-        losses = self.objective(self.model, latents_of(self.model, batch, draws), draws)
+        randomness = HeldOutRandomness(batch.keys)
+        losses = self.objective(self.model, latents_of(self.model, batch, randomness), randomness)
         weights = batch.weights.to(self.device, non_blocking=True)
         self.validation_losses.add(losses.per_clip, losses.t, weights, losses.scalars)
 
@@ -198,9 +198,11 @@ class DiffusionModule(lightning.LightningModule):
         """The data in training."""
         return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
 
-    def _noise_ahead(self, batch: ClipBatch) -> DrawnAhead | None:
+    def _noise_ahead(self, batch: ClipBatch) -> PrefetchedNoise | None:
         num_images = 0 if batch.images is None else batch.images.pixels.shape[2]
-        return None if batch.noise is None else DrawnAhead(batch.noise, self.model.diffusion.noise_prior, num_images)
+        return (
+            None if batch.noise is None else PrefetchedNoise(batch.noise, self.model.diffusion.noise_prior, num_images)
+        )
 
     def _seed_network_dropout(self, position: int) -> None:
         """Make drop-out inside the network a function of (seed, first position of the micro-batch)."""

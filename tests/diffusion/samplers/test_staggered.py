@@ -9,7 +9,14 @@ from tests.diffusion.samplers.closed_forms import TWO_PEAKS
 from tests.diffusion.samplers.every_sampler import EVERY
 from vdm.diffusion.denoiser import Denoised, bounded
 from vdm.diffusion.guidance import Extrapolation
-from vdm.diffusion.observations import CleanFrames, Frames, Observation, ObservationMethod, Reconstruction, Replacement
+from vdm.diffusion.observations import (
+    CleanFrames,
+    Frames,
+    Observation,
+    ObservationMethod,
+    ReconstructionGuidance,
+    Replacement,
+)
 from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run, Transition
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
@@ -119,7 +126,7 @@ def test_variances_are_those_of_each_frame() -> None:
     )
 
 
-@pytest.mark.parametrize("method", [Replacement(), Reconstruction(0.5), CleanFrames()], ids=str)
+@pytest.mark.parametrize("method", [Replacement(), ReconstructionGuidance(0.5), CleanFrames()], ids=str)
 @pytest.mark.parametrize(
     "guidance", [Extrapolation(2.0), Extrapolation(2.0, interval=(0.1, 5.0), rescale=0.5)], ids=str
 )

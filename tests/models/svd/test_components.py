@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from tests.models.svd.pipelines import autoencoder, pipeline, save_pipeline
-from vdm.models.encoders import to_picture
+from vdm.models.autoencoder import to_picture
 from vdm.models.svd.components import ClipImageEncoder, TemporalAutoencoder, resized
 from vdm.randomness import generator
 from vdm.types import ClipSize

@@ -46,7 +46,8 @@ class SampleOptions(SamplingOptions):
     task: Literal["extend", "interpolate", "superres"] | None
     input: PlainPath | None
     input_fps: Positive | None
-    input_frames: Count | None
+    input_frames: Count | Literal["all"] | None
+    goes_on_from: Literal["end", "start"] = field(metadata={"key": "from"})
     every: Size
     block_frames: Size | None
     overlap: Size | None
@@ -61,6 +62,8 @@ class SampleOptions(SamplingOptions):
         for name in ("input_fps", "input_frames"):
             if self.input is None and getattr(self, name) is not None:
                 raise ConfigError(f"{name}={getattr(self, name)}: there is no input")
+        if self.goes_on_from == "start" and self.task != "extend":
+            raise ConfigError("from=start: only task=extend takes frames from one end of its input")
         if self.method == "clean_frames" and self.task == "superres":
             raise ConfigError("method=clean_frames: task=superres has no frames that are known as they are")
         if self.image is not None and self.task in ("extend", "interpolate"):

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdm.models.autoencoders import FrameAutoencoder
-from vdm.models.encoders import Picture
+from vdm.models.autoencoder import Picture
+from vdm.models.diffusers_autoencoders import FrameAutoencoder
 from vdm.models.frozen import Frozen, loaded
 from vdm.outside import read_json, typed
 from vdm.ranges import Location, Name, NameOrNothing, Positive

@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vdm.models.encoders import Autoencoder, Picture, PictureEncoder, to_picture
+from vdm.models.autoencoder import Autoencoder, Picture, PictureEncoder, to_picture
 from vdm.models.svd.components import ImageEncoder
 from vdm.models.svd.unet import ADDED_TIME_IDS, IMAGE_ONLY_INDICATOR
 from vdm.prompts import Prompts, TensorCondition
@@ -20,7 +20,7 @@ from vdm.types import ClipBatch, Conditioning
 
 
 @dataclass(frozen=True)
-class Motion:
+class MicroConditioning:
     """The numbers a clip is made with, all in the units of the published model.
 
     Args:
@@ -63,9 +63,9 @@ class Augmentation:
         if self.p_std < 0:
             raise ValueError(f"p_std must be at least 0, but is {self.p_std}")
 
-    def draw(self, seed: int, draws: Sequence[int | str]) -> Float[Tensor, " b"]:
+    def draw(self, seed: int, clip_ids: Sequence[int | str]) -> Float[Tensor, " b"]:
         """Draw the standard deviation of each clip's noise."""
-        return torch.exp(self.p_mean + self.p_std * normal(seed, "first frame augmentation level", draws, ()))
+        return torch.exp(self.p_mean + self.p_std * normal(seed, "first frame augmentation level", clip_ids, ()))
 
 
 @dataclass(frozen=True)
@@ -110,18 +110,18 @@ class SVDConditioner(nn.Module):
     num_classes = 0
     takes = ("image", "image_token")
     needs_pixels = True
-    options: Motion
+    options: MicroConditioning
 
     def __init__(
         self,
         image_encoder: ImageEncoder,
-        motion: Motion | None = None,
+        motion: MicroConditioning | None = None,
         augmentation: Augmentation | None = None,
         buckets: MotionBuckets | None = None,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
-        self.options = motion or Motion()
+        self.options = motion or MicroConditioning()
         self.augmentation = augmentation or Augmentation()
         self.buckets = buckets or MotionBuckets()
 
@@ -131,14 +131,14 @@ class SVDConditioner(nn.Module):
         x0: Float[Tensor, "b c t h w"],
         encoder: Autoencoder,
         seed: int,
-        draws: Sequence[int | str],
+        clip_ids: Sequence[int | str],
     ) -> Prompts:
         """Return what clips in training or validation are asked for: what they are, with noise on the first frame."""
         assert batch.motion is not None, "the data are asked for it: see needs_pixels"
-        levels = self.augmentation.draw(seed, draws).to(x0.device)
+        levels = self.augmentation.draw(seed, clip_ids).to(x0.device)
         ids = torch.stack([batch.fps - 1, self.buckets(batch.motion), levels], dim=1)
         pixels = batch.video[:, :, 0]
-        noise = normal(seed, "first frame augmentation", draws, tuple(pixels.shape[1:]))
+        noise = normal(seed, "first frame augmentation", clip_ids, tuple(pixels.shape[1:]))
         return self._given(Prompts.of(batch.captions, batch.labels), to_picture(pixels), ids, noise, encoder)
 
     def with_first_frame(
@@ -147,8 +147,8 @@ class SVDConditioner(nn.Module):
         frame: UInt8[Tensor, "b 3 h w"],
         encoder: Autoencoder,
         seed: int = 0,
-        draws: Sequence[int | str] | None = None,
-        motions: Sequence[Motion] | None = None,
+        clip_ids: Sequence[int | str] | None = None,
+        motions: Sequence[MicroConditioning] | None = None,
         noise: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Prompts:
         """Return the prompts with a first frame.
@@ -158,16 +158,16 @@ class SVDConditioner(nn.Module):
             frame: RGB first frame of each clip.
             encoder: The autoencoder.
             seed: Of the noise.
-            draws: Names each clip there, by default by its row.
+            clip_ids: Names each clip there, by default by its row.
             motions: The numbers of each clip, by default ``options`` for all.
-            noise: Noise of unit variance for the pixels, by default a function of ``seed`` and ``draws``.
+            noise: Noise of unit variance for the pixels, by default a function of ``seed`` and ``clip_ids``.
 
         Raises:
             ValueError: If ``encoder`` makes no latents of single pictures.
         """
         ids = torch.tensor([motion.ids for motion in motions or [self.options] * len(frame)], device=frame.device)
         if noise is None:
-            names = range(len(frame)) if draws is None else draws
+            names = range(len(frame)) if clip_ids is None else clip_ids
             noise = normal(seed, "first frame augmentation", names, tuple(frame.shape[1:]))
         return self._given(prompts, to_picture(frame), ids, noise, encoder)
 
@@ -177,10 +177,10 @@ class SVDConditioner(nn.Module):
         latents: Float[Tensor, "b c h w"],
         encoder: Autoencoder,
         seed: int = 0,
-        draws: Sequence[int | str] | None = None,
+        clip_ids: Sequence[int | str] | None = None,
     ) -> Prompts:
         """Return the prompts with the first frame that latents decode to: more of it is seen than its latents."""
-        return self.with_first_frame(prompts, encoder.decode(latents[:, :, None])[:, :, 0], encoder, seed, draws)
+        return self.with_first_frame(prompts, encoder.decode(latents[:, :, None])[:, :, 0], encoder, seed, clip_ids)
 
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
         """Return the conditions of clips of ``num_frames`` frames."""

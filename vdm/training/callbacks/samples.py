@@ -85,7 +85,8 @@ class SampleVideos(Callback):
             videos = generate(module.model, self.prompts, size, self.seed, module.data.micro_batch_size)
         module.model.train(was_training)
         if trainer.is_global_zero:
-            paths = write_grid(self.run / "samples" / f"step={step:08d}", list(videos), self.fps)
+            folder = self.run / "samples" / f"step={step:08d}"
+            paths = write_grid(folder, list(videos), self.fps, self.prompts.captions)
             for logger in trainer.loggers:
                 _show(logger, *paths, step, self.prompts)
         trainer.strategy.barrier("samples")

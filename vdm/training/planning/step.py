@@ -16,7 +16,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import ConfigError, build
 from vdm.generation.generate import check_size
 from vdm.objectives.base import Objective, with_modules_of
-from vdm.objectives.draws import HeldOutDraws
+from vdm.objectives.batch_randomness import HeldOutRandomness
 from vdm.objectives.latents import latents_of
 from vdm.training.blocks import blocks_of
 from vdm.training.joint_optimizer import optimizer_of
@@ -165,8 +165,8 @@ def _has_pretrained_parts(config: Mapping[str, Any]) -> bool:
 
 def _loss(model: VideoDiffusionModel, objective: Objective, clips: Clips) -> Tensor:
     """Do what the training step does, on clips of zeros; no condition is left out."""
-    draws = HeldOutDraws([str(number) for number in range(clips.number)])
-    return objective(model, latents_of(model, _batch(model, clips), draws), draws).per_clip.mean()
+    randomness = HeldOutRandomness([str(number) for number in range(clips.number)])
+    return objective(model, latents_of(model, _batch(model, clips), randomness), randomness).per_clip.mean()
 
 
 def _batch(model: VideoDiffusionModel, clips: Clips) -> ClipBatch:

@@ -3,26 +3,26 @@ import re
 import pytest
 import torch
 
-from vdm.models.encoders import Compression, PixelEncoder
+from vdm.models.autoencoder import Compression, PixelAutoencoder
 from vdm.types import ClipSize
 
 
 def test_every_pixel_value_survives_the_round_trip() -> None:
     values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 1, 16, 16).expand(2, 3, 4, -1, -1)
-    latents = PixelEncoder().encode(values)
+    latents = PixelAutoencoder().encode(values)
 
     assert (latents.min().item(), latents.max().item()) == (-1.0, 1.0)
-    assert torch.equal(PixelEncoder().decode(latents), values)
+    assert torch.equal(PixelAutoencoder().decode(latents), values)
 
 
 def test_latents_outside_the_range_become_black_or_white() -> None:
     latents = torch.tensor([-9.0, 9.0]).reshape(1, 1, 1, 1, 2).expand(1, 3, 1, 1, 2)
 
-    assert PixelEncoder().decode(latents)[0, 0, 0, 0].tolist() == [0, 255]
+    assert PixelAutoencoder().decode(latents)[0, 0, 0, 0].tolist() == [0, 255]
 
 
 def test_latents_have_the_size_of_the_frames() -> None:
-    assert PixelEncoder().latent_shape(ClipSize(7, 48, 64)) == (3, 7, 48, 64)
+    assert PixelAutoencoder().latent_shape(ClipSize(7, 48, 64)) == (3, 7, 48, 64)
 
 
 @pytest.mark.parametrize(

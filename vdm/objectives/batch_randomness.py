@@ -22,17 +22,17 @@ _TRAINING_NOISE = "noise"
 
 
 @dataclass(frozen=True)
-class Draws(ABC):
+class BatchRandomness(ABC):
     """The randomness of a batch of clips; two batches with the same clips draw the same.
 
     Args:
         seed: Of all draws.
-        names: Names each clip: its position in training, its key elsewhere.
+        clip_ids: Names each clip: its position in training, its key elsewhere.
         noise_purpose: Purpose of the noise that is added to the latents.
     """
 
     seed: int
-    names: Sequence[int | str]
+    clip_ids: Sequence[int | str]
     noise_purpose: str
 
     def noise(self, prior: NoisePrior, shape: Shape, num_images: int = 0) -> Float[Tensor, "b c t h w"]:
@@ -44,10 +44,10 @@ class Draws(ABC):
             num_images: The last frames, each of which has the noise of a clip of one frame.
         """
         channels, num_frames, height, width = shape
-        clips = prior(self.seed, self.noise_purpose, self.names, (channels, num_frames - num_images, height, width))
+        clips = prior(self.seed, self.noise_purpose, self.clip_ids, (channels, num_frames - num_images, height, width))
         image = (channels, 1, height, width)
         purposes = [f"{self.noise_purpose} of image {k}" for k in range(num_images)]
-        return torch.cat([clips, *(prior(self.seed, purpose, self.names, image) for purpose in purposes)], dim=2)
+        return torch.cat([clips, *(prior(self.seed, purpose, self.clip_ids, image) for purpose in purposes)], dim=2)
 
     @abstractmethod
     def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
@@ -63,15 +63,15 @@ class Draws(ABC):
 
     def normal(self, purpose: str, shape: Shape) -> Float[Tensor, "b *shape"]:
         """Draw standard normal noise for an objective's own ``purpose``, in fp32 on the CPU."""
-        return randomness.normal(self.seed, purpose, self.names, shape)
+        return randomness.normal(self.seed, purpose, self.clip_ids, shape)
 
     def uniform(self, purpose: str) -> Float[Tensor, " b"]:
         """Draw a number in [0, 1) for each clip for an objective's own ``purpose``, in fp32 on the CPU."""
-        return randomness.uniform(self.seed, purpose, self.names)
+        return randomness.uniform(self.seed, purpose, self.clip_ids)
 
 
 @dataclass(frozen=True)
-class DrawnAhead:
+class PrefetchedNoise:
     """Noise that was drawn before the step, and what it was drawn for."""
 
     noise: Float[Tensor, "b c t h w"]
@@ -79,49 +79,49 @@ class DrawnAhead:
     num_images: int = 0
 
     def is_for(self, prior: NoisePrior, shape: Shape, num_images: int) -> bool:
-        """Tell whether it is what ``Draws.noise`` is asked for."""
+        """Tell whether it is what ``BatchRandomness.noise`` is asked for."""
         return (self.prior, tuple(self.noise.shape[1:]), self.num_images) == (prior, shape, num_images)
 
 
 @dataclass(frozen=True)
-class TrainingDraws(Draws):
+class TrainingRandomness(BatchRandomness):
     """The randomness of a training step, by (seed, position).
 
     Args:
         seed: Seed of the run.
-        names: Positions of the clips in the order of training.
-        noise_purpose: See ``Draws``.
+        clip_ids: Positions of the clips in the order of training.
+        noise_purpose: See ``BatchRandomness``.
         global_batch_size: Samples in one optimizer step.
         condition_dropout: How often conditions are left out.
-        noise_ahead: The noise of these clips, where ``NoiseAhead`` has drawn it.
+        prefetched_noise: The noise of these clips, where ``NoisePrefetcher`` has drawn it.
     """
 
-    names: Sequence[int]
+    clip_ids: Sequence[int]
     noise_purpose: str = field(default=_TRAINING_NOISE, kw_only=True)
     global_batch_size: int = field(kw_only=True)
     condition_dropout: ConditionDropout = field(default=ConditionDropout(), kw_only=True)
-    noise_ahead: DrawnAhead | None = field(default=None, kw_only=True)
+    prefetched_noise: PrefetchedNoise | None = field(default=None, kw_only=True)
 
     def noise(self, prior: NoisePrior, shape: Shape, num_images: int = 0) -> Float[Tensor, "b c t h w"]:
         """Return the noise that was drawn ahead, or draw it; an objective may ask for other noise than that."""
-        ahead = self.noise_ahead
+        ahead = self.prefetched_noise
         if ahead is not None and self.noise_purpose == _TRAINING_NOISE and ahead.is_for(prior, shape, num_images):
             return ahead.noise
         return super().noise(prior, shape, num_images)
 
     def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
         """Draw times from the diffusion's ``noise_levels``."""
-        return diffusion.draw_times(self.seed, torch.tensor(self.names), self.global_batch_size, shape, num_images)
+        return diffusion.draw_times(self.seed, torch.tensor(self.clip_ids), self.global_batch_size, shape, num_images)
 
     def drop_conditions(self, prompts: Prompts) -> Prompts:
         """Return the prompts without what is left out, of a clip and of its images alike."""
-        each = len(prompts) // len(self.names)
-        return self.condition_dropout.apply(prompts, self.seed, [name for name in self.names for _ in range(each)])
+        each = len(prompts) // len(self.clip_ids)
+        return self.condition_dropout.apply(prompts, self.seed, [name for name in self.clip_ids for _ in range(each)])
 
 
 @dataclass(frozen=True)
-class NoiseAhead:
-    """Draws what ``TrainingDraws.noise`` would, in the workers that load clips, while a device does the step before.
+class NoisePrefetcher:
+    """Draws the noise of ``TrainingRandomness`` in the loader's workers, while the device computes the step before.
 
     Args:
         seed: Seed of the run.
@@ -138,12 +138,12 @@ class NoiseAhead:
     def __call__(self, positions: Sequence[int], clip: tuple[int, int, int]) -> Float[Tensor, "b c t h w"]:
         """Return the noise of clips of one shape, and of their images."""
         channels, num_frames, *size = self.latent_shapes[clip]
-        draws = TrainingDraws(self.seed, positions, global_batch_size=len(positions))
-        return draws.noise(self.prior, (channels, num_frames + self.num_images, *size), self.num_images)
+        step = TrainingRandomness(self.seed, positions, global_batch_size=len(positions))
+        return step.noise(self.prior, (channels, num_frames + self.num_images, *size), self.num_images)
 
 
 @dataclass(frozen=True)
-class HeldOutDraws(Draws):
+class HeldOutRandomness(BatchRandomness):
     """The randomness of validation, by the clips' keys: uniform times, every condition given.
 
     Frames share their times as in training: those that training gives clean are clean here, too.
@@ -162,7 +162,7 @@ class HeldOutDraws(Draws):
 
 
 @dataclass(frozen=True)
-class DrawsAtTime(Draws):
+class RandomnessAtTime(BatchRandomness):
     """The randomness of an evaluation that noises every clip to the same time, by the clips' keys.
 
     Frames that training gives clean are clean here, too.
@@ -185,4 +185,4 @@ class DrawsAtTime(Draws):
         )
 
     def _time(self, purpose: str) -> Float[Tensor, " b"]:
-        return torch.full((len(self.names),), self.t)
+        return torch.full((len(self.clip_ids),), self.t)

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vdm.models.encoders import Compression, Picture, PixelEncoder, to_picture
+from vdm.models.autoencoder import Compression, Picture, PixelAutoencoder, to_picture
 from vdm.models.frozen import Frozen, loaded, tensors_checksum
 from vdm.ranges import Location, Name, NameOrNothing, Size
 from vdm.types import ClipSize
@@ -143,7 +143,7 @@ class WanAutoencoder(Frozen):
         """
         self.latent_shape(ClipSize(*video.shape[2:]))
         with self.full_precision():
-            clips = (PixelEncoder().encode(clip) for clip in video.split(1))
+            clips = (PixelAutoencoder().encode(clip) for clip in video.split(1))
             latents = torch.cat([self.frozen.encode(clip).latent_dist.mode() for clip in clips])
             return (latents - self.mean) / self.std
 
@@ -152,7 +152,7 @@ class WanAutoencoder(Frozen):
         """Return the RGB clips of normalized latents."""
         with self.full_precision():
             clips = (latents * self.std + self.mean).split(1)
-            return torch.cat([PixelEncoder().decode(self.frozen.decode(clip).sample) for clip in clips])
+            return torch.cat([PixelAutoencoder().decode(self.frozen.decode(clip).sample) for clip in clips])
 
     def latent_shape(self, clip: ClipSize) -> tuple[int, int, int, int]:
         """Return channels, frames, rows and columns of the latents of a clip.

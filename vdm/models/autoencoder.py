@@ -96,7 +96,7 @@ def to_picture(frames: UInt8[Tensor, "b 3 h w"]) -> Picture:
     return frames.float() / 127.5 - 1
 
 
-class PixelEncoder:
+class PixelAutoencoder:
     """Diffusion of the pixels themselves, scaled from 0..255 to -1..1."""
 
     channels = 3

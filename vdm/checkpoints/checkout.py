@@ -1,0 +1,33 @@
+"""The checkout that the code runs from."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TypedDict
+
+
+class GitVersion(TypedDict):
+    """A commit, and whether files differ from it."""
+
+    commit: str
+    dirty: bool
+
+
+def git_version() -> GitVersion | None:
+    """Return the checkout's commit; None where the code is no checkout, or there is no git."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    # Git sets these for its hooks; they would lead to the repository that the command was started in.
+    elsewhere = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    commands = (["rev-parse", "HEAD"], ["status", "--porcelain"])
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True, env=elsewhere
+            ).stdout.strip()
+            for command in commands
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}

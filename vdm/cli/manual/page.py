@@ -1,0 +1,179 @@
+"""The text of ``vdm COMMAND --help``, of the comments in ``conf/``."""
+
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from vdm.cli.manual.sections import HIDDEN, HIDDEN_GROUPS, SECTIONS
+from vdm.cli.manual.tree import Conf, Group, Tree
+from vdm.cli.manual.yaml_file import Setting
+
+_COLUMN = 36
+"""Where meanings begin."""
+_REFERENCE = re.compile(r"\$\{[^{}]+\}")
+_REQUIRED = "???"
+
+
+@dataclass(frozen=True)
+class Manual:
+    """What is known of a command.
+
+    Args:
+        program: ``vdm`` or ``vdm-data``.
+        command: Name of the command and of its YAML.
+        conf: Folders of YAMLs.
+        choices: Options of groups that the user has chosen, by the group.
+    """
+
+    program: str
+    command: str
+    conf: Conf
+    choices: Mapping[str, str]
+
+    def tree(self) -> Tree:
+        """Return keys and groups, as the choices make them."""
+        return self.conf.tree(self.command, self.choices)
+
+    def keys(self) -> dict[str, Setting]:
+        """Return all that can be set, by dotted keys: without what YAMLs have for Hydra or for themselves."""
+        hidden = HIDDEN.get(self.command, frozenset())
+        return {
+            key: setting
+            for key, setting in self.tree().keys().items()
+            if not _is_plumbing(key, setting) and not any(f"{key}.".startswith(f"{one}.") for one in hidden)
+        }
+
+    def groups(self) -> dict[str, Group]:
+        """Return the groups that the user chooses of, by their keys."""
+        hidden = HIDDEN.get(self.command, frozenset())
+        general = {group.key: group.meaning for group in self.conf.tree("train").groups}
+        return {
+            group.key: Group(
+                group.key, group.package, group.chosen, group.options, group.meaning or general.get(group.key, "")
+            )
+            for group in self.tree().groups
+            if group.key.split("@")[0].split("/")[0] not in HIDDEN_GROUPS
+            and not any(f"{group.package}.".startswith(f"{one}.") for one in hidden)
+        }
+
+    def short(self) -> str:
+        """Return what is needed most, on a screen or two."""
+        lines = self._head()
+        for heading, keys in self._sections().items():
+            lines += ["", f"{heading}:", *self._lines(keys)]
+        return "\n".join([*lines, "", *self._foot()])
+
+    def everything(self) -> str:
+        """Return all groups with their options, and all keys."""
+        groups = self.groups()
+        lines = self._head()
+        if groups:
+            lines += ["", "Groups, of which an option is chosen by GROUP=OPTION:", *self._lines(groups)]
+        return "\n".join([*lines, "", "Keys:", *self._lines(self.keys(), are_keys=True)])
+
+    def about(self, topic: str) -> str | None:
+        """Return what belongs to a key or a group; None if there is no such one."""
+        group = self.groups().get(topic)
+        keys = {key: one for key, one in self.keys().items() if f"{key}.".startswith(f"{topic.replace('/', '.')}.")}
+        inner = [key for key in self.groups() if key.startswith(f"{topic}/")]
+        if group is None and not keys:
+            return None
+        lines: list[str] = []
+        if group is not None:
+            lines += [*self._lines([topic]), "", f"Options of {topic}:"]
+            for option in group.options:
+                file = self.conf.read(f"{topic.split('@')[0]}/{option}")
+                lines += _entry(option, file.summary if file else "")
+            lines.append("")
+        if inner:
+            lines += [f"Groups in {topic}:", *self._lines(inner), ""]
+        chosen = f" with {topic}={','.join(group.chosen)}" if group is not None and group.chosen else ""
+        if keys:
+            lines += [f"Keys{chosen}:", *self._lines(keys, are_keys=True)]
+        return "\n".join(lines).rstrip()
+
+    def topics(self) -> list[str]:
+        """Return all that ``about`` knows."""
+        keys = self.keys()
+        parents = {key[: end.start()] for key in keys for end in re.finditer(r"\.|$", key)}
+        return sorted({*parents, *self.groups()})
+
+    def _head(self) -> list[str]:
+        file = self.tree().file
+        usage = f"usage: {self.program} {self.command} [KEY=VALUE ...]"
+        summary = textwrap.wrap(file.summary, width(), break_on_hyphens=False)
+        return [usage, "", *summary, "", "Examples:", *(f"  {example}" for example in file.examples)]
+
+    def _foot(self) -> list[str]:
+        call = f"{self.program} {self.command}"
+        lines = [
+            f"{call} --help all      everything that can be set; --help KEY or GROUP: one of them with its options"
+        ]
+        if "checkpoint" in self.keys() and self.command in ("sample", "evaluate"):
+            lines.append(
+                f"{call} --help checkpoint=RUN      also what that run has: sampler, averages, classes, conditions"
+            )
+        return lines
+
+    def _sections(self) -> dict[str, Sequence[str]]:
+        """Return keys and groups by heading."""
+        if self.command in SECTIONS:
+            return dict(SECTIONS[self.command])
+        keys, groups = self.keys(), self.groups()
+        own = {name for name, one in self.tree().file.settings.items() if not name.startswith("_")}
+        required = [key for key, setting in keys.items() if setting.value == _REQUIRED]
+        found: dict[str, list[str]] = {"Required": required} if required else {}
+        heading = "Options"
+        for key in keys:
+            top = self.tree().settings[key.split(".")[0]]
+            if top.section:
+                heading = top.section.rstrip(".")
+            if key.split(".")[0] in own and key not in required:
+                found.setdefault(heading, []).append(key)
+        outer = [key for key, group in groups.items() if "/" not in key]
+        if outer:
+            found["Groups, of which an option is chosen by GROUP=OPTION"] = outer
+        return {heading: keys for heading, keys in found.items()}
+
+    def _lines(self, names: Sequence[str] | Mapping[str, object], are_keys: bool = False) -> Iterator[str]:
+        """Yield the entries of keys and groups; a name that is both is a group, unless told otherwise."""
+        groups, keys = {} if are_keys else self.groups(), self.keys()
+        tree = self.tree()
+        for name in names:
+            if name in groups:
+                group = groups[name]
+                choices = f"; choices: {' | '.join(group.options)}" if group.options else ""
+                yield from _entry(f"{name}={','.join(group.chosen) or 'null'}", group.meaning + choices)
+            elif name in keys:
+                parent = tree.find(name.rpartition(".")[0]) if "." in name else None
+                meaning = keys[name].meaning or (parent.meaning if parent else "")
+                yield from _entry(_assignment(name, keys[name].value), meaning)
+
+
+def _is_plumbing(key: str, setting: Setting) -> bool:
+    """Tell what serves Hydra, or hands one key's value on to another."""
+    if any(name.startswith("_") for name in key.split(".")) or key.startswith("hydra.") or setting.children == {}:
+        return True
+    return bool(_REFERENCE.fullmatch(setting.value)) and not setting.meaning
+
+
+def _assignment(key: str, value: str) -> str:
+    return f"{key}=..." if value == _REQUIRED else f"{key}={value}"
+
+
+def _entry(name: str, meaning: str) -> list[str]:
+    """Return the lines of a name and its meaning, side by side where the name is short enough."""
+    lines = textwrap.wrap(meaning, width() - _COLUMN, break_on_hyphens=False, break_long_words=False)
+    first = f"  {name}"
+    if len(first) < _COLUMN - 1:
+        head, lines = [f"{first:{_COLUMN}}{lines[0]}" if lines else first], lines[1:]
+    else:
+        head = [first]
+    return [*head, *(" " * _COLUMN + line for line in lines)]
+
+
+def width() -> int:
+    """Return how many columns a page has."""
+    return min(max(shutil.get_terminal_size((120, 24)).columns, 80), 120)

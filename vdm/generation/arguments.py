@@ -1,0 +1,123 @@
+"""What a call from Python may be given: each argument is held to its kind and range, in one line that names it."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict, get_type_hints
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from vdm.config.annotations import validated
+from vdm.generation.generate import Output
+from vdm.generation.requests import fit_picture, load_image, read_prompts
+from vdm.generation.tasks import Known
+from vdm.ranges import Number, NumSteps, Positive, Seed, Size, Text
+from vdm.types import ClipSize
+
+Picture = str | Path | Image.Image | UInt8[Tensor, "c h w"]
+"""A first frame: a file, a picture, or RGB of the videos' height and width."""
+
+
+class _Plain(TypedDict):
+    num_videos: Size
+    num_frames: Size | None
+    height: Size | None
+    width: Size | None
+    fps: Positive | None
+    num_steps: NumSteps | None
+    guidance_scale: Number | None
+    negative: Text
+    seed: Seed
+    batch_size: Size
+    block_frames: Size | None
+    overlap: Size | None
+    output: Output
+    progress: bool
+
+
+PLAIN: Mapping[str, Any] = get_type_hints(_Plain, include_extras=True)
+"""What arguments that are plain values may be, by their names."""
+_EXAMPLES = {
+    "sampler": "vdm.diffusion.samplers.ddim.DDIM(num_steps=20)",
+    "guidance": "vdm.diffusion.guidance.Extrapolation(3.0)",
+}
+
+
+def checked(name: str, value: object, annotation: Any) -> Any:
+    """Return a value as its annotation wants it.
+
+    Raises:
+        ValueError: If it is not what the annotation allows.
+    """
+    try:
+        return validated(value, annotation)
+    except ValueError as error:
+        raise ValueError(f"{name}{error}") from None
+
+
+def check_kinds(labels: object, noise: object, known: object, method: object) -> None:
+    """Refuse objects of other kinds than those that a call takes.
+
+    Raises:
+        ValueError: In one line.
+    """
+    if not isinstance(labels, int | str | list | tuple | None):
+        raise ValueError(f"labels: must be a class by its index or name, or a list, not {type(labels).__name__}")
+    if noise is not None and not (isinstance(noise, Tensor) and noise.is_floating_point()):
+        raise ValueError("noise: must be a tensor of floating-point numbers, in the shape of the latents")
+    if known is not None and not isinstance(known, Known):
+        raise ValueError("known: must be what a function of vdm.generation.tasks returns")
+    if method is not None and not callable(method):
+        raise ValueError(f"method={method!r}: must be an object of vdm.diffusion.observations, such as CleanFrames()")
+
+
+def captions_of(prompts: object) -> list[str] | None:
+    """Return captions as a list, none where there are none.
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    if prompts is not None and not isinstance(prompts, str | list | tuple):
+        raise ValueError(f"prompts: must be a caption, a list of captions, or Prompts, not {type(prompts).__name__}")
+    return read_prompts(prompts, None)
+
+
+def first_frames(image: object, size: ClipSize) -> UInt8[Tensor, "n 3 h w"]:
+    """Return pictures, one or several, as frames of a size.
+
+    Raises:
+        ValueError: If one is no picture, can't be read, or is a tensor of another size.
+    """
+    if isinstance(image, list | tuple):
+        if not image:
+            raise ValueError("image: must be a picture, or a list of one or more")
+        return torch.cat([first_frames(one, size) for one in image])
+    if isinstance(image, str | Path):
+        return load_image(Path(image), size.height, size.width)
+    if isinstance(image, Image.Image):
+        return fit_picture(image, size.height, size.width)
+    wanted = (3, size.height, size.width)
+    if not isinstance(image, Tensor) or image.dtype != torch.uint8:
+        kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(f"image: must be a file, a PIL picture or a tensor of uint8, or a list of these, not {kind}")
+    if tuple(image.shape) != wanted:
+        raise ValueError(f"image: has the shape {tuple(image.shape)}, but the videos' frames are {wanted}")
+    return image[None]
+
+
+def changed(component: Any, kind: str, name: str, value: object) -> Any:
+    """Return a sampler, or a guidance, with a value of its own replaced; none leaves it as it is.
+
+    Raises:
+        ValueError: If it is no such object, or has no such value.
+    """
+    if not callable(component) or isinstance(component, type):
+        raise ValueError(f"{kind}={component!r}: must be an object, such as {_EXAMPLES[kind]}")
+    if value is None:
+        return component
+    if not is_dataclass(component) or name not in {field.name for field in fields(component) if field.init}:
+        raise ValueError(f"{name}={value}: {type(component).__name__} has no {name}; give another {kind}")
+    return replace(component, **{name: value})  # pyright: ignore[reportArgumentType] - an object, not a class

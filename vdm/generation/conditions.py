@@ -1,0 +1,80 @@
+"""From what people ask for to what a model is told: prompts, and the numbers that its conditioner declares."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.generation.requests import resolve_labels
+from vdm.prompts import Prompts
+
+_WITHOUT = {"text": "text (text_encoder=none)", "image": "first frames (image=false)"}
+
+
+def conditions(
+    model: VideoDiffusionModel,
+    captions: Sequence[str] | None,
+    labels: int | str | Sequence[int | str] | None,
+    image: UInt8[Tensor, "n c h w"] | None,
+    label_names: Sequence[str] = (),
+    num_videos: int = 1,
+    seed: int = 0,
+) -> Prompts:
+    """Return what to make videos of, ``num_videos`` for each caption.
+
+    Args:
+        model: The model that is asked.
+        captions: One caption a prompt; none where there are only labels, or nothing is asked for.
+        labels: Classes by index or name, one for each caption or one for all.
+        image: RGB first frames, one for each caption or one for all.
+        label_names: Names of the classes.
+        num_videos: Videos for each caption.
+        seed: Of what is random in conditions.
+
+    Raises:
+        ValueError: If they are not equally many, or the model has no such condition.
+    """
+    indices = resolve_labels(labels, label_names, model.conditioner.num_classes)
+    if captions is None:
+        captions = [""] * (len(indices) if indices else 1)
+    if indices is not None and len(indices) == 1:
+        indices = indices * len(captions)
+    if indices is not None and len(indices) != len(captions):
+        raise ValueError(f"labels={labels}: {len(indices)} labels for {len(captions)} prompts")
+    if any(captions):
+        refuse_unless_taken(model, "text", "prompts")
+    if image is not None:
+        refuse_unless_taken(model, "image", "image")
+        if len(image) not in (1, len(captions)):
+            raise ValueError(f"image: {len(image)} first frames for {len(captions)} prompts")
+        image = image.expand(len(captions), -1, -1, -1).repeat_interleave(num_videos, dim=0)
+    captions = [caption for caption in captions for _ in range(num_videos)]
+    indices = None if indices is None else [index for index in indices for _ in range(num_videos)]
+    return model.prompts(captions, indices, image, seed)
+
+
+def refuse_unless_taken(model: VideoDiffusionModel, condition: str, asked: str) -> None:
+    """Refuse a condition, of the name ``text`` or ``image``, that the model has not; ``asked`` begins the message.
+
+    Raises:
+        ValueError: In one line.
+    """
+    if condition not in model.conditioner.takes:
+        raise ValueError(f"{asked}: the model was trained without {_WITHOUT[condition]}")
+
+
+def model_options(present: Any, told: Mapping[str, Any], clip_fps: float) -> Any:
+    """Return a conditioner's numbers with those that were chosen.
+
+    Args:
+        present: The numbers of the run: a frozen dataclass.
+        told: Chosen numbers by their names, ``None`` where nothing was chosen.
+        clip_fps: Frames per second of the run's clips, which are the speed of the videos unless another is chosen.
+    """
+    given = {name: value for name, value in told.items() if value is not None}
+    if any(field.name == "fps" for field in fields(present)):
+        given.setdefault("fps", clip_fps)
+    return replace(present, **given)

@@ -1,0 +1,237 @@
+"""A trained model as one uses it from Python: from prompts, or from noise of one's own, to videos."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from vdm.assembly.load import load_guide, load_recorded
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.run_config import RecordedClip, RunConfig
+from vdm.config.annotations import annotations_of
+from vdm.config.errors import nearest
+from vdm.diffusion.guidance import Guidance
+from vdm.diffusion.observations import ObservationMethod
+from vdm.diffusion.samplers.base import Sampler
+from vdm.generation.arguments import PLAIN, Picture, captions_of, changed, check_kinds, checked, first_frames
+from vdm.generation.blocks import block_size, plan_blocks
+from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
+from vdm.generation.generate import Output, check_size, count_steps, generate
+from vdm.generation.generated import GeneratedVideos
+from vdm.generation.tasks import Known
+from vdm.prompts import Prompts
+from vdm.types import ClipSize
+
+_NO_SETTINGS = ("output", "progress", "num_steps", "guidance_scale")
+"""What videos do not depend on, and what sampler and guidance say themselves."""
+
+
+@dataclass(frozen=True)
+class VideoPipeline:
+    """A trained model and what its run recorded of its clips; calling it with prompts makes videos.
+
+    ::
+
+        pipe = vdm.load_model("runs/NAME/TIME").to("cuda")
+        pipe("a dog runs", num_steps=20, guidance_scale=3, seed=0).save("dog.mp4")
+
+    The same settings give the same videos as ``vdm sample``, bit for bit.
+    """
+
+    model: VideoDiffusionModel
+    """The network and all around it; its ``sampler``, ``guidance`` and ``guide`` hold unless a call says otherwise."""
+    clip: RecordedClip
+    """Frames, height, width and speed of the videos unless a call says otherwise, and the names of classes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the weights to a device, and return this pipeline."""
+        self.model.to(device)
+        return self
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str] | Prompts | None = None,
+        *,
+        labels: int | str | Sequence[int | str] | None = None,
+        image: Picture | Sequence[Picture] | None = None,
+        negative: str = "",
+        num_videos: int = 1,
+        num_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        fps: float | None = None,
+        sampler: Sampler | None = None,
+        num_steps: int | None = None,
+        guidance: Guidance | None = None,
+        guidance_scale: float | None = None,
+        seed: int = 0,
+        noise: Float[Tensor, "b c t h w"] | None = None,
+        known: Known | None = None,
+        block_frames: int | None = None,
+        overlap: int | None = None,
+        method: ObservationMethod | None = None,
+        batch_size: int = 8,
+        output: Output = "videos",
+        progress: bool = True,
+        **options: Any,
+    ) -> GeneratedVideos:
+        """Return videos.
+
+        Args:
+            prompts: One caption, or several; none where there are only labels, or nothing is asked for. ``Prompts`` of
+                ``model.prompts`` may have conditions of any kind, one entry a video.
+            labels: Classes by index or name, one for each prompt or one for all.
+            image: First frame of each prompt's videos, or one for all: a file, a PIL picture, or uint8 RGB of the
+                videos' size (``3 h w``). Files and pictures are scaled to cover the frame, their centre is cut out.
+            negative: Caption to be guided away from.
+            num_videos: Videos for each prompt.
+            num_frames: Frames of a video; as in training by default, as are height and width. More are made in blocks.
+            height: In pixels.
+            width: In pixels.
+            fps: Frames per second of the videos, and what a model is told that takes it; as in training by default.
+            sampler: How noise becomes a video; that of the model by default.
+            num_steps: Steps, in the place of the sampler's own.
+            guidance: How conditions are strengthened; that of the model by default.
+            guidance_scale: Scale, in the place of the guidance's own.
+            seed: Of the noise: video number i starts from the same noise whatever else is asked for.
+            noise: Noise to start from, one entry a video, in the shape of the latents; by default it is drawn.
+            known: What is known of each video; see ``vdm.generation.tasks``.
+            block_frames: Frames made at once; as in training by default.
+            overlap: Frames that a block knows of the one before; about half a block by default.
+            method: How a block is told what is known of its frames; reconstruction guidance by default.
+            batch_size: Videos made at once, at most.
+            output: ``videos``, or ``latents`` for what they would be decoded from.
+            progress: Show a bar.
+            options: Numbers that the model's conditioner declares, such as ``motion_bucket_id``.
+
+        Raises:
+            ValueError: In one line, if something is not what it must be, or does not go together.
+        """
+        chosen = {name: value for name, value in locals().items() if name in PLAIN}
+        told = {name: checked(name, value, PLAIN[name]) for name, value in chosen.items()}
+        check_kinds(labels, noise, known, method)
+        size = ClipSize(*(told[name] or getattr(self.clip, name) for name in ("num_frames", "height", "width")))
+        check_size(self.model, size)
+        compression = self.model.encoder.compression
+        block = block_size(compression, self.clip.num_frames, told["block_frames"], told["overlap"])
+        blocks = plan_blocks(size.num_frames, block, known.indices if known else ())
+        used_sampler = changed(
+            self.model.sampler if sampler is None else sampler, "sampler", "num_steps", told["num_steps"]
+        )
+        used_guidance = changed(
+            self.model.guidance if guidance is None else guidance, "guidance", "scale", told["guidance_scale"]
+        )
+        with _set(self.model, used_sampler, used_guidance), self._with_options(options, told["fps"]):
+            asked = self._conditions(prompts, labels, image, size, num_videos, seed)
+            total = count_steps(self.model, len(asked), batch_size, len(blocks))
+            with tqdm(total=total, desc="sampling", unit="step", disable=not progress) as bar:
+                content = generate(
+                    self.model,
+                    asked,
+                    size,
+                    seed,
+                    batch_size,
+                    negative,
+                    bar.update,
+                    known,
+                    blocks,
+                    method,
+                    noise=noise,
+                    output=output,
+                )
+        used = {**told, **asdict(size), "sampler": repr(used_sampler), "guidance": repr(used_guidance), **options}
+        settings = {name: value for name, value in used.items() if value is not None and name not in _NO_SETTINGS}
+        return GeneratedVideos(content, told["fps"] or self.clip.fps, asked.captions, settings)
+
+    def _conditions(
+        self,
+        prompts: str | Sequence[str] | Prompts | None,
+        labels: int | str | Sequence[int | str] | None,
+        image: Picture | Sequence[Picture] | None,
+        size: ClipSize,
+        num_videos: int,
+        seed: int,
+    ) -> Prompts:
+        if isinstance(prompts, Prompts):
+            if labels is not None or image is not None or num_videos != 1:
+                raise ValueError("prompts: have labels, image and number of videos in themselves; give them there")
+            return prompts.to(self.device)
+        if image is not None:
+            refuse_unless_taken(self.model, "image", "image")
+        frames = None if image is None else first_frames(image, size)
+        names = self.clip.label_names
+        return conditions(self.model, captions_of(prompts), labels, frames, names, num_videos, seed)
+
+    @contextmanager
+    def _with_options(self, told: Mapping[str, Any], fps: float | None) -> Iterator[None]:
+        """Tell the model's conditioner numbers for a while.
+
+        Raises:
+            ValueError: If it has none of that name, or one is not allowed.
+        """
+        conditioner = self.model.conditioner
+        present = conditioner.options
+        annotations = {} if present is None else annotations_of(type(present))
+        for name, value in told.items():
+            if name not in annotations:
+                taken = {*inspect.signature(self.__call__).parameters} - {"options"} | annotations.keys()
+                raise ValueError(f"{name}: no such option{nearest(name, taken)}")
+            checked(name, value, annotations[name])
+        if present is None:
+            yield
+            return
+        conditioner.options = model_options(
+            present, {"fps": fps, **told} if "fps" in annotations else told, self.clip.fps
+        )
+        try:
+            yield
+        finally:
+            conditioner.options = present
+
+
+def load_model(
+    path: str | Path, ema: bool | str = True, guide: str | Path | None = None, allow_own_code: bool = False
+) -> VideoPipeline:
+    """Return the model of a run, or of one of its checkpoints, ready to make videos, on the CPU.
+
+    ``VideoDiffusionModel.from_checkpoint`` returns the model alone, as it is trained.
+
+    Args:
+        path: Folder of a run or of a checkpoint.
+        ema: Take averaged weights; a text names one of several averages.
+        guide: Folder of a run or checkpoint, smaller or less trained, to be guided away from (Karras et al. 2024).
+        allow_own_code: Let the run's configuration name classes outside this project, which runs their code.
+
+    Raises:
+        ValueError: In one line, if there is no whole checkpoint, its weights don't fit its configuration, or the run
+            does not say what its clips are.
+    """
+    trained = RunConfig.read(Path(path), allow_own_code)
+    model = load_recorded(trained, path, ema)
+    if guide is not None:
+        model.guide = load_guide(model, guide, ema, allow_own_code)
+    # Reconstruction guidance runs gradients back to the latents; those of weights would cost memory.
+    return VideoPipeline(model.requires_grad_(False), trained.clip)
+
+
+@contextmanager
+def _set(model: VideoDiffusionModel, sampler: Sampler, guidance: Guidance) -> Iterator[None]:
+    """Give a model another sampler and guidance for a while."""
+    before = model.sampler, model.guidance
+    model.sampler, model.guidance = sampler, guidance
+    try:
+        yield
+    finally:
+        model.sampler, model.guidance = before
