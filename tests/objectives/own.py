@@ -58,7 +58,7 @@ class KeepsReference:
     def __init__(self, model: VideoDiffusionModel) -> None:
         self.references = [deepcopy(model)]
 
-    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, draws: Draws) -> Losses:
+    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
         """Not called: it is refused."""
         raise AssertionError
 
@@ -73,6 +73,6 @@ class KeepsModel:
     def __init__(self, model: VideoDiffusionModel) -> None:
         self.parts = {"whole": model, "network": model.network}
 
-    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, draws: Draws) -> Losses:
+    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
         """Not called."""
         raise AssertionError
