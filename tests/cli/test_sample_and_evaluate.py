@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.data.shard_sets import write_set
 from tests.data_pipelines.videos import write_video
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint
+from vdm.checkpoints.runs import latest_checkpoint, load_config, write_config
 from vdm.cli import evaluate, sample
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.options.sample import SampleOptions
@@ -293,6 +294,36 @@ def test_evaluation_reports_losses_by_level(trained: Path, tmp_path: Path) -> No
     assert len(results["held_out_loss_by_t"]) == 3
     assert results["num_held_out_clips"] == 3
     assert (tmp_path / "loss_by_level.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason"),
+    [
+        (
+            {"_target_": "somebody.Objective"},
+            "is not allowed: it must lie in vdm.objectives; allow_own_code=true allows",
+        ),
+        ({"_target_": "vdm.objectives.denoising.Denoising", "power": 2}, "objective.power: unknown key"),
+    ],
+)
+def test_objective_that_can_not_be_built_costs_the_loss_alone_and_is_told(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, objective: dict[str, Any], reason: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    write_config(run, {**load_config(run), "objective": objective})
+    options = [f"checkpoint={run}", f"output={tmp_path / 'out'}", "batch_size=2", "bits_per_dim_clips=2"]
+    with pytest.raises(ConfigError) as refused:
+        evaluate.run(composed("evaluate", *options))
+    assert reason in str(refused.value)
+
+    evaluate.run(composed("evaluate", *options, "bits_per_dim=variational", "bits_per_dim.num_steps=2"))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["bits_per_dim"]["num_clips"] == 2
+    assert "held_out_loss" not in results
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith("The held-out loss is left out: objective.")
+    assert reason in line
 
 
 def test_evaluation_on_a_missing_set_is_refused(trained: Path) -> None:

@@ -26,8 +26,10 @@ from vdm.cli.overrides import DECIDING, deciding, readable, split_sweeps
 from vdm.cli.own_code import make_importable
 from vdm.cli.ready import check_without_import, ready, without_variables
 from vdm.cli.run_folder import register_run_folder
+from vdm.cli.sweeps import with_common_keys
 from vdm.config import ConfigError
 from vdm.config.options import check_given, options_of
+from vdm.logs import library_warnings_logged
 from vdm.processes import is_first_of_machine
 from vdm.text import printable
 
@@ -57,7 +59,7 @@ def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | 
 
     def run(config: DictConfig) -> int | None:
         try:
-            with _process(_argv_of_job(argv), variables):
+            with _process(_argv_of_job(argv), variables), library_warnings_logged():
                 code = task(ready(config, _overrides().task, Path(HydraConfig.get().runtime.output_dir), options))
         except Exception as error:
             if is_full_error or not is_mistake(error):
@@ -105,6 +107,7 @@ def _compose_and_run(config_name: str, run: Task, options: type[CommandOptions] 
         warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
         if options is not None and not _is_changed_by_flags(arguments):
             _check_early(config_name, arguments.overrides, options)
+        sys.argv = with_common_keys(sys.argv, arguments.overrides)
         hydra.main(str(conf_dir()), config_name, version_base="1.3")(run)()
 
 

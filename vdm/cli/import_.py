@@ -46,7 +46,10 @@ def run(config: DictConfig) -> None:
 def _own(folder: Path, allow_own_code: bool) -> tuple[dict[str, Any], StoredTensors]:
     """Open what ``vdm export`` wrote, and see to it that the weights are those of the configuration."""
     if not (folder / EXPORTED_WEIGHTS).is_file():
-        raise ConfigError(f"from={folder}: a run's folder needs no import, and an export has a {EXPORTED_WEIGHTS}")
+        raise ConfigError(
+            f"from={folder}: not an export, which has a {EXPORTED_WEIGHTS}, but a run, which needs no import:"
+            f" give it as checkpoint={folder}"
+        )
     run, weights = RunConfig.read(folder, allow_own_code), StoredTensors.open([folder / EXPORTED_WEIGHTS])
     named = weights.renamed({name: name.removeprefix("model.") for name in weights})
     try:

@@ -4,6 +4,7 @@ import os
 import sys
 
 from vdm.cli.commands import Command, run_program
+from vdm.logs import quieten_libraries
 from vdm.processes import forget_other_launches, keep_current_folder_off_path
 from vdm.training.slurm import hold_stop_signals
 
@@ -41,8 +42,7 @@ def main() -> None:
     forget_other_launches()  # before Lightning is imported
     if sys.argv[1:2] == ["train"]:
         hold_stop_signals()  # here, since imports take long
-    # Warnings of PyTorch's C++ code, which nobody can act on; it looks at this when it is loaded. Errors are shown.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    quieten_libraries(os.environ)
     sys.exit(run_program("vdm", COMMANDS))
 
 

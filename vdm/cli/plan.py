@@ -1,5 +1,6 @@
 """``vdm plan``: what a training run will take, before anything is rented."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from vdm.cli.options.train import TrainOptions
 from vdm.config import ConfigError, build
 from vdm.config.options import options_of, parse
 from vdm.data.datamodule import ClipDataModule
-from vdm.data.order import accumulation
+from vdm.data.order import accumulation, idle_devices
 from vdm.training.ema import count_averages
 from vdm.training.planning.placement import Memory, ddp, fsdp2, memory_of, placement_of, single, zero
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
@@ -24,6 +25,8 @@ from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipSize
 
 GIB = 2**30
+
+_log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
@@ -36,6 +39,8 @@ def run(config: DictConfig) -> None:
     size = _clip_size(told, options["data"])
     devices = _devices(told, options["trainer"])
     micro_batches = _micro_batches(options["data"], devices)
+    if complaint := idle_devices(options["data"]["global_batch_size"], devices.number):
+        _log.warning("%s", complaint)
     clips = Clips(
         min(options["data"]["micro_batch_size"], -(-options["data"]["global_batch_size"] // devices.number)),
         size,
@@ -46,7 +51,7 @@ def run(config: DictConfig) -> None:
     step = measure_step(options, clips)
     averages = count_averages(options["averages"])
     memories = list(_memories(options, step, devices, averages, micro_batches > 1))
-    for line in describe(step, clips, devices, micro_batches, averages):
+    for line in describe(step, clips, devices, options["data"]["global_batch_size"], micro_batches, averages):
         print(line)
     print()
     for line in table(memories, devices.memory_bytes, int(told.reserve_gib * GIB)):
@@ -106,13 +111,19 @@ def _memories(
         *(zero(step, stage, number, num_averages) for stage in (1, 2, 3)),
     ]
     if devices.num_nodes > 1:
-        within = fsdp2(step, per_node, num_averages, product_bytes)
-        others.insert(3, within.__class__(**{**vars(within), "name": "fsdp2 replicate=nodes"}))
+        others.insert(3, fsdp2(step, per_node, num_averages, product_bytes, replicate="nodes"))
     placements = [chosen, *(other for other in others if other != chosen)]
     return [memory_of(placement, step, num_averages, several) for placement in placements]
 
 
-def describe(step: StepMeasure, clips: Clips, devices: Devices, micro_batches: int, num_averages: int) -> Sequence[str]:
+def describe(
+    step: StepMeasure,
+    clips: Clips,
+    devices: Devices,
+    global_batch_size: int,
+    micro_batches: int,
+    num_averages: int,
+) -> Sequence[str]:
     """Return what does not depend on the strategy, a line for each."""
     size = f"{clips.size.num_frames}x{clips.size.height}x{clips.size.width}"
     per_device = micro_batches * step.flops
@@ -121,7 +132,8 @@ def describe(step: StepMeasure, clips: Clips, devices: Devices, micro_batches: i
         f"weights          {step.num_trained:,} trained, {step.num_frozen:,} frozen",
         f"devices          {devices.number} ({devices.num_nodes} x {devices.per_node}) of"
         f" {devices.memory_bytes / GIB:g} GiB",
-        f"batch            {micro_batches} micro-batches of {clips.number} clips of {size} on each device",
+        f"batch            data.global_batch_size={global_batch_size}: {micro_batches} micro-batches of"
+        f" {clips.number} clips of {size} on each device",
         f"work of a step   {per_device / 1e12:,.3f} TFLOP on each device,"
         f" {devices.number * per_device / 1e12:,.3f} in all",
         f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_averages} averages, optimizer;"
@@ -133,8 +145,9 @@ def table(memories: Sequence[Memory], memory_bytes: int, reserve_bytes: int) -> 
     """Return the memory of each process under each strategy, the first of which is the one that is configured."""
     parts = ("weights", "gradients", "optimizer", "averages", "activations", "temporary", "peak")
     names = [("* " if index == 0 else "  ") + memory.placement.name for index, memory in enumerate(memories)]
-    width = max(map(len, names))
-    lines = [f"{'GiB per device':{width}}" + "".join(f"{part:>13}" for part in (*parts, "in host")) + "   fits"]
+    title = "GiB per device"
+    width = max(map(len, [title, *names]))
+    lines = [f"{title:{width}}" + "".join(f"{part:>13}" for part in (*parts, "in host")) + "   fits"]
     for name, memory in zip(names, memories, strict=True):
         sizes = [*(getattr(memory, part) for part in parts), memory.placement.host_bytes]
         fits = memory.peak + reserve_bytes <= memory_bytes

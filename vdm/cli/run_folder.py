@@ -3,9 +3,11 @@
 import os
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
+from vdm.cli.sweeps import differing, run_name
 from vdm.config import ConfigError
 from vdm.training.starts import shared_name
 
@@ -16,8 +18,9 @@ CHECK_PREFIX = ".check-"
 def register_run_folder(is_to_run: bool = True) -> None:
     """Let YAMLs choose a run's folder with ``${vdm.run_folder:RESUME,PARENT,TIME}``.
 
-    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``. ``${vdm.check_folder:RESUME,PARENT}`` is that of a run
-    that is only rehearsed: beside the run's own, for its storage is what is tried, and hidden.
+    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``, and in it that of a run
+    ``${vdm.sweep_run:NUMBER,JOB,OVERRIDES}``. ``${vdm.check_folder:RESUME,PARENT}`` is that of a run that is only
+    rehearsed: beside the run's own, for its storage is what is tried, and hidden.
 
     Args:
         is_to_run: Whether the command runs, and does not only show its configuration: then a folder that is named by
@@ -43,6 +46,11 @@ def register_run_folder(is_to_run: bool = True) -> None:
         return f"{beside}/{CHECK_PREFIX}{shared_name() or os.getpid()}"
 
     OmegaConf.register_new_resolver("vdm.check_folder", check_folder, replace=True)
+
+    def sweep_run(number: int, job: Any, overrides: Any) -> str:
+        return run_name(number, differing(job, overrides))
+
+    OmegaConf.register_new_resolver("vdm.sweep_run", sweep_run, replace=True)
     OmegaConf.register_new_resolver("vdm.run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("vdm.new_folder", new_folder, replace=True)
 

@@ -12,10 +12,13 @@ from hydra.core.hydra_config import HydraConfig
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, record_run
 from vdm.cli.next_step import command, say_next
+from vdm.cli.sweeps import grouped, present_sweep
 from vdm.config import ConfigError, build
 from vdm.config import check as check_node
+from vdm.data.order import idle_devices
 from vdm.processes import ProcessDiedError, is_first_of_run
 from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.launcher import die_with_parent
@@ -30,6 +33,7 @@ def run(config: DictConfig) -> int:
     die_with_parent()
     quieten()
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain["logger"] = grouped(plain["logger"], present_sweep())
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if plain["resume"] is None else Path(plain["resume"])
     if checkpoint is not None:
@@ -54,9 +58,11 @@ def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoin
         plain = {**training.config, "clip": describe_clips(training.data)}
         record_run(folder, plain)
         _warn_of_short_training(training)
+        if complaint := idle_devices(training.data.global_batch_size, training.trainer.world_size):
+            logging.getLogger(__name__).warning("%s", complaint)
     begin(training.trainer.loggers)
     for logger in training.trainer.loggers:
-        logger.log_hyperparams(plain)
+        logger.log_hyperparams({**plain, "git": git_version()})
 
     try:
         training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)

@@ -166,7 +166,7 @@ def _arguments(cls: type, values: Mapping[str, Any], parent: str, is_complete: b
     allowed = [option.key for option in options]
     for key in values:
         if key not in allowed:
-            raise ConfigError(f"{parent}{key}: unknown key{did_you_mean(str(key), allowed)}")
+            raise ConfigError(f"{parent}{key}: unknown key{did_you_mean(str(key), allowed, parent.rstrip('.'))}")
     arguments: dict[str, Any] = {}
     for option in options:
         key = f"{parent}{option.key}"

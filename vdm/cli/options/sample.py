@@ -91,6 +91,11 @@ class SampleOptions(SamplingOptions):
             return cls
         found = options_of_model(Path(str(checkpoint)), allow_own_code)
         of_model, general = found or {}, {option.key for option in options_of(cls)}
+        if both := sorted(of_model.keys() & general):
+            raise ConfigError(
+                f"model.conditioner: its option {both[0]} has the name of an option of the command, and could not be"
+                " given; rename it in the class that `options` of the conditioner declares"
+            )
         for key in sorted(told.keys() - general - of_model.keys()):
             advice = nearest(key, general | of_model.keys())
             if advice and advice == nearest(key, general):

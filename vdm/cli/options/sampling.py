@@ -54,7 +54,7 @@ class SamplingOptions(CommandOptions):
         """Refuse runs that are not there, and an output that can't be written."""
         check_checkpoint(self.checkpoint)
         if self.guide is not None:
-            check_checkpoint(self.guide)
+            check_checkpoint(self.guide, "guide")
         check_writable(self.output or self.default_folder, "output")
 
     def find_device(self) -> "torch.device":
