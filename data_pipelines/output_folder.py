@@ -13,6 +13,10 @@ SETTINGS_NAME = "build.json"
 """Records what the set is built with, from the first moment on."""
 
 
+_UNRECORDED: Mapping[str, Any] = {"hdr": "map"}
+"""What sets are built with that earlier versions have made, which did not record it."""
+
+
 def claim_output(output: Path, command: str, wanted: Mapping[str, Any]) -> None:
     """Make the output folder, or check that what is in it was begun with the same settings.
 
@@ -36,9 +40,9 @@ def claim_output(output: Path, command: str, wanted: Mapping[str, Any]) -> None:
     except ValueError:
         raise ValueError(f"output={output}: is not empty and not from {command}; choose another folder") from None
     for key, value in wanted.items():
-        if found.get(key) != value:
+        if (other := found.get(key, _UNRECORDED.get(key))) != value:
             raise ValueError(
-                f"output={output}: was built with {key}={found.get(key)}, not {value}; "
+                f"output={output}: was built with {key}={other}, not {value}; "
                 "choose another output, or delete this one to build it anew"
             )
 
