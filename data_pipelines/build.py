@@ -20,6 +20,7 @@ from data_pipelines.report import all_faults, print_faults, print_summary
 from data_pipelines.settings import MOVING_DIGITS, BuildSettings
 from data_pipelines.shard_set import Workshop, encode_parts, write_set
 from data_pipelines.sources import Inputs, Source
+from vdm.cli.next_step import command, say_next
 from vdm.config import build as build_component
 from vdm.config.options import parse
 from vdm.files import write_json
@@ -69,6 +70,7 @@ def _build(settings: BuildSettings, inputs: Inputs[Source]) -> int:
     index = write_set(parts, inputs, settings.of_set(), workshop)
     remove_work(folder)
     print_summary(settings.output, index, len(all_faults(parts, inputs)))
+    say_next(command("vdm-data show", str(settings.output)), command("vdm train", data__path=settings.output))
     return int(any_fault)
 
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.contact_sheet import ShownClip, contact_sheet
 from data_pipelines.progress import progress_bar
 from data_pipelines.set_settings import ShowSettings
+from vdm.cli.next_step import command, say_next
 from vdm.config.options import parse
 from vdm.data.captions import captions_of, parse_metadata
 from vdm.data.index import ShardIndex, read_index
@@ -68,6 +69,7 @@ def show(settings: ShowSettings) -> int:
         raise ValueError(f"output={output}: can't be written: {error.strerror or error}") from None
     damaged = f"; {len(faults)} damaged, which `vdm-data verify` tells more about" if faults else ""
     print(f"{printable(output)}: clips shown: {len(shown)}, statistics of {len(clips)}{damaged}; open it in a browser")
+    say_next(command("vdm train", data__path=settings.input))
     return int(bool(faults))
 
 

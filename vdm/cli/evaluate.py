@@ -14,8 +14,10 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.data_path import found_again
 from vdm.checkpoints.run_config import CLIP_SAMPLING, DATA_MODULE, RunConfig
 from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
+from vdm.cli.next_step import command, say_next
 from vdm.cli.options.evaluate import EvaluateOptions
-from vdm.cli.sample import load_for_sampling, make_output_folder
+from vdm.cli.sample import load_for_sampling
+from vdm.cli.sample_folder import make_output_folder
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.data.datamodule import ClipDataModule
@@ -65,6 +67,8 @@ def run(config: DictConfig) -> None:
         results |= _prompted_digits(model, data, held_out, options, folder)
     write_json(folder / "results.json", results, indent=1)
     print(f"Wrote {folder / 'results.json'}")
+    run = run_folder(checkpoint)
+    say_next(command("vdm export", checkpoint=checkpoint, to=run.with_name(f"{run.name}-export")))
 
 
 class _HeldOut:

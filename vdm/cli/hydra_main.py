@@ -23,6 +23,7 @@ from vdm.cli.conf_dir import conf_dir
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line, unknown_key
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.overrides import DECIDING, deciding, readable, split_sweeps
+from vdm.cli.own_code import make_importable
 from vdm.cli.ready import check_without_import, ready, without_variables
 from vdm.cli.run_folder import register_run_folder
 from vdm.cli.sweeps import with_common_keys
@@ -51,7 +52,7 @@ def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | 
     Returns:
         The exit code: that of ``task``, 2 after a user's mistake, 130 after Ctrl-C.
     """
-    argv, variables = sys.argv, {name: os.environ.get(name) for name in _VARIABLES}
+    argv, path, variables = sys.argv, list(sys.path), {name: os.environ.get(name) for name in _VARIABLES}
     is_full_error = variables["HYDRA_FULL_ERROR"] == "1"
     codes = [0]
     crashes: list[Exception] = []
@@ -73,6 +74,8 @@ def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | 
         return code
 
     try:
+        if options is not None and options.imports_from_here(deciding(argv[2:])):
+            make_importable()
         arguments = readable(argv[2:], options, conf_dir())
         hydra_argv = [f"{Path(argv[0]).name} {config_name}", *arguments]
         with _process(hydra_argv, {"HYDRA_FULL_ERROR": "1", "HYDRA_MAIN_MODULE": config_name}):
@@ -91,6 +94,8 @@ def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | 
             raise
         _report(error)
         return 2
+    finally:
+        sys.path[:] = path
     return max(codes)
 
 

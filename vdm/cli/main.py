@@ -5,12 +5,17 @@ import sys
 
 from vdm.cli.commands import Command, run_program
 from vdm.logs import quieten_libraries
-from vdm.processes import forget_other_launches
+from vdm.processes import forget_other_launches, keep_current_folder_off_path
 from vdm.training.slurm import hold_stop_signals
 
 COMMANDS = {
     "train": Command(
         "vdm.cli.train", "train a model on a set of shards, or resume a run", "vdm.cli.options.train:TrainOptions"
+    ),
+    "check": Command(
+        "vdm.cli.check",
+        "rehearse a training run in a minute, and tell what it will do",
+        "vdm.cli.options.train:TrainOptions",
     ),
     "plan": Command(
         "vdm.cli.plan",
@@ -33,6 +38,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run ``vdm COMMAND ...`` and exit."""
+    keep_current_folder_off_path()
     forget_other_launches()  # before Lightning is imported
     if sys.argv[1:2] == ["train"]:
         hold_stop_signals()  # here, since imports take long

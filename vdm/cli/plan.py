@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.assembly.pretrained import configured, open_pretrained
+from vdm.cli.next_step import command, say_next
 from vdm.cli.options.plan import PlanOptions
+from vdm.cli.options.train import TrainOptions
 from vdm.config import ConfigError, build
-from vdm.config.options import parse
+from vdm.config.options import options_of, parse
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import accumulation, idle_devices
 from vdm.training.ema import count_averages
@@ -53,6 +56,16 @@ def run(config: DictConfig) -> None:
     print()
     for line in table(memories, devices.memory_bytes, int(told.reserve_gib * GIB)):
         print(line)
+    say_next(command("vdm check", *_of_training(HydraConfig.get().overrides.task)))
+
+
+def _of_training(overrides: Sequence[str]) -> list[str]:
+    """Return the command line without what is for planning alone."""
+    own = {option.key for option in options_of(PlanOptions)} - {option.key for option in options_of(TrainOptions)}
+    own |= {"nodes"} if not any(one.startswith("launcher=") for one in overrides) else set()
+    kept = [one for one in overrides if one.lstrip("+~").partition("=")[0] not in own]
+    has_data = any(one.startswith("data.path=") for one in kept)
+    return kept if has_data else [*kept, "data.path=SHARDS"]
 
 
 def _clip_size(told: PlanOptions, data: Mapping[str, Any]) -> ClipSize:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, record_run
+from vdm.cli.next_step import command, say_next
 from vdm.cli.sweeps import grouped, present_sweep
 from vdm.config import ConfigError, build
 from vdm.config import check as check_node
@@ -30,7 +31,7 @@ from vdm.training.slurm import SlurmJob
 def run(config: DictConfig) -> int:
     """Train as configured, from the start or from where a run stopped; return the exit code."""
     die_with_parent()
-    _quieten()
+    quieten()
     plain: Any = OmegaConf.to_container(config, resolve=True)
     plain["logger"] = grouped(plain["logger"], present_sweep())
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -123,24 +124,22 @@ def _farewell(training: TrainingRun, folder: Path) -> int:
     if not training.stop.stopped:
         if trainer.is_global_zero:
             print(f"Trained {trainer.global_step} steps. The run is in {folder}")
+            say_next(command("vdm sample", checkpoint=folder), command("vdm evaluate", checkpoint=folder))
         return 0
     if trainer.is_global_zero and not checkpoints_of(folder):
         print("Stopped before the first step; nothing was saved", file=sys.stderr)
     elif trainer.is_global_zero:
-        print(
-            f"Stopped and saved after step {trainer.global_step}. Go on with: vdm train resume={folder}",
-            file=sys.stderr,
-        )
+        print(f"Stopped and saved after step {trainer.global_step}", file=sys.stderr)
+        say_next(command("vdm train", resume=folder), file=sys.stderr)
     return 128 + (training.stop.received or signal.SIGINT)
 
 
 def _nothing_to_do(training: TrainingRun, folder: Path) -> int:
     trainer = training.trainer
     if trainer.is_global_zero:
-        print(
-            f"Nothing left to do: the run has done {trainer.global_step} of {trainer.max_steps} steps; go on with:"
-            f" vdm train resume={folder} trainer.max_steps=M, above {trainer.global_step}"
-        )
+        steps = trainer.global_step
+        print(f"Nothing left to do: the run has done {steps} of {trainer.max_steps} steps")
+        say_next(command("vdm train", resume=folder, trainer__max_steps=str(2 * steps)))
     return 0
 
 
@@ -154,7 +153,7 @@ def _requeue(training: TrainingRun) -> None:
     training.trainer.strategy.barrier("requeue")
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep what users can't act on off the terminal; what they can is checked and said by this project.
 
     What goes on is said by the first of all processes.

@@ -74,7 +74,7 @@ def check(node: Any, key: str = "") -> None:
     Raises:
         ConfigError: As ``build`` does.
     """
-    targets = list(_targets(node, key))
+    targets = list(targets_in(node, key))
     for of_project in (True, False):
         for target, place in targets:
             parameters = _Parameters.read(target["_target_"], place)
@@ -82,17 +82,17 @@ def check(node: Any, key: str = "") -> None:
                 _check_target(target, parameters or _Parameters.of(_resolve_of(target, place), place))
 
 
-def _targets(node: Any, key: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+def targets_in(node: Any, key: str) -> Iterator[tuple[Mapping[str, Any], str]]:
     """Yield all nodes with a target, the innermost first, and their keys."""
     if isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _targets(value, f"{key}.{name}" if key else str(name))
+            yield from targets_in(value, f"{key}.{name}" if key else str(name))
         if "_target_" in node:
             _refuse_former(node["_target_"], f"{key}._target_")
             yield node, key
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from _targets(value, f"{key}[{index}]")
+            yield from targets_in(value, f"{key}[{index}]")
 
 
 def _resolve_of(node: Mapping[str, Any], key: str) -> Target:

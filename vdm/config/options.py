@@ -151,6 +151,15 @@ def check_given(cls: type, values: Mapping[str, Any]) -> None:
     _arguments(cls, values, "", is_complete=False)
 
 
+def check_some(cls: type, values: Mapping[str, Any]) -> None:
+    """Check values of some of a class's options, as ``check_given`` does of all.
+
+    Raises:
+        ConfigError: As ``parse`` does.
+    """
+    _arguments(cls, values, "", is_complete=False)
+
+
 def _arguments(cls: type, values: Mapping[str, Any], parent: str, is_complete: bool) -> dict[str, Any]:
     """Return checked values by the names of fields."""
     options = _fields(cls)
