@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
-from vdm.cli.next_step import option
+from vdm.cli.next_step import command
 from vdm.config import ConfigError
 from vdm.config.foreign import check_foreign
 
@@ -47,21 +47,17 @@ def of_lora(pipeline: str | None, folder: Path, weights: Mapping[str, Tensor], t
 
 def of_own(folder: Path, trained: RunConfig) -> str:
     """Return commands that make a run of an export in this project's own format, and sample from it."""
-    allowed = " allow_own_code=true" if _has_own_code(trained) else ""
-    run = str(Path("runs") / folder.resolve().name)
+    allowed = {"allow_own_code": "true"} if _has_own_code(trained) else {}
+    run = Path("runs") / folder.resolve().name
     return "\n".join(
-        [
-            f"vdm import {option('from', str(folder))} {option('to', run)}{allowed}",
-            f"vdm sample {option('checkpoint', run)}{allowed}",
-        ]
+        [command("vdm import", from_=folder, to=run, **allowed), command("vdm sample", checkpoint=run, **allowed)]
     )
 
 
 def of_file(file: Path, trained: RunConfig) -> str:
     """Return the command that makes a run of a file such as Stability's."""
     components = trained.parts["encoder"].get("name_or_path") or "PIPELINE"
-    run = str(Path("runs") / file.stem)
-    return f"vdm import {option('from', str(file))} {option('components', components)} {option('to', run)}"
+    return command("vdm import", from_=file, components=components, to=Path("runs") / file.stem)
 
 
 def _opened(pipeline: str, name: str, weights: Iterable[Tensor], variant: str | None = None) -> str:

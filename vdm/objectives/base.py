@@ -68,6 +68,23 @@ class ObjectiveWithModules(nn.Module, ABC):
         """Return the loss of each clip; see ``Objective``."""
 
 
+def losses_of(
+    objective: Objective, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness
+) -> Losses:
+    """Call an objective.
+
+    Raises:
+        ValueError: If it returns something else than losses, as one of a user's own may by mistake.
+    """
+    losses = objective(model, latents, randomness)
+    if not isinstance(losses, Losses):
+        raise ValueError(
+            f"objective: {type(objective).__name__} returned {type(losses).__name__}; it must return Losses"
+            " (vdm/objectives/base.py)"
+        )
+    return losses
+
+
 def with_modules_of(model: VideoDiffusionModel, objective: Objective) -> nn.Module:
     """Return all that is trained and stored, the model and what the objective brings, as one module."""
     return nn.ModuleDict({"model": model, **({"objective": objective} if isinstance(objective, nn.Module) else {})})

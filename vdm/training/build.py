@@ -1,5 +1,6 @@
 """From a whole configuration to what a training run is made of."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.assembly.pretrained import configured, load_pretrained, open_pretrained
 from vdm.config import ConfigError, build, check
 from vdm.data.datamodule import ClipDataModule
+from vdm.data.order import idle_devices
 from vdm.generation.video_files import DEFAULT_FPS
 from vdm.models.pretrained.published import Published
 from vdm.objectives.base import second_optimizer, with_modules_of
@@ -37,6 +39,8 @@ from vdm.types import ClipSize
 _QUIET: dict[str, Any] = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 _REFUSALS = (MisconfigurationException, RuntimeError, TypeError)
 """What Lightning raises for devices that are not there, and the like."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,8 @@ def _build_trainer(
         )
     except _REFUSALS as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    if trainer.is_global_zero and (complaint := idle_devices(data.global_batch_size, trainer.world_size)):
+        _log.warning("%s", complaint)
     micro_batches = data.accumulation(trainer.world_size)
     trainer.accumulate_grad_batches = micro_batches
     trainer.val_check_interval = validation_steps * micro_batches
