@@ -14,7 +14,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.cli import sample
 from vdm.config import ConfigError
 from vdm.prompts import Prompts, TensorCondition
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 
 __all__ = ["run_vdm"]  # a fixture
 

@@ -15,7 +15,7 @@ from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from vdm.processes import describe_exit
-from vdm.training.meeting import check_meeting_place
+from vdm.training.rendezvous import check_rendezvous
 
 _PARENT = "VDM_LAUNCHER"
 """Environment variable with the number of the process that started this one."""
@@ -49,7 +49,7 @@ class TrainingLauncher(_SubprocessScriptLauncher):
             ConfigError: If processes can't meet where they are told to.
         """
         if not torch.distributed.is_initialized():  # else they have met, for an earlier run
-            check_meeting_place(self.cluster_environment, self.num_nodes, self._timeout_seconds)
+            check_rendezvous(self.cluster_environment, self.num_nodes, self._timeout_seconds)
         return super().launch(function, *args, **kwargs)
 
     def _call_children_scripts(self) -> None:

@@ -6,7 +6,7 @@ from typing import cast
 import lightning
 from torch.optim.lr_scheduler import LambdaLR
 
-from vdm.checkpoints.processes import together
+from vdm.checkpoints.collectives import together
 from vdm.checkpoints.runs import checkpoints_of
 from vdm.training.module import DiffusionModule
 from vdm.training.resuming import follow_schedule

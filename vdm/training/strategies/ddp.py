@@ -1,7 +1,7 @@
 """Data parallel: each process holds the whole model."""
 
 from vdm.ranges import Seconds
-from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
+from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
 
 
 class DataParallel(ProcessGroupStrategy):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vdm.ranges import Seconds
-from vdm.training.strategies.parts import Part, flat_part, whole_part
-from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
+from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
+from vdm.training.strategies.weight_slices import WeightSlice, flat_slice, whole_slice
 
 _PRECISIONS = ("32-true", "bf16-mixed")
 LARGEST_BUCKET = 200_000_000
@@ -187,20 +187,20 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         (optimizer,) = self.optimizers
         return optimizer
 
-    def find_part(self, parameter: nn.Parameter) -> Part | None:
+    def find_slice(self, parameter: nn.Parameter) -> WeightSlice | None:
         """Return where the fp32 weights of this process lie."""
         if hasattr(parameter, "ds_id"):
-            return self._part_in_stage_3(parameter)
+            return self._slice_in_stage_3(parameter)
         if not parameter.requires_grad:
-            return whole_part(parameter, is_first_copy=self.global_rank == 0)
+            return whole_slice(parameter, is_first_copy=self.global_rank == 0)
         mapping = parameter._hp_mapping  # type: ignore[attr-defined]  # set by DeepSpeed
         if mapping is None:
             return None
         buffer = self._zero_optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
         there, here = mapping.hp_fragment_address, mapping.lp_fragment_address
-        return flat_part(buffer, there.start, here.numel, tuple(parameter.shape), here.start, is_first_copy=True)
+        return flat_slice(buffer, there.start, here.numel, tuple(parameter.shape), here.start, is_first_copy=True)
 
-    def _part_in_stage_3(self, parameter: Any) -> Part | None:
+    def _slice_in_stage_3(self, parameter: Any) -> WeightSlice | None:
         """Return this process's equal share of a weight; the last one's is padded."""
         zero = self._zero_optimizer
         if parameter.requires_grad:
@@ -212,7 +212,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         count = min(share, parameter.ds_numel - start)
         if count <= 0:
             return None
-        return flat_part(buffer, offset, count, tuple(parameter.ds_shape), start, is_first_copy=True)
+        return flat_slice(buffer, offset, count, tuple(parameter.ds_shape), start, is_first_copy=True)
 
     def spread(self) -> None:
         """Copy fp32 weights to where the model reads them, in all processes, as the optimizer does after a step."""

@@ -18,8 +18,8 @@ from torch.distributed.fsdp import (
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.objectives.base import Objective
 from vdm.ranges import Seconds
-from vdm.training.blocks import blocks_of
-from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
+from vdm.training.block_options import blocks_of
+from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
 
 
 class DiffusionParts(Protocol):
@@ -126,7 +126,7 @@ class FSDP2(ProcessGroupStrategy):
         """Return the weights of frozen parts, which run outside of the sharded forward pass or are not saved."""
         saved: dict[str, Any] = module.state_dict()
         frozen = {p for name, p in module.named_parameters() if name not in saved}
-        models = [part for part in module.modules() if isinstance(part, VideoDiffusionModel)]
+        models = [weight_slice for weight_slice in module.modules() if isinstance(weight_slice, VideoDiffusionModel)]
         encoders = [model.encoder for model in models if isinstance(model.encoder, nn.Module)]
         return frozen.union(*(encoder.parameters() for encoder in encoders))
 

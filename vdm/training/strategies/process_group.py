@@ -9,12 +9,12 @@ from torch.distributed import DistNetworkError, DistStoreError
 
 from vdm.config import ConfigError
 from vdm.training.launcher import TrainingLauncher
-from vdm.training.strategies.base import PartwiseStrategy
+from vdm.training.strategies.slicewise import SlicewiseStrategy
 
 Backend = Literal["nccl", "gloo"]
 
 
-class ProcessGroupStrategy(PartwiseStrategy, DDPStrategy):
+class ProcessGroupStrategy(SlicewiseStrategy, DDPStrategy):
     """A strategy of several processes; of Lightning's DDP it keeps all that concerns these.
 
     Args:
