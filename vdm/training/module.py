@@ -23,8 +23,9 @@ from vdm.ranges import Seed
 from vdm.training.ema import EMA
 from vdm.training.joint_optimizer import optimizer_of
 from vdm.training.level_means import LevelMeans
+from vdm.training.lightning_internals import put_between_steps
 from vdm.training.lr_schedules import LRSchedule
-from vdm.training.resuming import follow_schedule, put_between_steps
+from vdm.training.resuming import follow_schedule
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.types import ClipBatch
 

@@ -19,6 +19,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.objectives.base import Objective
 from vdm.ranges import Seconds
 from vdm.training.block_options import blocks_of
+from vdm.training.lightning_internals import module_hidden, note_device
 from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
 
 
@@ -70,7 +71,7 @@ class FSDP2(ProcessGroupStrategy):
             parameter.data = parameter.data.contiguous()  # rows of a tensor in channels-last memory are no one stretch
             if parameter in outside:
                 parameter.data = parameter.data.to(self.root_device)
-        self.lightning_module._device = self.root_device  # as moving it would have said
+        note_device(self.lightning_module, self.root_device)
         for root in (module.model, module.objective):
             if not isinstance(root, nn.Module):  # an objective without modules
                 continue
@@ -93,13 +94,12 @@ class FSDP2(ProcessGroupStrategy):
 
     def teardown(self) -> None:
         """End without moving the model to the CPU, which sharded weights, maybe in mid-step, do not allow."""
-        module, self._lightning_module = self._lightning_module, None
-        super().teardown()
-        self._lightning_module = module
+        with module_hidden(self):
+            super().teardown()
 
-    def _get_process_group_backend(self) -> str:
-        # Norms of gradients in the CPU's memory are summed there.
-        return "cpu:gloo,cuda:nccl" if self.offload and self._on_gpu() else super()._get_process_group_backend()
+    def choose_backend(self) -> str:
+        """Return the backend; with ``offload`` one for each device, since norms of offloaded gradients are summed on CPUs."""
+        return "cpu:gloo,cuda:nccl" if self.offload and self._on_gpu() else super().choose_backend()
 
     def _on_gpu(self) -> bool:
         return self.root_device.type == "cuda"
