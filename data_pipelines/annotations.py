@@ -12,6 +12,7 @@ COLUMNS = {
     "file": ("file", "file_name", "video", "path"),
     "caption": ("caption", "text", "prompt"),
     "label": ("label",),
+    "recording": ("recording",),
 }
 """What is read of a record, and the names that it may have, upper case or lower. The first name goes before others."""
 
@@ -25,10 +26,12 @@ class Annotation:
     """Name of its class, empty if none."""
     more_captions: tuple[str, ...] = ()
     """Further captions; training draws one of all."""
+    recording: str = ""
+    """What the source is a part of, empty if it is one by itself."""
 
 
 def find_columns(names: Iterable[str]) -> dict[str, str]:
-    """Return which of the names of a record stand for its file, caption and label, as far as it has them.
+    """Return which of the names of a record stand for its file, caption, label and recording, as far as it has them.
 
     Raises:
         ValueError: In a few words, if two names mean the same and neither is the first of ``COLUMNS``.
@@ -53,24 +56,26 @@ def annotation_in(values: Mapping[str, object], columns: Mapping[str, str]) -> A
         ValueError: In a few words, if the caption or the label is of a kind that can't be one.
     """
     captions = [text.strip() for text in captions_in(values.get(columns.get("caption", "")))]
-    label = _label_in(values.get(columns.get("label", "")))
-    return Annotation(captions[0] if captions else "", label, tuple(captions[1:]))
+    label, recording = (_name_in(values.get(columns.get(name, "")), name) for name in ("label", "recording"))
+    return Annotation(captions[0] if captions else "", label, tuple(captions[1:]), recording)
 
 
-def _label_in(value: object) -> str:
+def _name_in(value: object, meaning: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():  # numbers beside missing ones, as pandas writes them
         value = int(value)
     if isinstance(value, str | int) and not isinstance(value, bool):
         return well_formed(str(value).strip())
-    raise ValueError(f"its label is {shown(value)}, where a text or a whole number is allowed")
+    raise ValueError(f"its {meaning} is {shown(value)}, where a text or a whole number is allowed")
 
 
 def merge(first: Annotation, second: Annotation) -> Annotation:
     """Return ``first``, with what it lacks taken from ``second``."""
     captions = first if first.caption else second
-    return Annotation(captions.caption, first.label or second.label, captions.more_captions)
+    return Annotation(
+        captions.caption, first.label or second.label, captions.more_captions, first.recording or second.recording
+    )
 
 
 def label_names(annotations: Iterable[Annotation]) -> tuple[str, ...]:

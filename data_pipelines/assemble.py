@@ -35,19 +35,24 @@ class Stored:
     """Content of ``EMPTY_TEXT_NAME``."""
 
 
-def choose_splits(names: Sequence[str], validation_fraction: float, seed: int) -> dict[str, str]:
+def choose_splits(
+    names: Sequence[str], validation_fraction: float, seed: int, recordings: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Give each source a split by a random number that depends on its name and the seed alone.
 
-    Where chance would leave a split without a source, the source nearest to it goes there, so that two sources suffice
-    for training and validation. With ``validation_fraction`` 0 all are for training.
+    Sources of one recording get the same split, by the name of the recording; see ``Inputs``. Where chance would leave
+    a split without a recording, the one nearest to it goes there, so that two suffice for training and validation. With
+    ``validation_fraction`` 0 all are for training.
     """
-    numbers = dict(zip(names, uniform(seed, "split", names).tolist(), strict=True)) if names else {}
+    whole = {name: (recordings or {}).get(name, name) for name in names}
+    wholes = list(dict.fromkeys(whole.values()))
+    numbers = dict(zip(wholes, uniform(seed, "split", wholes).tolist(), strict=True)) if names else {}
     validation = {name for name, number in numbers.items() if number < validation_fraction}
     if len(numbers) > 1 and validation_fraction > 0:
         validation |= {min(numbers, key=numbers.__getitem__)}
     if len(validation) == len(numbers) > 0:
         validation -= {max(numbers, key=numbers.__getitem__)}
-    return {name: "validation" if name in validation else "train" for name in names}
+    return {name: "validation" if whole[name] in validation else "train" for name in names}
 
 
 def plan_shards(

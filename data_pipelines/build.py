@@ -1,7 +1,6 @@
 """``vdm-data build``: videos, or moving digits, to shards."""
 
 import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,25 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.executors.local import LocalExecutor
-from data_pipelines.output_folder import SETTINGS_NAME, claim_output
+from data_pipelines.output_folder import (
+    SETTINGS_NAME,
+    check_output,
+    claim_output,
+    kept_from_others,
+    remove_leftovers,
+    remove_work,
+)
 from data_pipelines.report import all_faults, print_faults, print_summary
 from data_pipelines.settings import MOVING_DIGITS, BuildSettings
 from data_pipelines.shard_set import Workshop, encode_parts, write_set
 from data_pipelines.sources import Inputs, Source
+from vdm.cli.next_step import command, say_next
 from vdm.config import build as build_component
 from vdm.config.options import parse
+from vdm.files import write_json
 from vdm.text import well_formed
 
+_COMMAND = "vdm-data build"
 PARTS_NAME = ".parts"
 """Sub-folder of finished sources; removed when the shards are complete."""
 
@@ -39,8 +48,19 @@ def build(settings: BuildSettings) -> int:
     """
     inputs = _read_inputs(settings)
     _check_parts(settings.output)
-    claim_output(settings.output, "vdm-data build", _recorded(settings))
+    recorded = _recorded(settings)
+    is_new = not check_output(settings.output, _COMMAND, recorded)
+    claim_output(settings.output, _COMMAND, recorded)
+    with kept_from_others(settings.output, settings.output / PARTS_NAME):
+        if is_new:  # another may have recorded its own at the same time
+            write_json(settings.output / SETTINGS_NAME, recorded, indent=1)
+        return _build(settings, inputs)
+
+
+def _build(settings: BuildSettings, inputs: Inputs[Source]) -> int:
+    """Build in a folder that is this process's own."""
     folder = settings.output / PARTS_NAME
+    remove_leftovers(folder)
     workshop = Workshop(folder, folder / "claims", LocalExecutor(settings.num_workers))
     parts = encode_parts(inputs.sources, settings.output, workshop)
     any_fault = print_faults(parts, inputs)
@@ -48,8 +68,9 @@ def build(settings: BuildSettings) -> int:
         _release_output(settings.output)
         raise ValueError(f"input={settings.input}: none of its {len(parts)} files gave a clip, for the reasons above")
     index = write_set(parts, inputs, settings.of_set(), workshop)
-    shutil.rmtree(folder)
+    remove_work(folder)
     print_summary(settings.output, index, len(all_faults(parts, inputs)))
+    say_next(command("vdm-data show", str(settings.output)), command("vdm train", data__path=settings.output))
     return int(any_fault)
 
 
@@ -99,7 +120,7 @@ def _recorded(settings: BuildSettings) -> dict[str, Any]:
 
 def _release_output(output: Path) -> None:
     """Leave no trace of a build that gave nothing, so that it can be tried again with other settings."""
-    shutil.rmtree(output / PARTS_NAME)
+    remove_work(output / PARTS_NAME)
     (output / SETTINGS_NAME).unlink()
     if not any(output.iterdir()):
         output.rmdir()

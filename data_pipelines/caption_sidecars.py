@@ -96,6 +96,8 @@ def _read(path: Path, kind: str) -> tuple[Annotation | None, str]:
     try:
         values = mapping(content)
         columns = find_columns(values)
-        return (annotation_in(values, columns) if columns.keys() & {"caption", "label"} else None), encoding
+        return (
+            annotation_in(values, columns) if columns.keys() & {"caption", "label", "recording"} else None
+        ), encoding
     except ValueError as error:
         raise ValueError(f"can't be used: {error}") from None

@@ -1,11 +1,13 @@
 """The console script ``vdm-data``."""
 
+import os
 import re
 import sys
 
 from vdm.cli.commands import Command, run_program
 from vdm.cli.manual import FLAGS
-from vdm.processes import forget_other_launches
+from vdm.logs import quieten_libraries
+from vdm.processes import forget_other_launches, keep_current_folder_off_path
 
 _OVERRIDE = re.compile(r"~|\+{0,2}([A-Za-z_][\w.]*|hydra/[\w./]+)=")
 """How an override begins, as against a folder, which may have a '=' in its name too."""
@@ -41,7 +43,9 @@ COMMANDS = {
 
 def main() -> None:
     """Run ``vdm-data COMMAND ...`` and exit."""
+    keep_current_folder_off_path()
     forget_other_launches()  # which would keep it from saying what is wrong
+    quieten_libraries(os.environ)
     if sys.argv[1:2] in (["index"], ["show"], ["verify"]) and set(FLAGS).isdisjoint(sys.argv):
         sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])]
     sys.exit(run_program("vdm-data", COMMANDS))

@@ -18,6 +18,7 @@ from data_pipelines.output_folder import claim_output, locked
 from data_pipelines.stages.measure import check_hashes
 from data_pipelines.stages.units import WorkFolder
 from data_pipelines.video_folder import read_video_folder
+from vdm.cli.next_step import command, say_next
 from vdm.config import build, check
 from vdm.config.options import parse
 from vdm.text import printable, well_formed
@@ -65,7 +66,10 @@ def curate(settings: CurateSettings) -> int:
         for stage in STAGES:
             if settings.runs(stage):
                 rows = getattr(curation, stage)(rows)
-        return curation.end()
+        code = curation.end()
+    if settings.until not in (None, STAGES[-1]):
+        say_next(command("vdm-data curate", input=settings.input, output=settings.output))
+    return code
 
 
 def _check_components(settings: CurateSettings) -> None:

@@ -4,7 +4,6 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Generic, TypeVar
 
 import av
@@ -15,6 +14,7 @@ from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 
 from data_pipelines.deinterlacing import Deinterlacer
+from data_pipelines.packets import PacketReader
 from data_pipelines.settings import HDR
 from data_pipelines.sources import LeftOutError, SourceError
 from vdm.data.containers import bound_pixels, check_pixels
@@ -40,8 +40,6 @@ _NO_TIMES = 0x80
 """FFmpeg's flag ``AVFMT_NOTIMESTAMPS``: bare streams of a codec, to which FFmpeg gives times of 25 frames a second."""
 _MAX_STEPS_BACK = 2
 """A decoder that finds out late how far frames are reordered may show as many out of order."""
-_MAX_PACKETS_AHEAD, _MAX_BYTES_AHEAD = 256, 1 << 26
-"""How much is read before decoding begins, to find out the rate."""
 
 
 Frame = TypeVar("Frame")
@@ -89,7 +87,7 @@ class VideoReader:
         self.container, self.stream = container, stream
         bound_pixels(self.stream)
         self.stream.thread_count = 1
-        self._packets = _PacketReader(container, self.stream)
+        self._packets = PacketReader(container, self.stream)
         self._has_times = not container.format.flags & _NO_TIMES
         self._uses_decoding_times = container.format.name in _DECODING_TIMES
         self._last_shown: float | None = None
@@ -230,54 +228,6 @@ class VideoReader:
     def pixel_aspect(self) -> float:
         """Width of a pixel over its height."""
         return pixel_aspect(self.stream)
-
-
-class _PacketReader:
-    """Reads a container once and yields the packets of one of its streams.
-
-    Args:
-        container: Read from where it stands.
-        stream: Its stream.
-    """
-
-    def __init__(self, container: InputContainer, stream: av.VideoStream) -> None:
-        self.end = 0.0
-        """When the last packet of any stream read so far ends, in the container's time."""
-        self._of_all = container.demux()
-        self._stream = stream
-        self._ahead: deque[av.Packet] = deque()
-        self._fault: Exception | None = None
-
-    def __iter__(self) -> Iterator[av.Packet]:
-        """Yield the packets; what went wrong in looking ahead is raised in its place."""
-        while self._ahead:
-            yield self._ahead.popleft()
-        if self._fault is not None:
-            raise self._fault
-        yield from self._read()
-
-    def _read(self) -> Iterator[av.Packet]:
-        for packet in self._of_all:
-            start = packet.dts if packet.pts is None else packet.pts
-            if start is not None and packet.time_base is not None:
-                self.end = max(self.end, float((start + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index == self._stream.index:
-                yield packet
-
-    def look_ahead(self) -> float | None:
-        """Return the mean rate of the first frames by their times, None if they have none; iteration begins there."""
-        num_bytes = 0
-        try:
-            for packet in islice(self._read(), _MAX_PACKETS_AHEAD):
-                self._ahead.append(packet)
-                num_bytes += packet.size
-                if num_bytes > _MAX_BYTES_AHEAD:
-                    break
-        except (FFmpegError, OSError) as error:
-            self._fault = error
-        times = sorted({packet.pts for packet in self._ahead if packet.pts is not None})
-        unit = self._stream.time_base
-        return float((len(times) - 1) / ((times[-1] - times[0]) * unit)) if len(times) > 1 and unit else None
 
 
 def shown_size(frame: av.VideoFrame, pixel_aspect: float) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from data_pipelines.report import described
 from data_pipelines.set_settings import IndexSettings
 from data_pipelines.tar_folder import list_tars
 from data_pipelines.workers import WorkerDiedError, map_in_processes
+from vdm.cli.next_step import command, say_next
 from vdm.config.options import parse
 from vdm.data.index import ShardIndex, write_index
 from vdm.data.shards import ShardEntry
@@ -60,6 +61,7 @@ def index_folder(settings: IndexSettings) -> int:
     print(f"{printable(folder)}: clips: {described(index)}" + (f"; faults: {len(faults)}" if faults else ""))
     for note in _notes(list(found.values())):
         print(printable(f"{folder}: {note}"))
+    say_next(command("vdm-data verify", str(folder)), command("vdm train", data__path=folder))
     return int(bool(faults))
 
 

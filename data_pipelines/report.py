@@ -23,6 +23,8 @@ from vdm.text import printable
 
 _TEXTS = frozenset([".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv", ".txt"])
 _NAMED = 3
+_YOUNGER = frozenset(["hdr", "more_captions", "recording"])
+"""Fields of parts and annotations that sets of earlier versions lack."""
 REPORT_NAME = "report.json"
 MAX_REPORT_BYTES = 1 << 32
 """Of millions of clips."""
@@ -42,17 +44,19 @@ class Report:
 
 def digest_of(parts: Sequence[Part], inputs: Inputs[Source], settings: SetSettings, stored: Stored) -> str:
     """Return a digest of all that goes into the shards, wherever they are written."""
-    annotations = {name: _digested(annotation, "more_captions") for name, annotation in inputs.annotations.items()}
+    annotations = {name: _digested(annotation) for name, annotation in inputs.annotations.items()}
     texts = {source: path.name for source, path in stored.texts.items()}
     beside = [stored.latents and dict(stored.latents.encoder), stored.text and asdict(stored.text), texts]
     of_set = {**asdict(settings), "output": None}
-    content = [[_digested(part, "hdr") for part in parts], annotations, inputs.labels, of_set, beside]
+    content = [[_digested(part) for part in parts], annotations, inputs.labels, of_set, beside]
+    if inputs.recordings:  # of which sets of earlier versions know nothing
+        content.append(dict(inputs.recordings))
     return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
-def _digested(row: Annotation | Part, younger: str) -> dict[str, object]:
-    """Return what counts of a row; a field that sets of earlier versions lack only where it says something."""
-    return {name: value for name, value in asdict(row).items() if value or name != younger}
+def _digested(row: Annotation | Part) -> dict[str, object]:
+    """Return what counts of a row; younger fields only where they say something, as older sets lack them."""
+    return {name: value for name, value in asdict(row).items() if value or name not in _YOUNGER}
 
 
 def all_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> list[tuple[str, str]]:

@@ -97,7 +97,7 @@ def write_set(
     """
     stored, executor, claims = stored or Stored(), workshop.executor, workshop.claims
     names = [part.source for part in parts if part.num_clips]
-    splits = choose_splits(names, settings.validation_fraction, settings.seed)
+    splits = choose_splits(names, settings.validation_fraction, settings.seed, inputs.recordings)
     digest = digest_of(parts, inputs, settings, stored)
     if (index := _finished_index(settings.output, digest)) is not None:
         return index

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.contact_sheet import ShownClip, contact_sheet
 from data_pipelines.progress import progress_bar
 from data_pipelines.set_settings import ShowSettings
+from vdm.cli.next_step import command, say_next
 from vdm.config.options import parse
 from vdm.data.captions import captions_of, parse_metadata
 from vdm.data.index import ShardIndex, read_index
@@ -40,10 +41,10 @@ def run(config: DictConfig) -> int:
 
 
 def show(settings: ShowSettings) -> int:
-    """Write the page.
+    """Write the page, whatever is damaged.
 
     Returns:
-        0.
+        0, or 1 if a clip or shard that was to be read is damaged; each is named on stderr.
 
     Raises:
         ValueError: In one line, if there is no such set or split, or the page can't be written.
@@ -51,7 +52,11 @@ def show(settings: ShowSettings) -> int:
     index = read_index(settings.input, check_sizes=False)
     if settings.split is not None and settings.split not in index.splits:
         raise ValueError(f"split={settings.split}: the set has no such split; it has {', '.join(index.splits)}")
-    clips = list(_read(settings, index))
+    faults: list[str] = []
+    clips = list(_read(settings, index, faults))
+    faults += [f"{clip.metadata['key']}: {clip.metadata['damage']}" for clip in clips if "damage" in clip.metadata]
+    for fault in faults:
+        print(printable(fault), file=sys.stderr)
     output = settings.output or settings.input / "contact_sheet.html"
     shown = [clip for clip in clips if clip.data]
     if num_large := sum("too_large" in clip.metadata for clip in clips):
@@ -62,12 +67,17 @@ def show(settings: ShowSettings) -> int:
             file.write(page.encode())
     except OSError as error:
         raise ValueError(f"output={output}: can't be written: {error.strerror or error}") from None
-    print(f"{printable(output)}: clips shown: {len(shown)}, statistics of {len(clips)}; open it in a browser")
-    return 0
+    damaged = f"; {len(faults)} damaged, which `vdm-data verify` tells more about" if faults else ""
+    print(f"{printable(output)}: clips shown: {len(shown)}, statistics of {len(clips)}{damaged}; open it in a browser")
+    say_next(command("vdm train", data__path=settings.input))
+    return int(bool(faults))
 
 
-def _read(settings: ShowSettings, index: ShardIndex) -> Iterator[ShownClip]:
-    """Read the metadata of a random choice of clips, and the videos of the first of them."""
+def _read(settings: ShowSettings, index: ShardIndex, faults: list[str]) -> Iterator[ShownClip]:
+    """Read the metadata of a random choice of clips, and the videos of the first of them.
+
+    Shards that can't be read are added to ``faults``.
+    """
     splits = [settings.split] if settings.split else list(index.splits)
     places = _choose(settings, index, splits)
     wanted: dict[str, list[_Place]] = {}
@@ -80,7 +90,7 @@ def _read(settings: ShowSettings, index: ShardIndex) -> Iterator[ShownClip]:
             try:
                 samples = read_samples(settings.input, clips[0].shard)
             except (OSError, ValueError) as error:  # the other shards are shown
-                print(printable(f"{clips[0].shard.name}: can't be shown: {error}"), file=sys.stderr)
+                faults.append(f"{clips[0].shard.name}: can't be shown: {error}")
                 continue
             for rank, split, shard, number in clips:
                 is_shown = rank < settings.max_clips

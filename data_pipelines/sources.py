@@ -81,6 +81,8 @@ class Inputs(Generic[AnySource]):
     """Names of the classes, in the order of their numbers."""
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
     """By name of the source, or by key of a clip, which goes first; overrides what clips say of themselves."""
+    recordings: Mapping[str, str] = field(default_factory=dict)
+    """By name of the source: what it is a part of. All sources of one recording go to the same split; others to any."""
     ignored: tuple[str, ...] = ()
     """Files passed over because they are neither videos nor captions of any."""
     faults: Mapping[str, str] = field(default_factory=dict)

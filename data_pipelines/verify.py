@@ -16,6 +16,7 @@ from data_pipelines.output_folder import SETTINGS_NAME
 from data_pipelines.progress import progress_bar
 from data_pipelines.set_settings import VerifySettings
 from data_pipelines.workers import WorkerDiedError, map_in_processes
+from vdm.cli.next_step import command, say_next
 from vdm.config.options import parse
 from vdm.data.captions import captions_in, captions_of, parse_metadata
 from vdm.data.decoding import UndecodableClipError, check_clip, decode_picture
@@ -114,6 +115,8 @@ def verify_set(
     advice = mend if is_ours else "the samples named are left out in training"
     counts = f"clips: {num_clips}, shards: {len(shards)}, faults: {len(faults)}"
     print(f"{printable(path)}: {counts}" + (f"; {advice}" if faults else ""))
+    if not faults:
+        say_next(command("vdm-data show", str(path)), command("vdm train", data__path=path))
     return int(bool(faults))
 
 

@@ -11,6 +11,7 @@ from data_pipelines.annotations import Annotation, label_names, merge
 from data_pipelines.caption_sidecars import Sidecars, read_sidecars, spelling
 from data_pipelines.caption_tables import Manifest, read_manifest
 from data_pipelines.clips import VideoFile
+from data_pipelines.recordings import find_recordings, recording_note
 from data_pipelines.settings import HDR, ClipSettings, check_videos
 from data_pipelines.sources import Inputs, list_videos
 from vdm.text import well_formed
@@ -53,7 +54,10 @@ def read_video_folder(
             faults[source.name] = "; ".join(beside.faults)
         for path, encoding in beside.encodings:
             encodings.setdefault(encoding, []).append(path)
+    said_recordings = {name: one.recording for name, one in annotations.items() if one.recording}
+    recordings = find_recordings(sources, others, said_recordings)
     return Inputs(
+        recordings=recordings,
         sources=tuple(sources),
         labels=label_names(annotations.values()),
         annotations=annotations,
@@ -63,6 +67,7 @@ def read_video_folder(
             *said.notes,
             *(_note(encoding, paths) for encoding, paths in encodings.items()),
             *(_link_note(link.relative_to(folder), path.relative_to(folder)) for link, path in links.items()),
+            *recording_note(recordings),
         ),
     )
 

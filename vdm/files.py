@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeE
 
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
 """What ``rename`` says of a path that something else has taken."""
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""What ``link`` says where a file system has no hard links."""
 _NOT_SHOWN = re.compile("[\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 """Characters that steer a terminal, turn the direction of writing or can't be encoded."""
 
@@ -79,6 +82,48 @@ def appearing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # as libraries write
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
+
+
+def create_file(path: Path, text: str, durable: bool = False) -> bool:
+    """Create a file that is there whole at once; of any number of processes that try, one does.
+
+    Args:
+        path: The file; its folder must exist.
+        text: Its content.
+        durable: Whether to wait until the disk has it.
+
+    Returns:
+        Whether it was created; not if there is a file already.
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        is_created = _link(temporary, path, text)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if is_created and durable:
+        flush(path.parent)
+    return is_created
+
+
+def _link(temporary: Path, target: Path, text: str) -> bool:
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return temporary.stat().st_nlink == 2  # NFS sends a request again whose answer was lost
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:
+            with target.open("x", encoding="utf-8") as file:  # empty for a moment, as a damaged one would be
+                file.write(text)
+        except FileExistsError:
+            return False
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -6,13 +6,11 @@ one process alone. No file is ever removed or given another number, so nobody ca
 in the meantime: the number that follows it is taken.
 """
 
-import errno
 import json
 import os
 import socket
 import tempfile
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
@@ -20,10 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from vdm.files import MALFORMED, flush
+from vdm.files import MALFORMED, create_file
 
-_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
-"""What ``link`` says where a file system has no hard links."""
 _ZOMBIE_STATES = "ZX"
 
 
@@ -39,35 +35,7 @@ def acquire(path: Path, number: int, text: str, durable: bool = False) -> bool:
     Returns:
         Whether the thing is this process's now.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        has_it = _link(temporary, lock_file(path, number), text)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if has_it and durable:
-        flush(path.parent)
-    return has_it
-
-
-def _link(temporary: Path, target: Path, text: str) -> bool:
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        return temporary.stat().st_nlink == 2  # NFS sends a request again whose answer was lost
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        try:
-            with target.open("x", encoding="utf-8") as file:  # empty for a moment, as a damaged one would be
-                file.write(text)
-        except FileExistsError:
-            return False
-    return True
+    return create_file(lock_file(path, number), text, durable)
 
 
 def lock_file(path: Path, number: int) -> Path:

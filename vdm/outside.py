@@ -49,14 +49,22 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     Raises:
         ValueError: In one line, if there is no such file, or something else in it.
     """
-    text = read_text(path, max_bytes)
+    return parse_object(read_text(path, max_bytes), path)
+
+
+def parse_object(text: str, source: object) -> dict[str, Any]:
+    """Return the JSON object that a text is; whoever calls this bounds its length.
+
+    Raises:
+        ValueError: In one line that begins with ``source``, if it is something else.
+    """
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
         _check_depth(content)
     except MALFORMED as error:
-        raise ValueError(f"{path}: can't be read as JSON: {_joined(error)}") from None
+        raise ValueError(f"{source}: can't be read as JSON: {_joined(error)}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no JSON object")
+        raise ValueError(f"{source}: holds no JSON object")
     return content
 
 

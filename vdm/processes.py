@@ -33,6 +33,15 @@ def is_from_torchrun(variables: Mapping[str, str]) -> bool:
     )
 
 
+def keep_current_folder_off_path() -> None:
+    """Keep the current folder off the path on which Python processes that this one starts look for modules.
+
+    ``multiprocessing`` starts its helpers, and submitit the processes of a SLURM job, with that folder before the
+    standard library: what somebody downloaded into it would be imported in the place of Python's own modules.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+
+
 def forget_other_launches(variables: MutableMapping[str, str] = os.environ) -> None:
     """Remove ranks that were left over in the environment of a process which nobody started as one of several.
 

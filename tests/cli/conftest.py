@@ -44,6 +44,19 @@ FILES = {
 }
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step, conditioned on text, classes and the first frame."""
+    from tests.data.shard_sets import write_set  # heavy, and needed by few
+    from tests.training.runs import configuration, train
+
+    folder = tmp_path_factory.mktemp("trained")
+    shards = write_set(folder / "shards", {"train": (5,), "validation": (3,)})
+    conditions = ("model.conditioner.num_classes=3", "model.conditioner.image=true")
+    train(folder / "run", configuration(shards, *conditions, "trainer.max_steps=1"))
+    return folder / "run"
+
+
 RunVdm = Callable[..., tuple[int, str]]
 
 

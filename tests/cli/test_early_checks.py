@@ -28,6 +28,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_set(Path("shards"), {"train": (1,), "validation": (1,)})
     Path("file").write_text("a dog")
     Path("empty").mkdir()
+    record_run(Path("export"), {})
+    Path("export/model.safetensors").touch()
+    Path("clip.mp4").touch()
     return tmp_path
 
 
@@ -36,7 +39,7 @@ def told(command: str, **values: Any) -> Any:
     cls = ALL[command].options_class()
     assert cls is not None
     plain = {**given(command), **values}
-    if command == "train" and "data_path" in plain:
+    if command in ("train", "plan") and "data_path" in plain:
         plain["data"] = {**plain["data"], "path": plain.pop("data_path")}
     return parse(cls, plain)
 
@@ -47,7 +50,7 @@ def told(command: str, **values: Any) -> Any:
         ("sample", {"checkpoint": "nowhere"}, "nowhere: not a run: there is no config.yaml, nor such a folder"),
         ("sample", {"checkpoint": "file"}, "file: not a run: there is no config.yaml"),
         ("sample", {"checkpoint": "untrained"}, "untrained/checkpoints: there is no whole checkpoint"),
-        ("sample", {"guide": "nowhere"}, "nowhere: not a run"),
+        ("sample", {"guide": "nowhere"}, "guide: nowhere: not a run"),
         ("sample", {"image": "nowhere.png"}, "image=nowhere.png: no such file"),
         ("sample", {"image": "empty"}, "image=empty: is a folder; give a file"),
         ("sample", {"prompts_file": "empty"}, "prompts_file=empty: is a folder; give a file"),
@@ -55,6 +58,12 @@ def told(command: str, **values: Any) -> Any:
         ("sample", {"output": "file"}, "output=file: can't be written to: Not a directory"),
         ("sample", {"output": "file/a/b"}, "output=file/a/b: can't be written to: Not a directory"),
         ("evaluate", {"data_path": "nowhere"}, "data_path: nowhere: no such folder"),
+        ("evaluate", {"data_path": "run"}, "data_path: run: not a set of shards: it has no index.json; it is a run: "),
+        ("train", {"data_path": "clip.mp4"}, "data.path: clip.mp4: not a set of shards: it has no index.json; it is a"),
+        ("plan", {"data_path": "run"}, "data.path: run: not a set of shards: it has no index.json; it is a run: "),
+        ("train", {"init_from": "export"}, "init_from: export: not a run; it is an export: `vdm import from=export "),
+        ("sample", {"checkpoint": "export"}, "export: not a run; it is an export: `vdm import from=export to=RUN`"),
+        ("sample", {"guide": "shards"}, "guide: shards: not a run: there is no config.yaml; it is a set of shards"),
         ("ema", {"output": "empty", "checkpoint": "nowhere"}, "nowhere: not a run"),
         ("ema", {"output": "run"}, "output=run: exists already"),
         ("export", {"to": "file"}, "to=file: exists already"),

@@ -45,7 +45,7 @@ def test_exit_code_is_that_of_the_command(vdm: Vdm) -> None:
     [
         (
             "train trainer.max_step=3",
-            "Unknown key 'trainer.max_step': did you mean 'max_steps'?"
+            "Unknown key 'trainer.max_step': did you mean 'trainer.max_steps'?"
             " (allowed: devices, log_every_n_steps, max_steps)",
         ),
         (
@@ -174,7 +174,7 @@ def test_sweep_runs_each_choice_in_a_folder_of_its_own(vdm: Vdm) -> None:
 
     assert outcome.code == 0
     assert [config.seed for config in outcome.configs] == [1, 2]
-    assert [folder.name for folder in folders] == ["0", "1"]
+    assert [folder.name for folder in folders] == ["0_seed=1", "1_seed=2"]
     assert folders[0].parent.parent == Path("runs/test").absolute()
     # What Lightning starts as a further process is this one job, in this job's folder.
     assert command_lines == [(["vdm", "train", f"seed={seed}", "model=large"], folders[seed - 1]) for seed in (1, 2)]

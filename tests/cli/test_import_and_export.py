@@ -1,6 +1,8 @@
 """``vdm import`` and ``vdm export``, on small models that diffusers saved."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import load_config, load_weights
 from vdm.cli import sample
+from vdm.cli.commands import run_program
+from vdm.cli.main import COMMANDS
+from vdm.config.quoting import shell_override
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.euler import Euler
 from vdm.models.pretrained.stability import stability_names
@@ -31,6 +36,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_pipeline(tmp_path_factory.mktemp("published"))
     (folder / "README.md").write_text("---\nlicense: other\nlicense_name: svd-community\ntags: [x]\n---\n# SVD\n")
     return folder
+
+
+CLIP = {"num_frames": 2, "height": 8, "width": 8, "fps": 8, "label_names": []}
 
 
 def unet_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -105,6 +113,66 @@ def test_single_files_go_in_and_out_with_no_tensor_lost(published: Path, run_vdm
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert load_config(tmp_path / "run")["clip"]["num_frames"] == 25
     assert VideoDiffusionModel.from_checkpoint(tmp_path / "run").encoder.channels == 4
+
+
+def given(**options: str | None) -> list[str]:
+    return [f"{key}={value}" for key, value in options.items() if value is not None]
+
+
+def printed_usage(folder: Path, said: str) -> str:
+    """Return what was printed to be typed, which the model card has too."""
+    usage = said.partition(". Use them by:\n\n")[2].strip()
+    assert f"```\n{usage}\n```" in (folder / "README.md").read_text()
+    return usage
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # between diffusers and numpy
+@pytest.mark.parametrize(("variant", "dtype"), [("fp16", None), ("fp16", "fp32"), (None, "bf16"), (None, None)])
+def test_printed_snippet_runs_as_it_is_and_opens_a_pipeline_of_one_precision(
+    run_vdm: RunVdm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    variant: str | None,
+    dtype: str | None,
+) -> None:
+    """Of what half of the weights are in half precision, whichever the network was given away in."""
+    parts = pipeline().to(torch.float16) if variant else pipeline()
+    parts.save_pretrained(tmp_path / "base", variant=variant)
+    assert run_vdm("import", "from=base", "to=run", *given(variant=variant))[0] == 0
+    capfd.readouterr()
+    monkeypatch.setattr(sys, "argv", ["vdm", "export", "checkpoint=run", "to=my given", *given(dtype=dtype)])
+    assert run_program("vdm", COMMANDS) == 0
+
+    space: dict[str, Any] = {}
+    exec(printed_usage(tmp_path / "my given", capfd.readouterr().out), space)
+    opened = space["pipeline"]
+    wanted = {"fp32": torch.float32, "bf16": torch.bfloat16, None: torch.float16 if variant else torch.float32}[dtype]
+    assert {opened.unet.dtype, opened.vae.dtype, opened.image_encoder.dtype} == {wanted}
+    opened.set_progress_bar_config(disable=True)
+    options = {"height": 16, "width": 16, "num_inference_steps": 1, "output_type": "pt"}
+    assert torch.isfinite(opened(Image.new("RGB", (16, 16)), **options).frames).all()
+
+
+@pytest.mark.parametrize("name", ["given", 'it\'s "mine"'])
+def test_printed_commands_make_a_run_of_an_own_export_and_sample(
+    run_vdm: RunVdm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    save_run(tmp_path / "trained", small_model(), clip=CLIP, guidance_scale=1.0)
+    capfd.readouterr()
+    to = shell_override("to", name)
+    monkeypatch.setattr(sys, "argv", ["vdm", "export", "checkpoint=trained", *shlex.split(to)])
+    assert run_program("vdm", COMMANDS) == 0
+    for line in printed_usage(tmp_path / name, capfd.readouterr().out).splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "vdm"
+        code, err = run_vdm(*arguments)
+        assert code == 0, err
+    assert list((tmp_path / "runs" / name / "samples").rglob("*.mp4"))
 
 
 def test_half_precision_goes_in_and_out(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,10 @@ def test_exported_lora_gives_the_same_in_diffusers_and_merged(
     assert run_vdm("export", "checkpoint=run", "to=lora", "lora=true")[0] == 0
     assert run_vdm("export", "checkpoint=run", "to=whole")[0] == 0
     assert run_vdm("export", "checkpoint=run", "to=lora.safetensors", "lora=true")[0] == 2
-    assert "licence" in (tmp_path / "lora" / "README.md").read_text()
+    card = (tmp_path / "lora" / "README.md").read_text()
+    assert "licence" in card
+    space: dict[str, Any] = {}
+    exec(card.split("```")[1], space)  # of the card, what is to be typed
 
     inputs = Inputs.random(2, 3)
     base = StableVideoDiffusionPipeline.from_pretrained(published, low_cpu_mem_usage=False).unet
@@ -49,7 +53,7 @@ def test_exported_lora_gives_the_same_in_diffusers_and_merged(
     by_peft = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / "lora")
     outputs = []
     with torch.no_grad():
-        for network in (base, merged, by_diffusers, by_peft):
+        for network in (base, merged, by_diffusers, by_peft, space["pipeline"].unet):
             outputs.append(inputs.of_diffusers(network))
         ours = VideoDiffusionModel.from_checkpoint(tmp_path / "run").network
         mine = inputs.of_ours(ours)

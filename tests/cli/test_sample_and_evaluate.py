@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from tests.data.shard_sets import write_set
 from tests.data_pipelines.videos import write_video
-from tests.training.runs import configuration, train
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
+from vdm.checkpoints.runs import latest_checkpoint, load_config, write_config
 from vdm.cli import evaluate, sample
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.options.sample import SampleOptions
@@ -26,16 +27,6 @@ from vdm.config import ConfigError
 from vdm.config.options import parse
 from vdm.diffusion.guidance import Extrapolation
 from vdm.evaluation import moving_digits
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one step, conditioned on text, classes and the first frame."""
-    folder = tmp_path_factory.mktemp("trained")
-    shards = write_set(folder / "shards", {"train": (5,), "validation": (3,)})
-    conditions = ("model.conditioner.num_classes=3", "model.conditioner.image=true")
-    train(folder / "run", configuration(shards, *conditions, "trainer.max_steps=1"))
-    return folder / "run"
 
 
 def composed(command: str, *overrides: str) -> DictConfig:
@@ -59,7 +50,7 @@ def test_each_prompt_gives_a_video_and_all_a_grid(trained: Path, tmp_path: Path)
     sample.run(composed("sample", *options, "num_videos=2", "num_frames=3", "sampler=ddpm", "sampler.num_steps=2"))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     videos = {"0000-a-red-dog.mp4", "0001-a-red-dog.mp4", "0002-a-blue-cat.mp4", "0003-a-blue-cat.mp4"}
-    assert names == videos | {"grid.mp4", "grid.gif", "grid.png"}
+    assert names == videos | {"grid.mp4", "grid.gif", "grid.png", "settings.json"}
     assert frames_of(tmp_path / "out" / "0000-a-red-dog.mp4").shape == (3, 16, 32, 3)
 
 
@@ -77,7 +68,7 @@ def test_videos_made_before_an_interruption_are_kept(
     options = [f"checkpoint={trained}", "prompts=[one,two]", f"output={tmp_path}", "batch_size=1"]
     with pytest.raises(KeyboardInterrupt):
         sample.run(composed("sample", *options, "sampler.num_steps=1"))
-    assert {path.name for path in tmp_path.iterdir()} == {"0000-one.mp4"}
+    assert {path.name for path in tmp_path.iterdir()} == {"0000-one.mp4", "settings.json"}
 
 
 def test_prompts_come_from_a_file_too(trained: Path, tmp_path: Path) -> None:
@@ -221,7 +212,7 @@ def test_sampler_of_unknown_number_of_steps_has_a_bar_without_end(trained: Path,
 def test_scale_of_every_guidance_is_that_of_the_command_line(trained: Path, guidance: str) -> None:
     config = composed("sample", f"checkpoint={trained}", f"guidance={guidance}", "guidance_scale=7", "device=cpu")
     plain: Any = OmegaConf.to_container(config)
-    model = sample.load_for_sampling(trained, parse(SampleOptions, plain), RunConfig.read(trained))
+    model = sample.load_for_sampling(latest_checkpoint(trained), parse(SampleOptions, plain), RunConfig.read(trained))
     assert isinstance(model.guidance, Extrapolation)
     assert model.guidance.scale == 7
     assert model.guidance != Extrapolation(7)
@@ -303,6 +294,36 @@ def test_evaluation_reports_losses_by_level(trained: Path, tmp_path: Path) -> No
     assert len(results["held_out_loss_by_t"]) == 3
     assert results["num_held_out_clips"] == 3
     assert (tmp_path / "loss_by_level.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason"),
+    [
+        (
+            {"_target_": "somebody.Objective"},
+            "is not allowed: it must lie in vdm.objectives; allow_own_code=true allows",
+        ),
+        ({"_target_": "vdm.objectives.denoising.Denoising", "power": 2}, "objective.power: unknown key"),
+    ],
+)
+def test_objective_that_can_not_be_built_costs_the_loss_alone_and_is_told(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, objective: dict[str, Any], reason: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    write_config(run, {**load_config(run), "objective": objective})
+    options = [f"checkpoint={run}", f"output={tmp_path / 'out'}", "batch_size=2", "bits_per_dim_clips=2"]
+    with pytest.raises(ConfigError) as refused:
+        evaluate.run(composed("evaluate", *options))
+    assert reason in str(refused.value)
+
+    evaluate.run(composed("evaluate", *options, "bits_per_dim=variational", "bits_per_dim.num_steps=2"))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["bits_per_dim"]["num_clips"] == 2
+    assert "held_out_loss" not in results
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith("The held-out loss is left out: objective.")
+    assert reason in line
 
 
 def test_evaluation_on_a_missing_set_is_refused(trained: Path) -> None:

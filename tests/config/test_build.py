@@ -136,7 +136,7 @@ def test_message_lists_the_choices() -> None:
 def test_unknown_key_names_the_nearest() -> None:
     message = fault(target(Block, width=8, knd="conv"))
 
-    assert message == "model.knd: unknown key: did you mean 'kind'? (allowed: kind, width)"
+    assert message == "model.knd: unknown key: did you mean 'model.kind'? (allowed: kind, width)"
 
 
 @pytest.mark.parametrize("values", [{}, {"width": "???"}])
@@ -281,3 +281,18 @@ def test_of_allowed_modules_only_classes_and_functions_that_take_nothing_are_cal
 def test_what_others_are_derived_from_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^objective._target_: '{name}' is not allowed: it says what classes of"):
         build({"_target_": name}, "objective")
+
+
+def _forgets() -> Any:
+    """Return nothing."""
+
+
+def _says_so() -> Block | None:
+    """Return nothing, as it says."""
+
+
+def test_function_that_returns_nothing_is_named_unless_it_says_so() -> None:
+    assert fault({"_target_": f"{__name__}._forgets"}) == (
+        f"model: {__name__}._forgets returned nothing; it must return what it makes"
+    )
+    assert build({"_target_": f"{__name__}._says_so"}, "model") is None

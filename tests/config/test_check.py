@@ -26,7 +26,7 @@ def test_nothing_is_built() -> None:
     ("node", "message"),
     [
         (_node(width="x"), "model.width: 'x' is not allowed"),
-        (_node(widht=1), "model.widht: unknown key: did you mean 'width'?"),
+        (_node(widht=1), "model.widht: unknown key: did you mean 'model.width'?"),
         (_node(child=_node(width="x")), "model.child.width: 'x' is not allowed"),
         ([{"a": {"_target_": "nowhere.Thing"}}], "model[0].a._target_: 'nowhere.Thing': there is no module 'nowhere'"),
     ],

@@ -90,7 +90,10 @@ def test_plain_values_become_a_typed_object() -> None:
         ({"kind": 3}, "kind=3: must be fast or slow, or null"),
         ({"clip": 3}, "clip=3: must be a mapping with the keys height, fps"),
         ({"clip": {"height": 0, "fps": 1}}, "clip.height=0: must be a whole number, at least 1 and at most 1000000"),
-        ({"clip": {"heigth": 1, "fps": 1}}, "clip.heigth: unknown key: did you mean 'height'? (allowed: fps, height)"),
+        (
+            {"clip": {"heigth": 1, "fps": 1}},
+            "clip.heigth: unknown key: did you mean 'clip.height'? (allowed: fps, height)",
+        ),
         ({"clip": {"height": 1}}, "clip.fps: no value given; add clip.fps=..."),
         ({"from": 7}, "from=7: must be a path; a text that reads as something else needs quotes: \"from='7'\""),
         ({"from": ""}, "from=: must not be empty"),

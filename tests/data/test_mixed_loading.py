@@ -151,7 +151,9 @@ def test_sets_of_different_rates_are_seen_at_one(tmp_path: Path) -> None:
         for split, fps in (("train", 8.0), ("validation", 4.0))
     }
     write_index(paths[2], replace(index, splits=kinds, fps=None))
-    with pytest.raises(ValueError, match=rf"split 'validation'; all of its 1 {slow}; max_validation_clips=0 trains"):
+    with pytest.raises(
+        ValueError, match=rf"split 'validation'; all of its 1 {slow}; data.max_validation_clips=0 trains"
+    ):
         module(paths[2], clips=ClipSampling(fps=8.0), check_shards=False).check()
     with pytest.raises(ValueError, match="stored_latents=True: latents can't be cut"):
         module(paths[0], clips=ClipSampling(fps=8.0), stored_latents=True)

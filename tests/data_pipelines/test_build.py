@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ import pytest
 
 from data_pipelines import assemble, parts, shard_set
 from data_pipelines.assemble import choose_splits, plan_shards
+from data_pipelines.build import PARTS_NAME
 from data_pipelines.encode.h264 import encode_h264
 from data_pipelines.executors.slurm import SlurmExecutor
+from data_pipelines.output_folder import kept_from_others
 from tests.data_pipelines.conftest import Build
 from tests.data_pipelines.videos import gray_frames, write_h264, write_sound, write_video
 from vdm.data.decoding import decode_clip
@@ -395,6 +399,45 @@ def test_input_that_gives_nothing_is_an_error_and_leaves_nothing(run_build: Buil
         run_build(clip={"num_frames": 1000})
 
     assert not shards.exists()
+
+
+def test_second_build_into_a_folder_that_is_being_built_is_refused_in_one_line(run_build: Build, shards: Path) -> None:
+    run_build()
+    before = _content(shards)
+    with kept_from_others(shards, shards / PARTS_NAME):
+        with pytest.raises(ValueError, match=r"output=.*: another command is building in this folder \(process "):
+            run_build()
+        ours = {path.name for path in (shards / PARTS_NAME).iterdir()}
+    assert ours == {"building.0"}
+    assert run_build().code == 0
+    assert _content(shards) == before
+
+
+def test_build_whose_process_died_is_taken_over(run_build: Build, shards: Path) -> None:
+    run_build()
+    child = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(shards), str(shards / PARTS_NAME)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    with pytest.raises(ValueError, match=rf"building in this folder \(process {child.pid} on "):
+        run_build()
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert run_build().code == 0
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from data_pipelines.output_folder import kept_from_others
+with kept_from_others(*map(Path, sys.argv[1:])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_two_sources_suffice_for_both_splits() -> None:

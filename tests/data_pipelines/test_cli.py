@@ -58,7 +58,7 @@ def test_faults_give_exit_code_one(videos: Path, tmp_path: Path) -> None:
     [
         (["build", "input=nowhere", "output=x"], "input=nowhere: no such folder; give a folder of videos"),
         (["build", "output=x"], "input: no value given"),
-        (["build", "input=.", "output=x", "clip.heigth=64"], "Unknown key 'clip.heigth': did you mean 'height'?"),
+        (["build", "input=.", "output=x", "clip.heigth=64"], "Unknown key 'clip.heigth': did you mean 'clip.height'?"),
         (
             ["build", "input=.", "output=x", "clip.height=63"],
             "clip.height=63: must be an even whole number, at",

@@ -15,7 +15,7 @@ from vdm.config.options import parse
         ({"clip": {"num_frames": "many"}}, "clip.num_frames=many: must be a whole number, at least 1"),
         (
             {"clip": {"lenght": 1}},
-            "clip.lenght: unknown key: did you mean 'height'? (allowed: fps, height, num_frames, ",
+            "clip.lenght: unknown key: did you mean 'clip.height'? (allowed: fps, height, num_frames, ",
         ),
         ({"validation_fraction": 1.0}, "validation_fraction=1.0: must be a number, at least 0 and below 1"),
         (

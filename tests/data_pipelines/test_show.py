@@ -46,14 +46,21 @@ def test_so_many_clips_of_one_split_are_shown(shards: Path, tmp_path: Path) -> N
     assert "<span>train</span>" not in page
 
 
-def test_damaged_clip_is_counted_and_the_others_are_shown(shards: Path) -> None:
+def test_damaged_clip_is_counted_and_named_and_the_others_are_shown(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shard = read_index(shards).splits["train"][0]
     data = bytearray((shards / shard.name).read_bytes())
     data[read_samples(shards, shard)[0].members["mp4"].offset + 9] ^= 1
     (shards / shard.name).write_bytes(data)
 
-    show(ShowSettings(shards))
+    capsys.readouterr()
+    assert show(ShowSettings(shards)) == 1
 
+    said = capsys.readouterr()
+    key = read_samples(shards, shard)[0].key
+    assert f"{key}: " in said.err
+    assert "1 damaged, which `vdm-data verify` tells more about; open it in a browser" in said.out
     page = (shards / "contact_sheet.html").read_text()
     assert page.count("<article") == 11
     assert "<b>1</b><span>damaged clips</span>" in page

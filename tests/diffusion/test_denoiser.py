@@ -1,9 +1,10 @@
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.diffusion.latents import levels, random_latents
 from vdm.diffusion.denoiser import Denoiser, bounded
@@ -82,3 +83,25 @@ def test_half_precision_of_the_network_stays_inside_it() -> None:
     denoised = Denoiser(Recording(xt.bfloat16()), V())(xt, alpha, sigma, CONDITION)
 
     assert denoised.x0.dtype == torch.float32
+
+
+class _Wrong(nn.Module):
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, xt: Tensor, c_noise: Tensor, condition: Conditioning, num_images: int = 0) -> Any:
+        return self.output
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [(None, "NoneType"), ((torch.zeros(1),), "tuple"), (torch.zeros(2, 3, 4, 8, 4), "the shape (2, 3, 4, 8, 4)")],
+)
+def test_network_that_returns_something_else_is_named_with_what_it_must_return(output: Any, found: str) -> None:
+    denoiser = Denoiser(_Wrong(output), X0())
+    with pytest.raises(ValueError, match=r"^model\.network: _Wrong returned ") as refused:
+        denoiser.predict(torch.zeros(2, 3, 4, 8, 8), torch.ones(2), torch.ones(2), Conditioning())
+    assert str(refused.value) == (
+        f"model.network: _Wrong returned {found}; its forward must return a tensor of shape (2, out_channels, 4, 8, 8)"
+    )

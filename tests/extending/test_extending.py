@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from data_pipelines.cli import COMMANDS
 from tests.cli.conftest import RunVdm, run_vdm
-from tests.extending.parts import OwnAutoencoder, OwnNetwork, OwnObjective, OwnSampler
+from tests.extending.parts import OwnAutoencoder
 from tests.training.runs import TINY
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.runs import load_config
@@ -20,13 +20,15 @@ from vdm.types import ClipSize
 
 __all__ = ["run_vdm"]  # a fixture
 
-OWN = f"hydra.searchpath=[file://{Path(__file__).parent / 'conf'}]"
+EXAMPLE = Path(__file__).parents[2] / "docs" / "example"
+OWN = f"hydra.searchpath=[file://{Path(__file__).parent / 'conf'},file://{EXAMPLE / 'conf'}]"
 TINY_TRAINING = [option for option in TINY if not option.startswith(("model.network", "sampler."))]
 
 
 @pytest.fixture(autouse=True)
 def parts_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(os.fspath(Path(__file__).parents[2]))
+    for folder in (EXAMPLE, Path(__file__).parents[2]):
+        monkeypatch.syspath_prepend(os.fspath(folder))
 
 
 def _vdm_data(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -42,14 +44,15 @@ def test_source_network_autoencoder_objective_and_sampler(
     assert built == 0
     assert capfd.readouterr().out == "shards: clips: train 9, validation 3\n"
 
-    chosen = ("model=own", "encoder=own", "objective=own", "sampler=own", "text_encoder=bytes")
-    code, err = run_vdm("train", "data.path=shards", *chosen, *TINY_TRAINING, "hydra.run.dir=run", OWN)
+    chosen = ("model=my_network", "encoder=own", "objective=my_objective", "sampler=my_sampler", "text_encoder=bytes")
+    code, err = run_vdm(
+        "train", "data.path=shards", *chosen, *TINY_TRAINING, "sampler.num_steps=3", "hydra.run.dir=run", OWN
+    )
     assert code == 0, err
     model = VideoDiffusionModel.from_checkpoint(tmp_path / "run", allow_own_code=True)
-    assert isinstance(model.network, OwnNetwork)
-    assert isinstance(model.encoder, OwnAutoencoder)
-    assert isinstance(model.sampler, OwnSampler)
-    assert load_config(tmp_path / "run")["objective"]["_target_"].endswith(OwnObjective.__name__)
+    parts = (model.network, model.encoder, model.sampler)
+    assert [type(part).__name__ for part in parts] == ["TwoConvolutions", "OwnAutoencoder", "MySampler"]
+    assert load_config(tmp_path / "run")["objective"]["_target_"] == "my_package.objective.AbsoluteError"
 
     code, err = run_vdm("sample", "checkpoint=run", "prompts=letter a", "output=out", "allow_own_code=true")
     assert code == 0, err
@@ -67,7 +70,9 @@ def test_source_network_autoencoder_objective_and_sampler(
 
 
 def test_published_family(run_vdm: RunVdm, tmp_path: Path) -> None:
-    family, weights = "+pretrained@families.OwnPipeline=own", OwnNetwork(3, width=4).state_dict()
+    from my_package.network import TwoConvolutions
+
+    family, weights = "+pretrained@families.OwnPipeline=own", TwoConvolutions(3, width=4).state_dict()
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "model_index.json").write_text('{"_class_name": "OwnPipeline"}')
     save_file(weights, tmp_path / "published" / "network.safetensors")

@@ -1,10 +1,11 @@
 """A user's conditioner and a YAML add a condition, which is trained on, dropped and sampled with by its name."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
+from annotated_types import Ge
 
 from tests.cli.conftest import RunVdm, run_vdm
 from tests.data.shard_sets import write_set
@@ -12,6 +13,7 @@ from tests.training.runs import configuration, train
 from vdm import randomness
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.cli import sample
+from vdm.cli.options import sample as options
 from vdm.config import ConfigError
 from vdm.prompts import Prompts, TensorCondition
 from vdm.training.training_run import build_training
@@ -89,6 +91,17 @@ def test_its_options_are_those_of_the_command_line(
     ):
         code, err = run_vdm(*command, wrong)
         assert (code, err) == (2, f"{message}\n")
+
+
+def test_option_named_like_one_of_the_command_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"seed": Annotated[int, Ge(0)], "emphasis": float}
+    monkeypatch.setattr(options, "options_of_model", lambda *_: own)
+    with pytest.raises(
+        ConfigError, match=r"^model\.conditioner: its option seed has the name of an option of the comm"
+    ):
+        options.SampleOptions.completed({"checkpoint": str(tmp_path)})
 
 
 class _StopError(Exception):

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.models.networks import random_input, randomized
-from vdm.models.blocks import FrameNorm, NumberEmbedding, ResidualBlock, SpatialConv, Upsample
+from vdm.models.blocks import FrameNorm, ResidualBlock, SpatialConv, Upsample
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -56,20 +56,3 @@ def test_embedding_of_the_clip_is_that_of_each_of_its_frames() -> None:
     x, embedding = random_input("x", 2, 3, 4, 5, 8), random_input("embedding", 2, 1, 12)
 
     torch.testing.assert_close(block(x, embedding), block(x, embedding.expand(-1, 3, -1)))
-
-
-def test_noise_levels_of_the_whole_range_are_told_apart() -> None:
-    """Neighbours a tenth apart, over log-SNR from -20 to 20, differ; the embedding is smooth."""
-    embed = NumberEmbedding(32)
-    levels = torch.linspace(-20, 20, 401)
-    angles = levels[:, None] * embed.frequencies
-    features = torch.cat([angles.sin(), angles.cos()], dim=-1)
-    distances = torch.cdist(features, features) + 1e3 * torch.eye(401)
-
-    assert distances.min() > 0.05
-    assert (distances.argmin(dim=1) - torch.arange(401)).abs().max() == 1
-    assert embed(levels).shape == (401, 32)
-
-
-def test_noise_level_embedding_saves_only_what_is_trained() -> None:
-    assert not [name for name in NumberEmbedding(8).state_dict() if "frequencies" in name]

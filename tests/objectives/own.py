@@ -46,3 +46,33 @@ class NearReference(ObjectiveWithModules):
         loss = model.diffusion.loss(output, noised) + self.weight * distance
         foretold = (self.foretell(times.of_clips[:, None])[:, 0] - loss.detach()).square()
         return Losses(loss + foretold, times.of_clips, {"distance": distance, "foretold": foretold})
+
+
+class KeepsReference:
+    """Keeps a copy of the model where no checkpoint holds it.
+
+    Args:
+        model: What is trained.
+    """
+
+    def __init__(self, model: VideoDiffusionModel) -> None:
+        self.references = [deepcopy(model)]
+
+    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
+        """Not called: it is refused."""
+        raise AssertionError
+
+
+class KeepsModel:
+    """Keeps the model itself, whose weights are in the checkpoint.
+
+    Args:
+        model: What is trained.
+    """
+
+    def __init__(self, model: VideoDiffusionModel) -> None:
+        self.parts = {"whole": model, "network": model.network}
+
+    def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
+        """Not called."""
+        raise AssertionError

@@ -64,12 +64,13 @@ def test_command_returns_after_submitting_and_names_job_and_folder(jobs: Jobs) -
         f"Submitted SLURM job {jobs.interrupted.job}. The run is in interrupted,"
     )
     assert jobs.sweep.printed.startswith(
-        f"Submitted SLURM job array {jobs.sweep.job} of 2 runs. They are in sweep/0 to 1"
+        f"Submitted SLURM job array {jobs.sweep.job} of 2 runs. They are in sweep, from"
+        " 0_optimizer.lr=1e-3 to 1_optimizer.lr=1e-4"
     )
 
 
 def test_sweep_is_one_job_array_with_a_folder_for_each_run(jobs: Jobs) -> None:
-    runs = [tensors_of(jobs.sweep.run / str(number)) for number in range(2)]
+    runs = [tensors_of(jobs.sweep.run / name) for name in ("0_optimizer.lr=1e-3", "1_optimizer.lr=1e-4")]
 
     assert runs[0].keys() == runs[1].keys()
     assert not all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
@@ -84,7 +85,7 @@ def test_interrupted_run_went_on_by_itself_after_each_interruption(slurm: Cluste
 
 
 def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(jobs: Jobs) -> None:
-    whole, interrupted = tensors_of(jobs.sweep.run / "0"), tensors_of(jobs.interrupted.run)
+    whole, interrupted = tensors_of(jobs.sweep.run / "0_optimizer.lr=1e-3"), tensors_of(jobs.interrupted.run)
 
     assert whole.keys() == interrupted.keys()
     for name in whole:

@@ -58,6 +58,13 @@ def test_sampler_that_cannot_begin_where_the_schedule_ends_is_refused_before_tra
         build_training(config, tmp_path)
 
 
+def test_sampler_is_checked_on_the_times_that_it_will_walk_through(tmp_path: Path, shards: Path) -> None:
+    """A shift so large leaves no two times apart."""
+    shift = ("diffusion/time_shift=constant", "diffusion.time_shift.shift=1e30")
+    with pytest.raises(ConfigError, match=r"^sampler: spacing must give falling noise levels above 0"):
+        build_training(configuration(shards, *shift), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("num_uncaptioned", "expected"),
     [

@@ -58,10 +58,10 @@ class Zygote:
         self._process.stdout.close()
         self._process.wait(60)
 
-    def start(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
-        """Start ``vdm ARGV`` and return the number of its process."""
+    def start(self, argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path = ROOT) -> int:
+        """Start ``vdm ARGV`` in a folder, and return the number of its process."""
         assert self._process.stdin is not None
-        request = {"argv": list(argv), "env": dict(env), "log": str(log)}
+        request = {"argv": list(argv), "env": dict(env), "log": str(log), "cwd": str(cwd)}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         while True:
             answer = self._read(timeout=60)
@@ -166,6 +166,7 @@ def _fork(request: dict[str, Any]) -> None:
     for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):
         os.dup2(file, number)
     os.environ.update(request["env"])
+    os.chdir(request["cwd"])
     sys.argv = ["vdm", *request["argv"]]
     from vdm.cli.main import main
 

@@ -30,14 +30,18 @@ def load_trained(path: str | Path, ema: bool | str = True, allow_own_code: bool 
 
 def load_recorded(run: RunConfig, path: str | Path, ema: bool | str = True) -> VideoDiffusionModel:
     """Return the model of a configuration that was read, with the weights of its run; see ``load_trained``."""
-    checkpoint = latest_checkpoint(Path(path))
+    return load_whole(run, latest_checkpoint(Path(path)), ema)
+
+
+def load_whole(run: RunConfig, checkpoint: Path, ema: bool | str = True) -> VideoDiffusionModel:
+    """Return what ``load_recorded`` does of a checkpoint that is known to be whole."""
     try:
         model = build_recorded(run, _in_model(merged_shapes(checkpoint)))
         _put(merged_weights(checkpoint, ema), model)
     except ConfigError:
         raise
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{checkpoint}: {error}") from None
     return model.eval()
 
 

@@ -96,6 +96,12 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
             raise ValueError(f"{path}: damaged: its checksum is not the one it was saved with")
 
 
+def checksum_of(folder: Path) -> str:
+    """Return one checksum of all that a whole folder holds: two that have the same hold the same."""
+    listed = sorted((name, description["blake2b"]) for name, description in _listed_files(folder).items())
+    return hashlib.blake2b(json.dumps(listed).encode(), digest_size=16).hexdigest()
+
+
 class _Description(TypedDict):
     bytes: int
     blake2b: str
@@ -130,6 +136,11 @@ def _listed_files(folder: Path) -> dict[str, _Description]:
     if not listed["files"]:
         raise ValueError(f"{path}: files {{}}: must not be empty")
     return listed["files"]
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of a folder's files."""
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def remove_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from annotated_types import Interval, Len
 from vdm.checkpoints.data_path import STARTED_IN
 from vdm.checkpoints.runs import config_file, load_config
 from vdm.config import ConfigError
+from vdm.config.build import OWN_CODE
 from vdm.config.foreign import check_foreign
 from vdm.outside import dump_yaml, typed
 from vdm.ranges import Count, Positive, Seed, Size
@@ -85,7 +86,9 @@ class RunConfig:
     parts: Mapping[str, Any]
     """The nodes ``encoder``, ``model`` with network and conditioner, ``diffusion``, ``sampler``, ``guidance``."""
     objective: Mapping[str, Any] | None
-    """What was minimized; None for code of the run's own that the user has not allowed, which only evaluation needs."""
+    """What was minimized; None where it can't be built, which only the held-out loss needs."""
+    objective_fault: str | None
+    """Why it can't be, in one line: as of code of the run's own that the user has not allowed."""
     guidance_scale: float
     recorded_clip: RecordedClip | None
     data: RecordedData
@@ -132,11 +135,13 @@ class RunConfig:
                 check_foreign(node, key, allowed)
         rest = typed(_Recorded, config, file)
         model = typed(_RecordedModel, config["model"], f"{file}: model")
+        objective, objective_fault = _objective(config.get("objective", DENOISING), allow_own_code)
         data, data_module = _data(config.get("data"), file, allow_own_code)
         return cls(
             file=file,
             parts=parts,
-            objective=_objective(config.get("objective", DENOISING), allow_own_code),
+            objective=objective,
+            objective_fault=objective_fault,
             guidance_scale=rest.guidance_scale,
             recorded_clip=rest.clip,
             data=data,
@@ -168,20 +173,25 @@ class RunConfig:
         return {**self.parts, **objective, "guidance_scale": self.guidance_scale, **clip, **averages, **data}
 
 
-def _objective(node: object, allow_own_code: bool) -> Mapping[str, Any] | None:
+def _objective(node: object, allow_own_code: bool) -> tuple[Mapping[str, Any] | None, str | None]:
+    """Return the node, or why nothing can be built of it."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return None, "objective: is no component: it has no _target_"
     if not allow_own_code:
         try:
             check_foreign(node, "objective", ("vdm.objectives",))
-        except ConfigError:
-            return None
-    return node if isinstance(node, Mapping) else None
+        except ConfigError as error:
+            return None, str(error)
+    return node, None
 
 
 def _data(node: object, file: Path, allow_own_code: bool) -> tuple[RecordedData, Mapping[str, Any] | None]:
     data = _mapping(node)
     if data.get("_target_", DATA_MODULE) != DATA_MODULE:
         if not allow_own_code:
-            raise ConfigError(f"{file}: data._target_: {data['_target_']!r} is not allowed: it is {DATA_MODULE}")
+            raise ConfigError(
+                f"{file}: data._target_: {data['_target_']!r} is not allowed: it is {DATA_MODULE}{OWN_CODE}"
+            )
         return RecordedData(), data
     found = typed(RecordedData, data, f"{file}: data")
     clips = _mapping(found.clips)

@@ -26,6 +26,7 @@ from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.folder import REPLACED_SUFFIX, remove_folder, verify_folder
 from vdm.config.moved import modernized
 from vdm.files import write_file
+from vdm.found_instead import found_instead, is_export
 from vdm.outside import dump_yaml, read_yaml
 from vdm.records import read_record
 
@@ -56,15 +57,24 @@ def run_folder(path: Path) -> Path:
     """Return the folder of the run that ``path``, a run or one of its checkpoints, belongs to.
 
     Raises:
-        ValueError: If it belongs to none.
+        ValueError: If it belongs to none. An export, which has a run's configuration, is none.
     """
+    folder = _with_config(path)
+    if is_export(folder):
+        raise ValueError(f"{path}: not a run{found_instead(folder)}")
+    return folder
+
+
+def _with_config(path: Path) -> Path:
+    """Return the folder of a run, of the run of a checkpoint, or of an export."""
     path = without_link(path)
     # A checkpoint holds no configuration: one that somebody put there must not stand in for the run's.
     whole = path if len(path.parts) > 2 else path.absolute()
     folder = whole.parent.parent if whole.parent.name == CHECKPOINTS_NAME else path
     if (folder / CONFIG_NAME).is_file():
         return folder
-    raise ValueError(f"{path}: not a run: there is no {CONFIG_NAME}" + ("" if path.exists() else ", nor such a folder"))
+    missing = "" if path.exists() else ", nor such a folder"
+    raise ValueError(f"{path}: not a run: there is no {CONFIG_NAME}{missing}{found_instead(path)}")
 
 
 def without_link(path: Path) -> Path:
@@ -92,8 +102,12 @@ def folder_for_results(run: Path, *names: str) -> Path:
 
 
 def config_file(path: Path) -> Path:
-    """Return the file with the configuration of a run, or of the run of a checkpoint; errors are ``run_folder``'s."""
-    return run_folder(path) / CONFIG_NAME
+    """Return the file with the configuration of a run, of the run of a checkpoint, or of an export.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    return _with_config(path) / CONFIG_NAME
 
 
 def record_run(run: Path, config: Mapping[str, Any]) -> None:
@@ -178,6 +192,8 @@ def checkpoints_to_try(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder")
+    if (path / CONFIG_NAME).is_file():
+        path = run_folder(path)
     if not (path / CHECKPOINTS_NAME).is_dir():
         return [without_link(path)]
     found = checkpoints_of(path)[::-1]

@@ -1,6 +1,6 @@
 """Sampler and guidance of ``vdm sample`` and ``vdm evaluate``: the run's own, unless the user chooses others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from vdm.cli.resume import copy_key
 GROUPS = ("sampler", "guidance")
 
 
-def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def as_trained(config: DictConfig, overrides: Sequence[str], recorded: Mapping[str, Any] | None = None) -> DictConfig:
     """Return the configuration with sampler and guidance of the run that ``config.checkpoint`` names.
 
     A group chosen on the command line (``sampler=unipc``) stays as it is; single keys (``sampler.num_steps=20``) change
@@ -22,6 +22,7 @@ def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Args:
         config: What the YAMLs and the command line make.
         overrides: The command line's overrides.
+        recorded: Components of earlier settings, in the place of the run's.
 
     Raises:
         ValueError: In one line, if the run is missing or its configuration is refused; see ``RunConfig.read``.
@@ -30,12 +31,15 @@ def as_trained(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         return config
     from vdm.checkpoints.run_config import RunConfig
 
-    trained = RunConfig.read(Path(str(config.checkpoint)), config.get("allow_own_code") is True).parts
+    run = RunConfig.read(Path(str(config.checkpoint)), config.get("allow_own_code") is True)
+    trained = {**run.parts, **(recorded or {})}
     plain: Any = OmegaConf.to_container(config, resolve=False)
     paths = [
         override.key_or_group.replace("/", ".").split(".")
         for override in OverridesParser.create().parse_overrides(list(overrides))
     ]
+    if ["guidance"] in paths and plain["guidance_scale"] is None:
+        plain["guidance_scale"] = run.guidance_scale  # what the guidance chosen refers to
     for group in GROUPS:
         if [group] in paths:
             continue

@@ -27,6 +27,7 @@ from vdm.checkpoints.runs import (
     step_of,
 )
 from vdm.checkpoints.snapshot import SavedCheckpoint, save_weights
+from vdm.cli.next_step import command, say_next
 from vdm.cli.options.ema import EmaOptions
 from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError
@@ -72,7 +73,8 @@ def run(config: DictConfig) -> None:
     print(f"{found.error:.2%} of its norm: see {output / 'profile.png'}")
     if found.error > NOTABLE_ERROR:
         _log.warning("A rough average: snapshots were too few (callbacks.averages.every_steps) for so short a one")
-    print(f"Wrote {output}. Try it with: vdm sample checkpoint={output}")
+    print(f"Wrote {output}")
+    say_next(command("vdm sample", checkpoint=output), command("vdm evaluate", checkpoint=output))
 
 
 def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int) -> Iterator[_Source]:

@@ -1,5 +1,6 @@
 """``vdm evaluate``: measures a trained model on held-out clips."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.data_path import found_again
 from vdm.checkpoints.run_config import CLIP_SAMPLING, DATA_MODULE, RunConfig
 from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
+from vdm.cli.next_step import command, say_next
 from vdm.cli.options.evaluate import EvaluateOptions
-from vdm.cli.sample import load_for_sampling, make_output_folder
+from vdm.cli.sample import load_for_sampling
+from vdm.cli.sample_folder import make_output_folder
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.data.datamodule import ClipDataModule
@@ -28,6 +31,8 @@ from vdm.objectives.base import Objective
 from vdm.objectives.load import load_objective
 from vdm.types import ClipBatch, ClipSize
 
+_log = logging.getLogger(__name__)
+
 
 def run(config: DictConfig) -> None:
     """Print each figure, and write all of them, with how they were made, to ``results.json``."""
@@ -39,22 +44,31 @@ def run(config: DictConfig) -> None:
     model = load_for_sampling(checkpoint, options, trained)
     if model.conditioner.needs_pixels:
         data.add_image_conditions()
-    objective = load_objective(trained, checkpoint, model, options.ema)
     likelihood: Likelihood | None = build(options.bits_per_dim, "bits_per_dim") or None
+    wanted = options.prompted_digits
+    with_digits = wanted is True or (wanted == "auto" and data.label_names == moving_digits.LABEL_NAMES)
+    objective = None
+    if trained.objective is None and (with_digits or likelihood is not None):
+        _log.warning("The held-out loss is left out: %s", trained.objective_fault)
+    else:
+        objective = load_objective(trained, checkpoint, model, options.ema)
     if likelihood is not None:
         bits_per_dim.check(model)
     folder = options.output or folder_for_results(run_folder(checkpoint), "evaluation")
     make_output_folder(folder)
 
     held_out = _HeldOut(data)
-    results = {"checkpoint": str(checkpoint), "options": plain, **_loss(model, objective, held_out, options, folder)}
+    results: dict[str, Any] = {"checkpoint": str(checkpoint), "options": plain}
+    if objective is not None:
+        results |= _loss(model, objective, held_out, options, folder)
     if likelihood is not None:
         results |= _bits_per_dim(model, likelihood, data, options)
-    wanted = options.prompted_digits
-    if wanted is True or (wanted == "auto" and data.label_names == moving_digits.LABEL_NAMES):
+    if with_digits:
         results |= _prompted_digits(model, data, held_out, options, folder)
     write_json(folder / "results.json", results, indent=1)
     print(f"Wrote {folder / 'results.json'}")
+    run = run_folder(checkpoint)
+    say_next(command("vdm export", checkpoint=checkpoint, to=run.with_name(f"{run.name}-export")))
 
 
 class _HeldOut:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
 from vdm.checkpoints.runs import latest_checkpoint, load_weights, saved_weights, write_config
 from vdm.cli.export_card import facts_of, write_card
+from vdm.cli.export_usage import of_file, of_lora, of_own, of_pipeline
 from vdm.cli.import_ import EXPORTED_WEIGHTS
 from vdm.cli.options.export import ExportOptions
 from vdm.cli.options.paths import check_new
@@ -44,20 +45,21 @@ def run(config: DictConfig) -> None:
         if not weights or to.suffix:
             wrong = f"to={to}: must be a folder" if weights else "lora=true: the run has no LoRA (tune=lora)"
             raise ConfigError(wrong)
-        _whole(to, lambda folder: _lora(folder, checkpoint, trained, weights, options, family))
+        usage = _whole(to, lambda folder: _lora(folder, checkpoint, trained, weights, options, family))
     elif to.suffix == ".safetensors":
         if family is None or family["writers"]["file"] is None:
             raise ConfigError(f"to={to}: only Stable Video Diffusion has files of this kind; give a folder")
         weights = _of_network(_weights(checkpoint, options))
         write_file = build(family["writers"]["file"], "writers.file")
         write_file(to, _network(trained), weights, options.rest_of)
+        usage = of_file(to, trained)
     else:
         weights = _weights(checkpoint, options)
         if family is None:
-            _whole(to, lambda folder: _own(folder, checkpoint, trained, weights, options))
+            usage = _whole(to, lambda folder: _own(folder, checkpoint, trained, weights, options))
         else:
-            _whole(to, lambda folder: _diffusers(folder, checkpoint, trained, weights, options, family))
-    print(f"Wrote {len(weights)} weights to {to}")
+            usage = _whole(to, lambda folder: _diffusers(folder, checkpoint, trained, weights, options, family))
+    print(f"Wrote {len(weights)} weights to {to}. Use them by:\n\n{usage}")
 
 
 def _family(trained: RunConfig, options: ExportOptions) -> dict[str, Any] | None:
@@ -109,11 +111,11 @@ def _of_network(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
-def _whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder beside its place and rename it, so that it is whole or not there."""
+def _whole(folder: Path, write: Callable[[Path], str]) -> str:
+    """Write a folder beside its place and rename it, so that it is whole or not there; return how it is used."""
     with appearing(folder) as partial:
         partial.mkdir()
-        write(partial)
+        return write(partial)
 
 
 def _diffusers(
@@ -123,8 +125,8 @@ def _diffusers(
     weights: Mapping[str, Tensor],
     options: ExportOptions,
     family: Mapping[str, Any],
-) -> None:
-    """Write a folder that diffusers opens."""
+) -> str:
+    """Write a folder that diffusers opens; return how it is used."""
     encoder, card = trained.parts["encoder"], family["card"]
     name = options.components or encoder.get("name_or_path")
     if name is None:
@@ -134,11 +136,11 @@ def _diffusers(
     write_folder = build(family["writers"]["folder"], "writers.folder")
     write_folder(folder, _network(trained), _of_network(weights), _told(trained), components, variant)
     licence = licence_keys(readme_of(components))
-    usage = f"from diffusers import {family['pipeline']}\n\n"
-    usage += f'pipeline = {family["pipeline"]}.from_pretrained("{options.to}")'
+    usage = of_pipeline(family["pipeline"], options.to, weights)
     front_matter = {"library_name": "diffusers", "pipeline_tag": card["pipeline_tag"], **licence}
     facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, card["title"], usage, facts, card["licence"], front_matter)
+    return usage
 
 
 def _lora(
@@ -148,8 +150,8 @@ def _lora(
     weights: Mapping[str, Tensor],
     options: ExportOptions,
     family: Mapping[str, Any] | None,
-) -> None:
-    """Write what LoRA added, as peft and as diffusers read it."""
+) -> str:
+    """Write what LoRA added, as peft and as diffusers read it; return how it is used."""
     layers = sorted({name.partition(".lora_")[0] for name in weights})
     rank = next(len(tensor) for name, tensor in weights.items() if name.endswith("lora_A.weight"))
     described = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": layers, "bias": "none"}
@@ -157,18 +159,20 @@ def _lora(
     for file, prefix in (("adapter_model", "base_model.model."), ("pytorch_lora_weights", "unet.")):
         tensors = {prefix + name: tensor.contiguous() for name, tensor in weights.items()}
         save_tensors(tensors, folder / f"{file}.safetensors", {"format": "pt"})
-    usage = f'from peft import PeftModel\n\npipeline.unet = PeftModel.from_pretrained(pipeline.unet, "{options.to}")'
+    usage = of_lora(None if family is None else family["pipeline"], options.to, weights, trained)
     title, notes = ("LoRA", "") if family is None else (f"LoRA of a {family['pipeline']}", family["card"]["licence"])
     facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, title, usage, facts, notes, {"library_name": "peft"})
+    return usage
 
 
 def _own(
     folder: Path, checkpoint: Path, trained: RunConfig, weights: Mapping[str, Tensor], options: ExportOptions
-) -> None:
-    """Write weights and configuration, which ``vdm import`` makes a run of."""
+) -> str:
+    """Write weights and configuration, which ``vdm import`` makes a run of; return how it is used."""
     save_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, folder / EXPORTED_WEIGHTS)
     write_config(folder, trained.plain())
-    usage = f"vdm import from={options.to} to=runs/imported\nvdm sample checkpoint=runs/imported"
+    usage = of_own(options.to, trained)
     facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, "A video diffusion model", usage, facts, front_matter={"library_name": "vdm"})
+    return usage

@@ -16,6 +16,9 @@ from vdm.models.pretrained.model_card import Facts, model_card
 from vdm.outside import dump_yaml
 from vdm.records import read_record
 
+CARD_NAME = "README.md"
+"""Of the model card in an export."""
+
 _SOFTWARE = ("torch", "lightning", "diffusers", "transformers", "video-diffusion-training")
 
 
@@ -39,7 +42,7 @@ def write_card(
 ) -> None:
     """Write ``README.md``; the arguments are those of ``model_card``."""
     card = model_card(title, usage, facts, notes, front_matter)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / CARD_NAME).write_text(card, encoding="utf-8")
 
 
 def _data(trained: RunConfig) -> dict[str, object]:

@@ -18,6 +18,7 @@ from yaml import YAMLError
 
 from vdm.config import ConfigError, did_you_mean
 from vdm.config.quoting import escaped, shell_list, shell_override, shell_word
+from vdm.logs import OWN_PACKAGES
 
 COMPOSITION_FAULTS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, UserWarning)
 """What may be raised before a command's own code runs; all of it comes from the command line or from a YAML."""
@@ -31,8 +32,6 @@ gave, as others are made by this project."""
 _KEY = re.compile(r"[\w.+~/@:-]+")
 _REFERENCE = re.compile(r"\$\{[^${}]*\}")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*?)'\n1\. ", re.DOTALL)
-
-_OWN_PACKAGES = ("vdm", "data_pipelines")
 
 
 def is_mistake(error: Exception) -> bool:
@@ -49,7 +48,7 @@ def is_mistake(error: Exception) -> bool:
     innermost = error.__traceback__
     while innermost.tb_next is not None:
         innermost = innermost.tb_next
-    return innermost.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OWN_PACKAGES
+    return innermost.tb_frame.f_globals.get("__name__", "").partition(".")[0] in OWN_PACKAGES
 
 
 def one_line(error: BaseException) -> str:
@@ -135,7 +134,7 @@ def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
     deeper = sorted(path for path in _paths(node, siblings) if path.endswith(f".{word}"))
     if deeper:
         return f"Unknown key '{key}': did you mean '{f'{parent}.{deeper[0]}'.lstrip('.')}'?"
-    return f"Unknown key '{key}'{did_you_mean(word, siblings)}"
+    return f"Unknown key '{key}'{did_you_mean(word, siblings, parent)}"
 
 
 def _paths(node: Any, names: Iterable[str]) -> Iterator[str]:

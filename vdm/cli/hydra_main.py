@@ -23,10 +23,13 @@ from vdm.cli.conf_dir import conf_dir
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line, unknown_key
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.overrides import DECIDING, deciding, readable, split_sweeps
+from vdm.cli.own_code import make_importable
 from vdm.cli.ready import check_without_import, ready, without_variables
 from vdm.cli.run_folder import register_run_folder
+from vdm.cli.sweeps import with_common_keys
 from vdm.config import ConfigError
 from vdm.config.options import check_given, options_of
+from vdm.logs import library_warnings_logged
 from vdm.processes import is_first_of_machine
 from vdm.text import printable
 
@@ -49,14 +52,14 @@ def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | 
     Returns:
         The exit code: that of ``task``, 2 after a user's mistake, 130 after Ctrl-C.
     """
-    argv, variables = sys.argv, {name: os.environ.get(name) for name in _VARIABLES}
+    argv, path, variables = sys.argv, list(sys.path), {name: os.environ.get(name) for name in _VARIABLES}
     is_full_error = variables["HYDRA_FULL_ERROR"] == "1"
     codes = [0]
     crashes: list[Exception] = []
 
     def run(config: DictConfig) -> int | None:
         try:
-            with _process(_argv_of_job(argv), variables):
+            with _process(_argv_of_job(argv), variables), library_warnings_logged():
                 code = task(ready(config, _overrides().task, Path(HydraConfig.get().runtime.output_dir), options))
         except Exception as error:
             if is_full_error or not is_mistake(error):
@@ -71,6 +74,8 @@ def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | 
         return code
 
     try:
+        if options is not None and options.imports_from_here(deciding(argv[2:])):
+            make_importable()
         arguments = readable(argv[2:], options, conf_dir())
         hydra_argv = [f"{Path(argv[0]).name} {config_name}", *arguments]
         with _process(hydra_argv, {"HYDRA_FULL_ERROR": "1", "HYDRA_MAIN_MODULE": config_name}):
@@ -89,6 +94,8 @@ def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | 
             raise
         _report(error)
         return 2
+    finally:
+        sys.path[:] = path
     return max(codes)
 
 
@@ -100,6 +107,7 @@ def _compose_and_run(config_name: str, run: Task, options: type[CommandOptions] 
         warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
         if options is not None and not _is_changed_by_flags(arguments):
             _check_early(config_name, arguments.overrides, options)
+        sys.argv = with_common_keys(sys.argv, arguments.overrides)
         hydra.main(str(conf_dir()), config_name, version_base="1.3")(run)()
 
 

@@ -15,6 +15,7 @@ from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder, record_run
 from vdm.checkpoints.snapshot import STATE, WEIGHTS, Snapshot
+from vdm.cli.next_step import command, say_next
 from vdm.cli.options.import_ import ImportOptions
 from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError
@@ -38,13 +39,17 @@ def run(config: DictConfig) -> None:
     else:
         run_config, weights = _published(options)
     _write(to, run_config, weights)
-    print(f"Wrote {len(weights)} weights to {to}. Try them with: vdm sample checkpoint={to}")
+    print(f"Wrote {len(weights)} weights to {to}")
+    say_next(command("vdm sample", checkpoint=to), command("vdm train", data__path="SHARDS", init_from=to))
 
 
 def _own(folder: Path, allow_own_code: bool) -> tuple[dict[str, Any], StoredTensors]:
     """Open what ``vdm export`` wrote, and see to it that the weights are those of the configuration."""
     if not (folder / EXPORTED_WEIGHTS).is_file():
-        raise ConfigError(f"from={folder}: a run's folder needs no import, and an export has a {EXPORTED_WEIGHTS}")
+        raise ConfigError(
+            f"from={folder}: not an export, which has a {EXPORTED_WEIGHTS}, but a run, which needs no import:"
+            f" give it as checkpoint={folder}"
+        )
     run, weights = RunConfig.read(folder, allow_own_code), StoredTensors.open([folder / EXPORTED_WEIGHTS])
     named = weights.renamed({name: name.removeprefix("model.") for name in weights})
     try:

@@ -4,12 +4,18 @@ import os
 import sys
 
 from vdm.cli.commands import Command, run_program
-from vdm.processes import forget_other_launches
+from vdm.logs import quieten_libraries
+from vdm.processes import forget_other_launches, keep_current_folder_off_path
 from vdm.training.slurm import hold_stop_signals
 
 COMMANDS = {
     "train": Command(
         "vdm.cli.train", "train a model on a set of shards, or resume a run", "vdm.cli.options.train:TrainOptions"
+    ),
+    "check": Command(
+        "vdm.cli.check",
+        "rehearse a training run in a minute, and tell what it will do",
+        "vdm.cli.options.train:TrainOptions",
     ),
     "plan": Command(
         "vdm.cli.plan",
@@ -32,11 +38,11 @@ COMMANDS = {
 
 def main() -> None:
     """Run ``vdm COMMAND ...`` and exit."""
+    keep_current_folder_off_path()
     forget_other_launches()  # before Lightning is imported
     if sys.argv[1:2] == ["train"]:
         hold_stop_signals()  # here, since imports take long
-    # Warnings of PyTorch's C++ code, which nobody can act on; it looks at this when it is loaded. Errors are shown.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    quieten_libraries(os.environ)
     sys.exit(run_program("vdm", COMMANDS))
 
 

@@ -16,17 +16,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString, Sweep, Transformer
 from hydra.errors import HydraException
 
+from vdm.cli.next_step import option
 from vdm.cli.options.base import CommandOptions
 from vdm.config import ConfigError, did_you_mean
 from vdm.config.options import NeverANumber, Option, PlainPath, options_of, texts_of
-from vdm.config.quoting import escaped, hydra_quoted, shell_list, shell_override, shell_word
+from vdm.config.quoting import escaped, hydra_quoted, shell_list, shell_word
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
-_PLAIN = re.compile(r"[\w./:+-]+")
-"""A value that neither Hydra nor a shell gives a meaning."""
 _RUN_FOLDER = "hydra.run.dir"
 _UNREADABLE = object()
-DECIDING = ("checkpoint", "allow_own_code")
+DECIDING = ("checkpoint", "allow_own_code", "settings")
 """Options on which it depends which others there are."""
 _SHOWING = frozenset({"-c", "--cfg"})
 """Flags that ask for all options."""
@@ -163,9 +162,7 @@ def _instead_of_word(word: str, known: Mapping[str, Option]) -> str:
 
 
 def _to_type(key: str, value: str) -> str:
-    if not value:
-        return f"{key}=..."
-    return f"{key}={value}" if _PLAIN.fullmatch(value) else shell_override(key, value)
+    return option(key, value) if value else f"{key}=..."
 
 
 def _quoted(argument: str, texts: Mapping[str, Option]) -> str:

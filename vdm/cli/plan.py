@@ -1,17 +1,21 @@
 """``vdm plan``: what a training run will take, before anything is rented."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.assembly.pretrained import configured, open_pretrained
+from vdm.cli.next_step import command, say_next
 from vdm.cli.options.plan import PlanOptions
+from vdm.cli.options.train import TrainOptions
 from vdm.config import ConfigError, build
-from vdm.config.options import parse
+from vdm.config.options import options_of, parse
 from vdm.data.datamodule import ClipDataModule
-from vdm.data.order import accumulation
+from vdm.data.order import accumulation, idle_devices
 from vdm.training.ema import count_emas
 from vdm.training.planning.sharding import Memory, ddp, fsdp2, memory_of, sharding_of, single, zero
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
@@ -21,6 +25,8 @@ from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipSize
 
 GIB = 2**30
+
+_log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
@@ -33,6 +39,8 @@ def run(config: DictConfig) -> None:
     size = _clip_size(told, options["data"])
     devices = _devices(told, options["trainer"])
     micro_batches = _micro_batches(options["data"], devices)
+    if complaint := idle_devices(options["data"]["global_batch_size"], devices.number):
+        _log.warning("%s", complaint)
     clips = Clips(
         min(options["data"]["micro_batch_size"], -(-options["data"]["global_batch_size"] // devices.number)),
         size,
@@ -43,11 +51,21 @@ def run(config: DictConfig) -> None:
     step = measure_step(options, clips)
     averages = count_emas(options["averages"])
     memories = list(_memories(options, step, devices, averages, micro_batches > 1))
-    for line in describe(step, clips, devices, micro_batches, averages):
+    for line in describe(step, clips, devices, options["data"]["global_batch_size"], micro_batches, averages):
         print(line)
     print()
     for line in table(memories, devices.memory_bytes, int(told.reserve_gib * GIB)):
         print(line)
+    say_next(command("vdm check", *_of_training(HydraConfig.get().overrides.task)))
+
+
+def _of_training(overrides: Sequence[str]) -> list[str]:
+    """Return the command line without what is for planning alone."""
+    own = {option.key for option in options_of(PlanOptions)} - {option.key for option in options_of(TrainOptions)}
+    own |= {"nodes"} if not any(one.startswith("launcher=") for one in overrides) else set()
+    kept = [one for one in overrides if one.lstrip("+~").partition("=")[0] not in own]
+    has_data = any(one.startswith("data.path=") for one in kept)
+    return kept if has_data else [*kept, "data.path=SHARDS"]
 
 
 def _clip_size(told: PlanOptions, data: Mapping[str, Any]) -> ClipSize:
@@ -93,13 +111,19 @@ def _memories(
         *(zero(step, stage, number, num_emas) for stage in (1, 2, 3)),
     ]
     if devices.num_nodes > 1:
-        within = fsdp2(step, per_node, num_emas, product_bytes)
-        others.insert(3, within.__class__(**{**vars(within), "name": "fsdp2 replicate=nodes"}))
+        others.insert(3, fsdp2(step, per_node, num_emas, product_bytes, replicate="nodes"))
     shardings = [chosen, *(other for other in others if other != chosen)]
     return [memory_of(sharding, step, num_emas, several) for sharding in shardings]
 
 
-def describe(step: StepMeasure, clips: Clips, devices: Devices, micro_batches: int, num_emas: int) -> Sequence[str]:
+def describe(
+    step: StepMeasure,
+    clips: Clips,
+    devices: Devices,
+    global_batch_size: int,
+    micro_batches: int,
+    num_emas: int,
+) -> Sequence[str]:
     """Return what does not depend on the strategy, a line for each."""
     size = f"{clips.size.num_frames}x{clips.size.height}x{clips.size.width}"
     per_device = micro_batches * step.flops
@@ -108,7 +132,8 @@ def describe(step: StepMeasure, clips: Clips, devices: Devices, micro_batches: i
         f"weights          {step.num_trained:,} trained, {step.num_frozen:,} frozen",
         f"devices          {devices.number} ({devices.num_nodes} x {devices.per_node}) of"
         f" {devices.memory_bytes / GIB:g} GiB",
-        f"batch            {micro_batches} micro-batches of {clips.number} clips of {size} on each device",
+        f"batch            data.global_batch_size={global_batch_size}: {micro_batches} micro-batches of"
+        f" {clips.number} clips of {size} on each device",
         f"work of a step   {per_device / 1e12:,.3f} TFLOP on each device,"
         f" {devices.number * per_device / 1e12:,.3f} in all",
         f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_emas} averages, optimizer;"
@@ -120,8 +145,9 @@ def table(memories: Sequence[Memory], memory_bytes: int, reserve_bytes: int) -> 
     """Return the memory of each process under each strategy, the first of which is the one that is configured."""
     parts = ("weights", "gradients", "optimizer", "averages", "activations", "temporary", "peak")
     names = [("* " if index == 0 else "  ") + memory.sharding.name for index, memory in enumerate(memories)]
-    width = max(map(len, names))
-    lines = [f"{'GiB per device':{width}}" + "".join(f"{part:>13}" for part in (*parts, "in host")) + "   fits"]
+    title = "GiB per device"
+    width = max(map(len, [title, *names]))
+    lines = [f"{title:{width}}" + "".join(f"{part:>13}" for part in (*parts, "in host")) + "   fits"]
     for name, memory in zip(names, memories, strict=True):
         sizes = [*(getattr(memory, part) for part in parts), memory.sharding.host_bytes]
         fits = memory.peak + reserve_bytes <= memory_bytes

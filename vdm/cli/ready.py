@@ -12,6 +12,8 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from vdm.cli.as_trained import as_trained
 from vdm.cli.faults import one_line
 from vdm.cli.options.base import CommandOptions
+from vdm.cli.own_code import make_importable
+from vdm.cli.repeated import repeated
 from vdm.cli.resume import resumed
 from vdm.config import ConfigError
 from vdm.config import check as check_component
@@ -37,8 +39,11 @@ def ready(
     Raises:
         ConfigError: One line that names the key.
     """
+    if options is not None and options.imports_from_here({"allow_own_code": config.get("allow_own_code")}):
+        make_importable()  # also in the process of a SLURM job, and where a YAML allows it
     try:
-        config = as_trained(resumed(config, overrides, folder), overrides)
+        config, recorded = repeated(resumed(config, overrides, folder), overrides, options)
+        config = as_trained(config, overrides, recorded)
         missing = list(_missing_keys(config))
         if missing:
             raise ConfigError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")

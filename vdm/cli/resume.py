@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.data_path import STARTED_IN, found_again
 from vdm.cli.followers import ABSENT, FOLLOWS, followers_of, let_follow, recorded_followers, select
+from vdm.cli.own_code import refuse_missing
 from vdm.config import ConfigError
 from vdm.config.quoting import escaped
 from vdm.outside import typed
@@ -139,6 +140,7 @@ def _merged(
     path = select(result, ["data", "path"])
     if isinstance(path, str | dict) and not _is_below(["data", "path"], taken):
         result["data"]["path"] = found_again(path, saved.get(STARTED_IN))
+    refuse_missing(result, saved.get(STARTED_IN))
     result[STARTED_IN] = str(Path.cwd())
     return result
 

@@ -1,18 +1,26 @@
 """Where a run lives: one folder for all of its processes, and the same each time they are started again."""
 
+import os
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
+from vdm.cli.sweeps import differing, run_name
 from vdm.config import ConfigError
 from vdm.training.starts import shared_name
+
+CHECK_PREFIX = ".check-"
+"""Begins the name of the folder in which a run is rehearsed."""
 
 
 def register_run_folder(is_to_run: bool = True) -> None:
     """Let YAMLs choose a run's folder with ``${vdm.run_folder:RESUME,PARENT,TIME}``.
 
-    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``.
+    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``, and in it that of a run
+    ``${vdm.sweep_run:NUMBER,JOB,OVERRIDES}``. ``${vdm.check_folder:RESUME,PARENT}`` is that of a run that is only
+    rehearsed: beside the run's own, for its storage is what is tried, and hidden.
 
     Args:
         is_to_run: Whether the command runs, and does not only show its configuration: then a folder that is named by
@@ -33,6 +41,16 @@ def register_run_folder(is_to_run: bool = True) -> None:
         shared = shared_name()
         return new_folder(parent, time) if shared is None else f"{parent}/{shared}"
 
+    def check_folder(resume: str | None, parent: str) -> str:
+        beside = parent if resume is None else str(Path(_folder_of(resume)).parent)
+        return f"{beside}/{CHECK_PREFIX}{shared_name() or os.getpid()}"
+
+    OmegaConf.register_new_resolver("vdm.check_folder", check_folder, replace=True)
+
+    def sweep_run(number: int, job: Any, overrides: Any) -> str:
+        return run_name(number, differing(job, overrides))
+
+    OmegaConf.register_new_resolver("vdm.sweep_run", sweep_run, replace=True)
     OmegaConf.register_new_resolver("vdm.run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("vdm.new_folder", new_folder, replace=True)
 

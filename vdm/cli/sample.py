@@ -1,7 +1,6 @@
 """``vdm sample``: videos from prompts, and from other videos, with a trained model."""
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,12 +11,16 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from vdm.assembly.load import load_guide, load_recorded
+from vdm.assembly.load import load_guide, load_whole
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import folder_for_results, run_folder
+from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
+from vdm.cli.next_step import command, say_next
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
+from vdm.cli.sample_folder import CallFiles, begin_call, make_output_folder, new_folder, results_in
+from vdm.cli.sample_record import guidance_in_effect, options_in_effect, record, what_was_read
+from vdm.cli.sample_settings import Settings
 from vdm.cli.sample_task import observation_method, read_task
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
@@ -28,7 +31,7 @@ from vdm.generation.canvas import known_latents
 from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
 from vdm.generation.generate import check_size, count_steps, generate
 from vdm.generation.requests import load_image, read_prompts
-from vdm.generation.video_files import file_name, write_grid, write_mp4
+from vdm.generation.video_files import write_grid, write_mp4
 from vdm.prompts import Prompts
 from vdm.types import ClipSize
 
@@ -36,18 +39,18 @@ _log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
-    """Write an mp4 for each video as soon as it is made, then ``grid.mp4`` and ``grid.png``."""
+    """Record the settings, write an mp4 for each video as soon as it is made, then ``grid.mp4`` and ``grid.png``."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     options = parse(SampleOptions.completed(plain), plain)
-    checkpoint = options.checkpoint
-    trained = RunConfig.read(checkpoint, options.allow_own_code)
+    trained = RunConfig.read(options.checkpoint, options.allow_own_code)
     if options.model is not None:
         _check_network(options.model, trained)
+    checkpoint = latest_checkpoint(options.checkpoint)
     model = load_for_sampling(checkpoint, options, trained)
     _set_options(options, trained, model)
 
-    folder = options.output or _default_folder(checkpoint, options.task)
-    make_output_folder(folder)  # before anything is made that it could not take
+    parent = options.output or _folder_of_calls(options)
+    make_output_folder(parent)  # before anything is made that it could not take
     compression = model.encoder.compression
     block = block_size(compression, trained.clip.num_frames, options.block_frames, options.overlap)
     task = read_task(options, trained, model, block)
@@ -55,11 +58,13 @@ def run(config: DictConfig) -> None:
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
     _warn_of_levels_not_seen(options, model, blocks)
     prompts = _prompts(options, trained, model, task.size)
-    paths = (folder / file_name(index, caption) for index, caption in enumerate(prompts.captions))
+    asked = options_in_effect(options, checkpoint, trained, model, task, block)
+    files = _begin_call(parent, options, asked, prompts.captions, task.fps, model.device)
+    remaining = iter(zip(files.videos, prompts.captions, strict=True))
 
     def write(batch: UInt8[Tensor, "b c t h w"]) -> None:
-        for video, path in zip(batch, paths, strict=False):  # the batch is through first
-            write_mp4(path, video, task.fps)
+        for video, (path, caption) in zip(batch, remaining, strict=False):  # the batch is through first
+            write_mp4(path, video, task.fps, files.metadata(caption))
 
     total = count_steps(model, len(prompts), options.batch_size, len(blocks))
     with tqdm(total=total, desc="sampling", unit="step") as bar:
@@ -76,8 +81,52 @@ def run(config: DictConfig) -> None:
             observation_method(options),
             write,
         )
-    mp4, png = write_grid(folder, list(videos), task.fps, prompts.captions)
-    print(f"Wrote {len(videos)} videos to {folder}, all of them in {mp4} and {png}")
+    folder = files.settings.parent
+    grid = write_grid(folder, list(videos), task.fps, prompts.captions, files.grid, files.metadata(""))
+    print(f"Wrote {len(videos)} videos to {folder}, all of them in {grid[0].name} and {grid[1].name}")
+    say_next(command("vdm sample", settings=files.settings), command("vdm evaluate", checkpoint=options.checkpoint))
+
+
+def _begin_call(
+    parent: Path,
+    options: SampleOptions,
+    asked: Mapping[str, Any],
+    captions: Sequence[str],
+    fps: float,
+    device: object,
+) -> CallFiles:
+    """Record the settings, where and under which numbers nothing is that may not be replaced."""
+    read = what_was_read(asked)
+    if options.settings is not None:
+        earlier = Settings.read_file(options.settings, options.allow_own_code)
+        earlier.warn_of_others(options.settings, asked, read)
+    if options.overwrite:
+        _remove_results(parent, asked)
+    folder = parent if options.output is not None else new_folder(parent)
+    return begin_call(folder, captions, record(asked, read, fps, device))
+
+
+def _remove_results(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Remove what earlier calls have made.
+
+    Raises:
+        ConfigError: If it is what this call is made of.
+    """
+    results = results_in(folder)
+    needed = {Path(asked[key]).resolve(): key for key in ("image", "input") if asked[key] is not None}
+    for path in results:
+        if path.resolve() in needed:
+            key = needed[path.resolve()]
+            raise ConfigError(f"overwrite=true: would remove {key}={asked[key]}; choose another folder by output=")
+    for path in results:
+        path.unlink(missing_ok=True)
+
+
+def _folder_of_calls(options: SampleOptions) -> Path:
+    """Return where each call has a folder of its own: in the run's, or in the current one for settings from a file."""
+    if options.settings is not None:
+        return Path("samples")
+    return folder_for_results(run_folder(options.checkpoint), "samples")
 
 
 def _warn_of_levels_not_seen(options: SampleOptions, model: VideoDiffusionModel, blocks: Sequence[Block]) -> None:
@@ -99,39 +148,18 @@ def _warn_of_levels_not_seen(options: SampleOptions, model: VideoDiffusionModel,
         )
 
 
-def make_output_folder(folder: Path) -> None:
-    """Make a folder for results, if it is not there.
-
-    Raises:
-        ConfigError: If nothing can be written into it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"output={folder}: can't be written to: {error.strerror}") from None
-
-
-def _default_folder(checkpoint: Path, task: str | None) -> Path:
-    return folder_for_results(run_folder(checkpoint), "samples", task or "prompts")
-
-
 def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunConfig) -> VideoDiffusionModel:
     """Return a trained model with the sampler and guidance asked for, on the device asked for.
 
     Args:
-        checkpoint: Folder of a run or of a checkpoint.
+        checkpoint: Folder of a checkpoint that is known to be whole.
         options: What the command was told.
         trained: Configuration of the run, whose guidance scale holds where none is given.
     """
     device = options.find_device()
-    guidance = dict(options.guidance)
-    if guidance.get("scale", 0) is None:
-        guidance["scale"] = trained.guidance_scale
-    model = load_recorded(trained, checkpoint, options.ema)
+    model = load_whole(trained, checkpoint, options.ema)
     model.sampler = build(options.sampler, "sampler")
-    model.guidance = build(guidance, "guidance")
+    model.guidance = build(guidance_in_effect(options, trained), "guidance")
     if options.guide is not None:
         model.guide = load_guide(model, options.guide, options.ema, options.allow_own_code)
     # Reconstruction guidance runs gradients back to the latents; those of weights would cost memory.

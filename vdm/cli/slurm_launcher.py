@@ -20,6 +20,7 @@ from omegaconf import OmegaConf, open_dict
 
 from vdm.cli.options.train import TrainOptions
 from vdm.cli.ready import ready
+from vdm.cli.sweeps import differing, run_name
 from vdm.config import ConfigError, build
 from vdm.config.quoting import hydra_quoted
 from vdm.training.slurm import hold_stop_signals
@@ -44,22 +45,26 @@ class SlurmLauncher(SubmititLauncher):
         assert self.config is not None
         parent = Path(self.config.hydra.sweep.dir)
         is_sweep = len(job_overrides) > 1
-        subdirs = [str(initial_job_idx + index) if is_sweep else "." for index in range(len(job_overrides))]
+        job = self.config.hydra.job
+        subdirs = [
+            run_name(initial_job_idx + index, differing(job, given)) if is_sweep else "."
+            for index, given in enumerate(job_overrides)
+        ]
         overrides = [
             # What the folder was called now is not what it would be called on the cluster.
-            [*given, f"hydra.sweep.dir={hydra_quoted(str(parent))}", f"hydra.sweep.subdir={subdir}"]
+            [*given, f"hydra.sweep.dir={hydra_quoted(str(parent))}", f"hydra.sweep.subdir={hydra_quoted(subdir)}"]
             for given, subdir in zip(job_overrides, subdirs, strict=True)
         ]
         try:
             for given, subdir in zip(overrides, subdirs, strict=True):
                 self._check(given, parent / subdir)
-            job = self._submit(parent, overrides, initial_job_idx)
+            number = self._submit(parent, overrides, subdirs, initial_job_idx)
         except ConfigError:
             _remove_unused(parent)
             raise
         if not is_sweep:
             (parent / "multirun.yaml").unlink(missing_ok=True)  # Hydra's; the run records its configuration by itself
-        _announce(job, parent, len(overrides))
+        _announce(number, parent, subdirs)
         return []
 
     def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:
@@ -81,7 +86,7 @@ class SlurmLauncher(SubmititLauncher):
             del config["hydra"]
         check(ready(config, task_overrides, folder, TrainOptions))
 
-    def _submit(self, parent: Path, overrides: list[list[str]], first: int) -> str:
+    def _submit(self, parent: Path, overrides: list[list[str]], subdirs: list[str], first: int) -> str:
         """Submit one job, or an array of them, and return its number."""
         import submitit
         from submitit.core.utils import FailedJobError
@@ -89,7 +94,9 @@ class SlurmLauncher(SubmititLauncher):
         assert self.config is not None
         options = build(self.params["options"], "launcher")
         folder = shlex.quote(str(parent))
-        run = folder if len(overrides) == 1 else f"{folder}/$((SLURM_ARRAY_TASK_ID + {first}))"
+        names = " ".join(map(shlex.quote, subdirs))
+        # After as many shifts as the task's number says, the first word is its folder.
+        run = folder if len(overrides) == 1 else f'{folder}/"$(set -- {names}; shift $SLURM_ARRAY_TASK_ID; echo "$1")"'
         numbers = range(first, first + len(overrides))
         try:
             executor = submitit.SlurmExecutor(parent / "slurm")
@@ -108,13 +115,13 @@ class SlurmLauncher(SubmititLauncher):
         return jobs[0].job_id.split("_")[0]
 
 
-def _announce(job: str, parent: Path, number: int) -> None:
-    if number == 1:
+def _announce(job: str, parent: Path, subdirs: Sequence[str]) -> None:
+    if len(subdirs) == 1:
         print(f"Submitted SLURM job {job}. The run is in {parent}, what it prints in {parent}/slurm/{job}_0_log.err")
     else:
         print(
-            f"Submitted SLURM job array {job} of {number} runs. They are in {parent}/0 to {number - 1}, what they print"
-            f" in {parent}/slurm/{job}_N_0_log.err"
+            f"Submitted SLURM job array {job} of {len(subdirs)} runs. They are in {parent}, from {subdirs[0]} to"
+            f" {subdirs[-1]}, what they print in {parent}/slurm/{job}_N_0_log.err"
         )
 
 

@@ -12,9 +12,13 @@ from hydra.core.hydra_config import HydraConfig
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, record_run
+from vdm.cli.next_step import command, say_next
+from vdm.cli.sweeps import grouped, present_sweep
 from vdm.config import ConfigError, build
 from vdm.config import check as check_node
+from vdm.data.order import idle_devices
 from vdm.processes import ProcessDiedError, is_first_of_run
 from vdm.training.launcher import die_with_parent
 from vdm.training.loggers import begin, close
@@ -27,8 +31,9 @@ from vdm.training.training_run import TrainingRun, build_training, describe_clip
 def run(config: DictConfig) -> int:
     """Train as configured, from the start or from where a run stopped; return the exit code."""
     die_with_parent()
-    _quieten()
+    quieten()
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain["logger"] = grouped(plain["logger"], present_sweep())
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if plain["resume"] is None else Path(plain["resume"])
     if checkpoint is not None:
@@ -53,9 +58,11 @@ def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoin
         plain = {**training.config, "clip": describe_clips(training.data)}
         record_run(folder, plain)
         _warn_of_short_training(training)
+        if complaint := idle_devices(training.data.global_batch_size, training.trainer.world_size):
+            logging.getLogger(__name__).warning("%s", complaint)
     begin(training.trainer.loggers)
     for logger in training.trainer.loggers:
-        logger.log_hyperparams(plain)
+        logger.log_hyperparams({**plain, "git": git_version()})
 
     try:
         training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
@@ -117,24 +124,22 @@ def _farewell(training: TrainingRun, folder: Path) -> int:
     if not training.stop.stopped:
         if trainer.is_global_zero:
             print(f"Trained {trainer.global_step} steps. The run is in {folder}")
+            say_next(command("vdm sample", checkpoint=folder), command("vdm evaluate", checkpoint=folder))
         return 0
     if trainer.is_global_zero and not checkpoints_of(folder):
         print("Stopped before the first step; nothing was saved", file=sys.stderr)
     elif trainer.is_global_zero:
-        print(
-            f"Stopped and saved after step {trainer.global_step}. Go on with: vdm train resume={folder}",
-            file=sys.stderr,
-        )
+        print(f"Stopped and saved after step {trainer.global_step}", file=sys.stderr)
+        say_next(command("vdm train", resume=folder), file=sys.stderr)
     return 128 + (training.stop.received or signal.SIGINT)
 
 
 def _nothing_to_do(training: TrainingRun, folder: Path) -> int:
     trainer = training.trainer
     if trainer.is_global_zero:
-        print(
-            f"Nothing left to do: the run has done {trainer.global_step} of {trainer.max_steps} steps; go on with:"
-            f" vdm train resume={folder} trainer.max_steps=M, above {trainer.global_step}"
-        )
+        steps = trainer.global_step
+        print(f"Nothing left to do: the run has done {steps} of {trainer.max_steps} steps")
+        say_next(command("vdm train", resume=folder, trainer__max_steps=str(2 * steps)))
     return 0
 
 
@@ -148,7 +153,7 @@ def _requeue(training: TrainingRun) -> None:
     training.trainer.strategy.barrier("requeue")
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep what users can't act on off the terminal; what they can is checked and said by this project.
 
     What goes on is said by the first of all processes.

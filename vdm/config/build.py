@@ -12,7 +12,8 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, TypeGuard
+from types import NoneType
+from typing import Any, TypeGuard, get_args, get_type_hints
 
 from vdm.config.annotations import validated
 from vdm.config.errors import ConfigError, did_you_mean, nearest
@@ -23,6 +24,8 @@ from vdm.config.static_signatures import read_signature
 Target = Callable[..., Any]
 
 _RESERVED = ("_target_", "_partial_")
+OWN_CODE = "; allow_own_code=true allows code from elsewhere, and runs it: only for those whom you trust"
+"""The end of a message about what may not be imported."""
 
 
 def build(
@@ -71,7 +74,7 @@ def check(node: Any, key: str = "") -> None:
     Raises:
         ConfigError: As ``build`` does.
     """
-    targets = list(_targets(node, key))
+    targets = list(targets_in(node, key))
     for of_project in (True, False):
         for target, place in targets:
             parameters = _Parameters.read(target["_target_"], place)
@@ -79,17 +82,17 @@ def check(node: Any, key: str = "") -> None:
                 _check_target(target, parameters or _Parameters.of(_resolve_of(target, place), place))
 
 
-def _targets(node: Any, key: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+def targets_in(node: Any, key: str) -> Iterator[tuple[Mapping[str, Any], str]]:
     """Yield all nodes with a target, the innermost first, and their keys."""
     if isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _targets(value, f"{key}.{name}" if key else str(name))
+            yield from targets_in(value, f"{key}.{name}" if key else str(name))
         if "_target_" in node:
             _refuse_former(node["_target_"], f"{key}._target_")
             yield node, key
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from _targets(value, f"{key}[{index}]")
+            yield from targets_in(value, f"{key}[{index}]")
 
 
 def _resolve_of(node: Mapping[str, Any], key: str) -> Target:
@@ -145,7 +148,7 @@ def _build_target(
     if is_partial:
         return functools.partial(target, **built, **given)
     try:
-        return target(**built, **given)
+        result = target(**built, **given)
     except ConfigError:
         raise
     except (ValueError, OSError, ImportError) as error:
@@ -154,6 +157,18 @@ def _build_target(
         if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch's ways to say it
             raise
         raise ConfigError(f"{key}: takes more memory than there is; choose smaller sizes") from error
+    if result is None and not _may_return_none(target):
+        raise ConfigError(f"{key}: {node['_target_']} returned nothing; it must return what it makes")
+    return result
+
+
+def _may_return_none(target: Target) -> bool:
+    """Tell whether a function says that it may return None."""
+    try:
+        hint = get_type_hints(target).get("return")
+    except (NameError, TypeError, AttributeError):  # a name that is there for type checkers alone, or no function
+        return False
+    return hint is NoneType or NoneType in get_args(hint)
 
 
 @dataclass(frozen=True)
@@ -187,7 +202,9 @@ class _Parameters:
         """Refuse names that the target does not take, and the lack of those that it needs."""
         for name in arguments:
             if name not in self.signature.named and not self.signature.takes_any:
-                raise ConfigError(f"{self.key}.{name}: unknown key{did_you_mean(str(name), self.signature.choices)}")
+                raise ConfigError(
+                    f"{self.key}.{name}: unknown key{did_you_mean(str(name), self.signature.choices, self.key)}"
+                )
         needed = {name for name, is_needed in self.signature.named.items() if is_needed}
         missing = sorted(needed - set(arguments) - set(given))
         if missing and not is_partial:
@@ -226,7 +243,7 @@ def resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Ta
     if allowed_modules is not None and not _lies_in(
         path, allowed_modules
     ):  # importing runs code: first ask, then import
-        raise ConfigError(f"{key}: {path!r} is not allowed: it must lie in {', '.join(allowed_modules)}")
+        raise ConfigError(f"{key}: {path!r} is not allowed: it must lie in {', '.join(allowed_modules)}{OWN_CODE}")
     module, attributes = _import_longest(path, key)
     found: Any = module
     for attribute in attributes:
@@ -239,7 +256,8 @@ def resolve(path: object, key: str, allowed_modules: Sequence[str] | None) -> Ta
     if inspect.isabstract(found) or getattr(found, "_is_protocol", False):
         raise ConfigError(f"{key}: {path!r} is not allowed: it says what classes of its kind have, and is none itself")
     if allowed_modules is not None and not _lies_in(getattr(found, "__module__", None) or "", allowed_modules):
-        raise ConfigError(f"{key}: {path!r} is not allowed: it is defined outside of {', '.join(allowed_modules)}")
+        outside = f"it is defined outside of {', '.join(allowed_modules)}"
+        raise ConfigError(f"{key}: {path!r} is not allowed: {outside}{OWN_CODE}")
     if allowed_modules is not None and not _is_harmless(path, found):
         raise ConfigError(f"{key}: {path!r} is not allowed: it is no public class")
     return found

@@ -151,13 +151,22 @@ def check_given(cls: type, values: Mapping[str, Any]) -> None:
     _arguments(cls, values, "", is_complete=False)
 
 
+def check_some(cls: type, values: Mapping[str, Any]) -> None:
+    """Check values of some of a class's options, as ``check_given`` does of all.
+
+    Raises:
+        ConfigError: As ``parse`` does.
+    """
+    _arguments(cls, values, "", is_complete=False)
+
+
 def _arguments(cls: type, values: Mapping[str, Any], parent: str, is_complete: bool) -> dict[str, Any]:
     """Return checked values by the names of fields."""
     options = _fields(cls)
     allowed = [option.key for option in options]
     for key in values:
         if key not in allowed:
-            raise ConfigError(f"{parent}{key}: unknown key{did_you_mean(str(key), allowed)}")
+            raise ConfigError(f"{parent}{key}: unknown key{did_you_mean(str(key), allowed, parent.rstrip('.'))}")
     arguments: dict[str, Any] = {}
     for option in options:
         key = f"{parent}{option.key}"

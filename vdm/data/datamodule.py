@@ -104,7 +104,7 @@ class ClipDataModule(LightningDataModule):
         if stored_latents and not (self.sampling.keeps_clips and num_images_per_clip == 0):
             raise ValueError(
                 "stored_latents=True: latents can't be cut, mirrored or shown as images; use all of each clip, and "
-                "num_images_per_clip=0"
+                "data.num_images_per_clip=0"
             )
         self.stored_latents = stored_latents
         self.stored_text = stored_text
@@ -162,7 +162,7 @@ class ClipDataModule(LightningDataModule):
             reason = self._all_unusable(self.validation.num_unusable)
             raise ValueError(
                 f"{self.name}: the set has no samples in the split '{VALIDATION}'{reason}; "
-                "max_validation_clips=0 trains without"
+                "data.max_validation_clips=0 trains without"
             )
         _ = self.label_names, self.latents, self.text, self._empty_text
         if self.training.num_unusable:
@@ -406,7 +406,9 @@ class ClipDataModule(LightningDataModule):
         for name, value in self._order_settings().items():
             saved = state_dict["order"].get(name)
             if value != saved:
-                raise ValueError(f"{name}={value}: the checkpoint was trained with {saved}, and its order goes by that")
+                raise ValueError(
+                    f"data.{name}={value}: the checkpoint was trained with {saved}, and its order goes by that"
+                )
         for one, keys in zip(self.sets, state_dict["keys"], strict=True):
             if one.shards(TRAIN).keys != keys:
                 raise ValueError(

@@ -18,6 +18,7 @@ from vdm.data.shards import (
 )
 from vdm.data.storage import Folder, folder_of, read_whole
 from vdm.files import MALFORMED, replacing, write_json
+from vdm.found_instead import found_instead
 from vdm.json_values import known_version, mapping, parse_json, positive_number, sequence, text, whole_number
 
 INDEX_NAME = "index.json"
@@ -114,10 +115,12 @@ def _read_header(folder: Folder) -> dict[str, Any]:
     try:
         content = parse_json(read_whole(folder, INDEX_NAME, MAX_INDEX_BYTES))
     except (FileNotFoundError, NotADirectoryError):
-        if not folder.is_remote and not Path(place).is_dir():
+        if not folder.is_remote and not Path(place).exists():
             raise ValueError(
                 f"{place}: no such folder of shards; `vdm-data build input=VIDEOS output={place}` makes one"
             ) from None
+        if not folder.is_remote and (other := found_instead(Path(place))):
+            raise ValueError(f"{place}: not a set of shards: it has no {INDEX_NAME}{other}") from None
         raise ValueError(
             f"{place}: has no {INDEX_NAME}; `vdm-data build input=VIDEOS output=NEW_FOLDER` writes one, "
             f"`vdm-data index FOLDER` makes one for tars from elsewhere"
@@ -209,10 +212,10 @@ def _check_sizes(folder: Folder, index: ShardIndex) -> None:
         if name not in sizes:
             raise ValueError(
                 f"{folder.path_of(name)}: this shard of the index is missing; `vdm-data build` again restores it, "
-                "check_shards=false trains on the others"
+                "data.check_shards=false trains on the others"
             )
         if (found := sizes[name]) not in (None, recorded):
             raise ValueError(
                 f"{folder.path_of(name)}: has {found} bytes where the index records {recorded}; "
-                "`vdm-data verify` lists the faults, check_shards=false trains on what is whole"
+                "`vdm-data verify` lists the faults, data.check_shards=false trains on what is whole"
             )

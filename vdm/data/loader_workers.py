@@ -12,6 +12,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
 from vdm.data.delivery import UndeliverableBatchError
+from vdm.logs import log_to_terminal
 from vdm.processes import ProcessDiedError, describe_exit, end_with_parent
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -74,6 +75,7 @@ class WorkerSetUp:
     def __call__(self, worker: int) -> None:
         """Set up this process, the worker of that number."""
         end_with_parent()
+        log_to_terminal()
         os.environ.update(self._variables)
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)

@@ -139,6 +139,16 @@ def accumulation(global_batch_size: int, micro_batch_size: int, world_size: int)
     return _ceil_div(_ceil_div(global_batch_size, world_size), micro_batch_size)
 
 
+def idle_devices(global_batch_size: int, world_size: int) -> str | None:
+    """Return a warning if there are more devices than samples in an optimizer step."""
+    if global_batch_size >= world_size:
+        return None
+    return (
+        f"data.global_batch_size={global_batch_size}: smaller than the {world_size} devices:"
+        f" {world_size - global_batch_size} of them train on nothing; choose at least {world_size}"
+    )
+
+
 def loss_scale(global_batch_size: int, micro_batch_size: int, world_size: int) -> float:
     """Return R A / G, the factor of a micro-batch's sum of weighted losses.
 

@@ -45,7 +45,8 @@ def _fault(folder: Folder, shard: ShardEntry) -> str:
         return f"{folder.path_of(shard.name)}: can't be read: {error}"
     return (
         f"{folder.path_of(shard.name)}: does not hold the samples that the index records; it was changed or exchanged, "
-        "or the index is another set's. `vdm-data verify` lists the faults, check_shards=false trains on what is whole"
+        "or the index is another set's. `vdm-data verify` lists the faults, data.check_shards=false trains on"
+        " what is whole"
     )
 
 

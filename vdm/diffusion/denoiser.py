@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from torch import Tensor
+
 from vdm.diffusion.learned_variance import LearnedVariance
 from vdm.diffusion.parameterizations import Parameterization
 from vdm.diffusion.shapes import Latents, Level, Output, over_latents
@@ -55,9 +57,15 @@ class Denoiser:
     learned_variance: LearnedVariance | None = None
 
     def predict(self, xt: Latents, alpha: Level, sigma: Level, condition: Conditioning, num_images: int = 0) -> Output:
-        """Return the network's raw output for noised latents."""
+        """Return the network's raw output for noised latents.
+
+        Raises:
+            ValueError: If the network returns something else than latents of the size that it was given.
+        """
         c_in, c_noise = self.parameterization.c_in(alpha, sigma), self.parameterization.c_noise(alpha, sigma)
-        return self.network(over_latents(c_in) * xt, c_noise, condition, num_images)
+        output = self.network(over_latents(c_in) * xt, c_noise, condition, num_images)
+        _check_output(output, xt, type(self.network).__name__)
+        return output
 
     def __call__(self, xt: Latents, alpha: Level, sigma: Level, condition: Conditioning) -> Denoised:
         """Return the denoised latents in fp32 (or float64, if ``xt`` is), not yet bounded."""
@@ -65,6 +73,19 @@ class Denoiser:
         if self.learned_variance is not None:
             output, share = self.learned_variance.split(output, xt.shape[1])
         return Denoised(self.parameterization.x0(output, xt, alpha, sigma), share)
+
+
+def _check_output(output: object, xt: Latents, network: str) -> None:
+    """Refuse what a network of a user's own may return by mistake."""
+    b, _, *size = xt.shape
+    if isinstance(output, Tensor):
+        if output.ndim == xt.ndim and [output.shape[0], *output.shape[2:]] == [b, *size]:
+            return
+        found = f"the shape {tuple(output.shape)}"
+    else:
+        found = type(output).__name__
+    wanted = ", ".join(map(str, [b, "out_channels", *size]))
+    raise ValueError(f"model.network: {network} returned {found}; its forward must return a tensor of shape ({wanted})")
 
 
 def bounded(denoise: Denoise, clip: float | None) -> Denoise:

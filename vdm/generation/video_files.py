@@ -48,6 +48,7 @@ def write_mp4(
     with appearing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         container.metadata.update(metadata or {})
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"})
+        stream.codec_context.thread_count = 1  # with several, x264 may write the same frames in two ways
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))

@@ -1,8 +1,7 @@
-"""Residual, resampling and embedding blocks of space-time U-Nets, on activations laid out as ``b t h w c``."""
+"""Convolutions, normalizations, residual and resampling blocks of U-Nets, on activations laid out as ``b t h w c``."""
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from einops import rearrange
@@ -96,6 +95,18 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
 
 
+class Downsample(nn.Module):
+    """Halves height and width by a convolution of stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = SpatialConv(channels, channels, stride=2)
+
+    def forward(self, x: Activations) -> Float[Tensor, "b t h2 w2 c"]:
+        """Halve height and width, rounding up."""
+        return self.conv(x)
+
+
 class Upsample(nn.Module):
     """Doubles height and width: nearest neighbour, then a convolution to the width of the finer level."""
 
@@ -108,29 +119,3 @@ class Upsample(nn.Module):
         height, width = size or (2 * x.shape[2], 2 * x.shape[3])
         doubled = F.interpolate(frames_first(x), size=(height, width), mode="nearest")
         return self.conv(rearrange(doubled, "(b t) c h w -> b t h w c", b=x.shape[0]))
-
-
-class NumberEmbedding(nn.Module):
-    """Sinusoids of a number, such as log-SNR or a frame's place, then two linear layers.
-
-    Args:
-        channels: Width of the result.
-        num_frequencies: Number of sine-cosine pairs, their periods spaced geometrically.
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, channels: int, num_frequencies: int = 64) -> None:
-        super().__init__()
-        # log-SNR runs over some tens, frames over some hundreds: periods from 2 to 2000 resolve tenths of the one and
-        # neighbours of the other, and still order the whole range.
-        periods = 2 * 1000 ** torch.linspace(0, 1, num_frequencies)
-        self.register_buffer("frequencies", 2 * math.pi / periods, persistent=False)
-        self.layers = nn.Sequential(nn.Linear(2 * num_frequencies, channels), nn.SiLU(), nn.Linear(channels, channels))
-
-    def forward(self, numbers: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        """Embed each number."""
-        angles = numbers[:, None].float() * self.frequencies
-        return self.layers(
-            torch.cat([angles.sin(), angles.cos()], dim=-1).to(cast(nn.Linear, self.layers[0]).weight.dtype)
-        )

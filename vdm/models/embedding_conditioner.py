@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from vdm.models.autoencoder import Autoencoder
-from vdm.models.svd.layers import sinusoids
+from vdm.models.embeddings import sinusoids
 from vdm.models.text_encoders import EncodedText, TextEncoder
 from vdm.prompts import LabelCondition, Prompts, TensorCondition, TextCondition
 from vdm.ranges import Size, SizeOrZero, Width, WidthOrZero

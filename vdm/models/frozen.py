@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,11 +70,32 @@ def loaded(load: Callable[[], Any], name_or_path: str, subfolder: str) -> Any:
     try:
         if Path(place).is_dir():
             check_component(Path(place))
-        return load()
+        with _without_bar():
+            return load()
     except ImportError:
         raise ValueError(f"{place}: needs diffusers and transformers; install the extra 'pretrained'") from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"name_or_path: can't load {place}: {str(error).strip().splitlines()[0]}") from None
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar for each part that it reads; the hub's client shows its downloads."""
+    try:
+        from huggingface_hub.utils import enable_progress_bars
+        from transformers.utils import logging
+    except ImportError:
+        yield
+        return
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    enable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def tensors_checksum(tensors: Mapping[str, Tensor]) -> str:

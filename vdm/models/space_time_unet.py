@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vdm.models.attention import Activations, CrossAttention, SpatialAttention, TemporalAttention, zeroed
-from vdm.models.blocks import FrameNorm, NumberEmbedding, ResidualBlock, SpatialConv, Upsample
+from vdm.models.blocks import FrameNorm, ResidualBlock, SpatialConv, Upsample
+from vdm.models.embeddings import NumberEmbedding
 from vdm.ranges import Levels, NumLayers, ShareBelowOne, Size, SizeOrZero, Width, WidthOfLevels, WidthOrZero
 from vdm.types import Conditioning
 

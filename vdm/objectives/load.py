@@ -8,9 +8,10 @@ from vdm.assembly.build import refuse_difference, shapes_of
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import objective_weights
-from vdm.config import ConfigError, build
+from vdm.config import ConfigError
 from vdm.models.lora import is_added, merged
 from vdm.objectives.base import Objective
+from vdm.objectives.build import build_objective
 
 
 def load_objective(run: RunConfig, checkpoint: Path, model: VideoDiffusionModel, ema: bool | str = True) -> Objective:
@@ -27,17 +28,13 @@ def load_objective(run: RunConfig, checkpoint: Path, model: VideoDiffusionModel,
         ValueError: If its weights are not those stored, or none are.
     """
     if run.objective is None:
-        raise ConfigError(
-            f"{run.file}: objective: is no class of vdm.objectives; allow_own_code=true runs the code that it names"
-        )
+        raise ConfigError(f"{run.file}: {run.objective_fault}")
     allowed = None if run.allowed_modules is None else ("vdm.objectives",)
     guide, model.guide = model.guide, None  # of sampling alone: training had none
     try:
-        objective: Objective = build(run.objective, "objective", allowed, {"model": model})
+        objective = build_objective(run.objective, model, allowed)
     finally:
         model.guide = guide
-    if not callable(objective):
-        raise ConfigError(f"{run.file}: objective: {type(objective).__name__} is no objective")
     if isinstance(objective, nn.Module):
         own, weights = shapes_of(objective.state_dict()), objective_weights(checkpoint, ema)
         if own and not weights:

@@ -70,15 +70,17 @@ def check_together(model: VideoDiffusionModel, data: ClipDataModule) -> None:
         ConfigError: One line that names the key.
     """
     for num_frames, height, width in data.clip_shapes:
+        size = ClipSize(num_frames, height, width)
         try:
-            check_size(model, ClipSize(num_frames, height, width))
+            check_size(model, size)
+            latents = model.encoder.latent_shape(size)
         except ValueError as error:
             raise ConfigError(f"data.path={data.name}: clips are {num_frames}x{height}x{width}; {error}") from error
-    if isinstance(model.sampler, GridSampler | Staggered):
-        try:
-            model.sampler.grid(model.diffusion.schedule)
-        except ValueError as error:
-            raise ConfigError(f"sampler: {error}") from error
+        if isinstance(model.sampler, GridSampler | Staggered):
+            try:
+                model.sampler.grid(model.diffusion.sampling_schedule(latents))
+            except ValueError as error:
+                raise ConfigError(f"sampler: {error}") from error
     check_stored(model, data)
     num_classes, labels = model.conditioner.num_classes, data.label_names
     if num_classes and not labels:

@@ -33,6 +33,7 @@ def wandb(
     offline: bool = True,
     name: Name | None = None,
     entity: Name | None = None,
+    group: Name | None = None,
     tags: Annotated[list[Name], Len(0, 1000)] | None = None,
 ) -> Logger:
     """Return a Weights & Biases logger; offline it needs no account, and ``wandb sync`` uploads later.
@@ -46,13 +47,14 @@ def wandb(
         offline: Write to the folder only.
         name: Name on the dashboard; by default that of the run's folder.
         entity: User or team; by default that of the account.
+        group: Runs that the dashboard shows together.
         tags: Tags on the dashboard.
     """
     import wandb as library  # heavy, and needed by this logger alone
 
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
+    logger = WandbLogger(
         name=name or run.name,
         save_dir=run,
         project=project,
@@ -60,6 +62,7 @@ def wandb(
         id=_run_id(run / "wandb_id"),
         resume="allow" if not offline else None,
         entity=entity,
+        group=group,
         tags=tags,
         settings=library.Settings(
             console="off",
@@ -69,6 +72,8 @@ def wandb(
             finish_timeout_raises=False,
         ),
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning gives it always, and W&B warns of it
+    return logger
 
 
 def _run_id(file: Path) -> str | None:

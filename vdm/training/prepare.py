@@ -6,6 +6,7 @@ from typing import Any
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import ConfigError, build
 from vdm.objectives.base import Objective
+from vdm.objectives.build import build_objective
 
 
 def prepare(model: VideoDiffusionModel, config: Mapping[str, Any]) -> Objective:
@@ -21,7 +22,7 @@ def prepare(model: VideoDiffusionModel, config: Mapping[str, Any]) -> Objective:
         ConfigError: One line that names the key.
     """
     _apply("tune", model, config)
-    objective: Objective = build(config["objective"], "objective", offered={"model": model})
+    objective = build_objective(config["objective"], model)
     _apply("blocks", model, config)
     return objective
 

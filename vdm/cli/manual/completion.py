@@ -1,7 +1,7 @@
-"""Shell completion: ``eval "$(vdm --completion bash)"`` in ``~/.bashrc``; also for zsh and fish.
+"""Shell completion, by ``eval "$(vdm --completion bash)"`` in ``~/.bashrc``; also for zsh and fish.
 
-At each TAB the shell runs ``vdm --complete LINE``, which prints what may stand where the line ends. That reads YAMLs and
-looks into folders, and imports neither Hydra nor PyTorch.
+At each TAB the shell runs ``vdm --complete LINE``, which prints what may stand where the line ends. That reads YAMLs
+and looks into folders, and imports neither Hydra nor PyTorch.
 """
 
 import os
@@ -163,12 +163,12 @@ def _paths(start: str, runs_alone: bool) -> Iterator[str]:
         start: What is typed of a path.
         runs_alone: Whether files are left out.
     """
-    parent, _, name = start.rpartition("/")
+    name = start.rpartition("/")[2]
     prefix = start[: len(start) - len(name)]
-    folder = Path(os.path.expanduser(prefix or "."))
     try:
+        folder = Path(prefix or ".").expanduser()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
+    except (OSError, RuntimeError, ValueError):  # no such folder, or no such user
         return
     for entry in entries:
         if not entry.name.startswith(name) or (entry.name.startswith(".") and not name.startswith(".")):

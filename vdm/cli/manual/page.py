@@ -135,7 +135,7 @@ class Manual:
         outer = [key for key, group in groups.items() if "/" not in key]
         if outer:
             found["Groups, of which an option is chosen by GROUP=OPTION"] = outer
-        return {heading: keys for heading, keys in found.items()}
+        return dict(found)
 
     def _lines(self, names: Sequence[str] | Mapping[str, object], are_keys: bool = False) -> Iterator[str]:
         """Yield the entries of keys and groups; a name that is both is a group, unless told otherwise."""

@@ -84,6 +84,6 @@ HIDDEN: Mapping[str, frozenset[str]] = {
     "export": frozenset({"families"}),
     "import": frozenset({"families"}),
 }
-"""Keys, with all below them, that YAMLs and commands have for themselves: what is recorded, what only other YAMLs use."""
+"""Keys, with all below them, that users can't set, or that only other YAMLs refer to."""
 HIDDEN_GROUPS = frozenset({"run_folder", "pretrained"})
 """Groups of which a command's YAML chooses, and its user none."""

@@ -1,4 +1,4 @@
-"""The keys of a command with their defaults and meanings, composed of YAML files as Hydra does it, in a tenth of its time.
+"""The keys of a command with defaults and meanings, composed of YAML files as Hydra does it, in a tenth of its time.
 
 Tests hold this to what Hydra composes, for each command and each choice of ``conf/``.
 """

@@ -1,8 +1,8 @@
 """A YAML file of ``conf/`` with its comments, which say what its keys mean.
 
-The meaning of a key is the comment after it, with the lines that go on in the same column, or else the comment above it.
-A comment above a key that has one of its own begins a section of keys. The comment at the top of a file says what the
-file is; lines in it that are indented are examples.
+The meaning of a key is the comment after it, with the lines that go on in the same column, or else the comment above
+it. A comment above a key that has one of its own begins a section of keys. The comment at the top of a file says what
+the file is; lines in it that are indented are examples.
 """
 
 import re

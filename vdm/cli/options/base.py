@@ -20,6 +20,11 @@ class CommandOptions:
         """
         return cls
 
+    @classmethod
+    def imports_from_here(cls, told: Mapping[str, Any]) -> bool:
+        """Whether packages in the current folder may be imported; ``told`` as in ``completed``."""
+        return told.get("allow_own_code") is True
+
     @property
     def imports_any_code(self) -> bool:
         """Whether its components may be imported from anywhere: not where they come from others' runs."""

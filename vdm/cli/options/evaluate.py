@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vdm.cli.options.paths import is_missing_folder
+from vdm.cli.options.paths import check_shards
 from vdm.cli.options.sampling import SamplingOptions
-from vdm.config import ConfigError
 from vdm.config.options import Component, Name
 from vdm.ranges import Count, Size
 
@@ -26,8 +25,8 @@ class EvaluateOptions(SamplingOptions):
     def check_paths(self) -> None:
         """Refuse a set that is not there, too."""
         super().check_paths()
-        if is_missing_folder(self.data_path):
-            raise ConfigError(f"data_path: {self.data_path}: no such folder")
+        if self.data_path is not None:
+            check_shards(self.data_path, "data_path")
 
     def check_machine(self) -> None:
         """Refuse a device that is not there; this imports PyTorch."""

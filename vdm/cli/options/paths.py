@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vdm.checkpoints.runs import checkpoints_to_try, run_folder
 from vdm.config import ConfigError
+from vdm.found_instead import has_index
 
 
 def check_checkpoint(path: Path, key: str | None = None) -> None:
@@ -39,8 +40,8 @@ def check_folder(path: Path, key: str, of: str) -> None:
 
 
 def check_shards(path: str | Path, key: str | None = None) -> None:
-    """Refuse a folder of shards that is not there; what is wrong with one that is, is found when it is opened."""
-    if not is_missing_folder(path):
+    """Refuse what is no folder of shards; what is wrong with one that is, is found when it is opened."""
+    if "://" in str(path) or has_index(Path(path)):
         return
     from vdm.data.index import read_index  # has the words for it
 

@@ -29,6 +29,9 @@ class PlanOptions(TrainOptions):
     def check_data(self) -> None:
         """Refuse that there is nothing that tells the size of clips."""
         path = self.data.get("path")
-        if self.clip_shape is None and (path is None or is_missing_folder(path)):
+        if self.clip_shape is not None:
+            return
+        if path is None or is_missing_folder(path):
             found = "not given" if path is None else f"{path}: no such folder"
             raise ConfigError(f"data.path: {found}; plan without it by clip_shape=[frames,height,width]")
+        super().check_data()

@@ -13,6 +13,7 @@ from vdm.cli.options.memory import check_memory
 from vdm.cli.options.of_model import options_of_model
 from vdm.cli.options.paths import check_file
 from vdm.cli.options.sampling import SamplingOptions
+from vdm.cli.sample_settings import Settings
 from vdm.config import ConfigError
 from vdm.config.errors import nearest
 from vdm.config.options import MAY_BE_ABSENT, Caption, Component, NeverANumber, PlainPath, options_of
@@ -27,6 +28,8 @@ Label = Annotated[int, Ge(0)] | Annotated[str, NeverANumber()]
 class SampleOptions(SamplingOptions):
     """Everything that ``conf/sample.yaml`` sets, but for the options of the model, which ``completed`` adds."""
 
+    settings: PlainPath | None
+    overwrite: bool
     model: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
     text_encoder: Component | None
     """What YAMLs of models refer to; the run has its own."""
@@ -55,6 +58,8 @@ class SampleOptions(SamplingOptions):
     reconstruction_scale: NotNegative
 
     def __post_init__(self) -> None:
+        if self.overwrite and self.output is None:
+            raise ConfigError("overwrite=true: needs output=FOLDER; without it every call has a new folder")
         if self.input is not None and self.task is None:
             raise ConfigError(f"input={self.input}: say what to do with it: task=extend, interpolate or superres")
         if self.input is None and self.task is not None:
@@ -79,10 +84,18 @@ class SampleOptions(SamplingOptions):
             ValueError: In one line, if ``told`` has a key that neither the command nor the model has.
         """
         checkpoint, allow_own_code = told.get("checkpoint", "???"), told.get("allow_own_code") is True
+        settings = told.get("settings")
+        if checkpoint == "???" and isinstance(settings, str | int | float):
+            checkpoint = Settings.read_file(Path(str(settings)), allow_own_code).options.get("checkpoint", "???")
         if checkpoint == "???" or not isinstance(checkpoint, str | int | float):
             return cls
         found = options_of_model(Path(str(checkpoint)), allow_own_code)
         of_model, general = found or {}, {option.key for option in options_of(cls)}
+        if both := sorted(of_model.keys() & general):
+            raise ConfigError(
+                f"model.conditioner: its option {both[0]} has the name of an option of the command, and could not be"
+                " given; rename it in the class that `options` of the conditioner declares"
+            )
         for key in sorted(told.keys() - general - of_model.keys()):
             advice = nearest(key, general | of_model.keys())
             if advice and advice == nearest(key, general):
@@ -98,6 +111,11 @@ class SampleOptions(SamplingOptions):
         return make_dataclass(cls.__name__, added, bases=(cls,), frozen=True, kw_only=True)
 
     @property
+    def default_folder(self) -> Path:
+        """A folder of the run; where settings may have named the run, one that they can't choose."""
+        return super().default_folder if self.settings is None else Path()
+
+    @property
     def num_prompts(self) -> int:
         """How many prompts there are, as far as the command line tells."""
         given = self.prompts if isinstance(self.prompts, list) else self.labels
@@ -106,7 +124,8 @@ class SampleOptions(SamplingOptions):
     def check_paths(self) -> None:
         """Refuse files that are not there, too."""
         super().check_paths()
-        for key, path in (("image", self.image), ("input", self.input), ("prompts_file", self.prompts_file)):
+        named = {"image": self.image, "input": self.input, "prompts_file": self.prompts_file, "settings": self.settings}
+        for key, path in named.items():
             if path is not None:
                 check_file(path, key)
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
@@ -44,12 +45,17 @@ class SamplingOptions(CommandOptions):
         """Sampler and guidance may be those of somebody else's run."""
         return self.allow_own_code
 
+    @property
+    def default_folder(self) -> Path:
+        """Where folders for results are made without ``output``."""
+        return run_folder(self.checkpoint)
+
     def check_paths(self) -> None:
         """Refuse runs that are not there, and an output that can't be written."""
         check_checkpoint(self.checkpoint)
         if self.guide is not None:
-            check_checkpoint(self.guide)
-        check_writable(self.output or run_folder(self.checkpoint), "output")
+            check_checkpoint(self.guide, "guide")
+        check_writable(self.output or self.default_folder, "output")
 
     def find_device(self) -> "torch.device":
         """Return the device asked for; ``auto`` is the first accelerator, or else the CPU.

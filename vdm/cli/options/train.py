@@ -65,6 +65,11 @@ class TrainOptions(CommandOptions):
         if self.clip is not None and self.resume is None:
             raise ConfigError("clip: is recorded when training begins; sizes of clips are those of data.path")
 
+    @classmethod
+    def imports_from_here(cls, told: Mapping[str, Any]) -> bool:
+        """Packages of the user's own may: what is trained is the user's own configuration."""
+        return True
+
     def check_paths(self) -> None:
         """Refuse weights to start from, and a set of shards, that are not there."""
         if self.init_from is not None and self.resume is None:

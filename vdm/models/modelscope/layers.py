@@ -1,39 +1,23 @@
-"""Layers of ModelScope's text-to-video U-Net that Stable Video Diffusion's does not have.
+"""Layers that ModelScope's text-to-video U-Net alone has, on activations laid out as ``b t h w c``.
 
-Their parameters have the names and shapes of diffusers' ``UNet3DConditionModel``. What both networks have in common
-lies in ``vdm.models.svd.layers``.
+Their parameters have the names and shapes of diffusers' ``UNet3DConditionModel``. Layers that Stable Video Diffusion's
+U-Net has too are in ``vdm.models.diffusers_layers``.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from vdm.models.attention import Activations, zeroed
 from vdm.models.blocks import ClipNorm, FrameNorm, TemporalConv
+from vdm.models.diffusers_layers import Attention, BlockConditioning, SpatialBlock
 from vdm.models.feed_forward import FeedForward, add_feed_forward
-from vdm.models.svd.layers import Attention, SpatialBlock, Tokens
-
-
-@dataclass(frozen=True)
-class TextGuide:
-    """What every block is told beside the activations."""
-
-    embedding: Float[Tensor, "b *frames d"]
-    """Of the noise level of each clip, or of each frame, after the activation that every block begins with."""
-    tokens: Tokens
-    """Of the text."""
-    hidden: Float[Tensor, "..."] | None = None
-    """Added to the scores of tokens: minus infinity for those that are padding; none where all count."""
-    num_images: int = 0
-    """How many of the last frames are independent images: clips of one frame to layers over time."""
 
 
 def over_time(layer: Callable[[Activations], Activations], x: Activations, num_images: int) -> Activations:
-    """Apply a layer to a clip, and to each of the images behind it as to a clip of one frame."""
+    """Apply a layer to a clip, and to each independent image that follows it as to a clip of one frame."""
     num_frames = x.shape[1] - num_images
     clip, images = x[:, :num_frames], rearrange(x[:, num_frames:], "b k h w c -> (b k) 1 h w c")
     if num_images == 0:
@@ -43,11 +27,11 @@ def over_time(layer: Callable[[Activations], Activations], x: Activations, num_i
 
 
 class TemporalConvs(nn.Module):
-    """Four convolutions over time in a row, added to what they are given; they begin by adding nothing.
+    """Residual block of four convolutions over time; its branch is zero at initialization.
 
     Args:
         channels: Width, a multiple of 32.
-        dropout: Share of activations dropped in training, before each convolution but the first.
+        dropout: Dropout probability before each convolution but the first.
     """
 
     def __init__(self, channels: int, dropout: float) -> None:
@@ -58,9 +42,9 @@ class TemporalConvs(nn.Module):
         self.conv4 = self._with_dropout(channels, dropout)
         zeroed(self.conv4[-1])
 
-    def forward(self, x: Activations, guide: TextGuide) -> Activations:
+    def forward(self, x: Activations, conditioning: BlockConditioning) -> Activations:
         """Apply the block."""
-        return x + over_time(self._branch, x, guide.num_images)
+        return x + over_time(self._branch, x, conditioning.num_images)
 
     def _branch(self, x: Activations) -> Activations:
         return self.conv4(self.conv3(self.conv2(self.conv1(x))))
@@ -71,12 +55,12 @@ class TemporalConvs(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Attention within frames and to the text, on top of normalized activations.
+    """Transformer with attention within frames and cross-attention to the text.
 
     Args:
         channels: Width, a multiple of 32.
-        num_heads: Heads of each attention; divides ``channels``.
-        text_channels: Width of the text's tokens.
+        num_heads: Number of attention heads; divides ``channels``.
+        text_channels: Width of the text tokens.
     """
 
     def __init__(self, channels: int, num_heads: int, text_channels: int) -> None:
@@ -86,18 +70,18 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([SpatialBlock(channels, num_heads, text_channels)])
         self.proj_out = nn.Linear(channels, channels)
 
-    def forward(self, x: Activations, guide: TextGuide) -> Activations:
+    def forward(self, x: Activations, conditioning: BlockConditioning) -> Activations:
         """Apply the transformer."""
         h = self.proj_in(self.norm(x))
-        return x + self.proj_out(self.transformer_blocks[0](h, guide.tokens, guide.hidden))
+        return x + self.proj_out(self.transformer_blocks[0](h, conditioning.context, conditioning.context_bias))
 
 
-class TwiceOverTime(nn.Module):
-    """Attention among frames twice, then a feed-forward network; nothing tells the order of frames.
+class TemporalBlock(nn.Module):
+    """Two layers of attention across frames and a feed-forward network, without positional encoding.
 
     Args:
         channels: Width.
-        num_heads: Heads of each attention.
+        num_heads: Number of attention heads.
     """
 
     def __init__(self, channels: int, num_heads: int) -> None:
@@ -117,12 +101,12 @@ class TwiceOverTime(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """Attention among frames, on top of activations that are normalized over whole clips.
+    """Transformer with attention across frames; activations are normalized over the whole clip.
 
     Args:
         channels: Width, a multiple of 32.
-        num_heads: Heads of each attention.
-        head_channels: Width of a head; all heads together need not be as wide as the activations.
+        num_heads: Number of attention heads.
+        head_channels: Width of a head; ``num_heads * head_channels`` may differ from ``channels``.
     """
 
     def __init__(self, channels: int, num_heads: int, head_channels: int) -> None:
@@ -130,12 +114,12 @@ class TemporalTransformer(nn.Module):
         inner = num_heads * head_channels
         self.norm = ClipNorm(channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, inner)
-        self.transformer_blocks = nn.ModuleList([TwiceOverTime(inner, num_heads)])
+        self.transformer_blocks = nn.ModuleList([TemporalBlock(inner, num_heads)])
         self.proj_out = nn.Linear(inner, channels)
 
-    def forward(self, x: Activations, guide: TextGuide) -> Activations:
+    def forward(self, x: Activations, conditioning: BlockConditioning) -> Activations:
         """Apply the transformer."""
-        return x + over_time(self._branch, x, guide.num_images)
+        return x + over_time(self._branch, x, conditioning.num_images)
 
     def _branch(self, x: Activations) -> Activations:
         return self.proj_out(self.transformer_blocks[0](self.proj_in(self.norm(x))))

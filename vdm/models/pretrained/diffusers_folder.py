@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vdm.found_instead import found_instead
 from vdm.models.pretrained.inside import check_inside, copy_inside
 from vdm.models.pretrained.stored import StoredTensors, save_tensors
 from vdm.outside import MAX_BYTES, read_json, read_text
@@ -125,6 +126,8 @@ def pipeline_of(folder: Path) -> str:
     Raises:
         ValueError: If there is none.
     """
+    if not (folder / "model_index.json").exists():
+        raise ValueError(f"{folder}: not a pipeline of diffusers: there is no model_index.json{found_instead(folder)}")
     return str(read_json(folder / "model_index.json").get("_class_name", "pipeline of unknown kind"))
 
 

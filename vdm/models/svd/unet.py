@@ -1,9 +1,7 @@
 """The spatio-temporal U-Net of Stable Video Diffusion (Blattmann et al. 2023)."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import zip_longest
-from typing import Annotated, cast
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from annotated_types import Interval
@@ -12,16 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdm.models.attention import Activations
-from vdm.models.blocks import FrameNorm, SpatialConv, Upsample
-from vdm.models.svd.layers import (
-    EmbeddingMLP,
-    Guide,
-    SpatioTemporalResidual,
-    SpatioTemporalTransformer,
-    freeze_unused_by_one_token,
-    sinusoids,
-)
+from vdm.models.blocks import FrameNorm, SpatialConv
+from vdm.models.diffusers_layers import BlockConditioning
+from vdm.models.embeddings import EmbeddingMLP, sinusoids
+from vdm.models.svd.layers import SpatioTemporalResidual, SpatioTemporalTransformer, freeze_unused_by_one_token
+from vdm.models.unet_stages import Stage, blocks_with_levels, check_levels, down_stages, run_stages, up_stages
 from vdm.ranges import Levels, NumLayers, Width, WidthOfLevels
 from vdm.types import Conditioning
 
@@ -29,44 +22,6 @@ ADDED_TIME_IDS = "added_time_ids"
 """Name in ``Conditioning.extra`` of a clip's numbers: frames per second less one, motion bucket, augmentation level."""
 IMAGE_ONLY_INDICATOR = "image_only_indicator"
 """Name in ``Conditioning.extra`` of a mask ``b t``, True where a frame is an image without neighbours in time."""
-
-
-class Downsample(nn.Module):
-    """Halves height and width by a convolution of stride 2."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = SpatialConv(channels, channels, stride=2)
-
-    def forward(self, x: Activations) -> Float[Tensor, "b t h2 w2 c"]:
-        """Halve height and width, rounding up."""
-        return self.conv(x)
-
-
-class Stage(nn.Module):
-    """Residual blocks of one resolution, each followed by a transformer as long as there are any."""
-
-    def __init__(self, resnets: Sequence[nn.Module], attentions: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList(resnets)
-        self.attentions = nn.ModuleList(attentions)
-        # At most one of either, behind the layers.
-        self.downsamplers = nn.ModuleList()
-        self.upsamplers = nn.ModuleList()
-
-    def layers(self) -> Iterator[Callable[[Activations, Guide], Activations]]:
-        """Yield each residual block together with its transformer."""
-        for resnet, attention in zip_longest(self.resnets, self.attentions):
-            yield resnet if attention is None else partial(_in_turn, resnet, attention)
-
-    def parts(self) -> list[nn.Module]:
-        """Return residual blocks and transformers in the order in which they run."""
-        pairs = zip_longest(self.resnets, self.attentions)
-        return [part for pair in pairs for part in pair if part is not None]
-
-
-def _in_turn(first: nn.Module, second: nn.Module, x: Activations, guide: Guide) -> Float[Tensor, "b t h w c2"]:
-    return second(first(x, guide), guide)
 
 
 class SVDUNet(nn.Module):
@@ -103,7 +58,8 @@ class SVDUNet(nn.Module):
         one_token: bool = True,
     ) -> None:
         super().__init__()
-        _check(channels, num_heads, attention_levels)
+        check_levels(channels, attention_levels)
+        _check_heads(channels, num_heads)
         counts = {"in_channels": in_channels, "num_blocks": num_blocks, "transformer_layers": transformer_layers}
         counts |= {"context_channels": context_channels, "num_time_ids": num_time_ids}
         for name, value in counts.items():
@@ -121,35 +77,17 @@ class SVDUNet(nn.Module):
         self.time_embedding = EmbeddingMLP(channels[0], embedding, embedding)
         self.add_embedding = EmbeddingMLP(num_time_ids * time_id_channels, embedding, embedding)
 
-        widths = [channels[0]]
-        self.down_blocks = nn.ModuleList()
-        for level, width in enumerate(channels):
-            # The published weights were trained with these constants, one for levels with and one without attention.
-            eps = 1e-6 if level in attention_levels else 1e-5
-            inputs = [widths[-1], *[width] * (num_blocks - 1)]
-            stage = self._stage(level, inputs, eps)
-            widths += [width] * num_blocks
-            if level < len(channels) - 1:
-                stage.downsamplers.append(Downsample(width))
-                widths.append(width)
-            self.down_blocks.append(stage)
-
-        deepest = channels[-1]
-        self.mid_block = Stage(
-            [SpatioTemporalResidual(deepest, deepest, embedding, eps=1e-5) for _ in range(2)],
-            [SpatioTemporalTransformer(deepest, num_heads[-1], context_channels, transformer_layers)],
+        # The published weights were trained with these constants: eps depends on attention on the way down alone.
+        self.down_blocks = down_stages(
+            channels,
+            num_blocks,
+            lambda level, widths: self._stage(level, widths, eps=1e-6 if level in attention_levels else 1e-5),
         )
-
-        self.up_blocks = nn.ModuleList()
-        below = deepest
-        for level in reversed(range(len(channels))):
-            inputs = [width + widths.pop() for width in (below, *[channels[level]] * num_blocks)]
-            stage = self._stage(level, inputs, eps=1e-6)
-            if level > 0:
-                stage.upsamplers.append(Upsample(channels[level], channels[level]))
-            self.up_blocks.append(stage)
-            below = channels[level]
-        assert not widths, "every skip connection has one block"
+        self.mid_block = Stage(
+            resnets=[SpatioTemporalResidual(channels[-1], channels[-1], embedding, eps=1e-5) for _ in range(2)],
+            attentions=[SpatioTemporalTransformer(channels[-1], num_heads[-1], context_channels, transformer_layers)],
+        )
+        self.up_blocks = up_stages(channels, num_blocks, lambda level, widths: self._stage(level, widths, eps=1e-6))
 
         self.conv_norm_out = FrameNorm(channels[0])
         self.conv_out = SpatialConv(channels[0], in_channels)
@@ -176,47 +114,26 @@ class SVDUNet(nn.Module):
         Raises:
             ValueError: If ``added_time_ids`` are missing or of another number.
         """
-        dtype = self.conv_in.weight.dtype
-        guide = self._guide(c_noise, condition, xt.shape[2] - num_images, num_images)
-        x = self.conv_in(self._tokens(xt, condition).to(dtype))
-        skips = [x]
-        for stage in cast(Iterable[Stage], self.down_blocks):
-            for layer in stage.layers():
-                x = layer(x, guide)
-                skips.append(x)
-            for downsample in stage.downsamplers:
-                x = downsample(x)
-                skips.append(x)
-        for layer in self.mid_block.layers():
-            x = layer(x, guide)
-        for stage in cast(Iterable[Stage], self.up_blocks):
-            for layer in stage.layers():
-                x = layer(torch.cat([x, skips.pop()], dim=-1), guide)
-            for upsample in stage.upsamplers:
-                x = upsample(x, size=skips[-1].shape[2:4])
+        conditioning = self._conditioning(c_noise, condition, xt.shape[2] - num_images, num_images)
+        x = self.conv_in(self._with_image(xt, condition).to(self.conv_in.weight.dtype))
+        x = run_stages(x, conditioning, self.down_blocks, self.mid_block, self.up_blocks)
         return rearrange(self.conv_out(F.silu(self.conv_norm_out(x))), "b t h w c -> b c t h w")
 
     def blocks(self) -> list[tuple[int, nn.Module]]:
         """Return each residual block and each transformer with its level, in the order in which they run."""
-        last = len(self.channels) - 1
-        down, up = (list(cast(Iterable[Stage], stages)) for stages in (self.down_blocks, self.up_blocks))
-        stages = [*enumerate(down), (last, self.mid_block), *((last - place, stage) for place, stage in enumerate(up))]
-        return [(level, part) for level, stage in stages for part in stage.parts()]
+        return blocks_with_levels(self.down_blocks, self.mid_block, self.up_blocks)
 
     def _stage(self, level: int, inputs: Sequence[int], eps: float) -> Stage:
-        width, embedding = self.channels[level], 4 * self.channels[0]
+        width, num_transformers = self.channels[level], len(inputs) if level in self.attention_levels else 0
+        heads, context, layers = self.num_heads[level], self.context_channels, self.transformer_layers
         return Stage(
-            [SpatioTemporalResidual(entrance, width, embedding, eps) for entrance in inputs],
-            [
-                SpatioTemporalTransformer(width, self.num_heads[level], self.context_channels, self.transformer_layers)
-                for _ in inputs
-                if level in self.attention_levels
-            ],
+            resnets=[SpatioTemporalResidual(entrance, width, 4 * self.channels[0], eps) for entrance in inputs],
+            attentions=[SpatioTemporalTransformer(width, heads, context, layers) for _ in range(num_transformers)],
         )
 
-    def _guide(
+    def _conditioning(
         self, c_noise: Float[Tensor, "b *frames"], condition: Conditioning, num_clip_frames: int, num_images: int
-    ) -> Guide:
+    ) -> BlockConditioning:
         dtype = self.conv_in.weight.dtype
         context, is_image = condition.text, condition.extra.get(IMAGE_ONLY_INDICATOR)
         if context is None:
@@ -224,7 +141,9 @@ class SVDUNet(nn.Module):
         if context.shape[-1] != self.context_channels:
             raise ValueError(f"context_channels={self.context_channels}: tokens are {context.shape[-1]} wide")
         is_image = None if is_image is None else is_image[:, :num_clip_frames].bool()
-        return Guide(self._embedding(c_noise, condition), context.to(dtype), is_image, num_images)
+        return BlockConditioning(
+            self._embedding(c_noise, condition), context.to(dtype), is_image=is_image, num_images=num_images
+        )
 
     def _embedding(self, c_noise: Float[Tensor, "b *frames"], condition: Conditioning) -> Float[Tensor, "b *frames d"]:
         ids = condition.extra.get(ADDED_TIME_IDS)
@@ -241,19 +160,14 @@ class SVDUNet(nn.Module):
         return embedding.unflatten(0, c_noise.shape)
 
     @staticmethod
-    def _tokens(xt: Float[Tensor, "b c t h w"], condition: Conditioning) -> Float[Tensor, "b t h w 2*c"]:
+    def _with_image(xt: Float[Tensor, "b c t h w"], condition: Conditioning) -> Float[Tensor, "b t h w 2*c"]:
         image = torch.zeros_like(xt) if condition.image is None else condition.image.to(xt.dtype)
         return rearrange([xt, image], "n b c t h w -> b t h w (n c)").contiguous()
 
 
-def _check(channels: Sequence[int], num_heads: Sequence[int], attention_levels: Sequence[int]) -> None:
-    if not channels or any(width < 1 or width % 32 for width in channels):
-        raise ValueError(f"channels must be one multiple of 32 a level, but is {list(channels)}")
+def _check_heads(channels: Sequence[int], num_heads: Sequence[int]) -> None:
     if len(num_heads) != len(channels):
         raise ValueError(f"num_heads must be one number a level ({len(channels)}), but is {list(num_heads)}")
     for width, heads in zip(channels, num_heads, strict=True):
         if heads < 1 or width % heads:
             raise ValueError(f"num_heads must divide each width, but {heads} does not divide {width}")
-    outside = [level for level in attention_levels if not 0 <= level < len(channels)]
-    if outside:
-        raise ValueError(f"attention_levels must lie between 0 and {len(channels) - 1}, but has {outside}")

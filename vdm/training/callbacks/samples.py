@@ -62,14 +62,15 @@ class SampleVideos(Callback):
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Sample after every ``every_steps`` steps."""
         if trainer.global_step % self.every_steps == 0:
-            self._sample(trainer, pl_module)
+            self.sample(trainer, pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Sample the final weights, unless training was stopped from outside."""
         if trainer.global_step >= trainer.max_steps > 0:
-            self._sample(trainer, pl_module)
+            self.sample(trainer, pl_module)
 
-    def _sample(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
+    def sample(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
+        """Sample unless this step has been sampled already."""
         step = trainer.global_step
         if step == self.sampled_step:
             return

@@ -18,7 +18,7 @@ class Sharding:
     """Shares of what is trained that one process keeps on its device.
 
     Args:
-        name: Name of the strategy, with options that matter.
+        name: The settings that choose the strategy.
         weights: Copies of the weights; 1.5 is all of them and half of a second copy.
         gradients: Share of the gradients.
         state: Share of the optimizer's state and of the averages.
@@ -86,16 +86,22 @@ def memory_of(sharding: Sharding, step: StepMeasure, num_emas: int, several_micr
 
 def single() -> Sharding:
     """One process keeps everything."""
-    return Sharding("single", 1, 1, 1)
+    return Sharding("one device", 1, 1, 1)
 
 
 def ddp() -> Sharding:
     """Each process keeps everything; gradients lie in buckets that stay."""
-    return Sharding("ddp", 1, 1, 1, gradients_stay=True)
+    return Sharding("strategy=ddp", 1, 1, 1, gradients_stay=True)
 
 
 def fsdp2(
-    step: StepMeasure, shards: int, num_emas: int, product_bytes: int, reshard: bool = True, offload: bool = False
+    step: StepMeasure,
+    shards: int,
+    num_emas: int,
+    product_bytes: int,
+    reshard: bool = True,
+    offload: bool = False,
+    replicate: str = "none",
 ) -> Sharding:
     """Each process keeps a share of everything, and all of the blocks that are at work.
 
@@ -106,6 +112,7 @@ def fsdp2(
         product_bytes: Bytes of a gathered weight.
         reshard: Whether blocks are let go between forward and backward pass.
         offload: Whether the shares lie in the host's memory.
+        replicate: Across what each shard has copies.
     """
     outside = step.saved_bytes - sum(step.block_bytes)  # what is in no block stays gathered
     largest = max(step.block_bytes, default=0)
@@ -113,7 +120,7 @@ def fsdp2(
     # Gradients of one block in the precision of products, and to be summed in fp32.
     under_way = 2 * min(largest, step.trained_bytes)
     buffers = gathered * product_bytes // _BYTES + under_way if shards > 1 else 0
-    name = "fsdp2" + (" offload" if offload else "")
+    name = _named("fsdp2", replicate=replicate if replicate != "none" else None, offload=offload)
     share = 1 / shards
     if not offload:
         return Sharding(name, share, share, share, share, copies=0, buffers=buffers)
@@ -144,7 +151,7 @@ def zero(
     share = 1 / processes
     bucket = min(LARGEST_BUCKET * _BYTES, step.trained_bytes // 8)
     under_way = bucket + int(share * step.trained_bytes)  # flattened for the step
-    name = f"zero{stage}" + (" offload" if offload_optimizer or offload_parameters else "")
+    name = _named(f"deepspeed_zero{stage}", offload_optimizer=offload_optimizer, offload_parameters=offload_parameters)
     if stage < 3:
         weights, frozen, gradients, buffers = 1.0, 1.0, 1.0 if stage == 1 else share, under_way
     else:
@@ -170,8 +177,15 @@ def sharding_of(
     """Return what a strategy, with its options, keeps in each process."""
     if isinstance(strategy, FSDP2):
         shards = devices.per_node if strategy.replicate == "nodes" else devices.number
-        return fsdp2(step, shards, num_emas, product_bytes, strategy.reshard_after_forward, strategy.offload)
+        reshard, offload, replicate = strategy.reshard_after_forward, strategy.offload, strategy.replicate
+        return fsdp2(step, shards, num_emas, product_bytes, reshard, offload, replicate)
     if isinstance(strategy, DeepSpeedZeRO):
         offload = (strategy.offload_optimizer, strategy.offload_parameters)
         return zero(step, strategy.stage, devices.number, num_emas, *offload)
     return ddp() if isinstance(strategy, DataParallel) else single()
+
+
+def _named(strategy: str, **options: object) -> str:
+    """Return the settings of ``vdm train`` that choose a strategy; options without a value are as usual."""
+    given = [f"strategy.{name}={str(value).lower()}" for name, value in options.items() if value]
+    return " ".join([f"strategy={strategy}", *given])

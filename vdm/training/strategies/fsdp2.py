@@ -98,7 +98,7 @@ class FSDP2(ProcessGroupStrategy):
             super().teardown()
 
     def choose_backend(self) -> str:
-        """Return the backend; with ``offload`` one for each device, since norms of offloaded gradients are summed on CPUs."""
+        """Return the backend; with ``offload`` one for each device, since offloaded gradients are summed on CPUs."""
         return "cpu:gloo,cuda:nccl" if self.offload and self._on_gpu() else super().choose_backend()
 
     def _on_gpu(self) -> bool:

@@ -1,0 +1,1 @@
+"""A network, a sampler and an objective of one's own."""

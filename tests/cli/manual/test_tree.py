@@ -1,0 +1,102 @@
+"""Keys, choices and meanings of all commands: what Hydra composes, and what each key means."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from vdm.cli.conf_dir import conf_dir
+from vdm.cli.manual.page import Manual
+from vdm.cli.manual.sections import HIDDEN_GROUPS, SECTIONS
+from vdm.cli.manual.tree import Conf, Tree
+from vdm.cli.manual.yaml_file import Setting, read_yaml_file
+from vdm.cli.run_folder import register_run_folder
+
+COMMANDS = sorted(path.stem for path in conf_dir().glob("*.yaml"))
+CONF = Conf([conf_dir()])
+
+
+def _choices(tree: Tree) -> list[dict[str, str]]:
+    """Each choice of each group that a user may make, alone."""
+    groups = [group for group in tree.groups if group.key.split("@")[0].split("/")[0] not in HIDDEN_GROUPS]
+    return [{}, *({group.key: option} for group in groups for option in group.options)]
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    return {
+        key: yaml.safe_load(one.value) if one.children is None else _plain(one.children)
+        for key, one in settings.items()
+        if key != "hydra"
+    }
+
+
+def _shown(command: str, choice: dict[str, str]) -> dict[str, Setting]:
+    return Manual("vdm", command, CONF, choice).keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_keys_and_values_are_those_that_hydra_composes(command: str) -> None:
+    register_run_folder()
+    choices = _choices(CONF.tree(command))
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        for choice in choices if command != "check" else choices[:1]:  # check has all that train has
+            composed = compose(command, [f"{group}={option}" for group, option in choice.items()])
+            expected: Any = OmegaConf.to_container(composed, resolve=False)
+            expected.pop("hydra", None)
+            assert _plain(CONF.tree(command, choice).settings) == expected, choice
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_key_that_is_shown_has_a_meaning(command: str) -> None:
+    for choice in _choices(CONF.tree(command)):
+        manual = Manual("vdm", command, CONF, choice)
+        assert not [key for key, setting in manual.keys().items() if not setting.meaning], choice
+        assert not [key for key, group in manual.groups().items() if not group.meaning], choice
+
+
+@pytest.mark.parametrize("file", sorted(conf_dir().rglob("*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_each_file_says_what_it_is(file: Path) -> None:
+    assert read_yaml_file(file).summary
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_three_examples(command: str) -> None:
+    assert len(read_yaml_file(conf_dir() / f"{command}.yaml").examples) == 3
+
+
+@pytest.mark.parametrize("command", sorted(SECTIONS))
+def test_what_the_short_help_shows_is_there(command: str) -> None:
+    manual = Manual("vdm", command, CONF, {})
+    known = manual.keys().keys() | manual.groups().keys()
+    assert not [key for keys in SECTIONS[command].values() for key in keys if key not in known]
+
+
+def test_a_choice_changes_the_keys_and_defaults() -> None:
+    assert "diffusion.schedule.sigma_max" not in _shown("train", {})
+    assert _shown("train", {"diffusion": "edm"})["diffusion.schedule.sigma_max"].value == "80.0"
+    assert _shown("train", {"experiment": "moving_digits"})["trainer.max_steps"].value == "1500"
+
+
+def test_comments_are_read_as_people_write_them(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        "# @package _global_\n# What it is,\n# and for whom.\n#   vdm run a=1   # first\nvalue: 'a # b'  # its meaning,\n"
+        "                # and more of it\nlist: [1,\n  2]   # two\n\n# Of the second kind.\n# above\nbare:\n"
+        "  inner: 1  # one\n# without a blank line\nlast: null\n\n# A section.\nown: x#y  # own\nempty:  # nothing\n"
+    )
+    file = read_yaml_file(tmp_path / "run.yaml")
+
+    assert (file.summary, file.examples) == ("What it is, and for whom.", ("vdm run a=1   # first",))
+    assert file.package == "_global_"
+    found = {key: (one.value, one.meaning, one.section) for key, one in file.settings.items()}
+    assert found == {
+        "value": ("'a # b'", "its meaning, and more of it", ""),
+        "list": ("[1, 2]", "two", ""),
+        "bare": ("", "Of the second kind. above", ""),
+        "last": ("null", "without a blank line", ""),
+        "own": ("x#y", "own", "A section."),
+        "empty": ("null", "nothing", ""),
+    }
+    assert file.settings["bare"].children == {"inner": Setting("one", "1")}

@@ -1,0 +1,119 @@
+"""``vdm check``: what ``vdm train`` would do, after a few steps that leave nothing behind."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from vdm.checkpoints.runs import checkpoints_to_try, run_folder
+from vdm.cli.check_report import report
+from vdm.cli.next_step import command, say_next
+from vdm.cli.run_folder import CHECK_PREFIX
+from vdm.cli.train import quieten
+from vdm.config import build
+from vdm.processes import ProcessDiedError, is_first_of_run
+from vdm.training.launcher import die_with_parent
+from vdm.training.rehearsal import Rehearsal
+from vdm.training.run_lock import refuse_if_locked
+from vdm.training.training_run import TrainingRun, build_training
+
+_SAMPLING_STEPS = 4
+"""Calls of the network, about, for the one video that is sampled."""
+_NEVER = 10**9
+"""Optimizer steps until something that is not to be."""
+
+
+def run(config: DictConfig) -> int:
+    """Rehearse the run as configured, and print what it would do; return the exit code."""
+    die_with_parent()
+    quieten()
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    checkpoint = None if plain["resume"] is None else Path(plain["resume"])
+    folder = _folder_of_run(plain)
+    if checkpoint is not None:
+        checkpoints_to_try(checkpoint)
+        refuse_if_locked(run_folder(checkpoint), is_first_of_run())
+    rehearsal = Rehearsal()
+    with _scratch_folder() as scratch:
+        try:
+            training = _rehearsed(plain, scratch, rehearsal)
+            training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+            training.trainer.strategy.barrier("rehearsed")
+        except ProcessDiedError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(1) from error
+        except ValueError:
+            raise  # a mistake, or a bug: the caller tells which
+        except Exception as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"The check failed at {rehearsal.stage}: {reason}", file=sys.stderr)
+            return 1
+    if training.trainer.is_global_zero:
+        print("\n".join(report(training, plain, rehearsal, folder)))
+        say_next(command("vdm train", *HydraConfig.get().overrides.task))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return 128 + training.stop.received if training.stop.received else 0
+
+
+def _folder_of_run(plain: Mapping[str, Any]) -> str:
+    """Return where the run would be."""
+    if plain["resume"] is not None:
+        return str(run_folder(Path(plain["resume"])))
+    chosen = Path(HydraConfig.get().runtime.output_dir)
+    return f"runs/{plain['name']}/TIME" if chosen.name.startswith(CHECK_PREFIX) else str(chosen)
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """Give all processes a folder for what the run writes; in the end remove it, and what was made for it."""
+    chosen = Path(HydraConfig.get().runtime.output_dir)
+    scratch = chosen if chosen.name.startswith(CHECK_PREFIX) else chosen / f"{CHECK_PREFIX}rehearsal"
+    scratch.mkdir(exist_ok=True)
+    try:
+        yield scratch
+    finally:
+        if is_first_of_run():
+            shutil.rmtree(scratch, ignore_errors=True)
+            for parent in scratch.parents[:2]:
+                try:
+                    parent.rmdir()
+                except OSError:  # not empty, or gone
+                    break
+
+
+def _rehearsed(plain: Mapping[str, Any], scratch: Path, rehearsal: Rehearsal) -> TrainingRun:
+    """Build the run by its own configuration, but for what would leave traces or take long."""
+    config: dict[str, Any] = deepcopy(dict(plain))
+    config |= {"logger": {}, "profiler": None}
+    config["save"] |= {"every_steps": _NEVER, "in_background": False}
+    config["data"]["quarantine_path"] = None
+    for node in filter(None, config["callbacks"].values()):
+        if node.get("_target_", "").startswith("vdm.training.callbacks.samples."):
+            node |= {"every_steps": _NEVER, "num_videos": 1, "prompts": node.get("prompts") and node["prompts"][:1]}
+    training = build_training(config, scratch)
+    training.module.model.sampler = build(_in_few_steps(plain["sampler"]), "sampler")
+    trainer: Any = training.trainer
+    trainer.limit_val_batches = min(trainer.limit_val_batches, 1)
+    trainer.callbacks.insert(0, rehearsal)
+    return training
+
+
+def _in_few_steps(node: Any) -> Any:
+    """Return a sampler's configuration with but a few steps, where it says how many."""
+    if not isinstance(node, Mapping):
+        return node
+    return {
+        key: min(value, _SAMPLING_STEPS) if key == "num_steps" and isinstance(value, int) else _in_few_steps(value)
+        for key, value in node.items()
+    }

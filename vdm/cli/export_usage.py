@@ -1,0 +1,93 @@
+"""What to type to use exported weights: complete as it is printed, and as the model card has it."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
+from vdm.config import ConfigError
+from vdm.config.foreign import check_foreign
+from vdm.config.quoting import shell_override
+
+_PLAIN = re.compile(r"[\w./@:-]+")
+
+
+def of_pipeline(pipeline: str, folder: Path, weights: Mapping[str, Tensor]) -> str:
+    """Return Python that opens a pipeline of diffusers.
+
+    Its parts come from elsewhere and may have another precision than the network: all get that of the network.
+    """
+    return "\n".join(
+        [
+            "import torch",
+            f"from diffusers import {pipeline}",
+            "",
+            f"pipeline = {_opened(pipeline, str(folder), weights.values())}",
+        ]
+    )
+
+
+def of_lora(pipeline: str | None, folder: Path, weights: Mapping[str, Tensor], trained: RunConfig) -> str:
+    """Return Python that puts what LoRA added into the model that training started from."""
+    merged = f"PeftModel.from_pretrained({{}}, {_text(folder)}).merge_and_unload()"
+    if pipeline is None:
+        lines = ["import vdm", "from peft import PeftModel", ""]
+        lines += [f"model = vdm.load_model({_text(trained.started_from or 'RUN')})"]
+        return "\n".join([*lines, f"model.network = {merged.format('model.network')}"])
+    encoder = trained.parts["encoder"]
+    started_from = trained.started_from
+    # A single file has the network alone, and diffusers opens pipelines.
+    base = encoder["name_or_path"] if started_from is None or Path(started_from).is_file() else started_from
+    lines = ["import torch", f"from diffusers import {pipeline}", "from peft import PeftModel", ""]
+    lines += [f"pipeline = {_opened(pipeline, base, weights.values(), encoder.get('variant'))}"]
+    return "\n".join([*lines, f"pipeline.unet = {merged.format('pipeline.unet')}"])
+
+
+def of_own(folder: Path, trained: RunConfig) -> str:
+    """Return commands that make a run of an export in this project's own format, and sample from it."""
+    allowed = " allow_own_code=true" if _has_own_code(trained) else ""
+    run = str(Path("runs") / folder.resolve().name)
+    return "\n".join(
+        [
+            f"vdm import {_option('from', str(folder))} {_option('to', run)}{allowed}",
+            f"vdm sample {_option('checkpoint', run)}{allowed}",
+        ]
+    )
+
+
+def of_file(file: Path, trained: RunConfig) -> str:
+    """Return the command that makes a run of a file such as Stability's."""
+    components = trained.parts["encoder"].get("name_or_path") or "PIPELINE"
+    run = str(Path("runs") / file.stem)
+    return f"vdm import {_option('from', str(file))} {_option('components', components)} {_option('to', run)}"
+
+
+def _opened(pipeline: str, name: str, weights: Iterable[Tensor], variant: str | None = None) -> str:
+    dtypes = {tensor.dtype for tensor in weights if tensor.is_floating_point()}
+    dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+    chosen = "" if variant is None else f"variant={_text(variant)}, "
+    return f"{pipeline}.from_pretrained({_text(name)}, {chosen}dtype={dtype})"
+
+
+def _text(value: object) -> str:
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _option(key: str, value: str) -> str:
+    return f"{key}={value}" if _PLAIN.fullmatch(value) else shell_override(key, value)
+
+
+def _has_own_code(trained: RunConfig) -> bool:
+    def is_own(key: str, node: Any) -> bool:
+        try:
+            check_foreign(node, key, OWN_MODULES)
+        except ConfigError:
+            return True
+        return False
+
+    return trained.data_module is not None or any(is_own(key, node) for key, node in trained.parts.items())

@@ -1,0 +1,153 @@
+"""Where a call of ``vdm sample`` writes: a new folder, or the next free numbers of one that has results already.
+
+::
+
+    FOLDER/
+        settings.json         of the call whose videos begin with number 0
+        0000-a-dog.mp4 ...
+        grid.mp4, grid.gif, grid.png
+        settings-0004.json    of a later call, whose videos begin with number 4
+        0004-a-cat.mp4 ...
+        grid-0004.mp4 ...
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from vdm.cli.sample_settings import ELSEWHERE, FORMAT, FORMAT_KEY, MAX_BYTES, Made, Settings, comment_of
+from vdm.config import ConfigError
+from vdm.files import create_file
+from vdm.generation.video_files import GRID_SUFFIXES, file_name
+from vdm.outside import parse_object, read_text
+from vdm.text import printable
+
+_VIDEO = re.compile(r"(\d{4,12})(-.*)?\.mp4", re.DOTALL)
+_SETTINGS = re.compile(r"settings(-(\d{4,12}))?\.json")
+_GRID = re.compile(rf"grid(-(\d{{4,12}}))?\.({'|'.join(GRID_SUFFIXES)})")
+_MAX_COMMENT = 1 << 16
+"""Characters of settings in an mp4, at most."""
+_MAX_TITLE = 1000
+
+
+@dataclass(frozen=True)
+class CallFiles:
+    """The files of one call, whose names no other call has.
+
+    Args:
+        settings: The file with the call's settings.
+        videos: Where each video is written.
+        grid: Name of the grid's files, without suffix.
+        comment: What the mp4 files say about themselves: the settings, if they are not too long.
+    """
+
+    settings: Path
+    videos: Sequence[Path]
+    grid: str
+    comment: str
+
+    def metadata(self, caption: str) -> dict[str, str]:
+        """Return what an mp4 with this caption says about itself."""
+        title = {"title": printable(caption, _MAX_TITLE)} if caption else {}
+        return {**title, "comment": self.comment}
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make a folder for results, if it is not there.
+
+    Raises:
+        ConfigError: If nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"output={folder}: can't be written to: {error.strerror}") from None
+
+
+def new_folder(parent: Path) -> Path:
+    """Make a folder with the next free number; no other process gets the same."""
+    numbers = [int(path.name) for path in parent.iterdir() if re.fullmatch(r"\d{4,12}", path.name)]
+    for number in count(max(numbers, default=-1) + 1):
+        folder = parent / f"{number:04d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("there are always further numbers")
+
+
+def begin_call(folder: Path, captions: Sequence[str], content: Mapping[str, Any]) -> CallFiles:
+    """Record a call's settings, and so have its numbers for this process alone.
+
+    Args:
+        folder: Where it writes.
+        captions: One a video.
+        content: What is to be recorded; names and numbers of the videos are added.
+    """
+    while True:
+        first = _next_number(folder)
+        suffix = f"-{first:04d}" if first else ""
+        names = [file_name(first + index, caption) for index, caption in enumerate(captions)]
+        made = {**content.get("made", {}), "first": first, "videos": names}
+        content = {FORMAT_KEY: FORMAT, **content, "made": made}
+        settings = folder / f"settings{suffix}.json"
+        if create_file(settings, f"{json.dumps(content, indent=1)}\n"):
+            comment = json.dumps(content)
+            if len(comment) > _MAX_COMMENT:
+                comment = json.dumps({FORMAT_KEY: FORMAT, ELSEWHERE: settings.name})
+            return CallFiles(settings, [folder / name for name in names], f"grid{suffix}", comment)
+
+
+def _next_number(folder: Path) -> int:
+    """Return the number after those of all videos that are there, or that another call is making."""
+    return max((number + 1 for path in folder.iterdir() for number in _numbers(path)), default=0)
+
+
+def _numbers(path: Path) -> Iterator[int]:
+    """Yield the number that a file's name takes, and the last one of the call whose settings it is."""
+    if found := _VIDEO.fullmatch(path.name):
+        yield int(found[1])
+    elif found := _GRID.fullmatch(path.name):
+        yield int(found[2] or 0)
+    elif found := _SETTINGS.fullmatch(path.name):
+        first, made = int(found[2] or 0), _made(path)
+        yield first
+        if made is not None:
+            yield first + max(len(made.videos) - 1, 0)
+
+
+def _made(path: Path) -> Made | None:
+    """Return what a file with settings says was made; None if it is no such file."""
+    try:
+        return Settings.parse(read_text(path, MAX_BYTES), path).made
+    except ValueError:
+        return None
+
+
+def results_in(folder: Path) -> list[Path]:
+    """Return the files that earlier calls have made in a folder: those that say so themselves, and their grids."""
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file():
+            continue
+        if _VIDEO.fullmatch(path.name) and _is_of_a_call(path):
+            found.append(path)
+        elif (match := _SETTINGS.fullmatch(path.name)) and _made(path) is not None:
+            grids = (folder / f"grid{match[1] or ''}.{suffix}" for suffix in GRID_SUFFIXES)
+            found += [path, *(grid for grid in grids if grid.is_file() and not grid.is_symlink())]
+    return found
+
+
+def _is_of_a_call(video: Path) -> bool:
+    try:
+        return FORMAT_KEY in parse_object(comment_of(video)[: 2 * _MAX_COMMENT], video)
+    except ValueError:
+        return False

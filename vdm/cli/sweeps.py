@@ -1,0 +1,90 @@
+"""The runs of a sweep (``vdm train -m``) by what they differ in: names of folders, a dashboard's group and tags."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import ListConfig, OmegaConf
+
+from vdm.cli.overrides import split_sweeps
+from vdm.config.quoting import hydra_quoted
+
+_EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"
+_MAX_NAME = 120
+"""Characters of a folder's name, which others are derived from; a character takes up to four bytes, a name 255."""
+_MAX_ASCII_NAME = 200
+_MAX_TAG = 64
+"""What Weights & Biases allows."""
+
+
+class Sweep(NamedTuple):
+    """What a run is a part of."""
+
+    name: str
+    overrides: Sequence[str]
+    """Those that make the difference to its other runs."""
+
+
+def with_common_keys(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Return a sweep's command line that tells Hydra which keys are the same in all runs, and are no part of names."""
+    common, swept = split_sweeps(overrides)
+    if not swept:
+        return list(argv)
+    parsed = OverridesParser.create().parse_overrides(common)
+    keys = ",".join(hydra_quoted(key) for key in sorted({override.key_or_group for override in parsed}))
+    place = list(argv).index(overrides[0])  # beside the others: argparse takes them in one row only
+    return [*argv[:place], f"{_EXCLUDED}=[{keys}]", *argv[place:]]
+
+
+def run_name(number: int, overrides: Iterable[str]) -> str:
+    """Return the name of a run's folder: its number, and what it differs in as far as names may have that."""
+    words = ",".join(override.lstrip("+~") for override in overrides)
+    words = re.sub(r"[^\w.,=+-]+", "-", words).strip("-.,")[:_MAX_NAME].rstrip("-.,")
+    while len(words.encode()) > _MAX_ASCII_NAME:
+        words = words[:-1]
+    return f"{number}_{words}" if words else str(number)
+
+
+def differing(job: Any, overrides: Sequence[str] | ListConfig) -> list[str]:
+    """Return those of a run's overrides that differ in a sweep.
+
+    Args:
+        job: ``hydra.job`` in the configuration.
+        overrides: The run's, as texts or in the configuration.
+    """
+    excluded = set(job.config.override_dirname.exclude_keys)
+    # Accessed in place, interpolations in them would resolve.
+    plain: Any = OmegaConf.to_container(overrides, resolve=False) if isinstance(overrides, ListConfig) else overrides
+    texts = list(map(str, plain))
+    parsed = OverridesParser.create().parse_overrides(texts)
+    return [text for text, override in zip(texts, parsed, strict=True) if override.key_or_group not in excluded]
+
+
+def present_sweep() -> Sweep | None:
+    """Return the sweep that the present run is a part of, if it is."""
+    config: Any = HydraConfig.get()
+    if config.mode != RunMode.MULTIRUN or config.sweep.subdir == ".":  # the latter: a job of one run
+        return None
+    return Sweep(Path(config.sweep.dir).name, differing(config.job, config.overrides.task))
+
+
+def grouped(loggers: Mapping[str, Any], sweep: Sweep | None) -> dict[str, Any]:
+    """Return loggers whose dashboard shows the runs of a sweep together, unless the user groups them otherwise.
+
+    Args:
+        loggers: ``logger`` in the configuration.
+        sweep: What the run is a part of.
+    """
+    if sweep is None:
+        return dict(loggers)
+    tags = [tag[:_MAX_TAG] for tag in sweep.overrides]
+    return {
+        name: {**node, "group": node["group"] or sweep.name, "tags": [*(node["tags"] or []), *tags]}
+        if isinstance(node, Mapping) and {"group", "tags"} <= set(node)
+        else node
+        for name, node in loggers.items()
+    }

@@ -1,0 +1,83 @@
+"""What of the log reaches the terminal: what this project and the user's own code say, not what libraries do.
+
+Nobody at the terminal can act on a library's retries and deprecations; what they end in is an error of ours. A run's
+log has all of it.
+"""
+
+import logging
+import sysconfig
+import warnings
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from vdm.text import PrintableFormatter
+
+OWN_PACKAGES = ("vdm", "data_pipelines")
+
+_OWN = Path(__file__).parent
+_LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_INSTALLED = ("site-packages", "dist-packages")
+_LEVELS = {
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # of PyTorch's C++ code
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+}
+"""Variables that libraries look at when they are imported, which write to the terminal by themselves."""
+_WARNINGS = logging.getLogger("py.warnings")
+
+
+class NotOfLibraries(logging.Filter):
+    """Lets through the records of this project and of code that is not installed, such as the user's own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is for the terminal."""
+        if record.name.partition(".")[0] in OWN_PACKAGES:
+            return True
+        return record.name != _WARNINGS.name and not _is_of_library(record.pathname)
+
+
+def _is_of_library(file: str) -> bool:
+    path = Path(file)
+    return any(map(path.is_relative_to, _LIBRARIES)) or not set(_INSTALLED).isdisjoint(path.parts)
+
+
+def quieten_libraries(variables: MutableMapping[str, str]) -> None:
+    """Have libraries that write to the terminal by themselves write errors alone, unless the user wants more."""
+    for name, level in _LEVELS.items():
+        variables.setdefault(name, level)
+
+
+@contextmanager
+def library_warnings_logged() -> Iterator[None]:
+    """Log the warnings of libraries, also those that they blame on this project, instead of printing them."""
+    before = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if file is None and (_is_of_library(filename) or Path(filename).is_relative_to(_OWN)):
+            _WARNINGS.warning("%s:%d: %s: %s", filename, lineno, category.__name__, message)
+        else:
+            before(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
+def log_to_terminal() -> None:
+    """Set up the log of a process that no configuration sets it up for, such as a loader's worker."""
+    handler = logging.StreamHandler()
+    handler.addFilter(NotOfLibraries())
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)

@@ -1,0 +1,110 @@
+"""A few steps of a training run, with each thing that a run does once: validation, sampling, saving and loading."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from vdm.checkpoints.collectives import together
+from vdm.checkpoints.folder import folder_bytes
+from vdm.checkpoints.runs import checkpoint_folder
+from vdm.training.callbacks.samples import SampleVideos
+from vdm.training.callbacks.saving import SaveCheckpoints
+from vdm.training.module import DiffusionModule
+
+NUM_STEPS = 3
+"""Optimizer steps, of which the first, slower by what is set up in it, is not timed if there are others."""
+SECONDS = 20.0
+"""How long steps may take before there are no more."""
+
+
+class Rehearsal(Callback):
+    """Ends training after a few steps, and notes what each part took. Belongs before all other callbacks."""
+
+    def __init__(self) -> None:
+        self.stage = "opening the data"
+        """What is being done, to be named where it fails."""
+        self.first_step = 0
+        self.losses: list[float] = []
+        """Of this process's last micro-batch of each step."""
+        self.seconds: dict[str, float] = {}
+        """What parts beside the steps took, by name: ``validation``, ``sampling``, ``saving``, ``loading``."""
+        self.checkpoint_bytes = 0
+        self._step_seconds: list[float] = []
+
+    @property
+    def step_seconds(self) -> float | None:
+        """What a step took, with reading its clips."""
+        timed = self._step_seconds[1:] or self._step_seconds
+        return median(timed) if timed else None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Begin to measure."""
+        self.stage = "the first training step"
+        self.first_step = self._step = trainer.global_step
+        self._begun = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: DiffusionModule, outputs: Any, *args: object
+    ) -> None:
+        """Note a step, and end training after the last: Lightning answers that with a validation."""
+        if trainer.global_step == self._step:
+            return  # between micro-batches of one step
+        self.losses.append(outputs["loss_per_clip"][outputs["weight"] > 0].mean().item())  # waits for the device
+        now = time.perf_counter()
+        self._step = trainer.global_step
+        self._step_seconds.append(now - (self._begun + sum(self._step_seconds)))
+        is_last = len(self._step_seconds) >= NUM_STEPS or now - self._begun > SECONDS
+        is_last |= 0 < trainer.max_steps <= trainer.global_step
+        if trainer.strategy.reduce_boolean_decision(is_last, all=False):
+            trainer.should_stop = True
+        self.stage = "a training step"
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Begin to measure."""
+        self.stage = "validation"
+        self._at = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Note what it took."""
+        self.seconds["validation"] = time.perf_counter() - self._at
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Sample as the run does, save a checkpoint, and load it as a resumed run does."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
+        for samples in [one for one in callbacks if isinstance(one, SampleVideos)]:
+            with self._timed("sampling"):
+                samples.sample(trainer, pl_module)
+        (saving,) = [one for one in callbacks if isinstance(one, SaveCheckpoints)]
+        folder = checkpoint_folder(saving.run, trainer.global_step)
+        with self._timed("saving"):
+            saving.save(trainer, pl_module)
+            pl_module.strategy.writer.finish()
+        self.checkpoint_bytes = together(lambda: folder_bytes(folder))[0]
+        with self._timed("loading"):
+            checkpoint = pl_module.strategy.load_checkpoint(folder)
+            pl_module.strategy.load_model_state_dict(checkpoint)
+            pl_module.strategy.load_optimizer_state_dict(checkpoint)
+            pl_module.ema.load(checkpoint["ema"], checkpoint["ema_updates"])
+        self.stage = "the end"
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        self.stage, start = name, time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def peak_bytes(device: torch.device) -> tuple[int, str]:
+    """Return the most memory that this process has used, and of what."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device), "of the device"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "of the machine, PyTorch itself included"
