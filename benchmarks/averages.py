@@ -33,10 +33,10 @@ def main() -> None:
             begin = time.perf_counter()
             ema.update()
             times[name].append(time.perf_counter() - begin)
-        kept = sum(average.nbytes for of_kind in ema.averages.values() for average in of_kind.values())
+        kept = sum(average.nbytes for of_kind in ema.weights.values() for average in of_kind.values())
         milliseconds = 1e3 * statistics.median(times[name])
         print(f"{name:18} {milliseconds:6.1f} ms a step, {kept / size:.0f} x the weights' {size / 2**20:.0f} MiB")
-        ema.averages = {}
+        ema.weights = {}
     print_rounding()
 
 

@@ -35,7 +35,7 @@ from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
 from vdm.models.autoencoder import Picture
-from vdm.training.planning.placement import memory_of, single
+from vdm.training.planning.sharding import memory_of, single
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
 from vdm.types import ClipSize
 
@@ -245,7 +245,7 @@ def planned(case: Case, recompute: bool, memory_bytes: int) -> tuple[int, int]:
     """Return the frames of clips of which a batch fits into memory by plan, one at least, and the bytes planned."""
     frames = case.size.num_frames
     while True:
-        peak = memory_of(single(), measured(case, frames, recompute), num_averages=0, several_micro_batches=False).peak
+        peak = memory_of(single(), measured(case, frames, recompute), num_emas=0, several_micro_batches=False).peak
         if peak + RESERVE <= memory_bytes or frames == 1:
             return frames, peak
         frames //= 2

@@ -25,10 +25,10 @@ from omegaconf import OmegaConf
 
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
-from vdm.training.build import build_training
-from vdm.training.ema import count_averages
-from vdm.training.planning.placement import memory_of, single
+from vdm.training.ema import count_emas
+from vdm.training.planning.sharding import memory_of, single
 from vdm.training.planning.step import Clips, measure_step
+from vdm.training.training_run import build_training
 from vdm.types import ClipSize
 
 MODELS = {
@@ -91,7 +91,7 @@ def measure(shards: str, *overrides: str) -> tuple[int, int]:
     clips = Clips(config["data"]["micro_batch_size"], ClipSize(*data.clip_shape), caption="x" * 40)
     step = measure_step(config, clips)
     several = config["data"]["global_batch_size"] > config["data"]["micro_batch_size"]
-    planned = memory_of(single(), step, count_averages(config["averages"]), several).peak
+    planned = memory_of(single(), step, count_emas(config["averages"]), several).peak
     gc.collect()
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # begin a new peak

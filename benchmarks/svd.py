@@ -20,7 +20,7 @@ from diffusers.utils import logging
 from torch import Tensor, nn
 
 from vdm.models.svd.unet import ADDED_TIME_IDS, SVDUNet
-from vdm.training.blocks import BlockOptions
+from vdm.training.block_options import BlockOptions
 from vdm.types import Conditioning
 
 NUM_ROUNDS = 3

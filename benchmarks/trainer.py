@@ -83,7 +83,7 @@ def framework(config: dict[str, Any], clock: Clock) -> None:
     """Train, and have the clock note the steps."""
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from vdm.training.build import build_training
+    from vdm.training.training_run import build_training
 
     with tempfile.TemporaryDirectory() as folder:
         training = build_training(config, Path(folder))

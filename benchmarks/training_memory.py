@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 
 NUM_STEPS = 500
 WARM_UP_STEPS = 50

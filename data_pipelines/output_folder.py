@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from vdm.claims import Claimant, claim, claim_file, claimants, heartbeat, silence
 from vdm.files import write_file, write_json
+from vdm.lock_files import LockHolder, acquire, heartbeat, lock_file, lock_holders, silence
 from vdm.outside import read_json
 
 SETTINGS_NAME = "build.json"
@@ -75,15 +75,15 @@ def kept_from_others(output: Path, work: Path) -> Iterator[None]:
     Raises:
         ValueError: In one line, if another process builds there already.
     """
-    me, path = Claimant.this_process(), work / CLAIM_NAME
+    me, path = LockHolder.this_process(), work / CLAIM_NAME
     while True:
         work.mkdir(exist_ok=True)
-        before = claimants(path)
+        before = lock_holders(path)
         _refuse_if_held(output, path, before, me)
         with suppress(FileNotFoundError):  # another build has just ended, and removed the folder
-            if claim(path, len(before), me.text()):
+            if acquire(path, len(before), me.text()):
                 break
-    mine = claim_file(path, len(before))
+    mine = lock_file(path, len(before))
     try:
         with heartbeat(mine, BEAT_SECONDS):
             yield
@@ -106,10 +106,10 @@ def remove_leftovers(work: Path) -> None:
             shutil.rmtree(folder)
 
 
-def _refuse_if_held(output: Path, path: Path, before: Sequence[str], me: Claimant) -> None:
+def _refuse_if_held(output: Path, path: Path, before: Sequence[str], me: LockHolder) -> None:
     if not before:
         return
-    last, silent = Claimant.read(before[-1]), silence(claim_file(path, len(before) - 1))
+    last, silent = LockHolder.read(before[-1]), silence(lock_file(path, len(before) - 1))
     if silent > SILENT_SECONDS if last is None else not last.is_alive(me, silent, SILENT_SECONDS):
         return
     who = "a claim that can't be read" if last is None else f"{last}, since {last.since}"

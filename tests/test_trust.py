@@ -27,7 +27,7 @@ READERS = {
     "vdm/records.py": {"json.loads"},
     # Of this project's own, each held to a shape where it is read
     "vdm/checkpoints/pieces.py": {"json.loads", "safe_open"},
-    "vdm/claims.py": {"json.loads"},
+    "vdm/lock_files.py": {"json.loads"},
     "vdm/data/quarantine.py": {"json.loads"},
     "vdm/training/lifeline.py": {"json.loads"},  # of processes that know the run's secret
     "data_pipelines/write_shard.py": {"json.loads"},  # of a part that this command wrote

@@ -1,9 +1,9 @@
 """Work in the tasks of a SLURM array, whose machines share the folders.
 
 Run outside of an array, the command submits itself as one. Each task of the array runs the same command; the tasks
-agree through files who does what: a claim on ``NAME.claim`` (see ``vdm.claims``) names its owner, who shows every few
-seconds that it is alive. When an owner dies, another task claims its items. So a death delays only the items
-that it was working on, and tasks may be requeued or added. An item at which a task died is retried by a task that does
+agree through files who does what: a claim on ``NAME.claim`` (see ``vdm.lock_files``) names its owner, who shows every
+few seconds that it is alive. When an owner dies, another task claims its items. So a death delays only the items that
+it was working on, and tasks may be requeued or added. An item at which a task died is retried by a task that does
 nothing else meanwhile: an item that kills its task, for instance by using up the memory, then harms no other item.
 """
 
@@ -25,7 +25,7 @@ from annotated_types import Interval, Len
 from data_pipelines.executors.base import Item
 from data_pipelines.executors.local import run_in_processes
 from data_pipelines.workers import num_cores
-from vdm.claims import claim, claim_file, claimants, heartbeat, silence
+from vdm.lock_files import acquire, heartbeat, lock_file, lock_holders, silence
 from vdm.ranges import Seconds, Size, Text
 
 MAX_DEAD_TASKS = 3
@@ -140,21 +140,21 @@ class SlurmExecutor:
 
     def _claim(self, claims: Path, name: str, owners: Sequence[str]) -> bool:
         """Become the owner of an item that is to be done, after ``owners``, if none of them lives."""
-        if not self._is_free(claims, name, owners) or not claim(_claims_on(claims, name), len(owners), self.owner):
+        if not self._is_free(claims, name, owners) or not acquire(_claims_on(claims, name), len(owners), self.owner):
             return False
         return not self._is_done(claims, name)  # an owner that is gone may have been done just before
 
     @staticmethod
     def _owners(claims: Path, name: str) -> list[str]:
         """Return who claimed an item, the last of whom has it."""
-        return claimants(_claims_on(claims, name))
+        return lock_holders(_claims_on(claims, name))
 
     def _is_free(self, claims: Path, name: str, owners: Sequence[str]) -> bool:
         """Whether an item that is not done is claimed by nobody, or by the dead."""
         if not owners or owners[-1] == self.owner:  # of mine, and not done: I have given it up
             return True
         if not owners[-1]:  # damaged, or made a moment ago where there are no hard links
-            return silence(claim_file(_claims_on(claims, name), len(owners) - 1)) > self.dead_seconds
+            return silence(lock_file(_claims_on(claims, name), len(owners) - 1)) > self.dead_seconds
         folder = claims if (claims / self._alive_name(self.owner)).exists() else claims.parent
         try:
             now = (folder / self._alive_name(self.owner)).stat().st_mtime  # by the clock of the storage, as theirs

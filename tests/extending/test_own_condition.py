@@ -16,7 +16,7 @@ from vdm.cli import sample
 from vdm.cli.options import sample as options
 from vdm.config import ConfigError
 from vdm.prompts import Prompts, TensorCondition
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 
 __all__ = ["run_vdm"]  # a fixture
 

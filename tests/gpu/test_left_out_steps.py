@@ -9,7 +9,7 @@ from tests.gpu.devices import on
 from tests.training.runs import configuration, train
 from tests.training.test_bad_steps import assert_equal, report, spoiled, weights_at
 from tests.training.test_strategies import content
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 

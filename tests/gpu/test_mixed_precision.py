@@ -15,7 +15,7 @@ from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES
 from tests.training.test_bad_steps import assert_equal, report, spoiled, weights_at
 from tests.training.test_strategies import content, curve
-from vdm.training.build import TrainingRun, build_training
+from vdm.training.training_run import TrainingRun, build_training
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 

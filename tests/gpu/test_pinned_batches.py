@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.gpu.devices import on
 from tests.training.runs import TINY, configuration, train
 from tests.training.test_strategies import curve
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 from vdm.types import ClipBatch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]

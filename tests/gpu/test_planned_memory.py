@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from tests.data.shard_sets import write_set
 from tests.gpu.devices import on
 from tests.training.runs import configuration
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from vdm.checkpoints.runs import latest_checkpoint, record_run
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
-from vdm.training.build import TrainingRun, build_training, describe_clips
+from vdm.training.training_run import TrainingRun, build_training, describe_clips
 
 TINY = (
     "model.network.channels=[16,16]",

@@ -15,9 +15,9 @@ from tests.training.test_strategies import content
 from vdm.checkpoints.runs import checkpoint_folder
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.config import ConfigError
-from vdm.training.build import build_training
 from vdm.training.callbacks import bad_steps
 from vdm.training.callbacks.bad_steps import LeaveOutBadSteps
+from vdm.training.training_run import build_training
 
 
 def spoiled(positions: list[int], factor: str = "nan", times: str = "null") -> str:

@@ -10,7 +10,7 @@ from tests.data.shard_sets import write_set
 from tests.training.runs import configuration, train
 from vdm.config import ConfigError
 from vdm.data.index import read_index, write_index
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 
 
 @pytest.mark.parametrize(

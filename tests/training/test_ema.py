@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from tests.training.runs import configuration, train
 from vdm.checkpoints.folder import CHECKSUMS_NAME
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import averages_of, latest_checkpoint, load_weights, record_run, step_of
+from vdm.checkpoints.runs import ema_snapshots_of, latest_checkpoint, load_weights, record_run, step_of
 from vdm.cli import ema as command
 from vdm.config import ConfigError
-from vdm.training.build import build_training
 from vdm.training.callbacks import samples
 from vdm.training.ema import EMA
 from vdm.training.power_functions import MAX_SIGMA_REL, PowerFunction, gamma_of, reconstruct
+from vdm.training.training_run import build_training
 
 
 def averaged(ema: EMA, trajectory: Tensor) -> dict[str, float]:
@@ -32,7 +32,7 @@ def averaged(ema: EMA, trajectory: Tensor) -> dict[str, float]:
     for value in trajectory[1:]:
         weight.fill_(value)
         ema.update()
-    return {name: average["w"].item() for name, average in ema.averages.items()}
+    return {name: average["w"].item() for name, average in ema.weights.items()}
 
 
 def shares_of_steps(sigma_rel: float, num_steps: int) -> np.ndarray:
@@ -121,7 +121,7 @@ def test_average_made_after_training_is_that_of_all_weights_there_were(tmp_path:
     training.trainer.callbacks.append(Record())  # type: ignore[attr-defined]
     record_run(tmp_path, config)
     training.trainer.fit(training.module, datamodule=training.data)
-    assert len(averages_of(tmp_path)) == 8
+    assert len(ema_snapshots_of(tmp_path)) == 8
 
     command.run(OmegaConf.create({"checkpoint": str(tmp_path), "sigma_rel": 0.2, "output": None}))
 
@@ -138,7 +138,7 @@ def test_average_made_after_training_is_that_of_all_weights_there_were(tmp_path:
         torch.testing.assert_close(found[name].double(), expected, rtol=0, atol=0.02 * moved + 1e-6, msg=name)
     for name in ("half_life_110000", "sigma_rel_0.05", "sigma_rel_0.1"):
         torch.testing.assert_close(
-            load_weights(tmp_path, ema=name)[min(seen[0])], training.module.ema.averages[name][min(seen[0])]
+            load_weights(tmp_path, ema=name)[min(seen[0])], training.module.ema.weights[name][min(seen[0])]
         )
     with pytest.raises(
         ValueError, match=r"^ema=long: averages in .*: half_life_110000, sigma_rel_0\.05, sigma_rel_0\.1"
@@ -176,7 +176,7 @@ def test_damaged_snapshot_is_passed_over(tmp_path: Path, shards: Path, caplog: p
     training = build_training(config, tmp_path)
     record_run(tmp_path, config)
     training.trainer.fit(training.module, datamodule=training.data)
-    damaged = averages_of(tmp_path)[1] / "sigma_rel_0.1.safetensors"
+    damaged = ema_snapshots_of(tmp_path)[1] / "sigma_rel_0.1.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     command.run(OmegaConf.create({"checkpoint": str(tmp_path), "sigma_rel": 0.1, "output": str(tmp_path / "made")}))
     assert f"{damaged}: damaged" in caplog.text

@@ -8,7 +8,7 @@ from tests.training.runs import configuration, train
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.generation.generate import generate
 from vdm.models.modelscope.unet import ModelScopeUNet
-from vdm.training.build import TrainingRun, build_training
+from vdm.training.training_run import TrainingRun, build_training
 from vdm.types import ClipSize
 
 

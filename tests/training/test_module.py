@@ -14,8 +14,8 @@ from lightning.pytorch.plugins.precision.amp import MixedPrecision
 
 from tests.training.runs import SGD, TINY, configuration, train
 from vdm.checkpoints.runs import latest_checkpoint
-from vdm.training.build import build_training
 from vdm.training.callbacks import samples
+from vdm.training.training_run import build_training
 
 
 def metrics_of(run: Path) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ import torch
 
 from tests.training.runs import configuration, train
 from tests.training.test_strategies import content, curve
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 
 
 def test_workers_draw_noise_and_the_run_is_the_same(tmp_path: Path, shards: Path) -> None:

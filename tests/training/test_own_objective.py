@@ -17,8 +17,8 @@ from vdm.checkpoints.snapshot import save_weights
 from vdm.config import ConfigError
 from vdm.models.lora import merged
 from vdm.objectives.load import load_objective
-from vdm.training.build import build_training
 from vdm.training.planning.step import Clips, measure_step
+from vdm.training.training_run import build_training
 from vdm.types import ClipSize
 
 ONE = ("objective._target_=tests.objectives.own.NearReference", "+objective.weight=0.5")

@@ -21,7 +21,7 @@ from vdm.diffusion.loss_weights import VLB, ErrorOf, MinSNR, Sigmoid, Simple
 from vdm.diffusion.parameterizations import EDM, V
 from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.models.space_time_unet import SpaceTimeUNet
-from vdm.training.build import TrainingRun, build_training
+from vdm.training.training_run import TrainingRun, build_training
 from vdm.types import ClipBatch, Conditioning
 
 PRESETS = sorted(path.stem for path in (conf_dir() / "diffusion").glob("*.yaml"))

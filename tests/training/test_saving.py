@@ -14,9 +14,9 @@ from tests.training.test_bad_steps import spoiled
 from vdm.checkpoints import snapshot as snapshots
 from vdm.checkpoints.folder import verify_folder
 from vdm.checkpoints.runs import checkpoints_of, latest_checkpoint, step_of
-from vdm.training.build import build_training
 from vdm.training.callbacks import samples
 from vdm.training.callbacks.saving import Retention
+from vdm.training.training_run import build_training
 
 SAMPLING = "callbacks.samples={_target_: vdm.training.callbacks.samples.SampleVideos, every_steps: 1, num_videos: 1}"
 

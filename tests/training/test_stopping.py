@@ -17,8 +17,8 @@ from tests.training.stages import train_in_processes
 from tests.training.test_resume import tensors_of
 from tests.training.zygote import Zygote
 from vdm.checkpoints.runs import checkpoints_of, record_run
-from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.callbacks.stopping import StopOnSignal
+from vdm.training.training_run import TrainingRun, build_training, describe_clips
 
 RECORD = "+callbacks.record._target_=tests.training.chaos.RecordSamples"
 

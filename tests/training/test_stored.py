@@ -21,7 +21,7 @@ from vdm.data.shards import EMPTY_TEXT_NAME, StoredLatents, StoredText, checksum
 from vdm.data.text_embeddings import TextEmbedding, write_text
 from vdm.models.svd.components import TemporalAutoencoder
 from vdm.models.text_encoders import PretrainedTextEncoder
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 
 CAPTIONS = ("a red dog runs", "a cat", "", "the dog jumps over the fence", "the cat runs", "a fence")
 

@@ -17,15 +17,15 @@ from torch import Tensor
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from vdm.checkpoints.pieces import PieceFiles
-from vdm.checkpoints.runs import averages_of, latest_checkpoint
+from vdm.checkpoints.runs import ema_snapshots_of, latest_checkpoint
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.config import ConfigError
-from vdm.training.build import build_training
 from vdm.training.strategies.auto import Devices, auto
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2
 from vdm.training.strategies.single import SingleDevice
+from vdm.training.training_run import build_training
 
 SAMPLES = "callbacks.samples={_target_:vdm.training.callbacks.samples.SampleVideos,every_steps:1,num_videos:2}"
 VALIDATION = "validate.every_steps=1"
@@ -48,7 +48,7 @@ def content(run: Path) -> dict[str, Tensor]:
     """Return weights, averages and all that the optimizer keeps in a run's latest checkpoint, and saved averages."""
     checkpoint = SavedCheckpoint(latest_checkpoint(run))
     kinds = {"weights": checkpoint.weights, **checkpoint.averages(), "optimizer": checkpoint.optimizer}
-    for folder in averages_of(run):
+    for folder in ema_snapshots_of(run):
         kinds |= {f"{folder.name} {name}": PieceFiles(folder, name) for name in ("sigma_rel_0.05", "sigma_rel_0.1")}
     return {f"{kind} {name}": files.whole(name) for kind, files in kinds.items() for name in files.shapes}
 
@@ -81,7 +81,7 @@ def test_run_that_changes_strategies_equals_one_process(tmp_path: Path, shards: 
 
     expected, found = content(tmp_path / "one"), content(run)
     assert expected.keys() == found.keys()
-    assert len(averages_of(run)) == 5
+    assert len(ema_snapshots_of(run)) == 5
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-7, msg=name)
     for name in ("train/loss", "val/loss", "train/grad_norm"):
@@ -164,7 +164,7 @@ def test_automatic_choice_follows_from_size_and_memory_and_says_why(
 ) -> None:
     model = torch.nn.Linear(1000, 1000 * millions, bias=False, device="meta")
     with caplog.at_level(logging.INFO):
-        chosen = auto(model, Devices(torch.device("cpu"), per_node, num_nodes, 24 * 2**30), num_averages=1)
+        chosen = auto(model, Devices(torch.device("cpu"), per_node, num_nodes, 24 * 2**30), num_emas=1)
     assert type(chosen) is expected
     assert getattr(chosen, "replicate", None) == replicate
     (line,) = caplog.messages
@@ -175,8 +175,8 @@ def test_automatic_choice_follows_from_size_and_memory_and_says_why(
 def test_automatic_choice_counts_averages() -> None:
     model = torch.nn.Linear(1000, 500_000, bias=False, device="meta")  # 8 GB, and 2 GB an average
     devices = Devices(torch.device("cpu"), 8, 1, 24 * 2**30)
-    assert type(auto(model, devices, num_averages=1)) is DataParallel
-    assert type(auto(model, devices, num_averages=3)) is FSDP2
+    assert type(auto(model, devices, num_emas=1)) is DataParallel
+    assert type(auto(model, devices, num_emas=3)) is FSDP2
 
 
 def test_buckets_are_even_as_deepspeed_wants_them_whatever_the_number_of_weights() -> None:

@@ -18,7 +18,7 @@ from vdm.models.svd.conditioner import MotionBuckets
 from vdm.models.svd.unet import ADDED_TIME_IDS
 from vdm.objectives.condition_dropout import ConditionDropout
 from vdm.prompts import Prompts
-from vdm.training.build import TrainingRun, build_training
+from vdm.training.training_run import TrainingRun, build_training
 
 DIGITS = ("experiment=svd_digits", "model.network.channels=[32,32]", "model.network.num_heads=[1,1]")
 NOT_SVD = ("model.network", "text_encoder")

@@ -10,7 +10,7 @@ from data_pipelines.settings import BuildSettings, ClipOptions
 from tests.footage import linked, smallest_videos
 from tests.models.svd.pipelines import save_pipeline
 from tests.training.test_svd import finetuning
-from vdm.training.build import TrainingRun, build_training
+from vdm.training.training_run import TrainingRun, build_training
 from vdm.types import ClipBatch
 
 

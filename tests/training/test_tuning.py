@@ -13,7 +13,7 @@ from vdm.checkpoints.runs import saved_weights
 from vdm.config import ConfigError
 from vdm.models.lora import add_lora
 from vdm.models.text_encoders import ByteTransformer
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 
 
 def tuned(tmp_path: Path, shards: Path, *overrides: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

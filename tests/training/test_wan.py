@@ -25,7 +25,7 @@ from vdm.data.shards import StoredLatents
 from vdm.models.diffusers_autoencoders import WanAutoencoder
 from vdm.objectives.batch_randomness import HeldOutRandomness
 from vdm.objectives.latents import latents_of
-from vdm.training.build import build_training
+from vdm.training.training_run import build_training
 
 SHAPE = (5, 16, 32)
 

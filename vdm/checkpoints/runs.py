@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CONFIG_NAME, VERSIONS_NAME = "config.yaml", "versions.json"
 FORMAT_KEY, FORMAT = "run_format", 1
 """Of ``config.yaml`` and the folder around it; where the key is missing it is 1."""
-CHECKPOINTS_NAME, AVERAGES_NAME = "checkpoints", "averages"
+CHECKPOINTS_NAME, EMA_SNAPSHOTS_NAME = "checkpoints", "averages"
 
 _OBJECTIVE = "objective."
 """What the names of weights begin with that are no part of the model."""
@@ -48,9 +48,9 @@ def checkpoint_folder(run: Path, step: int) -> Path:
     return run / CHECKPOINTS_NAME / f"step={step:08d}"
 
 
-def averages_folder(run: Path, step: int) -> Path:
+def ema_snapshot_folder(run: Path, step: int) -> Path:
     """Return where a run's snapshot of power-function averages after ``step`` optimizer steps lies."""
-    return run / AVERAGES_NAME / f"step={step:08d}"
+    return run / EMA_SNAPSHOTS_NAME / f"step={step:08d}"
 
 
 def run_folder(path: Path) -> Path:
@@ -341,9 +341,9 @@ def checkpoints_of(run: Path) -> list[Path]:
     return _by_step(run / CHECKPOINTS_NAME)
 
 
-def averages_of(run: Path) -> list[Path]:
+def ema_snapshots_of(run: Path) -> list[Path]:
     """Return a run's snapshots of power-function averages in order of steps."""
-    return _by_step(run / AVERAGES_NAME)
+    return _by_step(run / EMA_SNAPSHOTS_NAME)
 
 
 def _by_step(folder: Path) -> list[Path]:

@@ -32,7 +32,7 @@ WEIGHTS, EMA, OPTIMIZER, STATE = "model", "ema", "optimizer", "state"
 _STATE_JSON_NAME = "state.json"
 
 
-def average_kinds(names: Sequence[str]) -> dict[str, str]:
+def ema_kinds(names: Sequence[str]) -> dict[str, str]:
     """Return the kind under which each average is filed: the first is the one that is taken unless told otherwise."""
     return {name: EMA if index == 0 else f"{EMA}.{name}" for index, name in enumerate(names)}
 
@@ -112,7 +112,7 @@ class SavedCheckpoint:
     def averages(self) -> dict[str, PieceFiles]:
         """Return the averaged weights of a run in training by name of the average; the first are those of ``ema``."""
         names = read_record(self.folder / _STATE_JSON_NAME, _Averages, MAX_STATE_BYTES).get("ema_names", [])
-        return {name: PieceFiles(self.folder, kind) for name, kind in average_kinds(names).items()}
+        return {name: PieceFiles(self.folder, kind) for name, kind in ema_kinds(names).items()}
 
     def average(self, name: str) -> PieceFiles:
         """Return the averaged weights of one name.

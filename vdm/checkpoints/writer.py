@@ -5,9 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from vdm.checkpoints.collectives import gathered, rank, together
 from vdm.checkpoints.folder import abandon_folder, begin_folder, finish_folder
 from vdm.checkpoints.pieces import Piece
-from vdm.checkpoints.processes import gathered, rank, together
 from vdm.checkpoints.snapshot import Snapshot
 
 

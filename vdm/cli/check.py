@@ -20,10 +20,10 @@ from vdm.cli.run_folder import CHECK_PREFIX
 from vdm.cli.train import quieten
 from vdm.config import build
 from vdm.processes import ProcessDiedError, is_first_of_run
-from vdm.training.build import TrainingRun, build_training
 from vdm.training.launcher import die_with_parent
 from vdm.training.rehearsal import Rehearsal
-from vdm.training.run_claim import refuse_if_claimed
+from vdm.training.run_lock import refuse_if_locked
+from vdm.training.training_run import TrainingRun, build_training
 
 _SAMPLING_STEPS = 4
 """Calls of the network, about, for the one video that is sampled."""
@@ -40,7 +40,7 @@ def run(config: DictConfig) -> int:
     folder = _folder_of_run(plain)
     if checkpoint is not None:
         checkpoints_to_try(checkpoint)
-        refuse_if_claimed(run_folder(checkpoint), is_first_of_run())
+        refuse_if_locked(run_folder(checkpoint), is_first_of_run())
     rehearsal = Rehearsal()
     with _scratch_folder() as scratch:
         try:

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from vdm.cli.options.memory import GIB
-from vdm.training.build import TrainingRun
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.rehearsal import Rehearsal, peak_bytes
+from vdm.training.training_run import TrainingRun
 
 _WIDTH = 14
 

@@ -17,8 +17,8 @@ from vdm.checkpoints.folder import verify_folder
 from vdm.checkpoints.pieces import PieceFiles
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.runs import (
-    averages_of,
     checkpoint_folder,
+    ema_snapshots_of,
     folder_for_results,
     is_of_objective,
     latest_checkpoint,
@@ -33,8 +33,8 @@ from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError
 from vdm.config.options import parse
 from vdm.files import appearing
-from vdm.training.ema import PowerFunctionAverage
-from vdm.training.power_functions import PowerFunction, Reconstruction, reconstruct
+from vdm.training.ema import PowerFunctionEMA
+from vdm.training.power_functions import PostHocEMA, PowerFunction, reconstruct
 
 NOTABLE_ERROR = 0.1
 """Difference of profiles above which the average deserves a warning."""
@@ -83,10 +83,10 @@ def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int
         raise ConfigError(
             f"checkpoint={saved.folder}: trained without power-function averages; train with averages=post_hoc"
         )
-    names = {PowerFunctionAverage(sigma_rel).name: sigma_rel for sigma_rel in sigma_rels}
+    names = {PowerFunctionEMA(sigma_rel).name: sigma_rel for sigma_rel in sigma_rels}
     for name, sigma_rel in names.items():
         yield _Source(PowerFunction(sigma_rel, last_step), saved.average(name))
-    for folder in averages_of(run_folder(saved.folder)):
+    for folder in ema_snapshots_of(run_folder(saved.folder)):
         if step_of(folder) >= last_step:  # of a run that went on from an earlier checkpoint, or the checkpoint's own
             continue
         try:
@@ -98,7 +98,7 @@ def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int
             yield _Source(PowerFunction(sigma_rel, step_of(folder)), PieceFiles(folder, name))
 
 
-def _combined(saved: SavedCheckpoint, sources: list[_Source], found: Reconstruction) -> dict[str, Tensor]:
+def _combined(saved: SavedCheckpoint, sources: list[_Source], found: PostHocEMA) -> dict[str, Tensor]:
     """Return the averages asked for, and whatever has none as it is."""
     weights: dict[str, Tensor] = {}
     of_model = [name for name in saved.weights.shapes if not is_of_objective(name)]
@@ -113,7 +113,7 @@ def _combined(saved: SavedCheckpoint, sources: list[_Source], found: Reconstruct
     return weights
 
 
-def plot_profile(found: Reconstruction, path: Path) -> None:
+def plot_profile(found: PostHocEMA, path: Path) -> None:
     """Draw the weight of each step in the average asked for, and in the one that was made."""
     steps = np.linspace(0, found.target.step, 2000)
     made = sum(share * source.density(steps) for source, share in zip(found.sources, found.shares, strict=True))

@@ -16,11 +16,11 @@ from vdm.config import ConfigError, build
 from vdm.config.options import options_of, parse
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import accumulation, idle_devices
-from vdm.training.ema import count_averages
-from vdm.training.planning.placement import Memory, ddp, fsdp2, memory_of, placement_of, single, zero
+from vdm.training.ema import count_emas
+from vdm.training.planning.sharding import Memory, ddp, fsdp2, memory_of, sharding_of, single, zero
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
 from vdm.training.strategies.auto import Devices
-from vdm.training.strategies.base import PartwiseStrategy
+from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipSize
 
@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
         "x" * told.caption_bytes,
     )
     step = measure_step(options, clips)
-    averages = count_averages(options["averages"])
+    averages = count_emas(options["averages"])
     memories = list(_memories(options, step, devices, averages, micro_batches > 1))
     for line in describe(step, clips, devices, options["data"]["global_batch_size"], micro_batches, averages):
         print(line)
@@ -94,26 +94,26 @@ def _micro_batches(data: Mapping[str, Any], devices: Devices) -> int:
 
 
 def _memories(
-    options: Mapping[str, Any], step: StepMeasure, devices: Devices, num_averages: int, several: bool
+    options: Mapping[str, Any], step: StepMeasure, devices: Devices, num_emas: int, several: bool
 ) -> list[Memory]:
     """Return what each strategy needs, the one that is configured first."""
     product_bytes = 2 if canonical_precision(options["trainer"]["precision"]) in ("bf16-mixed", "16-mixed") else 4
     trained, frozen = (torch.empty(number, device="meta") for number in (step.num_trained, step.num_frozen))
     weights = [torch.nn.Parameter(trained), torch.nn.Parameter(frozen, requires_grad=False)]
-    offered = {"model": torch.nn.ParameterList(weights), "devices": devices, "num_averages": num_averages}
-    strategy: PartwiseStrategy = build(options["strategy"], "strategy", offered=offered)
-    chosen = placement_of(strategy, step, devices, num_averages, product_bytes)
+    offered = {"model": torch.nn.ParameterList(weights), "devices": devices, "num_emas": num_emas}
+    strategy: SlicewiseStrategy = build(options["strategy"], "strategy", offered=offered)
+    chosen = sharding_of(strategy, step, devices, num_emas, product_bytes)
     number, per_node = devices.number, devices.per_node
     others = [
         single(),
         ddp(),
-        fsdp2(step, number, num_averages, product_bytes),
-        *(zero(step, stage, number, num_averages) for stage in (1, 2, 3)),
+        fsdp2(step, number, num_emas, product_bytes),
+        *(zero(step, stage, number, num_emas) for stage in (1, 2, 3)),
     ]
     if devices.num_nodes > 1:
-        others.insert(3, fsdp2(step, per_node, num_averages, product_bytes, replicate="nodes"))
-    placements = [chosen, *(other for other in others if other != chosen)]
-    return [memory_of(placement, step, num_averages, several) for placement in placements]
+        others.insert(3, fsdp2(step, per_node, num_emas, product_bytes, replicate="nodes"))
+    shardings = [chosen, *(other for other in others if other != chosen)]
+    return [memory_of(sharding, step, num_emas, several) for sharding in shardings]
 
 
 def describe(
@@ -122,12 +122,12 @@ def describe(
     devices: Devices,
     global_batch_size: int,
     micro_batches: int,
-    num_averages: int,
+    num_emas: int,
 ) -> Sequence[str]:
     """Return what does not depend on the strategy, a line for each."""
     size = f"{clips.size.num_frames}x{clips.size.height}x{clips.size.width}"
     per_device = micro_batches * step.flops
-    saved = step.saved_bytes + num_averages * step.trained_bytes + step.optimizer_bytes
+    saved = step.saved_bytes + num_emas * step.trained_bytes + step.optimizer_bytes
     return [
         f"weights          {step.num_trained:,} trained, {step.num_frozen:,} frozen",
         f"devices          {devices.number} ({devices.num_nodes} x {devices.per_node}) of"
@@ -136,7 +136,7 @@ def describe(
         f" {clips.number} clips of {size} on each device",
         f"work of a step   {per_device / 1e12:,.3f} TFLOP on each device,"
         f" {devices.number * per_device / 1e12:,.3f} in all",
-        f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_averages} averages, optimizer;"
+        f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_emas} averages, optimizer;"
         f" {step.saved_bytes / GIB:,.2f} GiB of weights alone",
     ]
 
@@ -144,12 +144,12 @@ def describe(
 def table(memories: Sequence[Memory], memory_bytes: int, reserve_bytes: int) -> Sequence[str]:
     """Return the memory of each process under each strategy, the first of which is the one that is configured."""
     parts = ("weights", "gradients", "optimizer", "averages", "activations", "temporary", "peak")
-    names = [("* " if index == 0 else "  ") + memory.placement.name for index, memory in enumerate(memories)]
+    names = [("* " if index == 0 else "  ") + memory.sharding.name for index, memory in enumerate(memories)]
     title = "GiB per device"
     width = max(map(len, [title, *names]))
     lines = [f"{title:{width}}" + "".join(f"{part:>13}" for part in (*parts, "in host")) + "   fits"]
     for name, memory in zip(names, memories, strict=True):
-        sizes = [*(getattr(memory, part) for part in parts), memory.placement.host_bytes]
+        sizes = [*(getattr(memory, part) for part in parts), memory.sharding.host_bytes]
         fits = memory.peak + reserve_bytes <= memory_bytes
         lines.append(
             f"{name:{width}}" + "".join(f"{size / GIB:13.3f}" for size in sizes) + ("   yes" if fits else "   no")

@@ -19,12 +19,12 @@ from vdm.cli.sweeps import grouped, present_sweep
 from vdm.config import ConfigError, build
 from vdm.config import check as check_node
 from vdm.processes import ProcessDiedError, is_first_of_run
-from vdm.training.build import TrainingRun, build_training, describe_clips
 from vdm.training.launcher import die_with_parent
 from vdm.training.loggers import begin, close
 from vdm.training.lr_schedules import WarmupConstant, WarmupCosine, WarmupLinear
-from vdm.training.run_claim import claimed, refuse_if_claimed
+from vdm.training.run_lock import lock_run, refuse_if_locked
 from vdm.training.slurm import SlurmJob
+from vdm.training.training_run import TrainingRun, build_training, describe_clips
 
 
 def run(config: DictConfig) -> int:
@@ -37,16 +37,16 @@ def run(config: DictConfig) -> int:
     checkpoint = None if plain["resume"] is None else Path(plain["resume"])
     if checkpoint is not None:
         checkpoints_to_try(checkpoint)  # refused before anything is built; which one is whole, processes find together
-    refuse_if_claimed(folder, is_first_of_run())  # as well
+    refuse_if_locked(folder, is_first_of_run())  # as well
     training = build_training(plain, folder)
     if not training.trainer.is_global_zero:
         return _train(training, plain, folder, checkpoint)
-    with claimed(folder) as claim:
+    with lock_run(folder) as lock:
         if checkpoint is None and checkpoints_of(folder):
             raise ConfigError(
                 f"{folder}: a run has been trained here since this command began; resume={folder} goes on"
             )
-        training.strategy.claim = claim
+        training.strategy.run_lock = lock
         return _train(training, plain, folder, checkpoint)
 
 

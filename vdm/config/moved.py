@@ -17,6 +17,8 @@ MOVED_TARGETS: Mapping[str, str | None] = {
     "vdm.models.encoders.PixelEncoder": "vdm.models.autoencoder.PixelAutoencoder",
     "vdm.models.svd.conditioner.Motion": "vdm.models.svd.conditioner.MicroConditioning",
     "vdm.objectives.condition_dropout.ConditionDropout": None,
+    "vdm.training.blocks.BlockOptions": "vdm.training.block_options.BlockOptions",
+    "vdm.training.callbacks.averages.SaveAverages": "vdm.training.callbacks.ema_snapshots.SaveEMASnapshots",
     "vdm.training.module.ConditionDropout": None,
 }
 """By the former ``_target_``, the present one; None where the same keys stand in a mapping without ``_target_`` now."""

@@ -13,7 +13,7 @@ from vdm.ranges import NotNegative, Positive
 from vdm.training.power_functions import SigmaRel, gamma_of
 
 
-class Average(Protocol):
+class EMAProfile(Protocol):
     """How much of the past an average keeps."""
 
     @property
@@ -51,7 +51,7 @@ class HalfLife:
 
 
 @dataclass(frozen=True)
-class PowerFunctionAverage:
+class PowerFunctionEMA:
     """An average whose profile is a power function of the step, and whose length grows with the run.
 
     Args:
@@ -70,7 +70,7 @@ class PowerFunctionAverage:
         return (1 - 1 / step) ** (gamma_of(self.sigma_rel) + 1)
 
 
-def count_averages(averages: Mapping[str, Any]) -> int:
+def count_emas(averages: Mapping[str, Any]) -> int:
     """Return how many averages an ``EMA`` of this configuration keeps."""
     return len(averages["half_lives"]) + len(averages["sigma_rels"])
 
@@ -100,19 +100,19 @@ class EMA:
         for sigma_rel in sigma_rels:
             gamma_of(sigma_rel)
         exponential = [HalfLife(half_life, warm_up) for half_life in half_lives]
-        self.power_functions = [PowerFunctionAverage(sigma_rel) for sigma_rel in sigma_rels]
-        self.kinds: list[Average] = [*exponential, *self.power_functions]
+        self.power_functions = [PowerFunctionEMA(sigma_rel) for sigma_rel in sigma_rels]
+        self.kinds: list[EMAProfile] = [*exponential, *self.power_functions]
         names = [kind.name for kind in self.kinds]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"half_lives, sigma_rels: at least one, and each once, but they are {names}")
         self.num_updates = 0
-        self.averages: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+        self.weights: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         """Averaged weights by name of the average and of the weight."""
 
     @property
     def first(self) -> dict[str, Tensor]:
         """The averaged weights that are validated and sampled with, by name."""
-        return self.averages[self.kinds[0].name]
+        return self.weights[self.kinds[0].name]
 
     def follow(
         self, weights: Mapping[str, Tensor], clips_per_step: int, spread: Callable[[], None] = lambda: None
@@ -124,19 +124,19 @@ class EMA:
             clips_per_step: Clips in an optimizer step, over all processes.
             spread: Brings changes of them to wherever else the weights are kept.
         """
-        self._weights = weights
+        self._trained = weights
         self._clips_per_step = clips_per_step
         self._spread = spread
-        for name in self.averages:
-            self.averages[name] = {name: weight.clone() for name, weight in weights.items()}
+        for name in self.weights:
+            self.weights[name] = {name: weight.clone() for name, weight in weights.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the present weights."""
         self.num_updates += 1
-        weights = list(self._weights.values())
+        weights = list(self._trained.values())
         for kind in self.kinds:
-            averages = list(self.averages[kind.name].values())
+            averages = list(self.weights[kind.name].values())
             new = 1 - kind.decay(self.num_updates, self._clips_per_step)
             torch._foreach_lerp_(averages, weights, new)  # pyright: ignore[reportPrivateImportUsage]
 
@@ -152,7 +152,7 @@ class EMA:
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the weights with the first averages, in all processes together."""
-        for name, weight in self._weights.items():
+        for name, weight in self._trained.items():
             kept = weight.clone()
             weight.copy_(self.first[name])
             self.first[name].copy_(kept)
@@ -165,9 +165,9 @@ class EMA:
         Raises:
             ValueError: If other averages were kept when they were saved.
         """
-        if list(averages) != list(self.averages):
-            raise ValueError(f"ema: the checkpoint has {', '.join(averages)}, but the run {', '.join(self.averages)}")
-        for kind, of_kind in self.averages.items():
+        if list(averages) != list(self.weights):
+            raise ValueError(f"ema: the checkpoint has {', '.join(averages)}, but the run {', '.join(self.weights)}")
+        for kind, of_kind in self.weights.items():
             for name, average in of_kind.items():
                 average.copy_(averages[kind][name])
         self.num_updates = num_updates

@@ -12,20 +12,18 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import ClusterEnvironment
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from vdm.processes import describe_exit
-from vdm.training.meeting import check_meeting_place
+from vdm.training.lightning_internals import ScriptLauncher
+from vdm.training.rendezvous import check_rendezvous
 
 _PARENT = "VDM_LAUNCHER"
 """Environment variable with the number of the process that started this one."""
 _PR_SET_PDEATHSIG = 1
 
 
-class TrainingLauncher(_SubprocessScriptLauncher):
+class TrainingLauncher(ScriptLauncher):
     """Starts the processes with further local ranks, and watches over them until the watchdog does.
-
-    Lightning's own observer, which kills this process without a word, gets nothing to observe.
 
     Args:
         cluster_environment: What tells Lightning of its processes.
@@ -49,14 +47,15 @@ class TrainingLauncher(_SubprocessScriptLauncher):
             ConfigError: If processes can't meet where they are told to.
         """
         if not torch.distributed.is_initialized():  # else they have met, for an earlier run
-            check_meeting_place(self.cluster_environment, self.num_nodes, self._timeout_seconds)
+            check_rendezvous(self.cluster_environment, self.num_nodes, self._timeout_seconds)
         return super().launch(function, *args, **kwargs)
 
-    def _call_children_scripts(self) -> None:
+    def start_processes(self) -> list[subprocess.Popen[bytes]]:
+        """Start the processes of the further local ranks, and watch over them."""
         os.environ[_PARENT] = str(os.getpid())
-        super()._call_children_scripts()
-        self.children, self.procs = self.procs, []
+        self.children = super().start_processes()
         threading.Thread(target=self._watch, name="launcher", daemon=True).start()
+        return self.children
 
     def kill(self, signum: int) -> None:
         """Send a signal to all processes that were started."""

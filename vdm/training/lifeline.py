@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vdm.checkpoints.processes import gathered, num_processes, rank
+from vdm.checkpoints.collectives import gathered, num_processes, rank
 from vdm.training.guard import LATE_SECONDS, TICK_SECONDS, Guard
 
 EVIDENCE_SECONDS = 2.0

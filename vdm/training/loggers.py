@@ -15,6 +15,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from vdm.files import write_file
 from vdm.ranges import Folder, Name
+from vdm.training.lightning_internals import is_offline, take_offline
 
 REACHED_SECONDS = 5.0
 """How long the server of Weights & Biases may take to answer at all."""
@@ -89,7 +90,7 @@ def _run_id(file: Path) -> str | None:
 def begin(loggers: Iterable[Logger]) -> None:
     """Open the runs of Weights & Biases, offline where the server can't be reached or refuses."""
     for logger in loggers:
-        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and not logger._offline:
+        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and not is_offline(logger):
             complaint = _unreachable() or _refused(logger)
             if complaint is not None:
                 _log.warning(
@@ -97,8 +98,7 @@ def begin(loggers: Iterable[Logger]) -> None:
                     complaint,
                     logger.save_dir,
                 )
-                logger._offline = True
-                logger._wandb_init["resume"] = None
+                take_offline(logger)
                 _ = logger.experiment
 
 

@@ -23,9 +23,10 @@ from vdm.ranges import Seed
 from vdm.training.ema import EMA
 from vdm.training.joint_optimizer import optimizer_of
 from vdm.training.level_means import LevelMeans
+from vdm.training.lightning_internals import put_between_steps
 from vdm.training.lr_schedules import LRSchedule
-from vdm.training.resuming import follow_schedule, put_between_steps
-from vdm.training.strategies.base import PartwiseStrategy
+from vdm.training.resuming import follow_schedule
+from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.types import ClipBatch
 
 _log = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ class DiffusionModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Begin to average the weights, where and as the strategy keeps them."""
-        weights = {name: part.values for name, part in self.strategy.trained_parts.items()}
+        weights = {name: weight_slice.values for name, weight_slice in self.strategy.trained_slices.items()}
         self.ema.follow(weights, self.data.global_batch_size, self.strategy.spread)
 
     def on_train_start(self) -> None:
@@ -179,8 +180,8 @@ class DiffusionModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the averages."""
-        checkpoint["ema"] = self.ema.averages
-        checkpoint["ema_names"] = list(self.ema.averages)
+        checkpoint["ema"] = self.ema.weights
+        checkpoint["ema_names"] = list(self.ema.weights)
         checkpoint["ema_updates"] = self.ema.num_updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -189,9 +190,9 @@ class DiffusionModule(lightning.LightningModule):
         self.ema.load(checkpoint["ema"], checkpoint["ema_updates"])
 
     @property
-    def strategy(self) -> PartwiseStrategy:
+    def strategy(self) -> SlicewiseStrategy:
         """Knows which weights this process updates."""
-        return cast(PartwiseStrategy, self.trainer.strategy)
+        return cast(SlicewiseStrategy, self.trainer.strategy)
 
     @property
     def data(self) -> ClipDataModule:

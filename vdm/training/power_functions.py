@@ -61,7 +61,7 @@ class PowerFunction:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class PostHocEMA:
     """How an average is put together from others.
 
     Args:
@@ -83,7 +83,7 @@ class Reconstruction:
         return math.sqrt(max(0.0, factors @ products @ factors) / self.target.dot(self.target))
 
 
-def reconstruct(target: PowerFunction, sources: Sequence[PowerFunction]) -> Reconstruction:
+def reconstruct(target: PowerFunction, sources: Sequence[PowerFunction]) -> PostHocEMA:
     """Return the shares whose combined profile is nearest to that of ``target`` in the sense of least squares.
 
     Unlike the paper's, they add up to 1 also where the averages there are don't suffice: it is an average in any case.
@@ -100,4 +100,4 @@ def reconstruct(target: PowerFunction, sources: Sequence[PowerFunction]) -> Reco
     both = np.stack([wanted, np.ones_like(wanted)], axis=1) / scale[:, None]
     nearest, change = (np.linalg.lstsq(products / np.outer(scale, scale), both, rcond=1e-10)[0] / scale[:, None]).T
     shares = nearest + change * (1 - nearest.sum()) / change.sum()
-    return Reconstruction(target, tuple(sources), tuple(shares.tolist()))
+    return PostHocEMA(target, tuple(sources), tuple(shares.tolist()))

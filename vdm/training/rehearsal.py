@@ -12,8 +12,8 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from vdm.checkpoints.collectives import together
 from vdm.checkpoints.folder import folder_bytes
-from vdm.checkpoints.processes import together
 from vdm.checkpoints.runs import checkpoint_folder
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.saving import SaveCheckpoints

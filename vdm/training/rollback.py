@@ -6,8 +6,9 @@ from typing import cast
 import lightning
 from torch.optim.lr_scheduler import LambdaLR
 
-from vdm.checkpoints.processes import together
+from vdm.checkpoints.collectives import together
 from vdm.checkpoints.runs import checkpoints_of
+from vdm.training.lightning_internals import set_global_step
 from vdm.training.module import DiffusionModule
 from vdm.training.resuming import follow_schedule
 
@@ -35,20 +36,5 @@ def roll_back(trainer: lightning.Trainer, module: DiffusionModule, run: Path) ->
     (schedule,) = trainer.lr_scheduler_configs
     schedule.scheduler.load_state_dict(checkpoint["lr_schedulers"][0])
     follow_schedule(cast(LambdaLR, schedule.scheduler))
-    _count_steps_from(trainer, checkpoint["global_step"])
+    set_global_step(trainer, checkpoint["global_step"])
     return True
-
-
-def _count_steps_from(trainer: lightning.Trainer, step: int) -> None:
-    """Set back Lightning's counts of steps and of micro-batches, of which the one at its end is not completed yet."""
-    loop = trainer.fit_loop.epoch_loop
-    for progress in (
-        loop.automatic_optimization.optim_progress.optimizer.step.total,
-        loop.automatic_optimization.optim_progress.optimizer.step.current,
-    ):
-        progress.ready = progress.completed = step
-    num_done = step * trainer.accumulate_grad_batches
-    for progress in (loop.batch_progress.total, loop.batch_progress.current):
-        progress.ready = progress.started = progress.processed = num_done  # pyright: ignore[reportAttributeAccessIssue]
-        progress.completed = num_done - 1
-    loop._batches_that_stepped = step - 1

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines.executors.slurm import MAX_DEAD_TASKS, SlurmExecutor
 from tests.data_pipelines.executors.work import start_task, times_begun
-from vdm.claims import claim
+from vdm.lock_files import acquire
 
 
 def _task(folder: Path, number: int, count: int, seconds: float) -> subprocess.Popen[str]:
@@ -78,7 +78,7 @@ def test_what_is_to_be_done_once_is_done_once_by_many_tasks_at_the_same_moment(t
     (tmp_path / "claims").mkdir()
     for number in range(25):
         for former in range(dead):  # they left no sign of life
-            assert claim(tmp_path / "claims" / f"publish{number}.claim", former, f"none-node-{former}")
+            assert acquire(tmp_path / "claims" / f"publish{number}.claim", former, f"none-node-{former}")
     threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
     for thread in threads:
         thread.start()

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, distributed
 
-from vdm.checkpoints.processes import gathered
+from vdm.checkpoints.collectives import gathered
 from vdm.ranges import CountOrZero, Folder, Positive
 from vdm.training.module import DiffusionModule
 from vdm.training.rollback import roll_back

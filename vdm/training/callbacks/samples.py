@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from vdm.checkpoints.processes import together
+from vdm.checkpoints.collectives import together
 from vdm.generation.generate import generate
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.prompts import Prompts
@@ -76,7 +76,7 @@ class SampleVideos(Callback):
             return
         self.sampled_step = step
         module.strategy.writer.finish()  # a checkpoint on its way counts, whatever comes of sampling
-        together(module.strategy.check_claim)
+        together(module.strategy.check_lock)
         # All processes sample, since each may have but a part of the weights; they make the same videos.
         was_training = module.model.training
         module.model.eval()

@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from vdm.checkpoints.processes import together
+from vdm.checkpoints.collectives import together
 from vdm.checkpoints.runs import CHECKPOINTS_NAME, checkpoint_folder, prune
 from vdm.files import write_file
 from vdm.ranges import Count, CountOrZero, Folder, Name
@@ -138,7 +138,7 @@ class SaveCheckpoints(Callback):
         if self._is_pruned or module.strategy.writer.is_busy:
             return
         self._is_pruned = True
-        together(module.strategy.check_claim)
+        together(module.strategy.check_lock)
         if not trainer.is_global_zero:
             return
         prune(self.run, lambda steps: self.keep.kept(steps, self._values))

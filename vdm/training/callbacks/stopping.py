@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from vdm.training.lightning_internals import disable_signal_handlers
 from vdm.training.module import DiffusionModule
 from vdm.training.slurm import STOP_SIGNALS, SlurmJob, hold_stop_signals, release_stop_signals
 
@@ -38,7 +39,7 @@ class StopOnSignal(Callback):
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Take over the signals, before Lightning does: a checkpoint that is loaded next may take minutes."""
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        disable_signal_handlers(trainer)
         for number in self.SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)

@@ -18,7 +18,7 @@ from vdm.generation.generate import check_size
 from vdm.objectives.base import Objective, losses_of, with_modules_of
 from vdm.objectives.batch_randomness import HeldOutRandomness
 from vdm.objectives.latents import latents_of
-from vdm.training.blocks import blocks_of
+from vdm.training.block_options import blocks_of
 from vdm.training.joint_optimizer import optimizer_of
 from vdm.training.planning.live_memory import LiveMemory, Moment
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from vdm.ranges import CountOrZero
-from vdm.training.strategies.base import PartwiseStrategy
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.fsdp2 import FSDP2
 from vdm.training.strategies.single import SingleDevice
+from vdm.training.strategies.slicewise import SlicewiseStrategy
 
 _BYTES_PER_WEIGHT = 16
 """fp32 weight, gradient and Adam's two moments."""
@@ -45,23 +45,23 @@ class Devices:
         return self.per_node * self.num_nodes
 
 
-def auto(model: nn.Module, devices: Devices, num_averages: CountOrZero) -> PartwiseStrategy:
+def auto(model: nn.Module, devices: Devices, num_emas: CountOrZero) -> SlicewiseStrategy:
     """Choose the simplest strategy whose weights, gradients, moments and averages leave room for activations.
 
     Args:
         model: The model.
         devices: What there is to train on.
-        num_averages: Averages of the weights.
+        num_emas: Averages of the weights.
     """
     weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    needed = (_BYTES_PER_WEIGHT + _BYTES * num_averages) * weights + _BYTES * frozen
+    needed = (_BYTES_PER_WEIGHT + _BYTES * num_emas) * weights + _BYTES * frozen
     room = _SHARE * devices.memory_bytes
     others = f" and {frozen / 1e6:.1f} M frozen ones" if frozen else ""
     size = f"{weights / 1e6:.1f} M weights{others} take {needed / _GIB:.2f} GiB with gradients, moments and averages"
     share = f"{_SHARE:.0%} of the {devices.memory_bytes / _GIB:.1f} GiB of each process"
     if devices.number == 1:
-        chosen: PartwiseStrategy = SingleDevice(devices.first)
+        chosen: SlicewiseStrategy = SingleDevice(devices.first)
         reason = f"single, since there is one device; {size}"
     elif needed <= room:
         chosen = DataParallel()

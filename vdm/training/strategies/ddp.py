@@ -1,7 +1,7 @@
 """Data parallel: each process holds the whole model."""
 
 from vdm.ranges import Seconds
-from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
+from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
 
 
 class DataParallel(ProcessGroupStrategy):
@@ -25,5 +25,5 @@ class DataParallel(ProcessGroupStrategy):
         if self.exact_resume and self.world_size > 2:
             # In the order in which they came in its first step; it does not where it looks for unused weights. On two
             # processes the order is of no matter, since a + b = b + a.
-            self._ddp_kwargs["find_unused_parameters"] = True
+            self.wrapper_options["find_unused_parameters"] = True
         super().configure_ddp()

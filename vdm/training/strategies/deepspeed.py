@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vdm.ranges import Seconds
-from vdm.training.strategies.parts import Part, flat_part, whole_part
-from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
+from vdm.training.lightning_internals import completes_step, run_hooks_before_step, set_precision_plugin
+from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
+from vdm.training.strategies.weight_slices import WeightSlice, flat_slice, whole_slice
 
 _PRECISIONS = ("32-true", "bf16-mixed")
 LARGEST_BUCKET = 200_000_000
@@ -73,7 +74,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
     def precision_plugin(self, plugin: Precision | None) -> None:
         if plugin is not None and plugin.precision not in _PRECISIONS:
             raise ValueError(f"precision={plugin.precision}: under DeepSpeed it is one of {', '.join(_PRECISIONS)}")
-        self._precision_plugin = plugin
+        set_precision_plugin(self, plugin)
 
     def setup_environment(self) -> None:
         """Start DeepSpeed on the processes that Lightning has started."""
@@ -86,7 +87,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         if self.root_device.type == "cpu":
             # It would compile an operation for inference, which takes a minute and is of no use in training.
             deepspeed.ops.__compatible_ops__ = {}
-        deepspeed.init_distributed(self._process_group_backend, auto_mpi_discovery=False, dist_init_required=False)
+        deepspeed.init_distributed(self.process_group_backend, auto_mpi_discovery=False, dist_init_required=False)
 
     def configure_ddp(self) -> None:
         """Leave the model as it is until there is an optimizer."""
@@ -154,7 +155,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
         """Have the engine add up gradients, and share them out in a step's last micro-batch."""
         assert self.lightning_module is not None
-        is_last = not self.lightning_module.trainer.fit_loop._should_accumulate()
+        is_last = completes_step(self.lightning_module.trainer)
         self.model.set_gradient_accumulation_boundary(is_last)  # type: ignore[union-attr]  # it is an engine
         self.model.backward(closure_loss)  # type: ignore[union-attr]
         return closure_loss
@@ -169,7 +170,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         """Do the last micro-batch, then have the engine clip and step."""
         assert self.lightning_module is not None
         result = closure()
-        self.precision_plugin._after_closure(self.lightning_module, optimizer)
+        run_hooks_before_step(self.precision_plugin, self.lightning_module, optimizer)
         self.model.step()  # type: ignore[union-attr]
         self.gradient_norm = torch.as_tensor(self.model.get_global_grad_norm())  # type: ignore[union-attr]
         return result
@@ -187,20 +188,20 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         (optimizer,) = self.optimizers
         return optimizer
 
-    def find_part(self, parameter: nn.Parameter) -> Part | None:
+    def find_slice(self, parameter: nn.Parameter) -> WeightSlice | None:
         """Return where the fp32 weights of this process lie."""
         if hasattr(parameter, "ds_id"):
-            return self._part_in_stage_3(parameter)
+            return self._slice_in_stage_3(parameter)
         if not parameter.requires_grad:
-            return whole_part(parameter, is_first_copy=self.global_rank == 0)
+            return whole_slice(parameter, is_first_copy=self.global_rank == 0)
         mapping = parameter._hp_mapping  # type: ignore[attr-defined]  # set by DeepSpeed
         if mapping is None:
             return None
         buffer = self._zero_optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
         there, here = mapping.hp_fragment_address, mapping.lp_fragment_address
-        return flat_part(buffer, there.start, here.numel, tuple(parameter.shape), here.start, is_first_copy=True)
+        return flat_slice(buffer, there.start, here.numel, tuple(parameter.shape), here.start, is_first_copy=True)
 
-    def _part_in_stage_3(self, parameter: Any) -> Part | None:
+    def _slice_in_stage_3(self, parameter: Any) -> WeightSlice | None:
         """Return this process's equal share of a weight; the last one's is padded."""
         zero = self._zero_optimizer
         if parameter.requires_grad:
@@ -212,7 +213,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         count = min(share, parameter.ds_numel - start)
         if count <= 0:
             return None
-        return flat_part(buffer, offset, count, tuple(parameter.ds_shape), start, is_first_copy=True)
+        return flat_slice(buffer, offset, count, tuple(parameter.ds_shape), start, is_first_copy=True)
 
     def spread(self) -> None:
         """Copy fp32 weights to where the model reads them, in all processes, as the optimizer does after a step."""

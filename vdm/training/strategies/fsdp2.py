@@ -18,8 +18,9 @@ from torch.distributed.fsdp import (
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.objectives.base import Objective
 from vdm.ranges import Seconds
-from vdm.training.blocks import blocks_of
-from vdm.training.strategies.processes import Backend, ProcessGroupStrategy
+from vdm.training.block_options import blocks_of
+from vdm.training.lightning_internals import module_hidden, note_device
+from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
 
 
 class DiffusionParts(Protocol):
@@ -70,7 +71,7 @@ class FSDP2(ProcessGroupStrategy):
             parameter.data = parameter.data.contiguous()  # rows of a tensor in channels-last memory are no one stretch
             if parameter in outside:
                 parameter.data = parameter.data.to(self.root_device)
-        self.lightning_module._device = self.root_device  # as moving it would have said
+        note_device(self.lightning_module, self.root_device)
         for root in (module.model, module.objective):
             if not isinstance(root, nn.Module):  # an objective without modules
                 continue
@@ -93,13 +94,12 @@ class FSDP2(ProcessGroupStrategy):
 
     def teardown(self) -> None:
         """End without moving the model to the CPU, which sharded weights, maybe in mid-step, do not allow."""
-        module, self._lightning_module = self._lightning_module, None
-        super().teardown()
-        self._lightning_module = module
+        with module_hidden(self):
+            super().teardown()
 
-    def _get_process_group_backend(self) -> str:
-        # Norms of gradients in the CPU's memory are summed there.
-        return "cpu:gloo,cuda:nccl" if self.offload and self._on_gpu() else super()._get_process_group_backend()
+    def choose_backend(self) -> str:
+        """Return the backend; with ``offload`` one for each device, since offloaded gradients are summed on CPUs."""
+        return "cpu:gloo,cuda:nccl" if self.offload and self._on_gpu() else super().choose_backend()
 
     def _on_gpu(self) -> bool:
         return self.root_device.type == "cuda"
@@ -126,7 +126,7 @@ class FSDP2(ProcessGroupStrategy):
         """Return the weights of frozen parts, which run outside of the sharded forward pass or are not saved."""
         saved: dict[str, Any] = module.state_dict()
         frozen = {p for name, p in module.named_parameters() if name not in saved}
-        models = [part for part in module.modules() if isinstance(part, VideoDiffusionModel)]
+        models = [weight_slice for weight_slice in module.modules() if isinstance(weight_slice, VideoDiffusionModel)]
         encoders = [model.encoder for model in models if isinstance(model.encoder, nn.Module)]
         return frozen.union(*(encoder.parameters() for encoder in encoders))
 

@@ -3,10 +3,10 @@
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from vdm.training.strategies.base import PartwiseStrategy
+from vdm.training.strategies.slicewise import SlicewiseStrategy
 
 
-class SingleDevice(PartwiseStrategy, SingleDeviceStrategy):
+class SingleDevice(SlicewiseStrategy, SingleDeviceStrategy):
     """One process that holds everything on one device.
 
     Args:

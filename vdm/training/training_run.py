@@ -27,13 +27,13 @@ from vdm.objectives.batch_randomness import NoisePrefetcher
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_dropout, check_together
-from vdm.training.ema import count_averages
+from vdm.training.ema import count_emas
 from vdm.training.module import DiffusionModule
-from vdm.training.placement import cluster_environment, find_placement, placed
 from vdm.training.prepare import prepare
+from vdm.training.process_layout import cluster_environment, find_layout, with_layout
 from vdm.training.strategies.auto import Devices
-from vdm.training.strategies.base import PartwiseStrategy
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
+from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.types import ClipSize
 
 _QUIET: dict[str, Any] = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -55,9 +55,9 @@ class TrainingRun:
     """The whole configuration, with the sizes of a pretrained network."""
 
     @property
-    def strategy(self) -> PartwiseStrategy:
+    def strategy(self) -> SlicewiseStrategy:
         """The trainer's strategy."""
-        return cast(PartwiseStrategy, self.trainer.strategy)
+        return cast(SlicewiseStrategy, self.trainer.strategy)
 
 
 def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
@@ -73,7 +73,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     check(config["trainer"], "trainer")
     published = open_pretrained(config) if config["resume"] is None else None
     settled = config if published is None else configured(config, published)
-    config = {**settled, "trainer": placed(settled["trainer"], find_placement())}
+    config = {**settled, "trainer": with_layout(settled["trainer"], find_layout())}
     data: ClipDataModule = build(config["data"], "data")
     try:
         data.check()
@@ -106,7 +106,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     stop = StopOnSignal()
     devices = _devices(config["trainer"])
     whole = with_modules_of(model, objective)
-    offered = {"model": whole, "devices": devices, "num_averages": count_averages(config["averages"])}
+    offered = {"model": whole, "devices": devices, "num_emas": count_emas(config["averages"])}
     strategy = build(config["strategy"], "strategy", offered=offered)
     if second_optimizer(objective) is not None and isinstance(strategy, DeepSpeedZeRO):
         raise ConfigError(
@@ -142,7 +142,7 @@ def _devices(trainer: Mapping[str, Any]) -> Devices:
     """Find what there is to train on, by a trainer that is not put to use."""
     keys = ("_target_", "accelerator", "devices", "num_nodes")
     try:
-        nodes = {"plugins": cluster_environment(find_placement()), "logger": False}
+        nodes = {"plugins": cluster_environment(find_layout()), "logger": False}
         probe = build({key: trainer[key] for key in keys if key in trainer}, "trainer", **nodes, **_QUIET)
     except _REFUSALS as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
@@ -155,7 +155,7 @@ def _devices(trainer: Mapping[str, Any]) -> Devices:
 
 
 def _build_trainer(
-    config: Mapping[str, Any], run: Path, data: ClipDataModule, strategy: PartwiseStrategy, stop: StopOnSignal
+    config: Mapping[str, Any], run: Path, data: ClipDataModule, strategy: SlicewiseStrategy, stop: StopOnSignal
 ) -> lightning.Trainer:
     """Build Lightning's trainer with the parts of the configuration that plug into it."""
     validation_steps = config["validate"]["every_steps"]
@@ -181,7 +181,7 @@ def _build_trainer(
             logger=loggers,
             profiler=profiler or None,
             default_root_dir=run,
-            plugins=cluster_environment(find_placement()),
+            plugins=cluster_environment(find_layout()),
             max_epochs=-1,
             use_distributed_sampler=False,
             check_val_every_n_epoch=None,

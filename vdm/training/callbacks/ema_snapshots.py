@@ -9,14 +9,14 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from vdm.checkpoints.pieces import Piece
-from vdm.checkpoints.runs import AVERAGES_NAME, averages_folder, clear_interrupted
+from vdm.checkpoints.runs import EMA_SNAPSHOTS_NAME, clear_interrupted, ema_snapshot_folder
 from vdm.ranges import Count, Folder
 from vdm.training.module import DiffusionModule
 
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
-class SaveAverages(Callback):
+class SaveEMASnapshots(Callback):
     """Saves the run's power-function averages, each process its parts, in the background; without any, does nothing.
 
     Checkpoints hold the averages too, so that there need be no snapshot of the last step. It comes before
@@ -40,13 +40,13 @@ class SaveAverages(Callback):
         """Complete what has been written meanwhile, and save after every ``every_steps`` steps."""
         if not pl_module.ema.power_functions:
             return
-        writer = pl_module.strategy.averages_writer
+        writer = pl_module.strategy.ema_writer
         writer.poll()
         step, position = trainer.global_step, pl_module.data.position
         if step % self.every_steps == 0 and position != self._saved_position:
             self._saved_position = position
             writer.finish()
-            writer.start(averages_folder(self.run, step), self._pieces(pl_module), None)
+            writer.start(ema_snapshot_folder(self.run, step), self._pieces(pl_module), None)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Begin with what is to come: what a resumed run saved before is there, and what is half written comes again.
@@ -55,16 +55,15 @@ class SaveAverages(Callback):
         """
         self._saved_position = pl_module.data.position
         if trainer.is_global_zero:
-            clear_interrupted(self.run / AVERAGES_NAME)
+            clear_interrupted(self.run / EMA_SNAPSHOTS_NAME)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Wait until the last snapshot is on the disk."""
-        pl_module.strategy.averages_writer.finish()
+        pl_module.strategy.ema_writer.finish()
 
     def _pieces(self, module: DiffusionModule) -> dict[str, dict[str, Piece]]:
         pieces = {
-            kind.name: module.strategy.averaged_pieces(module.ema.averages[kind.name])
-            for kind in module.ema.power_functions
+            kind.name: module.strategy.ema_pieces(module.ema.weights[kind.name]) for kind in module.ema.power_functions
         }
         return {
             kind: {name: Piece(self._small(piece.values), piece.shape, piece.start) for name, piece in of_kind.items()}

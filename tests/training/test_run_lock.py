@@ -14,30 +14,30 @@ from lightning.pytorch.callbacks import Callback
 
 from tests.training.runs import configuration, train
 from vdm.checkpoints.runs import checkpoints_of, step_of
-from vdm.claims import Claimant, claim, claim_file, claimants
 from vdm.config import ConfigError
-from vdm.training import run_claim
-from vdm.training.build import TrainingRun, build_training
+from vdm.lock_files import LockHolder, acquire, lock_file, lock_holders
+from vdm.training import run_lock
 from vdm.training.module import DiffusionModule
-from vdm.training.run_claim import SILENT_SECONDS, claimed, refuse_if_claimed
+from vdm.training.run_lock import SILENT_SECONDS, lock_run, refuse_if_locked
+from vdm.training.training_run import TrainingRun, build_training
 
 JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm", "SLURM_PROCID": "0"}
 
 
-def plant(run: Path, claimant: Claimant, silent_seconds: float = 0.0) -> Path:
+def plant(run: Path, holder: LockHolder, silent_seconds: float = 0.0) -> Path:
     """Leave a claim behind as another process would, and return its file."""
     path = run / "claims" / "start"
     path.parent.mkdir(parents=True, exist_ok=True)
-    number = len(claimants(path))
-    assert claim(path, number, claimant.text())
-    file = claim_file(path, number)
+    number = len(lock_holders(path))
+    assert acquire(path, number, holder.text())
+    file = lock_file(path, number)
     touched = file.stat().st_mtime - silent_seconds
     os.utime(file, (touched, touched))
     return file
 
 
-def elsewhere(**changes: object) -> Claimant:
-    return replace(Claimant.this_process(), host="node7", boot="another", **changes)  # pyright: ignore
+def elsewhere(**changes: object) -> LockHolder:
+    return replace(LockHolder.this_process(), host="node7", boot="another", **changes)  # pyright: ignore
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def other_process() -> Iterator[subprocess.Popen[bytes]]:
 def test_folder_of_a_run_that_is_going_on_is_refused_in_one_line_until_its_process_is_dead(
     tmp_path: Path, other_process: subprocess.Popen[bytes]
 ) -> None:
-    held = replace(Claimant.this_process(), process=other_process.pid, process_start=None)
+    held = replace(LockHolder.this_process(), process=other_process.pid, process_start=None)
     plant(tmp_path, held, silent_seconds=1e6)
-    for attempt in (lambda: refuse_if_claimed(tmp_path, is_first=True), lambda: claimed(tmp_path).__enter__()):
+    for attempt in (lambda: refuse_if_locked(tmp_path, is_first=True), lambda: lock_run(tmp_path).__enter__()):
         with pytest.raises(ConfigError) as told:
             attempt()
         assert str(told.value) == (
@@ -62,19 +62,19 @@ def test_folder_of_a_run_that_is_going_on_is_refused_in_one_line_until_its_proce
         )
     other_process.kill()
     os.waitid(os.P_PID, other_process.pid, os.WEXITED | os.WNOWAIT)
-    refuse_if_claimed(tmp_path, is_first=True)
-    with claimed(tmp_path) as mine:
+    refuse_if_locked(tmp_path, is_first=True)
+    with lock_run(tmp_path) as mine:
         mine.check()
 
 
 def test_folder_is_free_when_a_run_has_ended_well_or_badly(tmp_path: Path) -> None:
-    with claimed(tmp_path):
+    with lock_run(tmp_path):
         pass
-    with pytest.raises(ValueError, match="training failed"), claimed(tmp_path):
+    with pytest.raises(ValueError, match="training failed"), lock_run(tmp_path):
         raise ValueError("training failed")
     plant(tmp_path, elsewhere(ended="a minute ago"))
-    refuse_if_claimed(tmp_path, is_first=True)
-    with claimed(tmp_path) as mine, pytest.raises(ConfigError, match=f"process {os.getpid()}"), claimed(tmp_path):
+    refuse_if_locked(tmp_path, is_first=True)
+    with lock_run(tmp_path) as mine, pytest.raises(ConfigError, match=f"process {os.getpid()}"), lock_run(tmp_path):
         mine.check()
 
 
@@ -83,19 +83,19 @@ def test_run_on_another_machine_counts_as_dead_after_its_silence_alone(tmp_path:
     with pytest.raises(
         ConfigError, match=r"on node7, since .*; last sign of life 6\d s ago, and 120 s without one free"
     ):
-        refuse_if_claimed(tmp_path, is_first=True)
-    os.utime(claim_file(tmp_path / "claims" / "start", 0), (0, 0))
-    with claimed(tmp_path) as mine:
+        refuse_if_locked(tmp_path, is_first=True)
+    os.utime(lock_file(tmp_path / "claims" / "start", 0), (0, 0))
+    with lock_run(tmp_path) as mine:
         mine.check()
 
 
 def test_damaged_claim_holds_no_longer_than_one_of_another_machine(tmp_path: Path) -> None:
     file = plant(tmp_path, elsewhere())
     file.write_text("")
-    with pytest.raises(ConfigError, match=r"start\.0, which can't be read; last sign of life"), claimed(tmp_path):
+    with pytest.raises(ConfigError, match=r"start\.0, which can't be read; last sign of life"), lock_run(tmp_path):
         pass
     os.utime(file, (0, 0))
-    with claimed(tmp_path):
+    with lock_run(tmp_path):
         pass
 
 
@@ -106,9 +106,9 @@ def test_job_that_is_started_again_goes_on_at_once_wherever_it_was_before(
     for name, value in JOB.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="of slurm-12 on node7"):  # the same folder given twice in one job
-        refuse_if_claimed(tmp_path, is_first=True)
+        refuse_if_locked(tmp_path, is_first=True)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with claimed(tmp_path):
+    with lock_run(tmp_path):
         pass
 
 
@@ -116,14 +116,14 @@ def test_further_processes_of_a_start_share_the_claim_of_its_first_and_refuse_th
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(tmp_path, elsewhere(job="torchrun-mine", start=[0, 0]))
-    refuse_if_claimed(tmp_path, is_first=False)  # started by hand, or by Lightning: nobody knows by whom
+    refuse_if_locked(tmp_path, is_first=False)  # started by hand, or by Lightning: nobody knows by whom
     for name, wanted in (("mine", True), ("yours", False)):
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
         if wanted:
-            refuse_if_claimed(tmp_path, is_first=False)
+            refuse_if_locked(tmp_path, is_first=False)
         else:
             with pytest.raises(ConfigError, match="a run is going on"):
-                refuse_if_claimed(tmp_path, is_first=False)
+                refuse_if_locked(tmp_path, is_first=False)
 
 
 def test_nodes_of_torchrun_that_share_but_a_folder_claim_it_too(
@@ -131,23 +131,23 @@ def test_nodes_of_torchrun_that_share_but_a_folder_claim_it_too(
 ) -> None:
     for name, value in {"TORCHELASTIC_RUN_ID": "none", "GROUP_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    with claimed(tmp_path):
-        refuse_if_claimed(tmp_path, is_first=False)
+    with lock_run(tmp_path):
+        refuse_if_locked(tmp_path, is_first=False)
         with pytest.raises(ConfigError, match="a run is going on"):
-            refuse_if_claimed(tmp_path, is_first=True)
+            refuse_if_locked(tmp_path, is_first=True)
 
 
 def test_heartbeat_keeps_the_claim_of_a_run_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_claim, "BEAT_SECONDS", 0.01)
-    with claimed(tmp_path) as mine:
+    monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.01)
+    with lock_run(tmp_path) as mine:
         os.utime(mine.file, (0, 0))
         while mine.file.stat().st_mtime == 0:
             pass
 
 
 def fit_in_claimed_folder(training: TrainingRun, run: Path) -> None:
-    with claimed(run) as claim_on_run:
-        training.strategy.claim = claim_on_run
+    with lock_run(run) as lock:
+        training.strategy.run_lock = lock
         training.trainer.fit(training.module, datamodule=training.data)
 
 
@@ -196,7 +196,7 @@ def test_run_that_has_lost_its_folder_ends_in_one_line_at_its_next_save_and_writ
         assert [step_of(folder) for folder in checkpoints_of(left)] == [1]
         assert [path.name for path in tmp_path.iterdir()] == [left.name]
     if what == "taken over":
-        last = json.loads(claimants(run / "claims" / "start")[-1])
+        last = json.loads(lock_holders(run / "claims" / "start")[-1])
         assert (last["host"], last["ended"]) == ("node7", None)
 
 

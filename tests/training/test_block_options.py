@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tests.models.networks import randomized
 from tests.models.svd.peers import Inputs, Sizes, our_unet
 from vdm.models.space_time_unet import SpaceTimeBlock, SpaceTimeUNet
-from vdm.training.blocks import BlockOptions, blocks_of
+from vdm.training.block_options import BlockOptions, blocks_of
 
 
 class Stack(nn.Module):

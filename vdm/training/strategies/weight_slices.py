@@ -1,4 +1,4 @@
-"""The part of a weight that one process keeps and updates.
+"""The weight_slice of a weight that one process keeps and updates.
 
 Under every strategy this is a contiguous stretch of the weight flattened in row-major order: all of it (one device,
 DDP), some rows (FSDP2), or any stretch (ZeRO, which flattens many weights into one buffer and cuts that). What the
@@ -19,7 +19,7 @@ from vdm.checkpoints.pieces import Piece, PieceFiles
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightSlice:
     """A stretch of a weight.
 
     Args:
@@ -51,12 +51,12 @@ class Part:
         return files.read(name, self.start, like.numel()).view(like.shape)
 
 
-def whole_part(tensor: Tensor, is_first_copy: bool) -> Part:
+def whole_slice(tensor: Tensor, is_first_copy: bool) -> WeightSlice:
     """Return all of a tensor that each process holds in full."""
-    return Part(tensor, lambda like: like, tuple(tensor.shape), 0, is_first_copy)
+    return WeightSlice(tensor, lambda like: like, tuple(tensor.shape), 0, is_first_copy)
 
 
-def sharded_part(tensor: DTensor) -> Part:
+def sharded_slice(tensor: DTensor) -> WeightSlice:
     """Return this process's rows of a tensor that FSDP2 sharded, maybe with a replica in each node."""
     sizes = tensor.device_mesh.shape
     coordinate = tensor.device_mesh.get_coordinate()
@@ -70,50 +70,52 @@ def sharded_part(tensor: DTensor) -> Part:
             assert isinstance(placement, Replicate)
             is_first_copy &= place == 0
     start = first_row * math.prod(tensor.shape[1:])
-    return Part(tensor, lambda like: like.to_local(), tuple(tensor.shape), start, is_first_copy)  # type: ignore[attr-defined]
+    return WeightSlice(tensor, lambda like: like.to_local(), tuple(tensor.shape), start, is_first_copy)  # type: ignore[attr-defined]
 
 
-def flat_part(buffer: Tensor, offset: int, count: int, shape: tuple[int, ...], start: int, is_first_copy: bool) -> Part:
+def flat_slice(
+    buffer: Tensor, offset: int, count: int, shape: tuple[int, ...], start: int, is_first_copy: bool
+) -> WeightSlice:
     """Return ``count`` elements of a weight that lie at ``offset`` of a flat buffer."""
-    return Part(buffer, lambda like: like.view(-1).narrow(0, offset, count), shape, start, is_first_copy)
+    return WeightSlice(buffer, lambda like: like.view(-1).narrow(0, offset, count), shape, start, is_first_copy)
 
 
-def optimizer_pieces(parts: dict[str, Part], optimizer: Optimizer) -> dict[str, Piece]:
+def optimizer_pieces(slices: dict[str, WeightSlice], optimizer: Optimizer) -> dict[str, Piece]:
     """Return what an optimizer keeps for each weight, as KIND/NAME.
 
     Raises:
         ValueError: If it keeps something else than tensors.
     """
     pieces: dict[str, Piece] = {}
-    for name, part in parts.items():
-        for kind, value in optimizer.state.get(part.held_in, {}).items():
+    for name, weight_slice in slices.items():
+        for kind, value in optimizer.state.get(weight_slice.held_in, {}).items():
             if value is None:
                 continue
             if not isinstance(value, Tensor):
                 raise ValueError(f"optimizer: '{kind}' is a {type(value).__name__}, and only tensors can be saved")
-            if value.shape == part.held_in.shape:
-                pieces[f"{kind}/{name}"] = part.piece(part.view(value))
-            elif part.start == 0:  # as the count of steps is: the same for the whole weight
+            if value.shape == weight_slice.held_in.shape:
+                pieces[f"{kind}/{name}"] = weight_slice.piece(weight_slice.view(value))
+            elif weight_slice.start == 0:  # as the count of steps is: the same for the whole weight
                 pieces[f"{kind}/{name}"] = Piece.whole(value)
     return pieces
 
 
 @torch.no_grad()
-def load_optimizer_pieces(parts: dict[str, Part], optimizer: Optimizer, files: PieceFiles) -> None:
+def load_optimizer_pieces(slices: dict[str, WeightSlice], optimizer: Optimizer, files: PieceFiles) -> None:
     """Give an optimizer, which may have done no step yet, what was kept for each weight."""
     # Kernels that do a step at once want the count of steps where the weights are, others on the CPU.
     at_once = [group for group in optimizer.param_groups if group.get("fused") or group.get("capturable")]
     fused = {id(weight) for group in at_once for weight in group["params"]}
     for saved in files.shapes:
         kind, _, name = saved.partition("/")
-        if name not in parts:
+        if name not in slices:
             continue
-        part = parts[name]
-        state = optimizer.state[part.held_in]
-        if files.shapes[saved] == part.shape and part.shape != ():
+        weight_slice = slices[name]
+        state = optimizer.state[weight_slice.held_in]
+        if files.shapes[saved] == weight_slice.shape and weight_slice.shape != ():
             if kind not in state:
-                state[kind] = torch.zeros_like(part.held_in.detach())
-            part.view(state[kind]).copy_(part.read(files, saved))
+                state[kind] = torch.zeros_like(weight_slice.held_in.detach())
+            weight_slice.view(state[kind]).copy_(weight_slice.read(files, saved))
         else:
             value = files.whole(saved)
-            state[kind] = value.to(part.held_in.device) if id(part.held_in) in fused else value
+            state[kind] = value.to(weight_slice.held_in.device) if id(weight_slice.held_in) in fused else value

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from vdm.claims import Claimant, claim, claim_file, claimants, heartbeat, silence
+from vdm.lock_files import LockHolder, acquire, heartbeat, lock_file, lock_holders, silence
 
 RACER = """
 import sys
 from pathlib import Path
-from vdm.claims import claim, claimants
+from vdm.lock_files import acquire, lock_holders
 folder, name, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 for number in range(rounds):
     path = folder / f"item{number}"
-    owners = claimants(path)
+    owners = lock_holders(path)
     assert all(owners), "a claim appears with its whole text"
-    if claim(path, len(owners), name * 1000):
+    if acquire(path, len(owners), name * 1000):
         print(number, len(owners))
 """
 
@@ -41,14 +41,14 @@ def test_of_many_processes_exactly_one_gets_each_claim(tmp_path: Path) -> None:
 
 def test_a_claim_that_was_judged_dead_is_taken_over_once_however_late_the_judge_acts(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    assert claim(path, 0, "dead")
-    seen_by_all = claimants(path)
+    assert acquire(path, 0, "dead")
+    seen_by_all = lock_holders(path)
     barrier = threading.Barrier(8)
     won: list[str] = []
 
     def take_over(name: str) -> None:
         barrier.wait()
-        if claim(path, len(seen_by_all), name):
+        if acquire(path, len(seen_by_all), name):
             won.append(name)
 
     threads = [threading.Thread(target=take_over, args=(str(number),)) for number in range(8)]
@@ -57,7 +57,7 @@ def test_a_claim_that_was_judged_dead_is_taken_over_once_however_late_the_judge_
     for thread in threads:
         thread.join()
 
-    assert claimants(path) == ["dead", *won]
+    assert lock_holders(path) == ["dead", *won]
     assert len(won) == 1
 
 
@@ -69,9 +69,9 @@ def test_where_there_are_no_hard_links_one_process_gets_the_claim_too(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", refuse)
-    assert claim(tmp_path / "a", 0, "first", durable=True)
-    assert not claim(tmp_path / "a", 0, "second")
-    assert claimants(tmp_path / "a") == ["first"]
+    assert acquire(tmp_path / "a", 0, "first", durable=True)
+    assert not acquire(tmp_path / "a", 0, "second")
+    assert lock_holders(tmp_path / "a") == ["first"]
 
 
 def test_claim_that_storage_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_claim_that_storage_refuses_leaves_nothing(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(OSError, match="No space"):
-        claim(tmp_path / "a", 0, "first")
+        acquire(tmp_path / "a", 0, "first")
     assert not list(tmp_path.iterdir())
 
 
@@ -98,11 +98,11 @@ def test_who_beats_is_not_silent(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def me() -> Claimant:
-    return Claimant.this_process()
+def me() -> LockHolder:
+    return LockHolder.this_process()
 
 
-def test_process_of_this_machine_lives_until_it_dies_however_silent_it_is(me: Claimant) -> None:
+def test_process_of_this_machine_lives_until_it_dies_however_silent_it_is(me: LockHolder) -> None:
     other = subprocess.Popen(["sleep", "600"])
     try:
         its = replace(me, process=other.pid, process_start=None)
@@ -116,35 +116,35 @@ def test_process_of_this_machine_lives_until_it_dies_however_silent_it_is(me: Cl
     assert not its.is_alive(me, silent_seconds=0, max_silent_seconds=120)
 
 
-def test_process_id_that_was_used_again_is_not_taken_for_the_claimant(me: Claimant) -> None:
+def test_process_id_that_was_used_again_is_not_taken_for_the_claimant(me: LockHolder) -> None:
     assert me.process_start is not None
     assert not replace(me, process_start=me.process_start - 1).is_alive(me, 0, 120)
 
 
 @pytest.mark.parametrize("elsewhere", [{"host": "other"}, {"boot": "other"}, {"namespace": "pid:[1]"}])
-def test_of_another_machine_or_container_silence_decides(me: Claimant, elsewhere: dict[str, str]) -> None:
+def test_of_another_machine_or_container_silence_decides(me: LockHolder, elsewhere: dict[str, str]) -> None:
     other = replace(me, **elsewhere)
     assert other.is_alive(me, silent_seconds=119, max_silent_seconds=120)
     assert not other.is_alive(me, silent_seconds=121, max_silent_seconds=120)
 
 
-def test_later_start_of_the_same_job_does_not_wait(me: Claimant) -> None:
+def test_later_start_of_the_same_job_does_not_wait(me: LockHolder) -> None:
     before = replace(me, host="other", job="slurm-12", start=[0, 0])
     for job, start, holds in (("slurm-12", [1, 0], False), ("slurm-12", [0, 0], True), ("slurm-13", [1, 0], True)):
         assert before.is_alive(replace(me, job=job, start=start), 0, 120) == holds
 
 
-def test_claim_is_read_as_it_was_written_and_damage_is_none(me: Claimant) -> None:
-    assert Claimant.read(me.text()) == me
-    ended = Claimant.read(me.ending())
+def test_claim_is_read_as_it_was_written_and_damage_is_none(me: LockHolder) -> None:
+    assert LockHolder.read(me.text()) == me
+    ended = LockHolder.read(me.ending())
     assert ended is not None
     assert not ended.is_alive(me, 0, 120)
     content = json.loads(me.text())
     for damaged in ("", "{", "[]", "null", "{}", json.dumps({**content, "process": "x"}), "[" * 100_000):
-        assert Claimant.read(damaged) is None
+        assert LockHolder.read(damaged) is None
 
 
 def test_claim_files_are_numbered_from_0(tmp_path: Path) -> None:
-    claim(tmp_path / "a", 0, "x")
-    claim(tmp_path / "a", 1, "y")
-    assert [claim_file(tmp_path / "a", number).read_text() for number in (0, 1)] == ["x", "y"]
+    acquire(tmp_path / "a", 0, "x")
+    acquire(tmp_path / "a", 1, "y")
+    assert [lock_file(tmp_path / "a", number).read_text() for number in (0, 1)] == ["x", "y"]

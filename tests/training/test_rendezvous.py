@@ -10,7 +10,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from tests.training.runs import TINY
 from tests.training.zygote import Zygote
 from vdm.config import ConfigError
-from vdm.training.meeting import check_meeting_place
+from vdm.training.rendezvous import check_rendezvous
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def test_port_of_the_watchdog_that_is_in_use_is_named(
 def test_variable_that_names_no_place_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=rf"^{variable}={value}: "):
-        check_meeting_place(LightningEnvironment(), num_nodes=1, timeout_seconds=1)
+        check_rendezvous(LightningEnvironment(), num_nodes=1, timeout_seconds=1)
 
 
 def test_free_port_of_this_machine_is_taken() -> None:
-    check_meeting_place(LightningEnvironment(), num_nodes=1, timeout_seconds=1)
+    check_rendezvous(LightningEnvironment(), num_nodes=1, timeout_seconds=1)

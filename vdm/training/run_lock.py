@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vdm.claims import Claimant, claim, claim_file, claimants, heartbeat, silence
 from vdm.config import ConfigError
 from vdm.files import replacing
+from vdm.lock_files import LockHolder, acquire, heartbeat, lock_file, lock_holders, silence
 from vdm.training.slurm import SlurmJob
 from vdm.training.starts import shared_name
 
-CLAIMS_NAME = "claims"
+LOCKS_NAME = "claims"
 """Folder in a run's folder with the claim of each of its starts."""
 
 BEAT_SECONDS = 10.0
@@ -24,19 +24,19 @@ SILENT_SECONDS = 120.0
 """After how long without that a run on another machine counts as dead."""
 
 
-class RunClaim:
+class RunLock:
     """The claim of this process on a run's folder.
 
     Args:
         run: Folder of the run.
         number: How many claims there were before.
-        claimant: This process.
+        holder: This process.
     """
 
-    def __init__(self, run: Path, number: int, claimant: Claimant) -> None:
-        self.run, self.number, self.claimant = run, number, claimant
-        self._text = claimant.text()
-        self.file = claim_file(_claims_on(run), number)
+    def __init__(self, run: Path, number: int, holder: LockHolder) -> None:
+        self.run, self.number, self.holder = run, number, holder
+        self._text = holder.text()
+        self.file = lock_file(_locks_of(run), number)
 
     def check(self) -> None:
         """Refuse to write into a run's folder that is not this process's any more.
@@ -49,10 +49,10 @@ class RunClaim:
                 f"{self.run}: the run's folder is not there any more, renamed or removed while the run went on: what"
                 " was trained since the latest checkpoint is not saved; where that is now, resume=FOLDER goes on"
             )
-        later = claimants(_claims_on(self.run))[self.number + 1 :]
+        later = lock_holders(_locks_of(self.run))[self.number + 1 :]
         if later:
             raise ValueError(
-                f"{self.run}: {Claimant.read(later[-1]) or 'another process'} has taken the run over, since this one"
+                f"{self.run}: {LockHolder.read(later[-1]) or 'another process'} has taken the run over, since this one"
                 f" showed no sign of life for {SILENT_SECONDS:.0f} s; this one saves nothing more, and ends"
             )
 
@@ -67,13 +67,13 @@ class RunClaim:
         try:
             self.check()
             with replacing(self.file) as file:
-                file.write(self.claimant.ending().encode())
+                file.write(self.holder.ending().encode())
         except (OSError, ValueError):  # then the death of this process releases it
             pass
 
 
 @contextmanager
-def claimed(run: Path) -> Iterator[RunClaim]:
+def lock_run(run: Path) -> Iterator[RunLock]:
     """Keep a run's folder to this process while the block runs.
 
     Raises:
@@ -81,14 +81,14 @@ def claimed(run: Path) -> Iterator[RunClaim]:
         ValueError: If the folder is lost while the block runs, and storage fails in it.
     """
     me = _this_process()
-    path = _claims_on(run)
+    path = _locks_of(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        before = claimants(path)
+        before = lock_holders(path)
         _refuse_if_held(run, before, me)
-        if claim(path, len(before), me.text(), durable=True):
+        if acquire(path, len(before), me.text(), durable=True):
             break
-    mine = RunClaim(run, len(before), me)
+    mine = RunLock(run, len(before), me)
     with heartbeat(mine.file, BEAT_SECONDS):
         try:
             yield mine
@@ -99,7 +99,7 @@ def claimed(run: Path) -> Iterator[RunClaim]:
             mine.release()
 
 
-def refuse_if_claimed(run: Path, is_first: bool) -> None:
+def refuse_if_locked(run: Path, is_first: bool) -> None:
     """Refuse a run's folder that another start has, before time is spent on it.
 
     Args:
@@ -111,14 +111,14 @@ def refuse_if_claimed(run: Path, is_first: bool) -> None:
     """
     me = _this_process()
     if is_first or me.job is not None:  # others can't tell their own start from another
-        _refuse_if_held(run, claimants(_claims_on(run)), me, not is_first)
+        _refuse_if_held(run, lock_holders(_locks_of(run)), me, not is_first)
 
 
-def _refuse_if_held(run: Path, before: list[str], me: Claimant, is_own_start_allowed: bool = False) -> None:
+def _refuse_if_held(run: Path, before: list[str], me: LockHolder, is_own_start_allowed: bool = False) -> None:
     if not before:
         return
-    path = claim_file(_claims_on(run), len(before) - 1)
-    last, silent = Claimant.read(before[-1]), silence(path)
+    path = lock_file(_locks_of(run), len(before) - 1)
+    last, silent = LockHolder.read(before[-1]), silence(path)
     if last is None:  # damaged
         is_held, name = silent <= SILENT_SECONDS, f"claimed by {path}, which can't be read"
     else:
@@ -135,7 +135,7 @@ def _refuse_if_held(run: Path, before: list[str], me: Claimant, is_own_start_all
     )
 
 
-def _this_process() -> Claimant:
+def _this_process() -> LockHolder:
     job = SlurmJob.current()
     # The same in all processes of a start, and in all starts of a job; torchrun inside a job has a name of its own.
     try:
@@ -143,8 +143,8 @@ def _this_process() -> Claimant:
     except ConfigError:  # of torchrun's nodes, which have nothing in common but a folder that the user gave
         name = None
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    return Claimant.this_process(name, [0 if job is None else job.restarts, restarts])
+    return LockHolder.this_process(name, [0 if job is None else job.restarts, restarts])
 
 
-def _claims_on(run: Path) -> Path:
-    return run / CLAIMS_NAME / "start"
+def _locks_of(run: Path) -> Path:
+    return run / LOCKS_NAME / "start"

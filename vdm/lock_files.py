@@ -23,32 +23,32 @@ from vdm.files import MALFORMED, create_file
 _ZOMBIE_STATES = "ZX"
 
 
-def claim(path: Path, number: int, text: str, durable: bool = False) -> bool:
+def acquire(path: Path, number: int, text: str, durable: bool = False) -> bool:
     """Become claimant ``number`` of ``path``; of any number of processes that try, one does.
 
     Args:
         path: Names what is claimed; its folder must exist.
-        number: How many claimants there were before, all of them dead or gone: the length of ``claimants``.
+        number: How many lock_holders there were before, all of them dead or gone: the length of ``lock_holders``.
         text: What is to be known of the claimant.
         durable: Whether to wait until the disk has it.
 
     Returns:
         Whether the thing is this process's now.
     """
-    return create_file(claim_file(path, number), text, durable)
+    return create_file(lock_file(path, number), text, durable)
 
 
-def claim_file(path: Path, number: int) -> Path:
+def lock_file(path: Path, number: int) -> Path:
     """Return the file of claimant ``number`` of ``path``."""
     return path.with_name(f"{path.name}.{number}")
 
 
-def claimants(path: Path) -> list[str]:
+def lock_holders(path: Path) -> list[str]:
     """Return what each claimant of ``path`` has written, in turn; the last has it."""
     texts: list[str] = []
     with suppress(FileNotFoundError):
         while True:
-            texts.append(claim_file(path, len(texts)).read_text(encoding="utf-8", errors="replace"))
+            texts.append(lock_file(path, len(texts)).read_text(encoding="utf-8", errors="replace"))
     return texts
 
 
@@ -83,7 +83,7 @@ def silence(path: Path) -> float:
 
 
 @dataclass(frozen=True)
-class Claimant:
+class LockHolder:
     """A process that claims something, as its claim describes it.
 
     Args:
@@ -143,15 +143,15 @@ class Claimant:
         """Return what the claim says once it has been given back."""
         return json.dumps({**asdict(self), "ended": _now()}, indent=1)
 
-    def is_of_same_start(self, other: "Claimant") -> bool:
+    def is_of_same_start(self, other: "LockHolder") -> bool:
         """Whether both are processes of one start of one job."""
         return self.job is not None and (self.job, list(self.start)) == (other.job, list(other.start))
 
-    def is_on_same_machine(self, other: "Claimant") -> bool:
+    def is_on_same_machine(self, other: "LockHolder") -> bool:
         """Whether the process ids of both mean the same, and tell at once who lives."""
         return (self.host, self.boot, self.namespace) == (other.host, other.boot, other.namespace)
 
-    def is_alive(self, me: "Claimant", silent_seconds: float, max_silent_seconds: float) -> bool:
+    def is_alive(self, me: "LockHolder", silent_seconds: float, max_silent_seconds: float) -> bool:
         """Tell whether the claim still holds.
 
         Args:

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from vdm.training.planning.live_memory import Moment
-from vdm.training.planning.placement import (
-    Placement,
+from vdm.training.planning.sharding import (
+    Sharding,
     ddp,
     fsdp2,
     memory_of,
-    placement_of,
+    sharding_of,
     single,
     zero,
 )
@@ -40,7 +40,7 @@ STEP = StepMeasure(
 
 
 @pytest.mark.parametrize(
-    ("placement", "weights", "gradients", "optimizer", "averages"),
+    ("sharding", "weights", "gradients", "optimizer", "averages"),
     [
         (single(), 4, 4, 8, 8),
         (ddp(), 4, 4, 8, 8),
@@ -51,12 +51,12 @@ STEP = StepMeasure(
         (zero(STEP, 2, 8, 2, offload_optimizer=True), 4, 0.5, 0, 0),
         (fsdp2(STEP, 8, 2, product_bytes=4, offload=True), 0, 0, 0, 0),
     ],
-    ids=lambda value: value.name if isinstance(value, Placement) else "",
+    ids=lambda value: value.name if isinstance(value, Sharding) else "",
 )
 def test_shares_are_those_of_the_strategy(
-    placement: Placement, weights: float, gradients: float, optimizer: float, averages: float
+    sharding: Sharding, weights: float, gradients: float, optimizer: float, averages: float
 ) -> None:
-    memory = memory_of(placement, STEP, num_averages=2, several_micro_batches=False)
+    memory = memory_of(sharding, STEP, num_emas=2, several_micro_batches=False)
     found = (memory.weights, memory.gradients, memory.optimizer, memory.averages)
     assert [part / N for part in found] == pytest.approx([weights, gradients, optimizer, averages])
 
@@ -64,8 +64,8 @@ def test_shares_are_those_of_the_strategy(
 def test_frozen_weights_of_the_network_are_shared_and_those_outside_are_not() -> None:
     step = replace(STEP, frozen_bytes=10 * N, saved_bytes=(4 + 8) * N, block_bytes=(6 * N, 3 * N, 3 * N))
 
-    def weights(placement: Placement) -> float:
-        return memory_of(placement, step, num_averages=1, several_micro_batches=False).weights / N
+    def weights(sharding: Sharding) -> float:
+        return memory_of(sharding, step, num_emas=1, several_micro_batches=False).weights / N
 
     assert weights(ddp()) == 4 + 10
     assert weights(zero(step, 2, 8, 1)) == 4.5 + 10
@@ -104,8 +104,8 @@ def test_blocks_at_work_are_gathered_under_fsdp2_in_the_precision_of_products() 
 def test_strategies_are_planned_with_their_options() -> None:
     devices = Devices(torch.device("cpu"), per_node=4, num_nodes=2, memory_bytes=1)
 
-    def planned(strategy: object) -> Placement:
-        return placement_of(strategy, STEP, devices, 1, 4)  # type: ignore[arg-type]
+    def planned(strategy: object) -> Sharding:
+        return sharding_of(strategy, STEP, devices, 1, 4)  # type: ignore[arg-type]
 
     assert planned(SingleDevice(torch.device("cpu"))) == single()
     assert planned(DataParallel()) == ddp()

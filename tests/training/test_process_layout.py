@@ -1,7 +1,7 @@
 import pytest
 
 from vdm.config import ConfigError
-from vdm.training.placement import find_placement, placed
+from vdm.training.process_layout import find_layout, with_layout
 
 STEP = {
     "SLURM_JOB_ID": "12",
@@ -19,12 +19,12 @@ def test_processes_of_srun_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in STEP.items():
         monkeypatch.setenv(name, value)
 
-    placement = find_placement()
+    layout = find_layout()
 
-    assert placement is not None
-    assert (placement.launcher, placement.num_nodes, placement.devices) == ("srun", 2, 4)
-    assert not placement.environment.auto_requeue  # type: ignore[attr-defined]  # it is SLURM's
-    assert placed({"num_nodes": 1, "devices": "auto", "precision": 32}, placement) == {
+    assert layout is not None
+    assert (layout.launcher, layout.num_nodes, layout.devices) == ("srun", 2, 4)
+    assert not layout.environment.auto_requeue  # type: ignore[attr-defined]  # it is SLURM's
+    assert with_layout({"num_nodes": 1, "devices": "auto", "precision": 32}, layout) == {
         "num_nodes": 2,
         "devices": 4,
         "precision": 32,
@@ -34,17 +34,17 @@ def test_processes_of_srun_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_processes_of_torchrun_are_found_by_the_whole_set_of_its_variables() -> None:
     given = {"TORCHELASTIC_RUN_ID": "none", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 
-    placement = find_placement(given)
+    layout = find_layout(given)
 
-    assert placement is not None
-    assert (placement.launcher, placement.num_nodes, placement.devices) == ("torchrun", 2, 4)
+    assert layout is not None
+    assert (layout.launcher, layout.num_nodes, layout.devices) == ("torchrun", 2, 4)
     for name in given:
-        assert find_placement({key: value for key, value in given.items() if key != name}) is None
+        assert find_layout({key: value for key, value in given.items() if key != name}) is None
 
 
 def test_process_by_itself_is_placed_as_the_trainer_says() -> None:
-    assert find_placement({}) is None
-    assert placed({"num_nodes": 1, "devices": 2}, None) == {"num_nodes": 1, "devices": 2}
+    assert find_layout({}) is None
+    assert with_layout({"num_nodes": 1, "devices": 2}, None) == {"num_nodes": 1, "devices": 2}
 
 
 @pytest.mark.parametrize("key", ["num_nodes", "devices"])
@@ -55,7 +55,7 @@ def test_trainer_that_asks_for_other_processes_than_srun_started_is_refused(
         monkeypatch.setenv(name, value)
 
     with pytest.raises(ConfigError, match=rf"^trainer\.{key}=3: srun started [24] "):
-        placed({"num_nodes": 1, "devices": "auto", key: 3}, find_placement())
+        with_layout({"num_nodes": 1, "devices": "auto", key: 3}, find_layout())
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def test_tasks_that_can_not_train_together_are_refused(changed: dict[str, str | 
     variables = {name: value for name, value in {**STEP, **changed}.items() if value is not None}
 
     with pytest.raises(ConfigError, match=message):
-        find_placement(variables)
+        find_layout(variables)
 
 
 def test_batch_script_of_one_task_is_a_process_by_itself() -> None:
-    assert find_placement({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm", "SLURM_NTASKS": "1"}) is None
+    assert find_layout({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm", "SLURM_NTASKS": "1"}) is None
 
 
 @pytest.mark.parametrize("name", ["bash", "interactive"])
@@ -84,10 +84,10 @@ def test_srun_in_a_shell_inside_a_job_starts_processes_that_belong_together(
     for key, value in {**STEP, "SLURM_JOB_NAME": name}.items():
         monkeypatch.setenv(key, value)
 
-    placement = find_placement()
+    layout = find_layout()
 
-    assert placement is not None
-    assert (placement.num_nodes, placement.devices) == (2, 4)
+    assert layout is not None
+    assert (layout.num_nodes, layout.devices) == (2, 4)
 
 
 @pytest.mark.parametrize("step", [{}, {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}])
@@ -95,4 +95,4 @@ def test_shell_inside_a_job_is_a_process_by_itself(step: dict[str, str]) -> None
     """Whether ``salloc`` opened it or ``srun --pty bash``."""
     shell = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "interactive", "SLURM_NTASKS": "2"}
 
-    assert find_placement({**shell, **step}) is None
+    assert find_layout({**shell, **step}) is None

@@ -4,17 +4,17 @@ from dataclasses import dataclass
 
 from vdm.training.planning.step import StepMeasure
 from vdm.training.strategies.auto import Devices
-from vdm.training.strategies.base import PartwiseStrategy
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.deepspeed import GATHERED_AHEAD, LARGEST_BUCKET, DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2
+from vdm.training.strategies.slicewise import SlicewiseStrategy
 
 _BYTES = 4
 """Of a weight, a gradient and an average: fp32 under mixed precision too."""
 
 
 @dataclass(frozen=True)
-class Placement:
+class Sharding:
     """Shares of what is trained that one process keeps on its device.
 
     Args:
@@ -46,7 +46,7 @@ class Placement:
 class Memory:
     """What one process needs, in bytes."""
 
-    placement: Placement
+    sharding: Sharding
     weights: int
     gradients: int
     optimizer: int
@@ -59,56 +59,56 @@ class Memory:
     """The most at any one moment; less than the sum, since gradients come as activations go."""
 
 
-def memory_of(placement: Placement, step: StepMeasure, num_averages: int, several_micro_batches: bool) -> Memory:
+def memory_of(sharding: Sharding, step: StepMeasure, num_emas: int, several_micro_batches: bool) -> Memory:
     """Return what one process needs under a strategy.
 
     Args:
-        placement: What it keeps.
+        sharding: What it keeps.
         step: What a micro-batch takes.
-        num_averages: Averages of the weights.
+        num_emas: Averages of the weights.
         several_micro_batches: Whether gradients of one are there when the next begins.
     """
     frozen_saved = step.saved_bytes - step.trained_bytes
-    frozen = step.frozen_bytes - frozen_saved + int(placement.frozen * frozen_saved)
-    weights = int(placement.weights * step.trained_bytes) + frozen
-    optimizer = int(placement.state * step.optimizer_bytes)
-    averages = int(placement.state * num_averages * step.trained_bytes)
-    gradients = int(placement.gradients * step.trained_bytes)
-    activations = step.kept.bytes(0, placement.copies)
-    temporary = step.peak_bytes(0, False, placement.copies) - activations + placement.buffers
-    passes = step.peak_bytes(placement.gradients, placement.gradients_stay or several_micro_batches, placement.copies)
-    stepping = gradients + int(placement.state * step.optimizer_peak_bytes)
-    peak = weights + optimizer + averages + max(passes + placement.buffers, stepping)
-    if placement.whole_at_first:
+    frozen = step.frozen_bytes - frozen_saved + int(sharding.frozen * frozen_saved)
+    weights = int(sharding.weights * step.trained_bytes) + frozen
+    optimizer = int(sharding.state * step.optimizer_bytes)
+    averages = int(sharding.state * num_emas * step.trained_bytes)
+    gradients = int(sharding.gradients * step.trained_bytes)
+    activations = step.kept.bytes(0, sharding.copies)
+    temporary = step.peak_bytes(0, False, sharding.copies) - activations + sharding.buffers
+    passes = step.peak_bytes(sharding.gradients, sharding.gradients_stay or several_micro_batches, sharding.copies)
+    stepping = gradients + int(sharding.state * step.optimizer_peak_bytes)
+    peak = weights + optimizer + averages + max(passes + sharding.buffers, stepping)
+    if sharding.whole_at_first:
         peak = max(peak, step.trained_bytes + step.frozen_bytes)
-    return Memory(placement, weights, gradients, optimizer, averages, activations, temporary, peak)
+    return Memory(sharding, weights, gradients, optimizer, averages, activations, temporary, peak)
 
 
-def single() -> Placement:
+def single() -> Sharding:
     """One process keeps everything."""
-    return Placement("one device", 1, 1, 1)
+    return Sharding("one device", 1, 1, 1)
 
 
-def ddp() -> Placement:
+def ddp() -> Sharding:
     """Each process keeps everything; gradients lie in buckets that stay."""
-    return Placement("strategy=ddp", 1, 1, 1, gradients_stay=True)
+    return Sharding("strategy=ddp", 1, 1, 1, gradients_stay=True)
 
 
 def fsdp2(
     step: StepMeasure,
     shards: int,
-    num_averages: int,
+    num_emas: int,
     product_bytes: int,
     reshard: bool = True,
     offload: bool = False,
     replicate: str = "none",
-) -> Placement:
+) -> Sharding:
     """Each process keeps a share of everything, and all of the blocks that are at work.
 
     Args:
         step: What a micro-batch takes.
         shards: Processes that share one copy.
-        num_averages: Averages of the weights.
+        num_emas: Averages of the weights.
         product_bytes: Bytes of a gathered weight.
         reshard: Whether blocks are let go between forward and backward pass.
         offload: Whether the shares lie in the host's memory.
@@ -123,19 +123,19 @@ def fsdp2(
     name = _named("fsdp2", replicate=replicate if replicate != "none" else None, offload=offload)
     share = 1 / shards
     if not offload:
-        return Placement(name, share, share, share, share, copies=0, buffers=buffers)
-    kept = step.saved_bytes + (1 + num_averages) * step.trained_bytes + step.optimizer_bytes
-    return Placement(name, 0, 0, 0, 0, copies=0, buffers=buffers or gathered, host_bytes=int(share * kept))
+        return Sharding(name, share, share, share, share, copies=0, buffers=buffers)
+    kept = step.saved_bytes + (1 + num_emas) * step.trained_bytes + step.optimizer_bytes
+    return Sharding(name, 0, 0, 0, 0, copies=0, buffers=buffers or gathered, host_bytes=int(share * kept))
 
 
 def zero(
     step: StepMeasure,
     stage: int,
     processes: int,
-    num_averages: int,
+    num_emas: int,
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
-) -> Placement:
+) -> Sharding:
     """Before stage 3, DeepSpeed keeps a second fp32 copy of the weights, cut up: the one that the optimizer steps.
 
     Stage 3 cuts the weights up on the device.
@@ -144,7 +144,7 @@ def zero(
         step: What a micro-batch takes.
         stage: What else is cut up.
         processes: Processes that share it.
-        num_averages: Averages of the weights.
+        num_emas: Averages of the weights.
         offload_optimizer: Whether what the optimizer works on lies in the host's memory.
         offload_parameters: Whether the shares of weights do.
     """
@@ -157,31 +157,31 @@ def zero(
     else:
         at_work = min(step.saved_bytes, max(step.block_bytes, default=0) + _BYTES * GATHERED_AHEAD)
         weights, frozen, gradients, buffers = share, share, share, under_way + at_work
-    host = share * ((1 + num_averages) * step.trained_bytes + step.optimizer_bytes) if offload_optimizer else 0
+    host = share * ((1 + num_emas) * step.trained_bytes + step.optimizer_bytes) if offload_optimizer else 0
     if offload_parameters:
         host, weights, frozen = host + share * step.saved_bytes, 0.0, 0.0
     if offload_optimizer:
-        return Placement(
+        return Sharding(
             name, weights, gradients, 0, frozen, 1, buffers, host_bytes=int(host), whole_at_first=stage == 3
         )
     copy = share if stage < 3 else 0
     weights += copy
-    return Placement(
+    return Sharding(
         name, weights, gradients, share, frozen, 1, buffers, host_bytes=int(host), whole_at_first=stage == 3
     )
 
 
-def placement_of(
-    strategy: PartwiseStrategy, step: StepMeasure, devices: Devices, num_averages: int, product_bytes: int
-) -> Placement:
+def sharding_of(
+    strategy: SlicewiseStrategy, step: StepMeasure, devices: Devices, num_emas: int, product_bytes: int
+) -> Sharding:
     """Return what a strategy, with its options, keeps in each process."""
     if isinstance(strategy, FSDP2):
         shards = devices.per_node if strategy.replicate == "nodes" else devices.number
         reshard, offload, replicate = strategy.reshard_after_forward, strategy.offload, strategy.replicate
-        return fsdp2(step, shards, num_averages, product_bytes, reshard, offload, replicate)
+        return fsdp2(step, shards, num_emas, product_bytes, reshard, offload, replicate)
     if isinstance(strategy, DeepSpeedZeRO):
         offload = (strategy.offload_optimizer, strategy.offload_parameters)
-        return zero(step, strategy.stage, devices.number, num_averages, *offload)
+        return zero(step, strategy.stage, devices.number, num_emas, *offload)
     return ddp() if isinstance(strategy, DataParallel) else single()
 
 

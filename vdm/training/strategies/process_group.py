@@ -4,17 +4,17 @@ import os
 from datetime import timedelta
 from typing import Any, Literal
 
-from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import DistNetworkError, DistStoreError
 
 from vdm.config import ConfigError
 from vdm.training.launcher import TrainingLauncher
-from vdm.training.strategies.base import PartwiseStrategy
+from vdm.training.lightning_internals import OpenDDPStrategy
+from vdm.training.strategies.slicewise import SlicewiseStrategy
 
 Backend = Literal["nccl", "gloo"]
 
 
-class ProcessGroupStrategy(PartwiseStrategy, DDPStrategy):
+class ProcessGroupStrategy(SlicewiseStrategy, OpenDDPStrategy):
     """A strategy of several processes; of Lightning's DDP it keeps all that concerns these.
 
     Args:
@@ -29,10 +29,10 @@ class ProcessGroupStrategy(PartwiseStrategy, DDPStrategy):
         timeout = timedelta(seconds=timeout_seconds)
         super().__init__(process_group_backend=process_group_backend, timeout=timeout, **ddp)
 
-    def _configure_launcher(self) -> None:
+    def make_launcher(self, timeout_seconds: float) -> TrainingLauncher:
+        """Return the launcher, which ends all processes when one ends before training begins."""
         assert self.cluster_environment is not None
-        seconds = self._timeout.total_seconds() if self._timeout is not None else float("inf")
-        self._launcher = TrainingLauncher(self.cluster_environment, self.num_processes, self.num_nodes, seconds)
+        return TrainingLauncher(self.cluster_environment, self.num_processes, self.num_nodes, timeout_seconds)
 
     def setup_distributed(self) -> None:
         """Let processes meet.

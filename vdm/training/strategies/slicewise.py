@@ -12,20 +12,26 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from vdm.checkpoints.collectives import num_processes, rank, together
 from vdm.checkpoints.folder import verify_folder
 from vdm.checkpoints.pieces import Piece, PieceFiles
-from vdm.checkpoints.processes import num_processes, rank, together
 from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, first_whole, set_aside_later
-from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, average_kinds
+from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, ema_kinds
 from vdm.checkpoints.writer import CheckpointWriter
 from vdm.training.joint_optimizer import each_of
 from vdm.training.resuming import checked_state
-from vdm.training.run_claim import RunClaim
+from vdm.training.run_lock import RunLock
 from vdm.training.starts import note_taken
-from vdm.training.strategies.parts import Part, load_optimizer_pieces, optimizer_pieces, sharded_part, whole_part
+from vdm.training.strategies.weight_slices import (
+    WeightSlice,
+    load_optimizer_pieces,
+    optimizer_pieces,
+    sharded_slice,
+    whole_slice,
+)
 
 
-class PartwiseStrategy(Strategy):
+class SlicewiseStrategy(Strategy):
     """A strategy whose processes save and load their parts of the weights, in a format that is the same for all.
 
     Goes before Lightning's own strategy among the bases of a class.
@@ -37,14 +43,14 @@ class PartwiseStrategy(Strategy):
     is_left_out: Callable[[Float[Tensor, ""]], Bool[Tensor, ""]] | None = None
     """Decides, once a step's gradient is there, by its norm whether the step is left out: the same in all processes."""
 
-    claim: RunClaim | None = None
+    run_lock: RunLock | None = None
     """Of the first process on the run's folder: checked before anything is written there."""
 
-    def find_part(self, parameter: nn.Parameter) -> Part | None:
+    def find_slice(self, parameter: nn.Parameter) -> WeightSlice | None:
         """Return what this process holds of a weight, once the strategy is set up; ``None`` for nothing."""
         if isinstance(parameter, DTensor):
-            return sharded_part(parameter)
-        return whole_part(parameter, is_first_copy=rank() == 0)
+            return sharded_slice(parameter)
+        return whole_slice(parameter, is_first_copy=rank() == 0)
 
     def spread(self) -> None:
         """Bring changed parts to wherever else the weights are kept. All processes call it together."""
@@ -77,18 +83,18 @@ class PartwiseStrategy(Strategy):
             optimizer.zero_grad()  # what has no gradient is not touched
 
     @cached_property
-    def parts(self) -> dict[str, Part]:
+    def slices(self) -> dict[str, WeightSlice]:
         """This process's parts of all weights by fully qualified name."""
         assert self.lightning_module is not None
-        found = {name: self.find_part(p) for name, p in self.lightning_module.named_parameters()}
-        return {name: part for name, part in found.items() if part is not None}
+        found = {name: self.find_slice(p) for name, p in self.lightning_module.named_parameters()}
+        return {name: weight_slice for name, weight_slice in found.items() if weight_slice is not None}
 
     @cached_property
-    def trained_parts(self) -> dict[str, Part]:
-        """Those of ``parts`` that are trained."""
+    def trained_slices(self) -> dict[str, WeightSlice]:
+        """Those of ``slices`` that are trained."""
         assert self.lightning_module is not None
         trained = {name for name, p in self.lightning_module.named_parameters() if p.requires_grad}
-        return {name: part for name, part in self.parts.items() if name in trained}
+        return {name: weight_slice for name, weight_slice in self.slices.items() if name in trained}
 
     @cached_property
     def _saved_names(self) -> list[str]:
@@ -99,9 +105,9 @@ class PartwiseStrategy(Strategy):
     # Saving
 
     @cached_property
-    def averages_writer(self) -> CheckpointWriter:
+    def ema_writer(self) -> CheckpointWriter:
         """Writes snapshots of averages in the background."""
-        return CheckpointWriter(check=self.check_claim)
+        return CheckpointWriter(check=self.check_lock)
 
     @cached_property
     def writer(self) -> CheckpointWriter:
@@ -109,16 +115,16 @@ class PartwiseStrategy(Strategy):
 
         A run that goes on from a checkpoint does not come by the snapshots before it again, so these go first.
         """
-        return CheckpointWriter(self.averages_writer, self.check_claim)
+        return CheckpointWriter(self.ema_writer, self.check_lock)
 
-    def check_claim(self) -> None:
+    def check_lock(self) -> None:
         """Refuse to write into a run's folder that is another's by now, or gone.
 
         Raises:
             ValueError: Saying which, in the first process.
         """
-        if self.claim is not None:
-            self.claim.check()
+        if self.run_lock is not None:
+            self.run_lock.check()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
         """Copy this process's parts to memory and begin to write them; ``writer`` completes the checkpoint."""
@@ -129,27 +135,31 @@ class PartwiseStrategy(Strategy):
             {name: option for name, option in group.items() if name != "params"}
             for group in self.base_optimizer.param_groups
         ]
-        weights = self._saved_parts()
+        weights = self._saved_slices()
         pieces = {
-            WEIGHTS: {name: part.piece(part.values) for name, part in weights.items() if _is_saved(part)},
-            **{kind: self.averaged_pieces(averages[name]) for name, kind in average_kinds(list(averages)).items()},
+            WEIGHTS: {
+                name: weight_slice.piece(weight_slice.values)
+                for name, weight_slice in weights.items()
+                if _is_saved(weight_slice)
+            },
+            **{kind: self.ema_pieces(averages[name]) for name, kind in ema_kinds(list(averages)).items()},
             OPTIMIZER: optimizer_pieces(self._first_copies, self.base_optimizer),
         }
         self.writer.finish()
         self.writer.start(Path(filepath), pieces, checkpoint if rank() == 0 else None)
 
-    def averaged_pieces(self, averages: Mapping[str, Tensor]) -> dict[str, Piece]:
+    def ema_pieces(self, averages: Mapping[str, Tensor]) -> dict[str, Piece]:
         """Return what this process saves of averaged weights.
 
         Args:
             averages: Averages of all that this process holds, by name of the weight.
         """
-        return {name: part.piece(averages[name]) for name, part in self._first_copies.items()}
+        return {name: weight_slice.piece(averages[name]) for name, weight_slice in self._first_copies.items()}
 
     @cached_property
-    def _first_copies(self) -> dict[str, Part]:
-        """Those of ``trained_parts`` that this process is to save."""
-        return {name: part for name, part in self.trained_parts.items() if _is_saved(part)}
+    def _first_copies(self) -> dict[str, WeightSlice]:
+        """Those of ``trained_slices`` that this process is to save."""
+        return {name: weight_slice for name, weight_slice in self.trained_slices.items() if _is_saved(weight_slice)}
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return nothing: ``save_checkpoint`` takes the weights in parts."""
@@ -159,18 +169,18 @@ class PartwiseStrategy(Strategy):
         """Return nothing: ``save_checkpoint`` takes the optimizer's state in parts."""
         return {}
 
-    def _saved_parts(self) -> dict[str, Part]:
+    def _saved_slices(self) -> dict[str, WeightSlice]:
         """Return this process's parts of whatever belongs into checkpoints, tied weights under each of their names."""
         module = self.lightning_module
         assert module is not None
-        others = {name: whole_part(buffer, is_first_copy=rank() == 0) for name, buffer in module.named_buffers()}
-        found = {**self.parts, **others}
+        others = {name: whole_slice(buffer, is_first_copy=rank() == 0) for name, buffer in module.named_buffers()}
+        found = {**self.slices, **others}
         aliases = self._aliases
         return {name: found[aliases.get(name, name)] for name in self._saved_names if aliases.get(name, name) in found}
 
     @cached_property
     def _aliases(self) -> dict[str, str]:
-        """The name in ``parts`` of each weight that has several."""
+        """The name in ``slices`` of each weight that has several."""
         assert self.lightning_module is not None
         names = {id(p): name for name, p in self.lightning_module.named_parameters()}
         everything = self.lightning_module.named_parameters(remove_duplicate=False)
@@ -209,18 +219,18 @@ class PartwiseStrategy(Strategy):
         self._check_same_model(self._loaded)
         checkpoint = checked_state(self._loaded.state(), folder)
         checkpoint["ema"] = {
-            average: self._own_parts(files, f"{folder}: average {average}")
+            average: self._own_slices(files, f"{folder}: average {average}")
             for average, files in self._loaded.averages().items()
         }
         return checkpoint
 
-    def _own_parts(self, files: PieceFiles, source: str) -> dict[str, Tensor]:
+    def _own_slices(self, files: PieceFiles, source: str) -> dict[str, Tensor]:
         """Read this process's parts of an average of all weights that train."""
-        for name, part in self.trained_parts.items():
-            if files.shapes.get(name) != part.shape:
+        for name, weight_slice in self.trained_slices.items():
+            if files.shapes.get(name) != weight_slice.shape:
                 found = f"has shape {files.shapes[name]}" if name in files else "is missing"
-                raise ValueError(f"{source}: {name} {found}, but the weight has shape {part.shape}")
-        return {name: part.read(files, name) for name, part in self.trained_parts.items()}
+                raise ValueError(f"{source}: {name} {found}, but the weight has shape {weight_slice.shape}")
+        return {name: weight_slice.read(files, name) for name, weight_slice in self.trained_slices.items()}
 
     def _set_aside_later(self, folder: Path, is_chosen: bool) -> None:
         assert self.lightning_module is not None
@@ -233,14 +243,16 @@ class PartwiseStrategy(Strategy):
     @torch.no_grad()
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Fill this process's parts of the weights."""
-        for name, part in self._saved_parts().items():
-            part.values.copy_(part.read(self._loaded.weights, name))
+        for name, weight_slice in self._saved_slices().items():
+            weight_slice.values.copy_(weight_slice.read(self._loaded.weights, name))
         self.spread()
 
     def _check_same_model(self, checkpoint: SavedCheckpoint) -> None:
         saved = checkpoint.weights.shapes
         different = sorted(set(self._saved_names) ^ set(saved))
-        different += [n for n, part in self._saved_parts().items() if n in saved and saved[n] != part.shape]
+        different += [
+            n for n, weight_slice in self._saved_slices().items() if n in saved and saved[n] != weight_slice.shape
+        ]
         if different:
             raise ValueError(f"{checkpoint.folder}: weights of another model: it differs in {different[0]}")
 
@@ -254,12 +266,14 @@ class PartwiseStrategy(Strategy):
             )
         for group, options in zip(optimizer.param_groups, saved, strict=True):
             group.update(options)
-        load_optimizer_pieces(self.trained_parts, optimizer, self._loaded.optimizer)
+        load_optimizer_pieces(self.trained_slices, optimizer, self._loaded.optimizer)
         del self._loaded
 
 
-def _is_saved(part: Part) -> bool:
-    return part.is_first_copy and (part.values.numel() > 0 or part.shape == () or 0 in part.shape)
+def _is_saved(weight_slice: WeightSlice) -> bool:
+    return weight_slice.is_first_copy and (
+        weight_slice.values.numel() > 0 or weight_slice.shape == () or 0 in weight_slice.shape
+    )
 
 
 def _verify_together(folder: Path) -> None:

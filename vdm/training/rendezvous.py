@@ -28,7 +28,7 @@ _SECONDS_UNTIL_TOLD = 30.0
 _log = logging.getLogger(__name__)
 
 
-def check_meeting_place(environment: ClusterEnvironment, num_nodes: int, timeout_seconds: float) -> None:
+def check_rendezvous(environment: ClusterEnvironment, num_nodes: int, timeout_seconds: float) -> None:
     """Refuse a place where processes can't meet; wait for the first process if this is another.
 
     Args:

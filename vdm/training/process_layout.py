@@ -22,7 +22,7 @@ _OPEN = {"num_nodes": 1, "devices": "auto"}
 
 
 @dataclass(frozen=True)
-class Placement:
+class ProcessLayout:
     """Processes that somebody else has started.
 
     Args:
@@ -38,15 +38,15 @@ class Placement:
     devices: int
 
 
-def find_placement(variables: Mapping[str, str] = os.environ) -> Placement | None:
-    """Return how the processes are placed that ``torchrun`` or ``srun`` started; none if this one is alone.
+def find_layout(variables: Mapping[str, str] = os.environ) -> ProcessLayout | None:
+    """Return how the processes are with_layout that ``torchrun`` or ``srun`` started; none if this one is alone.
 
     Raises:
         ConfigError: If nodes have different numbers of processes, or a job of several tasks was started without srun.
     """
     if is_from_torchrun(variables):
         per_node = int(variables["LOCAL_WORLD_SIZE"])
-        return Placement(TorchElasticEnvironment(), "torchrun", int(variables["WORLD_SIZE"]) // per_node, per_node)
+        return ProcessLayout(TorchElasticEnvironment(), "torchrun", int(variables["WORLD_SIZE"]) // per_node, per_node)
     if "SLURM_NTASKS" not in variables or is_shell(variables):
         return None
     if "SLURM_STEP_ID" not in variables:
@@ -60,33 +60,33 @@ def find_placement(variables: Mapping[str, str] = os.environ) -> Placement | Non
         raise ConfigError("SLURM must be told of processes by --ntasks-per-node, not by --ntasks alone")
     # Requeueing is this project's, between two steps; Lightning's, inside a signal handler, would tear checkpoints.
     environment = SLURMEnvironment(auto_requeue=False)
-    return Placement(environment, "srun", int(variables["SLURM_STEP_NUM_NODES"]), per_node)
+    return ProcessLayout(environment, "srun", int(variables["SLURM_STEP_NUM_NODES"]), per_node)
 
 
-def cluster_environment(placement: Placement | None) -> ClusterEnvironment:
+def cluster_environment(layout: ProcessLayout | None) -> ClusterEnvironment:
     """Return what tells Lightning of its processes.
 
     By itself it would take a batch script of one task for a process among others, and complain of an srun not used.
     """
-    if placement is not None:
-        return placement.environment
+    if layout is not None:
+        return layout.environment
     others = (LSFEnvironment, MPIEnvironment)
     return next((environment() for environment in others if environment.detect()), LightningEnvironment())
 
 
-def placed(trainer: Mapping[str, Any], placement: Placement | None) -> dict[str, Any]:
+def with_layout(trainer: Mapping[str, Any], layout: ProcessLayout | None) -> dict[str, Any]:
     """Return the trainer's configuration with the processes there are, where it leaves them open.
 
     Raises:
         ConfigError: If it asks for others.
     """
-    if placement is None:
+    if layout is None:
         return dict(trainer)
-    found = {"num_nodes": placement.num_nodes, "devices": placement.devices}
+    found = {"num_nodes": layout.num_nodes, "devices": layout.devices}
     for key, number in found.items():
         if trainer.get(key, _OPEN[key]) not in (_OPEN[key], number):
             unit = "node(s)" if key == "num_nodes" else "process(es) on each node"
-            raise ConfigError(f"trainer.{key}={trainer[key]}: {placement.launcher} started {number} {unit}")
+            raise ConfigError(f"trainer.{key}={trainer[key]}: {layout.launcher} started {number} {unit}")
     return {**trainer, **found}
 
 
