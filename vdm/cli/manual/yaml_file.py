@@ -139,7 +139,7 @@ def _settings(node: yaml.MappingNode, comments: _Comments) -> dict[str, Setting]
 
 
 def _setting(key: yaml.ScalarNode, value: yaml.Node, comments: _Comments) -> Setting:
-    is_block = not isinstance(value, yaml.ScalarNode) and not value.flow_style
+    is_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
     end = key.end_mark if is_block or value.start_mark.line > key.start_mark.line else value.end_mark
     meaning = comments.after(end.line, end.column)
     above, is_apart = comments.above(key.start_mark.line, key.start_mark.column)
