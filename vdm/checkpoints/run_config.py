@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from annotated_types import Interval, Len
 
 from vdm.checkpoints.data_path import STARTED_IN
-from vdm.checkpoints.runs import config_file, load_config
+from vdm.checkpoints.layout import config_file
+from vdm.checkpoints.run_record import load_config
 from vdm.config import ConfigError
 from vdm.config.build import OWN_CODE
 from vdm.config.foreign import check_foreign

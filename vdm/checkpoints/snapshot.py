@@ -109,18 +109,18 @@ class SavedCheckpoint:
         self.ema = PieceFiles(folder, EMA)
         self.optimizer = PieceFiles(folder, OPTIMIZER)
 
-    def averages(self) -> dict[str, PieceFiles]:
+    def emas(self) -> dict[str, PieceFiles]:
         """Return the averaged weights of a run in training by name of the average; the first are those of ``ema``."""
         names = read_record(self.folder / _STATE_JSON_NAME, _Averages, MAX_STATE_BYTES).get("ema_names", [])
         return {name: PieceFiles(self.folder, kind) for name, kind in ema_kinds(names).items()}
 
-    def average(self, name: str) -> PieceFiles:
+    def named_ema(self, name: str) -> PieceFiles:
         """Return the averaged weights of one name.
 
         Raises:
             ValueError: If there are none of that name.
         """
-        averages = self.averages()
+        averages = self.emas()
         if name not in averages:
             has = f"{', '.join(averages)}; true takes the first" if averages else "none of a name; true or false"
             raise ValueError(f"ema={name}: averages in {self.folder}: {has}, false the weights as trained")

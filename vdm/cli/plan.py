@@ -16,10 +16,10 @@ from vdm.config import ConfigError, build
 from vdm.config.options import options_of, parse
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import accumulation, idle_devices
+from vdm.training.devices import Devices
 from vdm.training.ema import count_emas
 from vdm.training.planning.sharding import Memory, ddp, fsdp2, memory_of, sharding_of, single, zero
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
-from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipSize

@@ -15,7 +15,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from vdm.files import write_file
 from vdm.ranges import Folder, Name
-from vdm.training.lightning_internals import is_offline, take_offline
+from vdm.training.lightning_internals import is_offline, remove_anonymous, take_offline
 
 REACHED_SECONDS = 5.0
 """How long the server of Weights & Biases may take to answer at all."""
@@ -72,7 +72,7 @@ def wandb(
             finish_timeout_raises=False,
         ),
     )
-    logger._wandb_init.pop("anonymous", None)  # Lightning gives it always, and W&B warns of it
+    remove_anonymous(logger)
     return logger
 
 

@@ -167,7 +167,7 @@ class DiffusionModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Begin to average the weights, where and as the strategy keeps them."""
-        weights = {name: weight_slice.values for name, weight_slice in self.strategy.trained_slices.items()}
+        weights = {name: weight_slice.values for name, weight_slice in self.strategy.slices.trained.items()}
         self.ema.follow(weights, self.data.global_batch_size, self.strategy.spread)
 
     def on_train_start(self) -> None:

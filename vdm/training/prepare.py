@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.config import ConfigError, build
+from vdm.config import build, errors_at
 from vdm.objectives.base import Objective
 from vdm.objectives.build import build_objective
 
@@ -28,7 +28,5 @@ def prepare(model: VideoDiffusionModel, config: Mapping[str, Any]) -> Objective:
 
 
 def _apply(key: str, model: VideoDiffusionModel, config: Mapping[str, Any]) -> None:
-    try:
+    with errors_at(key):
         build(config[key], key).apply(model)
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}") from error

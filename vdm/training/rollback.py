@@ -7,7 +7,7 @@ import lightning
 from torch.optim.lr_scheduler import LambdaLR
 
 from vdm.checkpoints.collectives import together
-from vdm.checkpoints.runs import checkpoints_of
+from vdm.checkpoints.layout import checkpoints_of
 from vdm.training.lightning_internals import set_global_step
 from vdm.training.module import DiffusionModule
 from vdm.training.resuming import follow_schedule

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vdm.training.devices import Devices
 from vdm.training.planning.live_memory import Moment
 from vdm.training.planning.sharding import (
     Sharding,
@@ -16,7 +17,6 @@ from vdm.training.planning.sharding import (
     zero,
 )
 from vdm.training.planning.step import StepMeasure
-from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2

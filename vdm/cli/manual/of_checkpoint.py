@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vdm.checkpoints.latest import checkpoints_to_try
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import checkpoints_to_try
 from vdm.cli.options.of_model import options_of_model
 from vdm.config.words import described
 from vdm.records import read_record

@@ -8,8 +8,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from vdm.checkpoints.layout import EMA_SNAPSHOTS_NAME, ema_snapshot_folder
 from vdm.checkpoints.pieces import Piece
-from vdm.checkpoints.runs import EMA_SNAPSHOTS_NAME, clear_interrupted, ema_snapshot_folder
+from vdm.checkpoints.removal import clear_interrupted
 from vdm.ranges import Count, Folder
 from vdm.training.module import DiffusionModule
 

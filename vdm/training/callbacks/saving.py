@@ -10,7 +10,8 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.collectives import together
-from vdm.checkpoints.runs import CHECKPOINTS_NAME, checkpoint_folder, prune
+from vdm.checkpoints.layout import CHECKPOINTS_NAME, checkpoint_folder
+from vdm.checkpoints.removal import prune
 from vdm.files import write_file
 from vdm.ranges import Count, CountOrZero, Folder, Name
 from vdm.records import read_record

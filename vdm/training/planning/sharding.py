@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from vdm.training.devices import Devices
 from vdm.training.planning.step import StepMeasure
-from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.deepspeed import GATHERED_AHEAD, LARGEST_BUCKET, DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2

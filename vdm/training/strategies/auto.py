@@ -1,12 +1,11 @@
 """The strategy that suits model and machine."""
 
 import logging
-from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from vdm.ranges import CountOrZero
+from vdm.training.devices import Devices
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.fsdp2 import FSDP2
 from vdm.training.strategies.single import SingleDevice
@@ -21,28 +20,6 @@ _SHARE = 0.5
 _GIB = 2**30
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Devices:
-    """What there is to train on.
-
-    Args:
-        first: The first device.
-        per_node: Processes on each node.
-        num_nodes: Nodes.
-        memory_bytes: Memory for each process.
-    """
-
-    first: torch.device
-    per_node: int
-    num_nodes: int
-    memory_bytes: int
-
-    @property
-    def number(self) -> int:
-        """Processes on all nodes."""
-        return self.per_node * self.num_nodes
 
 
 def auto(model: nn.Module, devices: Devices, num_emas: CountOrZero) -> SlicewiseStrategy:
