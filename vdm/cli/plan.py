@@ -136,14 +136,14 @@ def describe(
         f" {clips.number} clips of {size} on each device",
         f"work of a step   {per_device / 1e12:,.3f} TFLOP on each device,"
         f" {devices.number * per_device / 1e12:,.3f} in all",
-        f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_emas} averages, optimizer;"
+        f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_emas} EMAs, optimizer;"
         f" {step.saved_bytes / GIB:,.2f} GiB of weights alone",
     ]
 
 
 def table(memories: Sequence[Memory], memory_bytes: int, reserve_bytes: int) -> Sequence[str]:
     """Return the memory of each process under each strategy, the first of which is the one that is configured."""
-    parts = ("weights", "gradients", "optimizer", "averages", "activations", "temporary", "peak")
+    parts = ("weights", "gradients", "optimizer", "ema", "activations", "temporary", "peak")
     names = [("* " if index == 0 else "  ") + memory.sharding.name for index, memory in enumerate(memories)]
     title = "GiB per device"
     width = max(map(len, [title, *names]))
