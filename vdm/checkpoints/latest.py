@@ -11,18 +11,18 @@ _log = logging.getLogger(__name__)
 
 
 def latest_checkpoint(path: Path) -> Path:
-    """Return a run's latest whole checkpoint, or ``path`` itself where it is a whole checkpoint.
+    """Return a run's latest whole checkpoint, or ``path`` itself if it is a whole checkpoint.
 
-    Damaged ones are passed over with a warning.
+    Damaged checkpoints of a run are skipped with a warning.
 
     Raises:
-        ValueError: If there is none, or ``path`` is a damaged checkpoint.
+        ValueError: If there is no whole checkpoint, or ``path`` is a damaged one.
     """
     return first_whole(checkpoints_to_try(path), verify_folder)
 
 
 def checkpoints_to_try(path: Path) -> list[Path]:
-    """Return a run's checkpoints from the latest on, or ``path`` itself where it is a checkpoint.
+    """Return a run's checkpoints, latest first, or ``path`` itself if it is a checkpoint.
 
     Raises:
         ValueError: If there are none.
@@ -40,10 +40,10 @@ def checkpoints_to_try(path: Path) -> list[Path]:
 
 
 def first_whole(folders: Sequence[Path], verify: Callable[[Path], None]) -> Path:
-    """Return the first folder that ``verify`` finds whole; those before it are passed over with a warning.
+    """Return the first folder that ``verify`` accepts; those before it are skipped with a warning.
 
     Raises:
-        ValueError: If none is whole; of a single one, why.
+        ValueError: If none is whole; for a single folder with the reason.
     """
     for folder in folders:
         try:

@@ -20,12 +20,12 @@ CHECKPOINTS_NAME, EMA_SNAPSHOTS_NAME = "checkpoints", "averages"
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Return where a run's checkpoint after ``step`` optimizer steps lies."""
+    """Return the folder of a run's checkpoint after ``step`` optimizer steps."""
     return run / CHECKPOINTS_NAME / f"step={step:08d}"
 
 
 def ema_snapshot_folder(run: Path, step: int) -> Path:
-    """Return where a run's snapshot of power-function averages after ``step`` optimizer steps lies."""
+    """Return the folder of a run's EMA snapshot after ``step`` optimizer steps."""
     return run / EMA_SNAPSHOTS_NAME / f"step={step:08d}"
 
 
@@ -63,9 +63,9 @@ def _with_config(path: Path) -> Path:
 
 
 def without_link(path: Path) -> Path:
-    """Return where a symbolic link to a run's checkpoint leads: its own name and place tell its step and its run.
+    """Return the target of a symbolic link to a run's checkpoint, whose name and place tell its step and its run.
 
-    Anything else is returned as it is.
+    Any other path is returned unchanged.
     """
     if not path.is_symlink():
         return path
@@ -75,10 +75,10 @@ def without_link(path: Path) -> Path:
 
 
 def folder_for_results(run: Path, *names: str) -> Path:
-    """Return a folder inside a run's folder, in which to write.
+    """Return a folder inside a run's folder, to be written to.
 
     Raises:
-        ValueError: If a link there, in a run that may be anybody's, leads elsewhere.
+        ValueError: If it is a link that leads out of the run's folder, as in a run from an untrusted source.
     """
     folder = run.joinpath(*names)
     if not folder.resolve().is_relative_to(run.resolve()):
@@ -97,7 +97,7 @@ def checkpoints_of(run: Path) -> list[Path]:
 
 
 def ema_snapshots_of(run: Path) -> list[Path]:
-    """Return a run's snapshots of power-function averages in order of steps."""
+    """Return a run's EMA snapshots in order of steps."""
     return _by_step(run / EMA_SNAPSHOTS_NAME)
 
 

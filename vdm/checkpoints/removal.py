@@ -13,13 +13,13 @@ _log = logging.getLogger(__name__)
 
 
 def prune(run: Path, keep: Callable[[Sequence[int]], set[int]]) -> None:
-    """Remove a run's checkpoints but for some, and what interrupted saving left behind.
+    """Remove the checkpoints of a run that need not be kept, and the remains of interrupted saving.
 
-    What can't be removed takes space, which is no reason to end training: a warning says so once.
+    A folder that can't be removed only takes space, so training continues; a warning names it once.
 
     Args:
         run: Folder of the run.
-        keep: Which of the numbers of steps, in ascending order, to keep.
+        keep: Returns the steps to keep of all steps with a checkpoint, which come in ascending order.
     """
     clear_interrupted(run / CHECKPOINTS_NAME)
     by_folder = {folder: step_of(folder) for folder in checkpoints_of(run)}
@@ -30,19 +30,19 @@ def prune(run: Path, keep: Callable[[Sequence[int]], set[int]]) -> None:
 
 
 def clear_interrupted(folder: Path) -> None:
-    """Remove what interrupted saving left behind among a run's checkpoints or snapshots, or warn as ``prune`` does."""
+    """Remove the remains of interrupted saving among checkpoints or EMA snapshots, or warn as ``prune`` does."""
     for partial in folder.glob(".*.partial"):
         _remove(partial)
 
 
 def set_aside_later(run: Path, checkpoint: Path) -> None:
-    """Move a run's checkpoints after one of them away, since the run goes on from that one: the latest counts."""
+    """Move the checkpoints after a given one aside, since the run resumes from that one and goes by the latest."""
     later = [path for path in checkpoints_of(run) if step_of(path) > step_of(checkpoint)]
     if not later:
         return
     folder = run / CHECKPOINTS_NAME / f"abandoned-{datetime.now():%Y-%m-%d_%H-%M-%S}"
     folder.mkdir()
-    for path in reversed(later):  # cut off in the middle, the latest is still one of those that were left
+    for path in reversed(later):  # interrupted, this leaves the earlier ones: still a valid run
         path.rename(folder / path.name)
     _log.warning("The run goes on from %s; its %d later checkpoints are in %s", checkpoint, len(later), folder)
 
@@ -56,5 +56,5 @@ def _remove(folder: Path) -> None:
 
 @cache
 def _warn_once(message: str) -> None:
-    """Warn, but not again after each checkpoint."""
+    """Warn once, not after each checkpoint."""
     _log.warning("%s", message)

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def record_run(run: Path, config: Mapping[str, Any]) -> None:
-    """Write the configuration, and add the versions of code and packages to those of earlier starts."""
+    """Record the configuration, and add the versions of code and packages to those of earlier starts."""
     write_config(run, config)
     path = run / VERSIONS_NAME
     try:
@@ -51,14 +51,14 @@ class Git(TypedDict):
 
 
 class Versions(TypedDict):
-    """What a run was started with."""
+    """The versions at one start of a run."""
 
     packages: dict[str, str]
     git: NotRequired[Git | None]
 
 
 def versions_of(run: Path) -> list[Versions]:
-    """Return what each start of a run was made with.
+    """Return the versions at each start of a run.
 
     Raises:
         ValueError: If the file is damaged.
@@ -70,13 +70,13 @@ def versions_of(run: Path) -> list[Versions]:
 def load_config(path: Path) -> dict[str, Any]:
     """Return the whole configuration of a run, or of the run of a checkpoint; nothing in it is interpolated.
 
-    What an earlier version recorded comes by its present names: see ``vdm.config.moved``.
+    Former names, recorded by an earlier version, are replaced by present ones: see ``vdm.config.moved``.
 
-    It is to be built by ``vdm train resume=RUN`` alone, which trusts the run as the user's own. Everybody else reads
-    ``RunConfig``.
+    Only ``vdm train resume=RUN`` may build components from it, since it trusts the run as the user's own. All other
+    commands use ``RunConfig``.
 
     Raises:
-        ValueError: In one line, if there is none, it is no plain mapping, or a newer version wrote it.
+        ValueError: In one line, if there is no configuration, it is not a plain mapping, or a newer version wrote it.
     """
     file = config_file(path)
     config = read_yaml(file)

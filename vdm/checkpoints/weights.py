@@ -14,39 +14,39 @@ _OBJECTIVE = "objective."
 
 
 def load_weights(path: Path, ema: bool | str = True) -> dict[str, Tensor]:
-    """Return a checkpoint's weights of the model, or those of a run's latest one, by name, what LoRA adds merged in.
+    """Return the model's weights in a checkpoint, or in a run's latest one, by name, with LoRA weights merged in.
 
-    The arguments are those of ``saved_weights``.
+    Arguments and errors are those of ``saved_weights``.
     """
     return merged_weights(latest_checkpoint(path), ema)
 
 
 def merged_weights(checkpoint: Path, ema: bool | str = True) -> dict[str, Tensor]:
-    """Return what ``load_weights`` does of a checkpoint that is known to be whole."""
+    """Return the result of ``load_weights`` for a checkpoint that has been verified."""
     return merged(_weights(checkpoint, ema))
 
 
 def merged_shapes(checkpoint: Path) -> dict[str, list[int]]:
-    """Return the shapes of what ``merged_weights`` returns, without reading it."""
+    """Return the shapes of the weights that ``merged_weights`` returns, without reading these."""
     shapes = SavedCheckpoint(checkpoint).weights.shapes
     return {name: list(shape) for name, shape in shapes.items() if not is_added(name) and not is_of_objective(name)}
 
 
 def saved_weights(path: Path, ema: bool | str = True) -> dict[str, Tensor]:
-    """Return a checkpoint's weights of the model, or those of a run's latest one, by name, as they were saved.
+    """Return the model's weights in a checkpoint, or in a run's latest one, by name, as they were saved.
 
     Args:
         path: Folder of a run or of a checkpoint.
-        ema: Take averaged weights for those that have an average; a text names one of several averages.
+        ema: Whether to take EMA weights, for weights that have an EMA; a text names one of several EMAs.
 
     Raises:
-        ValueError: If there is no whole checkpoint, or no average of that name.
+        ValueError: If there is no whole checkpoint, or no EMA of that name.
     """
     return _weights(latest_checkpoint(path), ema)
 
 
 def objective_weights(checkpoint: Path, ema: bool | str = True) -> dict[str, Tensor]:
-    """Return a whole checkpoint's weights of what the objective brought to training, by their names in it."""
+    """Return the weights of the objective's modules in a verified checkpoint, by their names in the objective."""
     return {
         name.removeprefix(_OBJECTIVE): weight for name, weight in _all_weights(checkpoint, ema, is_of_objective).items()
     }
