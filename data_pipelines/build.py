@@ -110,8 +110,7 @@ def _recorded(settings: BuildSettings) -> dict[str, Any]:
         recorded["moving_digits.clips_per_handwriting"] = settings.moving_digits.clips_per_handwriting
     else:
         recorded["input"] = well_formed(str(Path(settings.input).resolve()))
-        if settings.hdr != BuildSettings.hdr:  # sets of earlier versions know nothing of it
-            recorded["hdr"] = settings.hdr
+        recorded["hdr"] = settings.hdr
     recorded |= {f"clip.{name}": value for name, value in asdict(settings.resolved_clip()).items()}
     for name in ("validation_fraction", "samples_per_shard", "seed"):
         recorded[name] = getattr(settings, name)

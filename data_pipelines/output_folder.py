@@ -24,6 +24,10 @@ SILENT_SECONDS = 120.0
 """After how long without that a build on another machine counts as dead."""
 
 
+_UNRECORDED: Mapping[str, Any] = {"hdr": "map"}
+"""What sets are built with that earlier versions have made, which did not record it."""
+
+
 def claim_output(output: Path, command: str, wanted: Mapping[str, Any]) -> None:
     """Make the output folder, or check that what is in it was begun with the same settings; see ``check_output``."""
     try:
@@ -52,9 +56,9 @@ def check_output(output: Path, command: str, wanted: Mapping[str, Any]) -> bool:
     except ValueError:
         raise ValueError(f"output={output}: is not empty and not from {command}; choose another folder") from None
     for key, value in wanted.items():
-        if found.get(key) != value:
+        if (other := found.get(key, _UNRECORDED.get(key))) != value:
             raise ValueError(
-                f"output={output}: was built with {key}={found.get(key)}, not {value}; "
+                f"output={output}: was built with {key}={other}, not {value}; "
                 "choose another output, or delete this one to build it anew"
             )
     return True

@@ -16,7 +16,11 @@ from data_pipelines.settings import ClipSettings
 from data_pipelines.suffixes import OTHER_SUFFIXES, VIDEO_SUFFIXES
 from vdm.data.containers import open_video
 from vdm.data.frames import film_of
+from vdm.regular_files import open_regular
 from vdm.text import printable as printable
+
+_BEGINNING = 1 << 12
+"""Bytes of a picture in which it says whether it is animated."""
 
 
 class SourceError(ValueError):
@@ -127,7 +131,23 @@ def list_videos(folder: Path, excluded: Collection[Path]) -> tuple[list[Path], l
 
 def _is_video(path: Path) -> bool:
     suffix = path.suffix.lower()
+    if suffix == ".png":
+        return b"acTL" in _beginning(path).partition(b"IDAT")[0]  # it is animated
     return suffix in VIDEO_SUFFIXES or (suffix not in OTHER_SUFFIXES and _holds_video(path))
+
+
+def is_animated_webp(path: Path) -> bool:
+    """Tell an animated picture that FFmpeg does not read, by the flag of its first chunk."""
+    start = _beginning(path) if path.suffix.lower() == ".webp" else b""
+    return start[8:16] == b"WEBPVP8X" and bool(start[20:21]) and bool(start[20] & 2)
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            return file.read(_BEGINNING)
+    except OSError:
+        return b""
 
 
 def _holds_video(path: Path) -> bool:

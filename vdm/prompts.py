@@ -1,6 +1,6 @@
-"""What clips are asked for: conditions by name, each with a value for every clip.
+"""Prompts: the conditions of clips by name, each with a value for every clip.
 
-What the network gets of them is ``vdm.types.Conditioning``; between the two is a model's conditioner.
+A model's conditioner turns them into ``vdm.types.Conditioning``, the input of the network.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from vdm.types import ClipBatch, TensorRecord, TextEmbeddings
 
 @dataclass(frozen=True)
 class Condition(TensorRecord, ABC):
-    """One kind of condition of ``b`` clips: a value for each, which a clip may lack.
+    """A condition of ``b`` clips: one value a clip, which may be missing for some.
 
-    A new kind is a new name in ``Prompts`` or, where none of the classes here fits, a subclass.
+    A new kind of condition needs a new name in ``Prompts`` and, if no class here fits its values, a new subclass.
     """
 
     @abstractmethod
@@ -31,29 +31,29 @@ class Condition(TensorRecord, ABC):
 
     @abstractmethod
     def drop(self, where: Bool[Tensor, " b"]) -> Self:
-        """Return the condition without the values of the clips that are marked True."""
+        """Return the condition without the values of the clips where ``where`` is True."""
 
     def rows(self, rows: slice) -> Self:
-        """Return the condition of some of the clips."""
+        """Return the condition of the clips of a slice."""
         return self.map(lambda tensor: tensor[rows])
 
 
 @dataclass(frozen=True)
 class TextCondition(Condition):
-    """Captions, and what the text encoder makes of them where it was made beforehand."""
+    """Captions, optionally with stored embeddings."""
 
     captions: tuple[str, ...]
-    """The empty caption is no condition."""
+    """An empty caption means no condition."""
     embeddings: TextEmbeddings | None = None
     """One entry a caption."""
     empty: TextEmbeddings | None = None
-    """One entry: the empty caption's; there wherever ``embeddings`` is."""
+    """Embeddings of the empty caption, one entry; present if ``embeddings`` is."""
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def drop(self, where: Bool[Tensor, " b"]) -> Self:
-        """Put the empty caption in the place of those that are marked True."""
+        """Replace captions where ``where`` is True by the empty caption."""
         captions = tuple("" if dropped else text for text, dropped in zip(self.captions, where, strict=True))
         embeddings = self.embeddings
         if embeddings is not None and self.empty is not None:
@@ -61,55 +61,55 @@ class TextCondition(Condition):
         return dataclasses.replace(self, captions=captions, embeddings=embeddings)
 
     def rows(self, rows: slice) -> Self:
-        """Return the condition of some of the clips."""
+        """Return the condition of the clips of a slice."""
         embeddings = None if self.embeddings is None else self.embeddings.map(lambda tensor: tensor[rows])
         return dataclasses.replace(self, captions=self.captions[rows], embeddings=embeddings)
 
 
 @dataclass(frozen=True)
 class LabelCondition(Condition):
-    """Classes."""
+    """Class labels."""
 
     labels: Int[Tensor, " b"]
-    """Class index, -1 for none."""
+    """Class index; -1 for none."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def drop(self, where: Bool[Tensor, " b"]) -> Self:
-        """Put -1 in the place of the classes that are marked True."""
+        """Replace labels where ``where`` is True by -1."""
         return dataclasses.replace(self, labels=self.labels.masked_fill(where.to(self.labels.device), -1))
 
 
 @dataclass(frozen=True)
 class TensorCondition(Condition):
-    """Any tensor with a row for each clip: latents, an embedding, numbers."""
+    """A tensor with a row for each clip: latents, an embedding, numbers."""
 
     values: Shaped[Tensor, "b *shape"]
     present: Bool[Tensor, " b"] | None = None
-    """Whether each clip's value counts. None: it always does, and dropping leaves it as it is; Stable Video Diffusion's
+    """Whether the value of each clip is present. None if all are, and none can be dropped; Stable Video Diffusion's
     numbers are such a condition."""
 
     @classmethod
     def given(cls, values: Shaped[Tensor, "b *shape"]) -> Self:
-        """Return the condition in which every clip's value counts until it is dropped."""
+        """Return a condition whose values are all present and can be dropped."""
         return cls(values, torch.ones(len(values), dtype=torch.bool, device=values.device))
 
     def __len__(self) -> int:
         return len(self.values)
 
     def drop(self, where: Bool[Tensor, " b"]) -> Self:
-        """Let the values of the clips that are marked True not count; they stay in ``values``."""
+        """Mark values where ``where`` is True as not present; ``values`` is unchanged."""
         if self.present is None:
             return self
         return dataclasses.replace(self, present=self.present & ~where.to(self.present.device))
 
     @property
     def masked(self) -> Shaped[Tensor, "b *shape"]:
-        """The values, with zeros where they don't count."""
+        """The values, with zeros for those that are not present."""
         if self.present is None:
             return self.values
-        # Not by a product: 0 times NaN is NaN, and NaN may well stand where a clip has no value.
+        # torch.where instead of a product: a value that is not present may be NaN, and 0 times NaN is NaN.
         present = self.present.view(-1, *[1] * (self.values.ndim - 1))
         return torch.where(present, self.values, self.values.new_zeros(()))
 
@@ -119,9 +119,9 @@ AnyCondition = TypeVar("AnyCondition", bound=Condition)
 
 @dataclass(frozen=True)
 class Prompts(TensorRecord):
-    """What clips are asked for: conditions by name, each with one entry a clip.
+    """Conditions of clips by name, each with one entry a clip.
 
-    A condition that is not there and one that is dropped for all clips mean the same to the model.
+    For the model, a missing condition is the same as one that is dropped for all clips.
     """
 
     conditions: Mapping[str, Condition]
@@ -138,20 +138,20 @@ class Prompts(TensorRecord):
 
     @staticmethod
     def of(captions: Sequence[str], labels: Int[Tensor, " b"] | None = None) -> Prompts:
-        """Return prompts with the conditions ``text`` and ``label``; see ``with_conditions`` for further ones.
+        """Return prompts with the conditions ``text`` and ``label``; ``with_conditions`` adds further ones.
 
         Args:
-            captions: One a clip; the empty caption is no condition.
-            labels: Class index of each clip, -1 for none; by default none has any.
+            captions: One a clip; an empty caption means no condition.
+            labels: Class index of each clip, -1 for none. By default no clip has one.
         """
         classes = torch.full((len(captions),), -1) if labels is None else labels
         return Prompts({"text": TextCondition(tuple(captions)), "label": LabelCondition(classes)})
 
     @staticmethod
     def of_clips(batch: ClipBatch, x0: Float[Tensor, "b c t h w"]) -> Prompts:
-        """Return what clips are known by.
+        """Return the prompts that describe the clips of a batch.
 
-        That is ``text``, ``label``, ``image`` (latents of the first frame) and, where the batch has them, ``crops``.
+        They are ``text``, ``label``, ``image`` (latents of the first frame) and, if the batch has them, ``crops``.
 
         Args:
             batch: The clips.
@@ -171,13 +171,13 @@ class Prompts(TensorRecord):
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """The caption of each clip, empty where it has none."""
+        """The caption of each clip; empty if it has none."""
         text = self.find("text", TextCondition)
         return ("",) * len(self) if text is None else text.captions
 
     @property
     def device(self) -> torch.device | None:
-        """Where the conditions are; None where no tensor is among them."""
+        """Device of the conditions; None if none of them holds a tensor."""
         devices: list[torch.device] = []
 
         def note(tensor: Tensor) -> Tensor:
@@ -188,10 +188,10 @@ class Prompts(TensorRecord):
         return devices[0] if devices else None
 
     def find(self, name: str, kind: type[AnyCondition]) -> AnyCondition | None:
-        """Return a condition, or None where there is none of that name.
+        """Return the condition of a name, or None if there is none.
 
         Raises:
-            ValueError: If it is none of the class ``kind``.
+            ValueError: If it is not an instance of ``kind``.
         """
         found = self.conditions.get(name)
         if found is not None and not isinstance(found, kind):
@@ -199,26 +199,26 @@ class Prompts(TensorRecord):
         return found
 
     def with_conditions(self, **conditions: Condition) -> Prompts:
-        """Return the prompts with further conditions, in the place of those that have their names."""
+        """Return the prompts with further conditions; they replace conditions of the same names."""
         return Prompts({**self.conditions, **conditions})
 
     def asking(self, caption: str) -> Prompts:
-        """Return the prompts with one caption for all clips."""
+        """Return the prompts with the same caption for all clips."""
         return self.with_conditions(text=TextCondition((caption,) * len(self)))
 
     def rows(self, rows: slice) -> Prompts:
-        """Return the prompts of some of the clips."""
+        """Return the prompts of the clips of a slice."""
         return Prompts({name: condition.rows(rows) for name, condition in self.conditions.items()})
 
     def drop(self, where: Mapping[str, Bool[Tensor, " b"]]) -> Prompts:
-        """Return the prompts without what is marked True, for classifier-free guidance (Ho & Salimans 2022).
+        """Return the prompts with conditions dropped, for classifier-free guidance (Ho & Salimans 2022).
 
         Args:
-            where: For each condition, by name, the clips that lose it; the other conditions stay.
+            where: By the name of a condition, True for the clips that lose it. Other conditions are unchanged.
         """
         dropped = {name: self.conditions[name].drop(marked) for name, marked in where.items()}
         return Prompts({**self.conditions, **dropped})
 
     def without_conditions(self) -> Prompts:
-        """Return the prompts without any condition."""
+        """Return the prompts with all conditions dropped."""
         return self.drop(dict.fromkeys(self.conditions, torch.ones(len(self), dtype=torch.bool)))

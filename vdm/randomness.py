@@ -1,7 +1,7 @@
-"""Randomness as a pure function of (seed, purpose, position).
+"""Random numbers as pure functions of (seed, purpose, position).
 
-No generator is shared and none has a state to be saved: what sample ``position`` draws for ``purpose`` is the same on
-one process or many, in any batch, before and after a resume.
+No generator is shared, and none has a state that must be saved. The numbers of a sample for a purpose are the same in
+one process or many, in any batch, and before and after a resume.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ def generator(seed: int, purpose: str, position: int | str) -> torch.Generator:
 
     Args:
         seed: Seed of the run.
-        purpose: What is drawn, e.g. ``"noise"``; different purposes are independent.
-        position: Place of the sample in the order of training, or its key in validation.
+        purpose: Purpose of the numbers, e.g. ``"noise"``. Numbers of different purposes are independent.
+        position: Position of the sample in the order of training, or its key in validation.
     """
     digest = hashlib.blake2b(f"{seed}\0{purpose}\0{position}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,7 +1,7 @@
-"""What crosses the borders between packages: immutable records of tensors.
+"""Immutable records of tensors that packages pass to each other.
 
 Letters in shapes are always ``b`` clips, ``c`` channels, ``t`` frames, ``h`` rows, ``w`` columns, ``l`` tokens,
-``d`` and ``e`` features and ``k`` independent images that are trained on beside a clip.
+``d`` and ``e`` features, and ``k`` independent images that are trained on with a clip.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def _map_tensors(value: object, function: Callable[[Tensor], Tensor]) -> object:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A frozen dataclass whose tensors move together."""
+    """A frozen dataclass of tensors that are moved and mapped together."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Return a copy in which each tensor, also in nested records, is ``function(tensor)``."""
+        """Return a copy in which each tensor, also in nested records, is replaced by ``function(tensor)``."""
         changed = {f.name: _map_tensors(getattr(self, f.name), function) for f in dataclasses.fields(self)}
         return dataclasses.replace(self, **changed)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return a copy on ``device``, but for what stays on the host; data types stay as they are."""
+        """Return a copy on ``device``; fields marked ``ON_HOST`` stay on the CPU. Data types don't change."""
         return self._map_but_host(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
@@ -50,7 +50,7 @@ class TensorRecord:
 
 
 ON_HOST = {"on_host": True}
-"""Metadata of a record's field that stays in the CPU's memory: Python reads it, and no kernel does."""
+"""Metadata of a field that stays on the CPU, since Python reads it and no kernel does."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,23 @@ class ClipSize:
 
 @dataclass(frozen=True)
 class TextEmbeddings(TensorRecord):
-    """What a text encoder made of captions, one entry a caption."""
+    """Output of a text encoder, one entry a caption."""
 
     tokens: Float[Tensor, "b l d"]
     mask: Bool[Tensor, "b l"]
-    """True where a token is real, False where it is padding."""
+    """True for tokens, False for padding."""
     pooled: Float[Tensor, "b d"]
 
     @staticmethod
     def padded(captions: Sequence[tuple[Float[Tensor, "_ d"], Float[Tensor, " d"]]]) -> TextEmbeddings:
-        """Collect the tokens and the pooled embedding of each caption."""
+        """Stack the tokens, padded to the longest caption, and the pooled embedding of each caption."""
         longest = max(len(tokens) for tokens, _ in captions)
         mask = torch.tensor([[place < len(tokens) for place in range(longest)] for tokens, _ in captions])
         rows = [pad(tokens, (0, 0, 0, longest - len(tokens))) for tokens, _ in captions]
         return TextEmbeddings(torch.stack(rows), mask, torch.stack([pooled for _, pooled in captions]))
 
     def replaced(self, where: Bool[Tensor, " b"], other: TextEmbeddings) -> TextEmbeddings:
-        """Return these embeddings, but the only one of ``other`` where ``where`` is True."""
+        """Return these embeddings, replaced by the single entry of ``other`` where ``where`` is True."""
         longest, chosen = max(self.mask.shape[1], other.mask.shape[1]), where.to(self.mask.device)
         own, its = self._lengthened(longest), other._lengthened(longest)
         return TextEmbeddings(
@@ -96,49 +96,49 @@ class TextEmbeddings(TensorRecord):
 
 @dataclass(frozen=True)
 class ImageBatch(TensorRecord):
-    """Independent images trained on beside the clips, ``k`` to a clip (Ho et al. 2022, section 3.1)."""
+    """Independent images that are trained on with the clips, ``k`` to a clip (Ho et al. 2022, section 3.1)."""
 
     pixels: UInt8[Tensor, "b c k h w"]
     captions: tuple[tuple[str, ...], ...]
     """One caption an image: ``b`` tuples of ``k``."""
     labels: Int[Tensor, "b k"]
-    """Class of each image, -1 where it has none."""
+    """Class index of each image, -1 for none."""
     crops: Int[Tensor, "b k 4"] | None = None
     """As in ``ClipBatch``."""
 
 
 @dataclass(frozen=True)
 class ClipBatch(TensorRecord):
-    """What the loader hands to training: one micro-batch of clips."""
+    """One micro-batch of clips, as the loader passes it to training."""
 
     video: UInt8[Tensor, "b c t h w"]
-    """RGB, 0 to 255; where ``latents`` are read in their place, of no frames, or of the first alone."""
+    """RGB, 0 to 255. If ``latents`` are read instead, zero frames, or one if the model also needs the first frame."""
     captions: tuple[str, ...]
-    """Empty where a clip has none."""
+    """One a clip; empty for none."""
     labels: Int[Tensor, " b"]
-    """Class index, -1 where a clip has none."""
+    """Class index of each clip, -1 for none."""
     positions: Int[Tensor, " b"] = field(metadata=ON_HOST)
-    """Place of each sample in the endless, seeded order of training; all its randomness derives from it."""
+    """Position of each sample in the endless, seeded order of training, which determines all its random numbers."""
     weights: Float[Tensor, " b"] = field(metadata=ON_HOST)
-    """Factor of each clip's loss: 1, or 0 for padding and for samples that proved bad."""
+    """Weight of each clip's loss: 1, or 0 for padding and for samples that could not be read."""
     keys: tuple[str, ...]
     """Name of each sample in its shard."""
     fps: Float[Tensor, " b"]
-    """Frames per second of each clip as it is shown to the network."""
+    """Frames per second of each clip, after frames were selected."""
     images: ImageBatch | None = None
     latents: Float[Tensor, "b d t2 h2 w2"] | None = None
-    """What the encoder makes of each clip, where the shards have it, in the data type that they have it in."""
+    """Stored latents of each clip, in the data type of the shards. None if the shards have none."""
     noise: Float[Tensor, "b d t3 h2 w2"] | None = None
-    """Noise to be added to the latents of the clips and of their images, where it was drawn ahead of the step."""
+    """Noise to be added to the latents of the clips and of their images. None if the training step draws it."""
     text: TextEmbeddings | None = None
-    """What the text encoder makes of each caption, where the shards have it."""
+    """Stored embeddings of the captions. None if the shards have none."""
     empty_text: TextEmbeddings | None = None
-    """One entry: what it makes of the empty caption."""
+    """Stored embeddings of the empty caption, one entry."""
     motion: Float[Tensor, " b"] | None = None
-    """How much moves in each clip; see ``vdm.data.motion``."""
+    """Amount of motion in each clip; see ``vdm.data.motion``."""
     crops: Int[Tensor, "b 4"] | None = None
-    """Rows and columns of each clip as stored, and the first row and column of the crop after scaling: what SDXL takes
-    as conditions (Podell et al. 2023, section 2.2)."""
+    """Height and width of each clip as stored, then first row and column of the crop after scaling. Conditions of SDXL
+    (Podell et al. 2023, section 2.2)."""
 
     def __len__(self) -> int:
         return self.video.shape[0]
@@ -146,18 +146,19 @@ class ClipBatch(TensorRecord):
 
 @dataclass(frozen=True)
 class Conditioning(TensorRecord):
-    """What guides the network; each part is ``None`` where the model has no such condition."""
+    """Embedded conditions, the input of the network; a field is None if the model has no such condition."""
 
     text: Float[Tensor, "b l d"] | Float[Tensor, "b t l d"] | None = None
-    """Token embeddings, one sequence a clip, or one a frame where independent images ride along."""
+    """Token embeddings: one sequence a clip, or one a frame in batches with independent images."""
     text_mask: Bool[Tensor, "b l"] | Bool[Tensor, "b t l"] | None = None
-    """True where a token is real, False where it is padding."""
+    """True for tokens, False for padding."""
     vector: Float[Tensor, "b e"] | Float[Tensor, "b t e"] | None = None
     """Embedding added to that of the noise level: pooled text, class label."""
     image: Float[Tensor, "b c t h w"] | None = None
-    """Latents of the given first frame for every frame, and a last channel of 1 where given and 0 where not."""
+    """Latents of the first frame, repeated for every frame. ``EmbeddingConditioner`` appends a channel that is 1 if the
+    first frame is given, and 0 if not."""
     extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """Further named conditions of a network of one's own."""
+    """Further conditions by name, for networks that need them."""
 
 
 @dataclass(frozen=True)

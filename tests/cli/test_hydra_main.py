@@ -207,15 +207,6 @@ def test_configuration_can_be_shown_without_running(vdm: Vdm) -> None:
     assert not outcome.configs
 
 
-def test_help_lists_groups_and_keys(vdm: Vdm) -> None:
-    outcome = vdm("train", "--help")
-
-    assert outcome.code == 0
-    assert outcome.out.startswith("train is powered by Hydra")
-    assert "model: broken, large, small" in outcome.out
-    assert "max_steps: 10" in outcome.out
-
-
 def test_users_own_yamls_are_found_by_search_path(vdm: Vdm, tmp_path: Path) -> None:
     (tmp_path / "own" / "model").mkdir(parents=True)
     (tmp_path / "own" / "model" / "mine.yaml").write_text("width: 7\n")

@@ -284,7 +284,7 @@ def test_an_imported_run_makes_videos_of_a_picture(
     code, err = run_vdm("sample", *family, *wishes, "sampler.num_steps=2")
 
     assert code == 0, err
-    assert len(list((tmp_path / "run" / "samples" / "prompts").glob("0*.mp4"))) == 2
+    assert len(list((tmp_path / "run" / "samples" / "0000").glob("0*.mp4"))) == 2
     assert models[0].conditioner.options == MicroConditioning(12, 200, 0.1)
     assert isinstance(models[0].sampler, Euler), "the run's own, not the default of vdm sample"
     assert models[0].sampler.num_steps == 2
@@ -294,6 +294,12 @@ def test_an_imported_run_makes_videos_of_a_picture(
     assert code == 0, err
     assert isinstance(models[1].sampler, DDIM)
     assert models[1].guidance.scale == 2
+
+    code, err = run_vdm("sample", "settings=run/samples/0000/settings.json")
+    assert code == 0, err
+    assert models[2].conditioner.options == Motion(12, 200, 0.1)
+    grids = [(tmp_path / folder / "samples" / "0000" / "grid.png").read_bytes() for folder in ("run", ".")]
+    assert grids[0] == grids[1]
     for wrong, message in (
         ("noise_aug_strength=-1", "noise_aug_strength=-1: must be a number, at least 0"),
         ("motion_bucket_id=256", "motion_bucket_id=256: must be a number, at least 0 and at most 255, or null"),

@@ -1,8 +1,11 @@
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import pytest
 
@@ -42,9 +45,9 @@ def test_version_is_that_of_the_distribution(
 ) -> None:
     assert _run(monkeypatch, "--version") == 0
 
-    program, version = capsys.readouterr().out.split()
-    assert program == "vdm"
-    assert version[0].isdigit()
+    own, *others = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"vdm \d[\w.+]*( \(commit [0-9a-f]{12}(, with changes)?\))?", own)
+    assert others == [f"torch {metadata.version('torch')}", f"python {platform.python_version()}"]
 
 
 def test_help_imports_nothing_heavy() -> None:

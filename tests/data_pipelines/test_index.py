@@ -64,7 +64,7 @@ def foreign(tmp_path: Path) -> Path:
 
 def test_an_indexed_webdataset_trains_as_it_is(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert index_folder(settings(foreign, validation_fraction=0)) == 0
-    assert capsys.readouterr().out == f"{foreign}: clips: train 7, validation 0\n"
+    assert capsys.readouterr().out.startswith(f"{foreign}: clips: train 7, validation 0\nNext: vdm-data verify ")
     index = read_index(foreign)
     assert index.fps == 8
     assert [dict(shard.kinds) for shard in index.splits["train"]] == [
@@ -120,7 +120,7 @@ def test_every_member_of_a_tar_is_used_or_named(tmp_path: Path, capsys: pytest.C
         f"a.tar: film: {lacks} .avi",
         f"a.tar: lone: {lacks} .txt",
     ]
-    assert out.splitlines() == [
+    assert out.splitlines()[:-2] == [
         f"{tmp_path}: clips: train 1, validation 0; faults: 4",
         f"{tmp_path}: members not read: 1 without an extension, 1 hidden, 1 .cls, 1 .seg.png",
     ]
@@ -143,7 +143,7 @@ def test_clips_without_a_caption_and_texts_in_other_encodings_are_counted(
 
     assert index_folder(settings(tmp_path, validation_fraction=0)) == 0
 
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().out.splitlines()[:-2] == [
         f"{tmp_path}: clips: train 6, validation 0; without a caption: 2",
         f"{tmp_path}: texts not in UTF-8: 1 cp1252, 1 UTF-16",
     ]
@@ -198,7 +198,7 @@ def test_videos_of_variable_rate_are_counted(tmp_path: Path, capsys: pytest.Capt
     uneven = {"a.mp4": write_uneven(tmp_path / "a.mp4")}
     write_tar(tmp_path / "a.tar", members(uneven, video_sample(0), video_sample(1)))
     assert index_folder(settings(tmp_path)) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == [
+    assert capsys.readouterr().out.splitlines()[1:-2] == [
         f"{tmp_path}: 1 videos have a variable frame rate, and count by its mean; `vdm-data build` brings videos to "
         "one rate"
     ]
@@ -270,7 +270,7 @@ def test_sound_sets_from_elsewhere_have_no_faults(
     code, out, faults = _verified(foreign, capsys)
 
     assert (code, faults) == (0, [])
-    assert out == f"{foreign}: clips: 13, shards: 4, faults: 0\n"
+    assert out.startswith(f"{foreign}: clips: 13, shards: 4, faults: 0\nNext: vdm-data show ")
 
 
 def test_faults_of_a_set_from_elsewhere_are_what_training_leaves_out(

@@ -5,6 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from data_pipelines.annotations import Annotation
 from data_pipelines.clips import VideoFile
@@ -99,6 +100,20 @@ def test_a_file_with_links_to_it_is_taken_once(folder: Path) -> None:
     assert inputs.notes == tuple(f"{link}.mp4: is the same file as a.mp4, which is taken once" for link in (0, 1))
     with pytest.raises(ValueError, match=r"a\.mp4 and 0\.mp4 are one file, with different captions or labels$"):
         read(folder, "a.mp4,a dog\n0.mp4,a cat\n")
+
+
+def test_animated_pictures_are_videos_or_named(folder: Path) -> None:
+    first, *rest = (Image.new("RGB", (16, 16), (40 * number,) * 3) for number in range(4))
+    for name in ("film.png", "film.webp"):
+        first.save(folder / name, save_all=True, append_images=rest)
+    for name in ("still.png", "still.webp"):
+        first.save(folder / name)
+
+    inputs = read(folder)
+
+    assert "film.png" in [source.name for source in inputs.sources]
+    assert inputs.faults == {"film.webp": "is an animated WebP, which FFmpeg does not read; make it a video"}
+    assert set(inputs.ignored) == {"notes.docx", "still.png", "still.webp"}
 
 
 def test_two_rows_of_one_video_must_agree(folder: Path) -> None:

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``RUN`` and ``SHARDS``, whose clips have 16 frames of 16x32."""
+    """A folder with ``RUN`` and ``SHARDS``, whose clips have 8 frames of 16x32."""
     folder = tmp_path_factory.mktemp("reader")
-    shards = write_set(folder / "SHARDS", {"train": (5,), "validation": (3,)}, shapes=((16, 16, 32),))
+    shards = write_set(folder / "SHARDS", {"train": (5,), "validation": (3,)}, shapes=((8, 16, 32),))
     train(folder / "RUN", configuration(shards, "trainer.max_steps=1"))
     return folder
 

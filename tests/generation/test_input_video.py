@@ -149,10 +149,10 @@ def test_pixels_that_are_not_square_are_made_so(tmp_path: Path) -> None:
 
 def test_picture_is_a_video_of_one_frame(tmp_path: Path) -> None:
     Image.fromarray(quadrants(20, 30)).save(tmp_path / "picture.png")
-    frames = read_video(tmp_path / "picture.png").frames
-
-    assert frames.shape == (3, 1, 20, 30)
-    assert _corners(frames[:, 0].permute(1, 2, 0).numpy()) == ["red", "green", "blue", "white"]
+    path = tmp_path / "picture.png"
+    for video in (read_video(path), read_video(path, fps=8, max_frames=3), read_end(path, (20, 30), 8, 3)):
+        assert video.frames.shape == (3, 1, 20, 30)
+        assert _corners(video.frames[:, 0].permute(1, 2, 0).numpy()) == ["red", "green", "blue", "white"]
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "sound", "cut"])

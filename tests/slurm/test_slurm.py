@@ -65,12 +65,12 @@ def test_command_returns_after_submitting_and_names_job_and_folder(jobs: Jobs) -
     )
     assert jobs.sweep.printed.startswith(
         f"Submitted SLURM job array {jobs.sweep.job} of 2 runs. They are in sweep, from"
-        " 0_optimizer.lr=1e-3 to 1_optimizer.lr=1e-4"
+        " 0_optimizer.lr=0.001 to 1_optimizer.lr=0.0001"
     )
 
 
 def test_sweep_is_one_job_array_with_a_folder_for_each_run(jobs: Jobs) -> None:
-    runs = [tensors_of(jobs.sweep.run / name) for name in ("0_optimizer.lr=1e-3", "1_optimizer.lr=1e-4")]
+    runs = [tensors_of(jobs.sweep.run / name) for name in ("0_optimizer.lr=0.001", "1_optimizer.lr=0.0001")]
 
     assert runs[0].keys() == runs[1].keys()
     assert not all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
@@ -85,7 +85,7 @@ def test_interrupted_run_went_on_by_itself_after_each_interruption(slurm: Cluste
 
 
 def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(jobs: Jobs) -> None:
-    whole, interrupted = tensors_of(jobs.sweep.run / "0_optimizer.lr=1e-3"), tensors_of(jobs.interrupted.run)
+    whole, interrupted = tensors_of(jobs.sweep.run / "0_optimizer.lr=0.001"), tensors_of(jobs.interrupted.run)
 
     assert whole.keys() == interrupted.keys()
     for name in whole:

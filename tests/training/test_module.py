@@ -174,7 +174,7 @@ def test_interrupted_run_is_saved_and_goes_on(tmp_path: Path, shards: Path) -> N
     finally:
         process.kill()
     assert process.returncode == 130, messages
-    assert "Go on with: vdm train resume=" in messages
+    assert "Next: vdm train resume=" in messages
     assert "Traceback" not in messages
     step = int(latest_checkpoint(run).name.removeprefix("step="))
     goal = step + 2

@@ -61,7 +61,9 @@ def run(config: DictConfig) -> int:
             return 1
     if training.trainer.is_global_zero:
         print("\n".join(report(training, plain, rehearsal, folder)))
-        say_next(command("vdm train", *HydraConfig.get().overrides.task))
+        given = HydraConfig.get().overrides
+        chosen = [one for one in given.hydra if one.startswith(("hydra.run.dir=", "hydra.searchpath="))]
+        say_next(command("vdm train", *given.task, *chosen))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 128 + training.stop.received if training.stop.received else 0

@@ -1,7 +1,6 @@
 """What to type to use exported weights: complete as it is printed, and as the model card has it."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ import torch
 from torch import Tensor
 
 from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
+from vdm.cli.next_step import command
 from vdm.config import ConfigError
 from vdm.config.foreign import check_foreign
-from vdm.config.quoting import shell_override
-
-_PLAIN = re.compile(r"[\w./@:-]+")
 
 
 def of_pipeline(pipeline: str, folder: Path, weights: Mapping[str, Tensor]) -> str:
@@ -37,8 +34,8 @@ def of_lora(pipeline: str | None, folder: Path, weights: Mapping[str, Tensor], t
     merged = f"PeftModel.from_pretrained({{}}, {_text(folder)}).merge_and_unload()"
     if pipeline is None:
         lines = ["import vdm", "from peft import PeftModel", ""]
-        lines += [f"model = vdm.load_model({_text(trained.started_from or 'RUN')})"]
-        return "\n".join([*lines, f"model.network = {merged.format('model.network')}"])
+        lines += [f"pipe = vdm.load_model({_text(trained.started_from or 'RUN')})"]
+        return "\n".join([*lines, f"pipe.model.network = {merged.format('pipe.model.network')}"])
     encoder = trained.parts["encoder"]
     started_from = trained.started_from
     # A single file has the network alone, and diffusers opens pipelines.
@@ -50,21 +47,17 @@ def of_lora(pipeline: str | None, folder: Path, weights: Mapping[str, Tensor], t
 
 def of_own(folder: Path, trained: RunConfig) -> str:
     """Return commands that make a run of an export in this project's own format, and sample from it."""
-    allowed = " allow_own_code=true" if _has_own_code(trained) else ""
-    run = str(Path("runs") / folder.resolve().name)
+    allowed = {"allow_own_code": "true"} if _has_own_code(trained) else {}
+    run = Path("runs") / folder.resolve().name
     return "\n".join(
-        [
-            f"vdm import {_option('from', str(folder))} {_option('to', run)}{allowed}",
-            f"vdm sample {_option('checkpoint', run)}{allowed}",
-        ]
+        [command("vdm import", from_=folder, to=run, **allowed), command("vdm sample", checkpoint=run, **allowed)]
     )
 
 
 def of_file(file: Path, trained: RunConfig) -> str:
     """Return the command that makes a run of a file such as Stability's."""
     components = trained.parts["encoder"].get("name_or_path") or "PIPELINE"
-    run = str(Path("runs") / file.stem)
-    return f"vdm import {_option('from', str(file))} {_option('components', components)} {_option('to', run)}"
+    return command("vdm import", from_=file, components=components, to=Path("runs") / file.stem)
 
 
 def _opened(pipeline: str, name: str, weights: Iterable[Tensor], variant: str | None = None) -> str:
@@ -76,10 +69,6 @@ def _opened(pipeline: str, name: str, weights: Iterable[Tensor], variant: str | 
 
 def _text(value: object) -> str:
     return json.dumps(str(value), ensure_ascii=False)
-
-
-def _option(key: str, value: str) -> str:
-    return f"{key}={value}" if _PLAIN.fullmatch(value) else shell_override(key, value)
 
 
 def _has_own_code(trained: RunConfig) -> bool:

@@ -19,7 +19,7 @@ def register_run_folder(is_to_run: bool = True) -> None:
     """Let YAMLs choose a run's folder with ``${vdm.run_folder:RESUME,PARENT,TIME}``.
 
     That of a sweep is ``${vdm.new_folder:PARENT,TIME}``, and in it that of a run
-    ``${vdm.sweep_run:NUMBER,JOB,OVERRIDES}``. ``${vdm.check_folder:RESUME,PARENT}`` is that of a run that is only
+    ``${vdm.sweep_run:}``. ``${vdm.check_folder:RESUME,PARENT}`` is that of a run that is only
     rehearsed: beside the run's own, for its storage is what is tried, and hidden.
 
     Args:
@@ -47,8 +47,11 @@ def register_run_folder(is_to_run: bool = True) -> None:
 
     OmegaConf.register_new_resolver("vdm.check_folder", check_folder, replace=True)
 
-    def sweep_run(number: int, job: Any, overrides: Any) -> str:
-        return run_name(number, differing(job, overrides))
+    def sweep_run(*, _root_: Any) -> str:
+        hydra = _root_.hydra
+        if OmegaConf.is_missing(hydra.job, "num"):  # of no run of a sweep
+            return "NUMBER"
+        return run_name(hydra.job.num, differing(hydra.job, hydra.overrides.task))
 
     OmegaConf.register_new_resolver("vdm.sweep_run", sweep_run, replace=True)
     OmegaConf.register_new_resolver("vdm.run_folder", run_folder, replace=True)

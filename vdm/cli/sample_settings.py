@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from annotated_types import Interval, Len
 
-from vdm.checkpoints.run_config import OWN_MODULES
 from vdm.config import ConfigError
 from vdm.config.foreign import check_foreign
 from vdm.outside import parse_object, read_text, typed
@@ -20,6 +19,8 @@ NEVER_RECORDED = frozenset(
 )
 """Options that say where to write, on which machine and with whose code; and those that others stand for."""
 COMPONENTS = ("sampler", "guidance")
+ALLOWED_MODULES = ("vdm.diffusion",)
+"""Where these may come from, unless the user allows other code."""
 MAX_BYTES = 1 << 27
 """Of a file with settings, in which there may be as many prompts as in a file of them."""
 ELSEWHERE = "settings_in"
@@ -88,7 +89,7 @@ class Settings:
                 if not isinstance(node, Mapping):
                     raise ConfigError(f"{source}: {key}={node!r}: must be a mapping that describes a component")
                 try:
-                    check_foreign(node, key, OWN_MODULES)
+                    check_foreign(node, key, ALLOWED_MODULES)
                 except ConfigError as error:
                     raise ConfigError(f"{source}: {error}") from None
         return settings

@@ -20,7 +20,6 @@ from vdm.cli.next_step import command, say_next
 from vdm.cli.sweeps import grouped, present_sweep
 from vdm.config import ConfigError, build
 from vdm.config import check as check_node
-from vdm.data.order import idle_devices
 from vdm.processes import ProcessDiedError, is_first_of_run
 from vdm.training.launcher import die_with_parent
 from vdm.training.loggers import begin, close
@@ -60,8 +59,6 @@ def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoin
         plain = {**training.config, "clip": describe_clips(training.data)}
         record_run(folder, plain)
         _warn_of_short_training(training)
-        if complaint := idle_devices(training.data.global_batch_size, training.trainer.world_size):
-            logging.getLogger(__name__).warning("%s", complaint)
     begin(training.trainer.loggers)
     for logger in training.trainer.loggers:
         logger.log_hyperparams({**plain, "git": git_version()})

@@ -103,5 +103,5 @@ def _full_format(frame: av.VideoFrame) -> tuple[str, int]:
 
 
 def _plane(plane: VideoPlane, depth: int) -> Integer[np.ndarray, "h w"]:
-    rows = np.frombuffer(plane, np.uint8 if depth == 8 else np.dtype("<u2"))
+    rows = np.frombuffer(memoryview(plane), np.uint8 if depth == 8 else np.dtype("<u2"))
     return rows.reshape(plane.height, -1)[:, : plane.width]

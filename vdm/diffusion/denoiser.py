@@ -1,4 +1,4 @@
-"""From a network's raw output to denoised latents."""
+"""Denoising with a network: from its raw output to denoised latents."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -12,30 +12,30 @@ from vdm.types import Conditioning
 
 
 class Network(Protocol):
-    """What the mathematics asks of a network."""
+    """Interface of a network."""
 
     def __call__(self, xt: Latents, c_noise: Level, condition: Conditioning, num_images: int = 0) -> Output:
         """Return the raw prediction for noised latents, the last ``num_images`` frames being independent images.
 
         Raises:
-            ValueError: If the noise level is one a frame, and the network can't be told so.
+            ValueError: If there is one noise level a frame and the network does not support that.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """What a model says about noised latents."""
+    """Prediction of a model for noised latents."""
 
     x0: Latents
-    """The clean latents expected."""
+    """Predicted clean latents."""
     variance_share: Latents | None = None
-    """Where the model has learned it: how far log-variance of a step back lies from that of the posterior given x0 (0)
-    towards that of the forward step (1)."""
+    """Learned log-variance of a reverse step, interpolated from that of the posterior given x0 (0) to that of the
+    forward step (1). None if the model does not learn it."""
 
 
 class Denoise(Protocol):
-    """What a sampler calls; conditions and guidance are inside."""
+    """A denoising function, as samplers call it, including conditions and guidance."""
 
     def __call__(self, xt: Latents, alpha: Level, sigma: Level) -> Denoised:
         """Return the denoised latents."""
@@ -44,12 +44,12 @@ class Denoise(Protocol):
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A network made into a function that denoises.
+    """A denoising function that calls a network.
 
     Args:
         network: The network.
-        parameterization: What the network predicts.
-        learned_variance: How the network tells variances, none where it does not.
+        parameterization: Parameterization of the network's prediction.
+        learned_variance: Interpretation of the output channels for variances. None if the network has no such channels.
     """
 
     network: Network
@@ -89,10 +89,10 @@ def _check_output(output: object, xt: Latents, network: str) -> None:
 
 
 def bounded(denoise: Denoise, clip: float | None) -> Denoise:
-    """Bound the absolute value of what a denoising function returns; ``None`` is no bound.
+    """Clip the x0 of a denoising function to ``[-clip, clip]``; ``None`` for no clipping.
 
-    The last thing done to denoised latents: guidance and observations leave the data's range, which would saturate the
-    frames of the next steps, but need to see predictions as they are.
+    This must be applied after guidance and observations. Their results can exceed the range of the data, but they need
+    the unclipped predictions as input.
     """
     if clip is None:
         return denoise

@@ -1,4 +1,4 @@
-"""How far a prediction is from its target: one number a clip, whatever its size."""
+"""Distances of predictions from targets: one number a clip, independent of its size."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,16 +10,16 @@ from vdm.ranges import Positive
 
 
 class Distance(Protocol):
-    """A measure of the difference of latents."""
+    """Distance between latents."""
 
     def __call__(self, prediction: Latents, target: Latents, counted: Counted | None = None) -> PerClip:
-        """Return the distance of each clip, over the frames that count, by default over all; without any it is 0."""
+        """Return the distance of each clip over the frames that count, by default all; 0 if none count."""
         ...
 
 
 @dataclass(frozen=True)
 class SquaredError:
-    """The mean of squared differences, for which the best prediction is the mean of all targets possible."""
+    """Mean squared error; its minimizer is the conditional mean of the target."""
 
     def __call__(self, prediction: Latents, target: Latents, counted: Counted | None = None) -> PerClip:
         """Return the distance of each clip."""
@@ -28,15 +28,16 @@ class SquaredError:
 
 @dataclass(frozen=True)
 class PseudoHuber:
-    """``sqrt(mean squared error + c^2) - c``: far-off clips count by their distance, not by its square.
+    """``sqrt(mean squared error + c^2) - c``: quadratic for small errors, linear for large ones.
 
-    Song & Dhariwal 2023, section 3.3, ``sqrt(|x - y|^2 + (c sqrt(d))^2) - c sqrt(d)`` over the whole clip, divided by
-    ``sqrt(d)``, with which the number of dimensions drops out. Well above c, the best prediction is no longer the mean
-    of all targets possible, which samplers take it for, but their geometric median; the two agree where targets lie
-    symmetrically. Weights by noise level keep their meaning only well below c.
+    Song & Dhariwal 2023, section 3.3: ``sqrt(|x - y|^2 + (c sqrt(d))^2) - c sqrt(d)`` over the whole clip, here divided
+    by ``sqrt(d)`` so that it does not depend on the number of dimensions. For errors well above c the minimizer is the
+    geometric median of the targets instead of their mean, which samplers expect; the two agree for symmetric
+    distributions. Loss weights by noise level keep their meaning only for errors well below c.
 
     Args:
-        c: Root mean square error at which squares turn into distances; 0.00054 is theirs for consistency training.
+        c: Root mean square error between the quadratic and the linear range; the paper uses 0.00054 for consistency
+            training.
     """
 
     c: Positive = 0.00054
@@ -48,5 +49,5 @@ class PseudoHuber:
     def __call__(self, prediction: Latents, target: Latents, counted: Counted | None = None) -> PerClip:
         """Return the distance of each clip."""
         mean_square = SquaredError()(prediction, target, counted)
-        # sqrt(m + c^2) - c, without cancellation where the error is small.
+        # Equals sqrt(m + c^2) - c, without cancellation for small errors.
         return mean_square / (torch.sqrt(mean_square + self.c**2) + self.c)

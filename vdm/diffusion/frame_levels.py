@@ -1,7 +1,7 @@
-"""How the frames of a clip share noise levels: one for all, one each, or clean frames before noised ones.
+"""Noise levels of the frames of a clip: one for all, one for each, or clean frames before noised ones.
 
-A noise level a frame trains models that go on from frames of any quality: those given clean (``CleanPrefix``), or those
-that are themselves still being made (``IndependentFrames``).
+With one noise level a frame, a model learns to continue frames that are clean (``CleanPrefix``), or that are still
+noisy (``IndependentFrames``).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,41 +16,41 @@ from vdm.ranges import Share, Size
 from vdm.types import TensorRecord
 
 Draw = Callable[[str], PerClip]
-"""Draws one number a clip for a purpose; different purposes are independent."""
+"""Draws one number a clip for a purpose; numbers of different purposes are independent."""
 
 
 @dataclass(frozen=True)
 class Times(TensorRecord):
-    """When clips, or their frames, are noised to."""
+    """Diffusion times of clips or of their frames."""
 
     t: Level
-    """Time of each clip, or of each frame, independent images included; 0 is data."""
+    """Time of each clip, or of each frame including independent images; 0 is data."""
     counted: Counted | None = None
-    """Which frames are noised and count in the loss; none for all."""
+    """True for frames that are noised and count in the loss. None if all do."""
 
     @property
     def of_clips(self) -> PerClip:
-        """Time of each clip: the mean over its frames that count."""
+        """Time of each clip: the mean over the frames that count."""
         return self.t if self.t.ndim == 1 else mean_of_frames(self.t, self.counted)
 
 
 class FrameLevels(Protocol):
-    """A way to give the frames of a clip their times."""
+    """Draws the times of the frames of a clip."""
 
     def __call__(self, draw_time: Draw, draw_uniform: Draw, num_frames: int, num_images: int = 0) -> Times:
         """Return the times, in fp32 on the CPU.
 
         Args:
-            draw_time: Draws times: from ``noise_levels`` in training, uniform in validation.
-            draw_uniform: Draws numbers in [0, 1), for what else is random.
-            num_frames: Frames of each clip's latents.
-            num_images: Independent images behind them.
+            draw_time: Draws times: from ``noise_levels`` in training, uniformly in validation.
+            draw_uniform: Draws numbers in [0, 1) for other random choices.
+            num_frames: Number of latent frames of each clip.
+            num_images: Number of independent images that follow them.
         """
         ...
 
 
 def trained_on_clean_frames(frame_levels: FrameLevels, clean: Sequence[int]) -> bool:
-    """Tell whether a model trained so has seen these latent frames of a clip clean, and the others noised."""
+    """Return whether a model trained with ``frame_levels`` takes clips where just these latent frames are clean."""
     if isinstance(frame_levels, CleanPrefix) and not trained_on_any_levels(frame_levels):
         is_prefix = list(clean) == list(range(len(clean)))
         return is_prefix and frame_levels.min_frames <= len(clean) <= frame_levels.max_frames
@@ -58,14 +58,14 @@ def trained_on_clean_frames(frame_levels: FrameLevels, clean: Sequence[int]) -> 
 
 
 def trained_on_any_levels(frame_levels: FrameLevels) -> bool:
-    """Tell whether a model trained so has seen frames that are not clean, each with a level of its own."""
+    """Return whether a model trained with ``frame_levels`` takes noisy frames of different levels."""
     others = frame_levels.others if isinstance(frame_levels, CleanPrefix) else frame_levels
     return not isinstance(others, LevelPerClip)
 
 
 @dataclass(frozen=True)
 class LevelPerClip:
-    """All frames of a clip, and the images beside it, have the same level."""
+    """All frames of a clip, and its independent images, have the same level."""
 
     def __call__(self, draw_time: Draw, draw_uniform: Draw, num_frames: int, num_images: int = 0) -> Times:
         """Return one time a clip."""
@@ -74,9 +74,9 @@ class LevelPerClip:
 
 @dataclass(frozen=True)
 class IndependentFrames:
-    """Each latent frame, and each image, has a level of its own (diffusion forcing: Chen et al. 2024, algorithm 1).
+    """Each latent frame, and each image, has its own level (diffusion forcing: Chen et al. 2024, algorithm 1).
 
-    A model trained so can make frames one after the other, or each a little behind the one before: see ``Staggered``.
+    Such a model can generate frames one after the other, or each with a delay to the one before: see ``Staggered``.
     """
 
     def __call__(self, draw_time: Draw, draw_uniform: Draw, num_frames: int, num_images: int = 0) -> Times:
@@ -87,15 +87,15 @@ class IndependentFrames:
 
 @dataclass(frozen=True)
 class CleanPrefix:
-    """The first latent frames of a clip are given clean and don't count in the loss; the model learns to go on.
+    """The first latent frames of a clip are clean and don't count in the loss; the model learns to continue them.
 
-    How many they are is uniform from ``min_frames`` to ``max_frames``, but of each clip at least one frame counts.
+    Their number is uniform from ``min_frames`` to ``max_frames``, but at least one frame of each clip is noised.
 
     Args:
-        min_frames: The least number of clean latent frames.
-        max_frames: The largest number.
-        probability: Share of clips that have clean frames; the others are noised throughout.
-        others: How the frames after them share noise levels.
+        min_frames: Smallest number of clean latent frames.
+        max_frames: Largest number of clean latent frames.
+        probability: Probability that a clip has clean frames.
+        others: Noise levels of the frames that follow the clean ones.
     """
 
     min_frames: Size = 1

@@ -1,4 +1,4 @@
-"""The diffusion of latents: adding noise, and the loss of a prediction."""
+"""Gaussian diffusion of latents: adding noise, and the loss of a prediction."""
 
 import math
 from dataclasses import dataclass
@@ -25,21 +25,19 @@ from vdm.types import NoisedLatents
 
 @dataclass(frozen=True)
 class GaussianDiffusion:
-    """The choices that make a diffusion model, apart from its network.
+    """The parts of a diffusion model other than its network.
 
     Args:
         schedule: Signal and noise at each time.
-        parameterization: What the network predicts.
-        noise_levels: Which times are trained on.
-        loss_weight: How much each noise level counts.
-        clip_denoised: Bound of the absolute value of denoised latents while sampling: 1 for pixels, none for latents
-            that are not bounded.
-        noise_prior: How the noise of a clip hangs together; ``noise`` in ``add_noise`` is drawn from it.
-        distance: How a prediction's error is measured.
-        learned_variance: How variances of the steps back are learned beside their means; none leaves them fixed.
-        time_shift: How times of training, and of samplers' steps, grow with the size of a clip; none leaves them as
-            they are.
-        frame_levels: How the frames of a clip share noise levels.
+        parameterization: The network's prediction.
+        noise_levels: Distribution of times in training.
+        loss_weight: Weight of the loss at each noise level.
+        clip_denoised: Bound to which sampling clips denoised latents: 1 for pixels, None for unbounded latents.
+        noise_prior: Distribution of a clip's noise; ``noise`` in ``add_noise`` is drawn from it.
+        distance: Distance of a prediction from its target.
+        learned_variance: How the network learns variances of reverse steps. None for fixed variances.
+        time_shift: Shift of the times of training and sampling by the size of a clip. None for no shift.
+        frame_levels: Noise levels of the frames of a clip.
     """
 
     schedule: NoiseSchedule
@@ -60,7 +58,7 @@ class GaussianDiffusion:
         self._check_weights()
 
     def out_channels(self, num_channels: int) -> int:
-        """Return the channels that the network must output for latents of ``num_channels``."""
+        """Return the number of channels that the network must output for latents with ``num_channels``."""
         return num_channels if self.learned_variance is None else 2 * num_channels
 
     def draw_times(
@@ -71,14 +69,14 @@ class GaussianDiffusion:
         shape: tuple[int, ...],
         num_images: int = 0,
     ) -> Times:
-        """Draw the times to train each sample at, as a function of (seed, position).
+        """Draw the training time of each sample, as a function of (seed, position).
 
         Args:
             seed: Seed of the run.
-            positions: Place of each clip in the order of training.
-            global_batch_size: Samples in one optimizer step.
-            shape: Channels, frames, rows and columns of one clip's latents, its independent images included.
-            num_images: How many of the last frames are independent images. Their times are shifted as the clip's are.
+            positions: Position of each clip in the order of training.
+            global_batch_size: Number of samples in one optimizer step.
+            shape: Channels, frames, rows and columns of one clip's latents, including its independent images.
+            num_images: How many of the last frames are independent images. Their times are shifted like the clip's.
         """
         channels, num_frames, height, width = shape
         clip = (channels, num_frames - num_images, height, width)
@@ -93,20 +91,20 @@ class GaussianDiffusion:
         return self.frame_levels(times, uniform, clip[1], num_images)
 
     def sampling_schedule(self, shape: tuple[int, ...]) -> NoiseSchedule:
-        """Return the schedule that samplers walk through, for latents of channels, frames, rows and columns."""
+        """Return the schedule for sampling latents of a shape: channels, frames, rows and columns."""
         return self.schedule if self.time_shift is None else ShiftedTimes(self.schedule, self.time_shift.factor(shape))
 
     def add_noise(self, x0: Latents, noise: Latents, t: Level, counted: Counted | None = None) -> NoisedLatents:
-        """Noise clean latents to the time of each clip or frame: ``xt = alpha_t x0 + sigma_t noise``.
+        """Add noise to clean latents at the time of each clip or frame: ``xt = alpha_t x0 + sigma_t noise``.
 
-        Frames that don't count stay clean, ``alpha = 1`` and ``sigma = 0``, also where the schedule has noise at
+        Frames that don't count stay clean, with ``alpha = 1`` and ``sigma = 0``, even if the schedule has noise at
         ``t = 0``.
 
         Args:
             x0: Clean latents.
             noise: Noise drawn from ``noise_prior``.
             t: Time of each clip, or of each frame.
-            counted: Which frames are noised; none for all. With some that are not, ``t`` must be one a frame.
+            counted: True for frames that are noised; None for all. Has an effect only if ``t`` is one a frame.
         """
         alpha, sigma = self.schedule.alpha_sigma(t)
         if counted is not None and t.ndim == 2:
@@ -114,15 +112,15 @@ class GaussianDiffusion:
         return NoisedLatents(x0, noise, over_latents(alpha) * x0 + over_latents(sigma) * noise, t, alpha, sigma)
 
     def loss(self, output: Output, noised: NoisedLatents, counted: Counted | None = None) -> PerClip:
-        """Return the loss of each clip, in fp32, given what the network said.
+        """Return the loss of each clip, in fp32.
 
-        With a noise level a clip, that is the weight times the distance. With one a frame, it is the mean over frames
-        of each frame's weight times its distance.
+        With one noise level a clip, it is the weight times the distance. With one a frame, it is the mean over frames
+        of weight times distance.
 
         Args:
-            output: What the network said.
-            noised: What it was given.
-            counted: Which frames count; none for all. A clip without any has a loss of 0.
+            output: The network's output.
+            noised: The noised latents of its input.
+            counted: True for frames that count; None for all. A clip without such frames has a loss of 0.
         """
         output = output.float()
         if self.learned_variance is None:
@@ -140,12 +138,12 @@ class GaussianDiffusion:
         frames = (rearrange(latents, "b c t h w -> (b t) c 1 h w") for latents in (prediction, target))
         distance = rearrange(self.distance(*frames), "(b t) -> b t", b=len(weight))
         if counted is not None:
-            # Without noise a weight may be infinite, and infinity times 0 is NaN, also in the gradient.
+            # The weight of a clean frame may be infinite, and infinity times 0 would be NaN, also in the gradient.
             weight = torch.where(counted, weight, 0)
         return mean_of_frames(weight * distance, counted)
 
     def _check_prediction_of_pure_noise(self) -> None:
-        """Refuse a parameterization that, where sampling starts, says no more than the noised latents themselves."""
+        """Refuse a parameterization from which x0 can't be recovered at ``t = 1``, where sampling starts."""
         alpha, sigma = self.schedule.alpha_sigma(torch.ones(1, dtype=torch.float64, device="cpu"))
         a, b = self.parameterization.target_factors(alpha, sigma)
         sine = (a * sigma - b * alpha) / (torch.hypot(a, b) * torch.hypot(alpha, sigma))
@@ -156,10 +154,10 @@ class GaussianDiffusion:
             )
 
     def _check_weights(self) -> None:
-        """Refuse weights that are not finite at the first or the last time that may be drawn."""
+        """Refuse a loss weight that is not finite at the first or last time that can be drawn."""
         ends = torch.tensor([0, 1 - 2**-24], dtype=torch.float32, device="cpu")
         times = self.noise_levels.quantile(ends, self.schedule)
-        if self.time_shift is not None:  # which may round what is just below 1
+        if self.time_shift is not None:  # which may round a time just below 1 to 1
             times = torch.stack([times[0], torch.ones_like(times[1])])
         nothing = over_latents(torch.zeros_like(times))
         weights = self.loss_weight(self.add_noise(nothing, nothing, times), self.parameterization, self.schedule)

@@ -1,8 +1,8 @@
-"""Guidance: away from a weak prediction, through a strong one, and beyond.
+"""Guidance: extrapolation from a weak prediction through a strong one.
 
-The strong prediction is that of the model with its conditions. Which model is the weak one makes the method: the same
-model without conditions or with a negative prompt (classifier-free guidance, Ho & Salimans 2022), or a smaller or less
-trained model with the same conditions (autoguidance, Karras et al. 2024).
+The strong prediction is that of the model with its conditions. The weak prediction determines the method. It comes from
+the same model without conditions or with a negative prompt (classifier-free guidance, Ho & Salimans 2022), or from a
+smaller or less trained model with the same conditions (autoguidance, Karras et al. 2024).
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from vdm.ranges import NotNegative, Number, Share
 
 
 class Guidance(Protocol):
-    """A way to combine a strong and a weak prediction."""
+    """Combines a strong and a weak prediction."""
 
     def __call__(self, strong: Denoise, weak: Denoise) -> Denoise:
         """Return the guided denoising function."""
@@ -30,18 +30,19 @@ class Guidance(Protocol):
 class Extrapolation:
     """``x0 = weak + scale (strong - weak)``.
 
-    Ho & Salimans 2022, eq. 6, with ``scale = 1 + w``; said of x0, it is the same as said of the noise or of v.
+    Ho & Salimans 2022, eq. 6, with ``scale = 1 + w``. Extrapolating x0 is equivalent to extrapolating the noise or v.
 
     Args:
-        scale: 1 is the strong prediction as it is, above 1 goes beyond it, 0 is the weak one.
-        first_scale: The first frame's scale, from which it changes linearly over frames to ``scale`` at the last one;
-            none for the same everywhere. Stable Video Diffusion (Blattmann et al. 2023) goes from 1 to 3: what is far
-            from the given first frame needs more guidance.
-        interval: Noise levels ``sigma / alpha`` above the first and up to the second number are guided (Kynkäänniemi
-            et al. 2024, eq. 6); elsewhere the strong prediction stands and the weak model is not called. None for all.
-        rescale: phi of Lin et al. 2023, eq. 14 to 16: how far the guided prediction is brought back to the strong
-            one's standard deviation over the clip, 0 not at all, 1 wholly. The paper and diffusers rescale the
-            network's output, which in the paper is v; here it is v whatever the network predicts.
+        scale: Guidance scale: 1 gives the strong prediction, above 1 extrapolates, 0 gives the weak prediction.
+        first_scale: Scale at the first frame; it changes linearly over frames to ``scale`` at the last. None for the
+            same scale at all frames. Stable Video Diffusion (Blattmann et al. 2023) goes from 1 to 3, since frames far
+            from the given first frame need more guidance.
+        interval: Guidance applies at noise levels ``sigma / alpha`` above the first number and up to the second
+            (Kynkäänniemi et al. 2024, eq. 6). Elsewhere the result is the strong prediction, and the weak model is not
+            called. None for all noise levels.
+        rescale: phi of Lin et al. 2023, eq. 14 to 16: rescales the guided prediction to the standard deviation of the
+            strong one over the clip; 0 not at all, 1 fully. The paper and diffusers rescale the network's output, which
+            is v in the paper; here v is rescaled, whatever the network predicts.
     """
 
     scale: Number = 1.0
@@ -56,7 +57,7 @@ class Extrapolation:
             raise ValueError(f"rescale must lie in [0, 1], but is {self.rescale}")
 
     def __call__(self, strong: Denoise, weak: Denoise) -> Denoise:
-        """Return the guided denoising function; what else the strong model says, such as variances, is kept."""
+        """Return the guided denoising function; learned variances are those of the strong model."""
         if self == Extrapolation(0.0):
             return weak
         if self.scale == 1 and self.first_scale in (None, 1):
@@ -78,7 +79,7 @@ class Extrapolation:
         return denoise
 
     def _is_guided(self, alpha: Level, sigma: Level) -> Bool[Tensor, "b *frames"] | None:
-        """Tell which clips' or frames' noise levels lie in the interval; none where there is no interval."""
+        """Return which clips or frames have a noise level in the interval; None if there is no interval."""
         if self.interval is None:
             return None
         return (sigma / alpha > self.interval[0]) & (sigma / alpha <= self.interval[1])
@@ -88,7 +89,7 @@ class Extrapolation:
         return torch.linspace(first, self.scale, xt.shape[2], dtype=xt.dtype, device=xt.device)[:, None, None]
 
     def _rescaled(self, x0: Latents, strong: Latents, skip: Latents) -> Latents:
-        """Rescale v; ``x0 = c_skip xt + c_out v``, so the factor is that of distances to ``skip = c_skip xt``."""
+        """Rescale v. Since ``x0 = c_skip xt + c_out v``, this scales ``x0 - skip`` with ``skip = c_skip xt``."""
         deviation, guided_deviation = ((x - skip).flatten(1).std(1) for x in (strong, x0))
         factor = self.rescale * deviation / guided_deviation + 1 - self.rescale
         return skip + over_latents(factor) * (x0 - skip)

@@ -1,4 +1,4 @@
-"""Variances of the steps back that are learned beside their means."""
+"""Learned variances of reverse steps (Nichol & Dhariwal 2021)."""
 
 import math
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from vdm.types import NoisedLatents
 
 @dataclass(frozen=True)
 class LearnedVariance:
-    """Nichol & Dhariwal 2021: the network has a second number for each of the latents, from which variances come.
+    """The network has a second output channel for each channel of the latents, which determines the variances.
 
-    The hybrid loss is that of the prediction, ``L_simple``, plus ``vlb_weight`` times ``L_vlb``, through which only the
-    variance learns (eq. 16). ``L_vlb`` is estimated by ``num_timesteps`` times the term of the clip's own timestep, the
-    mean over its numbers, in bits. ``DDPM`` is the sampler that uses the variance.
+    The hybrid loss is the loss of the prediction, ``L_simple``, plus ``vlb_weight`` times ``L_vlb``, whose gradient
+    goes to the variances alone (Nichol & Dhariwal 2021, eq. 16). ``L_vlb`` is estimated by ``num_timesteps`` times the
+    term of the clip's timestep, in bits, as a mean over its latents. The sampler ``DDPM`` uses the variances.
 
     Args:
-        num_timesteps: T, the number of steps whose bound is learned; times between two of them count as the later one.
-            Sampling may take fewer.
+        num_timesteps: T, the number of steps of the bound. Times between two timesteps are rounded up to the later one.
+            Sampling may take fewer steps.
         vlb_weight: lambda.
-        num_pixel_values: How many values pixels in [-1, 1] may have; none for latents that may have any, whose density
-            takes the place of a probability in the first step.
+        num_pixel_values: Number of values of pixels in [-1, 1]. None for latents, which are continuous; the last step
+            then has a probability density instead of a probability.
     """
 
     num_timesteps: Annotated[Size, Ge(2)] = 1000
@@ -45,14 +45,15 @@ class LearnedVariance:
     def split(self, output: Output, num_channels: int) -> tuple[Latents, Latents]:
         """Split a network's output into the prediction and the ``variance_share`` of ``Denoised``.
 
-        An output of -1 is a share of 0, the posterior's log-variance, and 1 one of 1, the forward step's (eq. 15).
+        An output of -1 means a share of 0, the posterior's log-variance; 1 means a share of 1, the forward step's (eq.
+        15).
 
         Args:
-            output: What the network says, predictions before variances.
-            num_channels: Channels of the latents.
+            output: The network's output, channels of the prediction first.
+            num_channels: Number of channels of the latents.
 
         Raises:
-            ValueError: If the network has not twice that many channels.
+            ValueError: If the output does not have twice as many channels.
         """
         if output.shape[1] != 2 * num_channels:
             raise ValueError(
@@ -73,28 +74,28 @@ class LearnedVariance:
         """Return ``vlb_weight L_vlb`` of each clip, a function of ``share`` alone.
 
         Args:
-            denoised: Clean latents predicted; no gradient goes through them.
-            share: Where log-variances lie between their bounds.
-            noised: What was predicted from.
+            denoised: Predicted clean latents; they get no gradient.
+            share: ``variance_share`` of the prediction.
+            noised: The noised latents.
             schedule: Signal and noise at each time.
-            counted: Which frames count; none for all.
+            counted: True for frames that count; None for all.
         """
         denoised = denoised.detach()
-        # Just above a timestep by rounding is at that timestep.
+        # The tolerance keeps a time that rounding put just above a timestep at that timestep.
         timestep = torch.ceil(noised.t * self.num_timesteps - 1e-2).clamp(1, self.num_timesteps)
         later = timestep.clamp(min=2)
         now, then = later / self.num_timesteps, (later - 1) / self.num_timesteps
         steps = step_term(noised.x0, denoised, share, schedule, now, then)
         is_first = over_latents(timestep) == 1
-        # Selected at the entrance too, or gradients of what is not selected might be NaN.
+        # Select in the input too: otherwise gradients of terms that are not selected could be NaN.
         first_steps = self._first_term(torch.where(is_first, denoised, noised.x0), share, noised.x0, schedule)
         bits = mean_of_clips(torch.where(is_first, first_steps, steps), counted) / math.log(2)
         return self.vlb_weight * self.num_timesteps * bits
 
     def _first_term(self, denoised: Latents, share: Latents, x0: Latents, schedule: NoiseSchedule) -> Latents:
-        """Return ``L_0``: of the step from timestep 1 to clean latents, whose mean is ``denoised``.
+        """Return ``L_0``, the term of the step from timestep 1 to clean latents, whose mean is ``denoised``.
 
-        The posterior's variance is 0 there; that of the step before takes its place, as in the authors' code.
+        The posterior's variance is 0 in this step; that of the preceding step is used instead, as in the authors' code.
         """
         first, second = (x0.new_full((1,), k / self.num_timesteps) for k in (1, 2))
         least = posterior_log_variance(schedule, now=second, then=first)

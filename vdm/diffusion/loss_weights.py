@@ -1,6 +1,6 @@
-"""Weights of the loss by noise level, as factors of the squared error of the network's own output.
+"""Loss weights by noise level, as factors of the squared error of the network's output.
 
-Papers state them for the error of clean latents, of noise or of v; ``squared_error_ratio`` turns one into the other.
+Papers state them for the error of clean latents, of noise or of v; ``squared_error_ratio`` converts between these.
 """
 
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from vdm.types import NoisedLatents
 
 
 class LossWeight(Protocol):
-    """A factor of the loss of each clip, or of each frame where noise levels are one a frame."""
+    """Weight of the loss of each clip, or of each frame if there is one noise level a frame."""
 
     def __call__(self, noised: NoisedLatents, parameterization: Parameterization, schedule: NoiseSchedule) -> Level:
-        """Return the factor at each noise level."""
+        """Return the weight at each noise level."""
         ...
 
 
 @dataclass(frozen=True)
 class Simple:
-    """The same weight at every level, for the squared error of what the network predicts (Ho et al. 2020, eq. 14).
+    """The squared error of the network's output with weight 1 at every noise level (Ho et al. 2020, eq. 14).
 
-    Under ``EDM`` this is the loss of Karras et al. 2022, whose weight makes the error of F count alike everywhere
-    (table 1 and eq. 8); under ``Velocity``, that of rectified flow (Liu et al. 2023, eq. 1).
+    Under ``EDM`` this is the loss of Karras et al. 2022, which weights the error of F uniformly (table 1 and eq. 8).
+    Under ``Velocity`` it is that of rectified flow (Liu et al. 2023, eq. 1).
     """
 
     def __call__(self, noised: NoisedLatents, parameterization: Parameterization, schedule: NoiseSchedule) -> Level:
@@ -38,16 +38,16 @@ class Simple:
 
 @dataclass(frozen=True)
 class ErrorOf:
-    """The squared error of what another parameterization predicts, whatever the network does.
+    """The squared error of the prediction converted to another parameterization, whatever the network predicts.
 
-    ``X0`` is the error of the clean latents, ``Eps`` of the noise (a factor of SNR more), ``V`` of v (SNR + 1: Salimans
-    & Ho 2022, section 4), ``EDM`` the weight of Karras et al. 2022, ``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2``
-    of the error of x0 (table 1), and ``Velocity`` that of rectified flow.
+    ``X0`` is the error of the clean latents. Relative to it, the error of the noise (``Eps``) has weight SNR, and that
+    of v (``V``) has weight SNR + 1 (Salimans & Ho 2022, section 4). ``EDM`` gives the weight of Karras et al. 2022
+    (table 1), ``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2``, and ``Velocity`` that of rectified flow.
 
     Args:
-        parameterization: That of the error.
-        max_weight: Bound of the weight, which else has none for a network that predicts x0 and is judged by noise or v;
-            Li & He 2025 bound ``1 / sigma`` by 20, hence the weight of their v by 400.
+        parameterization: Parameterization whose error is taken.
+        max_weight: Bound of the weight. Without it, the weight is unbounded for a network that predicts x0 and the
+            error of noise or v. Li & He 2025 bound ``1 / sigma`` by 20, and so the weight of their v by 400.
     """
 
     parameterization: Parameterization
@@ -58,7 +58,7 @@ class ErrorOf:
             raise ValueError(f"max_weight must be > 0, or null for no bound, but is {self.max_weight}")
 
     def __call__(self, noised: NoisedLatents, parameterization: Parameterization, schedule: NoiseSchedule) -> Level:
-        """Return the squared error meant for each unit of squared error of the output."""
+        """Return the weight of the output's squared error."""
         weight = squared_error_ratio(parameterization, self.parameterization, noised.alpha, noised.sigma)
         return weight if self.max_weight is None else weight.clamp(max=self.max_weight)
 
@@ -68,7 +68,7 @@ class MinSNR:
     """Weight ``min(SNR, gamma)`` of the squared error of x0 (Hang et al. 2023, eq. 10 and table of weights).
 
     Args:
-        gamma: The signal-to-noise ratio above which the weight grows no more.
+        gamma: Signal-to-noise ratio above which the weight is constant.
     """
 
     gamma: Positive = 5.0
@@ -78,7 +78,7 @@ class MinSNR:
             raise ValueError(f"gamma must be > 0, but is {self.gamma}")
 
     def __call__(self, noised: NoisedLatents, parameterization: Parameterization, schedule: NoiseSchedule) -> Level:
-        """Return the weight, as one of the error of the output."""
+        """Return the weight of the output's squared error."""
         snr = (noised.alpha / noised.sigma) ** 2
         return snr.clamp(max=self.gamma) * squared_error_ratio(parameterization, X0(), noised.alpha, noised.sigma)
 
@@ -87,36 +87,36 @@ class MinSNR:
 class VLB:
     """The variational bound on the negative log-likelihood, in continuous time and in nats per dimension.
 
-    ``-1/2 dSNR/dt`` of the squared error of x0, or ``-1/2 dlog-SNR/dt`` of that of the noise, under times uniform in
-    [0, 1] (Kingma et al. 2021, eq. 17 to 19); then the expected loss depends on the schedule through its two ends alone
-    (section 5.1). Under another distribution of times each noise level counts by its density too, and the loss is no
-    bound: train on other noise levels by another schedule. The bound's other terms, of the prior and of the
-    reconstruction, have no part of the network in them.
+    Weight ``-1/2 dSNR/dt`` of the squared error of x0, or ``-1/2 dlog-SNR/dt`` of that of the noise, with times uniform
+    in [0, 1] (Kingma et al. 2021, eq. 17 to 19). The expected loss then depends on the schedule only through its two
+    ends (section 5.1). With another distribution of times, its density is a further weight and the loss is not a bound;
+    to train on other noise levels, choose another schedule. The bound's prior and reconstruction terms do not depend on
+    the network and are left out.
     """
 
     def __call__(self, noised: NoisedLatents, parameterization: Parameterization, schedule: NoiseSchedule) -> Level:
-        """Return the weight, as one of the error of the output."""
-        # By way of the noise, since SNR itself has more range than fp32.
+        """Return the weight of the output's squared error."""
+        # Computed from the error of the noise, since SNR exceeds the range of fp32.
         of_noise = squared_error_ratio(parameterization, Eps(), noised.alpha, noised.sigma)
         return -schedule.log_snr_slope(noised.t) / 2 * of_noise
 
 
 @dataclass(frozen=True)
 class SigmoidWeight:
-    """The variational bound with weight ``sigmoid(bias - log-SNR)``: fine detail counts less.
+    """The variational bound weighted by ``sigmoid(bias - log-SNR)``, so that fine detail counts less.
 
-    One of the weighted bounds of Kingma & Gao 2023, in the form of Hoogeboom et al. 2024 (SiD2, appendix): ``-1/2
-    dlog-SNR/dt sigmoid(bias - log-SNR)`` of the squared error of the noise, which is ``-1/2 dlog-SNR/dt exp(bias)
-    sigmoid(log-SNR - bias)`` of that of x0. As with ``VLB``, the expected loss does not depend on how the schedule gets
-    from one end to the other if times are uniform.
+    One of the weighted bounds of Kingma & Gao 2023, in the form of Hoogeboom et al. 2024 (SiD2, appendix): weight
+    ``-1/2 dlog-SNR/dt sigmoid(bias - log-SNR)`` of the squared error of the noise, or ``-1/2 dlog-SNR/dt exp(bias)
+    sigmoid(log-SNR - bias)`` of that of x0. As with ``VLB``, for uniform times the expected loss depends on the
+    schedule only through its two ends.
 
     Args:
-        bias: The log-SNR about which the weight falls; the less, the less detail counts.
+        bias: log-SNR at which the sigmoid is 1/2; with a lower bias, fine detail counts less.
     """
 
     bias: LogRatio = 0.0
 
     def __call__(self, noised: NoisedLatents, parameterization: Parameterization, schedule: NoiseSchedule) -> Level:
-        """Return the weight, as one of the error of the output."""
+        """Return the weight of the output's squared error."""
         weight = torch.sigmoid(self.bias - log_snr(noised.alpha, noised.sigma))
         return weight * VLB()(noised, parameterization, schedule)

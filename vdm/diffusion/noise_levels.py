@@ -1,4 +1,4 @@
-"""Which noise levels are trained on: distributions of t, drawn for each sample from (seed, position)."""
+"""Distributions of the noise levels in training: of t, drawn for each sample as a function of (seed, position)."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from vdm.diffusion.shapes import Level, PerClip
 from vdm.ranges import LogRatio, Positive, ShareBelowOne, Size
 
 LEVEL_OF_CLIP = "noise level"
-"""Purpose of the draw of the one level that a clip has."""
+"""Purpose of the random number for the single level of a clip."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class NoiseLevels(ABC):
 
     Args:
         low_discrepancy: Spread the samples of one step evenly over the distribution: ``u = frac(u(step) + slot / G)``.
-            Each alone is still distributed as it should be, but the loss of a step varies less (Kingma et al. 2021,
-            appendix I.1). Otherwise samples are independent.
+            Each sample has the same distribution, but the loss of a step varies less (Kingma et al. 2021, appendix
+            I.1). Otherwise samples are independent.
     """
 
     low_discrepancy: bool = True
 
     @abstractmethod
     def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
-        """Return the time below which a share ``u`` of all samples lies."""
+        """Return the quantile: the time below which a fraction ``u`` of all samples lies."""
 
     def __call__(
         self,
@@ -43,9 +43,14 @@ class NoiseLevels(ABC):
         schedule: NoiseSchedule,
         purpose: str = LEVEL_OF_CLIP,
     ) -> PerClip:
-        """Draw a time for each position of the endless order; ``global_batch_size`` samples make one step.
+        """Draw a time for each position.
 
-        Draws of different purposes are independent.
+        Args:
+            seed: Seed of the run.
+            positions: Position of each clip in the order of training.
+            global_batch_size: Number of samples in one optimizer step.
+            schedule: Signal and noise at each time.
+            purpose: Purpose of the times; times of different purposes are independent.
         """
         return self.quantile(self._uniform(seed, positions, global_batch_size, purpose), schedule)
 
@@ -54,15 +59,15 @@ class NoiseLevels(ABC):
             return randomness.uniform(seed, purpose, map(int, positions))
         steps, slots = positions // global_batch_size, positions % global_batch_size
         if purpose != LEVEL_OF_CLIP:
-            # Were slots the same for each frame, frames would differ by the same times in all clips of a step.
-            slots = _dealt_anew(seed, purpose, steps, slots, global_batch_size)
+            # With the same slots for each frame, the differences between frames would be equal in all clips of a step.
+            slots = _permuted(seed, purpose, steps, slots, global_batch_size)
         return torch.frac(randomness.uniform(seed, purpose, map(int, steps)) + slots.cpu() / global_batch_size)
 
 
-def _dealt_anew(
+def _permuted(
     seed: int, purpose: str, steps: Int[Tensor, " b"], slots: Int[Tensor, " b"], global_batch_size: int
 ) -> Int[Tensor, " b"]:
-    """Return the slots of each step in another order, a function of (seed, purpose, step)."""
+    """Return the slots after a random permutation of those of each step, a function of (seed, purpose, step)."""
 
     def order(step: int) -> list[int]:
         return randomness.permutation(seed, f"slots of {purpose}", step, global_batch_size)
@@ -73,7 +78,7 @@ def _dealt_anew(
 
 
 def _normal_quantile(u: Level) -> Level:
-    """Return the quantile of the standard normal distribution, finite at u = 0, which is drawn once in 2^24 times."""
+    """Return the quantile of the standard normal distribution; finite at u = 0, which has probability 2^-24."""
     return math.sqrt(2) * torch.erfinv(2 * u.clamp(2**-24, 1 - 2**-24) - 1)
 
 
@@ -83,7 +88,7 @@ class Uniform(NoiseLevels):
 
     Args:
         low_discrepancy: See ``NoiseLevels``.
-        t_min: The smallest time; Song et al. 2021 (appendix C) train from 1e-5, above which all is finite.
+        t_min: Smallest time. Song et al. 2021 (appendix C) use 1e-5 to avoid infinite values at 0.
     """
 
     t_min: ShareBelowOne = 0.0
@@ -103,7 +108,7 @@ class DiscreteUniform(NoiseLevels):
 
     Args:
         low_discrepancy: See ``NoiseLevels``.
-        num_timesteps: T, that of the schedule if it has a table.
+        num_timesteps: T; must be that of the schedule if it has a table of betas.
     """
 
     num_timesteps: Size = 1000
@@ -113,7 +118,7 @@ class DiscreteUniform(NoiseLevels):
             raise ValueError(f"num_timesteps must be at least 1, but is {self.num_timesteps}")
 
     def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
-        """Return ``floor(u T) + 1`` as a share of T."""
+        """Return ``(floor(u T) + 1) / T``."""
         # In fp32, u T may round up to T.
         return ((u * self.num_timesteps).floor() + 1).clamp(max=self.num_timesteps) / self.num_timesteps
 
@@ -122,12 +127,13 @@ class DiscreteUniform(NoiseLevels):
 class LogNormal(NoiseLevels):
     """``log(sigma / alpha)`` is normal (Karras et al. 2022, table 1), whatever the schedule.
 
-    Noise levels beyond the schedule's ends are taken to its ends, unless it goes on there, as ``VarianceExploding``.
+    Noise levels beyond the schedule's ends are clipped to them, unless the schedule extends beyond [0, 1], as
+    ``VarianceExploding`` does.
 
     Args:
         low_discrepancy: See ``NoiseLevels``.
         p_mean: Mean of the logarithm; -1.2 is EDM's, for pixels of standard deviation 0.5.
-        p_std: Its standard deviation.
+        p_std: Standard deviation of the logarithm.
     """
 
     p_mean: LogRatio = -1.2
@@ -138,7 +144,7 @@ class LogNormal(NoiseLevels):
             raise ValueError(f"p_std must be > 0, but is {self.p_std}")
 
     def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
-        """Return the time at which the schedule has this quantile of the noise level."""
+        """Return the time at which the schedule has the quantile of the noise level."""
         return schedule.time(-2 * (self.p_mean + self.p_std * _normal_quantile(u)))
 
 
@@ -148,8 +154,8 @@ class LogitNormal(NoiseLevels):
 
     Args:
         low_discrepancy: See ``NoiseLevels``.
-        mean: Mean of the logit; above 0, there is more training on noise than on data.
-        std: Its standard deviation.
+        mean: Mean of the logit; above 0 favours high noise levels.
+        std: Standard deviation of the logit.
     """
 
     mean: LogRatio = 0.0
@@ -165,18 +171,18 @@ class LogitNormal(NoiseLevels):
 
 
 _MAX_SCALE = 2 / (math.pi - 2)
-"""Of ``Mode``; beyond it times would not grow with their quantile."""
+"""Largest scale of ``Mode`` for which the quantile function is monotonic."""
 
 
 @dataclass(frozen=True)
 class Mode(NoiseLevels):
-    """Most times near the middle, with heavy tails: ``t = 1 - u - s (cos^2(pi u / 2) - 1 + u)``.
+    """Mode sampling with heavy tails: ``t = 1 - u - s (cos^2(pi u / 2) - 1 + u)``.
 
-    Esser et al. 2024, eq. 20, here with ``1 - u`` for u, since quantiles must grow.
+    Esser et al. 2024, eq. 20, here with ``1 - u`` in place of u, so that t increases with u.
 
     Args:
         low_discrepancy: See ``NoiseLevels``.
-        scale: s; above 0 favours the middle, below 0 the ends, 0 is uniform.
+        scale: s; above 0 favours times in the middle, below 0 the ends; 0 is uniform.
     """
 
     scale: Annotated[float, Interval(ge=-1, le=_MAX_SCALE)] = 1.29
@@ -194,10 +200,10 @@ class Mode(NoiseLevels):
 class CosineMap(NoiseLevels):
     """``t = 1 - 1 / (tan(pi u / 2) + 1)`` (Esser et al. 2024, eq. 21).
 
-    On straight paths these are the noise levels of the cosine schedule at uniform times.
+    With the schedule of rectified flow, these are the noise levels of the cosine schedule at uniform times.
     """
 
     def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
-        """Return ``sin / (sin + cos)``, the same without infinities."""
+        """Return ``sin / (sin + cos)``, an equal form without infinite values."""
         sin, cos = torch.sin(math.pi / 2 * u), torch.cos(math.pi / 2 * u)
         return sin / (sin + cos)

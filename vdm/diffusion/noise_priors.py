@@ -1,6 +1,6 @@
-"""Which noise is added to a clip: how it hangs together over frames and pixels.
+"""Noise priors: the distribution of the noise of a clip, which may be correlated over frames or pixels.
 
-The same prior draws the noise of training, the noise that sampling starts from, and the fresh noise of its steps.
+The same prior draws the noise of training, the initial noise of sampling, and the fresh noise of its steps.
 """
 
 import math
@@ -17,7 +17,7 @@ from vdm.ranges import NotNegative
 
 
 class NoisePrior(ABC):
-    """A distribution of noise of mean 0, drawn for each clip from (seed, purpose, position)."""
+    """A distribution of noise with mean 0, drawn for each clip as a function of (seed, purpose, position)."""
 
     @abstractmethod
     def __call__(
@@ -27,15 +27,15 @@ class NoisePrior(ABC):
 
         Args:
             seed: Seed of the run.
-            purpose: What is drawn; different purposes are independent.
-            positions: Place of each clip in the order of training, or its key in validation.
+            purpose: Purpose of the noise; noise of different purposes is independent.
+            positions: Position of each clip in the order of training, or its key in validation.
             shape: Channels, frames, rows and columns of a clip's latents.
         """
 
 
 @dataclass(frozen=True)
 class Independent(NoisePrior):
-    """Every number is independent and standard normal."""
+    """Independent standard normal noise."""
 
     def __call__(
         self, seed: int, purpose: str, positions: Iterable[int | str], shape: tuple[int, ...]
@@ -46,13 +46,13 @@ class Independent(NoisePrior):
 
 @dataclass(frozen=True)
 class Offset(NoisePrior):
-    """Independent noise and ``strength`` times one more number for each channel of a clip (Guttenberg 2023).
+    """Offset noise (Guttenberg 2023): independent noise, plus a random constant for each channel of a clip.
 
-    The mean brightness of a clip is then noised too, where otherwise it would show through. The variance becomes
+    Independent noise hides the mean brightness of a clip hardly at all; the constant hides it too. The variance is
     ``1 + strength^2``.
 
     Args:
-        strength: Standard deviation of what a channel's pixels and frames have in common.
+        strength: Standard deviation of the constant.
     """
 
     strength: NotNegative = 0.1
@@ -72,13 +72,13 @@ class Offset(NoisePrior):
 
 @dataclass(frozen=True)
 class Mixed(NoisePrior):
-    """Each frame's noise is the sum of noise that all frames share and noise of its own.
+    """The noise of each frame is the sum of noise shared by all frames and independent noise.
 
-    The mixed noise model of Ge et al. 2023 (PYoCo): variance ``alpha^2 / (1 + alpha^2)`` is shared, ``1 / (1 +
-    alpha^2)`` is not, so that any two frames correlate by the former.
+    The mixed noise model of Ge et al. 2023 (PYoCo): the shared noise has variance ``alpha^2 / (1 + alpha^2)``, which is
+    the correlation of any two frames, and the independent noise ``1 / (1 + alpha^2)``.
 
     Args:
-        alpha: Shared against own noise, in standard deviations; 0 makes frames independent.
+        alpha: Ratio of the standard deviations of shared and independent noise; 0 makes frames independent.
     """
 
     alpha: NotNegative = 1.0
@@ -99,13 +99,14 @@ class Mixed(NoisePrior):
 
 @dataclass(frozen=True)
 class Progressive(NoisePrior):
-    """Each frame's noise is made from that of the frame before.
+    """The noise of the frames is an autoregressive process.
 
     The progressive noise model of Ge et al. 2023 (PYoCo): ``noise_i = alpha / sqrt(1 + alpha^2) noise_(i-1) + own_i``,
-    ``own_i`` of variance ``1 / (1 + alpha^2)``. Frames n apart correlate by ``(alpha / sqrt(1 + alpha^2))^n``.
+    where ``own_i`` has variance ``1 / (1 + alpha^2)``. The correlation of frames at distance n is
+    ``(alpha / sqrt(1 + alpha^2))^n``.
 
     Args:
-        alpha: Inherited against own noise, in standard deviations; 0 makes frames independent.
+        alpha: Ratio of the standard deviations of inherited and independent noise; 0 makes frames independent.
     """
 
     alpha: NotNegative = 2.0

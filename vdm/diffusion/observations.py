@@ -1,28 +1,28 @@
-"""Samples that agree with an observation, from a model that was trained without any.
+"""Sampling that is consistent with an observation, such as given frames (inpainting in time) or a lower resolution.
 
-What is observed of clean latents is ``y = A x0``, with a linear operator ``A``: some frames, for extending a video in
-time and for interpolating between frames; means of squares of pixels, for super-resolution. Two methods turn a
-denoising function into one that knows ``y``; they go with every schedule, parameterization, guidance and sampler.
+An observation of clean latents is ``y = A x0`` with a linear operator ``A``. Selecting frames gives extension in time
+and interpolation between frames; means over squares of pixels give super-resolution. Each method below conditions a
+denoising function on ``y``, and works with every schedule, parameterization, guidance and sampler.
 
-**Replacement** (Song et al. 2021, section 5 and appendix I) puts ``y`` in the place of what the model says of it:
-``x0 + A^+ (y - A x0)``. The sampler's own noise then stays with the observed part: ``A xt = alpha_t y + sigma_t n``.
+**Replacement** (Song et al. 2021, section 5 and appendix I) replaces the observed part of the prediction by ``y``:
+``x0 + A^+ (y - A x0)``. The observed part of the noised latents is then ``A xt = alpha_t y + sigma_t n``.
 
-- A deterministic sampler that is exact where x0 does not change (DDIM, Euler and Heun in ``sigma / alpha``,
-  DPM-Solver++, UniPC) keeps one and the same ``n = A noise``, up to the signal ``alpha_1 y`` that noise at ``t = 1``
-  lacks: the observed part of ``xt`` is the observation, noised. A solver of the ODE in another variable keeps it to its
-  own tolerance.
-- A sampler that draws from ``q(xs | xt, x0)`` or with that marginal (DDPM with ``gamma = 0``, DDIM with any ``eta``)
-  changes ``n`` from step to step and keeps its distribution ``N(0, A A^T)``: the observed part is drawn from
-  ``q(xs | xt, x0)`` given the observation, one of the two forms of replacement in Ho et al. 2022 (section 3.1). With
-  more noise than that (``gamma > 0``), or with a finite step of a stochastic differential equation, it is so nearly.
+- Deterministic samplers that are exact for constant x0 (DDIM, Euler and Heun in ``sigma / alpha``, DPM-Solver++, UniPC)
+  keep ``n = A noise`` over all steps, up to the signal ``alpha_1 y``, which the noise at ``t = 1`` does not contain.
+  The observed part of ``xt`` is the noised observation. A solver of the ODE in another variable keeps it to its
+  tolerance.
+- Samplers that draw from ``q(xs | xt, x0)`` or with that marginal (DDPM with ``gamma = 0``, DDIM with any ``eta``)
+  change ``n`` in each step and keep its distribution ``N(0, A A^T)``. The observed part is drawn from ``q(xs | xt,
+  x0)`` given the observation, one of the two forms of replacement in Ho et al. 2022 (section 3.1). With more noise
+  (``gamma > 0``), or with finite steps of a stochastic differential equation, this holds approximately.
 
-The rest of ``x0`` is still ``E[x0 | xt]``, where ``E[x0 | xt, y]`` is needed: replacement does not become exact with
-more steps, and what it makes does not hang together with what is observed.
+The unobserved part of the prediction is still ``E[x0 | xt]`` instead of ``E[x0 | xt, y]``. Replacement therefore does
+not become exact with more steps, and the generated part may not be coherent with the observed one.
 
-**Reconstruction guidance** (Ho et al. 2022, section 3.1) adds an estimate of what is missing.
+**Reconstruction guidance** (Ho et al. 2022, section 3.1) approximates the missing difference between the two.
 
-**Clean frames** are for models that were trained with clean frames beside noised ones: the network sees what is known
-as it is, and says ``E[x0 | xt, y]`` itself.
+**Clean frames** are for models that were trained with clean frames beside noised ones. The network gets the known
+frames without noise, and predicts ``E[x0 | xt, y]`` itself.
 """
 
 from collections.abc import Sequence
@@ -49,18 +49,18 @@ class Operator(Protocol):
         ...
 
     def pseudo_inverse(self, y: Observed) -> Latents:
-        """Return ``A^+ y = A^T (A A^T)^-1 y``, the smallest latents that are observed as ``y``."""
+        """Return ``A^+ y = A^T (A A^T)^-1 y``, the latents of least norm whose observation is ``y``."""
         ...
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Some frames of a clip, as they are or in a lower resolution.
+    """Observes some frames of a clip, at full or lower resolution.
 
     Args:
-        indices: Which frames, each once.
-        num_frames: Frames of the whole clip.
-        factor: Height and width of the squares whose mean is observed; 1 for the frames as they are.
+        indices: Indices of the observed frames, without repetition.
+        num_frames: Number of frames of the clip.
+        factor: Downsampling factor: means over squares of this height and width are observed. 1 for full resolution.
     """
 
     indices: tuple[int, ...]
@@ -76,12 +76,12 @@ class Frames:
             raise ValueError(f"factor must be at least 1, but is {self.factor}")
 
     def __call__(self, x0: Latents) -> Observed:
-        """Select frames, and average."""
+        """Select the frames, and average over squares."""
         frames = x0[:, :, list(self.indices)]
         return rearrange(frames, "b c n (h p) (w q) -> b c n h w (p q)", p=self.factor, q=self.factor).mean(-1)
 
     def pseudo_inverse(self, y: Observed) -> Latents:
-        """Repeat pixels, and leave the other frames 0."""
+        """Repeat each value over its square; other frames are 0."""
         frames = repeat(y, "b c n h w -> b c n (h p) (w q)", p=self.factor, q=self.factor)
         x0 = frames.new_zeros(*frames.shape[:2], self.num_frames, *frames.shape[3:])
         x0[:, :, list(self.indices)] = frames
@@ -90,32 +90,32 @@ class Frames:
 
 @dataclass(frozen=True)
 class Observation(TensorRecord):
-    """What is known of each clip: ``y = A x0``."""
+    """An observation ``y = A x0`` of each clip."""
 
     y: Observed
     operator: Operator
 
     def residual(self, x0: Latents) -> Latents:
-        """Return ``A^+ (y - A x0)``, the smallest change to ``x0`` that makes it agree."""
+        """Return ``A^+ (y - A x0)``, the smallest change of ``x0`` that makes it consistent with the observation."""
         return self.operator.pseudo_inverse(self.y - self.operator(x0))
 
 
 class ObservationMethod(Protocol):
-    """A way to make a denoising function know observations."""
+    """Conditions a denoising function on observations."""
 
     def __call__(self, denoise: Denoise, observations: Sequence[Observation]) -> Denoise:
         """Return the denoising function.
 
         Args:
-            denoise: The model, with conditions and guidance inside, its x0 best not yet bounded.
-            observations: Any number, of different frames or otherwise independent: ``A_i A_j^+ = 0``.
+            denoise: The model, including conditions and guidance, preferably before ``bounded``.
+            observations: Any number of independent observations, such as of different frames: ``A_i A_j^+ = 0``.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """The observed part of x0 is what was observed."""
+    """Replaces the observed part of x0 by the observation; see the module's documentation."""
 
     def __call__(self, denoise: Denoise, observations: Sequence[Observation]) -> Denoise:
         """Return the denoising function."""
@@ -129,17 +129,18 @@ class Replacement:
 
 @dataclass(frozen=True)
 class CleanFrames:
-    """The network is given the frames that are known without noise, with noise levels of their own, in every step.
+    """Gives the network the known frames without noise, at noise level 0, in every step.
 
-    For models trained with a noise level a frame: with ``CleanPrefix`` for first frames, with ``IndependentFrames``
-    (diffusion forcing, Chen et al. 2024) for any. Works with every sampler, as the known part of x0 is what is known.
+    For models that were trained with a noise level a frame: with ``CleanPrefix`` for known first frames, with
+    ``IndependentFrames`` (diffusion forcing, Chen et al. 2024) for any known frames. Works with every sampler, since
+    the known frames of x0 are the given ones.
     """
 
     def __call__(self, denoise: Denoise, observations: Sequence[Observation]) -> Denoise:
         """Return the denoising function.
 
         Raises:
-            ValueError: If something else than whole frames is known.
+            ValueError: If an observation is not of whole frames at full resolution.
         """
         frames: list[int] = []
         for operator in (observation.operator for observation in observations):
@@ -150,13 +151,13 @@ class CleanFrames:
         is_known = torch.zeros(given.shape[2], dtype=torch.bool, device=given.device)
         is_known[frames] = True
 
-        def told(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
+        def conditioned(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
             alpha = torch.where(is_known, 1, per_frame(alpha, xt.shape[2]))
             sigma = torch.where(is_known, 0, per_frame(sigma, xt.shape[2]))
             denoised = denoise(torch.where(is_known[:, None, None], given.to(xt), xt), alpha, sigma)
             return replace(denoised, x0=torch.where(is_known[:, None, None], given.to(xt), denoised.x0))
 
-        return told
+        return conditioned
 
 
 @dataclass(frozen=True)
@@ -164,21 +165,24 @@ class ReconstructionGuidance:
     """Reconstruction guidance: ``x0 - (scale alpha / 2) grad_xt |A^+ (y - A x0(xt))|^2``, then replacement.
 
     Ho et al. 2022, eq. 7 and the equation after it. Exactly, ``E[x0 | xt, y] = E[x0 | xt] + (sigma^2 / alpha) grad_xt
-    log q(y | xt)``; the paper takes ``q(x0 | xt)`` for a normal distribution of variance ``sigma^2 / alpha^2``, which
-    makes that of ``y`` ``sigma^2 / alpha^2 A A^T``, hence the ``A^+``. For frames as they are, ``A^+`` changes
-    nothing and this is the paper's method, which replaces the observed frames too. For super-resolution by ``factor``
-    it makes up for means of many pixels having less variance, so that one scale serves all factors (the paper's
-    weight is ``factor^2`` times this scale), and replacement, which the paper leaves out there, holds what is true of
-    ``E[x0 | xt, y]`` as well: ``A E[x0 | xt, y] = y``.
+    log q(y | xt)``. The paper approximates ``q(x0 | xt)`` by a normal distribution of variance ``sigma^2 / alpha^2``,
+    so that ``y`` has covariance ``sigma^2 / alpha^2 A A^T``; this is where ``A^+`` comes from.
 
-    The gradient runs back through the network: a call takes about twice as long as without, and holds the activations
-    of a training step, of two with guidance. Parameters that require no gradients save some of that. Noise is taken to
-    be independent; for a prior that correlates it, the gradient is one more approximation.
+    For frames at full resolution, ``A^+`` has no effect and this is the paper's method, which replaces the observed
+    frames too. For super-resolution by ``factor`` there are two differences. ``A^+`` accounts for the smaller variance
+    of means, so that one scale suits all factors; the paper's weight is ``factor^2`` times this scale. And the observed
+    part is replaced here too, since ``A E[x0 | xt, y] = y`` holds exactly.
+
+    The gradient is computed by backpropagation through the network. A call takes about twice as long as without it, and
+    needs the memory for the activations of one training step, or of two with guidance; parameters that do not require
+    gradients save some of it. The derivation assumes independent noise; for other noise priors it is a further
+    approximation.
 
     Args:
-        scale: ``w_r``. The paper's approximation is too wide where there is much noise, and a scale above 1 makes up
-            for it; with the perfect denoiser of a Gaussian process, 2 to 4 come nearest to the conditional
-            distribution. Too much is unstable, sooner in super-resolution. The paper has 9 (Kinetics) and 50 (BAIR).
+        scale: ``w_r``. The paper's normal distribution is too wide at high noise levels, which a scale above 1
+            compensates. With the exact denoiser of a Gaussian process, 2 to 4 are closest to the conditional
+            distribution. Large scales are unstable, at lower values in super-resolution. The paper uses 9 (Kinetics)
+            and 50 (BAIR).
     """
 
     scale: float = 4.0
@@ -204,5 +208,5 @@ class ReconstructionGuidance:
 
 
 def _residual(x0: Latents, observations: Sequence[Observation]) -> Latents:
-    """Return the smallest change to ``x0`` that makes it agree with all."""
+    """Return the smallest change of ``x0`` that makes it consistent with all observations."""
     return torch.stack([observation.residual(x0) for observation in observations]).sum(0)

@@ -1,4 +1,4 @@
-"""Ordinary differential equations solved to a tolerance, each row of the batch with steps of its own."""
+"""An adaptive solver of ordinary differential equations, with separate step sizes for each row of a batch."""
 
 import math
 from collections.abc import Callable
@@ -12,26 +12,27 @@ from torch import Tensor
 from vdm.ranges import NotNegative, NumSteps, Positive
 
 Time = Float[Tensor, " b"]
-"""Where each row has come to: float64 on the CPU, whatever the state's own type and place."""
+"""Time of each row: float64 on the CPU, whatever the state's data type and device."""
 State = Float[Tensor, "b *shape"]
 Slope = Callable[[Time, State], State]
-"""The right side: ``dy/dt`` of each row at its own time."""
+"""Right-hand side of the ODE: ``dy/dt`` of each row at its time."""
 
 
 class Step(NamedTuple):
-    """Where each row stands after a step; one whose step failed, or that has arrived, stands where it stood before."""
+    """State of each row after a step; unchanged for rows whose step was rejected or that have reached the end."""
 
     t: Time
     y: State
     slope: State
-    """The right side here."""
+    """Right-hand side at ``t`` and ``y``."""
     length: Time
-    """Of the step to try next; not below 0."""
+    """Length of the next step to try; at least 0."""
     failed: Bool[Tensor, " b"]
-    """Whether the error of the step just tried was too large."""
+    """Whether the last step was rejected since its error was too large."""
 
 
-# Dormand & Prince 1980, table 2 (RK5(4)7M). The last stage lies where the step ends: it is the next step's first.
+# Dormand & Prince 1980, table 2 (RK5(4)7M). The last stage is evaluated at the end of the step, and reused as the first
+# stage of the next step.
 _NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
 _STAGES = (
     (),
@@ -43,25 +44,25 @@ _STAGES = (
     (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
 _ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-"""Weights of the fifth order less those of the fourth."""
+"""Weights of the solution of order 5 minus those of the solution of order 4."""
 _ORDER = 5
-"""Of the error of one step of the fourth order: it grows with this power of the step's length."""
+"""The error estimate of a step grows with this power of its length."""
 
 _SAFETY, _MIN_FACTOR, _MAX_FACTOR = 0.9, 0.2, 10.0
 
 
 @dataclass(frozen=True)
 class DormandPrince:
-    """The Runge-Kutta pair of orders 5 and 4 of Dormand & Prince 1980, with steps as long as the tolerance allows.
+    """The Runge-Kutta pair of orders 5 and 4 of Dormand & Prince 1980, with adaptive step sizes.
 
-    A step is accepted where the root mean square of ``error / (atol + rtol |y|)`` over a row is below 1. Its control,
-    and the length of the first, are those of Hairer, Norsett & Wanner 1993, section II.4. Each row has its own time and
-    its own steps, so that what becomes of it does not depend on the others.
+    A step is accepted if the root mean square of ``error / (atol + rtol |y|)`` over a row is below 1. Step size control
+    and the first step size are those of Hairer, Norsett & Wanner 1993, section II.4. Each row has its own time and
+    steps, so that its result does not depend on the other rows.
 
     Args:
-        rtol: Error allowed in a step, as a share of the state's absolute value.
-        atol: Error allowed in a step, in units of the state.
-        max_steps: Steps allowed, tries that failed among them, with 6 evaluations of the right side each.
+        rtol: Relative tolerance of a step.
+        atol: Absolute tolerance of a step.
+        max_steps: Largest number of steps, including rejected ones; each takes 6 evaluations of the right-hand side.
     """
 
     rtol: NotNegative = 1e-5
@@ -77,17 +78,17 @@ class DormandPrince:
     def __call__(
         self, slope: Slope, y: State, start: float, end: float, on_step: Callable[[Step], object] | None = None
     ) -> State:
-        """Return the state at ``end``, of what is ``y`` at ``start``.
+        """Solve the ODE from ``start`` to ``end``, and return the state there.
 
         Args:
-            slope: The right side ``dy/dt``.
+            slope: The right-hand side ``dy/dt``.
             y: The state at ``start``.
-            start: Time at which to start.
-            end: Time at which to end, before or after ``start``.
-            on_step: Called after each step that brought at least one row further.
+            start: Initial time.
+            end: Final time, before or after ``start``.
+            on_step: Called after each step that was accepted for at least one row.
 
         Raises:
-            ValueError: If the tolerance can't be reached, or not in ``max_steps``.
+            ValueError: If the tolerance can't be reached at all, or not within ``max_steps``.
         """
         now = self._start(slope, y, start, end)
         for _ in range(self.max_steps):
@@ -101,7 +102,7 @@ class DormandPrince:
         )
 
     def _start(self, slope: Slope, y: State, start: float, end: float) -> Step:
-        """Choose the length of each row's first step, as if the method were Euler's."""
+        """Choose the length of each row's first step by the error of Euler's method."""
         t = torch.full((len(y),), start, dtype=torch.float64)
         here = slope(t, y)
         size, speed = self._norm(y, y.abs()), self._norm(here, y.abs())
@@ -122,7 +123,7 @@ class DormandPrince:
         y, slope_there, error = _try_step(slope, now, then_t)
         norm = self._norm(error, torch.maximum(now.y.abs(), y.abs())).nan_to_num(nan=math.inf)
         failed = norm >= 1
-        # After a failure the step does not grow at once.
+        # The step length does not grow directly after a rejected step.
         factor = (_SAFETY * norm ** (-1 / _ORDER)).clamp(min=_MIN_FACTOR)
         factor = factor.minimum(torch.where(now.failed, 1.0, _MAX_FACTOR))
         stays = _per_row(failed, y).bool()
@@ -135,13 +136,13 @@ class DormandPrince:
         )
 
     def _norm(self, difference: State, size: State) -> Time:
-        """Return the root mean square of each row's difference, in units of what is allowed at this size."""
+        """Return the root mean square of each row's difference, relative to the tolerance for states of this size."""
         scaled = difference / (self.atol + self.rtol * size)
         return scaled.flatten(1).square().mean(1).sqrt().cpu().double()
 
 
 def _try_step(slope: Slope, now: Step, then_t: Time) -> tuple[State, State, State]:
-    """Return state and slope where a step to ``then_t`` leads, and the estimate of the state's error."""
+    """Return state and slope after a step to ``then_t``, and the estimated error of the state."""
     step = then_t - now.t
     h = _per_row(step, now.y)
     slopes, y = [now.slope], now.y
@@ -159,5 +160,5 @@ def _combined(weights: tuple[float, ...], slopes: list[State]) -> State:
 
 
 def _per_row(values: Time | Bool[Tensor, " b"], like: State) -> Float[Tensor, "b ..."]:
-    """Shape one number a row so that it multiplies a state."""
+    """Reshape one number a row so that it broadcasts over a state."""
     return values.to(like).view(-1, *[1] * (like.dim() - 1))

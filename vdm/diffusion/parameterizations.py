@@ -1,9 +1,9 @@
-"""What the network predicts, and how that turns into clean latents.
+"""Parameterizations: the target of the network's prediction, and its conversion to clean latents.
 
-Whatever it predicts is ``F = a x0 + b noise``, and the noised latents are ``xt = alpha x0 + sigma noise``: two lines,
-from which ``x0`` follows as ``c_skip xt + c_out F`` (Karras et al. 2022, eq. 7), and so does any other prediction. The
-factors are functions of ``alpha`` and ``sigma`` alone, so that any parameterization goes with any schedule and any
-sampler. ``alpha^2 + sigma^2`` need not be 1.
+The network predicts ``F = a x0 + b noise``, and noised latents are ``xt = alpha x0 + sigma noise``. From these two
+linear equations follow ``x0 = c_skip xt + c_out F`` (Karras et al. 2022, eq. 7), and any other prediction. The factors
+depend on ``alpha`` and ``sigma`` alone, so every parameterization works with every schedule and sampler. ``alpha^2 +
+sigma^2`` need not be 1.
 """
 
 from abc import ABC, abstractmethod
@@ -18,11 +18,11 @@ from vdm.diffusion.shapes import Latents, Level, over_latents
 from vdm.ranges import Positive
 
 _LOG_SNR_BOUND = 30.0
-"""Beyond this, fp32 does not tell noise levels apart; it keeps pure noise and pure signal finite."""
+"""Bound of log-SNR that keeps pure noise and pure signal finite; beyond it fp32 does not resolve noise levels."""
 
 
 class NoiseConditioning(Protocol):
-    """How the network is told the noise level."""
+    """``c_noise``: the number by which the network is conditioned on the noise level."""
 
     def __call__(self, alpha: Level, sigma: Level) -> Level:
         """Return one number for each noise level."""
@@ -31,7 +31,7 @@ class NoiseConditioning(Protocol):
 
 @dataclass(frozen=True)
 class LogSNR:
-    """``log(alpha^2 / sigma^2)``, within bounds (Kingma et al. 2021; Ho et al. 2022)."""
+    """``log(alpha^2 / sigma^2)``, clipped (Kingma et al. 2021; Ho et al. 2022)."""
 
     def __call__(self, alpha: Level, sigma: Level) -> Level:
         """Return log-SNR."""
@@ -40,19 +40,19 @@ class LogSNR:
 
 @dataclass(frozen=True)
 class QuarterLogSigma:
-    """``log(sigma / alpha) / 4``, within bounds (Karras et al. 2022, table 1)."""
+    """``log(sigma / alpha) / 4``, clipped (Karras et al. 2022, table 1)."""
 
     def __call__(self, alpha: Level, sigma: Level) -> Level:
-        """Return a quarter of the logarithm of noise to signal."""
+        """Return ``log(sigma / alpha) / 4``."""
         return -log_snr(alpha, sigma).clamp(-_LOG_SNR_BOUND, _LOG_SNR_BOUND) / 8
 
 
 @dataclass(frozen=True)
 class Timestep:
-    """The nearest timestep of a table of betas, counted from 0: networks trained on a table know no other number.
+    """The nearest timestep of a table of betas, counted from 0, for networks that were trained with such a table.
 
     Args:
-        schedule: The table.
+        schedule: The table of betas.
     """
 
     schedule: BetaTable
@@ -65,39 +65,39 @@ class Timestep:
 
 @dataclass(frozen=True)
 class Parameterization(ABC):
-    """How the network's input, its output and its noise-level embedding relate to latents.
+    """Relation of the network's input, output and noise conditioning to latents.
 
-    One of one's own defines ``target_factors``, and ``c_in`` where it differs.
+    Subclasses define ``target_factors``, and ``c_in`` if it differs.
 
     Args:
-        c_noise: How the network is told the noise level.
+        c_noise: The number by which the network is conditioned on the noise level.
     """
 
     c_noise: NoiseConditioning = LogSNR()
 
     @abstractmethod
     def target_factors(self, alpha: Level, sigma: Level) -> tuple[Level, Level]:
-        """Return ``a`` and ``b``: the network should output ``a x0 + b noise``."""
+        """Return ``a`` and ``b`` of the target ``a x0 + b noise``."""
 
     def target(self, x0: Latents, noise: Latents, alpha: Level, sigma: Level) -> Latents:
-        """Return what the network should output."""
+        """Return the target of the network's output, ``a x0 + b noise``."""
         a, b = self.target_factors(alpha, sigma)
         return over_latents(a) * x0 + over_latents(b) * noise
 
     def determinant(self, alpha: Level, sigma: Level) -> Level:
-        """Return ``a sigma - b alpha``: 0 where the output says no more about ``x0`` than ``xt`` does."""
+        """Return ``a sigma - b alpha``; 0 if target and ``xt`` are proportional, so that ``x0`` can't be recovered."""
         a, b = self.target_factors(alpha, sigma)
         return a * _above_zero(sigma) - b * alpha
 
     def skip_and_out(self, alpha: Level, sigma: Level) -> tuple[Level, Level]:
-        """Return the factors of noised latents and of the network's output in ``x0``, by Cramer's rule."""
+        """Return ``c_skip`` and ``c_out`` of ``x0 = c_skip xt + c_out F``, by Cramer's rule."""
         a, b = self.target_factors(alpha, sigma)
         sigma = _above_zero(sigma)
         determinant = a * sigma - b * alpha
         return -b / determinant, sigma / determinant
 
     def c_skip(self, alpha: Level, sigma: Level) -> Level:
-        """Return the factor of noised latents in ``x0``."""
+        """Return the factor of the noised latents in ``x0``."""
         return self.skip_and_out(alpha, sigma)[0]
 
     def c_out(self, alpha: Level, sigma: Level) -> Level:
@@ -105,36 +105,36 @@ class Parameterization(ABC):
         return self.skip_and_out(alpha, sigma)[1]
 
     def c_in(self, alpha: Level, sigma: Level) -> Level:
-        """Return the factor of noised latents at the network's entrance: here, to unit variance for such data."""
+        """Return the factor of the network's input; this default gives unit variance for data of unit variance."""
         return torch.rsqrt(alpha**2 + sigma**2)
 
     def x0(self, prediction: Latents, xt: Latents, alpha: Level, sigma: Level) -> Latents:
-        """Return the clean latents that a network's output stands for."""
+        """Return the clean latents that follow from a network's output."""
         c_skip, c_out = self.skip_and_out(alpha, sigma)
         return over_latents(c_skip) * xt + over_latents(c_out) * prediction
 
 
 def _above_zero(sigma: Level) -> Level:
-    """Keep quotients of two numbers in proportion to ``sigma`` defined where there is no noise."""
+    """Replace 0 by the smallest positive number, so that quotients of multiples of ``sigma`` are defined."""
     return sigma.clamp(min=torch.finfo(sigma.dtype).tiny)
 
 
 def converted(
     prediction: Latents, xt: Latents, alpha: Level, sigma: Level, source: Parameterization, target: Parameterization
 ) -> Latents:
-    """Turn the output of a network of one parameterization into what one of another would have said.
+    """Convert a prediction from one parameterization to another.
 
-    In one step: the way over ``x0`` would lose all digits of the noise where there is little of it. What is divided by
-    is the source's determinant, 0 where its output does not tell: for ``X0`` where there is no noise, for ``Eps`` where
-    there is no signal.
+    The conversion is direct, since going through ``x0`` would lose all digits of the noise at low noise levels. It
+    divides by the determinant of the source, which is 0 where the target can't be recovered: for ``X0`` without noise,
+    for ``Eps`` without signal.
 
     Args:
         prediction: Output of a network under ``source``.
-        xt: The noised latents it was given, before ``c_in``.
+        xt: Its noised latents, before ``c_in``.
         alpha: Signal of each clip or frame.
         sigma: Noise of each clip or frame.
-        source: What the network predicts.
-        target: What is wanted.
+        source: Parameterization of ``prediction``.
+        target: Parameterization of the result.
     """
     (a, b), (a_wanted, b_wanted) = source.target_factors(alpha, sigma), target.target_factors(alpha, sigma)
     determinant = source.determinant(alpha, sigma)
@@ -144,9 +144,9 @@ def converted(
 
 
 def squared_error_ratio(source: Parameterization, target: Parameterization, alpha: Level, sigma: Level) -> Level:
-    """Return the squared error of what ``target`` predicts for each unit of squared error of ``source``'s output.
+    """Return the squared error of a prediction under ``target`` per unit of squared error under ``source``.
 
-    Infinite where the target can't be told from the source's output, see ``converted``.
+    Infinite where the target can't be recovered from the source; see ``converted``.
     """
     return (target.determinant(alpha, sigma) / source.determinant(alpha, sigma)) ** 2
 
@@ -201,13 +201,13 @@ class Velocity(Parameterization):
 
 @dataclass(frozen=True)
 class EDM(Parameterization):
-    """The network predicts F of Karras et al. 2022 (table 1, "ours"), here for any ``alpha``.
+    """The network predicts F of Karras et al. 2022 (table 1, "ours"), generalized to any ``alpha``.
 
     ``c_skip = alpha sigma_data^2 / (sigma^2 + alpha^2 sigma_data^2)``,
     ``c_out = sigma sigma_data / sqrt(sigma^2 + alpha^2 sigma_data^2)``.
 
     Args:
-        c_noise: How the network is told the noise level.
+        c_noise: The number by which the network is conditioned on the noise level.
         sigma_data: Standard deviation of the clean latents.
     """
 
@@ -224,5 +224,5 @@ class EDM(Parameterization):
         return c_in * sigma / self.sigma_data, -c_in * alpha * self.sigma_data
 
     def c_in(self, alpha: Level, sigma: Level) -> Level:
-        """Return ``1 / sqrt(sigma^2 + alpha^2 sigma_data^2)``: to unit variance."""
+        """Return ``1 / sqrt(sigma^2 + alpha^2 sigma_data^2)``, which gives unit variance."""
         return 1 / torch.hypot(sigma, alpha * self.sigma_data)

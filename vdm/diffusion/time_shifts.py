@@ -1,9 +1,9 @@
-"""More noise for clips of more tokens: times of training shifted by the size of a clip.
+"""Time shifts: more noise for larger clips, in training and sampling.
 
-The more pixels and frames show the same thing, the more noise it takes to hide it. ``t' = s t / (1 + (s - 1) t)``
-(Esser et al. 2024, eq. 23) keeps 0 and 1 where they are; times beyond them, which some schedules have, stay too. On
-straight paths, ``alpha = 1 - t``, it multiplies ``sigma / alpha`` by s. Clips of several sizes in one run each get the
-shift of their own size, and samplers walk through the same times.
+In larger clips more pixels show the same content, so that more noise is needed to hide it. The shift
+``t' = s t / (1 + (s - 1) t)`` (Esser et al. 2024, eq. 23) leaves 0 and 1 unchanged, and times outside of [0, 1], which
+some schedules have. For rectified flow, ``alpha = 1 - t``, it multiplies ``sigma / alpha`` by s. In a run with clips of
+several sizes, each clip gets the shift of its size.
 """
 
 import math
@@ -23,11 +23,11 @@ Shape = tuple[int, ...]
 
 
 class TimeShift(ABC):
-    """A factor ``s`` for clips of each size."""
+    """A shift whose factor ``s`` depends on the size of the clip."""
 
     @abstractmethod
     def factor(self, shape: Shape) -> float:
-        """Return ``s`` for clips with latents of ``shape``; above 1 means more noise."""
+        """Return ``s`` for clips with latents of ``shape``; a factor above 1 means more noise."""
 
     def __call__(self, t: Level, shape: Shape) -> Level:
         """Return the shifted times."""
@@ -35,19 +35,18 @@ class TimeShift(ABC):
 
 
 def _shifted(t: Level, s: float) -> Level:
-    # Beyond 0 and 1, where some schedules go on, the quotient has a pole: such times stay as they are.
+    # The quotient has a pole outside of [0, 1], so times there are not shifted.
     inside = t.clamp(0, 1)
-    # Rounded sums are no smaller than their parts: this is 1 at t = 1, and never above, where straight paths have no
-    # log-SNR.
+    # In this form rounding never gives a time above 1, where rectified flow has no log-SNR, and t = 1 gives exactly 1.
     return s * inside / (s * inside + (1 - inside)) + (t - inside)
 
 
 @dataclass(frozen=True)
 class ShiftedTimes(NoiseSchedule):
-    """A schedule that is at time ``t`` where another one is at the shifted time ``t'``.
+    """A schedule evaluated at shifted times: its values at ``t`` are those of ``schedule`` at ``t'``.
 
     Args:
-        schedule: The other schedule.
+        schedule: The schedule without shift.
         factor: s.
     """
 
@@ -59,20 +58,20 @@ class ShiftedTimes(NoiseSchedule):
         return self.schedule.log_snr(_shifted(t, self.factor))
 
     def at_log_snr(self, log_snr: Level) -> tuple[Level, Level]:
-        """Return ``alpha`` and ``sigma`` in the schedule's own family."""
+        """Return ``alpha`` and ``sigma`` of the schedule at this log-SNR."""
         return self.schedule.at_log_snr(log_snr)
 
     def time(self, log_snr: Level) -> Level:
-        """Return the time at which log-SNR is this."""
+        """Return the time at which log-SNR has this value."""
         return _shifted(self.schedule.time(log_snr), 1 / self.factor)
 
 
 @dataclass(frozen=True)
 class ConstantShift(TimeShift):
-    """The same factor whatever the size.
+    """The same factor for all sizes.
 
     Args:
-        shift: s; 3 is that of Stable Diffusion 3 at 1024x1024.
+        shift: s; Stable Diffusion 3 uses 3 at 1024x1024.
     """
 
     shift: Positive = 3.0
@@ -88,7 +87,7 @@ class ConstantShift(TimeShift):
 
 @dataclass(frozen=True)
 class TokenShift(TimeShift):
-    """A factor for each number of tokens.
+    """A shift whose factor depends on the number of tokens.
 
     Args:
         patch: Latent frames, rows and columns of a token of the network.
@@ -105,7 +104,7 @@ class TokenShift(TimeShift):
         """Return ``s``."""
 
     def factor(self, shape: Shape) -> float:
-        """Return ``s``; what is left over beside whole tokens counts as one more."""
+        """Return ``s``; incomplete tokens at the edges count as whole ones."""
         sizes = zip(shape[1:], self.patch, strict=True)
         return self.factor_of_tokens(math.prod(-(-size // of_token) for size, of_token in sizes))
 
@@ -116,8 +115,8 @@ class RootShift(TokenShift):
 
     Args:
         patch: Latent frames, rows and columns of a token.
-        base_tokens: Tokens of a clip whose factor is ``base_shift``.
-        base_shift: Factor of such clips; 1 if noise levels were chosen for them.
+        base_tokens: Number of tokens of clips whose factor is ``base_shift``.
+        base_shift: Factor of such clips; 1 if the noise levels were tuned for them.
     """
 
     base_tokens: Count = 256
@@ -139,14 +138,14 @@ class RootShift(TokenShift):
 class ExponentialShift(TokenShift):
     """``s = exp(mu)``, where mu grows linearly with the number of tokens.
 
-    The dynamic shift of Flux and of diffusers' ``FlowMatchEulerDiscreteScheduler``, whose names and defaults these are.
+    The dynamic shift of Flux and of diffusers' ``FlowMatchEulerDiscreteScheduler``, with its defaults.
 
     Args:
         patch: Latent frames, rows and columns of a token.
-        base_tokens: A number of tokens, ``base_image_seq_len``.
-        max_tokens: A larger number of tokens, ``max_image_seq_len``; beyond it mu goes on growing.
-        base_mu: mu at ``base_tokens``, ``base_shift``.
-        max_mu: mu at ``max_tokens``, ``max_shift``.
+        base_tokens: A number of tokens; ``base_image_seq_len`` in diffusers.
+        max_tokens: A larger number of tokens, beyond which mu keeps growing; ``max_image_seq_len`` in diffusers.
+        base_mu: mu at ``base_tokens``; ``base_shift`` in diffusers.
+        max_mu: mu at ``max_tokens``; ``max_shift`` in diffusers.
     """
 
     base_tokens: Count = 256

@@ -1,10 +1,11 @@
-"""The terms of DDPM's variational bound, in nats for each number of the latents, differentiable in what a model says.
+"""Terms of DDPM's variational bound, in nats per dimension, differentiable in the model's predictions.
 
-``-log p(x0) <= E[L_T + sum of L_(t-1) + L_0]`` (Ho et al. 2020, eq. 5): the prior's term, in which no network has a
-part, one for each step back, and for the last of them, to clean latents, their negative log-likelihood.
+``-log p(x0) <= E[L_T + sum of L_(t-1) + L_0]`` (Ho et al. 2020, eq. 5). ``L_T`` is the term of the prior, which does
+not depend on the network. Each reverse step has a term ``L_(t-1)``; that of the last step, to clean latents, is the
+negative log-likelihood ``L_0``.
 
-Steps are between any two noise levels of any schedule. The model's log-variance lies between that of the posterior
-given x0, ``share = 0``, and that of the forward step, ``share = 1`` (Nichol & Dhariwal 2021, eq. 15).
+Steps go between any two noise levels of any schedule. The model's log-variance lies between that of the posterior given
+x0, ``share = 0``, and that of the forward step, ``share = 1`` (Nichol & Dhariwal 2021, eq. 15).
 """
 
 import math
@@ -22,21 +23,21 @@ def step_term(
 ) -> Latents:
     """Return ``L_(t-1) = KL(q(x_then | x_now, x0) || p(x_then | x_now))``.
 
-    Both are normal. The means differ by ``x0 - denoised`` with a factor whose square, divided by the posterior's
-    variance, is ``SNR(then) - SNR(now)`` (Kingma et al. 2021, appendix E).
+    Both distributions are normal. The squared difference of the means, divided by the posterior's variance, is
+    ``(SNR(then) - SNR(now)) (x0 - denoised)^2`` (Kingma et al. 2021, appendix E).
 
     Args:
         x0: Clean latents.
-        denoised: What the model takes them for.
-        share: Where the model's log-variance lies between its two bounds.
+        denoised: Clean latents predicted by the model.
+        share: Position of the model's log-variance between its two bounds, from 0 to 1.
         schedule: Signal and noise at each time.
         now: Time of each clip before the step.
-        then: Time after the step, where there is still noise.
+        then: Time after the step, at which there is still noise.
     """
     log_snr_now, log_snr_then = schedule.log_snr(now), schedule.log_snr(then)
     (_, sigma_now), (_, sigma_then) = schedule.at_log_snr(log_snr_now), schedule.at_log_snr(log_snr_then)
     snr_lost = -torch.exp(log_snr_then) * torch.expm1(log_snr_now - log_snr_then)
-    # How far the bounds lie apart, and the model's log-variance above the lower one, that of the posterior.
+    # Difference of the bounds of log-variance, and of the model's log-variance from the lower one, the posterior's.
     width = 2 * (sigma_now.log() - sigma_then.log())
     excess = share * over_latents(width)
     error = over_latents(snr_lost) * (x0 - denoised) ** 2
@@ -51,18 +52,18 @@ def posterior_log_variance(schedule: NoiseSchedule, now: Level, then: Level) -> 
 
 
 def pixel_term(x0: Latents, mean: Latents, log_variance: Latents, num_values: int) -> Latents:
-    """Return ``L_0`` of pixels, which have one of a few values: the share of a normal distribution about each.
+    """Return ``L_0`` of discrete pixels: a normal distribution is integrated over an interval around each value.
 
-    Ho et al. 2020, eq. 13: the first and the last value have all that lies beyond.
+    Ho et al. 2020, eq. 13: the intervals of the first and the last value extend to infinity.
 
     Args:
         x0: Pixels from -1 to 1.
         mean: Mean of the model's last step.
         log_variance: Logarithm of its variance.
-        num_values: How many values there are, -1 and 1 among them, equally spaced.
+        num_values: Number of equally spaced values from -1 to 1.
     """
     half_step = 1 / (num_values - 1)
-    # log_ndtr's derivative in fp32 is far off where log_ndtr is large.
+    # In fp32, the derivative of log_ndtr is inaccurate where log_ndtr is large.
     dtype = torch.float32 if x0.device.type == "mps" else torch.float64
     offset, inverse_deviation = (x0 - mean).to(dtype), torch.exp(-log_variance.to(dtype) / 2)
     lower = torch.where(x0 < -1 + half_step, -math.inf, (offset - half_step) * inverse_deviation)
@@ -71,18 +72,18 @@ def pixel_term(x0: Latents, mean: Latents, log_variance: Latents, num_values: in
 
 
 def density_term(x0: Latents, mean: Latents, log_variance: Latents) -> Latents:
-    """Return ``L_0`` of latents that may have any value: the normal distribution's negative log-density."""
+    """Return ``L_0`` of continuous latents: the negative log-density of the normal distribution."""
     return ((x0 - mean) ** 2 * torch.exp(-log_variance) + log_variance + math.log(2 * math.pi)) / 2
 
 
 def _log_probability(lower: Tensor, upper: Tensor) -> Tensor:
-    """Return the logarithm of a standard normal distribution's probability of an interval, wherever it lies."""
-    # The interval mirrored has the same probability; of the two, the one further down has more digits.
+    """Return the logarithm of the probability of an interval under the standard normal distribution."""
+    # Negating the interval does not change its probability, and the probabilities below are accurate for negative x.
     is_above = lower + upper > 0
     lower, upper = torch.where(is_above, -upper, lower), torch.where(is_above, -lower, upper)
     log_below = _log_cdf(upper)
     share = -torch.expm1(_log_cdf(lower) - log_below)
-    # An interval too narrow for the digits would have probability 0.
+    # Rounding could make the probability of a narrow interval 0.
     return log_below + torch.log(share.clamp(min=torch.finfo(share.dtype).tiny))
 
 

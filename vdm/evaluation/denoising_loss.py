@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.files import appearing
-from vdm.objectives.base import Objective
+from vdm.objectives.base import Objective, losses_of
 from vdm.objectives.batch_randomness import RandomnessAtTime
 from vdm.objectives.latents import latents_of
 from vdm.types import ClipBatch
@@ -32,7 +32,7 @@ def loss_by_level(
         by_level = [RandomnessAtTime(seed, batch.keys, t=t) for t in times]
         latents = latents_of(model, batch.to(model.device), by_level[0])
         for index, randomness in enumerate(by_level):
-            loss = objective(model, latents, randomness).per_clip.cpu()
+            loss = losses_of(objective, model, latents, randomness).per_clip.cpu()
             sums[index] += torch.where(batch.weights > 0, batch.weights * loss, 0).sum()
         weight += float(batch.weights.sum())
     return {t: total / weight for t, total in zip(times, sums.tolist(), strict=True)}

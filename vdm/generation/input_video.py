@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, dropwhile, islice, pairwise
 from pathlib import Path
@@ -64,6 +64,8 @@ def read_video(
         frames = _pictures(container.decode(stream), stream, size, fps)
         pictures = list(_bounded(islice(frames, max_frames), path))
         rate = _rate(stream)
+    if fps is not None and not pictures:  # shorter than 1 / fps, as a picture is
+        return replace(read_video(path, size, None, 1), fps=fps)
     return InputVideo(_stacked(pictures, path), fps or rate, rate)
 
 

@@ -1,6 +1,6 @@
 """Attention over space, over time and to text, on activations laid out as ``b t h w c``.
 
-One memory layout serves all: the token view for attention over space is free, and each kernel is chosen by shape.
+In this layout, viewing pixels as tokens for attention over space copies nothing. The kernel is chosen by shape.
 """
 
 from typing import TypeVar
@@ -18,18 +18,18 @@ Activations = Float[Tensor, "b t h w c"]
 Layer = TypeVar("Layer", bound=nn.Module)
 
 _SHORT_SEQUENCE, _SHORT_IN_BFLOAT16 = 64, 256
-"""Up to this many keys, matrix products and a softmax beat the fused kernel on CPUs; see docs/svd.md."""
+"""Up to this many keys, matrix products and a softmax are faster than the fused kernel on CPUs; see docs/svd.md."""
 _LARGEST_BATCH = 65535
-"""More than this, CUDA's fused kernels do not take (github.com/pytorch/pytorch/issues/142228)."""
+"""Largest batch that CUDA's fused kernels take (github.com/pytorch/pytorch/issues/142228)."""
 
 
 def is_plain(*layers: nn.Module) -> bool:
-    """Return whether layers are PyTorch's own, so that their weights may be used without calling them."""
+    """Return whether layers are PyTorch's own classes, so that their weights can be used without calling them."""
     return all(type(layer) in (nn.Linear, nn.LayerNorm) for layer in layers) and is_at_hand(*layers)
 
 
 def is_at_hand(*layers: nn.Module) -> bool:
-    """Return whether layers have their weights; under ZeRO-3 they have none until they are called."""
+    """Return whether the weights of layers are on this device; under ZeRO-3 they are gathered only for a call."""
     return all(weight.numel() > 0 for layer in layers for weight in layer.parameters(recurse=False))
 
 
@@ -39,7 +39,7 @@ def is_in_cpu_memory(x: Tensor) -> bool:
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """Return the precision in which a linear layer would transform ``x``: autocast's, or else that of ``x``."""
+    """Return the data type in which a linear layer would compute: that of autocast, or else that of ``x``."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
@@ -66,7 +66,7 @@ def attend(
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         return (scores if bias is None else scores + bias).softmax(-1).to(value.dtype) @ value
     shape = query.shape
-    # With more than one batch axis, PyTorch would fall back to its slow, unfused kernel without a word.
+    # With more than one batch axis, PyTorch would silently fall back to its slow, unfused kernel.
     if query.ndim > 4 and shape[:-3].numel() <= _LARGEST_BATCH:
         query, key, value = query.flatten(0, -4), key.flatten(0, -4), value.flatten(0, -4)
         bias = bias.flatten(0, -4) if bias is not None and bias.ndim > 4 else bias
@@ -81,18 +81,18 @@ def mask_bias(mask: Bool[Tensor, "*b m"], dtype: torch.dtype) -> Float[Tensor, "
 
 
 def zeroed(layer: Layer) -> Layer:
-    """Set a layer's weights to zero: a residual branch that ends in it begins by adding nothing."""
+    """Set a layer's weights to zero, so that a residual branch that ends in it is zero at initialization."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 class RelativePositions(nn.Module):
-    """A learned bias for each head and each distance in time, clipped at ``max_distance`` (Shaw et al. 2018).
+    """Relative position bias: a learned number for each head and distance in frames (Shaw et al. 2018).
 
     Args:
-        num_heads: Heads of the attention.
-        max_distance: Frames farther apart share a bias, so any number of frames can be generated.
+        num_heads: Number of attention heads.
+        max_distance: Distances are clipped to this value, so that any number of frames can be generated.
     """
 
     def __init__(self, num_heads: int, max_distance: int) -> None:
@@ -135,13 +135,13 @@ class SpatialAttention(nn.Module):
 class TemporalAttention(nn.Module):
     """Residual self-attention among the frames at each pixel, with relative positions.
 
-    Ho et al. 2022, section 3. Independent images, which may follow the clip's frames, attend to themselves alone: their
-    softmax over one key is 1, so their output is their value.
+    Ho et al. 2022, section 3. Independent images, which may follow the clip's frames, attend only to themselves: a
+    softmax over one key is 1, so the output is their value.
 
     Args:
         channels: Width.
         head_channels: Width of a head; divides ``channels``.
-        max_distance: Distance in frames from which on relative positions are the same.
+        max_distance: Distances between frames are clipped to this value.
     """
 
     def __init__(self, channels: int, head_channels: int, max_distance: int) -> None:
@@ -189,7 +189,7 @@ class CrossAttention(nn.Module):
         text: Float[Tensor, "b l d"] | Float[Tensor, "b t l d"],
         mask: Bool[Tensor, "b l"] | Bool[Tensor, "b t l"] | None,
     ) -> Activations:
-        """Attend to each clip's tokens, or to each frame's where ``text`` has one sequence a frame."""
+        """Attend to the tokens of the clip, or of each frame if ``text`` has one sequence a frame."""
         bias = None if mask is None else mask_bias(mask, x.dtype)
         query = self.to_q(self.norm(x))
         if text.ndim == 3:

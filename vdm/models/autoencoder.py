@@ -1,4 +1,4 @@
-"""Between clips and the latents that are diffused."""
+"""Interface of an autoencoder, and the one that leaves pixels as they are."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -11,27 +11,28 @@ from vdm.types import ClipSize
 
 @dataclass(frozen=True)
 class Compression:
-    """How much smaller latents are than the clip in time and space.
+    """Compression of an autoencoder in time and space.
 
-    The first latent frame stands for the first frame alone, each further one for ``frames`` more frames.
+    The first latent frame encodes the first frame alone, each further one ``frames`` more frames.
 
     Args:
         frames: Frames in each latent frame after the first; 1 if every latent frame is one frame.
-        pixels: Rows, and columns, of pixels in a latent.
+        pixels: Height, and width, in pixels of one latent.
     """
 
     frames: int = 1
     pixels: int = 1
 
     def latent_frames(self, num_frames: int, name: str = "num_frames") -> int:
-        """Return how many latent frames a clip has.
+        """Return the number of latent frames of a clip.
 
         Args:
-            num_frames: Frames of the clip.
-            name: What the user calls their number, for messages.
+            num_frames: Number of frames of the clip.
+            name: Name of the option that sets this number, for messages.
 
         Raises:
-            ValueError: If a clip of so many frames can't be encoded; the next numbers that can are named.
+            ValueError: If a clip with this number of frames can't be encoded. The message names the nearest numbers
+                that can.
         """
         if self.frames == 1:
             return num_frames
@@ -46,7 +47,7 @@ class Compression:
         """Return frames, rows and columns of the latents of a clip.
 
         Raises:
-            ValueError: If no clip has so many frames, or its height or width is not a multiple of ``pixels``.
+            ValueError: If the number of frames can't be encoded, or height or width is not a multiple of ``pixels``.
         """
         num_frames = self.latent_frames(clip.num_frames)
         for name, size in (("height", clip.height), ("width", clip.width)):
@@ -56,7 +57,7 @@ class Compression:
 
 
 class Autoencoder(Protocol):
-    """A way from clips to latents and back."""
+    """Encodes clips to latents, and decodes latents to clips."""
 
     channels: int
     compression: Compression
@@ -73,21 +74,21 @@ class Autoencoder(Protocol):
         """Return channels, frames, rows and columns of the latents of a clip.
 
         Raises:
-            ValueError: In one line, if clips of this size can't be encoded.
+            ValueError: One line, if clips of this size can't be encoded.
         """
         ...
 
 
 Picture = Float[Tensor, "b 3 h w"]
-"""RGB from -1 to 1, or beyond with noise on it."""
+"""RGB images with values from -1 to 1, or outside if noise was added."""
 
 
 @runtime_checkable
 class PictureEncoder(Protocol):
-    """A way from single pictures, which may have noise on them, to latents that are a condition."""
+    """Encodes single pictures, possibly noisy ones, to the latents that an image condition consists of."""
 
     def image_latents(self, pictures: Picture) -> Float[Tensor, "b d h2 w2"]:
-        """Return the latents of pictures, in the unit in which they are a condition."""
+        """Return the latents of pictures, scaled as the network takes them as a condition."""
         ...
 
 
@@ -97,7 +98,7 @@ def to_picture(frames: UInt8[Tensor, "b 3 h w"]) -> Picture:
 
 
 class PixelAutoencoder:
-    """Diffusion of the pixels themselves, scaled from 0..255 to -1..1."""
+    """The identity: pixels are the latents, scaled from 0..255 to -1..1."""
 
     channels = 3
     compression = Compression()
@@ -115,5 +116,5 @@ class PixelAutoencoder:
         return ((latents.clamp(-1, 1) + 1) * 127.5).round().byte()
 
     def latent_shape(self, clip: ClipSize) -> tuple[int, int, int, int]:
-        """Return three channels, and the size itself."""
+        """Return three channels, and frames, height and width of the clip."""
         return self.channels, *self.compression.latent_size(clip)

@@ -18,7 +18,7 @@ def frames_first(x: Activations) -> Float[Tensor, "bt c h w"]:
 
 
 class SpatialConv(nn.Conv2d):
-    """A (1, 3, 3) convolution: over space, each frame by itself (Ho et al. 2022, section 3)."""
+    """A (1, 3, 3) convolution: over space, within each frame (Ho et al. 2022, section 3)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
@@ -30,7 +30,7 @@ class SpatialConv(nn.Conv2d):
 
 
 class FrameNorm(nn.GroupNorm):
-    """Group normalization of each frame by itself, so that independent images stay independent."""
+    """Group normalization with statistics of each frame, so that independent images stay independent."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(num_groups=math.gcd(32, channels), num_channels=channels, eps=eps)
@@ -48,33 +48,33 @@ class ClipNorm(nn.GroupNorm):
 
     def forward(self, input: Activations) -> Activations:
         """Normalize each clip."""
-        # Frames below each other are one tall picture: 2-D channels-last kernels apply, and nothing is copied.
+        # Stack the frames into one tall picture, so that 2-D channels-last kernels apply without a copy.
         tall = rearrange(input, "b t h w c -> b c (t h) w")
         return rearrange(super().forward(tall), "b c (t h) w -> b t h w c", t=input.shape[1])
 
 
 class TemporalConv(nn.Conv3d):
-    """A (3, 1, 1) convolution: over time, each pixel by itself."""
+    """A (3, 1, 1) convolution: over time, at each pixel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, kernel_size=(3, 1, 1), padding=(1, 0, 0))
 
     def forward(self, input: Activations) -> Activations:
         """Convolve over time."""
-        # Rows of time and columns of pixels are a picture too: a 2-D channels-last kernel of 3x1.
+        # View time as rows and pixels as columns of a picture, so that a 2-D channels-last kernel of 3x1 applies.
         picture = rearrange(input, "b t h w c -> b c t (h w)")
         convolved = F.conv2d(picture, self.weight[..., 0], self.bias, padding=(1, 0))
         return rearrange(convolved, "b c t (h w) -> b t h w c", h=input.shape[2])
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions, the second one's input scaled and shifted by the noise-level embedding.
+    """Residual block of two convolutions; the noise-level embedding scales and shifts the input of the second.
 
     Args:
-        in_channels: Width at the entrance.
-        out_channels: Width at the exit.
+        in_channels: Width of the input.
+        out_channels: Width of the output.
         embedding_channels: Width of the embedding.
-        dropout: Share of activations dropped in training.
+        dropout: Dropout probability.
     """
 
     def __init__(self, in_channels: int, out_channels: int, embedding_channels: int, dropout: float) -> None:
@@ -88,7 +88,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if in_channels == out_channels else nn.Linear(in_channels, out_channels)
 
     def forward(self, x: Activations, embedding: Float[Tensor, "b t_or_1 d"]) -> Float[Tensor, "b t h w c2"]:
-        """Apply the block; the embedding is one a clip, or one a frame."""
+        """Apply the block; there is one embedding a clip, or one a frame."""
         scale, shift = rearrange(self.modulation(embedding), "b t (n c) -> n b t 1 1 c", n=2)
         h = self.conv1(F.silu(self.norm1(x)))
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)
@@ -108,14 +108,14 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles height and width: nearest neighbour, then a convolution to the width of the finer level."""
+    """Doubles height and width by nearest-neighbour interpolation and a convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = SpatialConv(in_channels, out_channels)
 
     def forward(self, x: Activations, size: Sequence[int] | None = None) -> Float[Tensor, "b t h2 w2 c2"]:
-        """Double height and width, or bring them to ``size``, which a level of odd size needs."""
+        """Double height and width, or resize to ``size``, which is needed where an odd size was halved."""
         height, width = size or (2 * x.shape[2], 2 * x.shape[3])
         doubled = F.interpolate(frames_first(x), size=(height, width), mode="nearest")
         return self.conv(rearrange(doubled, "(b t) c h w -> b t h w c", b=x.shape[0]))

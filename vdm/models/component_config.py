@@ -1,4 +1,4 @@
-"""What is read of the ``config.json`` of the parts of published models: known keys, in ranges that a model can have."""
+"""The keys that are read from the ``config.json`` of published models' components, with their allowed ranges."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from vdm.ranges import MAX_LEVELS, Width
 Depth = Annotated[int, Interval(ge=1, le=100)]
 """Layers in a row."""
 Levels = Len(1, MAX_LEVELS)
-"""Of resolution."""
+"""One entry for each level of resolution."""
 WidthPerLevel = Annotated[tuple[Width, ...], Levels]
 DepthPerLevel = Annotated[tuple[Depth, ...], Levels]
 NamePerLevel = Annotated[tuple[str, ...], Levels]
@@ -20,7 +20,7 @@ NamePerLevel = Annotated[tuple[str, ...], Levels]
 
 @dataclass(frozen=True)
 class LevelsConfig:
-    """What is read of the ``config.json`` of every U-Net of diffusers."""
+    """The keys that are read from the ``config.json`` of every U-Net of diffusers."""
 
     block_out_channels: WidthPerLevel
     down_block_types: NamePerLevel
@@ -43,9 +43,9 @@ class LevelsConfig:
 
 @dataclass(frozen=True)
 class ComponentConfig:
-    """What decides the size of an autoencoder or encoder of diffusers or transformers; None without such a key.
+    """The keys that determine the size of an autoencoder or encoder of diffusers or transformers; None if absent.
 
-    Those libraries build from the file itself; this makes sure beforehand that what it describes can be built.
+    The libraries build the component from the file itself. These ranges make sure beforehand that it can be built.
     """
 
     num_hidden_layers: Depth | None = None
@@ -72,24 +72,24 @@ class ComponentConfig:
     dim_mult: DepthPerLevel | None = None
     num_res_blocks: Depth | None = None
     quantization_config: None = None
-    """Would have the library load code for it."""
+    """Not allowed: the library would load further code for it."""
 
 
 def read_component(folder: Path) -> ComponentConfig:
     """Return the sizes in a component's folder.
 
     Raises:
-        ValueError: In one line, if the file is missing or a size in it is out of range.
+        ValueError: One line, if the file is missing or a size in it is out of range.
     """
     file = folder / "config.json"
     return typed(ComponentConfig, read_json(file), file)
 
 
 def check_component(folder: Path) -> None:
-    """Refuse a folder that would have diffusers or transformers wait, fill the memory, or look elsewhere.
+    """Refuse a folder with which diffusers or transformers would hang, fill the memory, or read from elsewhere.
 
     Raises:
-        ValueError: In one line that names the file.
+        ValueError: One line that names the file.
     """
     check_files(folder)
     if (folder / "adapter_config.json").exists():
@@ -98,10 +98,10 @@ def check_component(folder: Path) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a folder with pipes, devices and the like, at which a library would wait.
+    """Refuse a folder that holds pipes, devices and the like, on which a library would hang.
 
     Raises:
-        ValueError: In one line that names the file.
+        ValueError: One line that names the file.
     """
     for path in sorted(folder.iterdir()):
         if path.exists() and not path.is_file() and not path.is_dir():

@@ -1,4 +1,4 @@
-"""What every conditioner is: from what clips are asked for to what the network gets."""
+"""Interface of a conditioner, which turns prompts into the conditions of a network."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -16,52 +16,52 @@ from vdm.types import ClipBatch, Conditioning
 
 @runtime_checkable
 class Conditioner(Protocol):
-    """Embeds what the network is guided by; an ``nn.Module``, which trains with the network.
+    """Embeds prompts for the network; an ``nn.Module`` that trains with the network.
 
-    Everything that training, sampling and the command line know of a model's conditions is declared here. A condition
-    of a new kind needs a conditioner that has its name in ``takes``, puts it into the prompts in ``of_clips`` and
+    Everything that training, sampling and the command line know about a model's conditions is declared here. A new kind
+    of condition needs a conditioner that lists its name in ``takes``, adds it to the prompts in ``of_clips``, and
     embeds it in ``forward``.
     """
 
     options: Any
-    """Numbers that videos are made with unless their prompts say otherwise: a frozen dataclass, or None.
+    """Defaults of the numbers that videos are conditioned on, if the prompts have none: a frozen dataclass, or None.
 
-    Its fields are options of ``vdm sample``, which sets the attribute, with the ranges that their annotations say. They
-    are found where the class declares the attribute, as in ``options: MicroConditioning``.
+    The fields of this dataclass become options of ``vdm sample``, which sets the attribute; their annotations give the
+    ranges. The class of the dataclass is read from the annotation of the attribute: ``options: MicroConditioning``.
     """
 
     @property
     def takes(self) -> Collection[str]:
-        """Names of the conditions that may be given and left out.
+        """Names of the conditions that the model takes.
 
-        Three of them can be given on the command line: ``text``, ``label``, and ``image``, the first frame. All may be
-        named in ``training.condition_dropout``. Where one is missing from the prompts, it is as if it were dropped.
+        Three of them can be given on the command line: ``text``, ``label``, and ``image``, the first frame. All can be
+        named in ``training.condition_dropout``. A condition that is missing from the prompts counts as dropped.
         """
         ...
 
     @property
     def text_encoder(self) -> TextEncoder | None:
-        """Embeds captions; there where ``takes`` has ``text``."""
+        """Encoder of the captions; None unless ``takes`` has ``text``."""
         ...
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; above 0 where ``takes`` has ``label``."""
+        """Number of classes; 0 unless ``takes`` has ``label``."""
         ...
 
     @property
     def text_channels(self) -> int:
-        """Width of the tokens that the network attends to, 0 without."""
+        """Width of the tokens that the network attends to; 0 if there are none."""
         ...
 
     @property
     def vector_channels(self) -> int:
-        """Width of the vector that is added to the embedding of the noise level, 0 without."""
+        """Width of the vector that is added to the embedding of the noise level; 0 if there is none."""
         ...
 
     @property
     def needs_pixels(self) -> bool:
-        """Whether batches must have the pixels of first frames, even where latents are read, and the clips' motion."""
+        """Whether batches need the pixels of first frames, even if stored latents are read, and the clips' motion."""
         ...
 
     def of_clips(
@@ -72,14 +72,14 @@ class Conditioner(Protocol):
         seed: int,
         clip_ids: Sequence[int | str],
     ) -> Prompts:
-        """Return what clips in training or validation are asked for: what they are.
+        """Return the prompts of clips in training or validation, which describe the clips themselves.
 
         Args:
             batch: The clips.
             x0: Their clean latents.
-            encoder: Has made the latents.
-            seed: Of what is random in conditions.
-            clip_ids: Names each clip there: its position in training, its key in validation.
+            encoder: The autoencoder that made the latents.
+            seed: Seed of random conditions, such as noise on the first frame.
+            clip_ids: Identifies each clip for random conditions: its position in training, its key in validation.
         """
         ...
 
@@ -91,14 +91,14 @@ class Conditioner(Protocol):
         seed: int = 0,
         clip_ids: Sequence[int | str] | None = None,
     ) -> Prompts:
-        """Return the prompts with a first frame for each clip; called only where ``takes`` has ``image``.
+        """Return the prompts with a first frame for each clip; called only if ``takes`` has ``image``.
 
         Args:
             prompts: One entry a clip.
             frame: RGB first frame of each clip.
             encoder: The autoencoder.
-            seed: Of what is random in conditions.
-            clip_ids: Names each clip there, by default by its row.
+            seed: Seed of random conditions.
+            clip_ids: Identifies each clip for random conditions; by default its index in the batch.
         """
         ...
 
@@ -110,9 +110,9 @@ class Conditioner(Protocol):
         seed: int = 0,
         clip_ids: Sequence[int | str] | None = None,
     ) -> Prompts:
-        """Return the prompts with a first frame of which only the latents are there, as of videos that are made.
+        """Return the prompts with a first frame given as latents, such as the last frame of a generated block.
 
-        The arguments, and where it is called, are those of ``with_first_frame``.
+        Arguments are those of ``with_first_frame``, which also says when this is called.
         """
         ...
 
@@ -122,13 +122,13 @@ class Conditioner(Protocol):
 
 
 def append_images(clips: Conditioning, images: Conditioning, num_frames: int, num_images: int) -> Conditioning:
-    """Return conditions one a frame: each clip's for all its frames, then those of its ``k`` independent images.
+    """Return one condition a frame: that of the clip for each of its frames, then those of its independent images.
 
     Args:
         clips: Conditions of ``b`` clips of ``num_frames`` frames.
-        images: Conditions of ``b k`` images, those of a clip adjacent.
-        num_frames: Frames of a clip.
-        num_images: Images beside a clip, ``k``.
+        images: Conditions of ``b k`` images; the images of a clip are adjacent.
+        num_frames: Number of frames of a clip.
+        num_images: Number of images that are trained on with each clip, ``k``.
     """
 
     def per_frame(clip: Tensor | None, image: Tensor | None) -> Tensor | None:
@@ -142,7 +142,7 @@ def append_images(clips: Conditioning, images: Conditioning, num_frames: int, nu
         text=per_frame(_pad_tokens(clips.text, longest), _pad_tokens(images.text, longest)),
         text_mask=per_frame(_pad_tokens(clips.text_mask, longest), _pad_tokens(images.text_mask, longest)),
         vector=per_frame(clips.vector, images.vector),
-        # No first frame is given for the images.
+        # Independent images have no first frame as a condition.
         image=None if clips.image is None else nn.functional.pad(clips.image, (0, 0, 0, 0, 0, num_images)),
         extra=clips.extra,
     )

@@ -1,4 +1,4 @@
-"""Autoencoders that diffusers has: of single frames, and of clips."""
+"""Autoencoders of diffusers: one for single frames, one for clips."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ from vdm.types import ClipSize
 
 
 class FrameAutoencoder(Frozen):
-    """diffusers' ``AutoencoderKL``: each frame is encoded and decoded by itself.
+    """diffusers' ``AutoencoderKL``, which encodes and decodes each frame on its own.
 
     Latents are the mean of the posterior, scaled to about unit variance.
 
     Args:
         name_or_path: Folder of a pipeline, or its name on the hub.
-        subfolder: The autoencoder's folder in it; the empty text where ``name_or_path`` is that folder.
-        variant: As in the files' names, e.g. ``fp16``; what is computed is fp32 all the same.
-        chunk_frames: Frames that are encoded or decoded at once; fewer take less memory. None for all frames of a clip.
+        subfolder: The autoencoder's folder in it. Empty if ``name_or_path`` itself is that folder.
+        variant: Variant of the weights in the file names, e.g. ``fp16``. Computation is in fp32 in any case.
+        chunk_frames: Number of frames encoded or decoded at once. Fewer need less memory; None means all frames.
     """
 
     def __init__(
@@ -49,27 +49,27 @@ class FrameAutoencoder(Frozen):
         return AutoencoderKL.from_pretrained(name_or_path, **options)
 
     def identity(self) -> dict[str, Any]:
-        """Return what the latents depend on; see ``Frozen``."""
+        """Return the properties that determine the latents; see ``Frozen``."""
         return {**super().identity(), "scaling_factor": self.scaling_factor}
 
     @torch.no_grad()
     def encode(self, video: UInt8[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
         """Return the scaled latents of RGB frames."""
         frames = rearrange(video, "b c t h w -> (b t) c h w")
-        parts = frames.split(self.chunk_frames or len(frames))  # as whole numbers they take a quarter
+        parts = frames.split(self.chunk_frames or len(frames))  # split while they are uint8: a quarter of the memory
         latents = torch.cat([self.image_latents(to_picture(part)) for part in parts])
         return rearrange(self.scaling_factor * latents, "(b t) d h w -> b d t h w", b=len(video))
 
     @torch.no_grad()
     def image_latents(self, pictures: Picture) -> Float[Tensor, "b d h2 w2"]:
-        """Return the latents of pictures, not scaled, as a network is given them for its condition."""
+        """Return the latents of pictures without scaling, which is how networks take them as a condition."""
         with self.full_precision():
             parts = pictures.split(self.chunk_frames or len(pictures))
             return torch.cat([self.frozen.encode(part).latent_dist.mode() for part in parts])
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b d t h2 w2"]) -> UInt8[Tensor, "b c t h w"]:
-        """Return the RGB frames of scaled latents, a chunk of frames of one clip at a time."""
+        """Return the RGB frames of scaled latents; decodes one chunk of frames of one clip at a time."""
         clips = []
         for clip in latents / self.scaling_factor:
             frames = rearrange(clip, "d t h w -> t d h w")
@@ -78,7 +78,7 @@ class FrameAutoencoder(Frozen):
         return torch.stack(clips)
 
     def decode_frames(self, latents: Float[Tensor, "t d h w"]) -> Float[Tensor, "t 3 h2 w2"]:
-        """Return what adjacent frames of a clip look like, from -1 to 1 or a little beyond."""
+        """Decode adjacent frames of a clip to RGB from -1 to 1; values may be slightly outside."""
         with self.full_precision():
             return self.frozen.decode(latents).sample
 
@@ -86,7 +86,7 @@ class FrameAutoencoder(Frozen):
         """Return channels, frames, rows and columns of the latents of a clip.
 
         Raises:
-            ValueError: If height or width is no multiple of the pixels in a latent.
+            ValueError: If height or width is not a multiple of ``compression.pixels``.
         """
         return self.channels, *self.compression.latent_size(clip)
 
@@ -94,16 +94,16 @@ class FrameAutoencoder(Frozen):
 class WanAutoencoder(Frozen):
     """diffusers' ``AutoencoderKLWan``, the causal autoencoder of Wan 2.1 and 2.2 (Wan 2025, section 4.1).
 
-    The first latent frame stands for the first frame, each further one for four more; none depends on later frames.
+    The first latent frame encodes the first frame, each further one four more frames; none depends on later frames.
     Latents are the mode of the posterior, normalized by ``latents_mean`` and ``latents_std`` of its configuration.
 
-    Clips are encoded and decoded one at a time, and each four frames at a time with what the layers remember of the
-    frames before: what is made is the same as at once.
+    Clips are encoded and decoded one at a time, and each clip four frames at a time. The layers cache the features of
+    earlier frames, so the result is the same as for all frames at once.
 
     Args:
         name_or_path: Folder of a pipeline, or its name on the hub.
-        subfolder: The autoencoder's folder in it; the empty text where ``name_or_path`` is that folder.
-        variant: As in the files' names, e.g. ``fp16``; what is computed is fp32 all the same.
+        subfolder: The autoencoder's folder in it. Empty if ``name_or_path`` itself is that folder.
+        variant: Variant of the weights in the file names, e.g. ``fp16``. Computation is in fp32 in any case.
     """
 
     mean: Tensor
@@ -131,7 +131,7 @@ class WanAutoencoder(Frozen):
         return AutoencoderKLWan.from_pretrained(name_or_path, **options)
 
     def identity(self) -> dict[str, Any]:
-        """Return what the latents depend on; see ``Frozen``."""
+        """Return the properties that determine the latents; see ``Frozen``."""
         return {**super().identity(), "normalization": tensors_checksum({"mean": self.mean, "std": self.std})}
 
     @torch.no_grad()
@@ -139,7 +139,7 @@ class WanAutoencoder(Frozen):
         """Return the normalized latents of RGB clips.
 
         Raises:
-            ValueError: See ``latent_shape``; diffusers would leave out the last frames.
+            ValueError: As in ``latent_shape``. diffusers would silently drop the last frames.
         """
         self.latent_shape(ClipSize(*video.shape[2:]))
         with self.full_precision():
@@ -158,17 +158,18 @@ class WanAutoencoder(Frozen):
         """Return channels, frames, rows and columns of the latents of a clip.
 
         Raises:
-            ValueError: If frames are not 4k + 1, or height or width is no multiple of the pixels in a latent.
+            ValueError: If the number of frames is not 4k + 1, or height or width is not a multiple of
+                ``compression.pixels``.
         """
         return self.channels, *self.compression.latent_size(clip)
 
 
 _WAN_FRAMES = 4
-"""Frames that diffusers' loop gives the layers at once, whatever the configuration says."""
+"""Frames that diffusers feeds to the layers at once, whatever the configuration says."""
 
 
 def _compression_of_wan(config: Any) -> Compression:
-    """Return what the layers make of a clip: ``scale_factor_spatial`` and ``_temporal`` only repeat it."""
+    """Return the compression that follows from the layers; ``scale_factor_*`` of the configuration may contradict."""
     halvings = len(config.dim_mult) - 1
     frames = 2 ** sum(config.temperal_downsample[:halvings])
     if frames != _WAN_FRAMES:
@@ -180,7 +181,7 @@ def _compression_of_wan(config: Any) -> Compression:
 
 
 def _loading(subfolder: str, variant: str | None) -> dict[str, Any]:
-    """Return how diffusers loads an autoencoder."""
-    # Without accelerate, diffusers can't begin on the meta device, and would warn of it.
+    """Return the options with which diffusers loads an autoencoder."""
+    # Without accelerate, diffusers can't start on the meta device, and would warn about it.
     options: dict[str, Any] = {"torch_dtype": torch.float32, "use_safetensors": True, "low_cpu_mem_usage": False}
     return {**options, "subfolder": subfolder or None, "variant": variant}

@@ -1,4 +1,4 @@
-"""From captions, classes, first frames and crops to the network's conditions."""
+"""Conditioner for captions, classes, first frames and crops."""
 
 from collections.abc import Sequence
 
@@ -16,19 +16,19 @@ from vdm.types import ClipBatch, Conditioning
 
 
 class EmbeddingConditioner(nn.Module):
-    """Embeds captions, classes, first frames and crops, those of them that the model has.
+    """Embeds captions, classes, first frames and crops, as far as the model is conditioned on them.
 
-    A ``vdm.models.conditioner.Conditioner``; the arguments of its methods are described there.
+    Implements ``vdm.models.conditioner.Conditioner``, which describes the arguments of the methods.
 
     Args:
-        text_encoder: Embeds captions, none for a model without text.
+        text_encoder: Encoder of the captions. None for a model without text.
         num_classes: Number of classes, 0 for a model without classes.
         class_channels: Width of the class embedding in the vector condition.
         image: Whether a first frame is a condition.
-        crop_channels: Width of the embedding of each of four numbers that the vector condition ends with: rows and
-            columns of the clip as stored, first row and column of its crop (Podell et al. 2023, section 2.2). 0 for a
-            model that is not told; the others learn from small and cropped clips without making such ones.
-        stored_size: Rows and columns that clips to be made are said to have been stored in, uncropped.
+        crop_channels: Width of the embedding of each of four numbers at the end of the vector condition: height and
+            width of the clip as stored, first row and column of its crop (Podell et al. 2023, section 2.2). A model
+            that is conditioned on them learns from small and cropped clips without generating such clips. 0 for none.
+        stored_size: Height and width that sampling gives for these numbers, with a crop at row 0 and column 0.
     """
 
     needs_pixels = False
@@ -54,12 +54,12 @@ class EmbeddingConditioner(nn.Module):
         self.num_classes = num_classes
         has = {"text": text_encoder is not None, "label": num_classes > 0, "image": image}
         self.takes = tuple(name for name, is_condition in has.items() if is_condition)
-        # The last row stands for "no class".
+        # The last row is the embedding of "no class".
         self.embed_class = nn.Embedding(num_classes + 1, class_channels) if num_classes else None
 
     @property
     def text_channels(self) -> int:
-        """Width of the text tokens, 0 without text."""
+        """Width of the text tokens; 0 without text."""
         return self.text_encoder.channels if self.text_encoder is not None else 0
 
     @property
@@ -76,7 +76,7 @@ class EmbeddingConditioner(nn.Module):
         seed: int,
         clip_ids: Sequence[int | str],
     ) -> Prompts:
-        """Return what clips in training or validation are asked for: what they are."""
+        """Return the prompts of clips in training or validation."""
         return Prompts.of_clips(batch, x0)
 
     def with_first_frame(
@@ -87,7 +87,7 @@ class EmbeddingConditioner(nn.Module):
         seed: int = 0,
         clip_ids: Sequence[int | str] | None = None,
     ) -> Prompts:
-        """Return the prompts with a first frame for each clip; nothing of it is random here, so no draw is made."""
+        """Return the prompts with a first frame for each clip; nothing is random here."""
         return self.with_first_latents(prompts, encoder.encode(frame[:, :, None])[:, :, 0], encoder, seed, clip_ids)
 
     def with_first_latents(
@@ -98,11 +98,11 @@ class EmbeddingConditioner(nn.Module):
         seed: int = 0,
         clip_ids: Sequence[int | str] | None = None,
     ) -> Prompts:
-        """Return the prompts with the latents as they are, not decoded and encoded again: that would round them."""
+        """Return the prompts with these latents; decoding and encoding them again would change them."""
         return prompts.with_conditions(image=TensorCondition.given(latents))
 
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
-        """Embed conditions of clips of ``num_frames`` frames."""
+        """Embed the conditions of clips of ``num_frames`` frames."""
         encoded = self._text(prompts)
         vectors = [] if encoded is None else [encoded.pooled]
         if self.embed_class is not None:
@@ -117,7 +117,7 @@ class EmbeddingConditioner(nn.Module):
         )
 
     def _text(self, prompts: Prompts) -> EncodedText | None:
-        """Encode captions, unless that was done beforehand."""
+        """Encode captions, or return the embeddings that were stored for them."""
         if self.text_encoder is None:
             return None
         text = prompts.find("text", TextCondition)
@@ -126,14 +126,14 @@ class EmbeddingConditioner(nn.Module):
         return self.text_encoder(prompts.captions)
 
     def _classes(self, prompts: Prompts) -> Int[Tensor, " b"]:
-        """Return the row of each clip's class in the table."""
+        """Return the row of each clip's class in the embedding table."""
         label = prompts.find("label", LabelCondition)
         if label is None:
             return torch.full((len(prompts),), self.num_classes, device=self._device(prompts))
         return torch.where(label.labels < 0, self.num_classes, label.labels)
 
     def _device(self, prompts: Prompts) -> torch.device | None:
-        """Return where the weights are, or the prompts, if there are no weights."""
+        """Return the device of the weights, or that of the prompts if there are no weights."""
         return next((weight.device for weight in self.parameters()), prompts.device)
 
     def _crops(self, prompts: Prompts) -> Float[Tensor, "b e"]:

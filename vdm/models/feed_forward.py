@@ -1,8 +1,8 @@
-"""Gated feed-forward networks of transformers, which keep little for the backward pass.
+"""Gated feed-forward networks of transformers that save little for the backward pass.
 
-What PyTorch would keep of ``x + W2 (value * gelu(gate))`` is 18 times as large as ``x``: the normalized activations,
-value and gate, the activated gate and their product, each four times as wide or more. Here it is 9 times: ``x``, value
-and gate; the rest is computed again, pointwise, in slices of rows that stay in the processor's cache.
+For ``x + W2 (value * gelu(gate))`` PyTorch saves 18 times the size of ``x``: the normalized activations, value, gate,
+activated gate and product. Here it is 9 times: ``x``, value and gate. The backward pass recomputes the rest, in slices
+of rows that fit in the processor's cache.
 """
 
 from typing import Any, cast
@@ -18,11 +18,11 @@ from vdm.models.attention import Activations, compute_dtype, is_in_cpu_memory, i
 Rows = Float[Tensor, "n c"]
 
 _SLICE = 1024
-"""Rows at a time on CPUs: some megabytes of value and gate."""
+"""Rows in a slice on CPUs: a few megabytes of value and gate."""
 
 
 class GatedLinear(nn.Module):
-    """A linear layer, half of whose output gates the other half (Shazeer 2020, GEGLU)."""
+    """GEGLU (Shazeer 2020): a linear layer, one half of whose output gates the other half."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -35,11 +35,11 @@ class GatedLinear(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Widens each pixel by 4 and narrows it again."""
+    """Feed-forward network with GEGLU, whose hidden width is 4 times the width."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # Published weights number the layers 0 and 2; between them was drop-out.
+        # Published weights number the layers 0 and 2; layer 1 was dropout.
         self.net = nn.ModuleList(
             [GatedLinear(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)]
         )
@@ -52,7 +52,7 @@ class FeedForward(nn.Module):
 def add_feed_forward(x: Activations, norm: nn.LayerNorm, network: FeedForward) -> Activations:
     """Return ``x + network(norm(x))``.
 
-    Compiled, or with layers that were wrapped (by LoRA, say), it is computed as it is written.
+    Under ``torch.compile``, or if layers were wrapped (by LoRA, for example), the formula is computed by calling them.
     """
     entrance, exit_ = cast(GatedLinear, network.net[0]).proj, cast(nn.Linear, network.net[2])
     if torch.compiler.is_compiling() or not is_plain(norm, entrance, exit_):

@@ -1,4 +1,4 @@
-"""Pretrained modules that are used as they are."""
+"""Pretrained modules that are not trained."""
 
 import hashlib
 import re
@@ -15,11 +15,11 @@ from vdm.models.component_config import check_component
 
 
 class Frozen(nn.Module):
-    """A part of the model around a pretrained module, which is not trained.
+    """Base class of model parts that wrap a frozen pretrained module.
 
-    The pretrained weights stay where they came from: they are neither saved with a checkpoint nor asked for when one is
-    loaded. What is made with them is the same whether it is made in training, in half precision or not, or beforehand:
-    subclasses call them within ``full_precision``.
+    The pretrained weights are not part of checkpoints: they are not saved, and loading a checkpoint does not expect
+    them. Outputs must not depend on whether they are computed in training, under autocast or in advance; subclasses
+    therefore call the module within ``full_precision``.
 
     Args:
         frozen: The pretrained module.
@@ -27,21 +27,21 @@ class Frozen(nn.Module):
 
     def __init__(self, frozen: nn.Module) -> None:
         super().__init__()
-        # An nn.Module's attribute would be Tensor or Module to type checkers; the libraries' classes have more.
+        # Any, since type checkers take a module's attributes for Tensor or Module, which lack the libraries' methods.
         self.frozen: Any = frozen.requires_grad_(False).eval()
         self.register_state_dict_post_hook(_drop_frozen)
         self.register_load_state_dict_post_hook(_forgive_frozen)
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this module from others that make something else of the same input.
+        """Return the properties that determine the module's output, among them a checksum of its weights.
 
-        It is stored beside what the module made, and compared before that is used: what decides is computed from the
-        weights as they are, wherever they came from. Subclasses add what else their output depends on.
+        They are stored beside precomputed outputs and compared before those are used. Subclasses add what else their
+        output depends on.
         """
         return {"class": type(self.frozen).__name__, "weights": tensors_checksum(self.frozen.state_dict())}
 
     def full_precision(self) -> torch.autocast:
-        """Return a context in which nothing is cast to half precision, which some of these modules overflow in."""
+        """Return a context without autocast; some of these modules overflow in half precision."""
         return torch.autocast(next(self.frozen.parameters()).device.type, enabled=False)
 
     def train(self, mode: bool = True) -> Self:
@@ -50,19 +50,19 @@ class Frozen(nn.Module):
 
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-"""A few models have no owner in their name, such as ``t5-small``."""
+"""The owner is optional: a few models, such as ``t5-small``, have none."""
 
 
 def loaded(load: Callable[[], Any], name_or_path: str, subfolder: str) -> Any:
-    """Load a part of a pipeline.
+    """Load a component of a pipeline, and turn the libraries' errors into one line.
 
     Args:
-        load: Loads it, with diffusers or transformers.
+        load: Loads the component with diffusers or transformers.
         name_or_path: Folder of the pipeline, or its name on the hub, for messages.
-        subfolder: The part's folder in it.
+        subfolder: The component's folder in it.
 
     Raises:
-        ValueError: In one line, what the libraries stumble over.
+        ValueError: One line, if the libraries can't load the component.
     """
     if not Path(name_or_path).is_dir() and not _HUB_NAME.fullmatch(name_or_path):
         raise ValueError(f"name_or_path: {name_or_path}: no such folder, nor a name on the hub, which is OWNER/MODEL")
@@ -99,7 +99,7 @@ def _without_bar() -> Iterator[None]:
 
 
 def tensors_checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Return the 128-bit blake2b digest, in hexadecimal, of tensors and their names, taken as fp32."""
+    """Return the 128-bit blake2b digest, in hexadecimal, of tensors cast to fp32 and their names."""
     digest = hashlib.blake2b(digest_size=16)
     for name, values in sorted(tensors.items()):
         digest.update(f"{name} {tuple(values.shape)}\n".encode())

@@ -1,4 +1,4 @@
-"""Low-rank adaptation (Hu et al. 2021): linear layers that stay, and to which a product of two is added."""
+"""Low-rank adaptation (LoRA; Hu et al. 2021) of linear layers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -8,15 +8,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _DOWN, _UP = "lora_A.weight", "lora_B.weight"
-"""Ends of names, as peft and diffusers have them."""
+"""Suffixes of the names of the added weights, as in peft and diffusers."""
 
 
 class LoRALinear(nn.Linear):
-    """A linear layer plus ``lora_B lora_A``, which is zero at first; ``weight`` and ``bias`` keep their names.
+    """A linear layer plus the product ``lora_B lora_A``, which is zero at initialization.
+
+    ``weight`` and ``bias`` keep their names.
 
     Args:
-        linear: The layer, whose weights are taken over.
-        rank: Width between the two.
+        linear: The layer, whose weights are reused.
+        rank: Rank of the product.
     """
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
@@ -26,11 +28,11 @@ class LoRALinear(nn.Linear):
         self.lora_A = nn.Linear(linear.in_features, rank, bias=False, **place)
         self.lora_B = nn.Linear(rank, linear.out_features, bias=False, **place)
         nn.init.zeros_(self.lora_B.weight)
-        # The fused TransformerEncoderLayer of evaluation takes weights alone, unless a layer in it has hooks.
+        # In evaluation, TransformerEncoderLayer has a fused path that reads weights alone; a hook disables that path.
         self.register_forward_pre_hook(_nothing)
 
     def forward(self, input: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
-        """Apply the layer and what is added to it."""
+        """Apply the layer and add the low-rank product."""
         return super().forward(input) + self.lora_B(self.lora_A(input))
 
 
@@ -39,17 +41,17 @@ def _nothing(module: nn.Module, inputs: object) -> None:
 
 
 def add_lora(model: nn.Module, layers: Sequence[str], rank: int) -> int:
-    """Freeze a model, and adapt linear layers in it; return how many.
+    """Freeze a model and add LoRA to linear layers in it; return the number of these layers.
 
-    Layers whose weights are frozen already have no effect on the output, or are no part of what is trained.
+    Layers that are frozen already are skipped: they have no effect on the output, or are pretrained modules.
 
     Args:
         model: The model.
-        layers: Names of layers, in which ``*`` stands for anything.
-        rank: Width of what is added.
+        layers: Patterns of layer names, in which ``*`` matches anything.
+        rank: Rank of the added products.
 
     Raises:
-        ValueError: If one of the layers is never called, since what it belongs to takes its weight alone.
+        ValueError: If one of the layers belongs to a module that reads its weight without calling it.
     """
     chosen = [
         (name, module)
@@ -73,7 +75,7 @@ def add_lora(model: nn.Module, layers: Sequence[str], rank: int) -> int:
 
 @torch.no_grad()
 def merged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights in which what LoRA adds is part of the layers' own: ``weight + lora_B lora_A``."""
+    """Return weights with LoRA merged into the layers: ``weight + lora_B lora_A``."""
     result = {name: tensor for name, tensor in weights.items() if not is_added(name)}
     for layer in _adapted(weights):
         own = weights[f"{layer}weight"]
@@ -83,7 +85,7 @@ def merged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def adapter(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return what LoRA adds to the module whose names begin with ``prefix``, by names without it."""
+    """Return the LoRA weights whose names begin with ``prefix``, by their names without it."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in weights.items()
@@ -92,13 +94,13 @@ def adapter(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def adapted_outside(weights: Iterable[str], prefix: str) -> str | None:
-    """Return the name of a layer with LoRA that is none of those whose names begin with ``prefix``, if there is one."""
+    """Return the name of a layer with LoRA whose name does not begin with ``prefix``; None if there is none."""
     outside = (name for name in weights if is_added(name) and not name.startswith(prefix))
     return next((name.removesuffix(_DOWN).removesuffix(_UP).removesuffix(".") for name in outside), None)
 
 
 def is_added(name: str) -> bool:
-    """Tell whether a weight is one that LoRA adds."""
+    """Return whether a weight was added by LoRA."""
     return name.endswith((_DOWN, _UP))
 
 

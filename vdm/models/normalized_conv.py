@@ -1,7 +1,7 @@
-"""Convolutions of normalized activations, which keep only what came before the normalization.
+"""Convolution of normalized activations that saves only the input of the normalization for the backward pass.
 
-Of ``conv(silu(norm(x)))`` PyTorch keeps three tensors as large as ``x``; here it is one. The normalization and its
-activation are computed again in the backward pass, which costs a few hundredths of what the convolution does.
+For ``conv(silu(norm(x)))`` PyTorch saves three tensors as large as ``x``; here it is one. The backward pass recomputes
+the normalization and the SiLU, at a few percent of the cost of the convolution.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from vdm.models.blocks import ClipNorm, FrameNorm, SpatialConv, TemporalConv
 Picture = Float[Tensor, "n c h w"]
 
 _VALUES = 1 << 17
-"""At a time on CPUs."""
+"""Values in a slice on CPUs."""
 
 
 def convolve_normalized(
@@ -31,17 +31,17 @@ def convolve_normalized(
 ) -> Float[Tensor, "b t h w c2"]:
     """Return ``conv(silu(norm(x))) + shift + residual``.
 
-    Compiled, or with layers that were replaced, it is computed as it is written.
+    Under ``torch.compile``, or if layers were replaced, the formula is computed by calling the layers.
 
     Args:
         x: Activations.
-        norm: Over each frame before a convolution over space, over each clip before one over time.
-        conv: Of stride 1.
+        norm: ``FrameNorm`` before a convolution over space, ``ClipNorm`` before one over time.
+        conv: The convolution, of stride 1.
         shift: Added to each channel of a clip, or of a frame.
         residual: Added to the result.
     """
     if shift is not None and shift.ndim == 3 and isinstance(conv, TemporalConv):
-        # There a clip is one picture, to which one shift is added.
+        # A temporal convolution treats a clip as one picture, which has a single shift.
         return convolve_normalized(x, norm, conv, None, residual) + rearrange(shift, "b t c -> b t 1 1 c")
     kinds = (type(norm), type(conv))
     is_known = kinds in ((FrameNorm, SpatialConv), (ClipNorm, TemporalConv))
@@ -69,7 +69,7 @@ def convolve_normalized(
 
 
 class _ConvolveNormalized(torch.autograd.Function):
-    """``conv(silu(norm(x))) + bias + residual`` on pictures: frames, or a clip with its frames as rows."""
+    """``conv(silu(norm(x))) + bias + residual`` on pictures: frames, or clips whose rows are frames."""
 
     @staticmethod
     def forward(
@@ -82,10 +82,10 @@ class _ConvolveNormalized(torch.autograd.Function):
         residual: Float[Tensor, "n c2 h w"] | None,
         shape: tuple[int, float, tuple[int, int]],
     ) -> Float[Tensor, "n c2 h w"]:
-        """Return the sum; ``shape`` is the number of groups, epsilon and the padding."""
+        """Return the sum; ``shape`` holds the number of groups, epsilon and the padding."""
         num_groups, eps, padding = shape
         x = x.contiguous(memory_format=torch.channels_last)
-        # The kernel for CUDA takes no other layout.
+        # The CUDA kernel takes the contiguous layout only.
         source = x if x.device.type == "cpu" else x.contiguous()
         n, c, h, w = x.shape
         normalized, mean, rstd = torch.native_group_norm(source, scale, shift, n, c, h * w, num_groups, eps)
@@ -132,7 +132,7 @@ def _through_normalization(
     rstd: Float[Tensor, "n c"],
     num_groups: int,
 ) -> tuple[Picture, Float[Tensor, " c"], Float[Tensor, " c"]]:
-    """Return the gradients of ``x``, scale and shift from that of ``silu(normalized)``, which is overwritten.
+    """Return the gradients of ``x``, scale and shift from ``grad``, that of ``silu(normalized)``, which is overwritten.
 
     With the sums ``s`` of ``g`` and ``s_x`` of ``g x`` over the pixels of a channel, where ``g`` is the gradient of the
     normalized activations, and ``d``, ``d_x`` those of ``scale s``, ``scale s_x`` over the M values of a group:
@@ -179,7 +179,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _slices(x: Picture) -> list[tuple[slice, slice]]:
-    """Return parts of pictures, of rows, that stay in a processor's cache; all at once on other devices."""
+    """Return slices over pictures and rows that fit in the processor's cache; one slice for all on other devices."""
     if not is_in_cpu_memory(x):
         return [(slice(None), slice(None))]
     num_rows = x.shape[2] * x.shape[3]

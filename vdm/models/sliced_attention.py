@@ -1,6 +1,6 @@
-"""Attention on CPUs for short sequences: matrix products and a softmax, in slices that stay in the processor's cache.
+"""Attention for short sequences on CPUs: matrix products and a softmax, in slices that fit in the processor's cache.
 
-Only queries, keys and values are kept for the backward pass, which computes each slice's probabilities again.
+Only queries, keys and values are saved for the backward pass, which recomputes the probabilities of each slice.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ Heads = Float[Tensor, "b s heads n d"]
 Keys = Float[Tensor, "b s heads m d"]
 
 _SCORES = 1 << 20
-"""Scores at a time, unless those of a single sequence are more."""
+"""Attention scores in a slice, unless a single sequence has more."""
 
 
 def attend_in_slices(query: Heads, key: Keys, value: Keys) -> Heads:
-    """Return the attention of queries to keys; every sequence, of every batch member, by itself."""
+    """Return the attention of queries to keys, within each sequence of each batch member."""
     return _SlicedAttention.apply(query, key, value)  # type: ignore[return-value]
 
 
@@ -27,7 +27,7 @@ class _SlicedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Heads, key: Keys, value: Keys) -> Heads:
         ctx.save_for_backward(query, key, value)
-        out = torch.empty_like(query)  # in the same order of axes in memory: merging the heads costs nothing
+        out = torch.empty_like(query)  # same memory layout as the query, so that merging the heads copies nothing
         for part in _slices(query, key):
             q, k, v = (_rows(tensor[part]) for tensor in (query, key, value))
             out[part] = torch.bmm(_probabilities(q, k).to(v.dtype), v).view(out[part].shape)
@@ -51,7 +51,7 @@ class _SlicedAttention(torch.autograd.Function):
 
 
 def _probabilities(query: Float[Tensor, "s n d"], key: Float[Tensor, "s m d"]) -> Float[Tensor, "s n m"]:
-    # In fp32 at least: scores rounded to bfloat16 would be wrong by hundredths where they are large.
+    # At least fp32: large scores rounded to bfloat16 would be wrong by hundredths.
     query, key = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in (query, key))
     return torch.softmax(torch.bmm(query * query.shape[-1] ** -0.5, key.mT), -1)
 

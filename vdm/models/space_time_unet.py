@@ -18,12 +18,12 @@ from vdm.types import Conditioning
 
 
 class SpaceTimeBlock(nn.Module):
-    """One step of the U-Net: residual block, then attention over space, to text, and over time.
+    """One block of the U-Net: a residual block, then attention over space, to text, and over time.
 
     Args:
-        in_channels: Width at the entrance.
-        out_channels: Width at the exit.
-        network: Choices that all blocks share.
+        in_channels: Width of the input.
+        out_channels: Width of the output.
+        network: The U-Net, whose options all blocks share.
         attention: Whether the block attends over space and to text.
         temporal: Whether the block attends over time.
     """
@@ -43,7 +43,7 @@ class SpaceTimeBlock(nn.Module):
     def forward(
         self, x: Activations, embedding: Float[Tensor, "b t_or_1 d"], condition: Conditioning, num_images: int
     ) -> Float[Tensor, "b t h w c2"]:
-        """Apply the parts that the block has."""
+        """Apply the layers that the block has."""
         x = self.residual(x, embedding)
         if self.spatial is not None:
             x = self.spatial(x)
@@ -55,10 +55,10 @@ class SpaceTimeBlock(nn.Module):
 
 
 class SpaceTimeUNet(nn.Module):
-    """3-D U-Net factored over space and time, told the noise level and guided by text, class and first frame.
+    """3-D U-Net factored over space and time, conditioned on noise level, text, class and first frame.
 
-    Each level halves height and width. Its blocks are (1, 3, 3) convolutions with attention over space, to the text's
-    tokens and over time with relative positions. Frames mix only in attention over time, where independent images
+    Each level halves height and width. Its blocks are (1, 3, 3) convolutions with attention over space, to the text
+    tokens, and over time with relative positions. Frames mix only in attention over time, where independent images
     that follow the clip's frames are masked, so that one network trains on videos and images together.
 
     Args:
@@ -67,17 +67,17 @@ class SpaceTimeUNet(nn.Module):
         num_blocks: Residual blocks a level on the way down; one more on the way up.
         attention_levels: Levels (0 is the full resolution) with attention over space and to text.
         temporal_levels: Levels with attention over time.
-        head_channels: Width of an attention head; divides each width that attends.
-        patch_size: Height and width of the squares of pixels folded into channels at the entrance, 1 for none.
+        head_channels: Width of an attention head; divides the width of each level with attention.
+        patch_size: Height and width of the patches of pixels that are folded into channels at the input; 1 for none.
         text_channels: Width of the text tokens, 0 for a network without text.
         vector_channels: Width of the vector condition (pooled text, class), 0 for none.
-        image_conditioned: Whether a first frame can be given, which is concatenated on channels.
-        max_distance: Distance in frames from which on relative positions are the same.
-        frame_embedding: Whether each block is also told a frame's number, as in Stable Video Diffusion (Blattmann et
-            al. 2023); without it, as in Ho et al. 2022, frames know each other's distance alone. Direction of motion is
-            learned sooner with it.
-        dropout: Share of activations dropped in residual blocks in training.
-        out_channels: Channels of the prediction; none for as many as the latents have.
+        image_conditioned: Whether a first frame can be given, whose latents are concatenated to the channels.
+        max_distance: Relative positions are clipped to this distance in frames.
+        frame_embedding: Whether blocks also get an embedding of each frame's index, as in Stable Video Diffusion
+            (Blattmann et al. 2023). Without it, as in Ho et al. 2022, attention knows only distances between frames.
+            With it, the direction of motion is learned sooner.
+        dropout: Dropout probability in residual blocks.
+        out_channels: Channels of the prediction. None for as many as the latents have.
     """
 
     def __init__(
@@ -159,11 +159,11 @@ class SpaceTimeUNet(nn.Module):
         Args:
             xt: Noised latents; height and width are multiples of ``frame_multiple``.
             c_noise: Noise level of each clip, or of each frame (log-SNR under variance-preserving parameterizations).
-            condition: What guides the prediction; parts that the network was built without are left aside.
+            condition: The conditions. Those that the network was built without are ignored.
             num_images: How many of the last frames are independent images.
 
         Raises:
-            ValueError: If height or width is no multiple of ``frame_multiple``.
+            ValueError: If height or width is not a multiple of ``frame_multiple``.
         """
         for name, size in (("height", xt.shape[-2]), ("width", xt.shape[-1])):
             if size % self.frame_multiple:
@@ -204,7 +204,7 @@ class SpaceTimeUNet(nn.Module):
             embedding = embedding + self.embed_vector(vector)
         if self.embed_frame is not None:
             frames = self.embed_frame(torch.arange(num_frames, device=c_noise.device).float())
-            # Independent images have no place in time, nor has a clip of one frame, which is the same.
+            # Independent images have no position in time, and neither has a clip of one frame.
             num_in_clip = num_frames - num_images if num_frames - num_images > 1 else 0
             in_clip = torch.arange(num_frames, device=c_noise.device) < num_in_clip
             embedding = embedding + torch.where(in_clip[:, None], frames, 0)

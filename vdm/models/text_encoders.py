@@ -1,4 +1,4 @@
-"""Text encoders behind one interface: captions in, token embeddings out."""
+"""Text encoders: an interface, a small one that is trained, and pretrained ones."""
 
 import hashlib
 import json
@@ -17,11 +17,11 @@ from vdm.ranges import Location, Name, NameOrNothing, NumLayers, Size, Width
 
 
 class EncodedText(NamedTuple):
-    """Embedded captions; a tuple, since DeepSpeed looks for the tensors of a module's output in tuples, not in others.
+    """Embedded captions; a tuple, since DeepSpeed finds the tensors of a module's output only in tuples.
 
     Args:
-        tokens: One embedding a token, padded to the longest caption.
-        mask: True where a token is real.
+        tokens: Embeddings of the tokens, padded to the longest caption.
+        mask: True for tokens, False for padding.
         pooled: One embedding a caption.
     """
 
@@ -31,7 +31,7 @@ class EncodedText(NamedTuple):
 
 
 class TextEncoder(Protocol):
-    """Turns captions into embeddings of width ``channels``; the empty caption stands for "no condition"."""
+    """Embeds captions with width ``channels``; the empty caption means "no condition"."""
 
     channels: int
 
@@ -41,25 +41,25 @@ class TextEncoder(Protocol):
 
 
 def masked_mean(tokens: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b d"]:
-    """Return the mean over real tokens."""
+    """Return the mean over the tokens that are not padding."""
     weight = mask[..., None].to(tokens.dtype)
     return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 class ByteTransformer(nn.Module):
-    """A small transformer over the UTF-8 bytes of a caption, trained along with the network: nothing to download.
+    """A small transformer over the UTF-8 bytes of a caption, trained with the network, so that nothing is downloaded.
 
-    Each byte also carries a hashed embedding of the word that it belongs to (Pagnoni et al. 2024, "Byte Latent
-    Transformer", section 3.2.1), and words enter the pooled embedding directly. Words are so told apart from the first
-    step on: captions of one data set share most of their bytes, and a network that begins with a near constant
-    condition takes hundreds of steps to notice it.
+    To each byte a hashed embedding of its word is added (Pagnoni et al. 2024, "Byte Latent Transformer", section
+    3.2.1), and words enter the pooled embedding directly. Different words thus differ from the first step on. Without
+    this, captions of one data set, which share most of their bytes, would have nearly the same embedding, and the
+    network would take hundreds of steps to learn from it.
 
     Args:
         channels: Width.
-        num_layers: Depth.
+        num_layers: Number of layers.
         head_channels: Width of an attention head; divides ``channels``.
         max_bytes: Captions are cut after this many bytes.
-        num_word_buckets: Rows of the table of words; words that share a row are told apart by their bytes alone.
+        num_word_buckets: Rows of the word embedding table. Words that share a row differ in their bytes alone.
     """
 
     _START = 256
@@ -81,14 +81,14 @@ class ByteTransformer(nn.Module):
                 raise ValueError(f"{name} must be at least 1, but is {value}")
         self.channels, self.max_bytes, self.num_word_buckets = channels, max_bytes, num_word_buckets
         self.embed = nn.Embedding(258, channels)
-        # The last row stands for what belongs to no word, such as spaces.
+        # The last row is for bytes outside words, such as spaces.
         self.embed_word = nn.Embedding(num_word_buckets + 1, channels)
         nn.init.normal_(self.embed_word.weight, std=2.0)
         self.position = nn.Parameter(0.02 * torch.randn(max_bytes + 1, channels))
         layer = nn.TransformerEncoderLayer(
             channels, channels // head_channels, 4 * channels, 0.0, "gelu", batch_first=True, norm_first=True
         )
-        # Nested tensors, the fast path of inference, would give other numbers than training does.
+        # Nested tensors, the fast path of inference, would give other results than training.
         self.layers = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(channels), enable_nested_tensor=False)
 
     def forward(self, captions: Sequence[str]) -> EncodedText:
@@ -103,7 +103,7 @@ class ByteTransformer(nn.Module):
         tokens = self.layers(tokens, src_key_padding_mask=~mask)
         said = self._padded([self._words(caption) for caption in cut], self.num_word_buckets)
         is_word = said != self.num_word_buckets
-        # Divided by the root of their number, the sum of unlike words has the same size in captions of any length.
+        # The sum of the word embeddings divided by the root of their number: its size does not depend on the length.
         of_words = masked_mean(self.embed_word(said), is_word) * is_word.sum(1, keepdim=True).sqrt()
         return EncodedText(tokens, mask, masked_mean(tokens, mask) + of_words)
 
@@ -112,7 +112,7 @@ class ByteTransformer(nn.Module):
         return [self._row(word) for word in caption.split()]
 
     def _words_by_byte(self, caption: bytes) -> list[int]:
-        """Return for each byte the row of its word."""
+        """Return the row of the word of each byte."""
         return [row for word in re.findall(rb"\S+|\s", caption) for row in [self._row(word)] * len(word)]
 
     def _row(self, word: bytes) -> int:
@@ -137,9 +137,9 @@ class PretrainedTextEncoder(Frozen):
         max_tokens: Captions are cut after this many tokens.
         subfolder: The encoder's folder in it, as in the folder of a pipeline.
         tokenizer: The tokenizer's folder in it.
-        variant: As in the files' names, e.g. ``fp16``; what is computed is fp32 all the same.
-        filled: Whether every caption is filled up to ``max_tokens`` with padding that counts as text, which is how
-            Stable Diffusion and its kin are trained; otherwise padding is told apart.
+        variant: Variant of the weights in the file names, e.g. ``fp16``. Computation is in fp32 in any case.
+        filled: Whether every caption is padded to ``max_tokens`` and the padding is attended to, as in the training of
+            Stable Diffusion. Otherwise padding is masked.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class PretrainedTextEncoder(Frozen):
         self.max_tokens, self.filled = max_tokens, filled
 
     def identity(self) -> dict[str, Any]:
-        """Return what the embeddings depend on; see ``Frozen``."""
+        """Return the properties that determine the embeddings; see ``Frozen``."""
         vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()
         tokenizer = hashlib.blake2b(vocabulary, digest_size=16).hexdigest()
         return {**super().identity(), "tokenizer": tokenizer, "max_tokens": self.max_tokens, "filled": self.filled}
@@ -193,7 +193,7 @@ def _load_pretrained(name_or_path: str, subfolder: str, tokenizer: str, variant:
     classes = {"t5": T5EncoderModel, "clip": CLIPTextModel, "clip_text_model": CLIPTextModel}
     folder = Path(name_or_path) / tokenizer
     if folder.is_dir() and not any((folder / name).is_file() for name in _VOCABULARIES):
-        # transformers would make up a tokenizer to which every word is unknown.
+        # transformers would silently make a tokenizer with an empty vocabulary.
         raise ValueError(f"name_or_path: {folder} holds no tokenizer: none of {', '.join(_VOCABULARIES)}")
 
     if folder.is_dir():
@@ -205,11 +205,11 @@ def _load_pretrained(name_or_path: str, subfolder: str, tokenizer: str, variant:
             raise ValueError(f"it holds a model of type {kind}; allowed are T5 and CLIP")
         options: dict[str, Any] = {"subfolder": subfolder, "variant": variant, "dtype": torch.float32}
         model = classes[kind].from_pretrained(name_or_path, use_safetensors=True, **options)
-        # Left out, it has transformers ask on the terminal whether code of the folder may run.
+        # Without trust_remote_code=False, transformers would ask on the terminal whether to run code of the folder.
         return model, AutoTokenizer.from_pretrained(name_or_path, subfolder=tokenizer, trust_remote_code=False)
 
     return loaded(load, name_or_path, subfolder)
 
 
 def no_text() -> None:
-    """Stand for a model without text."""
+    """Return None, the text encoder of a model without text."""

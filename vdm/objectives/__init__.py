@@ -1,1 +1,1 @@
-"""What is minimized: from clips to a loss per clip."""
+"""Training objectives: from a batch of clips to a loss per clip."""

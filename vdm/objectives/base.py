@@ -1,4 +1,4 @@
-"""What every objective is: from latents to a loss per clip."""
+"""Interface of a training objective: from latents to a loss per clip."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ from vdm.objectives.latents import LatentBatch
 
 @dataclass(frozen=True)
 class Losses:
-    """What an objective says about a batch."""
+    """The losses of a batch."""
 
     per_clip: Float[Tensor, " b"]
     """Loss of each clip, which training minimizes."""
     t: PerClip
-    """Time that each clip was noised to, or the mean over its frames that count: losses are reported by it."""
+    """Diffusion time of each clip, or the mean over its noised frames. Losses are also reported by this time."""
     scalars: Mapping[str, Float[Tensor, " b"]] = field(default_factory=dict[str, Tensor])
-    """Further figures of each clip to be logged, by name; ``loss`` is the name of the loss itself."""
+    """Further numbers of each clip to be logged, by name; the name ``loss`` is reserved."""
 
     def __post_init__(self) -> None:
         if "loss" in self.scalars:
@@ -32,49 +32,67 @@ class Losses:
 
 
 class Objective(Protocol):
-    """What is minimized. Training, validation, ``vdm evaluate`` and ``vdm plan`` all call it.
+    """A function whose value training minimizes. Training, validation, ``vdm evaluate`` and ``vdm plan`` call it.
 
-    Where its constructor takes a ``model``, it is given the model as training starts from it.
+    If its constructor has an argument ``model``, it gets the model with the weights at the start of training.
     """
 
     def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
         """Return the loss of each clip.
 
         Args:
-            model: What is trained.
+            model: The model that is trained.
             latents: Clean latents and conditions of clips.
-            randomness: All that is random about them.
+            randomness: Source of all random numbers of these clips.
         """
         ...
 
 
 class ObjectiveWithModules(nn.Module, ABC):
-    """An objective that brings modules: a frozen reference, a teacher, a reward, a second network that is trained.
+    """An objective with modules of its own: a frozen reference, a teacher, a reward model, a second trained network.
 
-    They are attributes of it; the model is not. Strategies shard them and checkpoints hold them like the model's;
-    ``requires_grad`` says which of their weights train, and these are averaged too. ``vdm plan`` counts them. One
-    backward pass is run through the sum of all losses: what a term is not to train must be detached in it.
+    The modules are attributes of the objective; the model is not. Strategies shard them and checkpoints hold them like
+    the model. Weights with ``requires_grad`` are trained and have EMA weights too. ``vdm plan`` counts the modules.
+    There is one backward pass, through the sum of all losses: a term must detach the outputs of modules that it is not
+    meant to train.
 
-    Training puts them into training mode: a network that is to be without drop-out overrides ``train``, as
-    ``vdm.models.frozen.Frozen`` does. ``blocks`` (recomputing, compiling) is for the model alone.
+    Training calls ``train()`` on the modules. A network without dropout overrides ``train``, as
+    ``vdm.models.frozen.Frozen`` does. ``blocks`` (activation checkpointing, compilation) applies to the model alone.
     """
 
     make_optimizer: Callable[[list[nn.Parameter]], Optimizer] | None = None
-    """Makes an optimizer of the weights that train here; none trains them by the model's, by its options. Both follow
-    the same schedule, and each gradient is clipped by its own norm."""
+    """Makes an optimizer for the trained weights of the objective. None adds them to the model's optimizer. Both
+    optimizers follow the same learning rate schedule; their gradients are clipped by separate norms."""
 
     @abstractmethod
     def forward(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:
         """Return the loss of each clip; see ``Objective``."""
 
 
+def losses_of(
+    objective: Objective, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness
+) -> Losses:
+    """Call an objective.
+
+    Raises:
+        ValueError: If it returns something else than losses, as one of a user's own may by mistake.
+    """
+    losses = objective(model, latents, randomness)
+    if not isinstance(losses, Losses):
+        raise ValueError(
+            f"objective: {type(objective).__name__} returned {type(losses).__name__}; it must return Losses"
+            " (vdm/objectives/base.py)"
+        )
+    return losses
+
+
 def with_modules_of(model: VideoDiffusionModel, objective: Objective) -> nn.Module:
-    """Return all that is trained and stored, the model and what the objective brings, as one module."""
+    """Return one module that holds the model and the objective's modules: all that is trained and saved."""
     return nn.ModuleDict({"model": model, **({"objective": objective} if isinstance(objective, nn.Module) else {})})
 
 
 def second_optimizer(objective: Objective) -> Callable[[list[nn.Parameter]], Optimizer] | None:
-    """Return what makes the optimizer of a network that an objective trains apart from the model, if it does."""
+    """Return the objective's ``make_optimizer`` if the objective has trained weights; otherwise None."""
     if not isinstance(objective, ObjectiveWithModules) or not any(p.requires_grad for p in objective.parameters()):
         return None
     return objective.make_optimizer

@@ -1,4 +1,4 @@
-"""What is random about a batch: noise, noise levels, left-out conditions, each a function of what names a clip."""
+"""Random numbers of a batch: noise, noise levels and dropped conditions, as functions of the identity of each clip."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ _TRAINING_NOISE = "noise"
 
 @dataclass(frozen=True)
 class BatchRandomness(ABC):
-    """The randomness of a batch of clips; two batches with the same clips draw the same.
+    """Source of the random numbers of a batch of clips; the same clip always gets the same numbers.
 
     Args:
-        seed: Of all draws.
-        clip_ids: Names each clip: its position in training, its key elsewhere.
-        noise_purpose: Purpose of the noise that is added to the latents.
+        seed: Seed of all random numbers.
+        clip_ids: Identity of each clip: its position in training, its key elsewhere.
+        noise_purpose: Purpose of the noise that is added to the latents; see ``vdm.randomness``.
     """
 
     seed: int
@@ -39,9 +39,9 @@ class BatchRandomness(ABC):
         """Draw the noise to be added to latents, in fp32 on the CPU.
 
         Args:
-            prior: How a clip's noise hangs together.
-            shape: Shape of one clip's latents, those of its independent images included.
-            num_images: The last frames, each of which has the noise of a clip of one frame.
+            prior: Distribution of a clip's noise.
+            shape: Shape of one clip's latents, including its independent images.
+            num_images: How many of the last frames are independent images. Each gets the noise of a clip of one frame.
         """
         channels, num_frames, height, width = shape
         clips = prior(self.seed, self.noise_purpose, self.clip_ids, (channels, num_frames - num_images, height, width))
@@ -51,13 +51,13 @@ class BatchRandomness(ABC):
 
     @abstractmethod
     def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
-        """Return when each clip, or each of its frames, is noised to, in fp32 on the CPU; arguments as in ``noise``."""
+        """Draw the diffusion time of each clip, or of each frame, in fp32 on the CPU; arguments as in ``noise``."""
 
     def drop_conditions(self, prompts: Prompts) -> Prompts:
-        """Return the prompts without what is left out, by default with everything.
+        """Return the prompts with conditions dropped at random; by default none is.
 
         Args:
-            prompts: Those of the clips, or of all their independent images, those of a clip adjacent.
+            prompts: Prompts of the clips, or of all their independent images; the images of a clip are adjacent.
         """
         return prompts
 
@@ -72,28 +72,28 @@ class BatchRandomness(ABC):
 
 @dataclass(frozen=True)
 class PrefetchedNoise:
-    """Noise that was drawn before the step, and what it was drawn for."""
+    """Noise that was drawn before the step, with the arguments that it was drawn for."""
 
     noise: Float[Tensor, "b c t h w"]
     prior: NoisePrior
     num_images: int = 0
 
     def is_for(self, prior: NoisePrior, shape: Shape, num_images: int) -> bool:
-        """Tell whether it is what ``BatchRandomness.noise`` is asked for."""
+        """Return whether ``BatchRandomness.noise`` with these arguments would draw this noise."""
         return (self.prior, tuple(self.noise.shape[1:]), self.num_images) == (prior, shape, num_images)
 
 
 @dataclass(frozen=True)
 class TrainingRandomness(BatchRandomness):
-    """The randomness of a training step, by (seed, position).
+    """Random numbers of a training step, as functions of (seed, position).
 
     Args:
         seed: Seed of the run.
         clip_ids: Positions of the clips in the order of training.
         noise_purpose: See ``BatchRandomness``.
-        global_batch_size: Samples in one optimizer step.
-        condition_dropout: How often conditions are left out.
-        prefetched_noise: The noise of these clips, where ``NoisePrefetcher`` has drawn it.
+        global_batch_size: Number of samples in one optimizer step.
+        condition_dropout: Probabilities of dropping conditions.
+        prefetched_noise: The noise of these clips, if ``NoisePrefetcher`` has drawn it.
     """
 
     clip_ids: Sequence[int]
@@ -103,7 +103,7 @@ class TrainingRandomness(BatchRandomness):
     prefetched_noise: PrefetchedNoise | None = field(default=None, kw_only=True)
 
     def noise(self, prior: NoisePrior, shape: Shape, num_images: int = 0) -> Float[Tensor, "b c t h w"]:
-        """Return the noise that was drawn ahead, or draw it; an objective may ask for other noise than that."""
+        """Return the prefetched noise if it was drawn for these arguments; otherwise draw the noise."""
         ahead = self.prefetched_noise
         if ahead is not None and self.noise_purpose == _TRAINING_NOISE and ahead.is_for(prior, shape, num_images):
             return ahead.noise
@@ -114,7 +114,7 @@ class TrainingRandomness(BatchRandomness):
         return diffusion.draw_times(self.seed, torch.tensor(self.clip_ids), self.global_batch_size, shape, num_images)
 
     def drop_conditions(self, prompts: Prompts) -> Prompts:
-        """Return the prompts without what is left out, of a clip and of its images alike."""
+        """Return the prompts with conditions dropped at random; a clip and its images lose the same conditions."""
         each = len(prompts) // len(self.clip_ids)
         return self.condition_dropout.apply(prompts, self.seed, [name for name in self.clip_ids for _ in range(each)])
 
@@ -125,9 +125,9 @@ class NoisePrefetcher:
 
     Args:
         seed: Seed of the run.
-        prior: How a clip's noise hangs together.
-        latent_shapes: Shape of a clip's latents by frames, rows and columns of the clip.
-        num_images: Independent images beside each clip.
+        prior: Distribution of a clip's noise.
+        latent_shapes: Shape of a clip's latents, by frames, rows and columns of the clip.
+        num_images: Number of independent images with each clip.
     """
 
     seed: int
@@ -144,9 +144,9 @@ class NoisePrefetcher:
 
 @dataclass(frozen=True)
 class HeldOutRandomness(BatchRandomness):
-    """The randomness of validation, by the clips' keys: uniform times, every condition given.
+    """Random numbers of validation, as functions of the clips' keys: times are uniform, and no condition is dropped.
 
-    Frames share their times as in training: those that training gives clean are clean here, too.
+    Frames share noise levels as in training: frames that are clean in training are clean here too.
     """
 
     seed: int = field(default=0, kw_only=True)
@@ -163,11 +163,13 @@ class HeldOutRandomness(BatchRandomness):
 
 @dataclass(frozen=True)
 class RandomnessAtTime(BatchRandomness):
-    """The randomness of an evaluation that noises every clip to the same time, by the clips' keys.
+    """Random numbers of an evaluation at one diffusion time for all clips, as functions of the clips' keys.
 
-    Frames that training gives clean are clean here, too.
+    Frames that are clean in training are clean here too.
 
     Args:
+        seed: See ``BatchRandomness``.
+        clip_ids: Keys of the clips.
         t: The time.
     """
 
@@ -178,7 +180,7 @@ class RandomnessAtTime(BatchRandomness):
         object.__setattr__(self, "noise_purpose", f"evaluation noise {self.t:.6f}")
 
     def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
-        """Return the time, for all frames that are noised."""
+        """Return the time of every noised frame."""
         frames = shape[1] - num_images
         return diffusion.frame_levels(
             self._time, lambda purpose: self.uniform(f"evaluation {purpose}"), frames, num_images

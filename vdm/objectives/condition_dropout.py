@@ -1,4 +1,4 @@
-"""Conditions that are left out in training."""
+"""Condition dropout: conditions are left out at random in training, for classifier-free guidance."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ from vdm.ranges import Name, Share
 
 ALL = "all"
 Shares = Annotated[Mapping[Name, Share], Len(0, 1000)]
-"""Shares of clips that lose a condition, by its name; ``all`` is the share that loses every one."""
+"""Probability of dropping each condition, by its name; ``all`` is the probability of dropping all of them."""
 
 
 @dataclass(frozen=True)
 class ConditionDropout:
-    """Shares of clips trained without conditions, so that guidance has an unconditional model to start from.
+    """Drops conditions of clips at random, so that the model also learns to predict without them (Ho & Salimans 2022).
 
     Args:
-        shares: ``all``: share of clips that lose every condition. The name of a condition: share of the rest that loses
-            that one. What is not named is 0.
+        shares: For ``all``, the probability that a clip loses all conditions. For the name of a condition, the
+            probability that a clip that has not lost all loses this one. 0 for names that are missing.
     """
 
     shares: Shares = field(default_factory=dict[str, float])

@@ -1,4 +1,4 @@
-"""The objective of diffusion models: to denoise."""
+"""The denoising objective of diffusion models."""
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.objectives.base import Losses
@@ -7,9 +7,9 @@ from vdm.objectives.latents import LatentBatch
 
 
 class Denoising:
-    """Noise latents to a drawn level, leave out conditions now and then, predict, compare.
+    """Add noise of a random level to latents, drop conditions at random, predict, and compare (Ho et al. 2020, eq. 14).
 
-    What is predicted and how it is weighted is the diffusion's: Ho et al. 2020 (eq. 14), and all of ``conf/diffusion``.
+    The model's ``diffusion`` determines the noise levels, the prediction and the weights of the loss.
     """
 
     def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:

@@ -1,4 +1,4 @@
-"""From clips to what an objective works on: their latents and conditions."""
+"""Encoding a batch of clips to latents and prompts, the input of an objective."""
 
 from dataclasses import dataclass
 
@@ -15,28 +15,28 @@ from vdm.types import ClipBatch, TensorRecord
 
 @dataclass(frozen=True)
 class LatentBatch(TensorRecord):
-    """Clips as latents, with their conditions."""
+    """Latents and prompts of a batch of clips."""
 
     x0: Float[Tensor, "b c t h w"]
-    """Clean latents: the clip's latent frames, then one of each of its ``k`` independent images."""
+    """Clean latents: the latent frames of the clip, then one for each of its ``k`` independent images."""
     prompts: Prompts
-    """Conditions of the ``b`` clips."""
+    """Prompts of the ``b`` clips."""
     image_prompts: Prompts | None = None
-    """Conditions of the ``b k`` images, those of a clip adjacent; none where there are no images."""
+    """Prompts of the ``b k`` images; the images of a clip are adjacent. None without images."""
 
     @property
     def num_images(self) -> int:
-        """Independent images beside each clip, ``k``."""
+        """Number of independent images with each clip, ``k``."""
         return 0 if self.image_prompts is None else len(self.image_prompts) // len(self.prompts)
 
 
 def latents_of(model: VideoDiffusionModel, batch: ClipBatch, randomness: BatchRandomness) -> LatentBatch:
-    """Encode clips and their independent images, and look up what they are known by.
+    """Encode clips and their independent images, and make their prompts.
 
     Args:
-        model: Has the autoencoder and the conditioner.
+        model: The model, with its autoencoder and conditioner.
         batch: The clips, on the model's device.
-        randomness: What is random in conditions.
+        randomness: Source of random numbers for conditions.
     """
     x0 = model.encoder.encode(batch.video) if batch.latents is None else batch.latents.float()
     prompts = model.conditioner.of_clips(batch, x0, model.encoder, randomness.seed, randomness.clip_ids)

@@ -1,4 +1,4 @@
-"""The objective of a run, as it was when a checkpoint was saved."""
+"""Loading the objective of a run from a checkpoint."""
 
 from pathlib import Path
 
@@ -15,22 +15,22 @@ from vdm.objectives.build import build_objective
 
 
 def load_objective(run: RunConfig, checkpoint: Path, model: VideoDiffusionModel, ema: bool | str = True) -> Objective:
-    """Build what a run minimized, with the weights of the modules that it brought.
+    """Build the objective of a run, and load the weights of its modules.
 
     Args:
         run: Configuration of the run.
-        checkpoint: A whole checkpoint of it.
-        model: The run's model; the objective's modules are put where it is.
-        ema: Take averaged weights; a text names one of several averages.
+        checkpoint: A complete checkpoint of the run.
+        model: The run's model, whose device the objective's modules are moved to.
+        ema: Whether to load EMA weights; a text names one of several.
 
     Raises:
-        ConfigError: If the objective is code of the run's own that is not allowed to run, or can't be built.
-        ValueError: If its weights are not those stored, or none are.
+        ConfigError: If the objective is the run's own code and may not run, or can't be built.
+        ValueError: If the stored weights are missing or don't match.
     """
     if run.objective is None:
         raise ConfigError(f"{run.file}: {run.objective_fault}")
     allowed = None if run.allowed_modules is None else ("vdm.objectives",)
-    guide, model.guide = model.guide, None  # of sampling alone: training had none
+    guide, model.guide = model.guide, None  # autoguidance belongs to sampling; training had none
     try:
         objective = build_objective(run.objective, model, allowed)
     finally:
@@ -42,7 +42,7 @@ def load_objective(run: RunConfig, checkpoint: Path, model: VideoDiffusionModel,
                 f"{checkpoint}: objective: its modules have no weights here, as in what vdm ema and vdm export write:"
                 " evaluate the run itself"
             )
-        if not any(map(is_added, own)):  # a copy of a model with LoRA; the one that is loaded has it merged
+        if not any(map(is_added, own)):  # the objective copied a model with LoRA, which is merged when a run is loaded
             weights = merged(weights)
         try:
             refuse_difference(own, shapes_of(weights))

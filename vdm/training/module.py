@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vdm import randomness
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.data.datamodule import ClipDataModule
-from vdm.objectives.base import Objective
+from vdm.objectives.base import Objective, losses_of
 from vdm.objectives.batch_randomness import HeldOutRandomness, PrefetchedNoise, TrainingRandomness
 from vdm.objectives.condition_dropout import ConditionDropout, Shares
 from vdm.objectives.latents import latents_of
@@ -93,7 +93,7 @@ class DiffusionModule(lightning.LightningModule):
             condition_dropout=self.condition_dropout,
             prefetched_noise=self._noise_ahead(batch),
         )
-        losses = self.objective(self.model, latents_of(self.model, batch, randomness), randomness)
+        losses = losses_of(self.objective, self.model, latents_of(self.model, batch, randomness), randomness)
 
         # A damaged sample has weight 0; `where` is needed because 0 times NaN is NaN. The trainer divides the sum over
         # micro-batches by their number and averages over processes; the scale turns that into the mean over the batch.
@@ -131,7 +131,7 @@ class DiffusionModule(lightning.LightningModule):
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Add up the loss of held-out clips, whose noise and noise level are functions of the clip's key."""
         randomness = HeldOutRandomness(batch.keys)
-        losses = self.objective(self.model, latents_of(self.model, batch, randomness), randomness)
+        losses = losses_of(self.objective, self.model, latents_of(self.model, batch, randomness), randomness)
         weights = batch.weights.to(self.device, non_blocking=True)
         self.validation_losses.add(losses.per_clip, losses.t, weights, losses.scalars)
 

@@ -1,5 +1,6 @@
 """A training run, built from its configuration: data, model and trainer, checked against each other."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.assembly.pretrained import configured, load_pretrained, open_pretrained
 from vdm.config import ConfigError, build, check, errors_at
 from vdm.data.datamodule import ClipDataModule
+from vdm.data.order import idle_devices
 from vdm.generation.video_files import DEFAULT_FPS
 from vdm.models.pretrained.published import Published
 from vdm.objectives.base import Objective, second_optimizer, with_modules_of
@@ -31,6 +33,8 @@ from vdm.training.process_layout import cluster_environment, find_layout, with_l
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.types import ClipSize
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,8 @@ def _build_trainer(
             limit_val_batches=0 if data.max_validation_clips == 0 else None,
             **{**NO_EXTRAS, "enable_progress_bar": has_progress_bar},
         )
+    if trainer.is_global_zero and (complaint := idle_devices(data.global_batch_size, trainer.world_size)):
+        _log.warning("%s", complaint)
     micro_batches = data.accumulation(trainer.world_size)
     trainer.accumulate_grad_batches = micro_batches
     trainer.val_check_interval = validation_steps * micro_batches

@@ -1,12 +1,11 @@
 """``vdm COMMAND --help``, with ``all``, a key or a group after it, and with choices that change what there is."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
-
-import yaml
 
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.manual.page import Manual, width
@@ -77,7 +76,11 @@ def print_help(program: str, command: str, arguments: Sequence[str]) -> int:
     """Print the help of a command; return the exit code."""
     try:
         text, code = help_text(program, command, arguments)
-    except (OSError, ValueError, yaml.YAMLError) as error:  # of a YAML of the user's own
+    except (OSError, ValueError) as error:  # of a YAML of the user's own
         text, code = " ".join(str(error).split()), 2
-    print(text, file=sys.stderr if code else sys.stdout)
+    try:
+        print(text, file=sys.stderr if code else sys.stdout, flush=True)
+    except BrokenPipeError:  # the reader has left, as `head` does; Python would complain once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return code

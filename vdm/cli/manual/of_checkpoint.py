@@ -2,19 +2,40 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vdm.checkpoints.latest import checkpoints_to_try
-from vdm.checkpoints.run_config import RunConfig
+from vdm.checkpoints.layout import config_file
+from vdm.checkpoints.run_config import RecordedClip
+from vdm.checkpoints.run_record import load_config
 from vdm.cli.options.of_model import options_of_model
 from vdm.config.words import described
+from vdm.outside import typed
 from vdm.records import read_record
 
 _MAX_STATE_BYTES = 1 << 30
 _CONDITIONS = {"text_encoder": "text", "num_classes": "label", "image": "image", "crop_channels": "crop"}
 """Keys of a conditioner and the condition that each brings."""
 _NO_TEXT = "vdm.models.text_encoders.no_text"
+
+
+@dataclass(frozen=True)
+class _Model:
+    network: dict[str, Any]
+    conditioner: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is shown of a run's configuration, of which nothing is built."""
+
+    model: _Model
+    sampler: dict[str, Any]
+    guidance: dict[str, Any]
+    clip: RecordedClip | None = None
+    guidance_scale: float = 1.0
 
 
 def of_checkpoint(path: str, allow_own_code: bool, width: int) -> list[str]:
@@ -38,18 +59,18 @@ def of_checkpoint(path: str, allow_own_code: bool, width: int) -> list[str]:
 
 
 def _facts(path: Path, allow_own_code: bool) -> Iterator[tuple[str, str]]:
-    run = RunConfig.read(path, allow_own_code)
+    run: _Shown = typed(_Shown, load_config(path), config_file(path))
     folder = checkpoints_to_try(path)[0]
     yield "checkpoint", str(folder)
-    clip = run.recorded_clip
+    clip = run.clip
     if clip is not None:
         yield "clips", f"{clip.num_frames} frames of {clip.height}x{clip.width} pixels, {clip.fps:g} frames per second"
         if clip.label_names:
             yield "classes", _listed(clip.label_names)
-    yield "network", _class(run.parts["model"]["network"])
-    yield "conditions", ", ".join(_conditions(run.parts["model"]["conditioner"])) or "none that its YAML tells"
-    for name in ("sampler", "guidance"):
-        yield name, f"{_class(run.parts[name])}: {', '.join(_plain(run.parts[name]))}"
+    yield "network", _class(run.model.network)
+    yield "conditions", ", ".join(_conditions(run.model.conditioner)) or "none that its configuration tells"
+    for name, node in (("sampler", run.sampler), ("guidance", run.guidance)):
+        yield name, f"{_class(node)}: {', '.join(_plain(node))}"
     yield "guidance_scale", f"{run.guidance_scale:g}"
     yield "ema", ", ".join(_averages(folder)) or "one average, without a name, or none: true or false"
     options = options_of_model(path, allow_own_code)

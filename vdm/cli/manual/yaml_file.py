@@ -69,12 +69,14 @@ def read_yaml_file(path: Path) -> YamlFile:
 
     Raises:
         OSError: If it can't be read.
-        yaml.YAMLError: If it is no YAML.
-        ValueError: If it is not of the kind that Hydra takes.
+        ValueError: If it is no YAML, or not of the kind that Hydra takes.
     """
     text = path.read_text(encoding="utf-8")
     comments = _Comments(text.splitlines())
-    root = yaml.compose(text, Loader=_LOADER)
+    try:
+        root = yaml.compose(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {error}") from error
     header = comments.header()
     package = next((found[1] for found in map(_PACKAGE.match, header) if found), None)
     examples = tuple(found[1] for found in map(_EXAMPLE.fullmatch, header) if found)
@@ -137,7 +139,7 @@ def _settings(node: yaml.MappingNode, comments: _Comments) -> dict[str, Setting]
 
 
 def _setting(key: yaml.ScalarNode, value: yaml.Node, comments: _Comments) -> Setting:
-    is_block = not isinstance(value, yaml.ScalarNode) and not value.flow_style
+    is_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
     end = key.end_mark if is_block or value.start_mark.line > key.start_mark.line else value.end_mark
     meaning = comments.after(end.line, end.column)
     above, is_apart = comments.above(key.start_mark.line, key.start_mark.column)

@@ -22,6 +22,8 @@ from vdm.ranges import Count, NotNegative, Positive, Size
 
 Label = Annotated[int, Ge(0)] | Annotated[str, NeverANumber()]
 """A class, by index or by name."""
+_SHARED = {"fps"}
+"""Options that the command and a model may both have: videos play at the speed that the model is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ class SampleOptions(SamplingOptions):
             return cls
         found = options_of_model(Path(str(checkpoint)), allow_own_code)
         of_model, general = found or {}, {option.key for option in options_of(cls)}
-        if both := sorted(of_model.keys() & general):
+        if both := sorted(of_model.keys() & general - _SHARED):
             raise ConfigError(
                 f"model.conditioner: its option {both[0]} has the name of an option of the command, and could not be"
                 " given; rename it in the class that `options` of the conditioner declares"

@@ -1,1 +1,1 @@
-"""How probable a model finds clips: a bound by DDPM's steps, and the exact figure by the probability-flow ODE."""
+"""Likelihood of clips under a model: a bound by DDPM's steps, and the exact value by the probability-flow ODE."""

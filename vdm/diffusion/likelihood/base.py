@@ -1,4 +1,4 @@
-"""What measures of likelihood have in common: pixels of 8 bits, and bits per dimension."""
+"""Interface of a likelihood, for clips of 8-bit pixels, in bits per dimension."""
 
 import math
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents, PerClip
 
 NUM_PIXEL_VALUES = 256
-"""Of pixels of 8 bits, scaled to [-1, 1]."""
+"""Number of values of an 8-bit pixel, which are scaled to [-1, 1]."""
 PIXEL_STEP = 2 / (NUM_PIXEL_VALUES - 1)
-"""Distance of neighbouring values."""
+"""Distance between neighbouring values."""
 
 
 class Likelihood(Protocol):
-    """How many bits a pixel and channel would take if the model were used to compress clips."""
+    """Negative log-likelihood in bits per dimension, where each channel of each pixel is a dimension."""
 
     @property
     def num_steps(self) -> int | None:
-        """How often ``on_step`` is called; none where that is not known before."""
+        """Number of calls of ``on_step``; None if it is not known in advance."""
         ...
 
     def __call__(
@@ -34,8 +34,8 @@ class Likelihood(Protocol):
         """Return the bits per dimension of each clip, in float64 on the CPU.
 
         Args:
-            denoise: The model, with conditions inside.
-            x0: Clips of 8-bit pixels scaled to [-1, 1]: each value is one of 256.
+            denoise: The model, including its conditions.
+            x0: Clips of 8-bit pixels, whose 256 values are scaled to [-1, 1].
             schedule: Signal and noise at each time.
             draw_noise: Independent standard normal noise in the shape of ``x0``.
             on_step: Called after each step.
@@ -44,5 +44,5 @@ class Likelihood(Protocol):
 
 
 def bits_per_dim(nats: PerClip, x0: Latents) -> PerClip:
-    """Return nats a clip as bits a dimension."""
+    """Convert nats per clip to bits per dimension."""
     return nats / (x0[0].numel() * math.log(2))

@@ -1,4 +1,4 @@
-"""The exact likelihood of the flow that the probability-flow ODE is.
+"""Exact likelihood by the probability-flow ODE, a continuous normalizing flow.
 
 Song et al. 2021, section 4.3 and appendix D.2.
 """
@@ -27,16 +27,16 @@ Probes = Float[Tensor, "p b c t h w"]
 
 @dataclass(frozen=True)
 class ExactLikelihood:
-    """Bits per dimension of pixels with uniform noise over the width of a value added.
+    """Bits per dimension of uniformly dequantized pixels.
 
-    In expectation over that noise it is no less than that of the 8-bit pixels themselves (Theis et al. 2016, eq. 4-6).
+    In expectation over the dequantization noise, this is an upper bound of the bits per dimension of the 8-bit pixels
+    (Theis et al. 2016, eq. 4-6).
 
     Args:
-        solver: Solves the ODE; each step calls the network 6 times, forwards and ``num_probes`` times backwards.
-        num_probes: Random vectors by which the trace of the Jacobian is estimated (Hutchinson); the estimate of the
-            likelihood is right in expectation with any number, and varies less with more.
-        sigma_min: Noise at which pixels enter the ODE, as a share of the signal; 0.001 is what Song et al. have at
-            their ``t = 1e-5``.
+        solver: Solver of the ODE. Each step calls the network 6 times, with ``num_probes`` backward passes each.
+        num_probes: Number of random vectors of Hutchinson's estimator for the trace of the Jacobian. The estimate of
+            the log-likelihood is unbiased for any number; more vectors reduce its variance.
+        sigma_min: Noise-to-signal ratio at which the ODE starts; 0.001 is that of Song et al. at their ``t = 1e-5``.
     """
 
     solver: DormandPrince = DormandPrince(rtol=1e-4, atol=1e-4)
@@ -49,7 +49,7 @@ class ExactLikelihood:
 
     @property
     def num_steps(self) -> int | None:
-        """None: the solver takes as many as it needs."""
+        """None: the solver is adaptive."""
         return None
 
     def __call__(
@@ -65,12 +65,12 @@ class ExactLikelihood:
         pixels = x0 + uniform * PIXEL_STEP / 2
         probes = torch.stack([rademacher(draw_noise(number)) for number in range(1, self.num_probes + 1)])
         density = log_density(denoise, pixels, schedule, probes, self.solver, self.sigma_min, on_step)
-        # The density of a pixel that is uniform over PIXEL_STEP times that width is a probability.
+        # A density times PIXEL_STEP, the width over which a pixel is uniform, is a probability.
         return bits_per_dim(-density, x0) - math.log2(PIXEL_STEP)
 
 
 def rademacher(noise: Latents) -> Latents:
-    """Return 1 or -1 for each number of a symmetric distribution: Hutchinson's probe of least variance."""
+    """Return the signs of symmetric noise: the probe vectors for which Hutchinson's estimator has least variance."""
     return torch.where(noise < 0, -1.0, 1.0).to(noise)
 
 
@@ -83,19 +83,19 @@ def log_density(
     sigma_min: float,
     on_step: Callable[[], object] | None = None,
 ) -> PerClip:
-    """Return the logarithm of the density of clean latents, in nats a clip, in float64 on the CPU.
+    """Return the log-density of clean latents, in nats per clip, in float64 on the CPU.
 
-    ``log p(x0) = log p(y1) + integral of div v`` (Song et al. 2021, eq. 39), in the variable and scale of
-    ``vdm.diffusion.probability_flow``, from where the noise is ``sigma_min`` to where the sampler starts.
+    ``log p(x0) = log p(y1) + integral of div v`` (Song et al. 2021, eq. 39), in the variable of
+    ``vdm.diffusion.probability_flow``, from the noise level ``sigma_min`` to that of ``t = 1``.
 
     Args:
         denoise: The model, differentiable in the latents.
         x0: The latents.
         schedule: Signal and noise at each time.
-        probes: Vectors whose outer products with themselves are the identity in expectation, the same all along the
-            path, of which each gives an estimate of the divergence (Song et al. 2021, eq. 40).
-        solver: Solves the ODE.
-        sigma_min: Noise of data, as a share of the signal.
+        probes: Random vectors with identity covariance, constant along the path; each gives an estimate of the
+            divergence (Song et al. 2021, eq. 40).
+        solver: Solver of the ODE.
+        sigma_min: Noise-to-signal ratio at data.
         on_step: Called after each step of the solver.
     """
     of_data, of_noise = angle_range(schedule, sigma_min)
@@ -119,9 +119,9 @@ def log_density(
 def _velocity_and_divergence(
     denoise: Denoise, schedule: NoiseSchedule, y: Latents, angle: Time, probes: Probes
 ) -> tuple[Latents, Latents]:
-    """Return v, and what each element of ``y`` has to do with the divergence of v.
+    """Return v, and the estimated divergence of v as a sum over elements of ``y``, not yet summed.
 
-    Left apart by element, the solver heeds their errors as it does those of ``y``.
+    Separate elements let the solver control their errors as it does those of ``y``.
     """
     with torch.enable_grad():
         y = y.detach().requires_grad_()

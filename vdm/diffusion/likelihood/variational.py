@@ -1,4 +1,4 @@
-"""A bound of the likelihood by the steps of DDPM.
+"""The variational bound on the likelihood under DDPM.
 
 Ho et al. 2020, eq. 5: ``-log p(x0) <= E[L_T + sum of L_(t-1) + L_0]``, for any schedule and any grid of noise levels.
 """
@@ -23,14 +23,14 @@ from vdm.ranges import NumSteps, Share
 
 @dataclass(frozen=True)
 class VariationalBound:
-    """An upper bound of bits per dimension: every term of every clip, with one draw of noise each.
+    """Upper bound of bits per dimension, estimated with one noise sample for each term of each clip.
 
     Args:
-        num_steps: T, number of terms and of calls of the network; more make the bound tighter.
-        gamma: Variance of the model's steps, as in ``DDPM``: log-variance from that of the posterior given x0 (0) to
-            that of the forward step (1); where the network has learned the variance, it says so itself. Only with 0
-            does a perfect model's bound come down to its likelihood as steps grow, whatever their spacing.
-        spacing: Where the noise levels lie.
+        num_steps: T, the number of terms and of network evaluations; more steps make the bound tighter.
+        gamma: Log-variance of the model's steps as in ``DDPM``, interpolated from that of the posterior given x0 (0) to
+            that of the forward step (1). Ignored if the network has learned variances. Only with 0 does the bound of an
+            exact model converge to its likelihood with more steps, for any spacing.
+        spacing: Spacing of the noise levels.
     """
 
     num_steps: NumSteps = 1000
@@ -38,11 +38,11 @@ class VariationalBound:
     spacing: Spacing = Trailing()
 
     def __post_init__(self) -> None:
-        _ = self.sampler  # which refuses what it does not allow
+        _ = self.sampler  # checks the values
 
     @property
     def sampler(self) -> DDPM:
-        """The sampler that the bound belongs to: it makes clips at least as probable as this."""
+        """The sampler of the distribution for which the bound holds."""
         return DDPM(num_steps=self.num_steps, spacing=self.spacing, gamma=self.gamma)
 
     def __call__(
@@ -55,7 +55,7 @@ class VariationalBound:
     ) -> PerClip:
         """Return the bound for each clip; see ``Likelihood``."""
         grid = self.sampler.grid(schedule)
-        # Terms are computed in float64, in which neighbouring noise levels differ, on the CPU, which has it.
+        # Terms are computed in float64, to resolve neighbouring noise levels, and on the CPU, which supports it.
         pixels = x0.cpu().double()
         nats = prior_term(pixels, grid[0])
         for number, (now, then) in enumerate(pairwise(grid), start=1):
@@ -79,9 +79,9 @@ class VariationalBound:
 
 
 def prior_term(x0: Latents, first: GridPoint) -> PerClip:
-    """Return ``L_T``, in nats a clip: KL of ``q(xT | x0)`` from the noise that sampling starts with.
+    """Return ``L_T`` in nats per clip: the KL divergence of ``q(xT | x0)`` from the initial noise of sampling.
 
-    Both have variance ``sigma_T^2``, but only the former has mean ``alpha_T x0``.
+    Both have variance ``sigma_T^2``; the means are ``alpha_T x0`` and 0.
     """
     return (x0 * first.alpha / first.sigma).square().flatten(1).sum(1) / 2
 
@@ -89,9 +89,9 @@ def prior_term(x0: Latents, first: GridPoint) -> PerClip:
 def last_log_variance(share: Latents, schedule: NoiseSchedule, last: GridPoint, before: GridPoint) -> Latents:
     """Return the log-variance of the step from the last noise level to pixels.
 
-    Its lower bound, which would be that of the posterior and minus infinity, is that of the posterior in the step
-    ``before``, as in the code of Ho et al. 2020 and of Nichol & Dhariwal 2021; but the upper one if there is only one
-    step, and ``before`` the same as ``last``.
+    Its lower bound, the posterior's log-variance, would be minus infinity. As in the code of Ho et al. 2020 and of
+    Nichol & Dhariwal 2021, that of the preceding step, from ``before``, is used instead. If there is only one step,
+    ``before`` equals ``last``, and the lower bound is the upper one.
     """
     last_time = _times(last, share)
     most = 2 * schedule.alpha_sigma(last_time)[1].log()

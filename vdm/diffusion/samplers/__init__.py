@@ -1,1 +1,1 @@
-"""Samplers: from noise to clean latents by iterative denoising. One file a paper; ``base`` has the loop of all."""
+"""Samplers: from noise to clean latents by iterative denoising. One file a paper; ``base`` has the common loop."""

@@ -1,4 +1,4 @@
-"""The loop that all samplers on a grid of noise levels share; each of them adds one step."""
+"""Interface of a sampler, and the loop over a grid of noise levels that most samplers share."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,26 +19,26 @@ from vdm.diffusion.shapes import Latents, PerClip
 from vdm.ranges import NumSteps, ShareBelowOne
 
 DrawNoise = Callable[[int], Latents]
-"""Fresh noise of the diffusion's kind, by the number of the draw, from 1 up."""
+"""Returns fresh noise from the diffusion's noise prior. Its argument numbers the calls, from 1."""
 OnStep = Callable[[int, Latents], object]
 """Called after each step with the number of steps done and the denoised latents."""
 
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """Plain float64 numbers, so that a step's factors lose nothing and cost nothing."""
+    """A noise level as Python floats, so that the factors of a step are computed in float64 on the host."""
 
     alpha: float
     sigma: float
 
     @property
     def noise_to_signal(self) -> float:
-        """``sigma / alpha``, the sigma of Karras et al. 2022; infinite without signal."""
+        """``sigma / alpha``, the sigma of Karras et al. 2022; infinite if there is no signal."""
         return self.sigma / self.alpha if self.alpha > 0 else math.inf
 
     @property
     def half_log_snr(self) -> float:
-        """``lambda = log(alpha / sigma)``, the variable of DPM-Solver; infinite without noise or without signal."""
+        """``lambda = log(alpha / sigma)``, the variable of DPM-Solver; infinite if there is no noise or no signal."""
         if self.sigma == 0:
             return math.inf
         return math.log(self.alpha / self.sigma) if self.alpha > 0 else -math.inf
@@ -46,18 +46,18 @@ class NoiseLevel:
 
 @dataclass(frozen=True)
 class GridPoint(NoiseLevel):
-    """A noise level of the grid, and its time, at which only solvers of an equation in time look."""
+    """A noise level of the grid and its time, which only solvers of the SDE use."""
 
     t: float
 
 
 CLEAN = GridPoint(alpha=1.0, sigma=0.0, t=0.0)
-"""Where every grid ends."""
+"""The last point of every grid, unless ``t_end`` is above 0."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the model said at a noise level: multistep solvers look back at these."""
+    """A prediction of the model at a noise level; multistep solvers keep the last ones."""
 
     level: NoiseLevel
     xt: Latents
@@ -66,22 +66,22 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Transition:
-    """Where a sampler draws: ``latents`` from a normal distribution about ``mean``."""
+    """A random transition of a sampler: ``latents`` drawn from a normal distribution with mean ``mean``."""
 
     mean: Latents
     deviation: Float[Tensor, "..."] | float
-    """Standard deviation: one for all numbers, or in a shape that multiplies ``mean``."""
+    """Standard deviation: one number, or a tensor that broadcasts to ``mean``."""
     latents: Latents
-    """What was drawn."""
+    """The latents that were drawn."""
     now: NoiseLevel
-    """Noise level before."""
+    """Noise level before the transition."""
     then: NoiseLevel
-    """Noise level after: above ``now`` for churn, the same for a Langevin step."""
+    """Noise level after it: higher than ``now`` for churn, the same for a Langevin step."""
 
     def log_probability(self, latents: Latents | None = None) -> PerClip:
-        """Return the logarithm of the probability density of a clip's latents, by default of those drawn, in nats.
+        """Return the log-density of each clip's latents, by default of those drawn, in nats.
 
-        It is summed over all numbers of a clip, in fp32 at least. Gradients go to mean and deviation alone.
+        It is summed over all latents of a clip, in fp32 at least. Gradients go to mean and deviation alone.
         """
         drawn = (self.latents if latents is None else latents).detach()
         dtype = torch.promote_types(self.mean.dtype, torch.float32)
@@ -92,33 +92,34 @@ class Transition:
 
 
 OnTransition = Callable[[Transition], Latents | None]
-"""Called wherever noise is added. What it returns takes the place of the latents drawn; ``None`` leaves them.
+"""Called for each transition. Returned latents replace those that were drawn; ``None`` keeps them.
 
-By returning the latents of an earlier run, one gets their probabilities under other weights, as PPO and GRPO need.
+A function that returns the latents of an earlier run gives their probabilities under other weights, as PPO and GRPO
+need.
 """
 
 
 @dataclass
 class Run:
-    """What a step may use."""
+    """State of a sampling run that steps use: the model, fresh noise and earlier evaluations."""
 
     schedule: NoiseSchedule
     denoise_at_level: Denoise
     draw_numbered: DrawNoise
     grid: list[GridPoint]
     steps_left: int = 0
-    """Number of steps after the present one."""
+    """Number of steps after the current one."""
     past: list[Evaluation] = field(default_factory=list[Evaluation])
-    """Earlier evaluations, newest last, as far as the solver keeps them."""
+    """Earlier evaluations that the solver keeps, newest last."""
     draws: "count[int]" = field(default_factory=lambda: count(1))
     on_transition: OnTransition | None = None
 
     def denoise(self, xt: Latents, level: NoiseLevel) -> Latents:
-        """Return the clean latents expected behind ``xt``."""
+        """Return the predicted clean latents for ``xt``."""
         return self.denoised(xt, level).x0
 
     def denoised(self, xt: Latents, level: NoiseLevel) -> Denoised:
-        """Return all that the model says about ``xt``."""
+        """Return the whole prediction of the model for ``xt``."""
         return self.denoise_at_level(xt, xt.new_full((len(xt),), level.alpha), xt.new_full((len(xt),), level.sigma))
 
     def draw_noise(self) -> Latents:
@@ -133,14 +134,14 @@ class Run:
         then: NoiseLevel,
         noise: Latents | None = None,
     ) -> Latents:
-        """Return ``mean`` with noise of a standard deviation, 0 for none: the only way in which noise enters a step.
+        """Return ``mean`` plus noise. All noise of a step must be added here, so that ``on_transition`` sees it.
 
         Args:
-            mean: Mean of the latents at ``then``, or of those that take the place of the latents at ``now``.
-            deviation: Standard deviation of the noise.
-            now: Noise level before.
-            then: Noise level after.
-            noise: Noise of unit variance; by default it is fresh.
+            mean: Mean of the latents after the transition.
+            deviation: Standard deviation of the noise; 0 for none.
+            now: Noise level before the transition.
+            then: Noise level after the transition.
+            noise: Noise of unit variance; fresh by default.
         """
         if not isinstance(deviation, Tensor) and deviation == 0:
             return mean
@@ -151,14 +152,14 @@ class Run:
         return latents if chosen is None else chosen
 
     def level(self, noise_to_signal: float) -> NoiseLevel:
-        """Return the schedule's ``alpha`` and ``sigma`` at a ratio of noise to signal, on the grid or off it."""
+        """Return the schedule's ``alpha`` and ``sigma`` at any noise-to-signal ratio."""
         log_snr = torch.tensor([-2 * math.log(noise_to_signal)], dtype=torch.float64, device="cpu")
         alpha, sigma = self.schedule.at_log_snr(log_snr)
         return NoiseLevel(float(alpha), float(sigma))
 
     @cached_property
     def drift_diffusion(self) -> dict[GridPoint, tuple[float, float]]:
-        """``f`` and ``g^2`` at each point of the grid but the last, all at once: one by one they would cost more."""
+        """``f`` and ``g^2`` at each point of the grid except the last, computed together, which is faster."""
         *noisy, _ = self.grid
         times = torch.tensor([point.t for point in noisy], dtype=torch.float64, device="cpu")
         drift, diffusion = self.schedule.drift_diffusion(times)
@@ -166,11 +167,11 @@ class Run:
 
 
 class Sampler(Protocol):
-    """A way from noise to clean latents."""
+    """Generates clean latents from noise."""
 
     @property
     def num_steps(self) -> int | None:
-        """How often ``on_step`` is called; none where that is not known before."""
+        """Number of calls of ``on_step``; None if it is not known in advance."""
         ...
 
     def __call__(
@@ -185,27 +186,27 @@ class Sampler(Protocol):
         """Return clean latents.
 
         Args:
-            denoise: The model, with conditions and guidance inside.
-            noise: Noise of unit variance in the shape of the latents.
+            denoise: The model, including conditions and guidance.
+            noise: Initial noise of unit variance, in the shape of the latents.
             schedule: Signal and noise at each time.
-            draw_noise: Fresh noise for samplers that need it.
+            draw_noise: Source of fresh noise for stochastic samplers.
             on_step: Called after each step.
-            on_transition: Called wherever noise is added, never by samplers without noise in their steps.
+            on_transition: Called for each random transition; never by deterministic samplers.
         """
         ...
 
 
 @dataclass(frozen=True)
 class GridSampler(ABC):
-    """A sampler that walks down a grid of noise levels.
+    """A sampler that takes steps down a grid of noise levels.
 
     Args:
-        num_steps: Number of steps; also of calls of the network, unless the sampler's own documentation says otherwise.
-        spacing: Where the grid's points lie.
-        t_end: Where the last step ends. 0 is data; some published models stop at the first timestep of their table,
-            whose noise stays in the sample (diffusers' ``set_alpha_to_one=False``).
-        unit_variance: Begin with noise of variance ``alpha^2 + sigma^2`` in the place of ``sigma^2``, as if what signal
-            there is at the first point, of unit variance, were noise too: diffusers' samplers do.
+        num_steps: Number of steps, and of network evaluations unless the sampler says otherwise.
+        spacing: Spacing of the grid's points.
+        t_end: Time at which the last step ends. 0 is data. Some published models stop at the first timestep of their
+            table, whose noise remains in the sample (``set_alpha_to_one=False`` in diffusers).
+        unit_variance: Whether the initial noise has variance ``alpha^2 + sigma^2`` instead of ``sigma^2``. Samplers of
+            diffusers do so: noise of unit variance replaces the signal that the first point should have.
     """
 
     num_steps: NumSteps = 50
@@ -214,11 +215,11 @@ class GridSampler(ABC):
     unit_variance: bool = field(default=False, kw_only=True)
 
     needs_signal: ClassVar[bool] = False
-    """Whether the grid may not begin with pure noise, ``alpha = 0``."""
+    """Whether the first point of the grid must have ``alpha > 0``."""
 
     @property
     def calls_network_once(self) -> bool:
-        """Whether each step calls the network once, and with the latents that it begins with."""
+        """Whether each step calls the network exactly once, with the latents at the beginning of the step."""
         return True
 
     def __post_init__(self) -> None:
@@ -234,11 +235,11 @@ class GridSampler(ABC):
         Args:
             run: The model, fresh noise and earlier evaluations.
             xt: Noised latents at ``now``.
-            now: Where the step begins; has noise.
-            then: Where it ends; has signal, and in the last step is ``CLEAN`` unless the grid ends elsewhere.
+            now: Grid point at the beginning of the step; ``sigma > 0``.
+            then: Grid point at its end; ``alpha > 0``, and ``CLEAN`` in the last step unless ``t_end`` is above 0.
 
         Returns:
-            The latents at ``then``, and the denoised latents, to be looked at.
+            The latents at ``then``, and the denoised latents for ``on_step``.
         """
 
     def __call__(
@@ -253,7 +254,7 @@ class GridSampler(ABC):
         """Return clean latents; see ``Sampler``.
 
         Raises:
-            ValueError: If this sampler, its spacing and the schedule don't go together: as ``grid`` does.
+            ValueError: If sampler, spacing and schedule are not compatible, as in ``grid``.
         """
         grid = self.grid(schedule)
         run = Run(schedule, denoise, draw_noise, grid, on_transition=on_transition)
@@ -271,12 +272,13 @@ class GridSampler(ABC):
         return (math.hypot(first.alpha, first.sigma) if self.unit_variance else first.sigma) * noise
 
     def grid(self, schedule: NoiseSchedule) -> list[GridPoint]:
-        """Return ``num_steps`` points from most noise to least, then ``CLEAN``, or what there is at ``t_end``.
+        """Return ``num_steps`` points from most noise to least, then ``CLEAN``, or the point at ``t_end``.
 
         Raises:
-            ValueError: If the spacing can't be had with this schedule, or the sampler can't begin where it begins.
+            ValueError: If the spacing is not compatible with the schedule, or the sampler can't start at its first
+                point.
         """
-        # In float64 near t = 0, fp32 would lose sigma to cancellation; on the CPU, since not every device has float64.
+        # In float64, since cancellation near t = 0 would make sigma inaccurate in fp32. On the CPU, which supports it.
         times = self.spacing(schedule, self.num_steps)
         if self.t_end > 0:
             times = torch.cat([times, times.new_tensor([self.t_end])])

@@ -12,13 +12,13 @@ from vdm.ranges import Share
 class DDIM(GridSampler):
     """Song, Meng & Ermon 2021, eq. 12 and 16.
 
-    For ``eta`` from 0 to 1 these are the steps of k-diffusion's ancestral Euler sampler with the same ``eta``:
-    ``fresh / alpha`` is its ``sigma_up`` (Karras et al. 2022's sigma being noise to signal).
+    For ``eta`` from 0 to 1 these are the steps of k-diffusion's ancestral Euler sampler with the same ``eta``;
+    ``fresh / alpha`` is its ``sigma_up``, in terms of Karras et al. 2022's sigma.
 
     Args:
-        num_steps: Number of calls of the network.
-        spacing: Where the grid's points lie.
-        eta: Share of fresh noise: 0 is deterministic, 1 has the variance of DDPM's posterior.
+        num_steps: Number of network evaluations.
+        spacing: Spacing of the grid's points.
+        eta: Amount of fresh noise: 0 is deterministic, 1 has the variance of DDPM's posterior.
     """
 
     eta: Share = 0.0

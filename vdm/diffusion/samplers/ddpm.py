@@ -12,13 +12,13 @@ from vdm.ranges import NumSteps, Share
 class DDPM(GridSampler):
     """Ho et al. 2020, algorithm 2, with the variance of Ho et al. 2022 (eq. 6).
 
-    Where variance explodes, ``gamma = 0`` is the ancestral sampling of Song et al. 2021 (eq. 47).
+    With a variance-exploding schedule, ``gamma = 0`` is the ancestral sampling of Song et al. 2021 (eq. 47).
 
     Args:
-        num_steps: Number of calls of the network.
-        spacing: Where the grid's points lie.
-        gamma: Interpolates log-variance from that of the posterior given x0 (0) to that of the forward step (1); where
-            the network has learned the variance, it says so itself (Nichol & Dhariwal 2021, eq. 15).
+        num_steps: Number of network evaluations.
+        spacing: Spacing of the grid's points.
+        gamma: Interpolates log-variance from that of the posterior given x0 (0) to that of the forward step (1).
+            Ignored if the network has learned variances (Nichol & Dhariwal 2021, eq. 15).
     """
 
     num_steps: NumSteps = 256

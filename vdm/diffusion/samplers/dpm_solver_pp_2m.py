@@ -1,4 +1,4 @@
-"""DPM-Solver++, multistep, of second order, for the ODE and for the SDE."""
+"""The second-order multistep DPM-Solver++, for the ODE and for the SDE."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from vdm.ranges import NotNegative
 class DPMSolverPP2M(GridSampler):
     """Lu et al. 2022b, algorithm 2 (ODE) and SDE-DPM-Solver++(2M) (SDE), between which ``eta`` interpolates.
 
-    With ``h`` the growth of half the log-SNR, ``xt' = sigma'/sigma e^(-eta h) xt + alpha' (1 - e^(-(1 + eta) h)) D +
-    sigma' sqrt(1 - e^(-2 eta h)) noise``, where ``D`` is ``x0`` extrapolated to the middle of the step from this
-    evaluation and the one before. The first step and the last, whose ``h`` is infinite, do without.
+    With ``h`` the increase of half the log-SNR, ``xt' = sigma'/sigma e^(-eta h) xt + alpha' (1 - e^(-(1 + eta) h)) D +
+    sigma' sqrt(1 - e^(-2 eta h)) noise``. ``D`` extrapolates ``x0`` to the middle of the step, from this prediction and
+    the one before. In the first step, and in the last, whose ``h`` is infinite, ``D`` is ``x0``.
 
     Args:
-        num_steps: Number of calls of the network.
-        spacing: Where the grid's points lie.
-        eta: Noise of the SDE that is solved, against that of the reverse diffusion: 0 is the ODE, 1 that SDE.
+        num_steps: Number of network evaluations.
+        spacing: Spacing of the grid's points.
+        eta: Noise of the SDE relative to that of the reverse diffusion: 0 is the ODE, 1 the reverse diffusion.
     """
 
     eta: NotNegative = 0.0
@@ -38,7 +38,7 @@ class DPMSolverPP2M(GridSampler):
         extrapolated = x0
         if run.past and then.sigma > 0:
             before = run.past[-1]
-            # 1 / (2 r); with no signal before, where log-SNR is infinitely far, it is 0.
+            # 1 / (2 r); it is 0 if the step before started from pure noise, where log-SNR is minus infinity.
             half_step = (then.half_log_snr - now.half_log_snr) / (now.half_log_snr - before.level.half_log_snr) / 2
             extrapolated = x0 + half_step * (x0 - before.x0)
         run.past = [Evaluation(now, xt, x0)]

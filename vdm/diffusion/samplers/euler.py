@@ -12,17 +12,17 @@ from vdm.ranges import NotNegative, PositiveOrInfinite
 class Euler(GridSampler):
     """Karras et al. 2022, algorithm 2, lines 4 to 8.
 
-    The paper's x and sigma are ``xt / alpha`` and ``sigma / alpha`` here, so that every schedule will do. In them the
-    ODE is ``dx/dsigma = (x - x0) / sigma``, and without churn a step is that of DDIM; where ``alpha + sigma = 1`` it is
-    Euler's step along the velocity of a rectified flow too (Liu et al. 2023).
+    The paper's x and sigma are ``xt / alpha`` and ``sigma / alpha`` here, which works for every schedule. In these
+    variables the ODE is ``dx/dsigma = (x - x0) / sigma``. Without churn a step equals that of DDIM; for ``alpha + sigma
+    = 1`` it also equals Euler's step along the velocity of a rectified flow (Liu et al. 2023).
 
     Args:
-        num_steps: Number of calls of the network.
-        spacing: Where the grid's points lie.
-        s_churn: Noise added over the whole run, which the steps then take away too; 0 is deterministic.
-        s_tmin: Least ratio of noise to signal at which noise is added.
-        s_tmax: Largest ratio of noise to signal at which noise is added.
-        s_noise: Standard deviation of the added noise; a little above 1 makes up for what networks smooth away.
+        num_steps: Number of network evaluations.
+        spacing: Spacing of the grid's points.
+        s_churn: Amount of noise added over the whole run, which the steps also remove; 0 is deterministic.
+        s_tmin: Lowest noise-to-signal ratio at which noise is added.
+        s_tmax: Highest noise-to-signal ratio at which noise is added.
+        s_noise: Standard deviation of the added noise; slightly above 1 compensates for smoothing by the network.
     """
 
     s_churn: NotNegative = 0.0
@@ -43,7 +43,7 @@ class Euler(GridSampler):
 
     @property
     def calls_network_once(self) -> bool:
-        """Not so with churn, which adds noise before the call."""
+        """False with churn, which adds noise before the call."""
         return self.s_churn == 0
 
     def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
@@ -53,7 +53,7 @@ class Euler(GridSampler):
         return straight(xt, x0, level, then), x0
 
     def churned(self, run: Run, xt: Latents, now: NoiseLevel) -> tuple[Latents, NoiseLevel]:
-        """Add noise, by which the noise level rises from ``now`` (lines 4 to 6)."""
+        """Raise the noise level from ``now`` by adding noise; return the latents and the new level (lines 4 to 6)."""
         gamma = min(self.s_churn / self.num_steps, math.sqrt(2) - 1)
         # Pure noise can't become noisier.
         if gamma == 0 or now.alpha == 0 or not self.s_tmin <= now.noise_to_signal <= self.s_tmax:
@@ -64,6 +64,6 @@ class Euler(GridSampler):
 
 
 def straight(xt: Latents, x0: Latents, now: NoiseLevel, then: NoiseLevel) -> Latents:
-    """Return the latents at ``then`` on the straight line from ``xt`` through ``x0`` (lines 7 and 8)."""
+    """Return the latents at ``then`` on the line through ``xt`` and ``x0`` in ``sigma / alpha`` (lines 7 and 8)."""
     eps = (xt - now.alpha * x0) / now.sigma
     return then.alpha * x0 + then.sigma * eps

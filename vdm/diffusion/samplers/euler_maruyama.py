@@ -1,4 +1,4 @@
-"""The reverse-time stochastic differential equation by the method of Euler and Maruyama."""
+"""The Euler-Maruyama method for the reverse-time stochastic differential equation."""
 
 import math
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from vdm.ranges import NumSteps
 class EulerMaruyama(GridSampler):
     """Song et al. 2021, eq. 6: ``dx = (f x - g^2 score) dt + g dw``, from ``t = 1`` down to 0.
 
-    The score is ``-(xt - alpha x0) / sigma^2``. The last step returns the denoised latents, without noise. The authors'
-    code takes ``1 / num_steps`` for the length of each step, here it is the distance of the grid's points.
+    The score is ``-(xt - alpha x0) / sigma^2``. The last step returns the denoised latents, without noise. The step
+    size is the distance of the grid's points, and not ``1 / num_steps`` as in the authors' code.
 
     Args:
-        num_steps: Number of calls of the network; hundreds, since steps too long for ``f`` and ``g^2`` explode.
-        spacing: Where the grid's points lie.
+        num_steps: Number of network evaluations. Needs hundreds: steps too long for ``f`` and ``g^2`` diverge.
+        spacing: Spacing of the grid's points.
     """
 
     num_steps: NumSteps = 1000

@@ -13,33 +13,33 @@ from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents
 
 _LARGEST_DEVIATION = 2.0
-"""Standard deviation of samples of unit-variance data from which on a grid is warned of."""
+"""Standard deviation of samples, for data of unit variance, above which a grid gets a warning."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Heun(Euler):
-    """Karras et al. 2022, algorithm 2: a step of Euler's, corrected by the slope where it ends; second order.
+    """Karras et al. 2022, algorithm 2: Euler steps, corrected by the slope at their end; second order.
 
-    The correction grows with the ratio of noise levels in a step. From schedules that begin with almost pure noise,
-    such as ``Cosine``, evenly spaced times make a first step in which it explodes; such a grid is warned of.
+    The correction grows with the ratio of the noise levels of a step. With schedules that start from almost pure noise,
+    such as ``Cosine``, and uniform times, the first step diverges. Such grids get a warning.
 
     Args:
         num_steps: Number of steps; the network is called ``2 num_steps - 1`` times.
-        spacing: Where the grid's points lie.
-        s_churn: Noise added over the whole run, which the steps then take away too; 0 is deterministic.
-        s_tmin: Least ratio of noise to signal at which noise is added.
-        s_tmax: Largest ratio of noise to signal at which noise is added.
-        s_noise: Standard deviation of the added noise; a little above 1 makes up for what networks smooth away.
+        spacing: Spacing of the grid's points.
+        s_churn: See ``Euler``.
+        s_tmin: See ``Euler``.
+        s_tmax: See ``Euler``.
+        s_noise: See ``Euler``.
     """
 
     @property
     def calls_network_once(self) -> bool:
-        """Not so: a second call corrects the step."""
+        """False: a second call corrects the step."""
         return False
 
     def grid(self, schedule: NoiseSchedule) -> list[GridPoint]:
-        """Return the grid; warn, once, of one whose steps are too long for this method."""
+        """Return the grid; warn once if its steps are too long for this method."""
         grid = super().grid(schedule)
         deviation = _deviation_of_unit_gaussian(grid)
         if deviation > _LARGEST_DEVIATION:
@@ -55,24 +55,24 @@ class Heun(Euler):
         xt, level = self.churned(run, xt, now)
         x0 = run.denoise(xt, level)
         xt = straight(xt, x0, level, then)
-        # Neither clean latents nor, in the paper's variables, pure noise have a slope.
+        # Clean latents have no slope, and neither has pure noise in the paper's variables.
         if then.sigma == 0 or level.alpha == 0:
             return xt, x0
-        # Lines 10 and 11, which add (sigma' - sigma) (d' - d) / 2. Since x' was reached along d, the difference of
-        # slopes is d' - d = (x0 - x0') / sigma'. In this form nothing large cancels where there is little signal.
+        # Lines 10 and 11 add (sigma' - sigma) (d' - d) / 2. Since x' was reached along d, the difference of slopes is
+        # d' - d = (x0 - x0') / sigma'. This form avoids cancellation of large numbers where there is little signal.
         half_step = (level.noise_to_signal / then.noise_to_signal - 1) / 2
         return xt + then.alpha * half_step * (run.denoise(xt, then) - x0), x0
 
 
 def _deviation_of_unit_gaussian(grid: Sequence[GridPoint]) -> float:
-    """Return the standard deviation of samples where data are normal with standard deviation 1.
+    """Return the standard deviation of samples if data are normal with standard deviation 1.
 
-    There the best ``x0`` is ``x / (1 + sigma^2)``, in the paper's variables, and a step multiplies by a number.
+    For such data the optimal ``x0`` is ``x / (1 + sigma^2)``, in the paper's variables, and a step is a multiplication.
     """
     x = grid[0].noise_to_signal  # standard deviation of xt / alpha
     for now, then in pairwise(grid):
         start, end = now.noise_to_signal, then.noise_to_signal
-        if math.isinf(start):  # pure noise, of which nothing is known but that x0 has mean 0
+        if math.isinf(start):  # pure noise: the prediction is the mean of x0, which is 0
             x = end
             continue
         x0 = x / (1 + start**2)

@@ -16,18 +16,18 @@ from vdm.ranges import NumSteps, Positive
 class PredictorCorrector(GridSampler):
     """Song et al. 2021, algorithms 2 to 5: reverse diffusion, and Langevin dynamics at each noise level.
 
-    With ``a = alpha/alpha'`` and ``beta = sigma^2 - a^2 sigma'^2``, by which a forward step from ``then`` to ``now``
-    scales and adds noise, the variance-exploding algorithms (``a = 1``) and the variance-preserving ones
-    (``a^2 = 1 - beta``) are one. As in the authors' code, corrections come first at each noise level, so that all are
-    corrected but clean latents, and the last step returns the denoised latents. Unlike there and in diffusers, a
-    clip's step size is its own and not the batch's mean.
+    The forward step from ``then`` to ``now`` scales by ``a = alpha/alpha'`` and adds noise of variance ``beta = sigma^2
+    - a^2 sigma'^2``. In these terms the variance-exploding algorithms (``a = 1``) and the variance-preserving ones
+    (``a^2 = 1 - beta``) are the same. As in the authors' code, corrections come before the step at each noise level,
+    and the last step returns the denoised latents. Unlike in the authors' code and in diffusers, each clip has its own
+    Langevin step size instead of the mean over the batch.
 
     Args:
         num_steps: Number of steps; the network is called ``num_steps (1 + num_corrections)`` times.
-        spacing: Where the grid's points lie.
-        num_corrections: Langevin steps at each noise level.
-        snr: Signal-to-noise ratio r of a Langevin step; more is a larger step, which makes variance too large by up to
-            ``r^2 / (1 - r^2)``.
+        spacing: Spacing of the grid's points.
+        num_corrections: Number of Langevin steps at each noise level.
+        snr: Signal-to-noise ratio r of a Langevin step. A higher ratio is a larger step, whose variance is too large by
+            up to ``r^2 / (1 - r^2)``.
     """
 
     num_steps: NumSteps = 1000
@@ -45,7 +45,7 @@ class PredictorCorrector(GridSampler):
 
     @property
     def calls_network_once(self) -> bool:
-        """Not so with corrections."""
+        """False with corrections, which call it too."""
         return self.num_corrections == 0
 
     def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
@@ -61,10 +61,10 @@ class PredictorCorrector(GridSampler):
         return run.drawn(mean, math.sqrt(beta), now, then), x0
 
     def _corrected(self, run: Run, xt: Latents, now: GridPoint, a: float) -> Latents:
-        """Take one Langevin step (algorithms 4 and 5); its size, and so its deviation, depends on the noise's norm."""
+        """Take one Langevin step (algorithms 4 and 5), whose size depends on the norm of the noise."""
         score = _score(xt, run.denoise(xt, now), now)
         noise = run.draw_noise()
-        # Where rounding leaves no score, there is nowhere to step to.
+        # A score that rounding made 0 gives a step of size 0.
         length = _norm(score)
         ratio = torch.where(length > 0, _norm(noise) / length, 0)
         step_size = over_latents(2 * a**2 * (self.snr * ratio) ** 2)

@@ -1,4 +1,4 @@
-"""The probability-flow ODE by a solver that chooses its steps."""
+"""The probability-flow ODE with an adaptive solver."""
 
 import math
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from vdm.ranges import Positive
 
 @dataclass(frozen=True)
 class ProbabilityFlow:
-    """Song et al. 2021, eq. 13, solved to a tolerance from pure noise to ``sigma_min``, then denoised once.
+    """Song et al. 2021, eq. 13, solved to a tolerance from ``t = 1`` to noise level ``sigma_min``, then denoised once.
 
-    In which variable it is solved does not matter to the solution: see ``vdm.diffusion.probability_flow``.
+    It is solved in the variable of ``vdm.diffusion.probability_flow``, which does not change the solution.
 
     Args:
-        solver: Its tolerances are in units of latents of unit variance. Each step calls the network 6 times.
-        sigma_min: Noise left before the last denoising, as a share of the signal; 0.002 as in Karras et al. 2022.
+        solver: Solver, with tolerances for latents of unit variance. Each step calls the network 6 times.
+        sigma_min: Noise-to-signal ratio before the last denoising; 0.002 as in Karras et al. 2022.
     """
 
     solver: DormandPrince = DormandPrince(rtol=1e-3, atol=1e-3)
@@ -31,7 +31,7 @@ class ProbabilityFlow:
 
     @property
     def num_steps(self) -> int | None:
-        """None: the solver takes as many as it needs."""
+        """None: the solver is adaptive."""
         return None
 
     def __call__(

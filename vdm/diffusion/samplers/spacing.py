@@ -1,4 +1,4 @@
-"""At which times a sampler evaluates the model."""
+"""Spacing of the times at which a sampler evaluates the model."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,22 +12,22 @@ from vdm.diffusion.shapes import Level
 from vdm.ranges import Between0And1, Positive
 
 _FIRST_TIME = 1e-3
-"""Of DDPM's thousand timesteps, the one with the least noise; also where Song et al. 2021 stop."""
+"""First of DDPM's 1000 timesteps; also the last time of the samplers of Song et al. 2021."""
 
 
 class Spacing(Protocol):
-    """A choice of times."""
+    """Chooses the times of a grid."""
 
     def __call__(self, schedule: NoiseSchedule, num_steps: int) -> Level:
-        """Return ``num_steps`` falling times in float64, at each of which there is noise."""
+        """Return ``num_steps`` decreasing times in float64, all with noise."""
         ...
 
 
 @dataclass(frozen=True)
 class Trailing:
-    """Evenly in time from ``t = 1`` down to ``1 / num_steps`` (Lin et al. 2023, section 3.3 and table 2).
+    """Uniform in time from ``t = 1`` to ``1 / num_steps`` (Lin et al. 2023, section 3.3 and table 2).
 
-    Timesteps of a table of betas are not rounded to whole ones.
+    With tables of betas, times are not rounded to timesteps.
     """
 
     def __call__(self, schedule: NoiseSchedule, num_steps: int) -> Level:
@@ -37,11 +37,11 @@ class Trailing:
 
 @dataclass(frozen=True)
 class Leading:
-    """Evenly in time, ``1 / num_steps`` apart, from below ``t = 1`` down to ``t_min`` (Lin et al. 2023, table 2).
+    """Uniform in time with distance ``1 / num_steps``, ending at ``t_min`` (Lin et al. 2023, table 2).
 
     Args:
-        t_min: The last time. In a table of 1000 timesteps, 0.001 is the first of them, and 0.002 the second, which is
-            ``steps_offset=1`` of diffusers.
+        t_min: The last time. In a table of 1000 timesteps, 0.001 is the first timestep, and 0.002 the second:
+            ``steps_offset=1`` in diffusers.
     """
 
     t_min: Between0And1 = _FIRST_TIME
@@ -58,7 +58,7 @@ class Leading:
 
 @dataclass(frozen=True)
 class Linspace:
-    """Evenly in time from ``t = 1`` to ``t_min``, both ends included (Lin et al. 2023, table 2; Song et al. 2021).
+    """Uniform in time from ``t = 1`` to ``t_min``, including both (Lin et al. 2023, table 2; Song et al. 2021).
 
     Args:
         t_min: The last time.
@@ -76,13 +76,13 @@ class Linspace:
 
 @dataclass(frozen=True)
 class BetweenNoiseLevels(ABC):
-    """From one noise level to another, whatever the schedule's times.
+    """Base class of spacings between two noise levels, independent of the schedule's times.
 
-    Noise levels are ratios of noise to signal, ``sigma / alpha``, which is the sigma of Karras et al. 2022.
+    Noise levels are noise-to-signal ratios ``sigma / alpha``, the sigma of Karras et al. 2022.
 
     Args:
-        sigma_min: The last noise level, none for the schedule's at ``t = 0`` or, where that is 0, at ``t = 0.001``.
-        sigma_max: The first noise level, none for the schedule's at ``t = 1``.
+        sigma_min: The last noise level. None for the schedule's at ``t = 0`` or, if that is 0, at ``t = 0.001``.
+        sigma_max: The first noise level. None for the schedule's at ``t = 1``.
     """
 
     sigma_min: Positive | None = None
@@ -97,13 +97,13 @@ class BetweenNoiseLevels(ABC):
 
     @abstractmethod
     def noise_levels(self, sigma_max: float, sigma_min: float, num_steps: int) -> Level:
-        """Return ``num_steps`` falling ratios of noise to signal in float64, both ends included."""
+        """Return ``num_steps`` decreasing noise levels in float64, including both ends."""
 
     def __call__(self, schedule: NoiseSchedule, num_steps: int) -> Level:
         """Return the times.
 
         Raises:
-            ValueError: If an end is infinite or outside the schedule.
+            ValueError: If an end is infinite or outside of the schedule.
         """
         sigma_min, sigma_max = self._ends(schedule)
         return schedule.time(-2 * torch.log(self.noise_levels(sigma_max, sigma_min, num_steps)))
@@ -127,28 +127,26 @@ class BetweenNoiseLevels(ABC):
 
 @dataclass(frozen=True)
 class UniformLogSNR(BetweenNoiseLevels):
-    """Evenly in log-SNR: noise levels fall by the same factor in each step (Lu et al. 2022, section 3.3).
+    """Uniform in log-SNR: noise levels fall by the same factor in each step (Lu et al. 2022, section 3.3).
 
     Args:
-        sigma_min: The last ratio of noise to signal, none for the schedule's at ``t = 0`` or, where that is 0, at
-            ``t = 0.001``.
-        sigma_max: The first ratio of noise to signal, none for the schedule's at ``t = 1``.
+        sigma_min: See ``BetweenNoiseLevels``.
+        sigma_max: See ``BetweenNoiseLevels``.
     """
 
     def noise_levels(self, sigma_max: float, sigma_min: float, num_steps: int) -> Level:
-        """Return the ratios."""
+        """Return the noise levels."""
         return torch.exp(torch.linspace(math.log(sigma_max), math.log(sigma_min), num_steps, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
 class Karras(BetweenNoiseLevels):
-    """Evenly in the ``rho``-th root of the noise level (Karras et al. 2022, eq. 5).
+    """Uniform in the ``rho``-th root of the noise level (Karras et al. 2022, eq. 5).
 
     Args:
-        sigma_min: The last ratio of noise to signal, none for the schedule's at ``t = 0`` or, where that is 0, at
-            ``t = 0.001``.
-        sigma_max: The first ratio of noise to signal, none for the schedule's at ``t = 1``.
-        rho: More puts more points where there is little noise.
+        sigma_min: See ``BetweenNoiseLevels``.
+        sigma_max: See ``BetweenNoiseLevels``.
+        rho: A higher rho puts more points at low noise levels.
     """
 
     rho: Positive = 7.0
@@ -159,7 +157,7 @@ class Karras(BetweenNoiseLevels):
             raise ValueError(f"rho must be > 0, but is {self.rho}")
 
     def noise_levels(self, sigma_max: float, sigma_min: float, num_steps: int) -> Level:
-        """Return the ratios."""
+        """Return the noise levels."""
         roots = [sigma ** (1 / self.rho) for sigma in (sigma_max, sigma_min)]
         return torch.linspace(roots[0], roots[1], num_steps, dtype=torch.float64) ** self.rho
 

@@ -1,4 +1,4 @@
-"""Frames that are denoised one behind the other."""
+"""Staggered sampling: each frame is denoised with a delay to the frame before."""
 
 from dataclasses import dataclass
 
@@ -18,17 +18,18 @@ SomeFrames = Float[Tensor, "b c n h w"]
 
 @dataclass(frozen=True)
 class Staggered:
-    """Another sampler, in which each latent frame runs ``delay`` steps behind the frame before.
+    """Applies another sampler to each latent frame, ``delay`` steps behind the frame before.
 
-    The pyramid of diffusion forcing (Chen et al. 2024, section 3.3 and appendix): early frames are nearly clean while
-    late ones are noise, so that later frames follow what is already there. It needs a model trained with a noise level
-    a frame, such as ``IndependentFrames``. Each step calls the network once, for all frames of the clip.
+    The pyramid schedule of diffusion forcing (Chen et al. 2024, section 3.3 and appendix): early frames are nearly
+    clean while late ones are still noise, so that later frames are conditioned on earlier ones. Requires a model
+    trained with one noise level a frame, such as with ``IndependentFrames``. Each step calls the network once, for all
+    frames.
 
     Args:
-        sampler: Steps of each frame. Those that call the network once a step will do: not ``Heun``, churn or
+        sampler: Sampler of each frame. It must call the network once a step, which excludes ``Heun``, churn, and
             ``PredictorCorrector`` with corrections.
-        delay: Steps between a frame and the one before. 0 is ``sampler`` itself; from ``sampler.num_steps`` on, each
-            frame begins when the one before is clean, which is autoregressive.
+        delay: Number of steps between a frame and the one before. With 0, this is ``sampler`` itself. With
+            ``sampler.num_steps`` or more, a frame starts when the one before is clean: autoregressive sampling.
     """
 
     sampler: GridSampler = DDIM()
@@ -45,14 +46,14 @@ class Staggered:
 
     @property
     def num_steps(self) -> int | None:
-        """None, unless there is no delay: the steps depend on the number of frames."""
+        """None if there is a delay, since the number of steps then depends on the number of frames."""
         return self.sampler.num_steps if self.delay == 0 else None
 
     def grid(self, schedule: NoiseSchedule) -> list[GridPoint]:
-        """Return the noise levels that each frame goes through.
+        """Return the grid of noise levels of each frame.
 
         Raises:
-            ValueError: As the sampler's own ``grid`` does.
+            ValueError: As ``grid`` of the sampler does.
         """
         return self.sampler.grid(schedule)
 
@@ -65,10 +66,10 @@ class Staggered:
         on_step: OnStep | None = None,
         on_transition: OnTransition | None = None,
     ) -> Latents:
-        """Return clean latents; see ``Sampler``. Transitions are those of one frame, where there is a delay.
+        """Return clean latents; see ``Sampler``. If there is a delay, each transition is that of one frame.
 
         Raises:
-            ValueError: If the sampler, its spacing and the schedule don't go together.
+            ValueError: If sampler, spacing and schedule are not compatible.
         """
         grid, num_frames = self.grid(schedule), noise.shape[2]
         groups = [slice(None)] if self.delay == 0 else [slice(frame, frame + 1) for frame in range(num_frames)]
@@ -92,7 +93,7 @@ class Staggered:
 
 @dataclass
 class _Walk:
-    """The way of some frames down the grid, which begins with step ``start``."""
+    """The steps of some frames down the grid, of which the first is step ``start`` of the clip."""
 
     sampler: GridSampler
     run: Run
@@ -100,11 +101,11 @@ class _Walk:
     start: int
 
     def point(self, step: int) -> GridPoint:
-        """Return where the frames are at the beginning of a step: at rest before the walk and after it."""
+        """Return the grid point before a step: the first point until ``start``, the last after the end."""
         return self.run.grid[min(max(step - self.start, 0), self.sampler.num_steps)]
 
     def step(self, step: int, xt: Latents, denoised: Denoised) -> tuple[SomeFrames, SomeFrames]:
-        """Return the frames after a step, and what they look like denoised, given what the model says of all frames."""
+        """Return the frames after a step, and denoised, given the model's prediction for all frames."""
         latents, x0, share = xt[:, :, self.frames], denoised.x0[:, :, self.frames], denoised.variance_share
         number = step - self.start
         if number < 0:
@@ -128,7 +129,7 @@ def _of_frames(draw_noise: DrawNoise, frames: slice) -> DrawNoise:
 
 
 def _levels(points: list[GridPoint], xt: Latents) -> tuple[Level, Level]:
-    """Return alpha and sigma: one a clip if all frames go together, else one a frame."""
+    """Return alpha and sigma: one a clip if all frames are in one group, otherwise one a frame."""
     alpha, sigma = (xt.new_tensor(values) for values in zip(*((p.alpha, p.sigma) for p in points), strict=True))
     if len(points) == 1:
         return alpha.expand(len(xt)), sigma.expand(len(xt))

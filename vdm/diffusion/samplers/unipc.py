@@ -15,24 +15,24 @@ from vdm.diffusion.shapes import Latents
 class UniPC(GridSampler):
     """Zhao et al. 2023, section 3, multistep, for data prediction (appendix).
 
-    Predictor (UniP) and corrector (UniC) have one form. Both go from ``xt`` and ``x0`` at one noise level to another,
-    ``h`` further in half the log-SNR:
+    Predictor (UniP) and corrector (UniC) have the same form. Both advance ``xt`` with prediction ``x0`` from one noise
+    level to another, where half the log-SNR is higher by ``h``:
 
         xt' = sigma'/sigma xt + alpha' (1 - e^(-h)) x0 - alpha' B(h) sum over m of a_m / r_m (x0_m - x0),
 
-    with ``x0_m`` evaluated elsewhere, ``r_m h`` away from the start, and ``a`` such that polynomials are integrated
-    exactly. UniP of order p looks at p - 1 evaluations before the start. UniC looks at that of the step's end too: once
-    the network has been called there for the next step anyway, its answer corrects the latents it was asked about. As
-    in the authors' code, and in diffusers, order grows over the first steps and shrinks over the last.
+    with predictions ``x0_m`` at distances ``r_m h`` from the start, and ``a`` such that polynomials are integrated
+    exactly. UniP of order p uses p - 1 predictions before the start. UniC also uses the prediction at the end of the
+    step, which is computed for the next step anyway, and corrects the latents there. As in the authors' code and in
+    diffusers, the order grows over the first steps and shrinks over the last ones.
 
     Args:
-        num_steps: Number of calls of the network.
-        spacing: Where the grid's points lie.
-        order: Order p of the predictor, 1 to 3; with the corrector, the whole is of order p + 1. The authors advise 2
-            with guidance, 3 without.
-        variant: ``B(h)``: ``bh1`` is ``-h``, ``bh2`` is ``e^(-h) - 1``. The authors advise ``bh1`` for fewer than 10
+        num_steps: Number of network evaluations.
+        spacing: Spacing of the grid's points.
+        order: Order p of the predictor, 1 to 3; the corrector raises the order to p + 1. The authors recommend 2 with
+            guidance, 3 without.
+        variant: ``B(h)``: ``bh1`` is ``-h``, ``bh2`` is ``e^(-h) - 1``. The authors recommend ``bh1`` for fewer than 10
             steps without guidance, ``bh2`` otherwise.
-        corrector: Whether to correct.
+        corrector: Whether to apply the corrector.
     """
 
     order: Literal[1, 2, 3] = 2
@@ -59,7 +59,7 @@ class UniPC(GridSampler):
             here = Evaluation(now, self._advanced(start, [*others, here], now), here.x0)
         order = min(self.order, len(run.past) + 1, run.steps_left + 1)
         xt = self._advanced(here, run.past[len(run.past) + 1 - order :], then)
-        # An evaluation of pure noise, which lies infinitely far away in log-SNR, helps no later step.
+        # A prediction for pure noise is infinitely far away in log-SNR and can't be used in later steps.
         if now.alpha > 0:
             run.past = [*run.past, here][-self.order :]
         return xt, here.x0
@@ -81,7 +81,7 @@ class UniPC(GridSampler):
 def _weights(h: float, b: float, ratios: Sequence[float]) -> list[float]:
     """Return ``a``, the solution of ``sum over m of r_m^(k - 1) a_m = k! (-h) phi_(k + 1)(-h) / B(h)`` for each k."""
     if len(ratios) == 1:
-        return [0.5]  # is exact enough, as the authors note, whatever B(h)
+        return [0.5]  # accurate enough for any B(h), as the authors note
     z, size = -h, len(ratios)
     phi, right = math.expm1(z) / z, list[float]()
     for k in range(1, size + 1):

@@ -1,1 +1,1 @@
-"""Noise schedules: how much signal and how much noise there is at time t. One file a paper."""
+"""Noise schedules: signal and noise at time t. One file a paper."""

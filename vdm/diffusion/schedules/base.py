@@ -1,4 +1,4 @@
-"""What every noise schedule is: log-SNR as a function of time, and a family of (alpha, sigma) for each log-SNR."""
+"""Base class of noise schedules: log-SNR as a function of time, and (alpha, sigma) as a function of log-SNR."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,17 +18,17 @@ def log_snr(alpha: Level, sigma: Level) -> Level:
 class NoiseSchedule(ABC):
     """Signal and noise at any time; ``t = 0`` is data, ``t = 1`` is noise.
 
-    A schedule of one's own defines ``log_snr``, and ``at_log_snr`` too where variance is not preserved. Everything
-    else, such as the stochastic differential equation with these marginals, follows.
+    Subclasses define ``log_snr``, and also ``at_log_snr`` if they do not preserve variance. Everything else, such as
+    the stochastic differential equation with these marginals, follows.
     """
 
     @abstractmethod
     def log_snr(self, t: Level) -> Level:
-        """Return ``log(alpha^2 / sigma^2)`` at time ``t``: falling, differentiable, possibly infinite at 0 and 1."""
+        """Return ``log(alpha^2 / sigma^2)`` at time ``t``: decreasing, differentiable, possibly infinite at 0 and 1."""
 
     def at_log_snr(self, log_snr: Level) -> tuple[Level, Level]:
         """Return ``alpha`` and ``sigma`` at any log-SNR; here with ``alpha^2 + sigma^2 = 1``."""
-        # The root of a sigmoid, in a form whose derivative keeps its precision where alpha is nearly 1.
+        # Square roots of sigmoids, in a form whose derivative is accurate where alpha is nearly 1.
         return torch.exp(F.logsigmoid(log_snr) / 2), torch.exp(F.logsigmoid(-log_snr) / 2)
 
     def alpha_sigma(self, t: Level) -> tuple[Level, Level]:
@@ -36,9 +36,9 @@ class NoiseSchedule(ABC):
         return self.at_log_snr(self.log_snr(t))
 
     def time(self, log_snr: Level) -> Level:
-        """Return the time at which log-SNR is this, by bisection in [0, 1]; what lies outside is taken to the end.
+        """Return the time at which log-SNR has this value, by bisection; clipped to [0, 1].
 
-        A schedule that goes on before 0 and after 1 may return such times.
+        A schedule that extends beyond [0, 1] may return times there.
         """
         low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
         for _ in range(64):
@@ -48,22 +48,22 @@ class NoiseSchedule(ABC):
         return (low + high) / 2
 
     def log_snr_slope(self, t: Level) -> Level:
-        """Return the derivative of log-SNR by time, which is below 0. Not defined where log-SNR is infinite."""
+        """Return the derivative of log-SNR with respect to time, which is negative. Undefined for infinite log-SNR."""
         return _slope(self.log_snr, t)
 
     def drift_diffusion(self, t: Level) -> tuple[Level, Level]:
         """Return ``f`` and ``g^2`` of ``dx = f x dt + g dw``, the diffusion with these marginals.
 
         ``f = d log alpha / dt`` and ``g^2 = d sigma^2 / dt - 2 f sigma^2`` (Kingma et al. 2021, eq. 19 and 20; Song et
-        al. 2021, section 3.4), which is ``-sigma^2 d log-SNR / dt``. Not defined where log-SNR is infinite.
+        al. 2021, section 3.4), which is ``-sigma^2 d log-SNR / dt``. Undefined where log-SNR is infinite.
         """
         drift = _slope(lambda t: self.alpha_sigma(t)[0].log(), t)
         return drift, -(self.alpha_sigma(t)[1] ** 2) * self.log_snr_slope(t)
 
 
 def _slope(function: Callable[[Tensor], Tensor], t: Level) -> Level:
-    """Return the derivative at each ``t`` of a function that treats each alone."""
-    # Not by torch.func.jvp, whose first call takes seconds of compiling.
+    """Return the derivative of an elementwise function at each ``t``."""
+    # torch.func.jvp would take seconds to compile at its first call.
     with torch.inference_mode(False), torch.enable_grad():
         t = t.clone().detach().requires_grad_()
         values = function(t)

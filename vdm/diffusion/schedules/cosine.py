@@ -12,10 +12,10 @@ from vdm.ranges import LogRatio
 
 @dataclass(frozen=True)
 class Cosine(NoiseSchedule):
-    """``alpha = cos(pi t / 2)``, its log-SNR bounded at both ends.
+    """``alpha = cos(pi t / 2)`` with bounded log-SNR.
 
-    Nichol & Dhariwal 2021, eq. 17, in the form of Ho et al. 2022 (section 3 and appendix), where log-SNR runs from
-    ``log_snr_max`` at ``t = 0`` to ``log_snr_min`` at ``t = 1`` as ``-2 log tan(a t + b)``.
+    Nichol & Dhariwal 2021, eq. 17, in the form of Ho et al. 2022 (section 3 and appendix): log-SNR is
+    ``-2 log tan(a t + b)``, from ``log_snr_max`` at ``t = 0`` to ``log_snr_min`` at ``t = 1``.
 
     Args:
         log_snr_min: log-SNR at ``t = 1``.
@@ -35,12 +35,12 @@ class Cosine(NoiseSchedule):
         """Return log-SNR at time ``t``."""
         start, end = self._angles
         angle = start + (end - start) * t
-        # tan(angle) = sin(angle) / sin(pi / 2 - angle): near a right angle tan itself would lose fp32's digits.
+        # tan(angle) = sin(angle) / sin(pi / 2 - angle); near pi / 2, tan itself would lose digits in fp32.
         complement = (math.pi / 2 - end) + (end - start) * (1 - t)
         return 2 * (torch.log(torch.sin(complement)) - torch.log(torch.sin(angle)))
 
     def time(self, log_snr: Level) -> Level:
-        """Return the time in [0, 1] at which log-SNR is this; what lies outside is taken to the end."""
+        """Return the time at which log-SNR has this value; clipped to [0, 1]."""
         start, end = self._angles
         return ((torch.atan(torch.exp(-log_snr / 2)) - start) / (end - start)).clamp(0, 1)
 

@@ -1,9 +1,9 @@
 """Schedules given by a table of betas, one for each of T timesteps.
 
-In continuous time ``t = k / T`` is timestep k, from 1 to T, after the noise of the first k betas has been added; where
-timesteps are counted from 0, as in diffusers, it is number k - 1. ``t = 0`` is clean data. In between, ``alpha^2`` and
-``sigma^2`` go in straight lines, on which their sum stays 1 and which reach both ``sigma = 0`` at ``t = 0`` and, with
-zero terminal SNR, ``alpha = 0`` at ``t = 1``; log-SNR, log alpha or log sigma would be infinite there.
+In continuous time, ``t = k / T`` is timestep k, from 1 to T: the noise of the first k betas has been added. Libraries
+that count from 0, such as diffusers, call it timestep k - 1. ``t = 0`` is clean data. Between timesteps, ``alpha^2``
+and ``sigma^2`` are interpolated linearly, so that their sum is 1. Logarithms could not be interpolated: they are
+infinite at ``t = 0``, where ``sigma = 0``, and with zero terminal SNR at ``t = 1``, where ``alpha = 0``.
 """
 
 import math
@@ -41,8 +41,8 @@ class BetaTable(NoiseSchedule):
 
     Args:
         num_timesteps: T.
-        zero_terminal_snr: Shift and scale ``alpha`` so that the last timestep is pure noise and the first stays as it
-            is (Lin et al. 2023, algorithm 1).
+        zero_terminal_snr: Shift and scale ``alpha`` so that the last timestep is pure noise and the first is unchanged
+            (Lin et al. 2023, algorithm 1).
     """
 
     num_timesteps: Size = 1000
@@ -56,11 +56,11 @@ class BetaTable(NoiseSchedule):
 
     @abstractmethod
     def betas(self) -> Table:
-        """Return the share of fresh noise, by variance, in each timestep: in float64, on the CPU."""
+        """Return the variance of the noise added in each timestep, in float64 on the CPU."""
 
     @cached_property
     def _alpha_squared_and_sigma_squared(self) -> Float64[Tensor, "2 timesteps"]:
-        """Both at timesteps 0 to T."""
+        """``alpha^2`` and ``sigma^2`` at timesteps 0 to T."""
         alpha = torch.cumprod(1 - self.betas(), 0).sqrt()
         if self.zero_terminal_snr:
             alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
@@ -69,7 +69,7 @@ class BetaTable(NoiseSchedule):
 
     def log_snr(self, t: Level) -> Level:
         """Return log-SNR at time ``t``."""
-        # First to the type, then to the device, which may lack float64.
+        # Convert the type first, since the device may not support float64.
         table = self._alpha_squared_and_sigma_squared.to(t.dtype).to(t.device)
         place = (t * self.num_timesteps).clamp(0, self.num_timesteps)
         before = place.detach().floor().clamp(max=self.num_timesteps - 1)
@@ -78,16 +78,16 @@ class BetaTable(NoiseSchedule):
         return torch.log(alpha_squared) - torch.log(sigma_squared)
 
     def time(self, log_snr: Level) -> Level:
-        """Return the time at which log-SNR is this; what lies outside the table is taken to its end."""
+        """Return the time at which log-SNR has this value; clipped to [0, 1]."""
         alpha_squared, sigma_squared = self._alpha_squared_and_sigma_squared.to(log_snr.dtype).to(log_snr.device)
-        # Of the two, the smaller keeps its digits.
+        # Interpolate the smaller of alpha^2 and sigma^2, which is the accurate one.
         by_alpha = _place(-alpha_squared, -torch.sigmoid(log_snr))
         by_sigma = _place(sigma_squared, torch.sigmoid(-log_snr))
         return torch.where(log_snr < 0, by_alpha, by_sigma) / self.num_timesteps
 
 
 def _place(rising: Float[Tensor, " points"], value: Level) -> Level:
-    """Return where a value lies in a rising table, between points too."""
+    """Return the fractional index of a value in an increasing table."""
     after = torch.searchsorted(rising, value).clamp(1, len(rising) - 1)
     before = after - 1
     return before + ((value - rising[before]) / (rising[after] - rising[before])).clamp(0, 1)
@@ -95,13 +95,13 @@ def _place(rising: Float[Tensor, " points"], value: Level) -> Level:
 
 @dataclass(frozen=True)
 class LinearBetas(BetaTable):
-    """Betas in a line (Ho et al. 2020, section 4).
+    """Linearly spaced betas (Ho et al. 2020, section 4).
 
     Args:
         num_timesteps: T.
         zero_terminal_snr: Make the last timestep pure noise (Lin et al. 2023, algorithm 1).
         beta_start: beta of the first timestep.
-        beta_end: beta of the last.
+        beta_end: beta of the last timestep.
     """
 
     beta_start: Between0And1 = 1e-4
@@ -118,13 +118,13 @@ class LinearBetas(BetaTable):
 
 @dataclass(frozen=True)
 class ScaledLinearBetas(BetaTable):
-    """Betas whose square roots are in a line (latent diffusion, Rombach et al. 2022, in its public code).
+    """Betas with linearly spaced square roots (public code of latent diffusion, Rombach et al. 2022).
 
     Args:
         num_timesteps: T.
         zero_terminal_snr: Make the last timestep pure noise (Lin et al. 2023, algorithm 1).
         beta_start: beta of the first timestep.
-        beta_end: beta of the last.
+        beta_end: beta of the last timestep.
     """
 
     beta_start: Between0And1 = 0.00085
@@ -146,8 +146,8 @@ class SquaredCosineBetas(BetaTable):
     Args:
         num_timesteps: T.
         zero_terminal_snr: Make the last timestep pure noise (Lin et al. 2023, algorithm 1).
-        offset: s, which keeps the first betas from being too small.
-        max_beta: Bound of the betas, reached near ``t = 1``.
+        offset: s, which prevents too small betas near ``t = 0``.
+        max_beta: Upper bound of the betas, which are largest near ``t = 1``.
     """
 
     offset: NotNegative = 0.008

@@ -1,4 +1,4 @@
-"""The linearly growing beta that two of the stochastic differential equations of Song et al. 2021 share."""
+"""Linear beta(t), which two of the stochastic differential equations of Song et al. 2021 share."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class LinearBeta(NoiseSchedule):
 
     Args:
         beta_min: beta at ``t = 0``.
-        beta_max: beta at ``t = 1``; DDPM's thousand steps of 1e-4 to 0.02 are 0.1 to 20 in the limit.
+        beta_max: beta at ``t = 1``. DDPM's betas of 1e-4 to 0.02 in 1000 steps correspond to 0.1 to 20.
     """
 
     beta_min: Positive = 0.1
@@ -35,7 +35,7 @@ class LinearBeta(NoiseSchedule):
 
     @abstractmethod
     def integral_at_log_snr(self, log_snr: Level) -> Level:
-        """Return the integral of beta up to the time at which log-SNR is this."""
+        """Return the integral of beta up to the time at which log-SNR has this value."""
 
     def time(self, log_snr: Level) -> Level:
         """Return the time in [0, 1] at which log-SNR is this; what lies outside is taken to the end."""

@@ -1,4 +1,4 @@
-"""A log-SNR that falls linearly."""
+"""A schedule whose log-SNR is linear in time."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from vdm.ranges import LogRatio
 
 @dataclass(frozen=True)
 class LogSNRLinear(NoiseSchedule):
-    """log-SNR from ``log_snr_max`` at ``t = 0`` to ``log_snr_min`` at ``t = 1`` in a line.
+    """log-SNR is linear in time, from ``log_snr_max`` at ``t = 0`` to ``log_snr_min`` at ``t = 1``.
 
-    Kingma et al. 2021, whose learned schedule starts from it (appendix H); the bound on the likelihood depends on the
-    schedule through its two ends alone (section 5.1). Times outside [0, 1] go on along the line.
+    The initial value of the learned schedule of Kingma et al. 2021 (appendix H). The bound on the likelihood depends on
+    the schedule only through its two ends (section 5.1). Times outside of [0, 1] are valid and extend the line.
 
     Args:
         log_snr_min: log-SNR at ``t = 1``.

@@ -1,4 +1,4 @@
-"""Straight paths from data to noise."""
+"""The schedule of rectified flow: straight paths from data to noise."""
 
 from dataclasses import dataclass
 

@@ -12,16 +12,16 @@ from vdm.ranges import Between0And1, LogRatio, Positive
 
 @dataclass(frozen=True)
 class Sigmoid(NoiseSchedule):
-    """``alpha^2`` is a piece of a falling sigmoid, stretched to run from 1 to 0 (Jabri et al. 2022; Chen 2023, alg. 1).
+    """``alpha^2`` is a segment of a sigmoid, scaled to fall from 1 to 0 (Jabri et al. 2022; Chen 2023, alg. 1).
 
     With ``s(x) = 1 / (1 + exp(-x))`` and ``x(t) = (start + t (end - start)) / tau``,
     ``alpha^2 = (s(x(1)) - s(x(t))) / (s(x(1)) - s(x(0)))``.
 
     Args:
-        start: Where the piece begins.
-        end: Where it ends.
-        tau: Temperature; less makes the schedule steeper in the middle.
-        clip_min: Bound of ``alpha^2`` from below.
+        start: Argument of the sigmoid at ``t = 0``, before division by tau.
+        end: Argument of the sigmoid at ``t = 1``, before division by tau.
+        tau: Temperature; a lower one makes the schedule steeper in the middle.
+        clip_min: Lower bound of ``alpha^2``.
     """
 
     start: LogRatio = -3.0
@@ -40,13 +40,13 @@ class Sigmoid(NoiseSchedule):
     def log_snr(self, t: Level) -> Level:
         """Return ``log(alpha^2 / (1 - alpha^2))``.
 
-        A difference of sigmoids is ``s(a) - s(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2))``, which is used for
-        ``alpha^2`` and ``1 - alpha^2`` alike: subtracting sigmoids would lose fp32's digits near both ends.
+        Both are computed by ``s(a) - s(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2))``, since the subtraction of
+        sigmoids would lose digits near both ends.
         """
         half_width = (self.end - self.start) / (2 * self.tau)
         signal, noise = torch.sinh(half_width * (1 - t)), torch.sinh(half_width * t)
         ratio_of_ends = math.cosh(self.start / (2 * self.tau)) / math.cosh(self.end / (2 * self.tau))
-        # At t = 1 there is no signal. log(0) would be bounded below as well, but its derivative is infinite times 0.
+        # At t = 1 there is no signal. The final clamp would bound log(0) too, but with a gradient of infinity times 0.
         signal = signal.clamp(min=torch.finfo(signal.dtype).tiny)
         log_snr = torch.log(signal) - torch.log(noise) + math.log(ratio_of_ends)
         return log_snr.clamp(min=math.log(self.clip_min / (1 - self.clip_min)))

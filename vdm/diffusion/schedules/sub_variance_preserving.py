@@ -12,8 +12,8 @@ from vdm.diffusion.shapes import Level
 class SubVariancePreserving(LinearBeta):
     """``dx = -beta/2 x dt + sqrt(beta (1 - exp(-2B))) dw`` (Song et al. 2021, eq. 12), ``B`` the integral of beta.
 
-    ``alpha = exp(-B/2)`` is that of the variance-preserving equation, but ``sigma = 1 - exp(-B)``, without a root, is
-    smaller (eq. 29). Hence ``alpha / sigma = 1 / (2 sinh(B/2))``.
+    ``alpha = exp(-B/2)`` is that of the variance-preserving equation, but ``sigma = 1 - exp(-B)``, without a square
+    root, is smaller (eq. 29). Hence ``alpha / sigma = 1 / (2 sinh(B/2))``.
     """
 
     def log_snr(self, t: Level) -> Level:

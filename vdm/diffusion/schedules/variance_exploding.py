@@ -1,4 +1,4 @@
-"""Noise that grows without bound beside data that stays as it is."""
+"""The variance-exploding stochastic differential equation."""
 
 import math
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from vdm.ranges import Positive
 class VarianceExploding(NoiseSchedule):
     """``alpha = 1`` and ``sigma = sigma_min (sigma_max / sigma_min)^t`` (Song et al. 2021, eq. 9 and 31).
 
-    Karras et al. 2022 (EDM) have the same ``alpha`` and let ``sigma`` itself be time; here their noise levels are times
-    by their logarithm. Noise levels outside ``sigma_min`` to ``sigma_max`` are times outside [0, 1], as good as others.
+    Karras et al. 2022 (EDM) have the same ``alpha`` and use ``sigma`` itself as time; here time is linear in its
+    logarithm. Noise levels below ``sigma_min`` or above ``sigma_max`` are valid and have times outside of [0, 1].
 
     Args:
-        sigma_min: Noise at ``t = 0``, in standard deviations of the latents' unit.
-        sigma_max: Noise at ``t = 1``, likewise: EDM 80, Stable Video Diffusion 700.
+        sigma_min: Standard deviation of the noise at ``t = 0``, in the unit of the latents.
+        sigma_max: Standard deviation of the noise at ``t = 1``: 80 in EDM, 700 in Stable Video Diffusion.
     """
 
     sigma_min: Positive = 0.002

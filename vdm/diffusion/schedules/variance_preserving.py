@@ -11,7 +11,7 @@ from vdm.diffusion.shapes import Level
 
 @dataclass(frozen=True)
 class VariancePreserving(LinearBeta):
-    """``dx = -beta/2 x dt + sqrt(beta) dw`` (Song et al. 2021, eq. 11 and 33): the limit of DDPM's many small steps.
+    """``dx = -beta/2 x dt + sqrt(beta) dw`` (Song et al. 2021, eq. 11 and 33): DDPM in continuous time.
 
     With ``B`` the integral of beta, ``alpha^2 = exp(-B)`` and ``sigma^2 = 1 - exp(-B)``.
     """

@@ -12,9 +12,9 @@ from vdm.diffusion.shapes import Level
 class ZeroTerminalSNR(NoiseSchedule):
     """A variance-preserving schedule with ``alpha`` shifted and scaled so that ``alpha = 0`` at ``t = 1``.
 
-    Lin et al. 2023, algorithm 1, in continuous time: ``alpha`` stays as it is at ``t = 0`` and becomes
-    ``(alpha(t) - alpha(1)) alpha(0) / (alpha(0) - alpha(1))``. Tables of betas have the argument ``zero_terminal_snr``
-    for this, by which it is the first timestep that stays, as in the paper.
+    Lin et al. 2023, algorithm 1, in continuous time: ``alpha`` becomes ``(alpha(t) - alpha(1)) alpha(0) / (alpha(0) -
+    alpha(1))``, which is unchanged at ``t = 0``. For tables of betas, use their argument ``zero_terminal_snr`` instead,
+    which leaves the first timestep unchanged, as in the paper.
 
     Args:
         schedule: The schedule, with ``alpha^2 + sigma^2 = 1``.
@@ -34,7 +34,7 @@ class ZeroTerminalSNR(NoiseSchedule):
         ends_alpha, ends_sigma = self.schedule.alpha_sigma(torch.tensor([0.0, 1.0], dtype=t.dtype, device=t.device))
         alpha, sigma = self.schedule.alpha_sigma(t)
         scale = ends_alpha[0] / (ends_alpha[0] - ends_alpha[1])
-        # 1 - alpha comes from sigma, since alpha loses its digits where it is nearly 1.
+        # 1 - alpha is computed from sigma, since subtracting an alpha of nearly 1 would lose digits.
         to_one, start_to_one = sigma**2 / (1 + alpha), ends_sigma[0] ** 2 / (1 + ends_alpha[0])
         alpha, to_one = scale * (alpha - ends_alpha[1]), start_to_one + scale * (to_one - start_to_one)
         return 2 * torch.log(alpha.clamp(min=0)) - torch.log(to_one) - torch.log1p(alpha)

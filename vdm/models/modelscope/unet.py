@@ -17,15 +17,15 @@ from vdm.ranges import Levels, NumLayers, ShareBelowOne, SizeOrZero, Width, Widt
 from vdm.types import Conditioning
 
 _HEADS_AT_ENTRANCE = 8
-"""Of the transformer before the first level, whose inner width is theirs whatever the level's."""
+"""Number of attention heads of the transformer before the first level."""
 
 
 class ModelScopeUNet(nn.Module):
-    """Predicts from noised latents, guided by text.
+    """U-Net conditioned on text.
 
-    Parameters have the names and shapes of diffusers' ``UNet3DConditionModel``, whose outputs it gives. The defaults
-    are those of text-to-video-ms-1.7b and of Zeroscope (1,411,233,860 parameters). An independent image beside a clip
-    is a clip of one frame to it.
+    Parameters have the names and shapes of diffusers' ``UNet3DConditionModel``, and outputs are the same. The defaults
+    are those of text-to-video-ms-1.7b and of Zeroscope (1,411,233,860 parameters). Independent images beside a clip are
+    treated as clips of one frame.
 
     Args:
         channels: Width of each level, from the full resolution down; multiples of 32.
@@ -33,9 +33,9 @@ class ModelScopeUNet(nn.Module):
         num_blocks: Residual blocks a level on the way down; one more on the way up.
         attention_levels: Levels (0 is the full resolution) with transformers.
         head_channels: Width of an attention head; divides the width of each level.
-        text_channels: Width of the text's tokens.
-        temporal_dropout: Share of activations dropped in training by convolutions over time.
-        vector_channels: Width of the vector condition, which must not hold more than pooled text.
+        text_channels: Width of the text tokens.
+        temporal_dropout: Dropout probability in convolutions over time.
+        vector_channels: Width of the vector condition, which is ignored and may hold the pooled text alone.
         image_conditioned: Must be false.
     """
 
@@ -82,13 +82,13 @@ class ModelScopeUNet(nn.Module):
         """Return the raw prediction.
 
         Args:
-            xt: Noised latents; of any height and width.
+            xt: Noised latents, of any height and width.
             c_noise: Timestep of each clip, or of each frame, counted from 0.
-            condition: ``text`` holds the tokens, ``text_mask`` which of them are real.
+            condition: ``text`` holds the tokens; ``text_mask`` is False for padding.
             num_images: How many of the last frames are independent images.
 
         Raises:
-            ValueError: If there is no text, or its tokens have another width.
+            ValueError: If there is no text, or the width of its tokens is not ``text_channels``.
         """
         conditioning = self._conditioning(c_noise, condition, num_images)
         x = self.conv_in(rearrange(xt, "b c t h w -> b t h w c").contiguous().to(self.conv_in.weight.dtype))

@@ -1,1 +1,1 @@
-"""Weights that others publish, in and out: exact, streamed, and never as pickles."""
+"""Import and export of published weights: exact, one tensor at a time, and never as pickles."""

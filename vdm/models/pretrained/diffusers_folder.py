@@ -1,4 +1,4 @@
-"""Folders as diffusers writes them: one sub-folder a component, with ``config.json`` and weights, sharded or not."""
+"""Pipeline folders of diffusers: one subfolder a component, with ``config.json`` and weights, sharded or not."""
 
 import json
 import re
@@ -15,23 +15,21 @@ from vdm.models.pretrained.stored import StoredTensors, save_tensors
 from vdm.outside import MAX_BYTES, read_json, read_text
 
 STEM = "diffusion_pytorch_model"
-"""Of the files with a network's weights, and with those of other models of diffusers."""
-
-
+"""Stem of the names of files with weights, for all models of diffusers."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 MAX_VOCABULARY_BYTES = 64 << 20
-"""Of a component's settings and vocabulary; that of the largest multilingual tokenizers has a third of it."""
+"""Limit for files of settings and vocabulary; the largest multilingual tokenizers have a third of it."""
 
 
 @dataclass(frozen=True)
 class PipelineFolder:
-    """A kind of pipeline, and what lies in a folder that holds one.
+    """A class of pipelines, and the contents of its folders.
 
     Args:
-        pipeline: Its class in diffusers.
-        components: Library and class of each component, by the name of its sub-folder. ``unet`` is the network,
+        pipeline: Class of the pipeline in diffusers.
+        components: Library and class of each component, by the name of its subfolder. ``unet`` is the network,
             ``scheduler`` the sampler.
-        stems: Beginning of the names of files with weights of each other component that has some.
+        stems: Stem of the names of files with weights, for each other component that has weights.
     """
 
     pipeline: str
@@ -44,14 +42,14 @@ class PipelineFolder:
         return self.components["unet"][1]
 
     def check(self, folder: Path, variant: str | None) -> str | None:
-        """Return the variant of the files with weights that is to be read.
+        """Check a folder, and return the variant of the weights to read.
 
         Args:
             folder: The folder.
-            variant: As in the files' names, e.g. ``fp16``; None for those without, or else the only one.
+            variant: Variant in the file names, e.g. ``fp16``. None for files without one, or else the only variant.
 
         Raises:
-            ValueError: If the folder is another pipeline's, a component is missing, or its weights are not there whole.
+            ValueError: If the folder holds another pipeline, a component is missing, or its weights are incomplete.
         """
         found = pipeline_of(folder)
         if found != self.pipeline:
@@ -68,7 +66,7 @@ class PipelineFolder:
         """Refuse the ``config.json`` of another network.
 
         Raises:
-            ValueError: Saying what it is.
+            ValueError: If it describes a network of another class, which the message names.
         """
         if config.get("_class_name") != self.unet:
             found = config.get("_class_name", "model of unknown kind")
@@ -83,18 +81,18 @@ class PipelineFolder:
         components: Path,
         variant: str | None,
     ) -> None:
-        """Write what the pipeline's ``from_pretrained`` opens.
+        """Write a folder that the pipeline's ``from_pretrained`` opens.
 
         Args:
             folder: An empty folder.
             unet: The network's ``config.json``.
-            weights: Its weights, by diffusers' names.
-            scheduler: The sampler's configuration.
-            components: Folder of the pipeline from which the other components are taken.
-            variant: Of their files; here they get the usual names.
+            weights: The network's weights, by their names in diffusers.
+            scheduler: The scheduler's configuration.
+            components: Folder of a pipeline from which the other components are copied.
+            variant: Variant of the files to copy; the copies get names without a variant.
 
         Raises:
-            ValueError: If a component is missing there.
+            ValueError: If a component is missing in ``components``.
         """
         for name in self.components:
             if name in ("unet", "scheduler"):
@@ -124,7 +122,7 @@ def pipeline_of(folder: Path) -> str:
     """Return the class in diffusers of the pipeline in a folder.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the folder holds no pipeline.
     """
     if not (folder / "model_index.json").exists():
         raise ValueError(f"{folder}: not a pipeline of diffusers: there is no model_index.json{found_instead(folder)}")
@@ -136,18 +134,18 @@ def weight_files(folder: Path, variant: str | None = None, stem: str = STEM) -> 
 
     Args:
         folder: The component's folder.
-        variant: As in the files' names, e.g. ``fp16``. None takes the files without a variant, or else the only one.
-        stem: Beginning of the files' names.
+        variant: Variant in the file names, e.g. ``fp16``. None for files without one, or else the only variant.
+        stem: Stem of the file names.
 
     Raises:
-        ValueError: If there are none, if they are pickles, or if several variants leave a choice.
+        ValueError: If there are no such files, if they are pickles, or if one of several variants must be chosen.
     """
     file = _variants(folder, stem)[choose_variant(folder, variant, stem)]
     return [file] if file.suffix == ".safetensors" else _shards(file)
 
 
 def choose_variant(folder: Path, variant: str | None = None, stem: str = STEM) -> str | None:
-    """Return the variant whose files ``weight_files`` takes; arguments and errors are the same."""
+    """Return the variant that ``weight_files`` reads; arguments and errors are the same."""
     found = _variants(folder, stem)
     if not found:
         pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".ckpt", ".pt", ".pth"))
@@ -166,7 +164,7 @@ def choose_variant(folder: Path, variant: str | None = None, stem: str = STEM) -
 
 
 def _variants(folder: Path, stem: str) -> dict[str | None, Path]:
-    """Return each variant's file of weights, or of the list of its shards."""
+    """Return the file of each variant: the weights, or the index of their shards."""
     patterns = (
         rf"{re.escape(stem)}(?:\.(?P<variant>[^.-]+))?\.safetensors",
         rf"{re.escape(stem)}\.safetensors\.index(?:\.(?P<variant>[^.]+))?\.json",
@@ -192,10 +190,10 @@ def _shards(index: Path) -> list[Path]:
 
 
 def same_at_every_level(value: int | Sequence[int], name: str, source: object) -> int:
-    """Return a number that may be given once for each level.
+    """Return a number that is given once, or once for each level.
 
     Raises:
-        ValueError: If it differs.
+        ValueError: If it differs between levels.
     """
     values = {value} if isinstance(value, int) else set(value)
     if len(values) != 1:
@@ -204,10 +202,10 @@ def same_at_every_level(value: int | Sequence[int], name: str, source: object) -
 
 
 def local_folder(name_or_path: str, variant: str | None = None) -> Path:
-    """Return a folder on this machine: the one of this path, or a copy of what the hub has under this name.
+    """Return the folder of this path, or download the repository of this name from the hub and return its folder.
 
     Raises:
-        ValueError: If there is neither.
+        ValueError: If there is no such folder, and the download fails.
     """
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
@@ -216,15 +214,15 @@ def local_folder(name_or_path: str, variant: str | None = None) -> Path:
     patterns = [f"*/{pattern}" for pattern in weights]  # those at the top are Stability's single files
     try:
         return Path(hub.snapshot_download(name_or_path, allow_patterns=["*.json", "LICENSE*", "README.md", *patterns]))
-    except Exception as error:  # of many kinds: no connection, no such name, no access
+    except Exception as error:  # many classes: no connection, no such name, no access
         raise ValueError(f"{name_or_path}: can't be had from the hub: {' '.join(str(error).split())[:300]}") from None
 
 
 def cached_folder(name_or_path: str) -> Path:
-    """Return a folder on this machine as ``local_folder`` does, but without asking the hub for what is not there yet.
+    """Return the folder of this path, or of the hub's local cache; nothing is downloaded.
 
     Raises:
-        ValueError: If it is not there.
+        ValueError: If it is not on this machine.
     """
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
@@ -239,7 +237,7 @@ def cached_folder(name_or_path: str) -> Path:
 
 
 def _hub(name: str) -> Any:
-    """Return the hub's client, once ``name`` is known to be a name there.
+    """Return the module of the hub's client, after checking that ``name`` can be a name on the hub.
 
     Raises:
         ValueError: If it can't be one, or the client is not installed.
@@ -254,20 +252,20 @@ def _hub(name: str) -> Any:
 
 
 def readme_of(folder: Path) -> str:
-    """Return what a downloaded folder's model card says; nothing if there is none.
+    """Return the text of a downloaded folder's model card; empty if there is none.
 
     Raises:
-        ValueError: In one line, if it is not a text of that folder.
+        ValueError: One line, if the file is outside of the folder or not a text.
     """
     path = folder / "README.md"
     return read_text(check_inside(path, folder)) if path.exists() else ""
 
 
 def _copy_component(folder: Path, component: str, target: Path, stem: str | None, variant: str | None) -> None:
-    """Copy a component: its settings and vocabulary, and its weights under the names they have without a variant.
+    """Copy a component: its settings and vocabulary, and its weights under their names without a variant.
 
     Raises:
-        ValueError: If a file lies outside of the pipeline's folder, is not a regular file, or is too large.
+        ValueError: If a file is outside of the pipeline's folder, not a regular file, or too large.
     """
     source = folder / component
     target.mkdir()

@@ -1,4 +1,4 @@
-"""Copying from a downloaded folder no more than what lies in it, for what is copied is given away."""
+"""Copying files of a downloaded folder, refusing links that lead out of it: copies are meant for others."""
 
 import os
 import shutil
@@ -7,22 +7,22 @@ from pathlib import Path
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no regular file, such as a FIFO or a device, from which reading may never end.
+    """Refuse a path that is not a regular file, such as a FIFO or a device, on which reading may never end.
 
     Raises:
-        ValueError: In one line.
-        OSError: If there is none.
+        ValueError: One line, if it is not a regular file.
+        OSError: If there is no such file.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path}: not a regular file")
 
 
 def check_inside(path: Path, folder: Path) -> Path:
-    """Return where a file of a folder is, behind all links.
+    """Return the path of a file of a folder with all links resolved.
 
     Raises:
-        ValueError: In one line, if a link leads out of the folder, or out of the hub's cache of one model that it is
-            part of; or if what is there is no regular file.
+        ValueError: One line, if it is not a regular file, or if a link leads out of the folder. For a folder in the
+            hub's cache, links may lead anywhere in the cache of the same model.
     """
     try:
         found = path.resolve(strict=True)
@@ -37,7 +37,7 @@ def check_inside(path: Path, folder: Path) -> Path:
 
 
 def _bounds(folder: Path) -> Path:
-    """Return the folder, or that of a model in the hub's cache: models--OWNER--NAME/snapshots/COMMIT links to blobs."""
+    """Return the folder, or the hub's cache of a model: models--OWNER--NAME/snapshots/COMMIT has links to blobs."""
     model = folder.parent.parent
     is_snapshot = folder.parent.name == "snapshots" and model.name.startswith("models--")
     return model if is_snapshot and (model / "blobs").is_dir() else folder
@@ -48,15 +48,15 @@ def copy_inside(path: Path, target: Path, folder: Path, max_bytes: int | None = 
 
     Args:
         path: The file, which may be a link.
-        target: Where to.
+        target: Path of the copy.
         folder: See ``check_inside``.
-        max_bytes: Size from which on the file is refused.
+        max_bytes: Largest size allowed; None for any.
 
     Raises:
-        ValueError: In one line, as ``check_inside``, or if the file is too large.
+        ValueError: One line, as in ``check_inside``, or if the file is too large.
     """
     found = check_inside(path, folder)
-    # Neither followed nor waited for, should it have changed since.
+    # If the file was replaced since the check: do not follow a link, and do not wait for a FIFO.
     with os.fdopen(os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
         size = os.fstat(source.fileno()).st_size
         if max_bytes is not None and size > max_bytes:

@@ -1,4 +1,4 @@
-"""The README that goes with exported weights."""
+"""Model card: the README of exported weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a model.
+    """Facts about a model.
 
     Args:
-        data: Of the training data, by name.
-        training: Of the training, by name.
-        metrics: Figures, by name.
-        protocol: How these were measured, as YAML; empty where that is not recorded.
+        data: Facts about the training data, by name.
+        training: Facts about the training, by name.
+        metrics: Values of metrics, by name.
+        protocol: Options of the evaluation that measured them, as YAML. Empty if not recorded.
         config: The whole configuration, as YAML.
     """
 
@@ -29,10 +29,10 @@ def model_card(
     """Return a model card in Markdown.
 
     Args:
-        title: Its heading.
-        usage: Lines of code or of a shell that use the weights.
-        facts: What is known of the model.
-        notes: A paragraph on what else the user must know, such as the licence.
+        title: Heading of the card.
+        usage: Lines of code or shell commands that use the weights.
+        facts: Facts about the model.
+        notes: A paragraph about the licence.
         front_matter: Keys that the hub reads, such as ``license``.
     """
     parts = [f"# {title}", f"```\n{usage.strip()}\n```"]
@@ -52,7 +52,7 @@ def model_card(
 
 
 def licence_keys(readme: str) -> dict[str, str]:
-    """Return what the head of a README on the hub says of the licence: ``license`` and what begins so."""
+    """Return the keys that begin with ``license`` in the front matter of a README on the hub."""
     lines = readme.splitlines()
     if not lines or lines[0].strip() != "---":
         return {}

@@ -1,4 +1,4 @@
-"""Text-to-video of ModelScope and Zeroscope as diffusers' pipeline saves it."""
+"""Reading and writing ModelScope's text-to-video model and Zeroscope as pipeline folders of diffusers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,17 +61,17 @@ _FIXED = {
     "num_attention_heads": None,
     "time_cond_proj_dim": None,
 }
-"""What diffusers lets one choose, and every published network has so."""
+"""Options of diffusers whose values are the same in every published network."""
 
 
 @dataclass(frozen=True)
 class UNetConfig(LevelsConfig):
-    """What is read of the network's ``config.json``."""
+    """The keys that are read from the network's ``config.json``."""
 
     attention_head_dim: Width | WidthPerLevel
     out_channels: Width | None = None
     sample_size: Width | tuple[Width, Width] | None = None
-    """Height and width of latents that diffusers makes unless told otherwise."""
+    """Default height and width of the latents in diffusers."""
 
 
 def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
@@ -79,11 +79,11 @@ def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Pu
 
     Args:
         folder: The folder.
-        name: What the folder is to be called later: its path, or the name on the hub of which it is a copy.
-        variant: As in the files' names, e.g. ``fp16``.
+        name: Name to record in the run's configuration: the folder's path, or its name on the hub.
+        variant: Variant of the weights in the file names, e.g. ``fp16``.
 
     Raises:
-        ValueError: If it is another pipeline's, something is missing, or parts don't fit each other.
+        ValueError: If it holds another pipeline, a file is missing, or components don't fit each other.
     """
     variant = FOLDER.check(folder, variant)
     config_file = folder / "unet" / "config.json"
@@ -120,18 +120,18 @@ def write_folder(
     components: Path,
     variant: Name | None,
 ) -> None:
-    """Write what ``diffusers.TextToVideoSDPipeline.from_pretrained`` opens.
+    """Write a folder that ``diffusers.TextToVideoSDPipeline.from_pretrained`` opens.
 
     Args:
         folder: An empty folder.
         network: The network, possibly on the meta device.
         weights: Its weights.
         trained: Configuration of its run.
-        components: Folder of the pipeline from which the other components are taken.
-        variant: Of their files; here they get the usual names.
+        components: Folder of a pipeline from which the other components are copied.
+        variant: Variant of the files to copy; the copies get names without a variant.
 
     Raises:
-        ValueError: If a component is missing there or does not fit, or diffusers can't say how the run was trained.
+        ValueError: If a component is missing or does not fit, or diffusers has no scheduler for the run's diffusion.
     """
     _fitting(components / "text_encoder", "hidden_size", network.text_channels)
     _fitting(components / "vae", "latent_channels", network.in_channels)
@@ -144,7 +144,7 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
     """Return the arguments of ``ModelScopeUNet`` that make the network of a ``config.json``.
 
     Raises:
-        ValueError: If it describes another network, or one that ``ModelScopeUNet`` is not.
+        ValueError: If it describes a network of another class, or one that ``ModelScopeUNet`` can't represent.
     """
     FOLDER.check_unet(config, source)
     for name, value in _FIXED.items():
@@ -158,14 +158,14 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
         "in_channels": unet.in_channels,
         "num_blocks": same_at_every_level(unet.layers_per_block, "layers_per_block", source),
         "attention_levels": unet.attention_levels,
-        # So it is called there, and is the width of a head.
+        # In spite of its name in diffusers, this is the width of a head.
         "head_channels": same_at_every_level(unet.attention_head_dim, "attention_head_dim", source),
         "text_channels": same_at_every_level(unet.cross_attention_dim, "cross_attention_dim", source),
     }
 
 
 def network_config(network: ModelScopeUNet) -> dict[str, Any]:
-    """Return the ``config.json`` from which diffusers makes the same network."""
+    """Return the ``config.json`` from which diffusers builds the same network."""
     attends = [level in network.attention_levels for level in range(len(network.channels))]
     return {
         "_class_name": FOLDER.unet,
@@ -182,7 +182,7 @@ def network_config(network: ModelScopeUNet) -> dict[str, Any]:
 
 
 def _fitting(folder: Path, name: str, value: int) -> ComponentConfig:
-    """Return a component's sizes, of which a width must be the network's."""
+    """Return the sizes of a component; refuse it unless the size ``name`` equals ``value``, that of the network."""
     config = read_component(folder)
     found = getattr(config, name)
     if found != value:
@@ -191,7 +191,7 @@ def _fitting(folder: Path, name: str, value: int) -> ComponentConfig:
 
 
 def _size(sample_size: int | tuple[int, int] | None, pixels_per_latent: int) -> dict[str, int]:
-    """Return height and width in pixels of what diffusers makes unless told otherwise."""
+    """Return the default height and width of videos in diffusers, in pixels."""
     if sample_size is None:
         return {}
     height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size

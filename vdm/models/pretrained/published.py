@@ -1,4 +1,4 @@
-"""What opening published weights gives, whatever the family."""
+"""Published weights and the settings that belong to them, whatever the family."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from vdm.models.pretrained.stored import StoredTensors
 
 @dataclass(frozen=True)
 class Published:
-    """A published network, and what it says about the run that is made of it.
+    """A published network, and the settings of a run that starts from it.
 
     Args:
-        weights: The network's weights, by our names.
-        settings: What the run's configuration has to say otherwise than its family's YAML (``conf/pretrained``): sizes
-            of the network, places of the parts around it, the schedule it was trained with. Nested as in the YAML.
+        weights: The network's weights, by the names of this project.
+        settings: Settings that override the YAML of the family (``conf/pretrained``): sizes of the network, paths of
+            the other components, the schedule of the network's training. Nested as in the YAML.
     """
 
     weights: StoredTensors

@@ -1,7 +1,7 @@
-"""Between diffusers' ``scheduler_config.json`` and this project's configuration of latent diffusion.
+"""Conversion between diffusers' ``scheduler_config.json`` and this project's ``diffusion`` and ``sampler``.
 
-A scheduler's configuration says two things: what the network was trained with, a table of betas and what it predicts,
-and how its authors sample. Classes are named by the text that stands in YAMLs, since models know nothing of diffusion.
+A scheduler's configuration describes the network's training (its betas and its prediction) and its sampling. Classes of
+``vdm.diffusion`` are named here by their ``_target_`` in YAMLs, since ``vdm.models`` does not import that package.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _TIMESTEP = "vdm.diffusion.parameterizations.Timestep"
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """What is read of a ``scheduler_config.json``."""
+    """The keys that are read from ``scheduler_config.json``."""
 
     trained_betas: list[float] | None = None
     num_train_timesteps: Annotated[int, Interval(ge=1, le=1_000_000)] = 1000
@@ -41,15 +41,14 @@ class SchedulerConfig:
 
 
 def settings(scheduler: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """Return what a run's ``diffusion`` and ``sampler`` have to say otherwise than the family's YAML.
+    """Return the settings of a run's ``diffusion`` and ``sampler`` that override the YAML of the family.
 
     Args:
         scheduler: Content of ``scheduler_config.json``.
-        source: Where it comes from, for messages.
+        source: Its file, for messages.
 
     Raises:
-        ValueError: If it names a schedule, a prediction or timesteps that are not known here, or a value is of another
-            kind than it must be.
+        ValueError: If a schedule, prediction or spacing of timesteps is not supported, or a value has the wrong type.
     """
     config = typed(SchedulerConfig, scheduler, source)
     if config.trained_betas is not None:
@@ -77,14 +76,14 @@ def settings(scheduler: Mapping[str, Any], source: object) -> dict[str, Any]:
 
 
 def scheduler_config(diffusion: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ``scheduler_config.json`` of a network trained as ``diffusion`` says.
+    """Return the ``scheduler_config.json`` of a network that was trained with ``diffusion``.
 
     Args:
         diffusion: The run's ``diffusion``.
-        published: The scheduler's configuration as published, from which the rest is taken.
+        published: The published configuration of the scheduler, from which all other keys are copied.
 
     Raises:
-        ValueError: If diffusers has no such schedule or prediction, or counts noise levels otherwise.
+        ValueError: If diffusers has no such schedule or prediction, or conditions networks on noise levels differently.
     """
     schedule, parameterization = diffusion["schedule"], diffusion["parameterization"]
     if parameterization["c_noise"]["_target_"] != _TIMESTEP or parameterization["c_noise"]["schedule"] != schedule:

@@ -1,8 +1,8 @@
-"""The names that weights have in Stability's single files, such as ``svd_xt.safetensors``.
+"""Names of weights in Stability's single files, such as ``svd_xt.safetensors``.
 
-There, a network is three lists of numbered blocks, whose first member is a residual block, the next a transformer where
-the level has them, and the last a change of resolution. What diffusers, and this project, call ``spatial_res_block``
-has no name of its own there, and what is temporal is called ``time_stack``.
+In these files, a network is three lists of numbered blocks. The first member of a block is a residual block, the second
+a transformer if the level has transformers, and the last a change of resolution. The weights of diffusers'
+``spatial_res_block`` are named directly after the residual block, and temporal weights after ``time_stack``.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from vdm.models.svd.unet import SVDUNet
 
 PREFIX = "model.diffusion_model."
-"""Precedes the names of the network's weights; the rest of a file is the autoencoder and the image encoder."""
+"""Prefix of the network's weights; the other weights of a file are the autoencoder and the image encoder."""
 
 _EMBEDDINGS = {
     "time_embedding.linear_1": "time_embed.0",
@@ -38,19 +38,19 @@ _IN_TRANSFORMER = {
 
 
 def stability_names(network: SVDUNet) -> dict[str, str]:
-    """Return the name in Stability's files of each weight of ``network``, by its name there."""
+    """Map the name of each weight of ``network`` to its name in Stability's files."""
     modules = dict(_modules(len(network.channels), network.num_blocks, network.attention_levels))
     return {name: PREFIX + _renamed(name, modules) for name in network.state_dict()}
 
 
 def network_options(shapes: Mapping[str, list[int]]) -> dict[str, object]:
-    """Return the arguments of ``SVDUNet`` that make a network with the weights of one of Stability's files.
+    """Return the arguments of ``SVDUNet`` for the network in one of Stability's files.
 
     Args:
         shapes: Shape of each tensor of the file, by name.
 
     Raises:
-        ValueError: If they are not those of such a network.
+        ValueError: If they are not the shapes of such a network.
     """
     own = {name.removeprefix(PREFIX): shape for name, shape in shapes.items() if name.startswith(PREFIX)}
     try:
@@ -76,7 +76,7 @@ def network_options(shapes: Mapping[str, list[int]]) -> dict[str, object]:
 
 
 def _first_members(names: Iterable[str], blocks: str) -> dict[int, set[str]]:
-    """Return what the first member of each numbered block holds."""
+    """Return the names of the weights in the first member of each numbered block."""
     found: dict[int, set[str]] = {}
     for name in names:
         match = re.match(rf"{blocks}\.(\d+)\.0\.(.*)", name)
@@ -86,7 +86,7 @@ def _first_members(names: Iterable[str], blocks: str) -> dict[int, set[str]]:
 
 
 def _modules(num_levels: int, num_blocks: int, attention_levels: Iterable[int]) -> Iterator[tuple[str, str]]:
-    """Yield the names here and there of each residual block, transformer and change of resolution."""
+    """Yield the name of each residual block, transformer and change of resolution, here and in Stability's files."""
     attends = [level in set(attention_levels) for level in range(num_levels)]
     number = 1
     for level in range(num_levels):
@@ -110,7 +110,7 @@ def _modules(num_levels: int, num_blocks: int, attention_levels: Iterable[int]) 
 
 
 def _renamed(name: str, modules: Mapping[str, str]) -> str:
-    """Return Stability's name of a weight, without the prefix of all."""
+    """Return the name of a weight in Stability's files, without ``PREFIX``."""
     for ours, theirs in _EMBEDDINGS.items():
         if name.startswith(f"{ours}."):
             return theirs + name.removeprefix(ours)

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files, read when they are asked for."""
+"""Tensors in safetensors files, read on access."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from vdm.models.pretrained.inside import check_regular
 
 
 class StoredTensors(Mapping[str, Tensor]):
-    """Tensors of one or more files under names of one's choice; each access reads one tensor and keeps nothing.
+    """A mapping of names to tensors in one or more files; each access reads one tensor and caches nothing.
 
     Args:
         places: File, and name in that file, of each tensor.
@@ -27,15 +27,15 @@ class StoredTensors(Mapping[str, Tensor]):
 
     @classmethod
     def open(cls, paths: Iterable[Path]) -> Self:
-        """Open files and read the lists of what is in them.
+        """Open files and read the names of their tensors.
 
         Raises:
-            ValueError: If one can't be read, or two hold the same tensor.
+            ValueError: If a file can't be read, or two files hold the same name.
         """
         places: dict[str, tuple[Path, str]] = {}
         files: dict[Path, Any] = {}
         for path in paths:
-            # Read, not mapped into memory: mapped pages would count as a second copy of the weights.
+            # pread instead of mmap: mapped pages would count as a second copy of the weights.
             try:
                 check_regular(path)
                 files[path] = safe_open(path, framework="pt", backend="pread")
@@ -43,20 +43,20 @@ class StoredTensors(Mapping[str, Tensor]):
                 raise ValueError(f"{path}: no such file") from None
             except (SafetensorError, OSError) as error:
                 raise ValueError(f"{path}: not a whole safetensors file: {' '.join(str(error).split())}") from None
-            for name in files[path].keys():  # noqa: SIM118 - it is no dictionary, and can't be iterated over
+            for name in files[path].keys():  # noqa: SIM118 - not a dictionary, and not iterable
                 if name in places:
                     raise ValueError(f"{path}: {name} is in {places[name][0].name} too")
                 places[name] = path, name
         return cls(places, files)
 
     def renamed(self, names: Mapping[str, str]) -> "StoredTensors":
-        """Return those tensors that ``names`` (present name to new name) lists, under their new names."""
+        """Return the tensors that ``names`` maps to new names, under these."""
         places = {new: self._places[old] for old, new in names.items() if old in self._places}
         return StoredTensors(places, self._files)
 
     @property
     def shapes(self) -> dict[str, list[int]]:
-        """The shape of each tensor, without reading it."""
+        """The shape of each tensor; no tensor is read."""
         return {new: list(self._files[path].get_slice(old).get_shape()) for new, (path, old) in self._places.items()}
 
     def file(self, name: str) -> Path:
@@ -78,7 +78,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
     """Write a safetensors file.
 
     Raises:
-        OSError: If storage refuses it; safetensors has an error of its own for that, and for much else.
+        OSError: If it can't be written, for example since the disk is full; safetensors raises its own error then.
     """
     try:
         save_file(dict(tensors), path, metadata)
@@ -91,12 +91,12 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
 
 
 def check_names(stored: StoredTensors, module: nn.Module, source: object) -> None:
-    """Refuse weights that are not just those of ``module``, which may be on the meta device.
+    """Refuse weights whose names and shapes are not exactly those of ``module``.
 
     Args:
-        stored: Weights by the names of the module's own.
-        module: The module they are for.
-        source: Where they come from, for messages.
+        stored: The weights, by the module's names.
+        module: The module, possibly on the meta device.
+        source: File or folder of the weights, for messages.
 
     Raises:
         ValueError: Naming the first weight that is missing, unknown or of another shape.
@@ -114,10 +114,10 @@ def check_names(stored: StoredTensors, module: nn.Module, source: object) -> Non
 
 @torch.no_grad()
 def load(stored: StoredTensors, module: nn.Module, source: object) -> None:
-    """Copy weights into a module one at a time, so that there is never a second copy of them all.
+    """Copy weights into a module one at a time, so that there is never a second copy of all of them.
 
     Raises:
-        ValueError: As ``check_names``; then nothing has been changed.
+        ValueError: As in ``check_names``; the module is unchanged then.
     """
     check_names(stored, module, source)
     for name, tensor in module.state_dict().items():

@@ -1,4 +1,4 @@
-"""Stable Video Diffusion as it is published: a pipeline's folder, or Stability's single file."""
+"""Reading and writing Stable Video Diffusion as a pipeline folder of diffusers or as Stability's single file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ SCHEDULER = {
 
 @dataclass(frozen=True)
 class UNetConfig(LevelsConfig):
-    """What is read of the network's ``config.json``."""
+    """The keys that are read from the network's ``config.json``."""
 
     out_channels: Width
     num_attention_heads: Width | WidthPerLevel
@@ -71,12 +71,11 @@ def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Pu
 
     Args:
         folder: The folder.
-        name: What the folder is to be called later: its path, or the name on the hub of which it is a copy.
-        variant: As in the files' names, e.g. ``fp16``.
+        name: Name to record in the run's configuration: the folder's path, or its name on the hub.
+        variant: Variant of the weights in the file names, e.g. ``fp16``.
 
     Raises:
-        ValueError: If it is another pipeline's, something is missing, or the weights are not those of the network that
-            its configuration describes.
+        ValueError: If it holds another pipeline, a file is missing, or weights and configuration don't match.
     """
     variant = FOLDER.check(folder, variant)
     config_file = folder / "unet" / "config.json"
@@ -92,12 +91,12 @@ def open_file(file: Path, components: Location, num_frames: Size | None = None) 
 
     Args:
         file: The file.
-        components: Folder of a pipeline, or its name on the hub, from which autoencoder and image encoder are taken.
-        num_frames: Frames that the network was trained for, which the file does not say; by default 25 if its name
-            has "xt" in it, and 14 if not, as published.
+        components: Folder of a pipeline, or its name on the hub, that provides autoencoder and image encoder.
+        num_frames: Number of frames that the network was trained for, which is not in the file. By default 25 if the
+            file's name contains "xt", otherwise 14, as published.
 
     Raises:
-        ValueError: If it is not whole, not a safetensors file, or of another model.
+        ValueError: If it is incomplete, not a safetensors file, or holds another model.
     """
     if file.suffix != ".safetensors":
         raise ValueError(f"{file}: not a safetensors file; a pickle (.ckpt, .bin) can run code when it is read")
@@ -108,7 +107,7 @@ def open_file(file: Path, components: Location, num_frames: Size | None = None) 
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     ours = {there: here for here, there in stability.stability_names(network).items()}
-    # A weight that ours has no name for keeps its own, and is reported by it.
+    # An unknown weight keeps its name, by which it is reported.
     names = {name: ours.get(name, name) for name in stored if name.startswith(stability.PREFIX)}
     weights = stored.renamed(names)
     check_names(weights, network, file)
@@ -122,7 +121,7 @@ def write_file(file: Path, network: SVDUNet, weights: Mapping[str, Tensor], rest
         file: The file.
         network: The network, possibly on the meta device.
         weights: Its weights.
-        rest_of: Such a file, from which all that is not the network's is taken over: autoencoder and image encoder.
+        rest_of: Another single file, from which autoencoder and image encoder are copied.
 
     Raises:
         ValueError: If ``rest_of`` can't be read.
@@ -143,18 +142,18 @@ def write_folder(
     components: Path,
     variant: Name | None,
 ) -> None:
-    """Write what ``diffusers.StableVideoDiffusionPipeline.from_pretrained`` opens.
+    """Write a folder that ``diffusers.StableVideoDiffusionPipeline.from_pretrained`` opens.
 
     Args:
         folder: An empty folder.
         network: The network, possibly on the meta device.
         weights: Its weights.
         trained: Configuration of its run.
-        components: Folder of the pipeline from which the other components are taken.
-        variant: Of their files; here they get the usual names.
+        components: Folder of a pipeline from which the other components are copied.
+        variant: Variant of the files to copy; the copies get names without a variant.
 
     Raises:
-        ValueError: If a component is missing there.
+        ValueError: If a component is missing in ``components``.
     """
     scheduler = components / "scheduler" / SCHEDULER_CONFIG
     FOLDER.write(
@@ -171,7 +170,7 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
     """Return the arguments of ``SVDUNet`` that make the network of a ``config.json``.
 
     Raises:
-        ValueError: If it describes another network, or one that ``SVDUNet`` is not.
+        ValueError: If it describes a network of another class, or one that ``SVDUNet`` can't represent.
     """
     FOLDER.check_unet(config, source)
     unet = typed(UNetConfig, config, source)
@@ -195,11 +194,11 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
 
 
 def network_config(network: SVDUNet, num_frames: int) -> dict[str, Any]:
-    """Return the ``config.json`` from which diffusers makes the same network.
+    """Return the ``config.json`` from which diffusers builds the same network.
 
     Args:
         network: The network.
-        num_frames: Frames that diffusers generates unless told otherwise.
+        num_frames: Default number of frames that diffusers generates.
     """
     attends = [level in network.attention_levels for level in range(len(network.channels))]
     return {

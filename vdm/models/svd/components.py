@@ -1,4 +1,4 @@
-"""The parts of Stable Video Diffusion that are used as they are: its autoencoder and its image encoder."""
+"""Frozen components of Stable Video Diffusion: its autoencoder and its image encoder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,10 @@ from vdm.ranges import Location, Name, NameOrNothing, Positive
 
 
 class TemporalAutoencoder(FrameAutoencoder):
-    """diffusers' ``AutoencoderKLTemporalDecoder``: each frame is encoded by itself, clips are decoded.
+    """diffusers' ``AutoencoderKLTemporalDecoder``: frames are encoded independently and decoded jointly.
 
-    Latents are the mean of the posterior, scaled to about unit variance. The arguments are those of
-    ``FrameAutoencoder``, but that here, with fewer frames at once, the decoder sees less far in time.
+    Latents are the mean of the posterior, scaled to about unit variance. Arguments are those of ``FrameAutoencoder``.
+    Here ``chunk_frames`` also limits the temporal context of the decoder.
     """
 
     @staticmethod
@@ -33,13 +33,13 @@ class TemporalAutoencoder(FrameAutoencoder):
         return AutoencoderKLTemporalDecoder.from_pretrained(name_or_path, **options)
 
     def decode_frames(self, latents: Float[Tensor, "t d h w"]) -> Float[Tensor, "t 3 h2 w2"]:
-        """Return what adjacent frames of a clip look like, from -1 to 1 or a little beyond."""
+        """Decode adjacent frames of a clip to RGB from -1 to 1; values may be slightly outside."""
         with self.full_precision():
             return self.frozen.decode(latents, num_frames=len(latents)).sample
 
 
 class ImageEncoder(Protocol):
-    """Turns pictures into one embedding each, of width ``channels``."""
+    """Computes one embedding of width ``channels`` for each picture."""
 
     channels: int
 
@@ -49,13 +49,13 @@ class ImageEncoder(Protocol):
 
 
 class ClipImageEncoder(Frozen):
-    """transformers' ``CLIPVisionModelWithProjection``, to which pictures are scaled as Stable Video Diffusion does.
+    """transformers' ``CLIPVisionModelWithProjection``; pictures are resized as in Stable Video Diffusion.
 
     Args:
         name_or_path: Folder of a pipeline, or its name on the hub.
         subfolder: The encoder's folder in it.
-        feature_extractor: Folder in it with the mean and deviation of pixels that the encoder was trained with.
-        variant: As in the files' names, e.g. ``fp16``; what is computed is fp32 all the same.
+        feature_extractor: Folder in it with the mean and standard deviation that normalize the encoder's pixels.
+        variant: Variant of the weights in the file names, e.g. ``fp16``. Computation is in fp32 in any case.
     """
 
     mean: Tensor
@@ -93,7 +93,7 @@ class ClipImageEncoder(Frozen):
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """What is read of a ``preprocessor_config.json``: mean and deviation of each colour, of pixels from 0 to 1."""
+    """The keys read from ``preprocessor_config.json``: mean and standard deviation of RGB pixels from 0 to 1."""
 
     image_mean: tuple[float, float, float]
     image_std: tuple[Positive, Positive, Positive]
@@ -112,10 +112,10 @@ def _pixel_statistics(name_or_path: str, subfolder: str) -> PixelStatistics:
 
 
 class ThumbnailEncoder:
-    """The picture itself, in small: needs no weights, for models that are trained from the beginning.
+    """The pixels of a thumbnail as the embedding: needs no weights, for models that are trained from scratch.
 
     Args:
-        size: Rows and columns of the thumbnail.
+        size: Height and width of the thumbnail.
     """
 
     def __init__(self, size: Annotated[int, Interval(ge=1, le=1024)] = 8) -> None:
@@ -130,10 +130,10 @@ class ThumbnailEncoder:
 
 
 def resized(pictures: Picture, size: int) -> Float[Tensor, "b 3 size size"]:
-    """Scale pictures to a square, blurred before as far as they shrink: what the network was trained with.
+    """Resize pictures to a square with antialiasing, as in the training of the network.
 
-    Stability's code and diffusers' do it so: a Gaussian blur of deviation ``(factor - 1) / 2`` in each direction, then
-    bicubic interpolation between the centres of the corner pixels.
+    As in Stability's code and diffusers: a Gaussian blur with standard deviation ``(factor - 1) / 2`` along each axis,
+    then bicubic interpolation between the centres of the corner pixels.
     """
     for axis in (2, 3):
         pictures = _blurred(pictures, axis, max((pictures.shape[axis] / size - 1) / 2, 0.001))
@@ -141,13 +141,13 @@ def resized(pictures: Picture, size: int) -> Float[Tensor, "b 3 size size"]:
 
 
 def _blurred(pictures: Picture, axis: int, deviation: float) -> Picture:
-    """Blur along one axis; edges are mirrored."""
+    """Blur along one axis, with reflection padding."""
     length = int(max(4 * deviation, 3)) // 2 * 2 + 1
     places = torch.arange(length, device=pictures.device) - length // 2
     kernel = torch.exp(-(places**2) / (2 * deviation**2))
     kernel = (kernel / kernel.sum()).to(pictures.dtype)
     margin = (0, 0, length // 2, length // 2) if axis == 2 else (length // 2, length // 2, 0, 0)
-    if length // 2 >= pictures.shape[axis]:  # nothing to mirror: less than the blur reaches
+    if length // 2 >= pictures.shape[axis]:  # too small for reflection padding
         padded = F.pad(pictures, margin, mode="replicate")
     else:
         padded = F.pad(pictures, margin, mode="reflect")

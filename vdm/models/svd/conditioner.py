@@ -1,4 +1,4 @@
-"""What guides Stable Video Diffusion: a first frame, seen twice, and three numbers."""
+"""Conditioner of Stable Video Diffusion: a first frame, which enters in two ways, and three numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from vdm.types import ClipBatch, Conditioning
 
 @dataclass(frozen=True)
 class MicroConditioning:
-    """The numbers a clip is made with, all in the units of the published model.
+    """Numbers that a clip is conditioned on, in the units of the published model.
 
     Args:
-        fps: Frames per second; the network is told one less.
-        motion_bucket_id: How much moves, 0 to 255.
-        noise_aug_strength: Standard deviation of the noise on the first frame, whose pixels run from -1 to 1; more
-            noise leaves more to the network.
+        fps: Frames per second. The network gets this number minus 1.
+        motion_bucket_id: Amount of motion, 0 to 255.
+        noise_aug_strength: Standard deviation of the noise on the first frame, whose pixels are from -1 to 1. With more
+            noise, the video follows the first frame less closely.
     """
 
     fps: Annotated[Positive, Ge(1)] = 7.0
@@ -43,16 +43,16 @@ class MicroConditioning:
 
     @property
     def ids(self) -> list[float]:
-        """The numbers as the network is told them."""
+        """The numbers as the network takes them."""
         return [self.fps - 1, self.motion_bucket_id, self.noise_aug_strength]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Noise on the first frames that a model is trained with: log-normal, a level of its own for each clip.
+    """Noise on the first frames in training; its standard deviation is drawn from a log-normal distribution.
 
     Args:
-        p_mean: Mean of the logarithm of its standard deviation; pixels run from -1 to 1.
+        p_mean: Mean of the logarithm of the standard deviation; pixels are from -1 to 1.
         p_std: Standard deviation of that logarithm.
     """
 
@@ -72,8 +72,8 @@ class Augmentation:
 class MotionBuckets:
     """Motion buckets of clips in training: ``255 (1 - exp(-motion / scale))``, between 0 and 255.
 
-    How Stability measured them is not published. This keeps the order of clips, tells slow ones apart best, has no end
-    at which all faster clips are one, and gives the middle of everyday clips about 127, usual in sampling.
+    Stability has not published how it measured them. This function is monotonic, resolves slow clips best, does not
+    saturate at a finite motion, and maps the median of everyday clips to about 127, the usual value in sampling.
 
     Args:
         scale: Motion whose bucket is 161, in the unit of ``vdm.data.motion``.
@@ -91,15 +91,15 @@ class MotionBuckets:
 
 
 class SVDConditioner(nn.Module):
-    """Shows the network a first frame: one token of what is in it, and its latents beside those of every frame.
+    """Conditions on a first frame, by its embedding and by its latents, and on the numbers of ``MicroConditioning``.
 
-    Blattmann et al. 2023, section 4.2 and appendix D. Where a clip lacks either, it is zeros; the numbers stay. A clip
-    of one frame is an image: the network is told to keep its layers over time out of it. A
-    ``vdm.models.conditioner.Conditioner``; the arguments of its methods are described there.
+    Blattmann et al. 2023, section 4.2 and appendix D. A dropped embedding or dropped latents are zeros; the numbers are
+    never dropped. A clip of one frame is an image, which temporal layers leave unchanged. Implements
+    ``vdm.models.conditioner.Conditioner``, which describes the arguments of the methods.
 
     Args:
-        image_encoder: Makes the token.
-        motion: The numbers of videos that are made without any of their own.
+        image_encoder: Computes the embedding.
+        motion: Numbers for videos whose prompts have none.
         augmentation: Noise on the first frames of clips in training.
         buckets: Motion buckets of clips in training.
     """
@@ -133,7 +133,7 @@ class SVDConditioner(nn.Module):
         seed: int,
         clip_ids: Sequence[int | str],
     ) -> Prompts:
-        """Return what clips in training or validation are asked for: what they are, with noise on the first frame."""
+        """Return the prompts of clips in training or validation, with noise on the first frame."""
         assert batch.motion is not None, "the data are asked for it: see needs_pixels"
         levels = self.augmentation.draw(seed, clip_ids).to(x0.device)
         ids = torch.stack([batch.fps - 1, self.buckets(batch.motion), levels], dim=1)
@@ -157,13 +157,13 @@ class SVDConditioner(nn.Module):
             prompts: One entry a clip.
             frame: RGB first frame of each clip.
             encoder: The autoencoder.
-            seed: Of the noise.
-            clip_ids: Names each clip there, by default by its row.
-            motions: The numbers of each clip, by default ``options`` for all.
-            noise: Noise of unit variance for the pixels, by default a function of ``seed`` and ``clip_ids``.
+            seed: Seed of the noise.
+            clip_ids: Identifies each clip for the noise; by default its index in the batch.
+            motions: The numbers of each clip; by default ``options`` for all.
+            noise: Noise of unit variance for the pixels; by default a function of ``seed`` and ``clip_ids``.
 
         Raises:
-            ValueError: If ``encoder`` makes no latents of single pictures.
+            ValueError: If ``encoder`` can't encode single pictures.
         """
         ids = torch.tensor([motion.ids for motion in motions or [self.options] * len(frame)], device=frame.device)
         if noise is None:
@@ -179,7 +179,7 @@ class SVDConditioner(nn.Module):
         seed: int = 0,
         clip_ids: Sequence[int | str] | None = None,
     ) -> Prompts:
-        """Return the prompts with the first frame that latents decode to: more of it is seen than its latents."""
+        """Return the prompts with the decoded latents as the first frame, since the embedding needs its pixels."""
         return self.with_first_frame(prompts, encoder.decode(latents[:, :, None])[:, :, 0], encoder, seed, clip_ids)
 
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:

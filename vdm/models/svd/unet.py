@@ -19,29 +19,29 @@ from vdm.ranges import Levels, NumLayers, Width, WidthOfLevels
 from vdm.types import Conditioning
 
 ADDED_TIME_IDS = "added_time_ids"
-"""Name in ``Conditioning.extra`` of a clip's numbers: frames per second less one, motion bucket, augmentation level."""
+"""Name in ``Conditioning.extra`` of a clip's numbers: frames per second minus one, motion bucket, noise level."""
 IMAGE_ONLY_INDICATOR = "image_only_indicator"
-"""Name in ``Conditioning.extra`` of a mask ``b t``, True where a frame is an image without neighbours in time."""
+"""Name in ``Conditioning.extra`` of a mask ``b t``, True for frames that are images, without neighbours in time."""
 
 
 class SVDUNet(nn.Module):
-    """Predicts from noised latents, guided by an image: its latents beside every frame, and one token of it.
+    """U-Net conditioned on an image: its latents are concatenated to every frame, and blocks attend to its embedding.
 
-    Parameters have the names and shapes of diffusers' ``UNetSpatioTemporalConditionModel``, whose outputs it gives. The
-    defaults are the published model's (1,524,623,082 parameters), img2vid and img2vid-xt alike.
+    Parameters have the names and shapes of diffusers' ``UNetSpatioTemporalConditionModel``, and outputs are the same.
+    The defaults are those of the published img2vid and img2vid-xt (1,524,623,082 parameters).
 
     Args:
         channels: Width of each level, from the full resolution down; multiples of 32.
-        in_channels: Channels of the latents, and of the image's latents beside them.
+        in_channels: Channels of the latents, and of the image's latents.
         num_heads: Attention heads of each level; divides the level's width.
         num_blocks: Residual blocks a level on the way down; one more on the way up.
         attention_levels: Levels (0 is the full resolution) with transformers.
         transformer_layers: Pairs of a spatial and a temporal block in each transformer.
-        context_channels: Width of the image's token.
-        time_id_channels: Sinusoids of each added number.
-        num_time_ids: How many numbers a clip is conditioned on.
-        one_token: The context is a single token. What that leaves unused (queries, keys, the norm before them) is
-            frozen.
+        context_channels: Width of the image's embedding.
+        time_id_channels: Number of sinusoids of each number that a clip is conditioned on.
+        num_time_ids: Number of these numbers.
+        one_token: Whether the context is a single token. Weights that are then without effect (queries, keys, the norm
+            before them) are frozen.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class SVDUNet(nn.Module):
         self.time_embedding = EmbeddingMLP(channels[0], embedding, embedding)
         self.add_embedding = EmbeddingMLP(num_time_ids * time_id_channels, embedding, embedding)
 
-        # The published weights were trained with these constants: eps depends on attention on the way down alone.
+        # Values of eps with which the published weights were trained.
         self.down_blocks = down_stages(
             channels,
             num_blocks,
@@ -106,13 +106,13 @@ class SVDUNet(nn.Module):
         Args:
             xt: Noised latents, scaled by ``c_in``; of any height and width.
             c_noise: A quarter of the logarithm of the noise level of each clip, or of each frame.
-            condition: ``text`` holds the image's token, ``image`` its latents for every frame (zeros where they are
-                none), ``extra`` the numbers ``added_time_ids`` (b, num_time_ids), and may hold ``image_only_indicator``
-                (b, t), which keeps the temporal layers' output from the frames it marks.
-            num_images: How many of the last frames are independent images, which the temporal layers don't see at all.
+            condition: ``text`` holds the image's embedding as a token, ``image`` its latents for every frame (None for
+                zeros), ``extra`` the numbers ``added_time_ids`` (b, num_time_ids), and optionally
+                ``image_only_indicator`` (b, t), which marks frames that temporal layers leave unchanged.
+            num_images: How many of the last frames are independent images, which temporal layers don't see at all.
 
         Raises:
-            ValueError: If ``added_time_ids`` are missing or of another number.
+            ValueError: If ``added_time_ids`` are missing or have another shape.
         """
         conditioning = self._conditioning(c_noise, condition, xt.shape[2] - num_images, num_images)
         x = self.conv_in(self._with_image(xt, condition).to(self.conv_in.weight.dtype))

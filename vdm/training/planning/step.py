@@ -15,7 +15,7 @@ from vdm.assembly.build import build_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import ConfigError, build
 from vdm.generation.generate import check_size
-from vdm.objectives.base import Objective, with_modules_of
+from vdm.objectives.base import Objective, losses_of, with_modules_of
 from vdm.objectives.batch_randomness import HeldOutRandomness
 from vdm.objectives.latents import latents_of
 from vdm.training.block_options import blocks_of
@@ -168,7 +168,8 @@ def _has_pretrained_parts(config: Mapping[str, Any]) -> bool:
 def _loss(model: VideoDiffusionModel, objective: Objective, clips: Clips) -> Tensor:
     """Return the loss of the training step on clips of zeros, with all conditions."""
     randomness = HeldOutRandomness([str(number) for number in range(clips.number)])
-    return objective(model, latents_of(model, _batch(model, clips), randomness), randomness).per_clip.mean()
+    latents = latents_of(model, _batch(model, clips), randomness)
+    return losses_of(objective, model, latents, randomness).per_clip.mean()
 
 
 def _batch(model: VideoDiffusionModel, clips: Clips) -> ClipBatch:
