@@ -16,7 +16,8 @@ from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.models.modelscope.pipelines import LICENCE, MAX_TOKENS, save_pipeline
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.runs import load_config, load_weights
+from vdm.checkpoints.run_record import load_config
+from vdm.checkpoints.weights import load_weights
 from vdm.models.pretrained.modelscope import open_folder
 from vdm.randomness import normal
 

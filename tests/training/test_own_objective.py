@@ -11,9 +11,10 @@ from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_strategies import content, curve
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint, load_weights
 from vdm.checkpoints.snapshot import save_weights
+from vdm.checkpoints.weights import load_weights
 from vdm.config import ConfigError
 from vdm.models.lora import merged
 from vdm.objectives.load import load_objective

@@ -7,7 +7,7 @@ from torch import nn
 from vdm.assembly.build import refuse_difference, shapes_of
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import objective_weights
+from vdm.checkpoints.weights import objective_weights
 from vdm.config import ConfigError
 from vdm.models.lora import is_added, merged
 from vdm.objectives.base import Objective
