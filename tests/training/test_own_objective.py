@@ -88,10 +88,10 @@ def test_evaluation_gets_the_objective_as_it_was_saved(tmp_path: Path, shards: P
     for name, weight in trained.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight)
     with pytest.raises(
-        ConfigError, match=r"objective: is no class of vdm.objectives; allow_own_code=true runs the code"
+        ConfigError, match=r"objective: is not a class of vdm.objectives; allow_own_code=true runs the code"
     ):
         load_objective(RunConfig.read(checkpoint), checkpoint, load_model(tmp_path / "run"))
-    with pytest.raises(ConfigError, match=r"objective: dict is no objective"):
+    with pytest.raises(ConfigError, match=r"objective: dict is not an objective"):
         load_objective(replace(run, objective={}), checkpoint, load_model(tmp_path / "run"))
 
 
@@ -114,7 +114,7 @@ def test_evaluation_says_where_the_weights_of_an_objective_were_left_out(tmp_pat
     train(tmp_path / "run", configuration(shards, *ONE, "trainer.max_steps=1"))
     run = RunConfig.read(tmp_path / "run", allow_own_code=True)
     save_weights(tmp_path / "without", load_weights(latest_checkpoint(tmp_path / "run")))
-    with pytest.raises(ValueError, match=r"without: objective: its modules have no weights here, as in what vdm ema"):
+    with pytest.raises(ValueError, match=r"without: objective: its modules have no weights here, since vdm ema"):
         load_objective(run, tmp_path / "without", load_model(tmp_path / "run"))
 
 

@@ -28,7 +28,7 @@ def load_objective(run: RunConfig, checkpoint: Path, model: VideoDiffusionModel,
     """
     if run.objective is None:
         raise ConfigError(
-            f"{run.file}: objective: is no class of vdm.objectives; allow_own_code=true runs the code that it names"
+            f"{run.file}: objective: is not a class of vdm.objectives; allow_own_code=true runs the code that it names"
         )
     allowed = None if run.allowed_modules is None else ("vdm.objectives",)
     guide, model.guide = model.guide, None  # autoguidance belongs to sampling; training had none
@@ -37,13 +37,13 @@ def load_objective(run: RunConfig, checkpoint: Path, model: VideoDiffusionModel,
     finally:
         model.guide = guide
     if not callable(objective):
-        raise ConfigError(f"{run.file}: objective: {type(objective).__name__} is no objective")
+        raise ConfigError(f"{run.file}: objective: {type(objective).__name__} is not an objective")
     if isinstance(objective, nn.Module):
         own, weights = shapes_of(objective.state_dict()), objective_weights(checkpoint, ema)
         if own and not weights:
             raise ValueError(
-                f"{checkpoint}: objective: its modules have no weights here, as in what vdm ema and vdm export write:"
-                " evaluate the run itself"
+                f"{checkpoint}: objective: its modules have no weights here, since vdm ema and vdm export leave them"
+                " out: evaluate the run itself"
             )
         if not any(map(is_added, own)):  # the objective copied a model with LoRA, which is merged when a run is loaded
             weights = merged(weights)

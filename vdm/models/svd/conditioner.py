@@ -208,7 +208,7 @@ class SVDConditioner(nn.Module):
         encoder: Autoencoder,
     ) -> Prompts:
         if not isinstance(encoder, PictureEncoder):
-            raise ValueError(f"encoder: Stable Video Diffusion needs encoder=svd, and {type(encoder).__name__} is not")
+            raise ValueError(f"encoder: Stable Video Diffusion needs encoder=svd, not {type(encoder).__name__}")
         strength = rearrange(ids[:, 2], "b -> b 1 1 1")
         told = {
             "image": TensorCondition.given(encoder.image_latents(picture + strength * noise.to(picture))),
