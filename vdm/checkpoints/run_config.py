@@ -16,8 +16,8 @@ from annotated_types import Interval, Len
 from vdm.checkpoints.data_path import STARTED_IN
 from vdm.checkpoints.runs import config_file, load_config
 from vdm.config import ConfigError
-from vdm.config.build import OWN_CODE
 from vdm.config.foreign import check_foreign
+from vdm.config.targets import OWN_CODE
 from vdm.outside import dump_yaml, typed
 from vdm.ranges import Count, Positive, Seed, Size
 

@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from vdm import randomness
-from vdm.assembly.build import build_model
+from vdm.assembly.build_model import build_model
 from vdm.assembly.load import load_into
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.assembly.pretrained import configured, load_pretrained, open_pretrained
@@ -106,8 +106,8 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     stop = StopOnSignal()
     devices = _devices(config["trainer"])
     whole = with_modules_of(model, objective)
-    offered = {"model": whole, "devices": devices, "num_emas": count_emas(config["averages"])}
-    strategy = build(config["strategy"], "strategy", offered=offered)
+    defaults = {"model": whole, "devices": devices, "num_emas": count_emas(config["averages"])}
+    strategy = build(config["strategy"], "strategy", defaults=defaults)
     if second_optimizer(objective) is not None and isinstance(strategy, DeepSpeedZeRO):
         raise ConfigError(
             f"objective: {type(objective).__name__} trains a second network with an optimizer of its own, and DeepSpeed"
@@ -161,17 +161,17 @@ def _build_trainer(
     validation_steps = config["validate"]["every_steps"]
     if not isinstance(validation_steps, int) or validation_steps < 1:
         raise ConfigError(f"validate.every_steps={validation_steps}: must be a whole number, at least 1")
-    offered = {"run": run}
+    defaults = {"run": run}
     callbacks: list[Callback] = [
-        build(node, f"callbacks.{name}", offered=offered) for name, node in config["callbacks"].items() if node
+        build(node, f"callbacks.{name}", defaults=defaults) for name, node in config["callbacks"].items() if node
     ]
-    callbacks += [build(config[key], key, offered=offered) for key in ("bad_steps", "save")]
+    callbacks += [build(config[key], key, defaults=defaults) for key in ("bad_steps", "save")]
     # Saving comes after whatever changes the state that is saved, and before samples, which may run out of memory;
     # stopping ends a step that is wholly done.
     callbacks.sort(key=lambda callback: isinstance(callback, SampleVideos))
     callbacks += [stop, build(config["watchdog"], "watchdog")]
-    loggers = [build(node, f"logger.{name}", offered=offered) for name, node in config["logger"].items() if node]
-    profiler = config["profiler"] and build(config["profiler"], "profiler", offered={"dirpath": run / "profile"})
+    loggers = [build(node, f"logger.{name}", defaults=defaults) for name, node in config["logger"].items() if node]
+    profiler = config["profiler"] and build(config["profiler"], "profiler", defaults={"dirpath": run / "profile"})
     try:
         trainer = build(
             config["trainer"],
