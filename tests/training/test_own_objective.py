@@ -104,11 +104,11 @@ def test_evaluation_gets_a_copy_of_a_model_with_lora_and_none_of_a_guide(tmp_pat
     assert isinstance(trained, NearReference)
     checkpoint = latest_checkpoint(tmp_path / "run")
     run, model = RunConfig.read(checkpoint, allow_own_code=True), VideoDiffusionModel.from_checkpoint(checkpoint)
-    guide = model.guide = VideoDiffusionModel.from_checkpoint(checkpoint)
+    guide = model.autoguidance_model = VideoDiffusionModel.from_checkpoint(checkpoint)
     loaded = load_objective(run, checkpoint, model, ema=False)
 
     assert isinstance(loaded, NearReference)
-    assert model.guide is guide
+    assert model.autoguidance_model is guide
     for name, weight in merged(trained.state_dict()).items():
         assert torch.equal(loaded.state_dict()[name], weight)
 
