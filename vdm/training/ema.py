@@ -115,18 +115,18 @@ class EMA:
         return self.weights[self.kinds[0].name]
 
     def follow(
-        self, weights: Mapping[str, Tensor], clips_per_step: int, spread: Callable[[], None] = lambda: None
+        self, weights: Mapping[str, Tensor], clips_per_step: int, update_copies: Callable[[], None] = lambda: None
     ) -> None:
         """Start all averages at the present weights.
 
         Args:
             weights: Views of the weights that this process updates, by name.
             clips_per_step: Clips in an optimizer step, over all processes.
-            spread: Copies changed weights to wherever else they are kept.
+            update_copies: Copies changed weights to wherever else they are kept.
         """
         self._trained = weights
         self._clips_per_step = clips_per_step
-        self._spread = spread
+        self._update_copies = update_copies
         for name in self.weights:
             self.weights[name] = {name: weight.clone() for name, weight in weights.items()}
 
@@ -156,7 +156,7 @@ class EMA:
             kept = weight.clone()
             weight.copy_(self.first[name])
             self.first[name].copy_(kept)
-        self._spread()
+        self._update_copies()
 
     @torch.no_grad()
     def load(self, averages: Mapping[str, Mapping[str, Tensor]], num_updates: int) -> None:

@@ -12,7 +12,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from vdm.checkpoints.collectives import together
+from vdm.checkpoints.collectives import run_on_all
 from vdm.checkpoints.folder import folder_bytes
 from vdm.checkpoints.layout import checkpoint_folder
 from vdm.training.callbacks.samples import SampleVideos
@@ -87,7 +87,7 @@ class Rehearsal(Callback):
         with self._timed("saving"):
             saving.save(trainer, pl_module)
             pl_module.strategy.writer.finish()
-        self.checkpoint_bytes = together(lambda: folder_bytes(folder))[0]
+        self.checkpoint_bytes = run_on_all(lambda: folder_bytes(folder))[0]
         with self._timed("loading"):
             checkpoint = pl_module.strategy.load_checkpoint(folder)
             pl_module.strategy.load_model_state_dict(checkpoint)
