@@ -54,7 +54,7 @@ class _Step:
             self._arrived.record()
 
     def figures(self) -> tuple[bool, float, float]:
-        """Return whether the step was left out, its loss and its gradient's norm."""
+        """Return whether the step was skipped, its loss and the norm of its gradient."""
         if self._arrived is not None:
             self._arrived.synchronize()
         bad, loss, norm = self._figures.tolist()
