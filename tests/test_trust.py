@@ -48,7 +48,7 @@ READERS = {
     "vdm/training/planning/structure.py": {"from_pretrained"},
     "data_pipelines/captioners/transformers.py": {"from_pretrained"},
     # Names in a configuration, which ``allowed_modules`` and ``check_foreign`` hold back; and this project's own source
-    "vdm/config/build.py": {"import_module"},
+    "vdm/config/targets.py": {"import_module"},
     "vdm/config/static_signatures.py": {"import_module", "eval"},
     "vdm/cli/commands.py": {"import_module"},
     "vdm/training/planning/structure.py ": {"import_module"},

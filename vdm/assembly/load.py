@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from vdm.assembly.build import build_recorded, refuse_difference, shapes_of
+from vdm.assembly.build_model import build_recorded, refuse_difference, shapes_of
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
@@ -46,25 +46,25 @@ def load_whole(run: RunConfig, checkpoint: Path, ema: bool | str = True) -> Vide
     return model.eval()
 
 
-def load_guide(
+def load_autoguidance_model(
     model: VideoDiffusionModel, path: str | Path, ema: bool | str = True, allow_own_code: bool = False
 ) -> VideoDiffusionModel:
-    """Return another run's model as the weak one of autoguidance; the arguments are those of ``load_trained``.
+    """Load another run's model as the autoguidance model of ``model``; for the other arguments see ``load_trained``.
 
     Raises:
-        ValueError: If it can't be loaded, or can't be told what the model is told.
+        ValueError: If it can't be loaded, or its latents or conditions differ from the model's.
     """
-    guide = load_trained(path, ema, allow_own_code)
+    weak = load_trained(path, ema, allow_own_code)
     for name, own, its in (
-        ("encoder", type(model.encoder).__name__, type(guide.encoder).__name__),
-        ("conditioner", type(model.conditioner).__name__, type(guide.conditioner).__name__),
-        ("channels of latents", model.encoder.channels, guide.encoder.channels),
-        ("frames and pixels in a latent", astuple(model.encoder.compression), astuple(guide.encoder.compression)),
-        ("number of classes", model.conditioner.num_classes, guide.conditioner.num_classes),
+        ("encoder", type(model.encoder).__name__, type(weak.encoder).__name__),
+        ("conditioner", type(model.conditioner).__name__, type(weak.conditioner).__name__),
+        ("channels of latents", model.encoder.channels, weak.encoder.channels),
+        ("frames and pixels in a latent", astuple(model.encoder.compression), astuple(weak.encoder.compression)),
+        ("number of classes", model.conditioner.num_classes, weak.conditioner.num_classes),
     ):
         if own != its:
             raise ValueError(f"guide={path}: its {name} is {its}, but that of the model to be guided is {own}")
-    return guide
+    return weak
 
 
 def load_into(model: VideoDiffusionModel, path: str | Path, ema: bool | str = True) -> None:

@@ -36,12 +36,12 @@ class VideoDiffusionModel(nn.Module):
     Args:
         network: Predicts from noised latents; holds most of the weights.
         conditioner: Embeds conditions, such as captions, classes and first frames.
-        encoder: Between pixels and latents.
+        encoder: The autoencoder, between pixels and latents.
         diffusion: Schedule, parameterization and training distribution.
         sampler: How noise becomes a video unless told otherwise.
         guidance: How conditions are strengthened unless told otherwise.
-        guide: The weak model of autoguidance, on the same latents, smaller or less trained (Karras et al. 2024); none
-            guides away from the model itself without conditions.
+        autoguidance_model: A smaller or less trained model of the same latents, to guide away from (Karras et al.
+            2024). Without one, sampling guides away from this model without conditions (classifier-free guidance).
     """
 
     from_checkpoint: ClassVar[Callable[..., "VideoDiffusionModel"]]
@@ -55,7 +55,7 @@ class VideoDiffusionModel(nn.Module):
         diffusion: GaussianDiffusion,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
-        guide: "VideoDiffusionModel | None" = None,
+        autoguidance_model: "VideoDiffusionModel | None" = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -64,7 +64,7 @@ class VideoDiffusionModel(nn.Module):
         self.diffusion = diffusion
         self.sampler: Sampler = sampler or DDIM()
         self.guidance: Guidance = guidance or Extrapolation()
-        self.guide = guide
+        self.autoguidance_model = autoguidance_model
 
     @property
     def denoiser(self) -> Denoiser:
@@ -169,7 +169,7 @@ class VideoDiffusionModel(nn.Module):
         Args:
             noise: Noise in the shape of the latents, drawn from the diffusion's ``noise_prior``.
             condition: Captions, or prompts made by ``prompts``, one a clip.
-            negative: Caption to be guided away from; the empty one is the unconditional model. Not with a guide.
+            negative: Caption to guide away from, in place of the empty one. Not with an autoguidance model.
             draw_noise: Fresh noise for each step of samplers that need it; by default a function of the clip's row.
             on_step: Called after each step with the number of steps done and the denoised latents.
             observations: What is known of each clip, in latents.
@@ -181,7 +181,8 @@ class VideoDiffusionModel(nn.Module):
 
         Raises:
             ValueError: If noise, conditions and observations are not of equally many clips, a negative caption is given
-                where there is a guide, or gradients are to go through reconstruction guidance, which takes some itself.
+                to a model with an autoguidance model, or gradients are asked for with reconstruction guidance, which
+                computes gradients of its own.
         """
         with nullcontext() if gradients else torch.no_grad():
             denoise = self._denoise_function(noise, condition, negative, observations, method, gradients)
@@ -215,10 +216,10 @@ class VideoDiffusionModel(nn.Module):
     def _guided(self, prompts: Prompts, num_frames: int, negative: str) -> Denoise:
         """Return the denoising function with conditions and guidance inside, not yet bounded."""
         strong = self.conditioned(prompts, num_frames)
-        if self.guide is not None:
+        if self.autoguidance_model is not None:
             if negative:
-                raise ValueError(f"negative={negative}: has no effect where another model is the guide")
-            return self.guidance(strong, self.guide.conditioned(prompts, num_frames))
+                raise ValueError(f"negative={negative}: has no effect with an autoguidance model")
+            return self.guidance(strong, self.autoguidance_model.conditioned(prompts, num_frames))
         without = prompts.without_conditions()
         return self.guidance(strong, self.conditioned(without.asking(negative) if negative else without, num_frames))
 

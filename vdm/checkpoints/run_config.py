@@ -16,8 +16,8 @@ from vdm.checkpoints.data_path import STARTED_IN
 from vdm.checkpoints.layout import config_file
 from vdm.checkpoints.run_record import load_config
 from vdm.config import ConfigError
-from vdm.config.build import OWN_CODE
 from vdm.config.foreign import check_foreign
+from vdm.config.targets import OWN_CODE
 from vdm.outside import dump_yaml, typed
 from vdm.ranges import Count, Positive, Seed, Size
 

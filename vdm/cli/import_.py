@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from vdm.assembly.build import build_recorded
+from vdm.assembly.build_model import build_recorded
 from vdm.assembly.pretrained import configured, merged, open_published
 from vdm.checkpoints.folder import write_folder
 from vdm.checkpoints.layout import CONFIG_NAME, checkpoint_folder

@@ -100,8 +100,8 @@ def _memories(
     product_bytes = 2 if canonical_precision(options["trainer"]["precision"]) in ("bf16-mixed", "16-mixed") else 4
     trained, frozen = (torch.empty(number, device="meta") for number in (step.num_trained, step.num_frozen))
     weights = [torch.nn.Parameter(trained), torch.nn.Parameter(frozen, requires_grad=False)]
-    offered = {"model": torch.nn.ParameterList(weights), "devices": devices, "num_emas": num_emas}
-    strategy: SlicewiseStrategy = build(options["strategy"], "strategy", offered=offered)
+    defaults = {"model": torch.nn.ParameterList(weights), "devices": devices, "num_emas": num_emas}
+    strategy: SlicewiseStrategy = build(options["strategy"], "strategy", defaults=defaults)
     chosen = sharding_of(strategy, step, devices, num_emas, product_bytes)
     number, per_node = devices.number, devices.per_node
     others = [

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from vdm.assembly.load import load_guide, load_whole
+from vdm.assembly.load import load_autoguidance_model, load_whole
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import folder_for_results, run_folder
@@ -27,9 +27,9 @@ from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.diffusion.frame_levels import trained_on_any_levels, trained_on_clean_frames
 from vdm.diffusion.samplers.staggered import Staggered
-from vdm.generation.blocks import Block, block_size, plan_blocks
 from vdm.generation.canvas import known_latents
 from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
+from vdm.generation.frame_blocks import Block, block_size, plan_blocks
 from vdm.generation.generate import check_size, count_steps, generate
 from vdm.generation.requests import load_image, read_prompts
 from vdm.generation.video_files import write_grid, write_mp4
@@ -162,7 +162,7 @@ def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunCo
     model.sampler = build(options.sampler, "sampler")
     model.guidance = build(guidance_in_effect(options, trained), "guidance")
     if options.guide is not None:
-        model.guide = load_guide(model, options.guide, options.ema, options.allow_own_code)
+        model.autoguidance_model = load_autoguidance_model(model, options.guide, options.ema, options.allow_own_code)
     # Reconstruction guidance runs gradients back to the latents; those of weights would cost memory.
     return model.requires_grad_(False).to(device)
 

@@ -20,7 +20,7 @@ from vdm.cli.options.sampling import SamplingOptions
 from vdm.cli.sample_settings import NEVER_RECORDED, Identity, as_json
 from vdm.cli.sample_task import Task
 from vdm.config.options import options_of
-from vdm.generation.blocks import BlockSize
+from vdm.generation.frame_blocks import BlockSize
 from vdm.generation.requests import read_prompts
 from vdm.regular_files import open_regular
 

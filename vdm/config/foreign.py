@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from vdm.config.annotations import annotations_of
-from vdm.config.build import check, holds_target, resolve
+from vdm.config.components import check
 from vdm.config.errors import ConfigError
+from vdm.config.targets import holds_target, resolve
 
 _PLAIN = (bool, int, float, str, Path, type(None))
 _CONTAINERS = (list, tuple, dict, Sequence, Mapping)

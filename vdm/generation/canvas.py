@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.observations import Frames, Observation
-from vdm.generation.blocks import Block
+from vdm.generation.frame_blocks import Block
 from vdm.generation.tasks import Known
 from vdm.types import ClipSize
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from vdm.assembly.model import VideoDiffusionModel, step_noise
 from vdm.diffusion.observations import ObservationMethod
 from vdm.diffusion.samplers.base import DrawNoise
-from vdm.generation.blocks import Block, BlockSize, plan_blocks
 from vdm.generation.canvas import canvas_of, check_blocks
+from vdm.generation.frame_blocks import Block, BlockSize, plan_blocks
 from vdm.generation.tasks import Known
 from vdm.prompts import Prompts
 from vdm.types import ClipSize
@@ -59,8 +59,8 @@ def generate(
             is below 1, the noise is not that of these videos, or they have no latents of their own.
     """
     check_size(model, size)
-    if model.guide is not None:
-        check_size(model.guide, size)
+    if model.autoguidance_model is not None:
+        check_size(model.autoguidance_model, size)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
     known = known or Known()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from vdm.assembly.load import load_guide, load_recorded
+from vdm.assembly.load import load_autoguidance_model, load_recorded
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RecordedClip, RunConfig
 from vdm.config.annotations import annotations_of
@@ -21,8 +21,8 @@ from vdm.diffusion.guidance import Guidance
 from vdm.diffusion.observations import ObservationMethod
 from vdm.diffusion.samplers.base import Sampler
 from vdm.generation.arguments import PLAIN, Picture, captions_of, changed, check_kinds, checked, first_frames
-from vdm.generation.blocks import block_size, plan_blocks
 from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
+from vdm.generation.frame_blocks import block_size, plan_blocks
 from vdm.generation.generate import Output, check_size, count_steps, generate
 from vdm.generation.generated import GeneratedVideos
 from vdm.generation.tasks import Known
@@ -46,7 +46,7 @@ class VideoPipeline:
     """
 
     model: VideoDiffusionModel
-    """The network and all around it; its ``sampler``, ``guidance`` and ``guide`` hold unless a call says otherwise."""
+    """The whole model; its ``sampler`` and ``guidance`` are the defaults of a call."""
     clip: RecordedClip
     """Frames, height, width and speed of the videos unless a call says otherwise, and the names of classes."""
 
@@ -211,7 +211,7 @@ def load_model(
     Args:
         path: Folder of a run or of a checkpoint.
         ema: Take averaged weights; a text names one of several averages.
-        guide: Folder of a run or checkpoint, smaller or less trained, to be guided away from (Karras et al. 2024).
+        guide: Run or checkpoint of the autoguidance model: smaller or less trained (Karras et al. 2024).
         allow_own_code: Let the run's configuration name classes outside this project, which runs their code.
 
     Raises:
@@ -221,7 +221,7 @@ def load_model(
     trained = RunConfig.read(Path(path), allow_own_code)
     model = load_recorded(trained, path, ema)
     if guide is not None:
-        model.guide = load_guide(model, guide, ema, allow_own_code)
+        model.autoguidance_model = load_autoguidance_model(model, guide, ema, allow_own_code)
     # Reconstruction guidance runs gradients back to the latents; those of weights would cost memory.
     return VideoPipeline(model.requires_grad_(False), trained.clip)
 

@@ -29,9 +29,11 @@ def build_callbacks(config: Mapping[str, Any], run: Path, stop: StopOnSignal) ->
     Raises:
         ConfigError: One line that names the key.
     """
-    offered = {"run": run}
-    chosen = [build(node, f"callbacks.{name}", offered=offered) for name, node in config["callbacks"].items() if node]
+    defaults = {"run": run}
+    chosen = [build(node, f"callbacks.{name}", defaults=defaults) for name, node in config["callbacks"].items() if node]
     samples = [callback for callback in chosen if isinstance(callback, SampleVideos)]
     observers = [callback for callback in chosen if callback not in samples]
-    bad_steps, save, watchdog = (build(config[key], key, offered=offered) for key in ("bad_steps", "save", "watchdog"))
+    bad_steps, save, watchdog = (
+        build(config[key], key, defaults=defaults) for key in ("bad_steps", "save", "watchdog")
+    )
     return [*observers, bad_steps, save, *samples, stop, watchdog]

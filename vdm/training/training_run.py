@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from vdm import randomness
-from vdm.assembly.build import build_model
+from vdm.assembly.build_model import build_model
 from vdm.assembly.load import load_into
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.assembly.pretrained import configured, load_pretrained, open_pretrained
@@ -119,12 +119,12 @@ def _load_initial_weights(model: VideoDiffusionModel, config: Mapping[str, Any],
 
 
 def _build_strategy(config: Mapping[str, Any], model: VideoDiffusionModel, objective: Objective) -> SlicewiseStrategy:
-    offered = {
+    defaults = {
         "model": with_modules_of(model, objective),
         "devices": find_devices(config["trainer"]),
         "num_emas": count_emas(config["averages"]),
     }
-    strategy: SlicewiseStrategy = build(config["strategy"], "strategy", offered=offered)
+    strategy: SlicewiseStrategy = build(config["strategy"], "strategy", defaults=defaults)
     if second_optimizer(objective) is not None and isinstance(strategy, DeepSpeedZeRO):
         raise ConfigError(
             f"objective: {type(objective).__name__} trains a second network with an optimizer of its own, and DeepSpeed"
@@ -143,8 +143,8 @@ def _build_trainer(
     validation_steps = config["validate"]["every_steps"]
     if not isinstance(validation_steps, int) or validation_steps < 1:
         raise ConfigError(f"validate.every_steps={validation_steps}: must be a whole number, at least 1")
-    loggers = [build(node, f"logger.{name}", offered={"run": run}) for name, node in config["logger"].items() if node]
-    profiler = config["profiler"] and build(config["profiler"], "profiler", offered={"dirpath": run / "profile"})
+    loggers = [build(node, f"logger.{name}", defaults={"run": run}) for name, node in config["logger"].items() if node]
+    profiler = config["profiler"] and build(config["profiler"], "profiler", defaults={"dirpath": run / "profile"})
     has_progress_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     with errors_at("trainer", TRAINER_ERRORS):
         trainer = build(

@@ -7,8 +7,8 @@ import torch
 import vdm
 from tests.assembly.small_model import config, save_config, save_run, small_model
 from tests.models.networks import random_input
-from vdm.assembly.build import build_model
-from vdm.assembly.load import load_guide, load_into, load_trained
+from vdm.assembly.build_model import build_model
+from vdm.assembly.load import load_autoguidance_model, load_into, load_trained
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.layout import checkpoint_folder
 from vdm.config import ConfigError
@@ -155,7 +155,7 @@ def test_guide_that_can_t_be_told_the_same_is_refused(tmp_path: Path, changes: d
     save_run(tmp_path, small_model(**changes), **changes)
 
     with pytest.raises(ValueError, match=f"^guide={tmp_path}: {message}$"):
-        load_guide(small_model(), tmp_path, allow_own_code=True)
+        load_autoguidance_model(small_model(), tmp_path, allow_own_code=True)
 
 
 def test_guide_with_another_compression_is_refused(tmp_path: Path) -> None:
@@ -165,14 +165,14 @@ def test_guide_with_another_compression_is_refused(tmp_path: Path) -> None:
 
     message = "its frames and pixels in a latent is (1, 1), but that of the model to be guided is (4, 8)"
     with pytest.raises(ValueError, match=f"^{re.escape(f'guide={tmp_path}: {message}')}$"):
-        load_guide(model, tmp_path)
+        load_autoguidance_model(model, tmp_path)
 
 
 def test_guide_may_be_of_another_size(tmp_path: Path) -> None:
     smaller = {"model__network__channels": [8, 8]}
     save_run(tmp_path, small_model(**smaller), **smaller)
     model = small_model()
-    model.guide = load_guide(model, tmp_path)
+    model.autoguidance_model = load_autoguidance_model(model, tmp_path)
 
     assert model(random_input("sampling", 1, 3, 2, 8, 8), ["a dog"]).shape == (1, 3, 2, 8, 8)
 
