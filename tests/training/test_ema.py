@@ -143,9 +143,7 @@ def test_post_hoc_ema_is_the_average_of_the_weights_of_all_steps(tmp_path: Path,
         torch.testing.assert_close(
             load_weights(tmp_path, ema=name)[min(seen[0])], training.module.ema.weights[name][min(seen[0])]
         )
-    with pytest.raises(
-        ValueError, match=r"^ema=long: averages in .*: half_life_110000, sigma_rel_0\.05, sigma_rel_0\.1"
-    ):
+    with pytest.raises(ValueError, match=r"^ema=long: EMAs in .*: half_life_110000, sigma_rel_0\.05, sigma_rel_0\.1"):
         load_weights(tmp_path, ema="long")
 
 

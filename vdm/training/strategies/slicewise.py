@@ -186,7 +186,7 @@ class SlicewiseStrategy(Strategy):
         self._check_same_model(self._loaded)
         checkpoint = checked_state(self._loaded.state(), folder)
         checkpoint["ema"] = {
-            name: self._read_ema(files, f"{folder}: average {name}") for name, files in self._loaded.emas().items()
+            name: self._read_ema(files, f"{folder}: EMA {name}") for name, files in self._loaded.emas().items()
         }
         return checkpoint
 
