@@ -51,6 +51,11 @@ def settings(path: Path, **changes: object) -> IndexSettings:
     return IndexSettings(**{"input": path, "num_workers": 0, **changes})  # type: ignore[arg-type]
 
 
+def next_commands(folder: Path) -> tuple[str, str]:
+    """Return the last lines that indexing prints."""
+    return f"Next: vdm-data verify {folder}", f"  or: vdm train data.path={folder}"
+
+
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
     """Two tars; in the second the members of samples lie apart, and videos differ in size."""
@@ -160,6 +165,7 @@ def test_every_member_of_a_tar_is_used_or_named(tmp_path: Path, capsys: pytest.C
     assert out.splitlines()[:-2] == [
         f"{tmp_path}: clips: train 1, validation 0; faults: 4",
         f"{tmp_path}: members not read: 1 without an extension, 1 hidden, 1 .cls, 1 .seg.png",
+        *next_commands(tmp_path),
     ]
 
 
@@ -183,6 +189,7 @@ def test_clips_without_a_caption_and_texts_in_other_encodings_are_counted(
     assert capsys.readouterr().out.splitlines()[:-2] == [
         f"{tmp_path}: clips: train 6, validation 0; without a caption: 2",
         f"{tmp_path}: texts not in UTF-8: 1 cp1252, 1 UTF-16",
+        *next_commands(tmp_path),
     ]
     assert read_index(tmp_path).num_uncaptioned == {"train": 2, "validation": 0}
     data = ClipDataModule(tmp_path, global_batch_size=6, micro_batch_size=6, num_workers=0, max_validation_clips=0)
