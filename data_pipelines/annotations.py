@@ -49,7 +49,7 @@ def find_columns(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def annotation_in(values: Mapping[str, object], columns: Mapping[str, str]) -> Annotation:
+def parse_annotation(values: Mapping[str, object], columns: Mapping[str, str]) -> Annotation:
     """Return what a record says; ``columns`` as ``find_columns`` returns them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From parts, one a source, to the shards of both splits and their index."""
+"""From encoded sources to the shards of both splits and their index."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from data_pipelines.encoded_sources import EncodedSource, read_encoded
 from data_pipelines.executors.base import Executor
-from data_pipelines.parts import Part, read_part
 from data_pipelines.progress import progress_bar
 from data_pipelines.settings import SetSettings
 from data_pipelines.sources import Inputs, Source
@@ -20,17 +20,17 @@ from vdm.randomness import permutation, uniform
 
 SPLITS = ("train", "validation")
 _OWN = re.compile(rf"({'|'.join(SPLITS)})-\d{{6,}}\.(tar|index\.json)")
-"""Names of the files that are replaced when a set is written anew; others that lie there stay."""
+"""Names of the files that are replaced when a set is written again; all other files stay."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What encoders have made of clips and captions, to be stored beside them."""
+class StoredEncodings:
+    """Latents and text embeddings that are stored beside the clips."""
 
     latents: StoredLatents | None = None
     text: StoredText | None = None
     texts: Mapping[str, Path] = field(default_factory=dict)
-    """By name of the source: a safetensors file with the embeddings of its clips, ``KEY/tokens`` and ``KEY/pooled``."""
+    """By name of the source: a safetensors file with its clips' text embeddings, ``KEY/tokens`` and ``KEY/pooled``."""
     empty_text: bytes = b""
     """Content of ``EMPTY_TEXT_NAME``."""
 
@@ -38,47 +38,50 @@ class Stored:
 def choose_splits(
     names: Sequence[str], validation_fraction: float, seed: int, recordings: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Give each source a split by a random number that depends on its name and the seed alone.
+    """Assign each source to a split, by a random number that depends on its name and the seed alone.
 
-    Sources of one recording get the same split, by the name of the recording; see ``Inputs``. Where chance would leave
-    a split without a recording, the one nearest to it goes there, so that two suffice for training and validation. With
-    ``validation_fraction`` 0 all are for training.
+    Sources of one recording go to the same split, by the name of the recording; see ``Inputs``. If chance leaves a
+    split empty, the recording whose number is nearest to it goes there, so that two recordings suffice for two splits.
+    With ``validation_fraction`` 0 all sources are for training.
     """
-    whole = {name: (recordings or {}).get(name, name) for name in names}
-    wholes = list(dict.fromkeys(whole.values()))
-    numbers = dict(zip(wholes, uniform(seed, "split", wholes).tolist(), strict=True)) if names else {}
+    recording_of = {name: (recordings or {}).get(name, name) for name in names}
+    distinct = list(dict.fromkeys(recording_of.values()))
+    numbers = dict(zip(distinct, uniform(seed, "split", distinct).tolist(), strict=True)) if names else {}
     validation = {name for name, number in numbers.items() if number < validation_fraction}
     if len(numbers) > 1 and validation_fraction > 0:
         validation |= {min(numbers, key=numbers.__getitem__)}
     if len(validation) == len(numbers) > 0:
         validation -= {max(numbers, key=numbers.__getitem__)}
-    return {name: "validation" if whole[name] in validation else "train" for name in names}
+    return {name: "validation" if recording_of[name] in validation else "train" for name in names}
 
 
 def plan_shards(
-    parts: Sequence[Part],
+    encoded_sources: Sequence[EncodedSource],
     splits: Mapping[str, str],
     inputs: Inputs[Source],
     settings: SetSettings,
-    stored: Stored,
+    stored: StoredEncodings,
     folder: Path,
 ) -> dict[str, list[ShardPlan]]:
-    """Say what each shard of each split is to hold.
+    """Distribute the clips of each split over shards.
 
-    The clips of a split are shuffled over its shards, so that neighbours in a shard are not of one video.
+    The clips of a split are shuffled first, so that a shard mixes clips of many videos.
 
     Args:
-        parts: In the order of the sources.
-        splits: By name of the source.
+        encoded_sources: In the order of the sources.
+        splits: Split by name of the source.
         inputs: Captions and labels.
-        settings: Of the set.
-        stored: What is to lie beside the clips.
-        folder: Holds the parts.
+        settings: Settings of the set.
+        stored: Latents and text embeddings that are stored beside the clips.
+        folder: Folder of the encoded sources.
+
+    Returns:
+        The planned shards, by split.
     """
     plans: dict[str, list[ShardPlan]] = {}
     for split in SPLITS:
-        chosen = [part for part in parts if splits.get(part.source) == split]
-        clips = [clip for part in chosen for clip in _planned_clips(part, inputs, stored, folder)]
+        chosen = [encoded for encoded in encoded_sources if splits.get(encoded.source) == split]
+        clips = [clip for encoded in chosen for clip in _planned_clips(encoded, inputs, stored, folder)]
         order = permutation(settings.seed, "order in shards", split, len(clips))
         starts = range(0, len(order), settings.samples_per_shard)
         plans[split] = [
@@ -91,49 +94,51 @@ def plan_shards(
     return plans
 
 
-def _planned_clips(part: Part, inputs: Inputs[Source], stored: Stored, folder: Path) -> Iterator[PlannedClip]:
-    for sample in read_part(part, folder):
-        annotation = inputs.annotations.get(sample.key) or inputs.annotations.get(part.source)
+def _planned_clips(
+    encoded: EncodedSource, inputs: Inputs[Source], stored: StoredEncodings, folder: Path
+) -> Iterator[PlannedClip]:
+    for sample in read_encoded(encoded, folder):
+        annotation = inputs.annotations.get(sample.key) or inputs.annotations.get(encoded.source)
         label = inputs.labels.index(annotation.label) if annotation and annotation.label else None
-        yield PlannedClip(part.source, sample, annotation, label, stored.texts.get(part.source))
+        yield PlannedClip(encoded.source, sample, annotation, label, stored.texts.get(encoded.source))
 
 
 def write_shards(
-    plans: Mapping[str, Sequence[ShardPlan]], folder: Path, fresh: Path, executor: Executor, claims: Path
+    plans: Mapping[str, Sequence[ShardPlan]], folder: Path, staging: Path, executor: Executor, locks: Path
 ) -> dict[str, tuple[tuple[ShardEntry, int], ...]]:
-    """Write all shards into ``fresh``, those apart that are there already; of the others as many as can be written.
+    """Write all shards into ``staging``, except those that already exist. A failed shard does not stop the others.
 
     Args:
-        plans: By split.
-        folder: Holds the parts.
-        fresh: Holds the new shards of this plan, and of no other.
-        executor: Where this is done.
-        claims: See ``Executor.run``.
+        plans: The planned shards, by split.
+        folder: Folder of the encoded sources.
+        staging: Folder for the shards of this plan, and of no other.
+        executor: Does the work.
+        locks: See ``Executor.run``.
 
     Returns:
-        By split, what the index is to say of each shard, and how many of its clips have no caption.
+        By split, the index entry of each shard and its number of clips without a caption.
 
     Raises:
-        ValueError: If a shard can't be written.
+        ValueError: If a shard could not be written.
     """
-    fresh.mkdir(exist_ok=True)
-    missing = {plan.name: plan for split in plans.values() for plan in split if not is_written(plan, fresh)}
-    work = partial(write_shard, folder=folder, fresh=fresh)
+    staging.mkdir(exist_ok=True)
+    missing = {plan.name: plan for split in plans.values() for plan in split if not is_written(plan, staging)}
+    work = partial(write_shard, folder=folder, staging=staging)
     faults: dict[str, str] = {}
     with progress_bar(sum(len(plan.clips) for plan in missing.values()), "writing shards", "clip") as bar:
-        for name, fault in executor.run(work, missing, claims):
+        for name, fault in executor.run(work, missing, locks):
             if fault is not None:
                 faults[name] = fault
             bar.update(len(missing[name].clips))
     for name, fault in sorted(faults.items()):
         raise ValueError(f"{name}: could not be written: {fault}; run the same command again")
-    return {split: tuple(read_entry(plan, fresh) for plan in planned) for split, planned in plans.items()}
+    return {split: tuple(read_entry(plan, staging) for plan in planned) for split, planned in plans.items()}
 
 
-def publish(index: ShardIndex, empty_text: bytes, fresh: Path, output: Path) -> None:
-    """Replace the shards of the set, which has no index meanwhile; the parts are there to begin again from.
+def publish(index: ShardIndex, empty_text: bytes, staging: Path, output: Path) -> None:
+    """Move the shards from ``staging`` into the set, in the place of its old ones, and write the index last.
 
-    May be cut off and done again: what has been moved by then stays.
+    Meanwhile the set has no index. An interrupted call can be repeated: shards that were moved stay.
     """
     (output / INDEX_NAME).unlink(missing_ok=True)
     names = {name for shard in index.shards() for name in (shard.name, sidecar_name(shard.name))}
@@ -141,11 +146,11 @@ def publish(index: ShardIndex, empty_text: bytes, fresh: Path, output: Path) -> 
         for old in output.glob(f"{split}-*"):
             if not _OWN.fullmatch(old.name):
                 continue
-            if old.name not in names or (fresh / old.name).exists():
+            if old.name not in names or (staging / old.name).exists():
                 old.unlink()
     for name in names:
-        if (fresh / name).exists():
-            (fresh / name).rename(output / name)
+        if (staging / name).exists():
+            (staging / name).rename(output / name)
     if index.text is None:
         (output / EMPTY_TEXT_NAME).unlink(missing_ok=True)
     else:

@@ -11,14 +11,14 @@ from data_pipelines.executors.local import LocalExecutor
 from data_pipelines.output_folder import (
     SETTINGS_NAME,
     check_output,
-    claim_output,
-    kept_from_others,
+    output_lock,
+    prepare_output,
     remove_leftovers,
     remove_work,
 )
 from data_pipelines.report import all_faults, print_faults, print_summary
 from data_pipelines.settings import MOVING_DIGITS, BuildSettings
-from data_pipelines.shard_set import Workshop, encode_parts, write_set
+from data_pipelines.shard_set import SetBuild, encode_sources, write_set
 from data_pipelines.sources import Inputs, Source
 from vdm.cli.next_step import command, say_next
 from vdm.config import build as build_component
@@ -27,8 +27,8 @@ from vdm.files import write_json
 from vdm.text import well_formed
 
 _COMMAND = "vdm-data build"
-PARTS_NAME = ".parts"
-"""Sub-folder of finished sources; removed when the shards are complete."""
+WORK_NAME = ".parts"
+"""Sub-folder of intermediate files; removed when the shards are complete."""
 
 
 def run(config: DictConfig) -> int:
@@ -38,52 +38,54 @@ def run(config: DictConfig) -> int:
 
 
 def build(settings: BuildSettings) -> int:
-    """Build a set of shards, or what is missing of it.
+    """Build a set of shards, or complete an interrupted build.
 
     Returns:
-        0, or 1 if some file could not be used as it should; those are listed.
+        0, or 1 if some files have faults, which are listed.
 
     Raises:
         ValueError: In one line, if nothing could be built.
     """
     inputs = _read_inputs(settings)
-    _check_parts(settings.output)
+    _check_work_folder(settings.output)
     recorded = _recorded(settings)
     is_new = not check_output(settings.output, _COMMAND, recorded)
-    claim_output(settings.output, _COMMAND, recorded)
-    with kept_from_others(settings.output, settings.output / PARTS_NAME):
-        if is_new:  # another may have recorded its own at the same time
+    prepare_output(settings.output, _COMMAND, recorded)
+    with output_lock(settings.output, settings.output / WORK_NAME):
+        if is_new:  # another process may have recorded its settings at the same time
             write_json(settings.output / SETTINGS_NAME, recorded, indent=1)
         return _build(settings, inputs)
 
 
 def _build(settings: BuildSettings, inputs: Inputs[Source]) -> int:
-    """Build in a folder that is this process's own."""
-    folder = settings.output / PARTS_NAME
+    """Build in a folder that this process has locked."""
+    folder = settings.output / WORK_NAME
     remove_leftovers(folder)
-    workshop = Workshop(folder, folder / "claims", LocalExecutor(settings.num_workers))
-    parts = encode_parts(inputs.sources, settings.output, workshop)
-    any_fault = print_faults(parts, inputs)
-    if not any(part.num_clips for part in parts):
+    set_build = SetBuild(folder, folder / "claims", LocalExecutor(settings.num_workers))
+    encoded_sources = encode_sources(inputs.sources, settings.output, set_build)
+    any_fault = print_faults(encoded_sources, inputs)
+    if not any(encoded.num_clips for encoded in encoded_sources):
         _release_output(settings.output)
-        raise ValueError(f"input={settings.input}: none of its {len(parts)} files gave a clip, for the reasons above")
-    index = write_set(parts, inputs, settings.of_set(), workshop)
+        raise ValueError(
+            f"input={settings.input}: none of its {len(encoded_sources)} files gave a clip, for the reasons above"
+        )
+    index = write_set(encoded_sources, inputs, settings.of_set(), set_build)
     remove_work(folder)
-    print_summary(settings.output, index, len(all_faults(parts, inputs)))
+    print_summary(settings.output, index, len(all_faults(encoded_sources, inputs)))
     say_next(command("vdm-data show", str(settings.output)), command("vdm train", data__path=settings.output))
     return int(any_fault)
 
 
-def _check_parts(output: Path) -> None:
-    """Refuse a sub-folder that this program did not make: it is deleted with all that is in it.
+def _check_work_folder(output: Path) -> None:
+    """Refuse a sub-folder of intermediate files that this program did not make, since it is deleted in the end.
 
     Raises:
-        ValueError: In one line, if there is one.
+        ValueError: In one line.
     """
-    parts = output / PARTS_NAME
-    is_ours = (output / SETTINGS_NAME).is_file() and parts.is_dir() and not parts.is_symlink()
-    if os.path.lexists(parts) and not is_ours:
-        raise ValueError(f"output={output}: has a {PARTS_NAME} that is not from vdm-data build; choose another folder")
+    work = output / WORK_NAME
+    is_ours = (output / SETTINGS_NAME).is_file() and work.is_dir() and not work.is_symlink()
+    if os.path.lexists(work) and not is_ours:
+        raise ValueError(f"output={output}: has a {WORK_NAME} that is not from vdm-data build; choose another folder")
 
 
 def _read_inputs(settings: BuildSettings) -> Inputs[Source]:
@@ -91,7 +93,7 @@ def _read_inputs(settings: BuildSettings) -> Inputs[Source]:
         defaults = {"input": settings.input, "clip": settings.resolved_clip(), "excluded": [settings.output]}
         return build_component(settings.source, "source", defaults=defaults)
     if settings.input == MOVING_DIGITS:
-        from data_pipelines.moving_digits import read_moving_digits  # scikit-learn, which videos do not need
+        from data_pipelines.moving_digits import read_moving_digits  # imports scikit-learn, which videos do not need
 
         return read_moving_digits(settings)
     from data_pipelines.video_folder import read_video_folder
@@ -102,7 +104,7 @@ def _read_inputs(settings: BuildSettings) -> Inputs[Source]:
 
 
 def _recorded(settings: BuildSettings) -> dict[str, Any]:
-    """Return the settings on which the shards depend, by the names that the user knows."""
+    """Return the settings on which the shards depend, by their keys on the command line."""
     recorded: dict[str, Any] = {"input": settings.input}
     if settings.source is not None:
         recorded["source"] = settings.source
@@ -118,8 +120,8 @@ def _recorded(settings: BuildSettings) -> dict[str, Any]:
 
 
 def _release_output(output: Path) -> None:
-    """Leave no trace of a build that gave nothing, so that it can be tried again with other settings."""
-    remove_work(output / PARTS_NAME)
+    """Remove all traces of a build without clips, so that other settings can be tried in the same folder."""
+    remove_work(output / WORK_NAME)
     (output / SETTINGS_NAME).unlink()
     if not any(output.iterdir()):
         output.rmdir()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.annotations import Annotation, annotation_in, find_columns, merge
+from data_pipelines.annotations import Annotation, find_columns, merge, parse_annotation
 from vdm.data.shards import MAX_METADATA_BYTES
 from vdm.json_values import mapping, parse_json
 from vdm.regular_files import read_limited
@@ -16,7 +16,7 @@ JSON, TEXT = ".json", ".txt"
 
 
 @dataclass(frozen=True)
-class Beside:
+class SidecarContent:
     """What the files beside a video say of it."""
 
     annotation: Annotation = Annotation()
@@ -52,7 +52,7 @@ def spelling(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def read_sidecars(files: Sequence[Path]) -> Beside:
+def read_sidecars(files: Sequence[Path]) -> SidecarContent:
     """Read the files beside one video."""
     found: dict[str, list[tuple[Path, Annotation]]] = {JSON: [], TEXT: []}
     used: list[Path] = []
@@ -78,7 +78,7 @@ def read_sidecars(files: Sequence[Path]) -> Beside:
             faults.append(f"{names} beside it differ, and none is used; keep one")
         elif found[kind]:
             merged = merge(merged, found[kind][0][1])
-    return Beside(merged, tuple(used), tuple(faults), tuple(encodings))
+    return SidecarContent(merged, tuple(used), tuple(faults), tuple(encodings))
 
 
 def _read(path: Path, kind: str) -> tuple[Annotation | None, str]:
@@ -97,7 +97,7 @@ def _read(path: Path, kind: str) -> tuple[Annotation | None, str]:
         values = mapping(content)
         columns = find_columns(values)
         return (
-            annotation_in(values, columns) if columns.keys() & {"caption", "label", "recording"} else None
+            parse_annotation(values, columns) if columns.keys() & {"caption", "label", "recording"} else None
         ), encoding
     except ValueError as error:
         raise ValueError(f"can't be used: {error}") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines.annotations import COLUMNS, Annotation, annotation_in, find_columns
+from data_pipelines.annotations import COLUMNS, Annotation, find_columns, parse_annotation
 from data_pipelines.suffixes import VIDEO_SUFFIXES
 from vdm.json_values import mapping, parse_json, shown
 from vdm.regular_files import open_regular, read_limited
@@ -106,7 +106,7 @@ def _annotations(records: Iterator[_Record], folder: Path) -> dict[str, Annotati
         if not isinstance(file, str) or not file.strip():
             raise ValueError(f"line {line} names no file, but {shown(file)}")
         try:
-            annotation = annotation_in(values, columns)
+            annotation = parse_annotation(values, columns)
         except ValueError as error:
             raise ValueError(f"line {line}: {error}") from None
         if found.setdefault(_relative(file.strip(), folder), annotation) != annotation:

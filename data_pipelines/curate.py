@@ -1,8 +1,8 @@
 """``vdm-data curate``: raw videos to shards of chosen clips, stage by stage.
 
-Each stage takes the rows that the one before it kept, and its own rows are a table in the work folder. What a stage
-made of a file is kept there too, under a name that changes when the result would: run again, the command does what is
-missing or concerned by a changed setting, and nothing else.
+Each stage takes the rows that the previous stage kept, and writes its own rows as a table into the work folder. The
+results for each file are cached there under a name that changes whenever they would: a second run repeats only what is
+missing or affected by a changed setting.
 """
 
 from contextlib import nullcontext
@@ -13,10 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.curate_settings import STAGES, CurateSettings, Stage
 from data_pipelines.curation import Curation
 from data_pipelines.executors.base import Executor
-from data_pipelines.missing import check_installed
-from data_pipelines.output_folder import claim_output, locked
+from data_pipelines.extras import check_installed
+from data_pipelines.output_folder import prepare_output, work_folder_lock
 from data_pipelines.stages.measure import check_hashes
-from data_pipelines.stages.units import WorkFolder
+from data_pipelines.stages.work_items import WorkFolder
 from data_pipelines.video_folder import read_video_folder
 from vdm.cli.next_step import command, say_next
 from vdm.config import build, check
@@ -28,7 +28,7 @@ _MODELS: tuple[tuple[str, Stage, str], ...] = (
     ("encoder", "encode", "diffusers"),
     ("text_encoder", "encode", "transformers"),
 )
-"""What loads pretrained models, in which stage, and whose they are."""
+"""Keys of pretrained models, the stage that loads each, and the library that it comes from."""
 
 
 def run(config: DictConfig) -> int:
@@ -41,8 +41,7 @@ def curate(settings: CurateSettings) -> int:
     """Run all stages, or those up to ``settings.until``.
 
     Returns:
-        0, or 1 if some file could not be used as it should, or the finished set is not as it should be; what is wrong
-        is listed.
+        0, or 1 if some files or the finished set have faults, which are listed.
 
     Raises:
         ValueError: In one line, if a setting can't be used or no clip is left.
@@ -57,23 +56,18 @@ def curate(settings: CurateSettings) -> int:
         return 0
     if settings.runs("write"):
         made_from = {"input": well_formed(str(settings.input)), "command": "curate"}
-        claim_output(settings.output, "vdm-data curate", made_from)
+        prepare_output(settings.output, "vdm-data curate", made_from)
     work = settings.work_folder()
     work.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if executor.shares_folders else locked(work):
-        curation = Curation(settings, inputs, WorkFolder(work, executor))
-        rows: Any = []
-        for stage in STAGES:
-            if settings.runs(stage):
-                rows = getattr(curation, stage)(rows)
-        code = curation.end()
+    with nullcontext() if executor.shares_folders else work_folder_lock(work):
+        code = Curation(settings, inputs, WorkFolder(work, executor)).run()
     if settings.until not in (None, STAGES[-1]):
         say_next(command("vdm-data curate", input=settings.input, output=settings.output))
     return code
 
 
 def _check_components(settings: CurateSettings) -> None:
-    """Find mistakes in what workers are going to build; what is light is built, weights are left for them to load."""
+    """Check the components that the workers build: build the light ones, check the options of those with weights."""
     settings.filter.checked_limits()
     if settings.runs("filter"):
         check_hashes()
@@ -83,5 +77,5 @@ def _check_components(settings: CurateSettings) -> None:
     for key, stage, library in _MODELS:
         node = getattr(settings, key)
         check(node, key)
-        if node and "name_or_path" in node and settings.runs(stage):  # it is pretrained
+        if node and "name_or_path" in node and settings.runs(stage):  # pretrained
             check_installed(library, "pretrained", key)

@@ -17,7 +17,7 @@ from data_pipelines.settings import (
     SetSettings,
     check_videos,
 )
-from data_pipelines.stages.judge import KNOWN, Limits
+from data_pipelines.stages.limits import KNOWN, Limits
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_writable
 from vdm.config.options import MAY_BE_ABSENT, Component, Components, Name

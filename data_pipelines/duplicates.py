@@ -20,7 +20,7 @@ def duplicates(
     """
     if not hashes:
         return {}
-    staying = _Staying(np.stack([np.frombuffer(value, np.uint8) for value in hashes]), shots, max_bits)
+    staying = _KeptClips(np.stack([np.frombuffer(value, np.uint8) for value in hashes]), shots, max_bits)
     dropped: dict[int, int] = {}
     for clip in sorted(staying.comparable(), key=lambda clip: (-preference[clip], clip)):
         better = staying.near(clip)
@@ -31,7 +31,7 @@ def duplicates(
     return dropped
 
 
-class _Staying:
+class _KeptClips:
     """The clips that stay, to be found by hashes that are near theirs.
 
     Bits are dealt to ``max_bits + 1`` bands: of two hashes that differ in no more bits, at least one band is equal

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.manifest import ClipRow
-from data_pipelines.stages.judge import Limits, value_of
+from data_pipelines.stages.limits import Limits, value_of
 from vdm.files import replacing
 
 _COLUMNS = 3

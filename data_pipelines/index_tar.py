@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from data_pipelines.clip_looks import Look, UnusableError, look_at_picture, look_at_video
+from data_pipelines.clip_properties import ClipProperties, UnusableError, inspect_picture, inspect_video
 from data_pipelines.settings import HDR
 from data_pipelines.tar_members import TarMember, read_members
 from vdm.data.captions import captions_of, parse_metadata
@@ -192,16 +192,16 @@ def _captions(file: io.BufferedIOBase, found: Mapping[str, TarMember], encodings
         raise UnusableError(f"its metadata is malformed ({error})") from None
 
 
-def _describe(file: io.BufferedIOBase, key: str, found: Mapping[str, TarMember]) -> tuple[SampleEntry, Look]:
+def _describe(file: io.BufferedIOBase, key: str, found: Mapping[str, TarMember]) -> tuple[SampleEntry, ClipProperties]:
     """Read a sample's members and return what the sidecar says of it, and what its clip looks like."""
     kind = pixels_of(found)
     members: dict[str, Member] = {}
     for extension, member in found.items():
         digest = stream_checksum(FilePart.open(file, member.offset, member.length))
         members[extension] = Member(member.offset, member.length, digest)
-    look_at = look_at_video if kind == VIDEO else look_at_picture
+    inspect = inspect_video if kind == VIDEO else inspect_picture
     try:
-        look = look_at(FilePart.open(file, found[kind].offset, found[kind].length))
+        look = inspect(FilePart.open(file, found[kind].offset, found[kind].length))
     except (UnusableError, OSError):
         raise
     except ValueError as error:  # it claims too much

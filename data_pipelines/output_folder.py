@@ -1,4 +1,4 @@
-"""The folder that a set is written to: what is in it already must be of the same making."""
+"""The output folder of a set: its recorded settings, and the locks that keep other commands out."""
 
 import fcntl
 import shutil
@@ -13,23 +13,22 @@ from vdm.lock_files import LockHolder, acquire, heartbeat, lock_file, lock_holde
 from vdm.outside import read_json
 
 SETTINGS_NAME = "build.json"
-"""Records what the set is built with, from the first moment on."""
-CLAIM_NAME = "building"
-"""Of the files that say which process builds."""
+"""Records the settings of the set before anything else is written."""
+LOCK_NAME = "building"
+"""Name of the lock files that name the building process; see ``vdm.lock_files``."""
 _REMOVED_SUFFIX = ".removed"
 
 BEAT_SECONDS = 10.0
-"""How often a build shows that it is alive."""
+"""Interval of the heartbeat of a build."""
 SILENT_SECONDS = 120.0
-"""After how long without that a build on another machine counts as dead."""
-
+"""A build on another machine counts as dead after so long without a heartbeat."""
 
 _UNRECORDED: Mapping[str, Any] = {"hdr": "map"}
-"""What sets are built with that earlier versions have made, which did not record it."""
+"""Values of settings that earlier versions did not record."""
 
 
-def claim_output(output: Path, command: str, wanted: Mapping[str, Any]) -> None:
-    """Make the output folder, or check that what is in it was begun with the same settings; see ``check_output``."""
+def prepare_output(output: Path, command: str, wanted: Mapping[str, Any]) -> None:
+    """Make the output folder and record the settings, or check those that it records; see ``check_output``."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -39,12 +38,12 @@ def claim_output(output: Path, command: str, wanted: Mapping[str, Any]) -> None:
 
 
 def check_output(output: Path, command: str, wanted: Mapping[str, Any]) -> bool:
-    """Tell whether the output folder holds a set that was begun with the same settings; if not, it is empty.
+    """Return whether the output folder holds a set, which has the same settings; if not, it is empty.
 
     Args:
         output: The folder.
-        command: What makes the set, for messages.
-        wanted: Settings by the names that the user knows.
+        command: The command that makes the set, for messages.
+        wanted: Settings by their keys on the command line.
 
     Raises:
         ValueError: In one line, if the folder holds something else.
@@ -65,22 +64,22 @@ def check_output(output: Path, command: str, wanted: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def kept_from_others(output: Path, work: Path) -> Iterator[None]:
-    """Keep other processes, of other machines too, from building in an output folder at the same time.
+def output_lock(output: Path, work: Path) -> Iterator[None]:
+    """Lock an output folder against other builds, on other machines too, while the block runs.
 
     Args:
         output: The folder, for messages.
-        work: Its sub-folder of what is not done yet, which has the claim and is removed by ``remove_work``.
+        work: Its sub-folder of intermediate files, which holds the lock and is removed by ``remove_work``.
 
     Raises:
         ValueError: In one line, if another process builds there already.
     """
-    me, path = LockHolder.this_process(), work / CLAIM_NAME
+    me, path = LockHolder.this_process(), work / LOCK_NAME
     while True:
         work.mkdir(exist_ok=True)
         before = lock_holders(path)
         _refuse_if_held(output, path, before, me)
-        with suppress(FileNotFoundError):  # another build has just ended, and removed the folder
+        with suppress(FileNotFoundError):  # another build has just ended and removed the folder
             if acquire(path, len(before), me.text()):
                 break
     mine = lock_file(path, len(before))
@@ -88,19 +87,22 @@ def kept_from_others(output: Path, work: Path) -> Iterator[None]:
         with heartbeat(mine, BEAT_SECONDS):
             yield
     finally:
-        with suppress(OSError):  # then the death of this process releases it
+        with suppress(OSError):  # the end of this process releases it then
             if mine.read_text(encoding="utf-8") == me.text():
                 write_file(mine, me.ending())
 
 
 def remove_work(work: Path) -> None:
-    """Remove the folder that has this process's claim: all at once for others, who may make it anew at any time."""
+    """Remove the folder that holds this process's lock.
+
+    It is renamed first, so that it vanishes at once for other processes, which may make a new one at any time.
+    """
     work = work.rename(work.with_name(f"{work.name}.{uuid.uuid4().hex}{_REMOVED_SUFFIX}"))
     shutil.rmtree(work)
 
 
 def remove_leftovers(work: Path) -> None:
-    """Remove what was left where a process died while it removed such a folder."""
+    """Remove folders that ``remove_work`` renamed but did not delete, because its process died."""
     for folder in work.parent.glob(f"{work.name}.*{_REMOVED_SUFFIX}"):
         if not folder.is_symlink():
             shutil.rmtree(folder)
@@ -112,18 +114,18 @@ def _refuse_if_held(output: Path, path: Path, before: Sequence[str], me: LockHol
     last, silent = LockHolder.read(before[-1]), silence(lock_file(path, len(before) - 1))
     if silent > SILENT_SECONDS if last is None else not last.is_alive(me, silent, SILENT_SECONDS):
         return
-    who = "a claim that can't be read" if last is None else f"{last}, since {last.since}"
+    who = "a lock that can't be read" if last is None else f"{last}, since {last.since}"
     raise ValueError(
         f"output={output}: another command is building in this folder ({who}); wait for its end, or choose another"
     )
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes of this machine from working in a folder at the same time.
+def work_folder_lock(folder: Path) -> Iterator[None]:
+    """Lock a work folder against other processes of this machine while the block runs.
 
     Raises:
-        ValueError: In one line, if one does already.
+        ValueError: In one line, if another process has locked it.
     """
     try:
         file = (folder / ".lock").open("w")

@@ -1,6 +1,6 @@
-"""What a build found: ``report.json`` beside the shards, and lines for the terminal.
+"""The report of a build: ``report.json`` beside the shards, and lines for the terminal.
 
-The report is also how the next build knows what is finished.
+The next build reads from it which sources are finished.
 """
 
 import hashlib
@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_pipelines.annotations import Annotation
-from data_pipelines.assemble import Stored
-from data_pipelines.parts import LEFT_OUT, MAPPED, Part, part_from_json
+from data_pipelines.assemble import StoredEncodings
+from data_pipelines.encoded_sources import LEFT_OUT, MAPPED, EncodedSource, encoded_from_json
 from data_pipelines.settings import SetSettings
 from data_pipelines.sources import Inputs, Source
 from vdm.data.index import ShardIndex
@@ -23,51 +23,55 @@ from vdm.text import printable
 
 _TEXTS = frozenset([".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv", ".txt"])
 _NAMED = 3
-_YOUNGER = frozenset(["hdr", "more_captions", "recording"])
-"""Fields of parts and annotations that sets of earlier versions lack."""
+_ADDED_LATER = frozenset(["hdr", "more_captions", "recording"])
+"""Fields of encoded sources and annotations that sets of earlier versions lack."""
 REPORT_NAME = "report.json"
 MAX_REPORT_BYTES = 1 << 32
-"""Of millions of clips."""
+"""Room for millions of clips."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of one build."""
+    """The result of one build."""
 
-    parts: tuple[Part, ...]
-    """One a source."""
+    encoded_sources: tuple[EncodedSource, ...]
+    """One record a source."""
     splits: Mapping[str, str]
-    """By name of the source, where it gave clips."""
+    """Split by name of the source, for sources with clips."""
     digest: str
-    """Changes when anything that the shards are written from does."""
+    """Digest of everything that the shards are written from; see ``digest_of``."""
 
 
-def digest_of(parts: Sequence[Part], inputs: Inputs[Source], settings: SetSettings, stored: Stored) -> str:
-    """Return a digest of all that goes into the shards, wherever they are written."""
+def digest_of(
+    encoded_sources: Sequence[EncodedSource], inputs: Inputs[Source], settings: SetSettings, stored: StoredEncodings
+) -> str:
+    """Return a digest of everything that determines the content of the shards."""
     annotations = {name: _digested(annotation) for name, annotation in inputs.annotations.items()}
     texts = {source: path.name for source, path in stored.texts.items()}
     beside = [stored.latents and dict(stored.latents.encoder), stored.text and asdict(stored.text), texts]
     of_set = {**asdict(settings), "output": None}
-    content = [[_digested(part) for part in parts], annotations, inputs.labels, of_set, beside]
-    if inputs.recordings:  # of which sets of earlier versions know nothing
+    content = [[_digested(encoded) for encoded in encoded_sources], annotations, inputs.labels, of_set, beside]
+    if inputs.recordings:  # sets of earlier versions have none
         content.append(dict(inputs.recordings))
     return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
-def _digested(row: Annotation | Part) -> dict[str, object]:
-    """Return what counts of a row; younger fields only where they say something, as older sets lack them."""
-    return {name: value for name, value in asdict(row).items() if value or name not in _YOUNGER}
+def _digested(row: Annotation | EncodedSource) -> dict[str, object]:
+    """Return the fields that enter the digest; empty ones of ``_ADDED_LATER`` are left out, as older sets lack them."""
+    return {name: value for name, value in asdict(row).items() if value or name not in _ADDED_LATER}
 
 
-def all_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> list[tuple[str, str]]:
-    """Return (file, reason) for every fault, in order of the files."""
-    return sorted([*inputs.faults.items(), *((part.source, part.fault) for part in parts if part.fault)])
+def all_faults(encoded_sources: Sequence[EncodedSource], inputs: Inputs[Source]) -> list[tuple[str, str]]:
+    """Return (file, reason) for every fault, sorted by file."""
+    return sorted(
+        [*inputs.faults.items(), *((encoded.source, encoded.fault) for encoded in encoded_sources if encoded.fault)]
+    )
 
 
 def write_report(folder: Path, report: Report, inputs: Inputs[Source]) -> None:
     """Write ``report.json``."""
-    sources = [{**asdict(part), "split": report.splits.get(part.source)} for part in report.parts]
-    faults = [{"file": file, "reason": reason} for file, reason in all_faults(report.parts, inputs)]
+    sources = [{**asdict(encoded), "split": report.splits.get(encoded.source)} for encoded in report.encoded_sources]
+    faults = [{"file": file, "reason": reason} for file, reason in all_faults(report.encoded_sources, inputs)]
     content = {"faults": faults, "ignored": inputs.ignored, "digest": report.digest, "sources": sources}
     write_json(folder / REPORT_NAME, content, indent=1)
 
@@ -77,28 +81,35 @@ def read_report(folder: Path) -> Report | None:
     try:
         content = parse_json(read_limited(folder / REPORT_NAME, MAX_REPORT_BYTES))
         splits = {row["source"]: row.pop("split") for row in content["sources"]}
-        return Report(tuple(map(part_from_json, content["sources"])), splits, content["digest"])
+        return Report(tuple(map(encoded_from_json, content["sources"])), splits, content["digest"])
     except (OSError, *MALFORMED):
         return None
 
 
-def print_faults(parts: Sequence[Part], inputs: Inputs[Source]) -> bool:
-    """Print every fault in a line on stderr and say whether there was any."""
-    faults = all_faults(parts, inputs)
+def print_faults(encoded_sources: Sequence[EncodedSource], inputs: Inputs[Source]) -> bool:
+    """Print every fault and note in a line on stderr; return whether there was a fault."""
+    faults = all_faults(encoded_sources, inputs)
     for file, reason in faults:
         print(printable(f"{file}: {reason}"), file=sys.stderr)
-    for note in (*inputs.notes, *hdr_notes({part.source: part.hdr for part in parts if part.hdr})):
+    for note in (
+        *inputs.notes,
+        *hdr_notes({encoded.source: encoded.hdr for encoded in encoded_sources if encoded.hdr}),
+    ):
         print(printable(note), file=sys.stderr)
     if inputs.ignored:
         print(printable(f"Not videos, passed over: {_kinds(inputs.ignored)}"), file=sys.stderr)
     return bool(faults)
 
 
-def hdr_notes(became: Mapping[str, str]) -> list[str]:
-    """Return a line for each thing that became of HDR videos; ``became`` is by file, as ``Part.hdr``."""
+def hdr_notes(treatment: Mapping[str, str]) -> list[str]:
+    """Return lines that say which HDR videos were mapped or left out.
+
+    Args:
+        treatment: ``EncodedSource.hdr`` by file.
+    """
     lines: list[str] = []
     for what, meaning in ((MAPPED, "mapped to SDR"), (LEFT_OUT, "left out, as hdr=leave_out says")):
-        if names := [name for name, other in became.items() if other == what]:
+        if names := [name for name, other in treatment.items() if other == what]:
             lines.append(f"HDR videos {meaning}: {len(names)} ({_some(names)})")
     return lines
 
@@ -108,7 +119,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _kinds(files: Sequence[str]) -> str:
-    """Return how many files there are of each suffix, with names of those that might have been captions."""
+    """Return the number of files by suffix, with names of those that might hold captions."""
     by_suffix: dict[str, list[str]] = {}
     for name in files:
         by_suffix.setdefault(Path(name).suffix.lower(), []).append(name)
@@ -119,13 +130,13 @@ def _kinds(files: Sequence[str]) -> str:
 
 
 def described(index: ShardIndex) -> str:
-    """Return how many clips each split has, and how many of all have no caption, if any."""
+    """Return the number of clips of each split, and the number without a caption, if any."""
     counts = ", ".join(f"{split} {index.num_samples(split)}" for split in index.splits)
     without = sum((index.num_uncaptioned or {}).values())
     return f"{counts}; without a caption: {without}" if without else counts
 
 
 def print_summary(output: Path, index: ShardIndex, num_faults: int) -> None:
-    """Print what the set holds."""
+    """Print the number of clips and faults of a finished set."""
     faults = f"; faults in {REPORT_NAME}: {num_faults}" if num_faults else ""
     print(f"{printable(output)}: clips: {described(index)}{faults}")

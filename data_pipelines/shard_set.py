@@ -1,19 +1,19 @@
-"""From sources to a finished set of shards: the clips of each source are encoded into its part, then shards written.
+"""From sources to a finished set of shards: encode the clips of each source, then write the shards and the index.
 
-Both steps go on where they were interrupted, and do again only what has changed since.
+Both steps resume where they were interrupted, and repeat only what has changed since.
 """
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data_pipelines.assemble import Stored, choose_splits, plan_shards, publish, write_shards
+from data_pipelines.assemble import StoredEncodings, choose_splits, plan_shards, publish, write_shards
 from data_pipelines.encode.encoders import ClipEncoder
+from data_pipelines.encoded_sources import EncodedSource, encode_source, find_encoded, restore_encoded
 from data_pipelines.executors.base import Executor
-from data_pipelines.parts import Part, find_part, make_part, restore_parts
 from data_pipelines.progress import progress_bar
 from data_pipelines.report import Report, digest_of, read_report, write_report
 from data_pipelines.settings import SetSettings
@@ -21,145 +21,169 @@ from data_pipelines.sources import Inputs, Source, source_key
 from vdm.data.index import ShardIndex, read_index
 from vdm.data.shards import ShardEntry
 
+_STAGING = "shards-"
+"""Prefix of the staging folders, which hold shards that are not in the set yet; a digest follows."""
+_DIGEST = re.compile("[0-9a-f]{32}")
+
 
 @dataclass(frozen=True)
-class Workshop:
-    """Where a set is made."""
+class SetBuild:
+    """The intermediate files of one build of a set, and the executor that makes them."""
 
-    parts: Path
-    """Folder of the finished sources, and of shards until all are written."""
-    claims: Path
+    folder: Path
+    """Holds the encoded sources, and the shards until all are written."""
+    locks: Path
     """See ``Executor.run``."""
     executor: Executor
 
 
-def encode_parts(
-    sources: Sequence[Source], output: Path, workshop: Workshop, encoder: ClipEncoder | None = None
-) -> list[Part]:
-    """Return the part of every source: kept from before where the source is unchanged, else made now."""
-    workshop.parts.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True)
+class _Staged:
+    """Shards that are written but not in the set yet."""
+
+    encoded_sources: Sequence[EncodedSource]
+    """What they were written from."""
+    digest: str
+    """See ``Report.digest``."""
+    folder: Path
+    shards: Mapping[str, tuple[tuple[ShardEntry, int], ...]]
+    """See ``write_shards``."""
+
+
+def encode_sources(
+    sources: Sequence[Source], output: Path, set_build: SetBuild, encoder: ClipEncoder | None = None
+) -> list[EncodedSource]:
+    """Encode every source, except those that were encoded before and are unchanged; return the records of all.
+
+    Args:
+        sources: The sources.
+        output: Folder of the set, whose report lists the sources that the last build encoded.
+        set_build: Where the clips are encoded and kept.
+        encoder: Makes the latents that are stored beside the clips; None stores clips alone.
+    """
+    set_build.folder.mkdir(parents=True, exist_ok=True)
     report = read_report(output)
-    reported = {(part.source, part.fingerprint): part for part in (report.parts if report else ())}
-    known: dict[str, Part] = {}
+    reported = {(one.source, one.fingerprint): one for one in (report.encoded_sources if report else ())}
+    known: dict[str, EncodedSource] = {}
     for source in sources:
-        part = find_part(source.name, workshop.parts) or reported.get((source.name, source.fingerprint))
-        if part is not None and part.fingerprint == source.fingerprint:
-            known[source.name] = part
-    made = _make_parts([source for source in sources if source.name not in known], workshop, encoder)
+        encoded = find_encoded(source.name, set_build.folder) or reported.get((source.name, source.fingerprint))
+        if encoded is not None and encoded.fingerprint == source.fingerprint:
+            known[source.name] = encoded
+    made = _encode([source for source in sources if source.name not in known], set_build, encoder)
     return [(known | made)[source.name] for source in sources]
 
 
-def _make_parts(sources: Sequence[Source], workshop: Workshop, encoder: ClipEncoder | None) -> dict[str, Part]:
-    """Make the part of every source.
+def _encode(sources: Sequence[Source], set_build: SetBuild, encoder: ClipEncoder | None) -> dict[str, EncodedSource]:
+    """Encode every source; return the records by name of the source.
 
-    A part that counts as done, but is not there, was made by this array before, and removed when it was found damaged:
-    it is made once more, which the tasks of the array must agree on anew.
+    The executor may report a source as done whose files are missing: an earlier task of this SLURM array encoded it,
+    and the files were removed later because they were damaged. It is encoded once more, under locks of its own.
     """
-    parts: dict[str, Part] = {}
+    found: dict[str, EncodedSource] = {}
     num_clips = 0
     items = {f"{source_key(source.name)}-{source.fingerprint}": source for source in sources}
-    work = partial(make_part, folder=workshop.parts, encoder=encoder)
+    work = partial(encode_source, folder=set_build.folder, encoder=encoder)
     with progress_bar(len(sources), "cutting clips", "file") as bar:
-        for claims in ("encode", "encode-again"):
-            gone: dict[str, Source] = {}
-            for name, fault in workshop.executor.run(work, items, workshop.claims / claims):
+        for attempt in ("encode", "encode-again"):
+            missing: dict[str, Source] = {}
+            for name, fault in set_build.executor.run(work, items, set_build.locks / attempt):
                 source = items[name].name
-                part = find_part(source, workshop.parts) if fault is None else None
-                if part is None and fault is None:
-                    gone[name] = items[name]
+                encoded = find_encoded(source, set_build.folder) if fault is None else None
+                if encoded is None and fault is None:
+                    missing[name] = items[name]
                     continue
-                parts[source] = part or Part(source, fingerprint="", keys=(), fault=fault)
-                num_clips += parts[source].num_clips
+                found[source] = encoded or EncodedSource(source, fingerprint="", keys=(), fault=fault)
+                num_clips += found[source].num_clips
                 bar.set_postfix(clips=num_clips, refresh=False)
                 bar.update()
-            items = gone
-    lost = "what was made of it is damaged or gone, twice; run the same command again"
-    return parts | {source.name: Part(source.name, fingerprint="", keys=(), fault=lost) for source in items.values()}
+            items = missing
+    lost = "its encoded clips were damaged or missing twice; run the same command again"
+    return found | {one.name: EncodedSource(one.name, fingerprint="", keys=(), fault=lost) for one in items.values()}
 
 
 def write_set(
-    parts: Sequence[Part],
+    encoded_sources: Sequence[EncodedSource],
     inputs: Inputs[Source],
     settings: SetSettings,
-    workshop: Workshop,
-    stored: Stored | None = None,
+    set_build: SetBuild,
+    stored: StoredEncodings | None = None,
     encoder: ClipEncoder | None = None,
 ) -> ShardIndex:
-    """Write the shards of both splits, and the index last; nothing is done where they are there already.
+    """Write the shards of both splits, then the index; do nothing if the set is complete and unchanged.
 
     Args:
-        parts: One a source, in order.
+        encoded_sources: One record a source, in order.
         inputs: What they were made from.
-        settings: Of the set.
-        workshop: Where this is done.
-        stored: What is to lie beside the clips.
-        encoder: What made the latents, for parts that were lost and are made again.
+        settings: Settings of the set.
+        set_build: Where the shards are written.
+        stored: Latents and text embeddings that are stored beside the clips.
+        encoder: Made the latents; needed where encoded sources were lost and are encoded again.
     """
-    stored, executor, claims = stored or Stored(), workshop.executor, workshop.claims
-    names = [part.source for part in parts if part.num_clips]
+    stored, executor, locks = stored or StoredEncodings(), set_build.executor, set_build.locks
+    names = [encoded.source for encoded in encoded_sources if encoded.num_clips]
     splits = choose_splits(names, settings.validation_fraction, settings.seed, inputs.recordings)
-    digest = digest_of(parts, inputs, settings, stored)
+    digest = digest_of(encoded_sources, inputs, settings, stored)
     if (index := _finished_index(settings.output, digest)) is not None:
         return index
-    executor.once(partial(_restore, parts, settings.output, workshop.parts), f"restore-{digest}", claims)
+    restore = partial(_restore, encoded_sources, settings.output, set_build.folder)
+    executor.once(restore, f"restore-{digest}", locks)
 
-    def write(attempt: str) -> tuple[list[Part], str, Path, dict[str, tuple[tuple[ShardEntry, int], ...]]]:
-        whole = _completed(parts, inputs.sources, workshop, encoder)
-        digest = digest_of(whole, inputs, settings, stored)
-        fresh = workshop.parts / f"{_FRESH}{digest}"
-        plans = plan_shards(whole, splits, inputs, settings, stored, workshop.parts)
-        return (
-            whole,
-            digest,
-            fresh,
-            write_shards(plans, workshop.parts, fresh, executor, claims / f"{attempt}-{digest}"),
-        )
+    def stage(attempt: str) -> _Staged:
+        complete = _encode_lost(encoded_sources, inputs.sources, set_build, encoder)
+        digest = digest_of(complete, inputs, settings, stored)
+        staging = set_build.folder / f"{_STAGING}{digest}"
+        plans = plan_shards(complete, splits, inputs, settings, stored, set_build.folder)
+        shards = write_shards(plans, set_build.folder, staging, executor, locks / f"{attempt}-{digest}")
+        return _Staged(complete, digest, staging, shards)
 
     try:
-        parts, digest, fresh, shards = write("write")
-    except ValueError:  # parts were damaged; they are removed, and made anew
-        parts, digest, fresh, shards = write("rewrite")
+        staged = stage("write")
+    except ValueError:  # damaged encoded sources were found and removed; encode them again
+        staged = stage("rewrite")
     index = ShardIndex.of(
-        {split: [entry for entry, _ in written] for split, written in shards.items()},
+        {split: [entry for entry, _ in written] for split, written in staged.shards.items()},
         labels=inputs.labels,
         fps=settings.fps,
         latents=stored.latents,
         text=stored.text,
-        num_uncaptioned={split: sum(without for _, without in written) for split, written in shards.items()},
+        num_uncaptioned={split: sum(without for _, without in written) for split, written in staged.shards.items()},
     )
 
     def finish() -> None:
-        publish(index, stored.empty_text, fresh, settings.output)
-        write_report(settings.output, Report(tuple(parts), splits, digest), inputs)
-        for old in set(workshop.parts.glob(f"{_FRESH}*")) - {fresh}:
-            if _DIGEST.fullmatch(old.name.removeprefix(_FRESH)) and not old.is_symlink():
+        publish(index, stored.empty_text, staged.folder, settings.output)
+        write_report(settings.output, Report(tuple(staged.encoded_sources), splits, staged.digest), inputs)
+        for old in set(set_build.folder.glob(f"{_STAGING}*")) - {staged.folder}:
+            if _DIGEST.fullmatch(old.name.removeprefix(_STAGING)) and not old.is_symlink():
                 shutil.rmtree(old)
 
-    executor.once(finish, f"publish-{digest}", claims)
+    executor.once(finish, f"publish-{staged.digest}", locks)
     return index
 
 
-_FRESH = "shards-"
-"""Start of the name of a folder of shards that are not in the set yet; a digest follows."""
-_DIGEST = re.compile("[0-9a-f]{32}")
+def _is_lost(encoded: EncodedSource, folder: Path) -> bool:
+    """Whether a source has clips whose intermediate files are missing or changed."""
+    return bool(encoded.num_clips) and find_encoded(encoded.source, folder) != encoded
 
 
-def _restore(parts: Sequence[Part], output: Path, folder: Path) -> None:
-    """Bring those parts back that are in the finished shards only."""
-    restore_parts([part for part in parts if part.num_clips and find_part(part.source, folder) != part], output, folder)
+def _restore(encoded_sources: Sequence[EncodedSource], output: Path, folder: Path) -> None:
+    """Copy back those encoded sources that exist in the finished shards only."""
+    restore_encoded([encoded for encoded in encoded_sources if _is_lost(encoded, folder)], output, folder)
 
 
-def _completed(
-    parts: Sequence[Part], sources: Sequence[Source], workshop: Workshop, encoder: ClipEncoder | None
-) -> list[Part]:
-    """Make those parts anew that could not be brought back."""
-    lost = {part.source for part in parts if part.num_clips and find_part(part.source, workshop.parts) != part}
-    made = _make_parts([source for source in sources if source.name in lost], workshop, encoder)
-    return [made.get(part.source, part) for part in parts]
+def _encode_lost(
+    encoded_sources: Sequence[EncodedSource],
+    sources: Sequence[Source],
+    set_build: SetBuild,
+    encoder: ClipEncoder | None,
+) -> list[EncodedSource]:
+    """Encode again what could not be copied back; return the records of all sources."""
+    lost = {encoded.source for encoded in encoded_sources if _is_lost(encoded, set_build.folder)}
+    made = _encode([source for source in sources if source.name in lost], set_build, encoder)
+    return [made.get(encoded.source, encoded) for encoded in encoded_sources]
 
 
 def _finished_index(output: Path, digest: str) -> ShardIndex | None:
-    """Return the index of a set that is written already, or None if it was interrupted, or a shard was lost since."""
+    """Return the index of a set that is complete and has this digest, else None."""
     report = read_report(output)
     if report is None or report.digest != digest:
         return None

@@ -28,7 +28,7 @@ class Executor(Protocol):
         ...
 
     def run(
-        self, work: Callable[[Item], None], items: Mapping[str, Item], claims: Path
+        self, work: Callable[[Item], None], items: Mapping[str, Item], locks: Path
     ) -> Iterator[tuple[str, str | None]]:
         """Do ``work`` on every item; yield their names as they are done, here or by another process.
 
@@ -36,20 +36,20 @@ class Executor(Protocol):
             work: Importable by its name, as are items. Doing it twice does no harm. Raises ``UnavailableError`` for
                 what is worth another try next time; other exceptions end the run.
             items: By names that tell the same work from other work, in all processes and all runs alike.
-            claims: Folder in which processes may agree on who does what; it need not exist.
+            locks: Folder in which processes may agree on who does what; it need not exist.
 
         Yields:
             The item's name, and None or in one line why it could not be done.
         """
         ...
 
-    def once(self, work: Callable[[], None], name: str, claims: Path) -> None:
+    def once(self, work: Callable[[], None], name: str, locks: Path) -> None:
         """Do ``work`` in one of the processes that run this command, and go on in all of them when it is done.
 
         Args:
             work: Done here; doing it twice, one time after the other, does no harm.
             name: Tells it from other work; see ``run``.
-            claims: See ``run``.
+            locks: See ``run``.
         """
         ...
 

@@ -27,12 +27,12 @@ class LocalExecutor:
         return None
 
     def run(
-        self, work: Callable[[Item], None], items: Mapping[str, Item], claims: Path
+        self, work: Callable[[Item], None], items: Mapping[str, Item], locks: Path
     ) -> Iterator[tuple[str, str | None]]:
         """See ``Executor.run``."""
         yield from run_in_processes(work, items.items(), self.num_workers)
 
-    def once(self, work: Callable[[], None], name: str, claims: Path) -> None:
+    def once(self, work: Callable[[], None], name: str, locks: Path) -> None:
         """See ``Executor.once``."""
         work()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from data_pipelines.executors.base import MAX_DEATHS, Item
 from data_pipelines.executors.local import do
-from data_pipelines.missing import needs_extra
+from data_pipelines.extras import needs_extra
 from vdm.ranges import Location, NotNegative, Positive, Size
 
 
@@ -44,7 +44,7 @@ class RayExecutor:
         return None
 
     def run(
-        self, work: Callable[[Item], None], items: Mapping[str, Item], claims: Path
+        self, work: Callable[[Item], None], items: Mapping[str, Item], locks: Path
     ) -> Iterator[tuple[str, str | None]]:
         """See ``Executor.run``."""
         if not items:
@@ -73,7 +73,7 @@ class RayExecutor:
         except (ConnectionError, ValueError) as error:
             raise ValueError(f"executor.address={self.address}: no Ray there: {str(error).splitlines()[0]}") from None
 
-    def once(self, work: Callable[[], None], name: str, claims: Path) -> None:
+    def once(self, work: Callable[[], None], name: str, locks: Path) -> None:
         """See ``Executor.once``."""
         work()
 

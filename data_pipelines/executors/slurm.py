@@ -2,7 +2,7 @@
 
 Run outside of an array, the command submits itself as one. Each task of the array runs the same command; the tasks
 agree through files who does what: a claim on ``NAME.claim`` (see ``vdm.lock_files``) names its owner, who shows every
-few seconds that it is alive. When an owner dies, another task claims its items. So a death delays only the items that
+few seconds that it is alive. When an owner dies, another task locks its items. So a death delays only the items that
 it was working on, and tasks may be requeued or added. An item at which a task died is retried by a task that does
 nothing else meanwhile: an item that kills its task, for instance by using up the memory, then harms no other item.
 """
@@ -87,39 +87,39 @@ class SlurmExecutor:
         return done.stdout.strip()
 
     def run(
-        self, work: Callable[[Item], None], items: Mapping[str, Item], claims: Path
+        self, work: Callable[[Item], None], items: Mapping[str, Item], locks: Path
     ) -> Iterator[tuple[str, str | None]]:
         """See ``Executor.run``: returns when all items are done, by whichever task."""
-        claims.mkdir(parents=True, exist_ok=True)
+        locks.mkdir(parents=True, exist_ok=True)
         pending = dict(items)
         processes = min(self.cpus_per_task, num_cores())
-        with self._alive(claims.parent):
+        with self._alive(locks.parent):
             while pending:
-                safe = run_in_processes(work, self._claimed(pending, claims, is_safe=True), processes)
-                suspect = run_in_processes(work, self._claimed(pending, claims, is_safe=False), 1)
+                safe = run_in_processes(work, self._claimed(pending, locks, is_safe=True), processes)
+                suspect = run_in_processes(work, self._claimed(pending, locks, is_safe=False), 1)
                 for name, fault in chain(safe, suspect):
-                    self._mark_done(claims, name, fault)
+                    self._mark_done(locks, name, fault)
                     del pending[name]
                     yield name, fault
-                for name in [name for name in pending if self._is_done(claims, name)]:
+                for name in [name for name in pending if self._is_done(locks, name)]:
                     del pending[name]
-                    yield name, self._done_path(claims, name).read_text() or None
-                if pending and not any(self._is_free(claims, name, self._owners(claims, name)) for name in pending):
+                    yield name, self._done_path(locks, name).read_text() or None
+                if pending and not any(self._is_free(locks, name, self._owners(locks, name)) for name in pending):
                     time.sleep(self.alive_seconds / 2)
 
-    def once(self, work: Callable[[], None], name: str, claims: Path) -> None:
+    def once(self, work: Callable[[], None], name: str, locks: Path) -> None:
         """See ``Executor.once``."""
-        claims.mkdir(parents=True, exist_ok=True)
-        with self._alive(claims):
-            while not self._is_done(claims, name):
-                if self._claim(claims, name, self._owners(claims, name)):
+        locks.mkdir(parents=True, exist_ok=True)
+        with self._alive(locks):
+            while not self._is_done(locks, name):
+                if self._claim(locks, name, self._owners(locks, name)):
                     work()
-                    self._mark_done(claims, name, None)
-                elif not self._is_done(claims, name):
+                    self._mark_done(locks, name, None)
+                elif not self._is_done(locks, name):
                     time.sleep(self.alive_seconds / 2)
 
-    def _claimed(self, pending: Mapping[str, Item], claims: Path, is_safe: bool) -> Iterator[tuple[str, Item]]:
-        """Yield items as this task claims them, each just before it is worked on, beginning at a place of its own.
+    def _claimed(self, pending: Mapping[str, Item], locks: Path, is_safe: bool) -> Iterator[tuple[str, Item]]:
+        """Yield items as this task locks them, each just before it is worked on, beginning at a place of its own.
 
         Either those at which no task of this array has died, or those at which some have, but not too many.
         """
@@ -127,35 +127,35 @@ class SlurmExecutor:
         task = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
         start = len(names) * task // max(self.num_tasks, task + 1)
         for name in [*names[start:], *names[:start]]:
-            if self._is_done(claims, name):
+            if self._is_done(locks, name):
                 continue
-            owners = self._owners(claims, name)
+            owners = self._owners(locks, name)
             num_dead = sum(owner.startswith(f"{self.job}-") for owner in {*owners} - {self.owner})
-            if (num_dead == 0) != is_safe or not self._claim(claims, name, owners):
+            if (num_dead == 0) != is_safe or not self._claim(locks, name, owners):
                 continue
             if num_dead < MAX_DEAD_TASKS:
                 yield name, pending[name]
             else:
-                self._mark_done(claims, name, f"{num_dead} tasks of the array died while they were at it")
+                self._mark_done(locks, name, f"{num_dead} tasks of the array died while they were at it")
 
-    def _claim(self, claims: Path, name: str, owners: Sequence[str]) -> bool:
+    def _claim(self, locks: Path, name: str, owners: Sequence[str]) -> bool:
         """Become the owner of an item that is to be done, after ``owners``, if none of them lives."""
-        if not self._is_free(claims, name, owners) or not acquire(_claims_on(claims, name), len(owners), self.owner):
+        if not self._is_free(locks, name, owners) or not acquire(_claims_on(locks, name), len(owners), self.owner):
             return False
-        return not self._is_done(claims, name)  # an owner that is gone may have been done just before
+        return not self._is_done(locks, name)  # an owner that is gone may have been done just before
 
     @staticmethod
-    def _owners(claims: Path, name: str) -> list[str]:
+    def _owners(locks: Path, name: str) -> list[str]:
         """Return who claimed an item, the last of whom has it."""
-        return lock_holders(_claims_on(claims, name))
+        return lock_holders(_claims_on(locks, name))
 
-    def _is_free(self, claims: Path, name: str, owners: Sequence[str]) -> bool:
+    def _is_free(self, locks: Path, name: str, owners: Sequence[str]) -> bool:
         """Whether an item that is not done is claimed by nobody, or by the dead."""
         if not owners or owners[-1] == self.owner:  # of mine, and not done: I have given it up
             return True
         if not owners[-1]:  # damaged, or made a moment ago where there are no hard links
-            return silence(lock_file(_claims_on(claims, name), len(owners) - 1)) > self.dead_seconds
-        folder = claims if (claims / self._alive_name(self.owner)).exists() else claims.parent
+            return silence(lock_file(_claims_on(locks, name), len(owners) - 1)) > self.dead_seconds
+        folder = locks if (locks / self._alive_name(self.owner)).exists() else locks.parent
         try:
             now = (folder / self._alive_name(self.owner)).stat().st_mtime  # by the clock of the storage, as theirs
             return now - (folder / self._alive_name(owners[-1])).stat().st_mtime > self.dead_seconds
@@ -177,17 +177,17 @@ class SlurmExecutor:
     def _alive_name(owner: str) -> str:
         return f"{owner}.alive"
 
-    def _done_path(self, claims: Path, name: str) -> Path:
-        return claims / f"{name}.{self.job}.done"
+    def _done_path(self, locks: Path, name: str) -> Path:
+        return locks / f"{name}.{self.job}.done"
 
-    def _is_done(self, claims: Path, name: str) -> bool:
-        return self._done_path(claims, name).exists()
+    def _is_done(self, locks: Path, name: str) -> bool:
+        return self._done_path(locks, name).exists()
 
-    def _mark_done(self, claims: Path, name: str, fault: str | None) -> None:
-        mine = claims / f".{name}.{self.owner}"
+    def _mark_done(self, locks: Path, name: str, fault: str | None) -> None:
+        mine = locks / f".{name}.{self.owner}"
         mine.write_text(fault or "")
-        mine.replace(self._done_path(claims, name))
+        mine.replace(self._done_path(locks, name))
 
 
-def _claims_on(claims: Path, name: str) -> Path:
-    return claims / f"{name}.claim"
+def _claims_on(locks: Path, name: str) -> Path:
+    return locks / f"{name}.claim"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data_pipelines.missing import needs_extra
+from data_pipelines.extras import needs_extra
 from data_pipelines.scores.base import SeenClip
 from vdm.ranges import Share
 

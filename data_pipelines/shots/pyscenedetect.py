@@ -7,7 +7,7 @@ import numpy as np
 from annotated_types import Interval
 from jaxtyping import UInt8
 
-from data_pipelines.missing import needs_extra
+from data_pipelines.extras import needs_extra
 from data_pipelines.shots.base import shots_between
 from vdm.ranges import Positive
 

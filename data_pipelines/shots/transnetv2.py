@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from data_pipelines.encode.frozen import device
-from data_pipelines.missing import needs_extra
+from data_pipelines.extras import needs_extra
 from vdm.ranges import Between0And1
 
 _CONTEXT = 25

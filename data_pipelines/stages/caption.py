@@ -12,8 +12,8 @@ from data_pipelines.clips import VideoFile
 from data_pipelines.decoding import whole_picture
 from data_pipelines.manifest import ClipRow
 from data_pipelines.sources import SourceError, UnavailableError
-from data_pipelines.stages.measure import NOT_SEEN
-from data_pipelines.stages.units import ClipTask, Outcome, WorkFolder, run_clip_units
+from data_pipelines.stages.measure import NOT_DECODED_AGAIN
+from data_pipelines.stages.work_items import ClipTask, FileResult, WorkFolder, run_clip_items
 from vdm.config import build
 
 
@@ -32,17 +32,17 @@ def caption(
 ) -> tuple[list[ClipRow], dict[str, str]]:
     """Return the rows with what the captioner says of each clip, and faults by file; clips that failed are dropped."""
     node = json.dumps(captioner, sort_keys=True)
-    found, faults = run_clip_units("caption", rows, videos, node, caption_clips, folder)
+    found, faults = run_clip_items("caption", rows, videos, node, caption_clips, folder)
     captioned: list[ClipRow] = []
     for row in rows:
         if (one := found.get(row.key)) is not None:
             captioned.append(replace(row, caption=one.caption, caption_from=one.caption_from))
         else:
-            captioned.append(replace(row, dropped=NOT_SEEN))
+            captioned.append(replace(row, dropped=NOT_DECODED_AGAIN))
     return captioned, faults
 
 
-def caption_clips(task: ClipTask) -> Outcome[ClipRow]:
+def caption_clips(task: ClipTask) -> FileResult[ClipRow]:
     """Decode a file's clips and let the captioner see each."""
     captioner, rows = load_captioner(task.node), {row.key: row for row in task.rows}
     captioned: list[ClipRow] = []
@@ -53,8 +53,8 @@ def caption_clips(task: ClipTask) -> Outcome[ClipRow]:
     except UnavailableError:
         raise
     except SourceError as error:
-        return Outcome(tuple(captioned), str(error))
-    return Outcome(tuple(captioned))
+        return FileResult(tuple(captioned), str(error))
+    return FileResult(tuple(captioned))
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from data_pipelines.decoding import Timed, VideoReader, shown_size, thumbnail
 from data_pipelines.manifest import ClipRow
 from data_pipelines.shots.base import ShotDetector
 from data_pipelines.sources import SourceError, UnavailableError, source_key
-from data_pipelines.stages.units import Outcome, WorkFolder, digest, run_units
+from data_pipelines.stages.work_items import FileResult, WorkFolder, digest, run_items
 from vdm.config import build
 
 _NO_PICTURE = np.zeros((1, 1, 3), np.uint8)
@@ -33,7 +33,7 @@ class CutTask:
 
 def cut_clips(
     videos: Sequence[VideoFile], detector: Mapping[str, Any], margin_seconds: float, folder: WorkFolder
-) -> dict[str, Outcome[ClipRow]]:
+) -> dict[str, FileResult[ClipRow]]:
     """Return a row for every clip of each file."""
     node = json.dumps(detector, sort_keys=True)
     tasks = {video.name: CutTask(video, node, margin_seconds) for video in videos}
@@ -44,20 +44,20 @@ def cut_clips(
         )
         for video in videos
     }
-    return run_units("cut", tasks, digests, cut_file, ClipRow, folder)
+    return run_items("cut", tasks, digests, cut_file, ClipRow, folder)
 
 
-def cut_file(task: CutTask) -> Outcome[ClipRow]:
+def cut_file(task: CutTask) -> FileResult[ClipRow]:
     """Decode a file once, find its shots, and say which clips fit into them."""
     try:
         return _cut_file(task, load_detector(task.detector))
     except UnavailableError:
         raise
     except SourceError as error:
-        return Outcome((), str(error))
+        return FileResult((), str(error))
 
 
-def _cut_file(task: CutTask, detector: ShotDetector) -> Outcome[ClipRow]:
+def _cut_file(task: CutTask, detector: ShotDetector) -> FileResult[ClipRow]:
     times: list[Timed[None]] = []
     size = 0, 0
 
@@ -72,7 +72,7 @@ def _cut_file(task: CutTask, detector: ShotDetector) -> Outcome[ClipRow]:
 
         shots = detector.shots(pictures(), reader.fps)
         rows = tuple(_rows(task, reader, times, shots, size))
-        return Outcome(rows, fault_of(reader, task.video.settings, len(rows)))
+        return FileResult(rows, fault_of(reader, task.video.settings, len(rows)))
 
 
 @lru_cache(maxsize=1)

@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.assemble import Stored
+from data_pipelines.assemble import StoredEncodings
 from data_pipelines.clips import ChosenClip, VideoFile, choose
 from data_pipelines.encode.encoders import CaptionEncoder, ClipEncoder, Precision
 from data_pipelines.manifest import ClipRow, by_source
 from data_pipelines.progress import progress_bar
 from data_pipelines.sources import source_key
-from data_pipelines.stages.units import WorkFolder, digest
+from data_pipelines.stages.work_items import WorkFolder, digest
 from vdm.data.shards import StoredText, checksum
 
 
@@ -36,7 +36,7 @@ class Encoders:
 
 
 def sources_of(
-    rows: Sequence[ClipRow], videos: Mapping[str, VideoFile], stored: Stored, precision: str
+    rows: Sequence[ClipRow], videos: Mapping[str, VideoFile], stored: StoredEncodings, precision: str
 ) -> list[VideoFile]:
     """Return the files as sources of these clips alone; their fingerprints tell all that encoded clips depend on."""
     latents = None if stored.latents is None else [dict(stored.latents.encoder), precision]
@@ -53,7 +53,7 @@ def _metadata(row: ClipRow) -> dict[str, Any]:
     return {"shot": row.shot, **row.scores}
 
 
-def embed_texts(rows: Sequence[ClipRow], encoder: CaptionEncoder, folder: WorkFolder) -> Stored:
+def embed_texts(rows: Sequence[ClipRow], encoder: CaptionEncoder, folder: WorkFolder) -> StoredEncodings:
     """Embed the captions of all clips, and the empty one; what is done already is kept.
 
     Raises:
@@ -75,12 +75,14 @@ def embed_texts(rows: Sequence[ClipRow], encoder: CaptionEncoder, folder: WorkFo
         if not holds_texts(paths[source]):
             todo[name] = paths[source], captions
     with progress_bar(len(todo), "embedding captions", "file") as bar:
-        for name, fault in folder.executor.run(partial(_embed, encoder), todo, folder.claims / "text"):
+        for name, fault in folder.executor.run(partial(_embed, encoder), todo, folder.locks / "text"):
             if fault is not None:
                 raise ValueError(f"text_encoder: captions of {name} could not be embedded: {fault}")
             bar.update()
     data = write_text(empty)
-    return Stored(text=StoredText(identity, empty.tokens.shape[1], checksum(data)), texts=paths, empty_text=data)
+    return StoredEncodings(
+        text=StoredText(identity, empty.tokens.shape[1], checksum(data)), texts=paths, empty_text=data
+    )
 
 
 def _embed(encoder: CaptionEncoder, task: tuple[Path, dict[str, str]]) -> None:

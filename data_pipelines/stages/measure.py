@@ -10,11 +10,11 @@ import numpy as np
 
 from data_pipelines.clips import VideoFile
 from data_pipelines.decoding import whole_picture
+from data_pipelines.extras import needs_extra
 from data_pipelines.manifest import ClipRow
-from data_pipelines.missing import needs_extra
 from data_pipelines.scores.base import SHORT_SIDE, Score, SeenClip
 from data_pipelines.sources import SourceError, UnavailableError
-from data_pipelines.stages.units import ClipTask, Outcome, WorkFolder, run_clip_units
+from data_pipelines.stages.work_items import ClipTask, FileResult, WorkFolder, run_clip_items
 from vdm.config import build
 
 
@@ -23,21 +23,21 @@ def measure(
 ) -> tuple[list[ClipRow], dict[str, str]]:
     """Return the rows with their scores and perceptual hashes, and faults by file; clips that failed are dropped."""
     node = json.dumps(scores, sort_keys=True)
-    found, faults = run_clip_units("filter", rows, videos, node, measure_clips, folder)
+    found, faults = run_clip_items("filter", rows, videos, node, measure_clips, folder)
     measured: list[ClipRow] = []
     for row in rows:
         if (one := found.get(row.key)) is not None:
             measured.append(replace(row, scores=one.scores, perceptual_hash=one.perceptual_hash))
         else:
-            measured.append(replace(row, dropped=NOT_SEEN))
+            measured.append(replace(row, dropped=NOT_DECODED_AGAIN))
     return measured, faults
 
 
-NOT_SEEN = "can't be decoded again"
+NOT_DECODED_AGAIN = "can't be decoded again"
 """Why a clip is dropped that was found when its file was cut, and not when it was to be looked at."""
 
 
-def measure_clips(task: ClipTask) -> Outcome[ClipRow]:
+def measure_clips(task: ClipTask) -> FileResult[ClipRow]:
     """Decode a file's clips and measure each."""
     scores, rows = load_scores(task.node), {row.key: row for row in task.rows}
     measured: list[ClipRow] = []
@@ -49,8 +49,8 @@ def measure_clips(task: ClipTask) -> Outcome[ClipRow]:
     except UnavailableError:
         raise
     except SourceError as error:
-        return Outcome(tuple(measured), str(error))
-    return Outcome(tuple(measured))
+        return FileResult(tuple(measured), str(error))
+    return FileResult(tuple(measured))
 
 
 @lru_cache(maxsize=1)

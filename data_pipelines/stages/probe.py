@@ -7,16 +7,16 @@ from data_pipelines.clips import VideoFile
 from data_pipelines.decoding import shown_size
 from data_pipelines.manifest import VideoRow, kept
 from data_pipelines.sources import LeftOutError, SourceError, UnavailableError
-from data_pipelines.stages.units import Outcome, WorkFolder, digest, run_units
+from data_pipelines.stages.work_items import FileResult, WorkFolder, digest, run_items
 from vdm.data.shards import file_checksum
 
 UNREADABLE = "can't be used"
 """How the reason begins why a file that is no good was dropped."""
 
 
-def probe(videos: Sequence[VideoFile], drop_duplicates: bool, folder: WorkFolder) -> dict[str, Outcome[VideoRow]]:
+def probe(videos: Sequence[VideoFile], drop_duplicates: bool, folder: WorkFolder) -> dict[str, FileResult[VideoRow]]:
     """Return a row for every file; of files with the same bytes all but the first by name are dropped."""
-    outcomes = run_units(
+    outcomes = run_items(
         "probe",
         {video.name: video for video in videos},
         {video.name: digest(video.fingerprint, *([] if video.hdr == "map" else [video.hdr])) for video in videos},
@@ -27,7 +27,7 @@ def probe(videos: Sequence[VideoFile], drop_duplicates: bool, folder: WorkFolder
     return _without_duplicates(outcomes) if drop_duplicates else outcomes
 
 
-def probe_file(video: VideoFile) -> Outcome[VideoRow]:
+def probe_file(video: VideoFile) -> FileResult[VideoRow]:
     """Read a file's header and first frame, and the checksum of all of it."""
     row = VideoRow(video.name, video.fingerprint, video.path.stat().st_size if video.path.exists() else 0)
     try:
@@ -41,21 +41,21 @@ def probe_file(video: VideoFile) -> Outcome[VideoRow]:
     except UnavailableError:
         raise
     except LeftOutError as error:
-        return Outcome((replace(row, dropped=f"HDR: {error}"),))
+        return FileResult((replace(row, dropped=f"HDR: {error}"),))
     except SourceError as error:
-        return Outcome((replace(row, dropped=f"{UNREADABLE}: {error}"),), str(error))
-    return Outcome(
+        return FileResult((replace(row, dropped=f"{UNREADABLE}: {error}"),), str(error))
+    return FileResult(
         (replace(row, checksum=checksum, codec=codec, seconds=seconds, fps=fps, height=height, width=width),)
     )
 
 
-def _without_duplicates(outcomes: dict[str, Outcome[VideoRow]]) -> dict[str, Outcome[VideoRow]]:
+def _without_duplicates(outcomes: dict[str, FileResult[VideoRow]]) -> dict[str, FileResult[VideoRow]]:
     first: dict[str, str] = {}
-    found: dict[str, Outcome[VideoRow]] = {}
+    found: dict[str, FileResult[VideoRow]] = {}
     for source, outcome in outcomes.items():
         rows = list(outcome.rows)
         for place, row in enumerate(rows):
             if kept([row]) and (other := first.setdefault(row.checksum, source)) != source:
                 rows[place] = replace(row, dropped=f"exact duplicate of {other}")
-        found[source] = Outcome(tuple(rows), outcome.fault)
+        found[source] = FileResult(tuple(rows), outcome.fault)
     return found

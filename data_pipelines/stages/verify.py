@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from data_pipelines.stages.units import WorkFolder, digest, run_todo
+from data_pipelines.stages.work_items import WorkFolder, digest, run_missing
 from data_pipelines.verify import CheckedShard, Rules, check_shard
 from vdm.data.shards import ShardEntry
 from vdm.data.sidecars import sidecar_name
@@ -52,7 +52,7 @@ def check_all(path: Path, shards: Sequence[ShardEntry], rules: Rules, folder: Wo
         else:
             todo[name] = shard, paths[name]
     check = partial(check_shard, path=path, rules=rules)
-    failed = run_todo("verify", "shard", partial(_check, check), todo, folder)
+    failed = run_missing("verify", "shard", partial(_check, check), todo, folder)
     for name, (shard, result) in todo.items():
         # what another task of an array has done may have been lost since
         found[shard.name] = CheckedShard((failed[name],), ()) if name in failed else _read(result) or check(shard)

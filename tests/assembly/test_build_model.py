@@ -10,7 +10,7 @@ from tests.models.networks import random_input
 from vdm.assembly.build_model import build_model
 from vdm.assembly.load import load_autoguidance_model, load_into, load_trained
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.runs import checkpoint_folder
+from vdm.checkpoints.layout import checkpoint_folder
 from vdm.config import ConfigError
 from vdm.generation.pipeline import load_model
 from vdm.models.autoencoder import Compression

@@ -7,7 +7,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tests.cli.conftest import Vdm
-from vdm.checkpoints.runs import checkpoint_folder, load_config, record_run, write_config
+from vdm.checkpoints.layout import checkpoint_folder
+from vdm.checkpoints.run_record import load_config, record_run, write_config
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.followers import followers_of
 from vdm.cli.resume import _is_changeable, apply_resume_overrides

@@ -17,8 +17,9 @@ from torch import Tensor
 from tests.data.shard_sets import write_set
 from tests.data_pipelines.videos import write_video
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint, load_config, write_config
+from vdm.checkpoints.run_record import load_config, write_config
 from vdm.cli import evaluate, sample
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.options.sample import SampleOptions

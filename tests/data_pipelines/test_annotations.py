@@ -8,12 +8,12 @@ import pytest
 
 from data_pipelines import caption_tables
 from data_pipelines.annotations import Annotation, label_names, merge
-from data_pipelines.caption_sidecars import Beside, Sidecars
+from data_pipelines.caption_sidecars import SidecarContent, Sidecars
 from data_pipelines.caption_sidecars import read_sidecars as read_files
 from data_pipelines.caption_tables import find_manifest, read_manifest
 
 
-def read_sidecars(video: Path) -> Beside:
+def read_sidecars(video: Path) -> SidecarContent:
     return read_files(Sidecars(sorted(video.parent.iterdir())).of(video))
 
 
@@ -190,7 +190,7 @@ def test_names_of_sidecars_may_have_the_suffix_of_the_video_and_capitals(tmp_pat
     (tmp_path / name).write_text('{"text": "a dog"}' if name.endswith("json") else "a dog")
     video = tmp_path / ("a.MP4" if "MP4" in name else "a.mp4")
 
-    assert read_sidecars(video) == Beside(Annotation("a dog"), (tmp_path / name,))
+    assert read_sidecars(video) == SidecarContent(Annotation("a dog"), (tmp_path / name,))
 
 
 def test_sidecars_are_found_in_either_unicode_form(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from data_pipelines import assemble, parts, shard_set
 from data_pipelines.assemble import choose_splits, plan_shards
-from data_pipelines.build import PARTS_NAME
+from data_pipelines.build import WORK_NAME
 from data_pipelines.encode.h264 import encode_h264
 from data_pipelines.executors.slurm import SlurmExecutor
-from data_pipelines.output_folder import kept_from_others
+from data_pipelines.output_folder import output_lock
 from tests.data_pipelines.conftest import Build
 from tests.data_pipelines.videos import gray_frames, write_h264, write_sound, write_video
 from vdm.data.decoding import decode_clip
@@ -407,10 +407,10 @@ def test_input_that_gives_nothing_is_an_error_and_leaves_nothing(run_build: Buil
 def test_second_build_into_a_folder_that_is_being_built_is_refused_in_one_line(run_build: Build, shards: Path) -> None:
     run_build()
     before = _content(shards)
-    with kept_from_others(shards, shards / PARTS_NAME):
+    with output_lock(shards, shards / WORK_NAME):
         with pytest.raises(ValueError, match=r"output=.*: another command is building in this folder \(process "):
             run_build()
-        ours = {path.name for path in (shards / PARTS_NAME).iterdir()}
+        ours = {path.name for path in (shards / WORK_NAME).iterdir()}
     assert ours == {"building.0"}
     assert run_build().code == 0
     assert _content(shards) == before
@@ -419,7 +419,7 @@ def test_second_build_into_a_folder_that_is_being_built_is_refused_in_one_line(r
 def test_build_whose_process_died_is_taken_over(run_build: Build, shards: Path) -> None:
     run_build()
     child = subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(shards), str(shards / PARTS_NAME)],
+        [sys.executable, "-c", _HOLD, str(shards), str(shards / WORK_NAME)],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
@@ -436,8 +436,8 @@ def test_build_whose_process_died_is_taken_over(run_build: Build, shards: Path) 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from data_pipelines.output_folder import kept_from_others
-with kept_from_others(*map(Path, sys.argv[1:])):
+from data_pipelines.output_folder import output_lock
+with output_lock(*map(Path, sys.argv[1:])):
     print("held", flush=True)
     time.sleep(600)
 """

@@ -107,7 +107,7 @@ def test_changed_caption_is_embedded_anew_and_nothing_is_encoded(
 ) -> None:
     before = {m["source_start_seconds"]: member("mp4") for m, member in _samples(shards) if m["source"] == "a.mp4"}
     (videos / "a.json").write_text('{"caption": ["the cat jumps", "the dog runs"]}')
-    monkeypatch.setattr("data_pipelines.parts.encode_h264", None)
+    monkeypatch.setattr("data_pipelines.encoded_sources.encode_h264", None)
 
     outcome = run_curate(f"input={videos}", *PLAIN, *encoders)
 

@@ -6,7 +6,7 @@ import pytest
 
 from data_pipelines.histograms import draw_histograms
 from data_pipelines.manifest import ClipRow
-from data_pipelines.stages.judge import Limits
+from data_pipelines.stages.limits import Limits
 
 
 def _rows(count: int) -> list[ClipRow]:

@@ -18,7 +18,7 @@ def recordings_of(folder: Path) -> dict[str, str]:
     return dict(read_video_folder(str(folder), None, [], CLIP).recordings)
 
 
-def write_part(path: Path, start: int = 0, num_frames: int = 8) -> Path:
+def write_record(path: Path, start: int = 0, num_frames: int = 8) -> Path:
     """Write a file whose clock begins at a frame, of 8 a second."""
     path.parent.mkdir(exist_ok=True)
     times = [125 * (start + number) for number in range(num_frames)]
@@ -27,7 +27,7 @@ def write_part(path: Path, start: int = 0, num_frames: int = 8) -> Path:
 
 def test_files_of_a_playlist_are_one_recording_in_all_qualities(tmp_path: Path) -> None:
     for name in ("low/x.ts", "low/one two.ts", "high/x.ts", "high/y.ts", "alone.ts"):
-        write_part(tmp_path / name)
+        write_record(tmp_path / name)
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + name.encode())  # no two the same
     header = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n"
     (tmp_path / "low/low.m3u8").write_text(f"{header}#EXTINF:1,\nx.ts?token=1\n#EXTINF:1,\none%20two.ts\n")
@@ -51,7 +51,7 @@ def test_files_of_a_playlist_are_one_recording_in_all_qualities(tmp_path: Path) 
 )
 def test_a_list_of_songs_says_nothing_of_what_belongs_together(tmp_path: Path, content: bytes) -> None:
     for start, name in enumerate(("a.mp4", "b.mp4")):
-        write_part(tmp_path / name, start)
+        write_record(tmp_path / name, start)
     (tmp_path / "list.m3u8").write_bytes(content)
 
     assert recordings_of(tmp_path) == {}
@@ -60,16 +60,16 @@ def test_a_list_of_songs_says_nothing_of_what_belongs_together(tmp_path: Path, c
 @pytest.mark.parametrize("suffix", ["ts", "mp4", "mkv"])
 def test_numbered_files_that_follow_each_other_in_time_are_one_recording(tmp_path: Path, suffix: str) -> None:
     for number in range(3):
-        write_part(tmp_path / f"a.{number:03d}.{suffix}", 8 * number + 80)
-        write_part(tmp_path / f"b{number + 9}.{suffix}", num_frames=8 + number)  # each with a clock of its own
-    write_part(tmp_path / f"a.007.{suffix}", 104)  # others lie between
+        write_record(tmp_path / f"a.{number:03d}.{suffix}", 8 * number + 80)
+        write_record(tmp_path / f"b{number + 9}.{suffix}", num_frames=8 + number)  # each with a clock of its own
+    write_record(tmp_path / f"a.007.{suffix}", 104)  # others lie between
 
     assert recordings_of(tmp_path) == {f"a.{number:03d}.{suffix}": f"a.000.{suffix}" for number in range(3)}
 
 
 def test_a_camera_splits_some_of_its_recordings(tmp_path: Path) -> None:
     for number, start in enumerate((0, 0, 8, 0)):
-        write_part(tmp_path / f"{number:05d}.MTS".lower(), start, 8 + (number == 3))
+        write_record(tmp_path / f"{number:05d}.MTS".lower(), start, 8 + (number == 3))
 
     found = recordings_of(tmp_path)
 
@@ -131,7 +131,7 @@ def test_the_note_names_the_first_of_many() -> None:
 
 def test_a_file_that_can_not_be_read_is_no_part_of_a_recording(tmp_path: Path) -> None:
     for number in range(3):
-        write_part(tmp_path / f"a{number}.ts", 8 * number)
+        write_record(tmp_path / f"a{number}.ts", 8 * number)
     (tmp_path / "a1.ts").write_bytes(b"no video")
     (tmp_path / "a2.mp4").symlink_to("nowhere")
     with av.open(tmp_path / "a0.ts") as container:

@@ -13,7 +13,7 @@ from tests.cli.conftest import RunVdm, run_vdm
 from tests.extending.parts import OwnAutoencoder
 from tests.training.runs import TINY
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.runs import load_config
+from vdm.checkpoints.run_record import load_config
 from vdm.cli.commands import run_program
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.types import ClipSize

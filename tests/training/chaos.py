@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from tests.training.runs import TINY
 from tests.training.zygote import Zygote
 from vdm.checkpoints.collectives import gathered
-from vdm.checkpoints.runs import latest_checkpoint
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.types import ClipBatch
 

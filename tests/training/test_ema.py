@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from tests.training.runs import configuration, train
 from vdm.checkpoints.folder import CHECKSUMS_NAME
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import ema_snapshots_of, step_of
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import ema_snapshots_of, latest_checkpoint, load_weights, record_run, step_of
+from vdm.checkpoints.run_record import record_run
+from vdm.checkpoints.weights import load_weights
 from vdm.cli import ema as command
 from vdm.config import ConfigError
 from vdm.training.callbacks import samples

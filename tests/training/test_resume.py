@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.training.runs import SGD, configuration, train
-from vdm.checkpoints.runs import latest_checkpoint
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.checkpoints.tree import split
 

@@ -13,7 +13,7 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 
 from tests.training.runs import configuration, train
-from vdm.checkpoints.runs import checkpoints_of, step_of
+from vdm.checkpoints.layout import checkpoints_of, step_of
 from vdm.config import ConfigError
 from vdm.lock_files import LockHolder, acquire, lock_file, lock_holders
 from vdm.training import run_lock

@@ -11,7 +11,8 @@ import pytest
 
 from tests.training.runs import TINY
 from tests.training.zygote import Zygote, free_port
-from vdm.checkpoints.runs import checkpoints_of, latest_checkpoint, step_of
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import checkpoints_of, step_of
 
 GOES_ON = re.compile(r"a run is going on in this folder \(process \d+ on .*, since .*\); wait for its end")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.runs import configuration, train
-from vdm.checkpoints.runs import latest_checkpoint
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.config import ConfigError
 from vdm.training.slurm import release_stop_signals
 from vdm.training.starts import is_to_be_taken, shared_name

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import ema_snapshots_of
 from vdm.checkpoints.pieces import PieceFiles
-from vdm.checkpoints.runs import ema_snapshots_of, latest_checkpoint
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.config import ConfigError
-from vdm.training.strategies.auto import Devices, auto
+from vdm.training.devices import Devices
+from vdm.training.strategies.auto import auto
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2
@@ -47,7 +49,7 @@ STAGES = (
 def content(run: Path) -> dict[str, Tensor]:
     """Return weights, averages and all that the optimizer keeps in a run's latest checkpoint, and saved averages."""
     checkpoint = SavedCheckpoint(latest_checkpoint(run))
-    kinds = {"weights": checkpoint.weights, **checkpoint.averages(), "optimizer": checkpoint.optimizer}
+    kinds = {"weights": checkpoint.weights, **checkpoint.emas(), "optimizer": checkpoint.optimizer}
     for folder in ema_snapshots_of(run):
         kinds |= {f"{folder.name} {name}": PieceFiles(folder, name) for name in ("sigma_rel_0.05", "sigma_rel_0.1")}
     return {f"{kind} {name}": files.whole(name) for kind, files in kinds.items() for name in files.shapes}

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from vdm.assembly.build_model import build_recorded, refuse_difference, shapes_of
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint, load_weights, merged_shapes, merged_weights
+from vdm.checkpoints.weights import load_weights, merged_shapes, merged_weights
 from vdm.config import ConfigError
 
 

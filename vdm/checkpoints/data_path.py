@@ -1,4 +1,4 @@
-"""A run's ``data.path`` where it is relative: it counts from the folder in which training was started."""
+"""A run's relative ``data.path``, which starts from the folder in which training was started."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ STARTED_IN = "started_in"
 
 
 def found_again(path: str | dict[str, float], started_in: str | None) -> str | dict[str, float]:
-    """Return a recorded ``data.path`` as it is to be read from the present folder.
+    """Return a recorded ``data.path`` as seen from the current folder.
 
-    A relative folder is looked for where training was started. If it is not there, as when a project's folder was
-    moved, or nothing was recorded, it counts from the present folder.
+    A relative folder is searched in the folder in which training was started. If it is not there, because the project
+    was moved, or if that folder was not recorded, the path starts from the current folder.
 
     Args:
         path: A folder or a URL, or several with their shares.
-        started_in: Folder in which training was started, if that was recorded.
+        started_in: Folder in which training was started, if recorded.
     """
     if started_in is None:
         return path

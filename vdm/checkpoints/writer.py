@@ -1,4 +1,4 @@
-"""Saving while training goes on."""
+"""Saving in the background, while training continues."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,14 +12,14 @@ from vdm.checkpoints.snapshot import Snapshot
 
 
 class CheckpointWriter:
-    """Writes snapshots to the disk in the background, one at a time.
+    """Writes snapshots to disk in the background, one at a time.
 
-    All processes call the same methods in the same order. A thread in each writes and flushes its files; the folder
-    gets its name once all threads are done, at the next call of ``poll`` or ``finish``.
+    All processes call the same methods in the same order. A thread in each process writes and flushes its files; the
+    folder gets its final name once all threads are done, in the next call of ``poll`` or ``finish``.
 
     Args:
-        after: Another writer: what it began before a folder of this one gets its name before that folder.
-        check: Raises ``ValueError`` where nothing may be written any more; called before anything is, in each process.
+        after: Another writer, whose folder in progress is completed before a folder of this one.
+        check: Called in each process before anything is written; raises ``ValueError`` if writing is not allowed.
     """
 
     def __init__(self, after: "CheckpointWriter | None" = None, check: Callable[[], None] = lambda: None) -> None:
@@ -31,11 +31,11 @@ class CheckpointWriter:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a checkpoint is in progress: the same in all processes."""
+        """Whether a checkpoint is in progress; the same in all processes."""
         return self._folder is not None
 
     def start(self, folder: Path, pieces: Mapping[str, Mapping[str, Piece]], state: Mapping[str, Any] | None) -> None:
-        """Copy what is to be saved to memory, and begin to write it.
+        """Copy the pieces to memory, and begin to write them.
 
         Args:
             folder: Folder of the checkpoint.
@@ -43,7 +43,7 @@ class CheckpointWriter:
             state: The rest of the checkpoint, in the first process.
 
         Raises:
-            ValueError: If storage refuses it, ``state`` holds what can't be saved, or ``check`` says so.
+            ValueError: If storage fails, ``state`` holds a value that can't be saved, or ``check`` raises it.
         """
         assert self._folder is None, "finish() the one before"
         together(self._check)
@@ -54,7 +54,7 @@ class CheckpointWriter:
         self._written = self._thread.submit(self._snapshot.write, partials[0], rank())
 
     def poll(self) -> Path | None:
-        """Return the folder of a checkpoint that has been completed since, if any; waits for nothing.
+        """Complete a checkpoint whose files are all written, and return its folder, if any; does not wait.
 
         Raises:
             ValueError: If it could not be written.
@@ -67,7 +67,7 @@ class CheckpointWriter:
         """Wait for the checkpoint in progress, if any, and return its folder.
 
         Raises:
-            ValueError: If it could not be written. Checkpoints saved before are as they were.
+            ValueError: If it could not be written. Earlier checkpoints are unchanged.
         """
         if self._folder is None:
             return None
@@ -86,7 +86,7 @@ class CheckpointWriter:
         return folder
 
     def _is_written(self) -> bool:
-        """Whether this process has nothing left to write, neither here nor for the writer that comes first."""
+        """Whether this process has written everything, also of the writer that comes first."""
         is_done = self._folder is None or self._written.done()
         return is_done and (self._after is None or self._after._is_written())
 

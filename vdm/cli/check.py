@@ -13,7 +13,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vdm.checkpoints.runs import checkpoints_to_try, run_folder
+from vdm.checkpoints.latest import checkpoints_to_try
+from vdm.checkpoints.layout import run_folder
 from vdm.cli.check_report import report
 from vdm.cli.next_step import command, say_next
 from vdm.cli.run_folder import CHECK_PREFIX

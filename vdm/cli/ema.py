@@ -14,19 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vdm.checkpoints.folder import verify_folder
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import checkpoint_folder, ema_snapshots_of, folder_for_results, run_folder, step_of
 from vdm.checkpoints.pieces import PieceFiles
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import (
-    checkpoint_folder,
-    ema_snapshots_of,
-    folder_for_results,
-    is_of_objective,
-    latest_checkpoint,
-    record_run,
-    run_folder,
-    step_of,
-)
+from vdm.checkpoints.run_record import record_run
 from vdm.checkpoints.snapshot import SavedCheckpoint, save_weights
+from vdm.checkpoints.weights import is_of_objective
 from vdm.cli.next_step import command, say_next
 from vdm.cli.options.ema import EmaOptions
 from vdm.cli.options.paths import check_new
@@ -85,7 +79,7 @@ def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int
         )
     names = {PowerFunctionEMA(sigma_rel).name: sigma_rel for sigma_rel in sigma_rels}
     for name, sigma_rel in names.items():
-        yield _Source(PowerFunction(sigma_rel, last_step), saved.average(name))
+        yield _Source(PowerFunction(sigma_rel, last_step), saved.named_ema(name))
     for folder in ema_snapshots_of(run_folder(saved.folder)):
         if step_of(folder) >= last_step:  # of a run that went on from an earlier checkpoint, or the checkpoint's own
             continue

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.data_path import found_again
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import folder_for_results, run_folder
 from vdm.checkpoints.run_config import CLIP_SAMPLING, DATA_MODULE, RunConfig
-from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
 from vdm.cli.next_step import command, say_next
 from vdm.cli.options.evaluate import EvaluateOptions
 from vdm.cli.sample import load_for_sampling

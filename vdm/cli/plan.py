@@ -16,10 +16,10 @@ from vdm.config import ConfigError, build
 from vdm.config.options import options_of, parse
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import accumulation, idle_devices
+from vdm.training.devices import Devices
 from vdm.training.ema import count_emas
 from vdm.training.planning.sharding import Memory, ddp, fsdp2, memory_of, sharding_of, single, zero
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
-from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipSize
@@ -136,14 +136,14 @@ def describe(
         f" {clips.number} clips of {size} on each device",
         f"work of a step   {per_device / 1e12:,.3f} TFLOP on each device,"
         f" {devices.number * per_device / 1e12:,.3f} in all",
-        f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_emas} averages, optimizer;"
+        f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_emas} EMAs, optimizer;"
         f" {step.saved_bytes / GIB:,.2f} GiB of weights alone",
     ]
 
 
 def table(memories: Sequence[Memory], memory_bytes: int, reserve_bytes: int) -> Sequence[str]:
     """Return the memory of each process under each strategy, the first of which is the one that is configured."""
-    parts = ("weights", "gradients", "optimizer", "averages", "activations", "temporary", "peak")
+    parts = ("weights", "gradients", "optimizer", "ema", "activations", "temporary", "peak")
     names = [("* " if index == 0 else "  ") + memory.sharding.name for index, memory in enumerate(memories)]
     title = "GiB per device"
     width = max(map(len, [title, *names]))

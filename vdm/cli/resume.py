@@ -69,7 +69,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     """
     if "resume" not in config:
         return config
-    from vdm.checkpoints.runs import checkpoints_of, without_link
+    from vdm.checkpoints.layout import checkpoints_of, without_link
     from vdm.training.starts import is_restart, is_to_be_taken
 
     for key in (FOLLOWS, STARTED_IN):
@@ -108,7 +108,8 @@ def _of_own(run: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If training never began there, or what is recorded of it is damaged.
     """
-    from vdm.checkpoints.runs import config_file, load_config
+    from vdm.checkpoints.layout import config_file
+    from vdm.checkpoints.run_record import load_config
 
     saved = load_config(run)
     typed(_Recorded, saved, config_file(run))

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from vdm.assembly.load import load_autoguidance_model, load_whole
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import folder_for_results, run_folder
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
 from vdm.cli.next_step import command, say_next
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions

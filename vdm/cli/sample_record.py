@@ -13,8 +13,8 @@ from typing import Any
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.folder import checksum_of
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.cli.sample_settings import NEVER_RECORDED, Identity, as_json

@@ -1,11 +1,29 @@
 """How a mistake in the configuration is reported."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class ConfigError(ValueError):
     """A mistake in the configuration; its message is one line that names the key, the value and what is allowed."""
+
+
+@contextmanager
+def errors_at(key: str, kinds: type[Exception] | tuple[type[Exception], ...] = ValueError) -> Iterator[None]:
+    """Report errors in the block as mistakes at a key, in one line: ``KEY: MESSAGE``.
+
+    Args:
+        key: Dotted key of the configuration.
+        kinds: Which errors.
+
+    Raises:
+        ConfigError: In the place of such an error.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
 
 
 def nearest(word: str, allowed: Iterable[str], parent: str = "") -> str:

@@ -1,9 +1,9 @@
 """What configurations recorded by earlier versions call things, and what the same things are called now.
 
 Whoever renames or moves a class that a recorded configuration may name, or a key, adds a line to a table below, in the
-same commit; runs, exports and checkpoints made before then go on to be read. ``vdm.checkpoints.runs.load_config``, by
-which every recorded configuration is read, applies the tables. In a YAML that somebody wrote, a former class is refused
-in one line that names the present one.
+same commit; runs, exports and checkpoints made before then go on to be read. The tables are applied by ``load_config``
+(``vdm/checkpoints/run_record.py``), by which every recorded configuration is read. In a YAML that somebody wrote, a
+former class is refused in one line that names the present one.
 """
 
 from collections.abc import Mapping, Sequence

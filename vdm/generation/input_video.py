@@ -23,7 +23,7 @@ from torch import Tensor
 from vdm.data.containers import TooLargeError, bound_pixels, check_pixels, open_video
 from vdm.data.frames import DEINTERLACING, colorspace_of, film_of, opaque, orientation, pixel_aspect
 from vdm.data.hdr_frames import UnreadColorsError, transfer_of
-from vdm.data.mp4_tables import FalseClaimError
+from vdm.data.mp4_tables import ImplausibleHeaderError
 from vdm.data.scaling import RGBScaler
 
 MAX_BYTES = 1 << 33
@@ -109,7 +109,7 @@ def _film(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
             yield container, stream
     except FileNotFoundError:
         raise ValueError(f"input={path}: no such file") from None
-    except (FalseClaimError, TooLargeError, UnreadColorsError) as error:
+    except (ImplausibleHeaderError, TooLargeError, UnreadColorsError) as error:
         raise ValueError(f"input={path}: can't be used: {error}") from None
     except (FFmpegError, OSError) as error:
         raise ValueError(f"input={path}: can't be read as a video: {error.strerror or error}") from None

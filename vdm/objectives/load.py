@@ -7,7 +7,7 @@ from torch import nn
 from vdm.assembly.build_model import refuse_difference, shapes_of
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import objective_weights
+from vdm.checkpoints.weights import objective_weights
 from vdm.config import ConfigError
 from vdm.models.lora import is_added, merged
 from vdm.objectives.base import Objective
@@ -39,8 +39,8 @@ def load_objective(run: RunConfig, checkpoint: Path, model: VideoDiffusionModel,
         own, weights = shapes_of(objective.state_dict()), objective_weights(checkpoint, ema)
         if own and not weights:
             raise ValueError(
-                f"{checkpoint}: objective: its modules have no weights here, as in what vdm ema and vdm export write:"
-                " evaluate the run itself"
+                f"{checkpoint}: objective: its modules have no weights here, since vdm ema and vdm export leave them"
+                " out: evaluate the run itself"
             )
         if not any(map(is_added, own)):  # the objective copied a model with LoRA, which is merged when a run is loaded
             weights = merged(weights)

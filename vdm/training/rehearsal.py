@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.collectives import together
 from vdm.checkpoints.folder import folder_bytes
-from vdm.checkpoints.runs import checkpoint_folder
+from vdm.checkpoints.layout import checkpoint_folder
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.saving import SaveCheckpoints
 from vdm.training.module import DiffusionModule

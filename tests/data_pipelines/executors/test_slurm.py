@@ -95,16 +95,16 @@ def test_what_an_owner_has_done_just_before_it_was_gone_is_not_done_again(
     done: list[str] = []
     owners_of = SlurmExecutor._owners
 
-    def seen_before_the_end(claims: Path, name: str) -> list[str]:
-        found = owners_of(claims, name)
+    def seen_before_the_end(locks: Path, name: str) -> list[str]:
+        found = owners_of(locks, name)
         if not done:
-            first.once(lambda: done.append("first"), name, claims)
-            found = owners_of(claims, name)
+            first.once(lambda: done.append("first"), name, locks)
+            found = owners_of(locks, name)
         return found
 
-    claims = tmp_path / "claims"
+    locks = tmp_path / "claims"
     monkeypatch.setattr(second, "_owners", seen_before_the_end)
-    second.once(lambda: done.append("second"), "publish", claims)
+    second.once(lambda: done.append("second"), "publish", locks)
 
     assert done == ["first"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_pipelines.executors.slurm import SlurmExecutor
-from data_pipelines.stages.units import WorkFolder
 from data_pipelines.stages.verify import check_all
+from data_pipelines.stages.work_items import WorkFolder
 from data_pipelines.verify import Rules
 from tests.data_pipelines.executors.work import Job, leave_a_file
 from vdm.data.index import read_index

@@ -15,8 +15,8 @@ from data_pipelines.executors.base import Executor
 from data_pipelines.executors.local import LocalExecutor
 from data_pipelines.executors.ray import RayExecutor
 from data_pipelines.executors.slurm import SlurmExecutor
-from data_pipelines.stages.units import WorkFolder
 from data_pipelines.stages.verify import check_all
+from data_pipelines.stages.work_items import WorkFolder
 from data_pipelines.verify import VerifySettings
 from tests.data_pipelines.conftest import Build, Curate
 from tests.data_pipelines.executors.work import start_task, times_begun

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_type_hints
 
-from vdm.checkpoints.runs import load_config
+from vdm.checkpoints.run_record import load_config
 from vdm.config.signatures import Signature, signature_of
 from vdm.config.static_signatures import read_declared
 from vdm.config.targets import resolve

@@ -4,7 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from vdm.checkpoints.runs import checkpoints_to_try, run_folder
+from vdm.checkpoints.latest import checkpoints_to_try
+from vdm.checkpoints.layout import run_folder
 from vdm.config import ConfigError
 from vdm.found_instead import has_index
 

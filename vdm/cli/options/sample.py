@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, MinLen
 
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import load_config
+from vdm.checkpoints.run_record import load_config
 from vdm.cli.options.memory import check_memory
 from vdm.cli.options.of_model import options_of_model
 from vdm.cli.options.paths import check_file

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
 
-from vdm.checkpoints.runs import run_folder
+from vdm.checkpoints.layout import run_folder
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_checkpoint, check_writable
 from vdm.config import ConfigError

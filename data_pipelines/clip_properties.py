@@ -23,7 +23,7 @@ class UnusableError(ValueError):
     """A tar or a sample that can't be trained on, and why."""
 
 
-class Look(NamedTuple):
+class ClipProperties(NamedTuple):
     """What is known of a clip without decoding more than a frame."""
 
     shape: Shape
@@ -33,7 +33,7 @@ class Look(NamedTuple):
     is_hdr: bool = False
 
 
-def look_at_video(file: io.BufferedIOBase) -> Look:
+def inspect_video(file: io.BufferedIOBase) -> ClipProperties:
     """Look at a video without decoding more than a frame, or holding more than that.
 
     Raises:
@@ -65,7 +65,7 @@ def look_at_video(file: io.BufferedIOBase) -> Look:
     height, width = square_size(frame, aspect)
     check_pixels(height, width)
     check_colors(frame)
-    return Look((len(times), height, width), rate, _are_even(times), transfer_of(frame) is not None)
+    return ClipProperties((len(times), height, width), rate, _are_even(times), transfer_of(frame) is not None)
 
 
 def _mean_rate(times: Int[np.ndarray, " t"], stream: av.VideoStream) -> float | None:
@@ -92,7 +92,7 @@ def _are_even(times: Int[np.ndarray, " t"]) -> bool:
     return bool((np.abs(since - np.arange(len(times)) * mean) <= mean).all())
 
 
-def look_at_picture(file: io.BufferedIOBase) -> Look:
+def inspect_picture(file: io.BufferedIOBase) -> ClipProperties:
     """Look at a picture without decoding it.
 
     Raises:
@@ -109,4 +109,4 @@ def look_at_picture(file: io.BufferedIOBase) -> Look:
         raise UnusableError(f"its picture can't be read: {error}") from None
     if turn in range(2, 9):
         raise UnusableError("its picture is stored turned or mirrored, for viewers to undo; encode it upright")
-    return Look(shape)
+    return ClipProperties(shape)

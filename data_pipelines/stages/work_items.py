@@ -19,7 +19,7 @@ Row = TypeVar("Row", VideoRow, ClipRow)
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[Row]):
+class FileResult(Generic[Row]):
     """What a stage made of one file."""
 
     rows: tuple[Row, ...]
@@ -43,19 +43,19 @@ class WorkFolder:
         return self.path / "units" / stage
 
     @property
-    def claims(self) -> Path:
+    def locks(self) -> Path:
         """See ``Executor.run``."""
         return self.path / "claims"
 
 
-def run_units(
+def run_items(
     stage: str,
     tasks: Mapping[str, Task],
     digests: Mapping[str, str],
-    work: Callable[[Task], Outcome[Row]],
+    work: Callable[[Task], FileResult[Row]],
     kind: type[Row],
     folder: WorkFolder,
-) -> dict[str, Outcome[Row]]:
+) -> dict[str, FileResult[Row]]:
     """Do a stage's work on every file, that apart which is done already.
 
     Args:
@@ -76,13 +76,13 @@ def run_units(
     there = {path.stem for path in results.glob("*.parquet")}
     found = {name: outcome for name in names if name in there and (outcome := _finished(paths[name], kind)) is not None}
     todo = {name: (tasks[source], paths[name]) for name, source in names.items() if name not in found}
-    failed = run_todo(stage, "file", partial(_work, work, kind), todo, folder)
+    failed = run_missing(stage, "file", partial(_work, work, kind), todo, folder)
     for name in todo:
-        found[name] = Outcome((), failed[name]) if name in failed else _outcome(paths[name], kind)
+        found[name] = FileResult((), failed[name]) if name in failed else _outcome(paths[name], kind)
     return {source: found[name] for name, source in names.items()}
 
 
-def _finished(path: Path, kind: type[Row]) -> Outcome[Row] | None:
+def _finished(path: Path, kind: type[Row]) -> FileResult[Row] | None:
     """Return a result from before, or None if it is damaged: then it is made anew."""
     try:
         return _outcome(path, kind)
@@ -90,12 +90,12 @@ def _finished(path: Path, kind: type[Row]) -> Outcome[Row] | None:
         return None
 
 
-def _outcome(path: Path, kind: type[Row]) -> Outcome[Row]:
+def _outcome(path: Path, kind: type[Row]) -> FileResult[Row]:
     rows, notes = read_rows(path, kind)
-    return Outcome(tuple(rows), notes.get("fault"))
+    return FileResult(tuple(rows), notes.get("fault"))
 
 
-def _work(work: Callable[[Any], Outcome[Any]], kind: type[Any], task: tuple[Any, Path]) -> None:
+def _work(work: Callable[[Any], FileResult[Any]], kind: type[Any], task: tuple[Any, Path]) -> None:
     outcome = work(task[0])
     write_rows(task[1], kind, outcome.rows, {} if outcome.fault is None else {"fault": outcome.fault})
 
@@ -111,12 +111,12 @@ class ClipTask:
     """The configuration of what looks at them, as JSON."""
 
 
-def run_clip_units(
+def run_clip_items(
     stage: str,
     rows: Sequence[ClipRow],
     videos: Mapping[str, VideoFile],
     node: str,
-    work: Callable[[ClipTask], Outcome[ClipRow]],
+    work: Callable[[ClipTask], FileResult[ClipRow]],
     folder: WorkFolder,
 ) -> tuple[dict[str, ClipRow], dict[str, str]]:
     """Do a stage's work on every clip, those apart that it has seen before, whatever others were asked for then.
@@ -143,7 +143,7 @@ def run_clip_units(
         if missing := [row for row in clips if row.key not in seen]:
             task = ClipTask(choose(video, [ChosenClip(r.key, r.start_seconds) for r in missing]), tuple(missing), node)
             todo[f"{name}-{digest([row.key for row in missing])}"] = task, paths[source]
-    failed = run_todo(stage, "file", partial(_work_on_clips, work), todo, folder)
+    failed = run_missing(stage, "file", partial(_work_on_clips, work), todo, folder)
     faults = {todo[name][0].video.name: fault for name, fault in failed.items()}
     found: dict[str, ClipRow] = {}
     for source, path in paths.items():
@@ -154,7 +154,7 @@ def run_clip_units(
     return found, faults
 
 
-def _work_on_clips(work: Callable[[ClipTask], Outcome[ClipRow]], task: tuple[ClipTask, Path]) -> None:
+def _work_on_clips(work: Callable[[ClipTask], FileResult[ClipRow]], task: tuple[ClipTask, Path]) -> None:
     outcome = work(task[0])
     before, notes = _seen(task[1])
     if outcome.fault is not None:
@@ -170,7 +170,7 @@ def _seen(path: Path) -> tuple[list[ClipRow], dict[str, str]]:
         return [], {}
 
 
-def run_todo(
+def run_missing(
     stage: str, unit: str, work: Callable[[Any], None], todo: Mapping[str, Any], folder: WorkFolder
 ) -> dict[str, str]:
     """Do what is left of a stage's work, with a progress bar.
@@ -187,7 +187,7 @@ def run_todo(
     """
     failed: dict[str, str] = {}
     with progress_bar(len(todo), stage, unit) as bar:
-        for name, fault in folder.executor.run(work, todo, folder.claims / stage):
+        for name, fault in folder.executor.run(work, todo, folder.locks / stage):
             if fault is not None:
                 failed[name] = fault
             bar.update()

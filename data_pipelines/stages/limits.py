@@ -36,7 +36,7 @@ def value_of(row: ClipRow, name: str) -> float | None:
     return float(getattr(row, name)) if name in KNOWN else row.scores.get(name)
 
 
-def judge(rows: Iterable[ClipRow], limits: Mapping[str, Limits]) -> list[ClipRow]:
+def apply_limits(rows: Iterable[ClipRow], limits: Mapping[str, Limits]) -> list[ClipRow]:
     """Return all rows, those dropped with their reason that break a limit; what is not measured breaks none."""
     return [row if row.dropped else replace(row, dropped=_reason(row, limits)) for row in rows]
 
