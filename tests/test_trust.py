@@ -42,7 +42,7 @@ READERS = {
     # Weights, as safetensors
     "vdm/models/pretrained/stored.py": {"safe_open"},
     # Libraries that read folders of their own form, after ``check_component``
-    "vdm/models/autoencoders.py": {"from_pretrained"},
+    "vdm/models/diffusers_autoencoders.py": {"from_pretrained"},
     "vdm/models/svd/components.py": {"from_pretrained"},
     "vdm/models/text_encoders.py": {"from_pretrained"},
     "vdm/training/planning/structure.py": {"from_pretrained"},

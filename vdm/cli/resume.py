@@ -72,7 +72,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     from vdm.checkpoints.layout import checkpoints_of, without_link
     from vdm.training.starts import has_yet_to_resume, is_restart
 
-    for key in (FOLLOWS, STARTED_IN):
+    for key in _RECORDED:
         if key in config:
             raise ConfigError(f"{key}: is recorded when training begins, and can't be chosen")
     composed: Any = OmegaConf.to_container(config, resolve=True)
