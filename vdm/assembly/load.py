@@ -1,4 +1,4 @@
-"""From a run, or one of its checkpoints, to a model with its weights."""
+"""Loading of a trained model from a run or one of its checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import astuple
@@ -20,11 +20,11 @@ def load_trained(path: str | Path, ema: bool | str = True, allow_own_code: bool 
 
     Args:
         path: Folder of a run or of a checkpoint.
-        ema: Take averaged weights; a text names one of several averages.
-        allow_own_code: Let the run's configuration name classes outside this project, which runs their code.
+        ema: Load EMA weights; a text names one of several averages.
+        allow_own_code: Allow the run's configuration to name classes outside this project, whose code then runs.
 
     Raises:
-        ValueError: If there is no whole checkpoint, or its weights don't fit its configuration.
+        ValueError: If there is no complete checkpoint, or its weights don't fit its configuration.
     """
     return load_recorded(RunConfig.read(Path(path), allow_own_code), path, ema)
 
@@ -35,7 +35,7 @@ def load_recorded(run: RunConfig, path: str | Path, ema: bool | str = True) -> V
 
 
 def load_whole(run: RunConfig, checkpoint: Path, ema: bool | str = True) -> VideoDiffusionModel:
-    """Return what ``load_recorded`` does of a checkpoint that is known to be whole."""
+    """Return the model of a checkpoint that is known to be complete; see ``load_recorded``."""
     try:
         model = build_recorded(run, _in_model(merged_shapes(checkpoint)))
         _put(merged_weights(checkpoint, ema), model)
@@ -68,10 +68,10 @@ def load_autoguidance_model(
 
 
 def load_into(model: VideoDiffusionModel, path: str | Path, ema: bool | str = True) -> None:
-    """Put the weights of a run or checkpoint into a model.
+    """Load the weights of a run or checkpoint into a model.
 
     Raises:
-        ValueError: If names or shapes differ: the first difference is named.
+        ValueError: If names or shapes differ; the message names the first difference.
     """
     weights = load_weights(Path(path), ema)
     try:
@@ -90,7 +90,7 @@ _Kept = TypeVar("_Kept")
 
 
 def _in_model(by_name: Mapping[str, _Kept]) -> dict[str, _Kept]:
-    """Return what a checkpoint holds by the names that weights have in a model; there it is part of a module."""
+    """Return the content of a checkpoint by the names of a model's weights; a checkpoint has them below ``model.``."""
     return {name.removeprefix("model."): value for name, value in by_name.items()}
 
 

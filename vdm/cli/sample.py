@@ -163,7 +163,7 @@ def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunCo
     model.guidance = build(guidance_in_effect(options, trained), "guidance")
     if options.guide is not None:
         model.autoguidance_model = load_autoguidance_model(model, options.guide, options.ema, options.allow_own_code)
-    # Reconstruction guidance runs gradients back to the latents; those of weights would cost memory.
+    # Reconstruction guidance needs gradients with respect to latents; gradients of weights would cost memory.
     return model.requires_grad_(False).to(device)
 
 

@@ -1,4 +1,4 @@
-"""How a mistake in the configuration is reported."""
+"""The error for mistakes in a configuration, and parts of its messages."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -15,10 +15,10 @@ def errors_at(key: str, kinds: type[Exception] | tuple[type[Exception], ...] = V
 
     Args:
         key: Dotted key of the configuration.
-        kinds: Which errors.
+        kinds: Classes of errors that are reported so.
 
     Raises:
-        ConfigError: In the place of such an error.
+        ConfigError: In place of such an error.
     """
     try:
         yield
@@ -27,12 +27,12 @@ def errors_at(key: str, kinds: type[Exception] | tuple[type[Exception], ...] = V
 
 
 def nearest(word: str, allowed: Iterable[str], parent: str = "") -> str:
-    """Return the end of a message about a mistyped ``word``: a question about the nearest allowed word, if any.
+    """Return the end of a message about a mistyped word: "did you mean", with the nearest allowed word, if any.
 
     Args:
-        word: What was typed.
-        allowed: Words that may stand there.
-        parent: The dotted key below which they stand, so that the whole key is given.
+        word: The mistyped word.
+        allowed: Allowed words.
+        parent: Dotted key above the words; the message then names the whole key.
     """
     near = difflib.get_close_matches(word, sorted(allowed), n=1)
     return f": did you mean '{f'{parent}.{near[0]}'.lstrip('.')}'?" if near else ""
