@@ -39,7 +39,7 @@ from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.index import ShardIndex, read_index, write_index
 from vdm.data.order import ShuffledOrder
-from vdm.data.reading import SampleTable
+from vdm.data.sample_table import SampleTable
 from vdm.data.shard_table import ShardTable
 from vdm.data.shards import Kind, Member, SampleEntry, Shape, ShardEntry, StoredLatents, checksum, shard_of
 from vdm.data.sidecars import parse_samples, sidecar_name, write_samples

@@ -16,7 +16,8 @@ from data_pipelines.encode.h264 import encode_h264
 from data_pipelines.encode.shard_writer import ShardWriter
 from data_pipelines.sources import Clip, LeftOutError, Source, SourceError, UnavailableError, source_key
 from vdm.data.index import read_index
-from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, read_member
+from vdm.data.member_checks import DamagedSample, read_member
+from vdm.data.shards import SampleEntry, ShardEntry
 from vdm.data.sidecars import read_samples, read_sidecar, sidecar_name
 from vdm.files import MALFORMED, write_json
 from vdm.json_values import parse_json

@@ -11,6 +11,7 @@ from data_pipelines.clip_properties import ClipProperties, UnusableError, inspec
 from data_pipelines.settings import HDR
 from data_pipelines.tar_members import TarMember, read_members
 from vdm.data.captions import captions_of, parse_metadata
+from vdm.data.member_checks import too_long
 from vdm.data.reading import PICTURES, VIDEO, pixels_of
 from vdm.data.shard_table import is_plain_name
 from vdm.data.shards import (
@@ -22,7 +23,6 @@ from vdm.data.shards import (
     max_bytes_of,
     shard_of,
     stream_checksum,
-    too_long,
 )
 from vdm.data.sidecars import write_samples
 from vdm.files import MALFORMED

@@ -16,8 +16,9 @@ from vdm.cli.next_step import command, say_next
 from vdm.config.options import parse
 from vdm.data.captions import captions_of, parse_metadata
 from vdm.data.index import ShardIndex, read_index
+from vdm.data.member_checks import read_member
 from vdm.data.reading import PICTURES, VIDEO
-from vdm.data.shards import SampleEntry, ShardEntry, read_member
+from vdm.data.shards import SampleEntry, ShardEntry
 from vdm.data.sidecars import read_samples
 from vdm.files import replacing
 from vdm.randomness import generator, permutation

@@ -22,18 +22,9 @@ from vdm.data.captions import captions_in, captions_of, parse_metadata
 from vdm.data.decoding import UndecodableClipError, check_clip, decode_picture
 from vdm.data.index import ShardIndex, read_index
 from vdm.data.latents import UnusableLatentsError, read_latents
+from vdm.data.member_checks import DamagedSample, check_member_in, read_member
 from vdm.data.reading import LATENTS, TEXT, VIDEO, pixels_of
-from vdm.data.shards import (
-    EMPTY_TEXT_NAME,
-    DamagedSample,
-    SampleEntry,
-    ShardEntry,
-    StoredLatents,
-    StoredText,
-    check_member_in,
-    file_checksum,
-    read_member,
-)
+from vdm.data.shards import EMPTY_TEXT_NAME, SampleEntry, ShardEntry, StoredLatents, StoredText, file_checksum
 from vdm.data.sidecars import read_samples
 from vdm.data.text_embeddings import UnusableTextError, read_text
 from vdm.files import MALFORMED

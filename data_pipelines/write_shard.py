@@ -9,8 +9,9 @@ from data_pipelines.annotations import Annotation
 from data_pipelines.encode.shard_writer import ShardWriter
 from data_pipelines.encoded_sources import discard_encoded
 from data_pipelines.sources import UnavailableError, source_key
+from vdm.data.member_checks import DamagedSample, read_member
 from vdm.data.reading import LATENTS, TEXT
-from vdm.data.shards import DamagedSample, Kind, SampleEntry, ShardEntry, read_member
+from vdm.data.shards import Kind, SampleEntry, ShardEntry
 from vdm.files import write_json
 from vdm.json_values import parse_json
 from vdm.regular_files import open_regular, read_limited

@@ -19,8 +19,8 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.data.index import ShardIndex, read_index, write_index
 from vdm.data.mixing import MixedOrder, fill_buckets
 from vdm.data.order import PADDING
-from vdm.data.outages import StorageFailedError
 from vdm.data.quarantine import TooManyBadSamplesError
+from vdm.data.retries import StorageFailedError
 from vdm.data.shard_table import ShardTable
 from vdm.data.shards import ShardEntry, checksum
 from vdm.data.sidecars import read_samples

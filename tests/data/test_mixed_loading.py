@@ -78,9 +78,9 @@ def test_ranks_share_the_validation_clips_of_all_shapes(mixture: dict[str, float
 
 def test_a_changed_mixture_is_refused_on_resume(mixture: dict[str, float]) -> None:
     state = module(mixture).state_dict()
-    with pytest.raises(ValueError, match=r"^weights=\['1', '1'\]: the checkpoint was trained with \['2', '1'\]"):
+    with pytest.raises(ValueError, match=r"^data\.weights=\['1', '1'\]: the checkpoint was trained with \['2', '1'\]"):
         module(dict.fromkeys(mixture, 1)).load_state_dict(state)
-    with pytest.raises(ValueError, match=r"^clips=.*: the checkpoint was trained with"):
+    with pytest.raises(ValueError, match=r"^data\.clips=.*: the checkpoint was trained with"):
         module(mixture, clips=ClipSampling([(1, 8, 8)])).load_state_dict(state)
 
 

@@ -8,12 +8,13 @@ import pytest
 import webdataset
 
 from tests.data.shard_sets import SHAPE, TRAIN_COUNTS
-from vdm.data import outages, storage
+from vdm.data import retries, storage
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.index import read_index
-from vdm.data.outages import StorageFailedError
 from vdm.data.quarantine import BadSampleError, Fault
-from vdm.data.reading import MAX_LISTED_BYTES, RawSample, Request, SampleTable, ShardReader
+from vdm.data.reading import MAX_LISTED_BYTES, RawSample, Request, ShardReader
+from vdm.data.retries import StorageFailedError
+from vdm.data.sample_table import SampleTable
 from vdm.data.shards import Kind, Member, SampleEntry, ShardEntry
 from vdm.data.sidecars import read_samples
 from vdm.data.storage import LocalFolder
@@ -134,7 +135,7 @@ def test_passing_faults_of_storage_are_retried(shard_set: Path, monkeypatch: pyt
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalFolder, "retry_delays_seconds", (0.0,))
-    monkeypatch.setattr(outages, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), PermissionError(13, "Permission denied")])

@@ -12,8 +12,9 @@ import xxhash
 
 from vdm.data import shard_table, shards, sidecars
 from vdm.data.index import ShardIndex, read_index, write_index
+from vdm.data.member_checks import DamagedSample, read_member
 from vdm.data.shard_table import ShardTable, is_plain_name
-from vdm.data.shards import DamagedSample, Kind, Member, SampleEntry, ShardEntry, StoredLatents, StoredText
+from vdm.data.shards import Kind, Member, SampleEntry, ShardEntry, StoredLatents, StoredText
 
 CONTENT = b"abcdefghijkl"
 SAMPLE = SampleEntry(
@@ -134,7 +135,7 @@ def _table_of(name: str) -> ShardTable:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "index.json").unlink(), "has no index.json; `vdm-data build"),
+        (lambda folder: (folder / "index.json").unlink(), "has no index.json; it is a folder of tars without an index"),
         (lambda folder: (folder / "train-000000.tar").unlink(), "train-000000.tar: this shard of the index is missing"),
         (_break_size, "train-000000.tar: has 11 bytes where the index records 12"),
         (_break_version, "has version 99, this program reads 3"),
@@ -230,7 +231,7 @@ def test_member_is_read_by_its_place(tmp_path: Path) -> None:
     _write(tmp_path)
 
     with (tmp_path / "train-000000.tar").open("rb") as file:
-        assert shards.read_member(file, "train-000000.tar", SAMPLE, "mp4") == b"cdefg"
+        assert read_member(file, "train-000000.tar", SAMPLE, "mp4") == b"cdefg"
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_damaged_member_names_shard_key_and_reason(tmp_path: Path, content: byte
     (tmp_path / "t.tar").write_bytes(content)
 
     with (tmp_path / "t.tar").open("rb") as file, pytest.raises(DamagedSample, match=reason) as error:
-        shards.read_member(file, "t.tar", SAMPLE, extension)
+        read_member(file, "t.tar", SAMPLE, extension)
 
     assert str(error.value).startswith("t.tar: ")
     assert re.search(r"\ba\b", str(error.value))

@@ -19,7 +19,8 @@ from tests.data_pipelines.conftest import Build
 from tests.data_pipelines.videos import gray_frames, write_h264, write_sound, write_video
 from vdm.data.decoding import decode_clip
 from vdm.data.index import ShardIndex, read_index
-from vdm.data.shards import EMPTY_TEXT_NAME, StoredText, read_member
+from vdm.data.member_checks import read_member
+from vdm.data.shards import EMPTY_TEXT_NAME, StoredText
 from vdm.data.sidecars import read_samples
 
 

@@ -12,7 +12,8 @@ from data_pipelines.manifest import ClipRow, VideoRow, read_rows
 from data_pipelines.stages import cut, measure, probe
 from tests.data_pipelines.conftest import Curate
 from vdm.data.index import read_index
-from vdm.data.shards import file_checksum, read_member
+from vdm.data.member_checks import read_member
+from vdm.data.shards import file_checksum
 from vdm.data.sidecars import read_samples
 
 

@@ -12,7 +12,7 @@ from tests.footage import linked
 from tests.models.modelscope.pipelines import autoencoder
 from tests.training.runs import configuration, train
 from vdm.data.index import read_index
-from vdm.data.shards import read_member
+from vdm.data.member_checks import read_member
 from vdm.data.sidecars import read_samples
 from vdm.models.diffusers_autoencoders import FrameAutoencoder
 

@@ -79,7 +79,7 @@ def test_clips_without_a_caption_are_counted_for_a_model_that_takes_text(
     folder = write_set(tmp_path / "set", {"train": (4,), "validation": (1,)})
     counts = {"train": num_uncaptioned, "validation": 0}
     write_index(folder, replace(read_index(folder), num_uncaptioned=counts))
-    with caplog.at_level("INFO", "vdm.data.datamodule"):
+    with caplog.at_level("INFO", "vdm.data.usable_clips"):
         build_training(configuration(folder), tmp_path)
         build_training(configuration(folder, "text_encoder=none", without=("text_encoder.",)), tmp_path)
     found = [(record.levelname, record.getMessage().removeprefix(f"{folder}: ")) for record in caplog.records]

@@ -1,6 +1,9 @@
-"""The data of a training run as Lightning wants it."""
+"""The data of a training run as a Lightning data module.
 
-import logging
+Longer than other files, as it is one interface: the options of ``conf/data`` with their meaning, and the methods that
+Lightning and the training loop call. The modules that it imports do the work.
+"""
+
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,22 +15,23 @@ from annotated_types import Interval, Len
 from lightning import LightningDataModule
 
 from vdm.data import order
-from vdm.data.clips import ClipSampling, is_bounded
-from vdm.data.dataset import ClipDataset, DrawNoise, Order, RandomImages
+from vdm.data.clips import ClipSampling
+from vdm.data.dataset import ClipDataset, DrawNoise
 from vdm.data.disk_cache import DiskCache
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
-from vdm.data.mixing import ListedOrder, MixedOrder
+from vdm.data.mixing import ListedOrder, MixedOrder, Order
 from vdm.data.motion import check_measurable
 from vdm.data.quarantine import Quarantine, check_report
+from vdm.data.random_images import RandomImages
+from vdm.data.saved_order import check_same_order, keys_of
 from vdm.data.sets import TRAIN, VALIDATION, ShardSet, Split
 from vdm.data.shards import Shape, StoredLatents, StoredText
 from vdm.data.stored import common_latents, common_text, read_empty_text
 from vdm.data.text_embeddings import TextEmbedding
+from vdm.data.usable_clips import check_splits, log_captions, log_unusable
 from vdm.processes import is_first_of_machine
 from vdm.ranges import Count, CountOrZero, Folder, Location, NumProcesses, Positive, Seed, Share, Size
 from vdm.types import ClipBatch
-
-logger = logging.getLogger(__name__)
 
 
 class ClipDataModule(LightningDataModule):
@@ -156,52 +160,13 @@ class ClipDataModule(LightningDataModule):
             ValueError: In one line, if a set has no index or no training samples, if there is nothing to validate, or
                 if the sets differ in their classes.
         """
-        for number, one in enumerate(self.sets):
-            if not any(number in bucket.stored for bucket in self.training.buckets):
-                reason = self._all_unusable(int(one.shards(TRAIN).num_samples.sum()))
-                raise ValueError(f"{one.path}: the set has no samples in the split '{TRAIN}'{reason}")
-        if self.max_validation_clips != 0 and self.validation.num_samples == 0:
-            reason = self._all_unusable(self.validation.num_unusable)
-            raise ValueError(
-                f"{self.name}: the set has no samples in the split '{VALIDATION}'{reason}; "
-                "data.max_validation_clips=0 trains without"
-            )
+        check_splits(self.sets, self.training, self.validation, self.sampling, self.max_validation_clips != 0)
         _ = self.label_names, self.latents, self.text, self._empty_text
-        if self.training.num_unusable:
-            logger.warning(
-                "%d of %d clips are left out: they are %s",
-                self.training.num_unusable,
-                self.training.num_unusable + self.training.num_samples,
-                self._too_small,
-            )
+        log_unusable(self.training, self.validation, self.sampling)
 
     def report_captions(self) -> None:
-        """Log how many training clips have no caption, for a model that takes text: a warning if none has any.
-
-        Sets whose index does not say, as those of earlier versions, are not counted.
-        """
-        told = [one for one in self.sets if one.index.num_uncaptioned is not None]
-        without = sum((one.index.num_uncaptioned or {}).get(TRAIN, 0) for one in told)
-        total = sum(int(one.shards(TRAIN).num_samples.sum()) for one in told)
-        if 0 < without == total and len(told) == len(self.sets):
-            logger.warning(
-                "%s: none of the %d training clips has a caption, and the model takes text", self.name, total
-            )
-        elif without:
-            logger.info("%d of %d training clips have no caption", without, total)
-
-    def _all_unusable(self, num_samples: int) -> str:
-        return f"; all of its {num_samples} are {self._too_small}" if num_samples else ""
-
-    @property
-    def _too_small(self) -> str:
-        fps = self.sampling.fps
-        rate = "" if fps is None else f"of fewer frames a second than clips.fps={fps:g}, or of an unknown rate"
-        short = "too short for clips.shapes" if self.sampling.shapes else ""
-        kinds = (kind for shards in (*self.training.shards, *self.validation.shards) for kind in shards.kinds)
-        is_any_large = not self.sampling.shapes and not all(is_bounded(kind.shape) for kind in kinds)
-        large = "too large to be seen whole (clips.shapes takes parts of them)" if is_any_large else ""
-        return " or ".join(filter(None, (short, large, rate)))
+        """Log how many training clips have no caption, for a model that takes text; see ``log_captions``."""
+        log_captions(self.sets)
 
     def draw_ahead(self, draw_noise: DrawNoise) -> None:
         """Have the workers that load clips for training, if there are any, also draw the noise of the coming step."""
@@ -391,8 +356,7 @@ class ClipDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, and what gives positions their meaning."""
-        keys = [one.shards(TRAIN).keys for one in self.sets]
-        return {"position": self.position, "order": self._order_settings(), "keys": keys}
+        return {"position": self.position, "order": self._order_settings(), "keys": keys_of(self.sets)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to a saved position.
@@ -400,23 +364,7 @@ class ClipDataModule(LightningDataModule):
         Raises:
             ValueError: If positions meant other samples when it was saved.
         """
-        if "keys" not in state_dict:
-            raise ValueError(
-                "the checkpoint was made by an earlier version, which had another order of samples; "
-                "init_from=CHECKPOINT starts anew from its weights"
-            )
-        for name, value in self._order_settings().items():
-            saved = state_dict["order"].get(name)
-            if value != saved:
-                raise ValueError(
-                    f"data.{name}={value}: the checkpoint was trained with {saved}, and its order goes by that"
-                )
-        for one, keys in zip(self.sets, state_dict["keys"], strict=True):
-            if one.shards(TRAIN).keys != keys:
-                raise ValueError(
-                    f"{one.path}: has other samples, or others in order, than the set that the checkpoint was trained "
-                    "with, and its order goes by them"
-                )
+        check_same_order(state_dict, self._order_settings(), self.sets)
         self.position = state_dict["position"]
 
     def _order_settings(self) -> dict[str, Any]:

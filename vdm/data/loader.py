@@ -14,8 +14,8 @@ from vdm.data.dataset import ClipDataset
 from vdm.data.delivery import Delivery, UndeliverableBatchError
 from vdm.data.loader_workers import WorkerSetUp, faults_in_one_line, signals_held, start_method, try_semaphores
 from vdm.data.order import PADDING, MicroBatch, micro_batches
-from vdm.data.outages import StorageFailedError
 from vdm.data.quarantine import Quarantine
+from vdm.data.retries import StorageFailedError
 from vdm.types import ClipBatch
 
 Loaded = Delivery | StorageFailedError | UndeliverableBatchError

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -81,6 +81,30 @@ class MixedPlace(NamedTuple):
     set: int
     place: Place
     """Its sample is the number among those of the shard that are in the bucket."""
+
+
+class Order(Protocol):
+    """Says where the sample of a position lies."""
+
+    def bucket_of(self, position: int) -> tuple[int, int]:
+        """Return the bucket of a position, and the number that the position has in it."""
+        ...
+
+    def locate(self, position: int) -> MixedPlace:
+        """Return the place of the sample at ``position``."""
+        ...
+
+
+class ShuffledBuckets(Order, Protocol):
+    """An order in which neighbours of a sample in its bucket are in reach."""
+
+    def locate_in_bucket(self, bucket: int, number: int) -> MixedPlace:
+        """Return the place of the ``number``-th sample of a bucket."""
+        ...
+
+    def reach(self, bucket: int) -> int:
+        """How many successive numbers of a bucket lie in about the same shards."""
+        ...
 
 
 class MixedOrder:

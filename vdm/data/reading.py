@@ -1,42 +1,27 @@
 """Checked random access to the samples of a shard set."""
 
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
+from vdm.data import retries
 from vdm.data.cache import BoundedCache
 from vdm.data.index import INDEX_NAME
+from vdm.data.member_checks import DamagedSample, check_member, too_long
 from vdm.data.memory import ReusedMemory
-from vdm.data.outages import Outage
 from vdm.data.quarantine import BadSampleError, Fault
+from vdm.data.sample_table import SampleTable
 from vdm.data.shard_table import ShardTable
-from vdm.data.shards import (
-    CHECKSUM_BYTES,
-    LATENTS,
-    PICTURES,
-    TEXT,
-    VIDEO,
-    DamagedSample,
-    Kind,
-    Member,
-    SampleEntry,
-    ShardEntry,
-    check_member,
-    max_bytes_of,
-    too_long,
-)
+from vdm.data.shards import LATENTS, PICTURES, TEXT, VIDEO, Kind, SampleEntry, ShardEntry, max_bytes_of
 from vdm.data.sidecars import MAX_SIDECAR_BYTES, parse_samples, sidecar_name
+from vdm.data.spans import Span, spans_of
 from vdm.data.storage import NUM_CONNECTIONS, Folder, read_whole
 from vdm.regular_files import UnfitFileError
 
-__all__ = ["LATENTS", "PICTURES", "TEXT", "VIDEO", "RawSample", "Request", "SampleTable", "ShardReader", "pixels_of"]
+__all__ = ["LATENTS", "PICTURES", "TEXT", "VIDEO", "RawSample", "Request", "ShardReader", "pixels_of"]
 
-Item = TypeVar("Item")
 T = TypeVar("T")
 
 MAX_LISTED_BYTES = 1 << 29
@@ -45,9 +30,6 @@ MAX_LISTED_BYTES = 1 << 29
 The order goes round ``num_streams`` shards for each shape of clips, and where their lists don't fit, each sample costs
 the parsing of a whole list: room for 64 shards of 10,000 samples of three files in seven shapes.
 """
-MAX_GAP_BYTES = 1 << 14
-"""Members of a sample that lie no further apart are read at once: a request costs more than so many bytes."""
-
 LARGE_BYTES = 1 << 24
 """Before memory is taken for more than this, it is looked whether the shard has so much."""
 MAX_ENTRIES = 1 << 12
@@ -87,72 +69,12 @@ class Request(NamedTuple):
     """Which of its files to read; those that it lacks are left out."""
 
 
-@dataclass(slots=True)
-class _Span:
-    """Bytes of a shard that are read at once."""
-
-    start: int
-    end: int
-    extensions: list[str]
-    """Of the members in it."""
-
-
 class _Listed(NamedTuple):
     """A sample that the sidecar lists, and where its files are to be read."""
 
     shard: ShardEntry
     entry: SampleEntry
-    spans: Sequence[tuple[_Span, memoryview]]
-
-
-class SampleTable:
-    """The sidecar of one shard in a small part of the memory that its objects take."""
-
-    def __init__(self, samples: Sequence[SampleEntry]) -> None:
-        keys = [sample.key.encode() for sample in samples]
-        self._keys = b"".join(keys)
-        self._key_ends = np.cumsum([0, *map(len, keys)], dtype=np.uint32)
-        self._kinds = list(dict.fromkeys(sample.kind for sample in samples))
-        numbers = {kind: number for number, kind in enumerate(self._kinds)}
-        self._kind_of = np.array([numbers[sample.kind] for sample in samples], dtype=np.uint32)
-        self._extensions = sorted({extension for sample in samples for extension in sample.members})
-        absent = Member(offset=-1, length=0, checksum="00" * CHECKSUM_BYTES)
-        members = [sample.members.get(extension, absent) for sample in samples for extension in self._extensions]
-        rows = (len(samples), len(self._extensions))
-        self._offsets = np.array([member.offset for member in members], dtype=np.int64).reshape(rows)
-        lengths = np.array([member.length for member in members], dtype=np.int64).reshape(rows)
-        self._lengths = lengths.astype(np.uint32) if lengths.max(initial=0) < 1 << 32 else lengths
-        self._checksums = bytes.fromhex("".join(member.checksum for member in members))
-        self._rows: dict[frozenset[Kind], np.ndarray] = {}
-        rows_bytes = 4 * len(samples)  # of the lists in ``_rows``, which have no sample in common
-        columns = (self._key_ends, self._kind_of, self._offsets, self._lengths)
-        self.num_bytes = sum(map(len, (self._keys, self._checksums))) + sum(one.nbytes for one in columns) + rows_bytes
-        """Memory that the table takes."""
-
-    def __len__(self) -> int:
-        return len(self._kind_of)
-
-    def __getitem__(self, sample: int) -> SampleEntry:
-        return self._entry(sample, self._extensions)
-
-    def find(self, stored: frozenset[Kind], number: int, extensions: frozenset[str]) -> SampleEntry:
-        """Return the ``number``-th of the samples that are of one of the kinds ``stored``, with some of its files."""
-        if stored not in self._rows:
-            kinds = [number for number, kind in enumerate(self._kinds) if kind in stored]
-            self._rows[stored] = np.flatnonzero(np.isin(self._kind_of, kinds)).astype(np.uint32)
-        return self._entry(int(self._rows[stored][number]), extensions)
-
-    def _entry(self, sample: int, extensions: Collection[str]) -> SampleEntry:
-        key = self._keys[self._key_ends[sample] : self._key_ends[sample + 1]].decode()
-        shape, fps = self._kinds[self._kind_of[sample]]
-        offsets, lengths = self._offsets[sample].tolist(), self._lengths[sample].tolist()
-        members: dict[str, Member] = {}
-        start = sample * len(self._extensions) * CHECKSUM_BYTES
-        for extension, offset, length in zip(self._extensions, offsets, lengths, strict=True):
-            if offset >= 0 and extension in extensions:
-                members[extension] = Member(offset, length, self._checksums[start : start + CHECKSUM_BYTES].hex())
-            start += CHECKSUM_BYTES
-        return SampleEntry(key, shape, members, fps)
+    spans: Sequence[tuple[Span, memoryview]]
 
 
 class ShardReader:
@@ -190,23 +112,8 @@ class ShardReader:
             StorageFailedError: If it still does so after ``patience_seconds``.
         """
         self._memory.clear()
-        return self._persistently(self._fetch_all, self._persistently(self._find_all, requests))
-
-    def _persistently(self, attempt: Callable[[Sequence[Item]], list[T | OSError]], items: Sequence[Item]) -> list[T]:
-        """Return what ``attempt`` makes of items; those for which storage fails are tried again."""
-        found: dict[int, T] = {}
-        todo, outage = range(len(items)), Outage(self.patience_seconds)
-        while todo:
-            failures: dict[int, OSError] = {}
-            for number, outcome in zip(todo, attempt([items[number] for number in todo]), strict=True):
-                if isinstance(outcome, OSError):
-                    failures[number] = outcome
-                else:
-                    found[number] = outcome
-            todo = list(failures)
-            if failures:
-                outage.wait(failures[todo[0]])
-        return [found[number] for number in range(len(items))]
+        listed = retries.batch(self._find_all, requests, self.patience_seconds)
+        return retries.batch(self._fetch_all, listed, self.patience_seconds)
 
     def __getstate__(self) -> dict[str, object]:
         assert self._threads is None, "a reader travels before it reads"
@@ -233,12 +140,12 @@ class ShardReader:
         except ValueError as error:
             return BadSampleError(Fault(self._shard(request.shard).name, key="", offset=-1, reason=str(error)))
         shard, entry = self._shard(request.shard), table.find(request.stored, request.sample, request.extensions)
-        spans = _spans(entry.members)
+        spans = spans_of(entry.members)
         if reason := self._too_large(shard, entry, spans):
             return BadSampleError(Fault(shard.name, entry.key, spans[0].start, f"{shard.name}: {entry.key}{reason}"))
         return _Listed(shard, entry, [(span, self._memory.take(span.end - span.start)) for span in spans])
 
-    def _too_large(self, shard: ShardEntry, entry: SampleEntry, spans: Sequence[_Span]) -> str:
+    def _too_large(self, shard: ShardEntry, entry: SampleEntry, spans: Sequence[Span]) -> str:
         """Say which file of a sample is larger than it may be, or than its shard is: no memory is taken for it."""
         for extension, member in entry.members.items():
             if member.length > max_bytes_of(extension):
@@ -307,12 +214,7 @@ class ShardReader:
                 return check(data)
             except ValueError:
                 cache.drop(key)
-        data = self._read(name, offset, memory)
-        try:
-            found = check(data)
-        except ValueError:
-            data = self._read(name, offset, memory)
-            found = check(data)
+        data, found = retries.checked(lambda: self._read(name, offset, memory), check)
         if cache is not None:
             cache.put(key, bytes(data))
         return found
@@ -360,20 +262,8 @@ class ShardReader:
         return size is not None and size < end
 
 
-def _spans(members: Mapping[str, Member]) -> list[_Span]:
-    spans: list[_Span] = []
-    for extension, member in sorted(members.items(), key=_offset):
-        end = member.offset + member.length
-        if spans and member.offset - spans[-1].end <= MAX_GAP_BYTES:
-            spans[-1].end = max(spans[-1].end, end)
-            spans[-1].extensions.append(extension)
-        else:
-            spans.append(_Span(member.offset, end, [extension]))
-    return spans
-
-
 def _checked_members(
-    shard: ShardEntry, entry: SampleEntry, span: _Span, data: bytes | bytearray | memoryview
+    shard: ShardEntry, entry: SampleEntry, span: Span, data: bytes | bytearray | memoryview
 ) -> dict[str, memoryview]:
     found: dict[str, memoryview] = {}
     for extension in span.extensions:
@@ -381,7 +271,3 @@ def _checked_members(
         part = memoryview(data)[member.offset - span.start :][: member.length]
         found[extension] = check_member(part, shard.name, entry, extension)
     return found
-
-
-def _offset(item: tuple[str, Member]) -> int:
-    return item[1].offset

@@ -20,19 +20,16 @@ tar cut at a member's edge or with a flipped bit is otherwise read without a wor
 import io
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import xxhash
 
-from vdm.regular_files import FilePart, open_regular
-
-Data = TypeVar("Data", bound=bytes | bytearray | memoryview)
+from vdm.regular_files import open_regular
 
 Shape = tuple[int, int, int]
 """Size of a clip: (t frames, h rows, w columns)."""
@@ -196,10 +193,6 @@ class StoredText:
     """``checksum`` of ``EMPTY_TEXT_NAME``."""
 
 
-class DamagedSample(ValueError):  # noqa: N818 (what it is, rather than that it is an error)
-    """A sample whose bytes are not those that the index records."""
-
-
 CHECKSUM_BYTES = 16
 """Length of a ``checksum``, which is written as twice as many digits."""
 
@@ -251,63 +244,3 @@ def count_kinds(samples: Sequence[SampleEntry]) -> dict[Kind, int]:
 def digest_of(names: Sequence[str]) -> str:
     """Return a digest of names in their order."""
     return checksum(json.dumps(list(names)).encode())
-
-
-def check_member_in(file: io.BufferedIOBase, shard: str, entry: SampleEntry, extension: str) -> None:
-    """Check one file of a sample in an open tar, without holding it in memory; see ``read_member``."""
-    member = _member_of(shard, entry, extension)
-    digest = stream_checksum(FilePart.open(file, member.offset, member.length))
-    num_bytes = max(0, min(member.length, file.seek(0, os.SEEK_END) - member.offset))
-    _check(num_bytes, digest, shard, entry, extension)
-
-
-def read_member(file: io.BufferedIOBase, shard: str, entry: SampleEntry, extension: str) -> bytes:
-    """Read one file of a sample out of an open tar and check it.
-
-    Args:
-        file: The tar, open for reading; its position changes.
-        shard: Name of the tar, for messages.
-        entry: The sample, from the shard's sidecar.
-        extension: Which of its files: ``"mp4"`` or ``"json"``.
-
-    Raises:
-        DamagedSample: If the bytes are not those recorded.
-    """
-    member = _member_of(shard, entry, extension)
-    num_bytes = file.seek(0, os.SEEK_END)
-    file.seek(min(member.offset, num_bytes))
-    if member.length > max_bytes_of(extension):
-        raise DamagedSample(f"{shard}: {entry.key}.{extension} {too_long(member.length, extension)}")
-    return check_member(file.read(min(member.length, num_bytes)), shard, entry, extension)
-
-
-def _member_of(shard: str, entry: SampleEntry, extension: str) -> Member:
-    if (member := entry.members.get(extension)) is None:
-        raise DamagedSample(f"{shard}: sample {entry.key} has no member .{extension}")
-    return member
-
-
-def too_long(num_bytes: int, extension: str) -> str:
-    """Say that a sample's file has more bytes than it may."""
-    return f"has {num_bytes} bytes, more than the {max_bytes_of(extension)} that a .{extension} may have"
-
-
-def check_member(data: Data, shard: str, entry: SampleEntry, extension: str) -> Data:
-    """Return what was read of a sample's file if it is what the index records.
-
-    Raises:
-        DamagedSample: If not.
-    """
-    _check(len(data), checksum(data), shard, entry, extension)
-    return data
-
-
-def _check(num_bytes: int, digest: str, shard: str, entry: SampleEntry, extension: str) -> None:
-    member = entry.members[extension]
-    if num_bytes != member.length:
-        reason = f"{num_bytes} bytes where the index records {member.length}; the shard is cut short"
-    elif digest != member.checksum:
-        reason = "its checksum is not the one in the index; the shard is damaged"
-    else:
-        return
-    raise DamagedSample(f"{shard}: {entry.key}.{extension} at byte {member.offset}: {reason}")

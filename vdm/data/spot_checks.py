@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from vdm.data.index import ShardIndex
+from vdm.data.member_checks import DamagedSample, check_member
 from vdm.data.shard_table import ShardTable
-from vdm.data.shards import DamagedSample, SampleEntry, ShardEntry, check_member, max_bytes_of
+from vdm.data.shards import SampleEntry, ShardEntry, max_bytes_of
 from vdm.data.sidecars import read_samples
 from vdm.data.storage import Folder
 

@@ -7,8 +7,6 @@ them (environment, configuration files, roles of the machine) and from nowhere e
 import errno
 import functools
 import os
-import random
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
 
+from vdm.data import retries
 from vdm.data.cache import BoundedCache
 from vdm.data.disk_cache import DiskCache
 from vdm.regular_files import UnfitFileError, open_descriptor
@@ -31,7 +30,6 @@ LISTING_TIMEOUT_SECONDS = 600.0
 
 _PACKAGES = {"s3": "'.[s3]'", "s3a": "'.[s3]'", "gs": "'.[gcs]'", "gcs": "'.[gcs]'", "hf": "'.[hub]'"}
 """By protocol, what pip is to install."""
-_NEVER_RETRIED = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, UnfitFileError)
 
 
 class Folder(Protocol):
@@ -119,7 +117,7 @@ class LocalFolder:
     is_remote = False
     cache: DiskCache | None = None
     retry_delays_seconds: tuple[float, ...] = (0.1, 1.0)
-    """Pauses before each new attempt when the file system reports an error."""
+    """Pauses before a failed request is repeated; see ``vdm.data.retries``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -150,7 +148,7 @@ class LocalFolder:
         return os.fstat(self._descriptors.get(name, self._open)).st_size
 
     def _retried(self, attempt: Callable[[], T]) -> T:
-        return _persistently(attempt, self.retry_delays_seconds, self.close)
+        return retries.request(attempt, self.retry_delays_seconds, self.close)
 
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the bytes of each file that is there."""
@@ -181,7 +179,7 @@ class RemoteFolder:
 
     is_remote = True
     retry_delays_seconds: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-    """Pauses before each new attempt, drawn out by up to a half, lest all processes come back at once."""
+    """Pauses before a failed request is repeated; see ``vdm.data.retries``."""
 
     timeout_seconds: float = 60.0
     """How long an answer may take."""
@@ -265,7 +263,7 @@ class RemoteFolder:
             return -1
 
     def _retried(self, attempt: Callable[[], T]) -> T:
-        return _persistently(attempt, self.retry_delays_seconds)
+        return retries.request(attempt, self.retry_delays_seconds)
 
     def _call(self, method: str, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Call a method of the file system; whatever goes wrong is an ``OSError``, as it would be on a disk."""
@@ -291,19 +289,3 @@ def _options(protocol: str) -> dict[str, Any]:
     """Return what the protocol's client must be told."""
     # A listing that is kept would hide what changes; a few hundred MB for a million files, too.
     return {"use_listings_cache": False} if protocol not in ("memory", "file", "local") else {}
-
-
-def _persistently(
-    attempt: Callable[[], T], delays_seconds: Sequence[float], before_retry: Callable[[], None] | None = None
-) -> T:
-    """Return what ``attempt`` returns, however often a passing fault of storage makes it start anew."""
-    for delay_seconds in delays_seconds:
-        try:
-            return attempt()
-        except _NEVER_RETRIED:
-            raise
-        except OSError:
-            if before_retry is not None:
-                before_retry()
-            time.sleep(delay_seconds * random.uniform(1.0, 1.5))
-    return attempt()

@@ -6,7 +6,8 @@ import pytest
 import webdataset as wds
 
 from data_pipelines.encode.shard_writer import ShardWriter
-from vdm.data.shards import Kind, checksum, digest_of, file_checksum, read_member
+from vdm.data.member_checks import read_member
+from vdm.data.shards import Kind, checksum, digest_of, file_checksum
 from vdm.data.sidecars import read_samples
 
 SAMPLES = {f"clip-{n:05d}": {"mp4": bytes([n]) * (200 * n), "json": b'{"number": %d}' % n} for n in range(9)}
