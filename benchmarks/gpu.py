@@ -30,7 +30,7 @@ from jaxtyping import Float, UInt8
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from vdm.assembly.build import build_model
+from vdm.assembly.build_model import build_model
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build

@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from vdm.assembly.build import build_model
+from vdm.assembly.build_model import build_model
 from vdm.assembly.model import VideoDiffusionModel, step_noise
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder

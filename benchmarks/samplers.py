@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.runs import load_config
+from vdm.checkpoints.run_record import load_config
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build

@@ -96,7 +96,7 @@ def bare(config: dict[str, Any], clips: Iterable[tuple[Any, Sequence[str]]]) -> 
     """Train by a loop, a step at each call, on videos and captions."""
     import torch
 
-    from vdm.assembly.build import build_model
+    from vdm.assembly.build_model import build_model
     from vdm.config import build
 
     model = build_model(config)

@@ -90,8 +90,8 @@ def _check_work_folder(output: Path) -> None:
 
 def _read_inputs(settings: BuildSettings) -> Inputs[Source]:
     if settings.source is not None:
-        offered = {"input": settings.input, "clip": settings.resolved_clip(), "excluded": [settings.output]}
-        return build_component(settings.source, "source", offered=offered)
+        defaults = {"input": settings.input, "clip": settings.resolved_clip(), "excluded": [settings.output]}
+        return build_component(settings.source, "source", defaults=defaults)
     if settings.input == MOVING_DIGITS:
         from data_pipelines.moving_digits import read_moving_digits  # imports scikit-learn, which videos do not need
 

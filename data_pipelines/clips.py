@@ -17,7 +17,7 @@ from data_pipelines.settings import HDR, ClipSettings
 from data_pipelines.sources import Clip, SourceError, UnavailableError, clip_key
 from vdm.data.containers import TooLargeError, open_video
 from vdm.data.hdr_frames import UnreadColorsError
-from vdm.data.mp4_tables import FalseClaimError
+from vdm.data.mp4_tables import ImplausibleHeaderError
 from vdm.regular_files import UnfitFileError
 
 EARLY_SECONDS = 0.001
@@ -173,7 +173,7 @@ class VideoFile:
             raise
         except UnfitFileError as error:
             raise SourceError(f"{error.strerror}") from None
-        except (FalseClaimError, TooLargeError, UnreadColorsError) as error:
+        except (ImplausibleHeaderError, TooLargeError, UnreadColorsError) as error:
             raise SourceError(f"can't be used: {error}") from None
         except OSError as error:
             raise UnavailableError(f"can't be read: {error.strerror or error}") from None

@@ -6,7 +6,9 @@ import pytest
 
 from tests.assembly.small_model import save_run, small_model
 from tests.data.shard_sets import write_set
-from vdm.checkpoints.runs import CONFIG_NAME, latest_checkpoint, load_config, run_folder
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import CONFIG_NAME, run_folder
+from vdm.checkpoints.run_record import load_config
 from vdm.cli.export import EXPORTED_WEIGHTS
 from vdm.found_instead import found_instead, is_export
 

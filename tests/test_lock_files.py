@@ -20,13 +20,13 @@ folder, name, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 for number in range(rounds):
     path = folder / f"item{number}"
     owners = lock_holders(path)
-    assert all(owners), "a claim appears with its whole text"
+    assert all(owners), "a lock file appears with its whole text"
     if acquire(path, len(owners), name * 1000):
         print(number, len(owners))
 """
 
 
-def test_of_many_processes_exactly_one_gets_each_claim(tmp_path: Path) -> None:
+def test_of_many_processes_exactly_one_gets_each_lock(tmp_path: Path) -> None:
     racers = [
         subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(number), "300"], stdout=subprocess.PIPE)
         for number in range(6)
@@ -39,7 +39,7 @@ def test_of_many_processes_exactly_one_gets_each_claim(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_claim_that_was_judged_dead_is_taken_over_once_however_late_the_judge_acts(tmp_path: Path) -> None:
+def test_a_lock_of_a_dead_holder_is_taken_over_once_however_late_a_process_acts(tmp_path: Path) -> None:
     path = tmp_path / "run"
     assert acquire(path, 0, "dead")
     seen_by_all = lock_holders(path)
@@ -62,7 +62,7 @@ def test_a_claim_that_was_judged_dead_is_taken_over_once_however_late_the_judge_
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
-def test_where_there_are_no_hard_links_one_process_gets_the_claim_too(
+def test_without_hard_links_one_process_alone_gets_the_lock_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*arguments: object) -> None:
@@ -74,7 +74,7 @@ def test_where_there_are_no_hard_links_one_process_gets_the_claim_too(
     assert lock_holders(tmp_path / "a") == ["first"]
 
 
-def test_claim_that_storage_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_file_that_storage_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -116,7 +116,7 @@ def test_process_of_this_machine_lives_until_it_dies_however_silent_it_is(me: Lo
     assert not its.is_alive(me, silent_seconds=0, max_silent_seconds=120)
 
 
-def test_process_id_that_was_used_again_is_not_taken_for_the_claimant(me: LockHolder) -> None:
+def test_process_id_that_was_used_again_is_not_taken_for_the_holder(me: LockHolder) -> None:
     assert me.process_start is not None
     assert not replace(me, process_start=me.process_start - 1).is_alive(me, 0, 120)
 
@@ -134,7 +134,7 @@ def test_later_start_of_the_same_job_does_not_wait(me: LockHolder) -> None:
         assert before.is_alive(replace(me, job=job, start=start), 0, 120) == holds
 
 
-def test_claim_is_read_as_it_was_written_and_damage_is_none(me: LockHolder) -> None:
+def test_lock_file_is_read_as_it_was_written_and_damage_is_none(me: LockHolder) -> None:
     assert LockHolder.read(me.text()) == me
     ended = LockHolder.read(me.ending())
     assert ended is not None
@@ -144,7 +144,7 @@ def test_claim_is_read_as_it_was_written_and_damage_is_none(me: LockHolder) -> N
         assert LockHolder.read(damaged) is None
 
 
-def test_claim_files_are_numbered_from_0(tmp_path: Path) -> None:
+def test_lock_files_are_numbered_from_0(tmp_path: Path) -> None:
     acquire(tmp_path / "a", 0, "x")
     acquire(tmp_path / "a", 1, "y")
     assert [lock_file(tmp_path / "a", number).read_text() for number in (0, 1)] == ["x", "y"]

@@ -98,5 +98,5 @@ def test_a_condition_of_another_class_than_expected_is_named() -> None:
 def test_conditions_of_other_numbers_of_clips_are_refused() -> None:
     with pytest.raises(ValueError, match="there are text of 3, label of 3, depth of 3, speed of 2"):
         _prompts().with_conditions(speed=TensorCondition(torch.zeros(2)))
-    with pytest.raises(ValueError, match="a condition at least"):
+    with pytest.raises(ValueError, match="at least one condition"):
         Prompts({})

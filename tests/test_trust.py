@@ -29,7 +29,7 @@ READERS = {
     "vdm/checkpoints/pieces.py": {"json.loads", "safe_open"},
     "vdm/lock_files.py": {"json.loads"},
     "vdm/data/quarantine.py": {"json.loads"},
-    "vdm/training/lifeline.py": {"json.loads"},  # of processes that know the run's secret
+    "vdm/training/peer_connections.py": {"json.loads"},  # of processes that know the run's secret
     "data_pipelines/write_shard.py": {"json.loads"},  # of a part that this command wrote
     # Configurations of the user's own, as text on their way to other processes
     "data_pipelines/stages/caption.py": {"json.loads"},
@@ -42,13 +42,13 @@ READERS = {
     # Weights, as safetensors
     "vdm/models/pretrained/stored.py": {"safe_open"},
     # Libraries that read folders of their own form, after ``check_component``
-    "vdm/models/autoencoders.py": {"from_pretrained"},
+    "vdm/models/diffusers_autoencoders.py": {"from_pretrained"},
     "vdm/models/svd/components.py": {"from_pretrained"},
     "vdm/models/text_encoders.py": {"from_pretrained"},
     "vdm/training/planning/structure.py": {"from_pretrained"},
     "data_pipelines/captioners/transformers.py": {"from_pretrained"},
     # Names in a configuration, which ``allowed_modules`` and ``check_foreign`` hold back; and this project's own source
-    "vdm/config/build.py": {"import_module"},
+    "vdm/config/targets.py": {"import_module"},
     "vdm/config/static_signatures.py": {"import_module", "eval"},
     "vdm/cli/commands.py": {"import_module"},
     "vdm/training/planning/structure.py ": {"import_module"},

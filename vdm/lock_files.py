@@ -1,9 +1,9 @@
-"""Claims: which of several processes has a thing for itself, agreed on through files that they share.
+"""Locks between processes that share a file system, on one machine or many, which survive the death of a holder.
 
-A claim on PATH is a row of files PATH.0, PATH.1, ...; each names one claimant, and the last of them has the thing. Who
-finds the last claimant dead or gone makes the file with the next number. ``link`` makes it whole or not at all, and for
-one process alone. No file is ever removed or given another number, so nobody can act on a claim that has changed hands
-in the meantime: the number that follows it is taken.
+A lock on PATH is a sequence of files PATH.0, PATH.1, ...; each describes one holder, and the last one holds the lock. A
+process that finds the last holder dead creates the file with the next number. ``link`` creates it completely or not at
+all, and for one process alone. No file is ever removed or renumbered. So a process that decides late, by a holder that
+has been replaced meanwhile, takes nothing from a living one: the next number is already in use.
 """
 
 import json
@@ -24,27 +24,27 @@ _ZOMBIE_STATES = "ZX"
 
 
 def acquire(path: Path, number: int, text: str, durable: bool = False) -> bool:
-    """Become claimant ``number`` of ``path``; of any number of processes that try, one does.
+    """Try to become holder ``number`` of the lock on ``path``; of several processes that try, exactly one succeeds.
 
     Args:
-        path: Names what is claimed; its folder must exist.
-        number: How many lock_holders there were before, all of them dead or gone: the length of ``lock_holders``.
-        text: What is to be known of the claimant.
-        durable: Whether to wait until the disk has it.
+        path: Name of the lock; its folder must exist.
+        number: Number of earlier holders, which must all be dead or gone: the length of ``lock_holders``.
+        text: Description of the new holder.
+        durable: Whether to wait until the file is on disk.
 
     Returns:
-        Whether the thing is this process's now.
+        Whether this process holds the lock now.
     """
     return create_file(lock_file(path, number), text, durable)
 
 
 def lock_file(path: Path, number: int) -> Path:
-    """Return the file of claimant ``number`` of ``path``."""
+    """Return the file of holder ``number`` of the lock on ``path``."""
     return path.with_name(f"{path.name}.{number}")
 
 
 def lock_holders(path: Path) -> list[str]:
-    """Return what each claimant of ``path`` has written, in turn; the last has it."""
+    """Return the description of each holder of the lock on ``path``, in order; the last one holds it."""
     texts: list[str] = []
     with suppress(FileNotFoundError):
         while True:
@@ -54,12 +54,12 @@ def lock_holders(path: Path) -> list[str]:
 
 @contextmanager
 def heartbeat(path: Path, seconds: float) -> Iterator[None]:
-    """Show that this process lives by touching a file of its own every so many seconds while the block runs."""
+    """Touch a file at regular intervals while the block runs, as a sign of life of this process."""
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(seconds):
-            with suppress(OSError):  # storage may have a moment of weakness
+            with suppress(OSError):  # storage may fail for a moment
                 os.utime(path)
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
@@ -72,7 +72,7 @@ def heartbeat(path: Path, seconds: float) -> Iterator[None]:
 
 
 def silence(path: Path) -> float:
-    """Return how many seconds ago a file was last touched, by the clock of the storage; infinity if there is none."""
+    """Return the seconds since a file was last touched, by the clock of the storage; infinity if it does not exist."""
     with tempfile.TemporaryFile(dir=path.parent) as clock:
         os.utime(clock.fileno())
         now = os.fstat(clock.fileno()).st_mtime
@@ -84,18 +84,18 @@ def silence(path: Path) -> float:
 
 @dataclass(frozen=True)
 class LockHolder:
-    """A process that claims something, as its claim describes it.
+    """A process that holds a lock, as its lock file describes it.
 
     Args:
         host: Name of its machine.
-        boot: Which start of the machine's system; none where that is unknown.
-        namespace: In which process ids mean something: containers on one machine have their own.
+        boot: Id of the machine's boot; ``None`` if unknown.
+        namespace: Namespace of its process id: containers on one machine have their own; ``None`` if unknown.
         process: Its process id.
-        process_start: When the process began, in ticks after the system's start; ids are used again.
-        since: When it claimed.
-        job: Name that all starts of its job have in common, if it is part of one.
-        start: Which start of the job: a later one is greater.
-        ended: When it gave the claim back.
+        process_start: Start of the process in ticks since boot, since process ids are reused; ``None`` if unknown.
+        since: Time at which it took the lock.
+        job: Name that all starts of its job have in common; ``None`` without a job.
+        start: Number of the job's start; a later one compares greater.
+        ended: Time at which it released the lock; ``None`` before that.
     """
 
     host: str
@@ -126,7 +126,7 @@ class LockHolder:
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """Return the claimant that a claim describes; none if the claim is damaged."""
+        """Return the holder that a lock file describes; ``None`` if the file is damaged."""
         try:
             content: dict[str, Any] = json.loads(text)
             found = cls(**{field.name: content[field.name] for field in fields(cls)})
@@ -136,33 +136,33 @@ class LockHolder:
             return None
 
     def text(self) -> str:
-        """Return what the claim says."""
+        """Return the content of the lock file."""
         return json.dumps(asdict(self), indent=1)
 
     def ending(self) -> str:
-        """Return what the claim says once it has been given back."""
+        """Return the content of the lock file once the lock is released."""
         return json.dumps({**asdict(self), "ended": _now()}, indent=1)
 
     def is_of_same_start(self, other: "LockHolder") -> bool:
-        """Whether both are processes of one start of one job."""
+        """Tell whether both are processes of one start of one job."""
         return self.job is not None and (self.job, list(self.start)) == (other.job, list(other.start))
 
     def is_on_same_machine(self, other: "LockHolder") -> bool:
-        """Whether the process ids of both mean the same, and tell at once who lives."""
+        """Tell whether both have the same process ids, so that one can look up whether the other lives."""
         return (self.host, self.boot, self.namespace) == (other.host, other.boot, other.namespace)
 
     def is_alive(self, me: "LockHolder", silent_seconds: float, max_silent_seconds: float) -> bool:
-        """Tell whether the claim still holds.
+        """Tell whether this holder still holds the lock.
 
         Args:
             me: The process that asks.
-            silent_seconds: How long this claimant has shown no sign of life.
-            max_silent_seconds: After how long one counts as dead of which nothing else can be known.
+            silent_seconds: Time since the last sign of life of this holder.
+            max_silent_seconds: After this time a holder on another machine counts as dead.
         """
         if self.ended is not None:
             return False
         if self.job is not None and self.job == me.job and list(self.start) < list(me.start):
-            return False  # a job is started again when its processes have ended
+            return False  # a job is restarted only after its processes have ended
         if self.is_on_same_machine(me):
             return _runs(self.process, self.process_start)
         return silent_seconds <= max_silent_seconds
@@ -173,13 +173,13 @@ class LockHolder:
 
 
 def _runs(process: int, start: int | None) -> bool:
-    """Tell whether a process of this machine lives that began at ``start``."""
+    """Tell whether the process of this machine lives that began at ``start``."""
     found = _state_and_start(process)
     if found is not None:
         return found[0] not in _ZOMBIE_STATES and start in (None, found[1])
     try:
         os.kill(process, 0)
-    except PermissionError:  # somebody else's, and hidden
+    except PermissionError:  # it exists, but belongs to another user and is hidden in /proc
         return True
     except (OSError, OverflowError):
         return False
@@ -187,8 +187,8 @@ def _runs(process: int, start: int | None) -> bool:
 
 
 def _state_and_start(process: int) -> tuple[str, int] | None:
-    """Return a process's state, and its start in ticks after the system's; none where Linux does not say."""
-    try:  # fields 3 and 22; field 2, the name, may have spaces
+    """Return a process's state, and its start in ticks since boot; ``None`` if there is no such process or no /proc."""
+    try:  # fields 3 and 22; field 2, the name, may contain spaces
         found = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         return found[0], int(found[19])
     except (OSError, *MALFORMED):

@@ -1,4 +1,4 @@
-"""Which of a job's processes this one is, how it ends with the process that started it, and how others have ended."""
+"""The processes of a job: ranks in the environment, ending with the parent, and descriptions of exits."""
 
 import multiprocessing
 import os
@@ -8,26 +8,26 @@ from collections.abc import Mapping, MutableMapping
 
 _OF_TORCHRUN = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-"""Of torchrun, of Lightning's launcher and of those who start its nodes by hand, and of srun."""
+"""Variables of torchrun, of Lightning's launcher, of nodes that are started by hand, and of srun."""
 _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
 
 
 class ProcessDiedError(RuntimeError):
-    """A process that this one can't do without has died; the message, of one line, is for users."""
+    """A process that this one needs has died; the message is one line for users."""
 
 
 def is_first_of_run() -> bool:
-    """Tell whether no process of the same run comes before this one."""
+    """Tell whether this is the first process of its run."""
     return all(int(os.environ.get(name) or 0) == 0 for name in _RANKS)
 
 
 def is_first_of_machine() -> bool:
-    """Tell whether no process of the same job on this machine comes before this one."""
+    """Tell whether this is the first process of its job on this machine."""
     return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0) == 0
 
 
 def is_from_torchrun(variables: Mapping[str, str]) -> bool:
-    """Tell whether ``torchrun`` started a process: it gives all of its variables, and a rank below their number."""
+    """Tell whether ``torchrun`` started a process: then all of its variables are set, with valid ranks."""
     return "TORCHELASTIC_RUN_ID" in variables and _is_numbered(
         variables, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"
     )
@@ -43,11 +43,11 @@ def keep_current_folder_off_path() -> None:
 
 
 def forget_other_launches(variables: MutableMapping[str, str] = os.environ) -> None:
-    """Remove ranks that were left over in the environment of a process which nobody started as one of several.
+    """Remove ranks that another launch left in the environment of a process that runs alone.
 
-    Lightning takes its rank from any one variable it finds, when it is imported; so this comes before. Whoever starts
-    several processes gives each a whole set of variables: ``torchrun``, ``srun``, ``jsrun``, and Lightning or a user
-    who does so by hand.
+    Lightning takes its rank from any single variable that it finds when it is imported, so this must come first. A
+    process that really is one of several has a whole set of variables, from ``torchrun``, ``srun``, ``jsrun``,
+    Lightning, or a user who starts the processes by hand.
     """
     is_by_hand = variables.get("WORLD_SIZE") != "1" and _is_numbered(variables, "LOCAL_RANK", "WORLD_SIZE")
     meets = all(variables.get(name) for name in _MEETING_PLACE)
@@ -63,7 +63,7 @@ def forget_other_launches(variables: MutableMapping[str, str] = os.environ) -> N
 
 
 def _is_numbered(variables: Mapping[str, str], *names: str) -> bool:
-    """Tell whether variables, of which every second is a size, are whole numbers, and each rank is below its size."""
+    """Tell whether variables, in pairs of a rank and a size, are whole numbers, and each rank is below its size."""
     values = [variables.get(name, "") for name in names]
     if not all(value.isdecimal() for value in values):
         return False
@@ -77,7 +77,7 @@ def _remove(variables: MutableMapping[str, str], *names: str) -> None:
 
 
 def describe_exit(code: int | None) -> str | None:
-    """Say in words how a process ended."""
+    """Describe how a process ended, by its exit code; ``None`` if it has not ended."""
     if code is None:
         return None
     if code >= 0:
@@ -88,9 +88,9 @@ def describe_exit(code: int | None) -> str | None:
 
 
 def end_with_parent() -> None:
-    """End this process, started by ``multiprocessing``, as soon as the one that started it ends, however that ends.
+    """End this process, started by ``multiprocessing``, as soon as its parent ends for any reason.
 
-    Neither sees the other's end by itself: between them is a fork server, which lives as long as any of its processes.
+    The kernel does not do so: the process is a child of a fork server, which lives as long as any of its children.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "nobody started this process"

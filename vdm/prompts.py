@@ -129,12 +129,12 @@ class Prompts(TensorRecord):
     def __post_init__(self) -> None:
         if not self.conditions:
             raise ValueError(
-                "prompts need a condition at least, such as empty captions, to say how many clips there are"
+                "prompts need at least one condition, such as empty captions, which gives the number of clips"
             )
         lengths = {name: len(condition) for name, condition in self.conditions.items()}
         if len(set(lengths.values())) > 1:
             shown = ", ".join(f"{name} of {length}" for name, length in lengths.items())
-            raise ValueError(f"conditions must be of equally many clips, but there are {shown}")
+            raise ValueError(f"conditions must be of the same number of clips, but there are {shown}")
 
     @staticmethod
     def of(captions: Sequence[str], labels: Int[Tensor, " b"] | None = None) -> Prompts:

@@ -1,7 +1,7 @@
 """Ranges of the values that a configuration may hold, for the annotations of constructors and options.
 
-``vdm.config`` checks values against them, before anything is built. Neither NaN nor infinity is within any range but
-``PositiveOrInfinite``. Upper bounds lie far beyond what is of use; what goes beyond them is a slip, or would take
+``vdm.config`` checks values against them before anything is built. NaN is in no range, infinity only in
+``PositiveOrInfinite``. Upper bounds lie far beyond useful values: a value above them is a typing error, or would take
 minutes to build.
 """
 
@@ -17,53 +17,53 @@ from pydantic_core import CoreSchema, core_schema
 # Whole numbers
 
 Count = Annotated[int, Interval(ge=1, le=10**12)]
-"""How many there are of something that there must be."""
+"""A number of things, at least one."""
 CountOrZero = Annotated[int, Interval(ge=0, le=10**12)]
-"""How many there are of something that need not be there."""
+"""A number of things, possibly none."""
 Size = Annotated[int, Interval(ge=1, le=1_000_000)]
-"""Frames, pixels, rows of a table: what decides how much memory is taken."""
+"""Frames, pixels, rows of a table: numbers that decide how much memory is needed."""
 SizeOrZero = Annotated[int, Interval(ge=0, le=1_000_000)]
-"""The size of something that need not be there."""
+"""A size; 0 for something that is absent."""
 Width = Annotated[int, Interval(ge=1, le=2**16)]
 """Channels of a layer."""
 WidthOrZero = Annotated[int, Interval(ge=0, le=2**16)]
-"""Channels of a layer that need not be there."""
+"""Channels of a layer; 0 for a layer that is absent."""
 NumLayers = Annotated[int, Interval(ge=1, le=128)]
-"""Layers, or blocks of a level, one after the other: what decides how long a network takes to build."""
+"""Layers, or blocks of a level, in sequence: numbers that decide how long a network takes to build."""
 NumSteps = Annotated[int, Interval(ge=1, le=100_000)]
-"""Steps of a sampler, or of a solver."""
+"""Steps of a sampler or solver."""
 Whole = Annotated[int, Interval(ge=-(10**12), le=10**12)]
-"""Of either sign."""
+"""A whole number of either sign."""
 NumProcesses = Annotated[int, Interval(ge=0, le=1024)]
-"""Processes of this machine beside the present one."""
+"""Further processes on this machine."""
 Port = Annotated[int, Interval(ge=0, le=65535)]
 """A TCP port; 0 is any that is free."""
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
-"""What decides random numbers."""
+"""A seed of random numbers."""
 
 # Numbers
 
 Number = Annotated[float, Interval(ge=-1e12, le=1e12)]
-"""Of either sign."""
+"""A number of either sign."""
 Positive = Annotated[float, Interval(gt=0, le=1e12)]
 """Above 0."""
 NotNegative = Annotated[float, Interval(ge=0, le=1e12)]
 """0 or above."""
 PositiveOrInfinite = Annotated[float, Interval(gt=0), Field(allow_inf_nan=True)]
-"""Above 0, without a bound."""
+"""Above 0, possibly infinite."""
 Share = Annotated[float, Interval(ge=0, le=1)]
-"""A part of a whole, all of it included."""
+"""A fraction from 0 to 1."""
 ShareBelowOne = Annotated[float, Interval(ge=0, lt=1)]
-"""A part of a whole, but not all of it."""
+"""A fraction from 0 to below 1."""
 Between0And1 = Annotated[float, Interval(gt=0, lt=1)]
-"""A part of a whole, neither nothing nor all of it."""
+"""A fraction strictly between 0 and 1."""
 LogRatio = Annotated[float, Interval(ge=-1000, le=1000)]
-"""The logarithm of a ratio of signal to noise, or of another ratio: its exponential is a number."""
+"""Logarithm of a ratio, such as signal to noise; its exponential is representable."""
 
 Seconds = Annotated[float, Interval(gt=0, le=1e8)]
-"""A time to wait; a hundred million are three years."""
+"""A duration in seconds, at most three years."""
 Minutes = Annotated[float, Interval(gt=0, le=1e6)]
-"""A time to wait; a million are two years."""
+"""A duration in minutes, at most two years."""
 
 # Levels of a network
 
@@ -88,11 +88,11 @@ def _printable(text: str) -> str:
 Text = Annotated[str, Len(0, 100_000)]
 """Free text, such as a caption."""
 Texts = Annotated[Sequence[Text], Len(1, 10_000)]
-"""Free texts, of which there must be some."""
+"""One or more free texts."""
 Name = Annotated[str, Len(1, 255), AfterValidator(_printable)]
-"""What something is called."""
+"""A name."""
 NameOrNothing = Annotated[str, Len(0, 255), AfterValidator(_printable)]
-"""What something is called; the empty text stands for what is not in a folder, or not named."""
+"""A name; the empty text stands for no folder, or for something without a name."""
 Location = Annotated[str, Len(1, 4096), AfterValidator(_printable)]
 """A path, a URL, or a name on the hub; as a ``Path``, a URL would lose one of its slashes."""
 
@@ -107,12 +107,12 @@ def _not_empty(location: str | Path) -> str | Path:
 Folder = Annotated[str | Path, AfterValidator(_not_empty)]
 """A path or a URL."""
 
-# Nothing
+# Refused keys
 
 
 @dataclass(frozen=True)
 class Instead:
-    """In the annotation of what must not be given: what to do instead, such as ``Annotated[None, Instead("...")]``."""
+    """Marks a key that must not be set, with advice: ``Annotated[None, Instead("...")]``."""
 
     advice: str
 

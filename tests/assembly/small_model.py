@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from tests.models.networks import randomized
-from vdm.assembly.build import build_model
+from vdm.assembly.build_model import build_model
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder
+from vdm.checkpoints.layout import CONFIG_NAME, checkpoint_folder
 from vdm.checkpoints.snapshot import save_weights
 
 CONFIG: dict[str, Any] = {

@@ -213,7 +213,7 @@ def test_autoguidance_leads_from_the_guide_s_prediction_with_the_same_conditions
     weak.sampler = DDIM(1)
     for each in (model, plain, weak):
         each.diffusion = replace(each.diffusion, clip_denoised=None)
-    model.guide = guide
+    model.autoguidance_model = guide
     prompts = model.prompts(["a dog", "a cat"], [1, 2])
     away_from, strong = weak.sample(_noise(), prompts), plain.sample(_noise(), prompts)
 
@@ -222,9 +222,9 @@ def test_autoguidance_leads_from_the_guide_s_prediction_with_the_same_conditions
 
 def test_a_negative_caption_beside_a_guide_is_refused() -> None:
     model = small_model()
-    model.guide = small_model()
+    model.autoguidance_model = small_model()
 
-    with pytest.raises(ValueError, match=r"^negative=blurred: has no effect where another model is the guide$"):
+    with pytest.raises(ValueError, match=r"^negative=blurred: has no effect with an autoguidance model$"):
         model(_noise(1), ["a dog"], negative="blurred")
 
 

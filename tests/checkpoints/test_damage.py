@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from vdm.checkpoints.folder import CHECKSUMS_NAME, verify_folder, write_folder
 from vdm.checkpoints.pieces import PieceFiles
-from vdm.checkpoints.runs import record_run, versions_of
+from vdm.checkpoints.run_record import record_run, versions_of
 from vdm.checkpoints.snapshot import SavedCheckpoint, save_weights
 
 
@@ -117,7 +117,7 @@ def test_names_of_averages_that_are_none_are_one_line(tmp_path: Path) -> None:
 
     write_folder(tmp_path / "c", write)
     with pytest.raises(ValueError, match=r"state\.json: ema_names\.0 1: Input should be a valid string"):
-        SavedCheckpoint(tmp_path / "c").average("half_life")
+        SavedCheckpoint(tmp_path / "c").named_ema("half_life")
 
 
 @pytest.mark.parametrize("content", ["", "{}", '[{"packages": {"torch": 2}}]', "[1]"])

@@ -8,8 +8,9 @@ import pytest
 
 from tests.assembly.small_model import config, save_run, small_model
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.layout import checkpoint_folder
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import checkpoint_folder, load_config, write_config
+from vdm.checkpoints.run_record import load_config, write_config
 
 CLIP = {"num_frames": 2, "height": 8, "width": 8, "fps": 8, "label_names": ["a ${b}", "ünï"]}
 DATA = {"_target_": "vdm.data.datamodule.ClipDataModule", "path": "clips", "seed": 3, "global_batch_size": 4}
@@ -66,7 +67,7 @@ def test_of_data_nothing_is_kept_that_writes_connects_or_keeps(tmp_path: Path) -
             {"diffusion__schedule": {"_target_": "vdm.models.autoencoder.torch.hub.load"}},
             r"diffusion\.schedule\._target_",
         ),
-        ({"diffusion__schedule": {"_target_": "vdm.checkpoints.runs.prune"}}, r"diffusion\.schedule\._target_"),
+        ({"diffusion__schedule": {"_target_": "vdm.checkpoints.removal.prune"}}, r"diffusion\.schedule\._target_"),
         ({"diffusion__schedule___partial_": True}, r"diffusion\.schedule\._partial_"),
         ({"diffusion__clip_denoised": "${oc.env:HOME}"}, r"diffusion\.clip_denoised"),
         ({"encoder__${oc.env:HOME}": 1}, "encoder"),

@@ -8,7 +8,8 @@ import torch
 
 from tests.cli.test_options import ALL, given
 from tests.data.shard_sets import write_set
-from vdm.checkpoints.runs import checkpoint_folder, record_run
+from vdm.checkpoints.layout import checkpoint_folder
+from vdm.checkpoints.run_record import record_run
 from vdm.cli.options import memory
 from vdm.cli.options.memory import GIB, check_memory
 from vdm.config import ConfigError

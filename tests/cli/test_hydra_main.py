@@ -146,7 +146,7 @@ def test_value_error_of_a_library_is_a_bug(vdm: Vdm) -> None:
 
 
 def test_value_error_of_this_project_is_a_mistake(vdm: Vdm, tmp_path: Path) -> None:
-    from vdm.checkpoints.runs import load_config
+    from vdm.checkpoints.run_record import load_config
 
     def task(config: DictConfig) -> None:
         load_config(tmp_path)

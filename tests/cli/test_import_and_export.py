@@ -20,7 +20,8 @@ from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import LICENCE, NUM_FRAMES, SIZES, pipeline, save_pipeline
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import load_config, load_weights
+from vdm.checkpoints.run_record import load_config
+from vdm.checkpoints.weights import load_weights
 from vdm.cli import sample
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS

@@ -17,7 +17,7 @@ from tests.models.svd.pipelines import save_pipeline
 from tests.training.runs import configuration, train
 from tests.training.test_svd import finetuning
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.runs import load_weights, saved_weights
+from vdm.checkpoints.weights import load_weights, saved_weights
 
 
 class WithAdapters(UNetSpatioTemporalConditionModel, PeftAdapterMixin):

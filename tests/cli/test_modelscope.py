@@ -16,7 +16,8 @@ from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.models.modelscope.pipelines import LICENCE, MAX_TOKENS, save_pipeline
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.runs import load_config, load_weights
+from vdm.checkpoints.run_record import load_config
+from vdm.checkpoints.weights import load_weights
 from vdm.models.pretrained.modelscope import open_folder
 from vdm.randomness import normal
 
@@ -191,7 +192,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     ),
     (
         lambda f: change_json(f / "scheduler/scheduler_config.json", trained_betas=[0.1]),
-        "x/scheduler/scheduler_config.json: trained_betas: a table of betas of its own is not known here",
+        "x/scheduler/scheduler_config.json: trained_betas: is not supported",
     ),
 ]
 

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from tests.cli.conftest import Vdm
 from tests.config.test_quoting import texts
-from vdm.checkpoints.runs import checkpoint_folder, load_config, record_run
+from vdm.checkpoints.layout import checkpoint_folder
+from vdm.checkpoints.run_record import load_config, record_run
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.train import TrainOptions

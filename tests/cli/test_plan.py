@@ -12,7 +12,7 @@ from benchmarks.plan_memory import measure_apart
 from tests.data.shard_sets import write_set
 from tests.models.wan import save_autoencoder
 from tests.training.runs import configuration
-from vdm.assembly.build import build_model
+from vdm.assembly.build_model import build_model
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS
 from vdm.training.planning.step import Clips, measure_step

@@ -17,8 +17,9 @@ from torch import Tensor
 from tests.data.shard_sets import write_set
 from tests.data_pipelines.videos import write_video
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint, load_config, write_config
+from vdm.checkpoints.run_record import load_config, write_config
 from vdm.cli import evaluate, sample
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.options.sample import SampleOptions
@@ -252,7 +253,7 @@ def test_scale_of_every_guidance_is_that_of_the_command_line(trained: Path, guid
         ("task=superres FILM num_frames=3", "num_frames=3: must be that of the input, 6"),
         ("batch_size=0", "batch_size=0: must be a whole number, at least 1"),
         ("guide=nowhere", "nowhere: not a run"),
-        ("guide=RUN negative=blurred guidance_scale=2", "negative=blurred: has no effect where another model"),
+        ("guide=RUN negative=blurred guidance_scale=2", "negative=blurred: has no effect with an autoguidance model"),
         ("guidance.interval=[2,1]", "guidance: interval must be two rising noise levels >= 0, but is [2.0, 1.0]"),
     ],
 )

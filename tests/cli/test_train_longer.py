@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.shard_sets import write_set
 from tests.training.runs import TINY
-from vdm.checkpoints.runs import load_config
+from vdm.checkpoints.run_record import load_config
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS
 from vdm.training.lr_schedules import WarmupLinear

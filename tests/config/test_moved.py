@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.assembly.small_model import CONFIG, config
-from vdm.assembly.build import build_model
+from vdm.assembly.build_model import build_model
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import load_config, write_config
+from vdm.checkpoints.run_record import load_config, write_config
 from vdm.config import ConfigError, build, check
-from vdm.config.build import resolve
 from vdm.config.moved import MOVED_KEYS, MOVED_TARGETS, modernized
+from vdm.config.targets import resolve
 
 FORMER = {**CONFIG["model"]["conditioner"], "_target_": "vdm.models.conditioner.Conditioner"}
 

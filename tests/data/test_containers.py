@@ -13,7 +13,7 @@ from tests.odd_files import ODD_FILES
 from vdm.data import containers, decoding
 from vdm.data.containers import TooLargeError, bound_pixels, open_picture, open_video
 from vdm.data.decoding import UndecodableClipError, check_clip, decode_clip, decode_picture
-from vdm.data.mp4_tables import MAX_SAMPLES, FalseClaimError, check_tables
+from vdm.data.mp4_tables import MAX_SAMPLES, ImplausibleHeaderError, check_tables
 from vdm.regular_files import UnfitFileError
 
 CLIP = encode_clip(1)
@@ -84,7 +84,7 @@ def _claiming(box: bytes, place: int, *values: int) -> bytes:
     ids=["sizes", "frames", "edits", "fragments", "compressed"],
 )
 def test_an_mp4_that_claims_more_frames_than_it_can_have_is_refused(data: bytes) -> None:
-    with pytest.raises(FalseClaimError):
+    with pytest.raises(ImplausibleHeaderError):
         check_tables(io.BytesIO(data))
     with pytest.raises(UndecodableClipError, match=r"claims|compressed header"):
         decode_clip(data, SHAPE)

@@ -142,7 +142,7 @@ def test_a_new_iteration_starts_at_the_position(shard_set: Path) -> None:
 
 def test_a_position_of_another_order_is_refused(shard_set: Path) -> None:
     state = module(shard_set).state_dict()
-    with pytest.raises(ValueError, match=r"^global_batch_size=8: the checkpoint was trained with 6,.*$"):
+    with pytest.raises(ValueError, match=r"^data\.global_batch_size=8: the checkpoint was trained with 6,.*$"):
         module(shard_set, global_batch_size=8).load_state_dict(state)
 
 

@@ -3,7 +3,7 @@ from itertools import product
 
 import pytest
 
-from vdm.data.quotas import MAX_CYCLE, Dealer, quotas
+from vdm.data.quotas import MAX_CYCLE, QuotaSchedule, quotas
 
 
 def test_quotas_are_the_shares_in_lowest_terms() -> None:
@@ -23,25 +23,27 @@ def test_shares_that_need_too_long_a_cycle_are_rounded() -> None:
 
 @pytest.mark.parametrize("quota", [(1,), (1, 1), (3, 1), (2, 3, 1), (1, 5, 2, 2)])
 def test_each_choice_gets_its_quota_in_every_cycle_and_counts_without_gap(quota: tuple[int, ...]) -> None:
-    dealer, length = Dealer(0, "test", quota), sum(quota)
-    dealt = [dealer.deal(number) for number in range(4 * length)]
+    schedule, length = QuotaSchedule(0, "test", quota), sum(quota)
+    assigned = [schedule.assign(number) for number in range(4 * length)]
     for cycle in range(4):
-        choices = [choice for choice, _ in dealt[cycle * length : (cycle + 1) * length]]
+        choices = [choice for choice, _ in assigned[cycle * length : (cycle + 1) * length]]
         assert [choices.count(choice) for choice in range(len(quota))] == list(quota)
-    for number, (choice, earlier) in enumerate(dealt):
-        assert earlier == sum(other == choice for other, _ in dealt[:number])
+    for number, (choice, earlier) in enumerate(assigned):
+        assert earlier == sum(other == choice for other, _ in assigned[:number])
 
 
-def test_what_is_dealt_does_not_depend_on_what_was_dealt_before() -> None:
-    used = Dealer(0, "test", (3, 2))
-    in_sequence = [used.deal(number) for number in range(50)]
+def test_an_assignment_does_not_depend_on_earlier_ones() -> None:
+    used = QuotaSchedule(0, "test", (3, 2))
+    in_sequence = [used.assign(number) for number in range(50)]
     for number in (49, 0, 23, 7):
-        assert Dealer(0, "test", (3, 2)).deal(number) == in_sequence[number]
+        assert QuotaSchedule(0, "test", (3, 2)).assign(number) == in_sequence[number]
 
 
 def test_cycles_seeds_and_purposes_differ() -> None:
-    dealers = [Dealer(seed, purpose, (8, 8)) for seed, purpose in product((0, 1), ("a", "b"))]
+    schedules = [QuotaSchedule(seed, purpose, (8, 8)) for seed, purpose in product((0, 1), ("a", "b"))]
     cycles = {
-        tuple(dealer.deal(16 * cycle + place)[0] for place in range(16)) for dealer in dealers for cycle in range(3)
+        tuple(schedule.assign(16 * cycle + place)[0] for place in range(16))
+        for schedule in schedules
+        for cycle in range(3)
     }
     assert len(cycles) == 12

@@ -58,7 +58,10 @@ def test_set_holds_every_clip_once_each_file_in_one_split(run_build: Build, shar
     outcome = run_build()
 
     train, validation = _metadata(shards, "train"), _metadata(shards, "validation")
-    assert (outcome.code, outcome.out) == (0, f"{shards}: clips: train 8, validation 4; without a caption: 12\n")
+    assert outcome.code == 0
+    found, *following = outcome.out.splitlines()
+    assert found == f"{shards}: clips: train 8, validation 4; without a caption: 12"
+    assert following == [f"Next: vdm-data show {shards}", f"  or: vdm train data.path={shards}"]
     assert len({(m["source"], m["source_start_seconds"]) for m in train + validation}) == 12
     assert {m["source"] for m in train} | {m["source"] for m in validation} == {"a.mp4", "b.mp4", "sub/c.mp4"}
     assert not {m["source"] for m in train} & {m["source"] for m in validation}

@@ -111,9 +111,7 @@ def test_network_outputs_twice_the_channels_for_learned_variances() -> None:
     "schedule", [RectifiedFlow(), Shifted(RectifiedFlow(), -2.0), ScaledLinearBetas(zero_terminal_snr=True)], ids=str
 )
 def test_noise_can_not_be_predicted_where_there_is_no_signal(schedule: NoiseSchedule) -> None:
-    message = (
-        r"^parameterization=Eps\(.*\): tells nothing about clean latents at t=1, .*; choose V, X0, Velocity or EDM$"
-    )
+    message = r"^parameterization=Eps\(.*\): can't recover clean latents at t=1, .*; choose V, X0, Velocity or EDM$"
     with pytest.raises(ValueError, match=message):
         GaussianDiffusion(schedule, Eps(), Uniform(), Simple())
     for parameterization in (V(), X0(), Velocity(), EDM()):

@@ -325,6 +325,6 @@ def test_the_network_is_given_known_frames_clean_and_the_others_as_they_are(per_
 
 def test_only_whole_frames_can_be_given_clean() -> None:
     with pytest.raises(
-        ValueError, match=r"^clean frames: what is known must be whole frames, but is Frames\(.*factor=2"
+        ValueError, match=r"^clean frames: observations must be of whole frames, but one is Frames\(.*factor=2"
     ):
         CleanFrames()(_nonlinear, [_observation(2)])

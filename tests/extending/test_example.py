@@ -12,7 +12,8 @@ import pytest
 from tests.data.shard_sets import write_set
 from tests.training.runs import TINY
 from tests.training.zygote import Zygote
-from vdm.checkpoints.runs import latest_checkpoint, load_config
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.run_record import load_config
 from vdm.cli.own_code import make_importable
 from vdm.processes import keep_current_folder_off_path
 

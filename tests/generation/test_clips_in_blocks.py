@@ -12,7 +12,7 @@ from tests.assembly.small_model import CONFIG, small_model
 from tests.models.wan import save_autoencoder
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.observations import Frames, Observation
-from vdm.generation.blocks import Block, BlockSize, plan_blocks
+from vdm.generation.frame_blocks import Block, BlockSize, plan_blocks
 from vdm.generation.generate import generate
 from vdm.generation.tasks import extension
 from vdm.randomness import normal

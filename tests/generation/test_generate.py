@@ -9,7 +9,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.diffusion.samplers.probability_flow import ProbabilityFlow
-from vdm.generation.blocks import BlockSize, plan_blocks
+from vdm.generation.frame_blocks import BlockSize, plan_blocks
 from vdm.generation.generate import count_steps, generate
 from vdm.generation.tasks import extension, interpolation, super_resolution
 from vdm.models.autoencoder import PixelAutoencoder

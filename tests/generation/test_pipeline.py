@@ -238,9 +238,9 @@ def test_a_run_that_does_not_say_what_its_clips_are_is_refused(tmp_path: Path) -
 
 
 def test_it_moves_with_its_guide(pipe: VideoPipeline) -> None:
-    pipe.model.guide = small_model()
+    pipe.model.autoguidance_model = small_model()
     assert pipe.to("meta") is pipe
-    assert {pipe.device.type, pipe.model.guide.device.type} == {"meta"}
+    assert {pipe.device.type, pipe.model.autoguidance_model.device.type} == {"meta"}
     assert replace(pipe, model=small_model()).device.type == "cpu"
 
 

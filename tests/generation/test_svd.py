@@ -20,7 +20,7 @@ from vdm.diffusion.parameterizations import QuarterLogSigma, V
 from vdm.diffusion.samplers.euler import Euler
 from vdm.diffusion.samplers.spacing import Karras
 from vdm.diffusion.schedules.variance_exploding import VarianceExploding
-from vdm.generation.blocks import BlockSize, plan_blocks
+from vdm.generation.frame_blocks import BlockSize, plan_blocks
 from vdm.generation.generate import generate
 from vdm.models.svd.components import ClipImageEncoder, TemporalAutoencoder
 from vdm.models.svd.conditioner import MicroConditioning, SVDConditioner

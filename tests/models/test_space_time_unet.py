@@ -214,8 +214,14 @@ def test_autocast_to_bfloat16_stays_close_to_fp32() -> None:
         ({"channels": [8, 0]}, r"channels must be one width >= 1 a level, but is \[8, 0\]"),
         ({"attention_levels": [2]}, r"attention_levels must lie between 0 and 1 \(one level a width\), but has \[2\]"),
         ({"temporal_levels": [-1]}, r"temporal_levels must lie between 0 and 1 \(one level a width\), but has \[-1\]"),
-        ({"head_channels": 5}, r"head_channels must divide each width that attends, but 5 does not divide 16"),
-        ({"head_channels": 0}, r"head_channels must divide each width that attends, but 0 does not divide 16"),
+        (
+            {"head_channels": 5},
+            r"head_channels must divide the width of each level with attention, but 5 does not divide 16",
+        ),
+        (
+            {"head_channels": 0},
+            r"head_channels must divide the width of each level with attention, but 0 does not divide 16",
+        ),
         ({"num_blocks": 0}, r"num_blocks must be at least 1, but is 0"),
         ({"patch_size": 0}, r"patch_size must be at least 1, but is 0"),
         ({"max_distance": 0}, r"max_distance must be at least 1, but is 0"),

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.runs import latest_checkpoint
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.cli import sample
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS

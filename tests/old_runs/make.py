@@ -25,7 +25,8 @@ from data_pipelines.build import build
 from data_pipelines.settings import BuildSettings, ClipOptions
 from tests.data_pipelines.videos import write_video
 from tests.old_runs.commands import LAST_STEP, evaluated, exported, latents, resumed, sampled, vdm
-from vdm.checkpoints.runs import VERSIONS_NAME, checkpoint_folder
+from vdm.checkpoints.layout import checkpoint_folder
+from vdm.checkpoints.run_record import VERSIONS_NAME
 
 COLORS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 230)}
 NUM_CLIPS, NUM_FRAMES, SIZE, SQUARE = 6, 4, 8, 3

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import CHECKOUT, SECONDS
 from tests.training.runs import TINY
-from vdm.checkpoints.runs import checkpoints_of
+from vdm.checkpoints.layout import checkpoints_of
 
 
 def test_last_task_of_an_array_is_requeued_by_itself(slurm: Cluster, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from vdm.checkpoints.runs import latest_checkpoint, record_run
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.run_record import record_run
 from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.training.training_run import TrainingRun, build_training, describe_clips

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_strategies import content
-from vdm.checkpoints.runs import checkpoint_folder
+from vdm.checkpoints.layout import checkpoint_folder
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.config import ConfigError
 from vdm.training.callbacks import bad_steps

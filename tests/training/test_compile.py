@@ -7,7 +7,7 @@ import torch
 
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
-from vdm.checkpoints.runs import saved_weights
+from vdm.checkpoints.weights import saved_weights
 
 SMALL = (
     "model.network.channels=[16]",

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.training.runs import SGD, TINY, configuration, train
-from vdm.checkpoints.runs import load_config, load_weights
+from vdm.checkpoints.run_record import load_config
+from vdm.checkpoints.weights import load_weights
 
 ONE_STEP = (*SGD, "optimizer.lr=1", "lr_schedule.warmup_steps=0", "trainer.max_steps=1", "data.global_batch_size=5")
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision.amp import MixedPrecision
 
 from tests.training.runs import SGD, TINY, configuration, train
-from vdm.checkpoints.runs import latest_checkpoint
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.training.callbacks import samples
 from vdm.training.training_run import build_training
 

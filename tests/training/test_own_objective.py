@@ -11,9 +11,10 @@ from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_strategies import content, curve
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint, load_weights
 from vdm.checkpoints.snapshot import save_weights
+from vdm.checkpoints.weights import load_weights
 from vdm.config import ConfigError
 from vdm.models.lora import merged
 from vdm.objectives.load import load_objective
@@ -93,7 +94,7 @@ def test_evaluation_gets_the_objective_as_it_was_saved(tmp_path: Path, shards: P
         ConfigError, match=r"objective\._target_: 'tests.*' is not allowed: .*; allow_own_code=true allows code"
     ):
         load_objective(RunConfig.read(checkpoint), checkpoint, VideoDiffusionModel.from_checkpoint(tmp_path / "run"))
-    with pytest.raises(ConfigError, match=r"objective: dict is no objective"):
+    with pytest.raises(ConfigError, match=r"objective: dict is not an objective"):
         load_objective(replace(run, objective={}), checkpoint, VideoDiffusionModel.from_checkpoint(tmp_path / "run"))
 
 
@@ -103,11 +104,11 @@ def test_evaluation_gets_a_copy_of_a_model_with_lora_and_none_of_a_guide(tmp_pat
     assert isinstance(trained, NearReference)
     checkpoint = latest_checkpoint(tmp_path / "run")
     run, model = RunConfig.read(checkpoint, allow_own_code=True), VideoDiffusionModel.from_checkpoint(checkpoint)
-    guide = model.guide = VideoDiffusionModel.from_checkpoint(checkpoint)
+    guide = model.autoguidance_model = VideoDiffusionModel.from_checkpoint(checkpoint)
     loaded = load_objective(run, checkpoint, model, ema=False)
 
     assert isinstance(loaded, NearReference)
-    assert model.guide is guide
+    assert model.autoguidance_model is guide
     for name, weight in merged(trained.state_dict()).items():
         assert torch.equal(loaded.state_dict()[name], weight)
 
@@ -116,7 +117,7 @@ def test_evaluation_says_where_the_weights_of_an_objective_were_left_out(tmp_pat
     train(tmp_path / "run", configuration(shards, *ONE, "trainer.max_steps=1"))
     run = RunConfig.read(tmp_path / "run", allow_own_code=True)
     save_weights(tmp_path / "without", load_weights(latest_checkpoint(tmp_path / "run")))
-    with pytest.raises(ValueError, match=r"without: objective: its modules have no weights here, as in what vdm ema"):
+    with pytest.raises(ValueError, match=r"without: objective: its modules have no weights here, since vdm ema"):
         load_objective(run, tmp_path / "without", VideoDiffusionModel.from_checkpoint(tmp_path / "run"))
 
 

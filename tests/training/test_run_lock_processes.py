@@ -11,7 +11,8 @@ import pytest
 
 from tests.training.runs import TINY
 from tests.training.zygote import Zygote, free_port
-from vdm.checkpoints.runs import checkpoints_of, latest_checkpoint, step_of
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import checkpoints_of, step_of
 
 GOES_ON = re.compile(r"a run is going on in this folder \(process \d+ on .*, since .*\); wait for its end")
 
@@ -75,7 +76,7 @@ def test_processes_that_start_at_the_same_moment_share_no_folder(tmp_path: Path,
         assert f"seed: {number}\n" in (Path(folder) / "config.yaml").read_text()
 
 
-def test_processes_of_one_run_share_its_claim(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
+def test_processes_of_one_run_share_its_lock(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     argv = arguments(
         shards, "trainer.max_steps=1", "trainer.devices=2", "strategy=ddp", "strategy.process_group_backend=gloo"

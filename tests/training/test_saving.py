@@ -13,7 +13,8 @@ from tests.training.runs import configuration, train
 from tests.training.test_bad_steps import spoiled
 from vdm.checkpoints import snapshot as snapshots
 from vdm.checkpoints.folder import verify_folder
-from vdm.checkpoints.runs import checkpoints_of, latest_checkpoint, step_of
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import checkpoints_of, step_of
 from vdm.training.callbacks import samples
 from vdm.training.callbacks.saving import Retention
 from vdm.training.training_run import build_training

@@ -16,7 +16,8 @@ from tests.training.runs import TINY, configuration
 from tests.training.stages import train_in_processes
 from tests.training.test_resume import tensors_of
 from tests.training.zygote import Zygote
-from vdm.checkpoints.runs import checkpoints_of, record_run
+from vdm.checkpoints.layout import checkpoints_of
+from vdm.checkpoints.run_record import record_run
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.training_run import TrainingRun, build_training, describe_clips
 

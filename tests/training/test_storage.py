@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.training.runs import configuration, train
 from vdm.checkpoints.folder import CHECKSUMS_NAME, verify_folder, write_folder
-from vdm.checkpoints.runs import checkpoints_of, latest_checkpoint, load_weights, step_of
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import checkpoints_of, step_of
+from vdm.checkpoints.weights import load_weights
 from vdm.cli.faults import is_mistake, one_line
 from vdm.training.module import DiffusionModule
 
@@ -181,7 +183,7 @@ def test_average_that_does_not_fit_the_model_is_one_line(tmp_path: Path, shards:
     ):
         save_file(damaged, before / "ema.safetensors")
         rewrite(folder, before)
-        with pytest.raises(ValueError, match=rf"average half_life_\d+: {re.escape(name)} {complaint}"):
+        with pytest.raises(ValueError, match=rf"EMA half_life_\d+: {re.escape(name)} {complaint}"):
             train(tmp_path, config, resume=True)
 
 

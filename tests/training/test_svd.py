@@ -11,7 +11,7 @@ from tests.models.svd.peers import our_unet
 from tests.models.svd.pipelines import SIZES, pipeline, save_pipeline
 from tests.training.runs import configuration, train
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.runs import load_config
+from vdm.checkpoints.run_record import load_config
 from vdm.config import ConfigError
 from vdm.models.pretrained.stability import stability_names
 from vdm.models.svd.conditioner import MotionBuckets

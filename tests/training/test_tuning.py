@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_svd import from_scratch
-from vdm.checkpoints.runs import saved_weights
+from vdm.checkpoints.weights import saved_weights
 from vdm.config import ConfigError
 from vdm.models.lora import add_lora
 from vdm.models.text_encoders import ByteTransformer

@@ -1,4 +1,4 @@
-"""From a run, or one of its checkpoints, to a model with its weights."""
+"""Loading of a trained model from a run or one of its checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import astuple
@@ -7,10 +7,11 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from vdm.assembly.build import build_recorded, refuse_difference, shapes_of
+from vdm.assembly.build_model import build_recorded, refuse_difference, shapes_of
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint, load_weights, merged_shapes, merged_weights
+from vdm.checkpoints.weights import load_weights, merged_shapes, merged_weights
 from vdm.config import ConfigError
 
 
@@ -19,11 +20,11 @@ def load_trained(path: str | Path, ema: bool | str = True, allow_own_code: bool 
 
     Args:
         path: Folder of a run or of a checkpoint.
-        ema: Take averaged weights; a text names one of several averages.
-        allow_own_code: Let the run's configuration name classes outside this project, which runs their code.
+        ema: Load EMA weights; a text names one of several averages.
+        allow_own_code: Allow the run's configuration to name classes outside this project, whose code then runs.
 
     Raises:
-        ValueError: If there is no whole checkpoint, or its weights don't fit its configuration.
+        ValueError: If there is no complete checkpoint, or its weights don't fit its configuration.
     """
     return load_recorded(RunConfig.read(Path(path), allow_own_code), path, ema)
 
@@ -34,7 +35,7 @@ def load_recorded(run: RunConfig, path: str | Path, ema: bool | str = True) -> V
 
 
 def load_whole(run: RunConfig, checkpoint: Path, ema: bool | str = True) -> VideoDiffusionModel:
-    """Return what ``load_recorded`` does of a checkpoint that is known to be whole."""
+    """Return the model of a checkpoint that is known to be complete; see ``load_recorded``."""
     try:
         model = build_recorded(run, _in_model(merged_shapes(checkpoint)))
         _put(merged_weights(checkpoint, ema), model)
@@ -45,32 +46,32 @@ def load_whole(run: RunConfig, checkpoint: Path, ema: bool | str = True) -> Vide
     return model.eval()
 
 
-def load_guide(
+def load_autoguidance_model(
     model: VideoDiffusionModel, path: str | Path, ema: bool | str = True, allow_own_code: bool = False
 ) -> VideoDiffusionModel:
-    """Return another run's model as the weak one of autoguidance; the arguments are those of ``load_trained``.
+    """Load another run's model as the autoguidance model of ``model``; for the other arguments see ``load_trained``.
 
     Raises:
-        ValueError: If it can't be loaded, or can't be told what the model is told.
+        ValueError: If it can't be loaded, or its latents or conditions differ from the model's.
     """
-    guide = load_trained(path, ema, allow_own_code)
+    weak = load_trained(path, ema, allow_own_code)
     for name, own, its in (
-        ("encoder", type(model.encoder).__name__, type(guide.encoder).__name__),
-        ("conditioner", type(model.conditioner).__name__, type(guide.conditioner).__name__),
-        ("channels of latents", model.encoder.channels, guide.encoder.channels),
-        ("frames and pixels in a latent", astuple(model.encoder.compression), astuple(guide.encoder.compression)),
-        ("number of classes", model.conditioner.num_classes, guide.conditioner.num_classes),
+        ("encoder", type(model.encoder).__name__, type(weak.encoder).__name__),
+        ("conditioner", type(model.conditioner).__name__, type(weak.conditioner).__name__),
+        ("channels of latents", model.encoder.channels, weak.encoder.channels),
+        ("frames and pixels in a latent", astuple(model.encoder.compression), astuple(weak.encoder.compression)),
+        ("number of classes", model.conditioner.num_classes, weak.conditioner.num_classes),
     ):
         if own != its:
             raise ValueError(f"guide={path}: its {name} is {its}, but that of the model to be guided is {own}")
-    return guide
+    return weak
 
 
 def load_into(model: VideoDiffusionModel, path: str | Path, ema: bool | str = True) -> None:
-    """Put the weights of a run or checkpoint into a model.
+    """Load the weights of a run or checkpoint into a model.
 
     Raises:
-        ValueError: If names or shapes differ: the first difference is named.
+        ValueError: If names or shapes differ; the message names the first difference.
     """
     weights = load_weights(Path(path), ema)
     try:
@@ -89,7 +90,7 @@ _Kept = TypeVar("_Kept")
 
 
 def _in_model(by_name: Mapping[str, _Kept]) -> dict[str, _Kept]:
-    """Return what a checkpoint holds by the names that weights have in a model; there it is part of a module."""
+    """Return the content of a checkpoint by the names of a model's weights; a checkpoint has them below ``model.``."""
     return {name.removeprefix("model."): value for name, value in by_name.items()}
 
 

@@ -1,4 +1,4 @@
-"""The whole model: network, conditions, latents and diffusion, from noise to video."""
+"""The whole model: network, conditioner, autoencoder and diffusion, from noise to video."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -25,27 +25,27 @@ from vdm.types import NoisedLatents
 class VideoDiffusionModel(nn.Module):
     """A text- or image-to-video diffusion model; calling it with noise makes a video.
 
-    It also makes videos that agree with what is known of them, here with their first three frames::
+    Videos can be made consistent with observations, here with their first three frames::
 
         known = Observation(model.encoder.encode(video[:, :, :3]), Frames((0, 1, 2), num_frames=8))
         video = model(noise, ["the digit three moves up"], observations=[known])
 
-    ``vdm.generation.generate`` makes any number of videos of any length, and ``vdm.generation.tasks`` what is known in
-    extending, interpolating and enlarging a video.
+    ``vdm.generation.generate`` makes any number of videos of any length; ``vdm.generation.tasks`` extends, interpolates
+    and enlarges videos.
 
     Args:
-        network: Predicts from noised latents; holds most of the weights.
+        network: Predicts from noised latents; has most of the weights.
         conditioner: Embeds conditions, such as captions, classes and first frames.
-        encoder: Between pixels and latents.
+        encoder: The autoencoder, between pixels and latents.
         diffusion: Schedule, parameterization and training distribution.
-        sampler: How noise becomes a video unless told otherwise.
-        guidance: How conditions are strengthened unless told otherwise.
-        guide: The weak model of autoguidance, on the same latents, smaller or less trained (Karras et al. 2024); none
-            guides away from the model itself without conditions.
+        sampler: Default sampler.
+        guidance: Default guidance.
+        autoguidance_model: A smaller or less trained model of the same latents, to guide away from (Karras et al.
+            2024). Without one, sampling guides away from this model without conditions (classifier-free guidance).
     """
 
     from_checkpoint: ClassVar[Callable[..., "VideoDiffusionModel"]]
-    """``vdm.assembly.load.load_trained``, which puts itself here."""
+    """``vdm.assembly.load.load_trained``, which assigns itself here."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class VideoDiffusionModel(nn.Module):
         diffusion: GaussianDiffusion,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
-        guide: "VideoDiffusionModel | None" = None,
+        autoguidance_model: "VideoDiffusionModel | None" = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -64,11 +64,11 @@ class VideoDiffusionModel(nn.Module):
         self.diffusion = diffusion
         self.sampler: Sampler = sampler or DDIM()
         self.guidance: Guidance = guidance or Extrapolation()
-        self.guide = guide
+        self.autoguidance_model = autoguidance_model
 
     @property
     def denoiser(self) -> Denoiser:
-        """The network as a function that denoises."""
+        """The network and the parameterization of its output, as a function that denoises."""
         diffusion, network = self.diffusion, cast(Network, self.network)
         return Denoiser(network, diffusion.parameterization, diffusion.learned_variance)
 
@@ -87,10 +87,10 @@ class VideoDiffusionModel(nn.Module):
         """Return prompts on the model's device; ``Prompts.with_conditions`` adds further conditions.
 
         Args:
-            captions: One caption a clip; a single text is one clip's.
+            captions: One caption a clip; a single text is one clip.
             labels: One class a clip, -1 for none.
             image: RGB first frame of each clip.
-            seed: Of what is random in conditions.
+            seed: Seed of random parts of conditions, such as noise on a first frame.
 
         Raises:
             ValueError: If there is a first frame, but the model takes none.
@@ -113,7 +113,7 @@ class VideoDiffusionModel(nn.Module):
         image_prompts: Prompts | None = None,
         counted: Bool[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, " b"]:
-        """Noise latents, predict, and return each clip's loss.
+        """Add noise to latents, predict, and return the loss of each clip.
 
         Args:
             x0: Clean latents: the clip's frames, then those of its ``k`` independent images.
@@ -121,7 +121,8 @@ class VideoDiffusionModel(nn.Module):
             t: Time of each clip, or of each frame (``b t``), its images included; 0 is data, 1 is noise.
             prompts: Conditions of the ``b`` clips.
             image_prompts: Conditions of the ``b k`` images, those of a clip adjacent; none where there are no images.
-            counted: Frames that count in the loss, none for all. Where ``t`` is one a frame, the others stay clean.
+            counted: Frames that count in the loss; None for all. If ``t`` has a time for each frame, the others stay
+                clean.
         """
         noised = self.diffusion.add_noise(x0, noise, t, counted)
         return self.diffusion.loss(self.predict(noised, prompts, image_prompts), noised, counted)
@@ -164,24 +165,25 @@ class VideoDiffusionModel(nn.Module):
         on_transition: OnTransition | None = None,
         gradients: bool = False,
     ) -> Float[Tensor, "b c t h w"]:
-        """Run the whole denoising loop and return clean latents.
+        """Run the sampler and return clean latents.
 
         Args:
             noise: Noise in the shape of the latents, drawn from the diffusion's ``noise_prior``.
             condition: Captions, or prompts made by ``prompts``, one a clip.
-            negative: Caption to be guided away from; the empty one is the unconditional model. Not with a guide.
-            draw_noise: Fresh noise for each step of samplers that need it; by default a function of the clip's row.
+            negative: Caption to guide away from, in place of the empty one. Not with an autoguidance model.
+            draw_noise: Noise for the steps of stochastic samplers; by default a function of the clip's row.
             on_step: Called after each step with the number of steps done and the denoised latents.
             observations: What is known of each clip, in latents.
-            method: How observations are made known, by default reconstruction guidance.
-            on_transition: Called wherever the sampler adds noise, with the distribution that it draws from; may choose
-                other latents to go on from.
-            gradients: Whether latents and transitions are differentiable in the weights. All steps' activations are
-                kept.
+            method: How sampling is made consistent with observations, by default reconstruction guidance.
+            on_transition: Called when the sampler adds noise, with the distribution that it draws from; may return
+                other latents to continue from.
+            gradients: Whether latents and transitions are differentiable with respect to the weights. The activations
+                of all steps are kept.
 
         Raises:
             ValueError: If noise, conditions and observations are not of equally many clips, a negative caption is given
-                where there is a guide, or gradients are to go through reconstruction guidance, which takes some itself.
+                to a model with an autoguidance model, or gradients are asked for with reconstruction guidance, which
+                computes gradients of its own.
         """
         with nullcontext() if gradients else torch.no_grad():
             denoise = self._denoise_function(noise, condition, negative, observations, method, gradients)
@@ -199,7 +201,7 @@ class VideoDiffusionModel(nn.Module):
         method: ObservationMethod | None,
         gradients: bool,
     ) -> Denoise:
-        """Return the denoising function with conditions, guidance and observations inside, and bounded."""
+        """Return the denoising function with conditions, guidance, observations and bounds."""
         prompts = condition if isinstance(condition, Prompts) else self.prompts(condition)
         for name, count in (("conditions", len(prompts)), *(("observations", len(known.y)) for known in observations)):
             if count != len(noise):
@@ -213,24 +215,24 @@ class VideoDiffusionModel(nn.Module):
         return bounded(denoise, self.diffusion.clip_denoised)
 
     def _guided(self, prompts: Prompts, num_frames: int, negative: str) -> Denoise:
-        """Return the denoising function with conditions and guidance inside, not yet bounded."""
+        """Return the denoising function with conditions and guidance, without bounds."""
         strong = self.conditioned(prompts, num_frames)
-        if self.guide is not None:
+        if self.autoguidance_model is not None:
             if negative:
-                raise ValueError(f"negative={negative}: has no effect where another model is the guide")
-            return self.guidance(strong, self.guide.conditioned(prompts, num_frames))
+                raise ValueError(f"negative={negative}: has no effect with an autoguidance model")
+            return self.guidance(strong, self.autoguidance_model.conditioned(prompts, num_frames))
         without = prompts.without_conditions()
         return self.guidance(strong, self.conditioned(without.asking(negative) if negative else without, num_frames))
 
     def conditioned(self, prompts: Prompts, num_frames: int) -> Denoise:
-        """Return the denoising function with conditions inside, not guided and not yet bounded."""
+        """Return the denoising function with conditions, without guidance and bounds."""
         return partial(self.denoiser, condition=self.conditioner(prompts, num_frames))
 
 
 def step_noise(
     prior: NoisePrior, seed: int, clips: Sequence[int], like: Tensor, purpose: str = "sampler step"
 ) -> DrawNoise:
-    """Return fresh noise for each step as a function of (seed, step, clip), in the shape and place of ``like``."""
+    """Return noise for each step as a function of (seed, step, clip), with the shape and device of ``like``."""
 
     def draw(step: int) -> Tensor:
         return prior(seed, f"{purpose} {step}", clips, tuple(like.shape[1:])).to(like)

@@ -1,4 +1,4 @@
-"""From published weights to a configuration of this project, and to a model."""
+"""Published weights, opened as a configuration of this project and loaded into a model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,14 +21,15 @@ def open_published(
     """Open published weights.
 
     Args:
-        model: Configuration of a model of their family, whose ``readers`` read them.
-        name: A pipeline's folder, its name on the hub, or a single file.
-        components: With a single file: folder of a pipeline, or its name on the hub, for the parts around the network.
-        variant: Of the files in a pipeline's folder.
-        num_frames: Frames that the network of a single file was trained for, which the file does not say.
+        model: Configuration of a model of the family, whose ``readers`` read the weights.
+        name: Folder of a pipeline, its name on the hub, or a single file.
+        components: With a single file: folder of a pipeline, or its name on the hub, for the components around the
+            network.
+        variant: Variant of the files in a pipeline's folder.
+        num_frames: With a single file: frames of a clip in training, which the file does not contain.
 
     Raises:
-        ValueError: In one line, if they are not whole, or of another model.
+        ValueError: In one line, if the weights are incomplete or belong to another model.
     """
     readers = model["readers"]
     if not Path(name).is_file():
@@ -43,12 +44,12 @@ def open_published(
         )
     if variant is not None:
         raise ValueError(f"variant={variant}: a single file has none")
-    folder = local_folder(components)  # found out now, not when the run is first used
+    folder = local_folder(components)  # a mistake is found now, not when the run is first used
     return build(readers["file"], "model.readers.file")(Path(name), _place(components, folder), num_frames)
 
 
 def open_pretrained(config: Mapping[str, Any]) -> Published | None:
-    """Open the weights that ``model.pretrained`` names, if it does; the empty text asks for a name.
+    """Open the weights that ``model.pretrained`` names; None if it is null. An empty text is a missing value.
 
     Raises:
         ConfigError: In one line that names the key.
@@ -58,7 +59,7 @@ def open_pretrained(config: Mapping[str, Any]) -> Published | None:
         return None
     if name == "":
         raise ConfigError("model.pretrained: no value given; add model.pretrained=FOLDER_OR_HUB_NAME")
-    # A single file says nothing of the parts around it: they are where the configuration has them anyway.
+    # A single file has no components around the network; the configuration says where they are.
     components = config["encoder"].get("name_or_path") if Path(name).is_file() else None
     try:
         return open_published(config["model"], name, components, config["model"]["variant"])
@@ -67,17 +68,17 @@ def open_pretrained(config: Mapping[str, Any]) -> Published | None:
 
 
 def load_pretrained(published: Published, model: VideoDiffusionModel, name: str) -> None:
-    """Copy published weights, called ``name`` in messages, into a model's network, one at a time."""
+    """Copy published weights into a model's network, one tensor at a time; messages call them ``name``."""
     load(published.weights, model.network, name)
 
 
 def configured(config: Mapping[str, Any], published: Published) -> dict[str, Any]:
-    """Return a configuration with what the published weights say: sizes, schedule, places of the parts around them."""
+    """Return a configuration with the settings of published weights: sizes, schedule, folders of further components."""
     return merged(config, published.settings)
 
 
 def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` with ``changes`` at their keys; a component that has a ``_target_`` there is replaced whole."""
+    """Merge ``changes`` into ``config``; a component with a ``_target_`` replaces the former one as a whole."""
     result = dict(config)
     for name, new in changes.items():
         old = config.get(name)

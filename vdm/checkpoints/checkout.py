@@ -1,4 +1,4 @@
-"""The checkout that the code runs from."""
+"""The git checkout that the code runs from."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ class GitVersion(TypedDict):
 
 
 def git_version() -> GitVersion | None:
-    """Return the checkout's commit; None where the code is no checkout, or there is no git."""
+    """Return the checkout's commit; ``None`` if the code is not in a checkout, or git is missing."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""What processes must agree on while they save and load one checkpoint."""
+"""Collective operations on Python objects, by which processes agree while they save and load a checkpoint."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,17 +10,17 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Return this process's number."""
+    """Return this process's rank; 0 without a process group."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def num_processes() -> int:
-    """Return how many processes train together."""
+    """Return the number of processes; 1 without a process group."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def gathered(value: T) -> list[T]:
-    """Return the values of all processes, in all of them."""
+def all_gather(value: T) -> list[T]:
+    """Return the values of all processes, in order of ranks, to all of them."""
     if not distributed.is_initialized():
         return [value]
     values: list[Any] = [None] * distributed.get_world_size()
@@ -28,11 +28,12 @@ def gathered(value: T) -> list[T]:
     return values
 
 
-def together(action: Callable[[], T]) -> list[T]:
-    """Run an action in every process, and return all results; if storage fails one process, it fails all.
+def run_on_all(action: Callable[[], T]) -> list[T]:
+    """Run an action in every process, and return all results; an error in one process becomes an error in all.
 
     Raises:
-        ValueError: If the action meets an error of storage, or a ``ValueError``, in any process: the first of them.
+        ValueError: If the action fails with a storage error or a ``ValueError`` in any process: the error of the lowest
+            rank. Any other exception is raised as it is in its own process.
     """
     result: T | None = None
     complaint: str | None = None
@@ -43,10 +44,10 @@ def together(action: Callable[[], T]) -> list[T]:
         complaint = getattr(error, "strerror", None) or str(error).removeprefix("Error while serializing: ")
     except Exception as error:
         bug, complaint = error, repr(error)
-    outcomes = gathered((result, complaint))
+    outcomes = all_gather((result, complaint))
     if bug is not None:
         raise bug
     for _, found in outcomes:
         if found is not None:
             raise ValueError(found)
-    return [outcome for outcome, _ in outcomes]  # pyright: ignore[reportReturnType] - none of them failed
+    return [outcome for outcome, _ in outcomes]  # pyright: ignore[reportReturnType] - all have a result

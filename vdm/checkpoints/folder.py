@@ -1,7 +1,7 @@
-"""A folder that is complete or does not exist.
+"""Atomic folders: such a folder is complete or does not exist.
 
-It is written beside its place under a hidden name, by one process or by many, flushed to the disk, and then renamed. A
-list of the sizes and checksums of its files, written last, shows later damage.
+One or several processes write it under a hidden name beside its final place; it is flushed to disk and then renamed. A
+list of the sizes and checksums of its files, written last, reveals later damage.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ _FORMAT = "vdm-checkpoint-1"
 
 
 def begin_folder(folder: Path) -> Path:
-    """Return an empty, hidden folder beside ``folder`` for its files to be written into.
+    """Create an empty, hidden folder beside ``folder``, into which its files are to be written.
 
-    Where the folder above ``folder``'s is gone, as a run's that was renamed, this fails.
+    Fails if the parent of ``folder.parent`` does not exist, as after a run was renamed.
     """
     folder.parent.mkdir(exist_ok=True)
     partial = _hidden(folder)
@@ -36,17 +36,17 @@ def begin_folder(folder: Path) -> Path:
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Wait until a file is on the disk; return its size and checksum."""
+    """Flush a file to disk; return its size and checksum."""
     flush(path)
     return _describe(path)
 
 
 def finish_folder(folder: Path, files: Mapping[str, dict[str, Any]]) -> None:
-    """Put the folder begun by ``begin_folder`` in its place, or in that of its former version.
+    """Move the folder begun by ``begin_folder`` to its place; it replaces a former version.
 
     Args:
-        folder: Where it is to be.
-        files: What ``describe_file`` says of each file, by name.
+        folder: Final place.
+        files: Result of ``describe_file`` for each file, by name.
     """
     partial = _hidden(folder)
     listed = {"format": _FORMAT, "files": dict(sorted(files.items()))}
@@ -57,7 +57,7 @@ def finish_folder(folder: Path, files: Mapping[str, dict[str, Any]]) -> None:
 
 
 def abandon_folder(folder: Path) -> None:
-    """Remove what was written since ``begin_folder``; a former version stays."""
+    """Remove the files written since ``begin_folder``; a former version stays."""
     shutil.rmtree(_hidden(folder), ignore_errors=True)
 
 
@@ -74,8 +74,8 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
 
     Args:
         folder: The folder.
-        rank: Which share of the files to read, where several processes share the work.
-        num_processes: How many shares there are.
+        rank: Number of this process, if several processes verify a share of the files each.
+        num_processes: Number of processes.
 
     Raises:
         ValueError: If it is not whole; the message names the file.
@@ -97,7 +97,7 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
 
 
 def checksum_of(folder: Path) -> str:
-    """Return one checksum of all that a whole folder holds: two that have the same hold the same."""
+    """Return one checksum of a whole folder: folders with equal files have equal checksums."""
     listed = sorted((name, description["blake2b"]) for name, description in _listed_files(folder).items())
     return hashlib.blake2b(json.dumps(listed).encode(), digest_size=16).hexdigest()
 
@@ -113,10 +113,10 @@ class _Checksums(TypedDict):
 
 
 def _listed_files(folder: Path) -> dict[str, _Description]:
-    """Return size and checksum of each of a checkpoint's files by name, as they are listed in it.
+    """Return the listed size and checksum of each file of a checkpoint, by name.
 
     Raises:
-        ValueError: If the list is missing or damaged, or names what is not in the folder.
+        ValueError: If the list is missing or damaged, or has paths outside of the folder.
     """
     path = folder / CHECKSUMS_NAME
     if not path.exists():
@@ -144,10 +144,10 @@ def folder_bytes(folder: Path) -> int:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder such that no part of it can be mistaken for the whole; a file that was left half written, too.
+    """Remove a folder, or a partly written file; an interrupted removal leaves only a hidden folder.
 
     Raises:
-        OSError: If that fails; the error's ``filename`` is the path of what is left.
+        OSError: If it can't be removed; the error's ``filename`` is the path that is left.
     """
     if not folder.is_dir():
         folder.unlink(missing_ok=True)
@@ -158,7 +158,7 @@ def remove_folder(folder: Path) -> None:
         folder.rename(hidden)
     try:
         shutil.rmtree(hidden)
-    except OSError as error:  # names a file, without its folder
+    except OSError as error:  # it may name a file without its folder
         raise OSError(error.errno, error.strerror, str(hidden)) from error
 
 
@@ -173,7 +173,7 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _move_into_place(partial: Path, folder: Path) -> None:
-    """Rename, which needs a free name: a former version steps aside first, and stays readable until it is replaced."""
+    """Rename the new folder; a former version is renamed first, and stays readable until it is replaced."""
     former = folder.with_name(folder.name + REPLACED_SUFFIX)
     if folder.exists():
         shutil.rmtree(former, ignore_errors=True)

@@ -1,9 +1,8 @@
-"""Tensors that several processes hold in pieces, in safetensors files.
+"""Sharded tensors in safetensors files: each process writes its pieces, and a reader sees whole tensors.
 
-A whole tensor is stored as it is, under its name: such a file can be read by anything that reads safetensors. A piece
-is a contiguous stretch of a tensor flattened in row-major order; it is stored flat, under the tensor's name, and the
-file's metadata say which stretch it is: ``{"pieces": {NAME: {"shape": [...], "start": 0}}}``. Each process writes a
-file of its own, so nothing is gathered; a reader sees one set of whole tensors.
+A whole tensor is stored under its name, so any reader of safetensors can read such a file. A piece is a contiguous
+stretch of a tensor, flattened in row-major order. It is stored flat, under the tensor's name; the file's metadata have
+its place: ``{"pieces": {NAME: {"shape": [...], "start": 0}}}``. Each process writes its own file; nothing is gathered.
 """
 
 import json
@@ -44,16 +43,16 @@ class Piece:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing of the tensor is missing."""
+        """Whether the piece is the whole tensor."""
         return self.values.numel() == math.prod(self.shape)
 
 
 def copied_to_memory(pieces: Mapping[str, Piece], former: Mapping[str, Piece]) -> dict[str, Piece]:
-    """Return copies in the CPU's memory, which training does not change any more.
+    """Copy pieces to the CPU's memory, where training does not change them.
 
     Args:
-        pieces: What to copy.
-        former: Copies that are of no use any more; their memory is taken again, which saves most of the time.
+        pieces: Pieces to copy.
+        former: Earlier copies that are not needed any more; their memory is reused, which saves most of the time.
     """
     copies: dict[str, Piece] = {}
     for name, piece in pieces.items():
@@ -68,7 +67,7 @@ def copied_to_memory(pieces: Mapping[str, Piece], former: Mapping[str, Piece]) -
 
 
 def write_pieces(path: Path, pieces: Mapping[str, Piece]) -> None:
-    """Write one process's pieces, which lie in the CPU's memory, to one file."""
+    """Write one process's pieces, which are in the CPU's memory, to one file."""
     tensors: dict[str, Tensor] = {}
     stretches: dict[str, dict[str, Any]] = {}
     for name, piece in pieces.items():
@@ -80,14 +79,14 @@ def write_pieces(path: Path, pieces: Mapping[str, Piece]) -> None:
 
 
 class PieceFiles:
-    """The tensors of one kind in a checkpoint, whichever processes wrote them.
+    """The tensors of one kind in a checkpoint, read from the files of all processes that wrote it.
 
     Args:
         folder: Folder of the checkpoint.
-        kind: Kind of tensors, with which the names of their files begin.
+        kind: Kind of tensors: the prefix of their files' names.
 
     Raises:
-        ValueError: If a file is damaged, its pieces are not of one tensor, or a tensor is not there in full.
+        ValueError: If a file is damaged, pieces disagree on a tensor's shape, or a tensor is incomplete.
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
@@ -107,7 +106,7 @@ class PieceFiles:
 
     def _add(self, path: Path, file: Any) -> None:
         stretches = _stretches_of(path, file)
-        for name in file.keys():  # noqa: SIM118 - it is no mapping
+        for name in file.keys():  # noqa: SIM118 - not a mapping
             stored = tuple(file.get_slice(name).get_shape())
             stretch = stretches.get(name, {"shape": stored, "start": 0})
             shape = tuple(stretch["shape"])
@@ -125,7 +124,7 @@ class PieceFiles:
         return iter(self.shapes)
 
     def read(self, name: str, start: int, count: int) -> Tensor:
-        """Return ``count`` elements of a flattened tensor from ``start`` on; no more than about these is read."""
+        """Return ``count`` elements of a flattened tensor from ``start`` on; little more is read from disk."""
         found = [
             _read_stretch(file, name, max(start, begin) - begin, min(start + count, end) - begin)
             for begin, end, file in self._stretches[name]
@@ -148,7 +147,7 @@ class _Stretch(TypedDict):
 
 
 def _stretches_of(path: Path, file: Any) -> dict[str, _Stretch]:
-    """Return which stretch of a tensor each piece in a file is; of what is not listed it is all."""
+    """Return the place of each piece in a file; tensors that are not listed are whole."""
     text = (file.metadata() or {}).get("pieces", "{}")
     source = f"{path}: its list of pieces"
     try:
@@ -159,7 +158,7 @@ def _stretches_of(path: Path, file: Any) -> dict[str, _Stretch]:
 
 
 def _read_stretch(file: Any, name: str, start: int, end: int) -> Tensor:
-    """Read elements ``start`` to ``end`` of what a file has under a name, by whole rows."""
+    """Read elements ``start`` to ``end`` of a stored tensor, by whole rows."""
     stored = file.get_slice(name)
     shape = stored.get_shape()
     if not shape:

@@ -1,9 +1,8 @@
-"""The gate for the configuration of a run that may be anybody's: of weights that were downloaded or handed on.
+"""The checked part of a run's configuration, for runs from any source, such as a download.
 
-Whoever reads a run without training it further, ``vdm sample`` and ``load_model`` among them, knows of its
-``config.yaml`` what ``RunConfig`` holds: which model the weights are of, and how its authors sample. It does not say
-where anything is written, deleted, kept or fetched from, nor which code runs: that is for the command line and the
-user's own YAMLs.
+Commands that read a run without training it, such as ``vdm sample`` and ``load_model``, use only ``RunConfig`` of its
+``config.yaml``: the model that the weights belong to, and how its authors sample. It can't decide where anything is
+written, deleted, stored or fetched from, nor which code runs: the command line and the user's own YAMLs do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,27 +13,28 @@ from typing import Annotated, Any
 from annotated_types import Interval, Len
 
 from vdm.checkpoints.data_path import STARTED_IN
-from vdm.checkpoints.runs import config_file, load_config
+from vdm.checkpoints.layout import config_file
+from vdm.checkpoints.run_record import load_config
 from vdm.config import ConfigError
-from vdm.config.build import OWN_CODE
 from vdm.config.foreign import check_foreign
+from vdm.config.targets import OWN_CODE
 from vdm.outside import dump_yaml, typed
 from vdm.ranges import Count, Positive, Seed, Size
 
 OWN_MODULES = ("vdm.models", "vdm.diffusion")
-"""Where the parts of a model may come from, unless the user allows the run's own code."""
+"""Packages with the components of a model, unless the user allows the run's own code."""
 DENOISING = {"_target_": "vdm.objectives.denoising.Denoising"}
 """The objective of runs that record none."""
 _PARTS = ("encoder", "model", "diffusion", "sampler", "guidance")
 _OF_MODEL = ("network", "conditioner")
 DATA_MODULE = "vdm.data.datamodule.ClipDataModule"
 CLIP_SAMPLING = "vdm.data.clips.ClipSampling"
-"""The only classes that a run's data may be of, unless the user allows the run's own code."""
+"""The only classes of a run's data, unless the user allows the run's own code."""
 
 
 @dataclass(frozen=True)
 class RecordedClip:
-    """What a run was trained on, and makes unless told otherwise."""
+    """The clips of a run: those that it was trained on, and by default those that it samples."""
 
     num_frames: Size
     height: Size
@@ -48,7 +48,7 @@ class RecordedClip:
 
 @dataclass(frozen=True)
 class RecordedData:
-    """What is taken over of the data that a run was trained on: where it lies, and which part of each clip was seen."""
+    """The used part of a run's data configuration: its place, and which part of each clip training saw."""
 
     path: str | dict[str, float] | None = None
     """A folder, or several with their shares."""
@@ -59,7 +59,7 @@ class RecordedData:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """The rest of what is read."""
+    """Further keys that are read."""
 
     clip: RecordedClip | None = None
     guidance_scale: Annotated[float, Interval(ge=-1e6, le=1e6)] = 1.0
@@ -73,20 +73,20 @@ class _RecordedModel:
 
 
 @dataclass(frozen=True)
-class _RecordedAverages:
+class _RecordedEMA:
     sigma_rels: Annotated[tuple[Positive, ...], Len(0, 100)] = ()
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A run's configuration, checked: everything that is built of a run is built of this value."""
+    """A run's checked configuration, from which everything of the run is built."""
 
     file: Path
-    """Where it was read; for messages."""
+    """The file, for messages."""
     parts: Mapping[str, Any]
     """The nodes ``encoder``, ``model`` with network and conditioner, ``diffusion``, ``sampler``, ``guidance``."""
     objective: Mapping[str, Any] | None
-    """What was minimized; None where it can't be built, which only the held-out loss needs."""
+    """The training objective, which only the held-out loss needs; ``None`` if it can't be built."""
     objective_fault: str | None
     """Why it can't be, in one line: as of code of the run's own that the user has not allowed."""
     guidance_scale: float
@@ -99,11 +99,11 @@ class RunConfig:
     started_from: str | None
     """Published weights, or a run, that training began with; to be shown."""
     sigma_rels: Sequence[float]
-    """Lengths of the power-function averages that were kept in training."""
+    """Relative standard deviation of each power-function EMA that was kept in training."""
     allowed_modules: Sequence[str] | None
-    """Where parts may come from; None allows all."""
+    """Packages from which components may come; ``None`` allows all."""
     text: str
-    """The whole file but for ``started_in``, to be shown, also to others, and never to be read."""
+    """The whole file but for ``started_in``: only for display, also to others, and never parsed."""
 
     @classmethod
     def read(cls, path: Path, allow_own_code: bool = False) -> "RunConfig":
@@ -111,10 +111,10 @@ class RunConfig:
 
         Args:
             path: Its folder.
-            allow_own_code: Let parts be classes outside of this project, which runs their code.
+            allow_own_code: Allow components of classes outside of this project, which runs their code.
 
         Raises:
-            ValueError: In one line that names file or key, if there is none, or it is not what a run records.
+            ValueError: In one line that names file or key, if there is no configuration, or it is not that of a run.
         """
         return cls.of(load_config(path), config_file(path), allow_own_code)
 
@@ -148,17 +148,17 @@ class RunConfig:
             started_in=rest.started_in,
             data_module=data_module,
             started_from=model.pretrained or rest.init_from,
-            sigma_rels=typed(_RecordedAverages, _mapping(config.get("averages")), f"{file}: averages").sigma_rels,
+            sigma_rels=typed(_RecordedEMA, _mapping(config.get("averages")), f"{file}: averages").sigma_rels,
             allowed_modules=allowed,
             text=dump_yaml({key: value for key, value in config.items() if key != STARTED_IN}),
         )
 
     @property
     def clip(self) -> RecordedClip:
-        """What the run was trained on.
+        """The clips that the run was trained on.
 
         Raises:
-            ConfigError: If that was not recorded.
+            ConfigError: If they were not recorded.
         """
         if self.recorded_clip is None:
             raise ConfigError(f"{self.file}: clip is missing, which a run records when training begins")

@@ -1,16 +1,16 @@
-"""A checkpoint's content: what one process has of it while saving, and all of it when it is read.
+"""The content of a checkpoint: one process's share while it is saved, and the whole when it is read.
 
 A checkpoint is a folder::
 
     model.safetensors       weights by fully qualified names; model-00001.safetensors ... those of further processes
-    ema.safetensors         averaged weights, if any, by the same names: those that videos are made with by default
-    ema.NAME.safetensors    further averages
-    optimizer.safetensors   what the optimizer keeps for each weight, as KIND/NAME, e.g. exp_avg/model.network.exit.bias
+    ema.safetensors         EMA weights, if any, by the same names: the default for sampling
+    ema.NAME.safetensors    further EMAs
+    optimizer.safetensors   the optimizer's state of each weight, as KIND/NAME, e.g. exp_avg/model.network.exit.bias
     state.json              the rest: the optimizer's options, schedules, loops, callbacks, position ...
-    state.safetensors       ... whose tensors are here
+    state.safetensors       ... and its tensors
     checksums.json          size and checksum of each file
 
-Nothing in it depends on how many processes wrote it, nor on how they shared the weights.
+Its meaning depends neither on the number of processes that wrote it nor on how they sharded the weights.
 """
 
 import json
@@ -33,15 +33,15 @@ _STATE_JSON_NAME = "state.json"
 
 
 def ema_kinds(names: Sequence[str]) -> dict[str, str]:
-    """Return the kind under which each average is filed: the first is the one that is taken unless told otherwise."""
+    """Return the kind of pieces for each EMA; the first one is the default for sampling."""
     return {name: EMA if index == 0 else f"{EMA}.{name}" for index, name in enumerate(names)}
 
 
 MAX_STATE_BYTES = 1 << 30
-"""Of the JSON in a checkpoint, which may have the states of anybody's callbacks."""
+"""Limit of ``state.json``, which may hold the states of a user's own callbacks."""
 
 
-class _Averages(TypedDict, total=False):
+class _EMANames(TypedDict, total=False):
     ema_names: list[str]
 
 
@@ -51,7 +51,7 @@ class Snapshot:
 
     Args:
         pieces: Pieces of tensors by kind and name.
-        state: The rest, without its tensors; none but in the first process.
+        state: The rest, without its tensors, in the first process; ``None`` in all others.
     """
 
     pieces: Mapping[str, Mapping[str, Piece]]
@@ -64,15 +64,15 @@ class Snapshot:
         state: Mapping[str, Any] | None,
         former: "Snapshot | None" = None,
     ) -> "Snapshot":
-        """Copy what is to be saved, so that training can go on.
+        """Copy the values to be saved, so that training can continue.
 
         Args:
             pieces: Pieces of tensors by kind and name.
             state: The rest, in the first process.
-            former: A snapshot that is on the disk; its memory is taken again.
+            former: A snapshot that is on disk already; its memory is reused.
 
         Raises:
-            ValueError: If ``state`` holds what the format can't, e.g. a function.
+            ValueError: If ``state`` holds a value that the format can't hold, such as a function.
         """
         rest, tensors = split(dict(state), "checkpoint") if state is not None else (None, {})
         of_state = {name: Piece.whole(tensor) for name, tensor in tensors.items()}
@@ -82,7 +82,7 @@ class Snapshot:
         return cls(copies, rest)
 
     def write(self, folder: Path, rank: int = 0) -> dict[str, dict[str, Any]]:
-        """Write this process's files into a folder, and return what ``describe_file`` says of each, by name."""
+        """Write this process's files into a folder, and return the result of ``describe_file`` for each, by name."""
         paths: list[Path] = []
         for kind, pieces in self.pieces.items():
             path = folder / (f"{kind}.safetensors" if rank == 0 else f"{kind}-{rank:05d}.safetensors")
@@ -97,7 +97,7 @@ class Snapshot:
 
 
 class SavedCheckpoint:
-    """A checkpoint to be read; its tensors are read when they are asked for.
+    """A checkpoint on disk; its tensors are read on demand.
 
     Args:
         folder: Folder of a whole checkpoint: see ``verify_folder``.
@@ -109,25 +109,25 @@ class SavedCheckpoint:
         self.ema = PieceFiles(folder, EMA)
         self.optimizer = PieceFiles(folder, OPTIMIZER)
 
-    def averages(self) -> dict[str, PieceFiles]:
-        """Return the averaged weights of a run in training by name of the average; the first are those of ``ema``."""
-        names = read_record(self.folder / _STATE_JSON_NAME, _Averages, MAX_STATE_BYTES).get("ema_names", [])
+    def emas(self) -> dict[str, PieceFiles]:
+        """Return the EMA weights by name of the EMA; the first are those of ``ema``."""
+        names = read_record(self.folder / _STATE_JSON_NAME, _EMANames, MAX_STATE_BYTES).get("ema_names", [])
         return {name: PieceFiles(self.folder, kind) for name, kind in ema_kinds(names).items()}
 
-    def average(self, name: str) -> PieceFiles:
-        """Return the averaged weights of one name.
+    def named_ema(self, name: str) -> PieceFiles:
+        """Return the weights of one EMA.
 
         Raises:
-            ValueError: If there are none of that name.
+            ValueError: If there is no EMA of that name.
         """
-        averages = self.averages()
-        if name not in averages:
-            has = f"{', '.join(averages)}; true takes the first" if averages else "none of a name; true or false"
-            raise ValueError(f"ema={name}: averages in {self.folder}: {has}, false the weights as trained")
-        return averages[name]
+        emas = self.emas()
+        if name not in emas:
+            has = f"{', '.join(emas)}; true takes the first" if emas else "none of a name; true or false"
+            raise ValueError(f"ema={name}: EMAs in {self.folder}: {has}, false the weights as trained")
+        return emas[name]
 
     def state(self) -> dict[str, Any]:
-        """Return all but weights, averages and what the optimizer keeps for each weight.
+        """Return everything but weights, EMA weights and the optimizer's state of each weight.
 
         Raises:
             ValueError: If it is damaged.
@@ -142,7 +142,7 @@ class SavedCheckpoint:
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor] | None = None) -> None:
-    """Write a checkpoint of weights, and of their averages, alone."""
+    """Write a checkpoint of weights, and optionally EMA weights, without a training state."""
     pieces = {WEIGHTS: {name: Piece.whole(tensor) for name, tensor in weights.items()}}
     if ema is not None:
         pieces[EMA] = {name: Piece.whole(tensor) for name, tensor in ema.items()}

@@ -1,6 +1,6 @@
 """Nested Python data with tensors inside <-> JSON and a flat dictionary of tensors, without loss.
 
-What JSON holds by itself is written as it is. The rest is an object with one key that starts with ``$``::
+Values that JSON has are written unchanged. Any other is an object with one key that starts with ``$``::
 
     {"$tensor": NAME}    a tensor, stored under NAME (its path in the tree)
     {"$float": "nan"}    nan, inf or -inf, which JSON lacks
@@ -27,10 +27,10 @@ def split(tree: object, name: str) -> tuple[Json, dict[str, Tensor]]:
         name: Name of the tree's root in messages.
 
     Returns:
-        What JSON can hold, and each tensor by a name that is its path.
+        The tree as JSON, and each tensor by its path.
 
     Raises:
-        ValueError: If something else is in it; the message says where.
+        ValueError: If the tree has a value of another type; the message names its path.
     """
     tensors: dict[str, Tensor] = {}
     return _encode(tree, name, (), tensors), tensors
@@ -60,7 +60,7 @@ def join(json: Json, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _encode(value: object, root: str, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Json:
-    """Encode one value; only exact types are taken, since of a subclass more than the value might be lost."""
+    """Encode one value; subclasses are refused, since their further state would be lost."""
 
     def child(key: object, item: object) -> Json:
         return _encode(item, root, (*path, str(key)), tensors)
@@ -94,7 +94,7 @@ def _encode_key(key: object, root: str, path: tuple[str, ...]) -> Json:
 
 
 def _store(tensor: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
-    """Add a tensor under its path, made unique: keys may contain dots, and 1 and "1" read the same."""
+    """Add a tensor under its path, made unique: keys may contain dots, and 1 and "1" give the same path."""
     name = unique = ".".join(path) or "tensor"
     while unique in tensors:
         unique += "'"

@@ -1,25 +1,25 @@
-"""Saving while training goes on."""
+"""Saving in the background, while training continues."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from vdm.checkpoints.collectives import gathered, rank, together
+from vdm.checkpoints.collectives import all_gather, rank, run_on_all
 from vdm.checkpoints.folder import abandon_folder, begin_folder, finish_folder
 from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.snapshot import Snapshot
 
 
 class CheckpointWriter:
-    """Writes snapshots to the disk in the background, one at a time.
+    """Writes snapshots to disk in the background, one at a time.
 
-    All processes call the same methods in the same order. A thread in each writes and flushes its files; the folder
-    gets its name once all threads are done, at the next call of ``poll`` or ``finish``.
+    All processes call the same methods in the same order. A thread in each process writes and flushes its files; the
+    folder gets its final name once all threads are done, in the next call of ``poll`` or ``finish``.
 
     Args:
-        after: Another writer: what it began before a folder of this one gets its name before that folder.
-        check: Raises ``ValueError`` where nothing may be written any more; called before anything is, in each process.
+        after: Another writer, whose folder in progress is completed before a folder of this one.
+        check: Called in each process before anything is written; raises ``ValueError`` if writing is not allowed.
     """
 
     def __init__(self, after: "CheckpointWriter | None" = None, check: Callable[[], None] = lambda: None) -> None:
@@ -31,11 +31,11 @@ class CheckpointWriter:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a checkpoint is in progress: the same in all processes."""
+        """Whether a checkpoint is in progress; the same in all processes."""
         return self._folder is not None
 
     def start(self, folder: Path, pieces: Mapping[str, Mapping[str, Piece]], state: Mapping[str, Any] | None) -> None:
-        """Copy what is to be saved to memory, and begin to write it.
+        """Copy the pieces to memory, and begin to write them.
 
         Args:
             folder: Folder of the checkpoint.
@@ -43,23 +43,23 @@ class CheckpointWriter:
             state: The rest of the checkpoint, in the first process.
 
         Raises:
-            ValueError: If storage refuses it, ``state`` holds what can't be saved, or ``check`` says so.
+            ValueError: If storage fails, ``state`` holds a value that can't be saved, or ``check`` raises it.
         """
         assert self._folder is None, "finish() the one before"
-        together(self._check)
+        run_on_all(self._check)
         self._snapshot = Snapshot.take(pieces, state, former=self._snapshot)
-        partials = _told(folder, lambda: begin_folder(folder) if rank() == 0 else None)
+        partials = _run_on_all_for(folder, lambda: begin_folder(folder) if rank() == 0 else None)
         assert partials[0] is not None
         self._folder = folder
         self._written = self._thread.submit(self._snapshot.write, partials[0], rank())
 
     def poll(self) -> Path | None:
-        """Return the folder of a checkpoint that has been completed since, if any; waits for nothing.
+        """Complete a checkpoint whose files are all written, and return its folder, if any; does not wait.
 
         Raises:
             ValueError: If it could not be written.
         """
-        if self._folder is None or not all(gathered(self._is_written())):
+        if self._folder is None or not all(all_gather(self._is_written())):
             return None
         return self.finish()
 
@@ -67,18 +67,18 @@ class CheckpointWriter:
         """Wait for the checkpoint in progress, if any, and return its folder.
 
         Raises:
-            ValueError: If it could not be written. Checkpoints saved before are as they were.
+            ValueError: If it could not be written. Earlier checkpoints are unchanged.
         """
         if self._folder is None:
             return None
         if self._after is not None:
             self._after.finish()
         folder, self._folder = self._folder, None
-        together(self._check)
+        run_on_all(self._check)
         try:
-            described = _told(folder, self._written.result)
+            described = _run_on_all_for(folder, self._written.result)
             files = {name: description for files in described for name, description in files.items()}
-            _told(folder, lambda: finish_folder(folder, files) if rank() == 0 else None)
+            _run_on_all_for(folder, lambda: finish_folder(folder, files) if rank() == 0 else None)
         except ValueError:
             if rank() == 0:
                 abandon_folder(folder)
@@ -86,13 +86,13 @@ class CheckpointWriter:
         return folder
 
     def _is_written(self) -> bool:
-        """Whether this process has nothing left to write, neither here nor for the writer that comes first."""
+        """Whether this process has written everything, also of the writer that comes first."""
         is_done = self._folder is None or self._written.done()
         return is_done and (self._after is None or self._after._is_written())
 
 
-def _told(folder: Path, action: Any) -> list[Any]:
+def _run_on_all_for(folder: Path, action: Any) -> list[Any]:
     try:
-        return together(action)
+        return run_on_all(action)
     except ValueError as error:
         raise ValueError(f"{folder}: can't be saved: {error}; checkpoints saved before are whole") from None

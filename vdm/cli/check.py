@@ -13,7 +13,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vdm.checkpoints.runs import checkpoints_to_try, run_folder
+from vdm.checkpoints.latest import checkpoints_to_try
+from vdm.checkpoints.layout import run_folder
 from vdm.cli.check_report import report
 from vdm.cli.next_step import command, say_next
 from vdm.cli.run_folder import CHECK_PREFIX
@@ -60,7 +61,9 @@ def run(config: DictConfig) -> int:
             return 1
     if training.trainer.is_global_zero:
         print("\n".join(report(training, plain, rehearsal, folder)))
-        say_next(command("vdm train", *HydraConfig.get().overrides.task))
+        given = HydraConfig.get().overrides
+        chosen = [one for one in given.hydra if one.startswith(("hydra.run.dir=", "hydra.searchpath="))]
+        say_next(command("vdm train", *given.task, *chosen))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 128 + training.stop.received if training.stop.received else 0

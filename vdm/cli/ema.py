@@ -1,4 +1,4 @@
-"""``vdm ema``: averaged weights of any length after training (Karras et al. 2024, section 3.2)."""
+"""``vdm ema``: post-hoc EMA weights of any length (Karras et al. 2024, section 3.2)."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,19 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vdm.checkpoints.folder import verify_folder
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import checkpoint_folder, ema_snapshots_of, folder_for_results, run_folder, step_of
 from vdm.checkpoints.pieces import PieceFiles
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import (
-    checkpoint_folder,
-    ema_snapshots_of,
-    folder_for_results,
-    is_of_objective,
-    latest_checkpoint,
-    record_run,
-    run_folder,
-    step_of,
-)
+from vdm.checkpoints.run_record import record_run
 from vdm.checkpoints.snapshot import SavedCheckpoint, save_weights
+from vdm.checkpoints.weights import is_of_objective
 from vdm.cli.next_step import command, say_next
 from vdm.cli.options.ema import EmaOptions
 from vdm.cli.options.paths import check_new
@@ -37,21 +31,21 @@ from vdm.training.ema import PowerFunctionEMA
 from vdm.training.power_functions import PostHocEMA, PowerFunction, reconstruct
 
 NOTABLE_ERROR = 0.1
-"""Difference of profiles above which the average deserves a warning."""
+"""Difference of profiles above which there is a warning."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """An average that was saved in training."""
+    """EMA weights that were saved in training."""
 
     profile: PowerFunction
     weights: PieceFiles
 
 
 def run(config: DictConfig) -> None:
-    """Write a run with the average as its weights, and a picture of how they were averaged."""
+    """Write a run with the post-hoc EMA as its weights, and a plot of its profile."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     options = parse(EmaOptions, plain)
     sigma_rel = options.sigma_rel
@@ -78,14 +72,14 @@ def run(config: DictConfig) -> None:
 
 
 def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int) -> Iterator[_Source]:
-    """Yield the averages in the checkpoint, and those in whole snapshots of earlier steps."""
+    """Yield the EMAs in the checkpoint, and those in whole snapshots of earlier steps."""
     if not sigma_rels:
         raise ConfigError(
             f"checkpoint={saved.folder}: trained without power-function averages; train with averages=post_hoc"
         )
     names = {PowerFunctionEMA(sigma_rel).name: sigma_rel for sigma_rel in sigma_rels}
     for name, sigma_rel in names.items():
-        yield _Source(PowerFunction(sigma_rel, last_step), saved.average(name))
+        yield _Source(PowerFunction(sigma_rel, last_step), saved.named_ema(name))
     for folder in ema_snapshots_of(run_folder(saved.folder)):
         if step_of(folder) >= last_step:  # of a run that went on from an earlier checkpoint, or the checkpoint's own
             continue
@@ -99,7 +93,7 @@ def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int
 
 
 def _combined(saved: SavedCheckpoint, sources: list[_Source], found: PostHocEMA) -> dict[str, Tensor]:
-    """Return the averages asked for, and whatever has none as it is."""
+    """Return the post-hoc EMA of each weight that has one, and the other weights unchanged."""
     weights: dict[str, Tensor] = {}
     of_model = [name for name in saved.weights.shapes if not is_of_objective(name)]
     for name in tqdm(of_model, desc="averaging", unit="tensor"):
@@ -114,7 +108,7 @@ def _combined(saved: SavedCheckpoint, sources: list[_Source], found: PostHocEMA)
 
 
 def plot_profile(found: PostHocEMA, path: Path) -> None:
-    """Draw the weight of each step in the average asked for, and in the one that was made."""
+    """Plot the weight of each step in the requested and in the reconstructed EMA."""
     steps = np.linspace(0, found.target.step, 2000)
     made = sum(share * source.density(steps) for source, share in zip(found.sources, found.shares, strict=True))
     figure = Figure(figsize=(8, 4), layout="constrained")

@@ -10,8 +10,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
-from vdm.checkpoints.runs import latest_checkpoint, load_weights, saved_weights, write_config
+from vdm.checkpoints.run_record import write_config
+from vdm.checkpoints.weights import load_weights, saved_weights
 from vdm.cli.export_card import facts_of, write_card
 from vdm.cli.export_usage import of_file, of_lora, of_own, of_pipeline
 from vdm.cli.import_ import EXPORTED_WEIGHTS

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
+from vdm.checkpoints.layout import run_folder, step_of
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import run_folder, step_of, versions_of
+from vdm.checkpoints.run_record import versions_of
 from vdm.files import MALFORMED
 from vdm.models.pretrained.model_card import Facts, model_card
 from vdm.outside import dump_yaml

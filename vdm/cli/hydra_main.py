@@ -129,7 +129,9 @@ def _check_early(config_name: str, overrides: Sequence[str], options: type[Comma
         is_choice = isinstance(plain.get(key), Mapping)  # of a component, which is Hydra's to find
         if key in known and "." not in key and not is_choice:
             check_given(completed, {**plain, key: value})
-    check_without_import(config, options_of(completed), [override.partition("=")[0] for override in common])
+    overridden = [override.partition("=")[0] for override in common]
+    of_run = completed.of_run.difference(overridden)  # not known yet
+    check_without_import(config, (option for option in options_of(completed) if option.key not in of_run), overridden)
 
 
 def _composed(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> DictConfig:
@@ -138,6 +140,9 @@ def _composed(config_name: str, overrides: Sequence[str], options: type[CommandO
         return hydra.compose(config_name, list(overrides))
     except ConfigCompositionException as error:
         key = unknown_key(error)
+        name = (key or "").partition(".")[0]
+        if name in options.instead:
+            raise ConfigError(f"{name}: unknown key; {options.instead[name]}") from error
         if key is not None and "." not in key:
             options.completed({**deciding(overrides), key: None})
         raise

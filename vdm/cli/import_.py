@@ -8,12 +8,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from vdm.assembly.build import build_recorded
+from vdm.assembly.build_model import build_recorded
 from vdm.assembly.pretrained import configured, merged, open_published
 from vdm.checkpoints.folder import write_folder
+from vdm.checkpoints.layout import CONFIG_NAME, checkpoint_folder
 from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import CONFIG_NAME, checkpoint_folder, record_run
+from vdm.checkpoints.run_record import record_run
 from vdm.checkpoints.snapshot import STATE, WEIGHTS, Snapshot
 from vdm.cli.next_step import command, say_next
 from vdm.cli.options.import_ import ImportOptions

@@ -5,7 +5,7 @@ it. Hydra's own syntax holds for all other options, and for all of them in a swe
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from itertools import islice
 from pathlib import Path
@@ -51,6 +51,8 @@ def readable(arguments: Sequence[str], options: type[CommandOptions] | None, con
     if options is not None:
         options = options.completed(deciding(arguments))
     arguments = _with_options_of_model(arguments, options, known)
+    if options is not None:
+        arguments = _with_keys_of_run(arguments, options.of_run)
     if is_sweep(arguments):
         return arguments
     for argument in arguments:
@@ -86,6 +88,16 @@ def _with_options_of_model(
         if found is not None and found["key"] == "checkpoint":  # beside another: argparse takes them in one row only
             result += _shown(arguments, {key: of_model[key] for key in of_model.keys() - given})
     return result
+
+
+def _with_keys_of_run(arguments: Sequence[str], components: Collection[str]) -> list[str]:
+    """Mark keys of a run's own components as additions for Hydra, which composes others that may lack these keys."""
+    found = [_OVERRIDE.fullmatch(argument) for argument in arguments]
+    own = set(components).difference(one["key"] for one in found if one is not None)
+    return [
+        f"++{argument}" if one is not None and not one["sign"] and one["key"].partition(".")[0] in own else argument
+        for argument, one in zip(arguments, found, strict=True)
+    ]
 
 
 def _shown(arguments: Sequence[str], of_model: Mapping[str, Option]) -> list[str]:

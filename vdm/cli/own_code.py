@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vdm.config import ConfigError
-from vdm.config.build import targets_in
+from vdm.config.targets import targets_in
 
 
 def make_importable() -> None:

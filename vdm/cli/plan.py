@@ -16,10 +16,10 @@ from vdm.config import ConfigError, build
 from vdm.config.options import options_of, parse
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import accumulation, idle_devices
+from vdm.training.devices import Devices
 from vdm.training.ema import count_emas
 from vdm.training.planning.sharding import Memory, ddp, fsdp2, memory_of, sharding_of, single, zero
 from vdm.training.planning.step import Clips, StepMeasure, measure_step
-from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipSize
@@ -49,9 +49,9 @@ def run(config: DictConfig) -> None:
         "x" * told.caption_bytes,
     )
     step = measure_step(options, clips)
-    averages = count_emas(options["averages"])
-    memories = list(_memories(options, step, devices, averages, micro_batches > 1))
-    for line in describe(step, clips, devices, options["data"]["global_batch_size"], micro_batches, averages):
+    num_emas = count_emas(options["averages"])
+    memories = list(_memories(options, step, devices, num_emas, micro_batches > 1))
+    for line in describe(step, clips, devices, options["data"]["global_batch_size"], micro_batches, num_emas):
         print(line)
     print()
     for line in table(memories, devices.memory_bytes, int(told.reserve_gib * GIB)):
@@ -100,8 +100,8 @@ def _memories(
     product_bytes = 2 if canonical_precision(options["trainer"]["precision"]) in ("bf16-mixed", "16-mixed") else 4
     trained, frozen = (torch.empty(number, device="meta") for number in (step.num_trained, step.num_frozen))
     weights = [torch.nn.Parameter(trained), torch.nn.Parameter(frozen, requires_grad=False)]
-    offered = {"model": torch.nn.ParameterList(weights), "devices": devices, "num_emas": num_emas}
-    strategy: SlicewiseStrategy = build(options["strategy"], "strategy", offered=offered)
+    defaults = {"model": torch.nn.ParameterList(weights), "devices": devices, "num_emas": num_emas}
+    strategy: SlicewiseStrategy = build(options["strategy"], "strategy", defaults=defaults)
     chosen = sharding_of(strategy, step, devices, num_emas, product_bytes)
     number, per_node = devices.number, devices.per_node
     others = [
@@ -136,14 +136,14 @@ def describe(
         f" {clips.number} clips of {size} on each device",
         f"work of a step   {per_device / 1e12:,.3f} TFLOP on each device,"
         f" {devices.number * per_device / 1e12:,.3f} in all",
-        f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_emas} averages, optimizer;"
+        f"checkpoint       {saved / GIB:,.2f} GiB: weights, {num_emas} EMAs, optimizer;"
         f" {step.saved_bytes / GIB:,.2f} GiB of weights alone",
     ]
 
 
 def table(memories: Sequence[Memory], memory_bytes: int, reserve_bytes: int) -> Sequence[str]:
     """Return the memory of each process under each strategy, the first of which is the one that is configured."""
-    parts = ("weights", "gradients", "optimizer", "averages", "activations", "temporary", "peak")
+    parts = ("weights", "gradients", "optimizer", "ema", "activations", "temporary", "peak")
     names = [("* " if index == 0 else "  ") + memory.sharding.name for index, memory in enumerate(memories)]
     title = "GiB per device"
     width = max(map(len, [title, *names]))

@@ -8,7 +8,7 @@ that a signal of SLURM's has ended need not have failed: it may come before Pyth
 import sys
 from pathlib import Path
 
-from vdm.checkpoints.runs import checkpoints_of, step_of
+from vdm.checkpoints.layout import checkpoints_of, step_of
 from vdm.files import write_file
 from vdm.training.slurm import STOP_SIGNALS, SlurmJob
 

@@ -69,10 +69,10 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     """
     if "resume" not in config:
         return config
-    from vdm.checkpoints.runs import checkpoints_of, without_link
-    from vdm.training.starts import is_restart, is_to_be_taken
+    from vdm.checkpoints.layout import checkpoints_of, without_link
+    from vdm.training.starts import has_yet_to_resume, is_restart
 
-    for key in (FOLLOWS, STARTED_IN):
+    for key in _RECORDED:
         if key in config:
             raise ConfigError(f"{key}: is recorded when training begins, and can't be chosen")
     composed: Any = OmegaConf.to_container(config, resolve=True)
@@ -81,7 +81,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     goes_on = has_begun and is_restart()
     if config.resume is not None:
         source = without_link(Path(config.resume))
-        if goes_on and not is_to_be_taken(folder, source):
+        if goes_on and not has_yet_to_resume(folder, source):
             source = folder  # of a job that was restarted, its own progress
         merged = apply_resume_overrides(_of_own(source), composed, overrides, followers)
         return DictConfig(escaped({**merged, "resume": str(source)}))
@@ -108,7 +108,8 @@ def _of_own(run: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If training never began there, or what is recorded of it is damaged.
     """
-    from vdm.checkpoints.runs import config_file, load_config
+    from vdm.checkpoints.layout import config_file
+    from vdm.checkpoints.run_record import load_config
 
     saved = load_config(run)
     typed(_Recorded, saved, config_file(run))

@@ -59,7 +59,7 @@ def register_run_folder(is_to_run: bool = True) -> None:
 
 
 def _folder_of(resume: str) -> str:
-    from vdm.checkpoints.runs import run_folder
+    from vdm.checkpoints.layout import run_folder
 
     try:
         return str(run_folder(Path(resume)))

@@ -11,10 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from vdm.assembly.load import load_guide, load_whole
+from vdm.assembly.load import load_autoguidance_model, load_whole
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import folder_for_results, run_folder
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import folder_for_results, latest_checkpoint, run_folder
 from vdm.cli.next_step import command, say_next
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
@@ -26,9 +27,9 @@ from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.diffusion.frame_levels import trained_on_any_levels, trained_on_clean_frames
 from vdm.diffusion.samplers.staggered import Staggered
-from vdm.generation.blocks import Block, block_size, plan_blocks
 from vdm.generation.canvas import known_latents
 from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
+from vdm.generation.frame_blocks import Block, block_size, plan_blocks
 from vdm.generation.generate import check_size, count_steps, generate
 from vdm.generation.requests import load_image, read_prompts
 from vdm.generation.video_files import write_grid, write_mp4
@@ -161,8 +162,8 @@ def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunCo
     model.sampler = build(options.sampler, "sampler")
     model.guidance = build(guidance_in_effect(options, trained), "guidance")
     if options.guide is not None:
-        model.guide = load_guide(model, options.guide, options.ema, options.allow_own_code)
-    # Reconstruction guidance runs gradients back to the latents; those of weights would cost memory.
+        model.autoguidance_model = load_autoguidance_model(model, options.guide, options.ema, options.allow_own_code)
+    # Reconstruction guidance needs gradients with respect to latents; gradients of weights would cost memory.
     return model.requires_grad_(False).to(device)
 
 

@@ -13,14 +13,14 @@ from typing import Any
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.folder import checksum_of
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import latest_checkpoint
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.cli.sample_settings import NEVER_RECORDED, Identity, as_json
 from vdm.cli.sample_task import Task
 from vdm.config.options import options_of
-from vdm.generation.blocks import BlockSize
+from vdm.generation.frame_blocks import BlockSize
 from vdm.generation.requests import read_prompts
 from vdm.regular_files import open_regular
 

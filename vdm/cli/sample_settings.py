@@ -161,14 +161,14 @@ def comment_of(path: Path) -> str:
     from av.error import FFmpegError
 
     from vdm.data.containers import open_video
-    from vdm.data.mp4_tables import FalseClaimError
+    from vdm.data.mp4_tables import ImplausibleHeaderError
 
     try:
         with open_video(path, format="mp4") as container:
             return container.metadata.get("comment", "")
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except FalseClaimError as error:
+    except ImplausibleHeaderError as error:
         raise ValueError(f"{path}: can't be used: {error}") from None
     except (FFmpegError, OSError) as error:
         raise ValueError(f"{path}: can't be read as a video: {error.strerror or error}") from None

@@ -9,7 +9,7 @@ from vdm.checkpoints.run_config import RunConfig
 from vdm.cli.options.sample import SampleOptions
 from vdm.config import ConfigError
 from vdm.diffusion.observations import CleanFrames, ObservationMethod, ReconstructionGuidance, Replacement
-from vdm.generation.blocks import BlockSize
+from vdm.generation.frame_blocks import BlockSize
 from vdm.generation.input_video import InputVideo, read_end, read_video
 from vdm.generation.tasks import Known, extension, interpolation, super_resolution
 from vdm.types import ClipSize

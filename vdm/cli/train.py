@@ -13,7 +13,9 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.checkout import git_version
-from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, record_run
+from vdm.checkpoints.latest import checkpoints_to_try
+from vdm.checkpoints.layout import checkpoints_of
+from vdm.checkpoints.run_record import record_run
 from vdm.cli.next_step import command, say_next
 from vdm.cli.sweeps import grouped, present_sweep
 from vdm.config import ConfigError, build

@@ -1,4 +1,4 @@
-"""Values checked against the annotations of the function that is to receive them."""
+"""Checks of values against the annotations of the function that receives them."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -12,13 +12,13 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails, SchemaError
 
 _LONGEST_SHOWN = 100
-"""Characters of a value in a message."""
+"""Characters of a value that a message shows, at most."""
 
 
 def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
     """Return the evaluated annotations of a function's or a constructor's arguments.
 
-    One that can't be evaluated, as a name imported for type checkers only, is left out: it won't be checked.
+    Annotations that can't be evaluated, such as names imported for type checkers only, are left out and not checked.
     """
     function: Any = target
     if inspect.isclass(target):
@@ -34,10 +34,10 @@ def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def validated(value: Any, annotation: Any) -> Any:
-    """Return ``value`` as ``annotation`` wants it, e.g. a tuple for a list or a path for a string.
+    """Return ``value`` converted to ``annotation``, e.g. a list to a tuple or a string to a path.
 
     Raises:
-        ValueError: The end of a message that starts with the key.
+        ValueError: If it is not allowed. The message is the end of a line that starts with the key.
     """
     adapter = _adapter(annotation)
     if adapter is None:
@@ -59,7 +59,7 @@ def validated(value: Any, annotation: Any) -> Any:
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     try:
         return _cached_adapter(annotation)
-    except TypeError:  # what is said of the type can't be hashed
+    except TypeError:  # its metadata can't be hashed
         return _cached_adapter.__wrapped__(annotation)
 
 
@@ -67,7 +67,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
 def _cached_adapter(annotation: Any) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
-    except PydanticUserError:  # a dataclass, which brings its own settings, or a type that pydantic can't check
+    except PydanticUserError:  # a dataclass with settings of its own, or a type that pydantic can't check
         with suppress(PydanticUserError, SchemaError):
             return TypeAdapter(annotation)
     except SchemaError:  # a Protocol that isinstance() refuses
@@ -76,7 +76,7 @@ def _cached_adapter(annotation: Any) -> TypeAdapter[Any] | None:
 
 
 def _refuse_plain(value: object, annotation: Any) -> None:
-    """Refuse a plain value for a Protocol that can't be checked further: none of these has its methods."""
+    """Refuse a plain value for a Protocol, which can't be checked further: no plain value has its methods."""
     protocols = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     if not all(one is NoneType or getattr(one, "_is_protocol", False) for one in protocols):
         return
@@ -93,7 +93,7 @@ def component(name: str) -> str:
 
 
 def _changed_kind(value: object, result: object) -> str | None:
-    """Say what is wrong if a leaf changed its kind: pydantic takes true for 1 and '12' for 12, in YAML a mistake."""
+    """Return what is wrong if a value changed its type: pydantic accepts true as 1 and '12' as 12."""
     if isinstance(value, list) and isinstance(result, list | tuple):
         return next(filter(None, map(_changed_kind, value, result)), None)
     if isinstance(value, Mapping) and isinstance(result, Mapping):
@@ -109,10 +109,10 @@ def _changed_kind(value: object, result: object) -> str | None:
 
 def _message(error: ValidationError, value: object) -> str:
     details = error.errors(include_url=False)
-    # Of the members of a union, those that are meant are the ones that have but a wrong number, length or item.
+    # Prefer members of a union whose type is right and whose number, length or item is wrong.
     meant = [detail for detail in details if detail["type"] not in _KINDS or _index(detail) is not None] or details
     (key, *deeper) = meant[0]["loc"] or (None,)
-    if isinstance(value, Mapping) and key in value and not deeper:  # that of a key is followed by "[key]"
+    if isinstance(value, Mapping) and key in value and not deeper:  # a wrong key itself has the location (key, "[key]")
         meant = [detail for detail in meant if detail["loc"] == (key,)]
         where, value = f".{key}", value[key]
     else:
@@ -125,7 +125,7 @@ def _message(error: ValidationError, value: object) -> str:
 
 
 def _index(detail: ErrorDetails) -> int | None:
-    """Return where in a list the fault lies; None where it is the list's own."""
+    """Return the index of the wrong item of a list; None if the list as a whole is wrong."""
     if detail["type"] in ("missing", "too_short", "too_long"):
         return None
     return next((place for place in detail["loc"] if isinstance(place, int)), None)
@@ -153,7 +153,7 @@ _KINDS = {
     "dataclass_type": "be a {class_name}, as a mapping with its _target_",
     "is_instance_of": "be a {class}, as a mapping with its _target_",
 }
-"""What is asked for where a value is of another kind, by pydantic's name for the mistake."""
+"""The type that is needed, by pydantic's name of the error."""
 _REASONS = {
     **_KINDS,
     "finite_number": "be finite",
@@ -171,7 +171,7 @@ _REASONS = {
 
 
 def _reason(detail: ErrorDetails) -> str:
-    """Return what is asked for, so that "must" can go before it."""
+    """Return the requirement, as it follows the word "must"."""
     context = {
         name: f"{bound:g}" if isinstance(bound, float) else bound for name, bound in detail.get("ctx", {}).items()
     }

@@ -1,4 +1,4 @@
-"""Nodes of a configuration that came with weights: checked in full before anything is built of them."""
+"""Check of configurations that came with weights from elsewhere, before anything is built of them."""
 
 import types
 from collections.abc import Mapping, Sequence
@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from vdm.config.annotations import annotations_of
-from vdm.config.build import check, holds_target, resolve
+from vdm.config.components import check
 from vdm.config.errors import ConfigError
+from vdm.config.targets import holds_target, resolve
 
 _PLAIN = (bool, int, float, str, Path, type(None))
 _CONTAINERS = (list, tuple, dict, Sequence, Mapping)
 
 
 def check_foreign(node: Any, key: str, allowed_modules: Sequence[str]) -> None:
-    """Refuse what a configuration of the user's own may have, and one from elsewhere may not.
+    """Refuse a node that is not safe to build, or wrong.
 
-    Each ``_target_`` is a public class of ``allowed_modules``, nested ones stand only where the class around them takes
-    objects, and there are no interpolations. Keys and values are those that the classes' annotations allow.
+    Each ``_target_`` must be a public class of ``allowed_modules``. A nested one may stand only where the class around
+    it takes objects. Interpolations are refused. Keys and values must be allowed by the annotations of the classes.
 
     Args:
         node: Plain values.
         key: Dotted key of ``node`` in the configuration, for messages.
-        allowed_modules: Packages and modules from which targets may come; see ``build``.
+        allowed_modules: Packages and modules from which targets may come; see ``vdm.config.build``.
 
     Raises:
         ConfigError: In one line that names the key.
@@ -54,12 +55,12 @@ def _check_node(node: Any, key: str, allowed_modules: Sequence[str]) -> None:
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Tell whether an annotation that asks for plain values alone leaves room for the objects in ``value``."""
+    """Tell whether ``value`` contains no objects, or the annotation allows them."""
     return not (holds_target(value) and is_plain(annotation))
 
 
 def is_plain(annotation: Any) -> bool:
-    """Tell whether an annotation allows nothing but numbers, texts, paths and containers of them."""
+    """Tell whether an annotation allows only numbers, texts, paths and containers of them."""
     if annotation in _PLAIN or annotation is None or annotation is Ellipsis:
         return True
     origin = get_origin(annotation)

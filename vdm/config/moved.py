@@ -1,9 +1,9 @@
-"""What configurations recorded by earlier versions call things, and what the same things are called now.
+"""Former names of classes and keys in recorded configurations, with their present names.
 
-Whoever renames or moves a class that a recorded configuration may name, or a key, adds a line to a table below, in the
-same commit; runs, exports and checkpoints made before then go on to be read. ``vdm.checkpoints.runs.load_config``, by
-which every recorded configuration is read, applies the tables. In a YAML that somebody wrote, a former class is refused
-in one line that names the present one.
+A commit that renames or moves a class or key that a recorded configuration may contain adds a line to a table below, so
+that older runs, exports and checkpoints can still be read. The tables are applied by ``load_config``
+(``vdm/checkpoints/run_record.py``), by which every recorded configuration is read. In a user's YAML, a former class
+is refused in one line that names the present one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ MOVED_TARGETS: Mapping[str, str | None] = {
     "vdm.training.callbacks.averages.SaveAverages": "vdm.training.callbacks.ema_snapshots.SaveEMASnapshots",
     "vdm.training.module.ConditionDropout": None,
 }
-"""By the former ``_target_``, the present one; None where the same keys stand in a mapping without ``_target_`` now."""
+"""Present ``_target_`` by the former one; None if the keys now stand in a mapping without ``_target_``."""
 
 MOVED_KEYS: Mapping[str, str] = {}
-"""By the former dotted key, the present one, whose meaning and values are the same."""
+"""Present dotted key by the former one; meaning and values are the same."""
 
 
 def modernized(
@@ -32,13 +32,13 @@ def modernized(
     targets: Mapping[str, str | None] = MOVED_TARGETS,
     keys: Mapping[str, str] = MOVED_KEYS,
 ) -> dict[str, Any]:
-    """Return a recorded configuration as this version records it; what it does not know is left as it is.
+    """Return a recorded configuration with present names; names that are in no table stay as they are.
 
     Args:
         config: Plain values.
         targets: See ``MOVED_TARGETS``.
-        keys: See ``MOVED_KEYS``; applied after ``targets``, in their order. Where a configuration has a value at the
-            present key already, that one stays.
+        keys: See ``MOVED_KEYS``; applied after ``targets``, in order. A value that already stands at the present key
+            wins.
     """
     result = _with_targets(config, targets)
     for former, present in keys.items():
@@ -76,7 +76,7 @@ def _move(config: dict[str, Any], former: Sequence[str], present: Sequence[str])
 
 
 def _parent(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any] | None:
-    """Return the mapping that a key stands in; None where there is none."""
+    """Return the mapping that contains a key; None if there is no such mapping."""
     node: Any = config
     for name in path[:-1]:
         node = node.get(name) if isinstance(node, dict) else None

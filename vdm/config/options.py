@@ -1,4 +1,4 @@
-"""Options of a command: a frozen dataclass says what each may be, and what a user says is checked against it."""
+"""Options of a command: a frozen dataclass declares their types and ranges, and a user's values are checked by it."""
 
 import dataclasses
 import os
@@ -18,17 +18,17 @@ from vdm.config.words import Described, described
 Options = TypeVar("Options")
 
 MAY_BE_ABSENT = {"may_be_absent": True}
-"""Metadata of a field whose key is there only when a group is chosen; any other key can't be deleted."""
+"""Metadata of a field whose key may be missing, as it comes with a group or is added later."""
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4095
-"""What Linux allows for a name and for a path."""
+"""Limits of Linux for a name and for a path."""
 _MAX_SHOWN = 100
-"""Characters of a wrong value that are shown."""
+"""Characters of a wrong value that are shown, at most."""
 _LOOKS_PLAIN = re.compile(r"[-+.\d]*\d[\d_.eE+-]*|true|false|null|nan|inf", re.IGNORECASE)
-"""A text that is easily taken for something else."""
+"""A text that reads as a number, true, false or null."""
 
 
 class NeverANumber:
-    """Marks a text that can't be meant where a number, true or false is written without quotes."""
+    """Marks a text for which a number, true or false without quotes is refused, as it may belong to another option."""
 
 
 def _usable(path: Path) -> Path:
@@ -57,27 +57,27 @@ def _path(text: str) -> Path:
 
 
 PlainPath = Annotated[Path, Strict(False), AfterValidator(_usable)]
-"""A path; also a number is one on the command line."""
+"""A path; a number on the command line is taken as a path."""
 Name = Annotated[str, AfterValidator(_not_empty)]
-"""A text that is not empty; also a number is one on the command line."""
+"""A text that is not empty; a number on the command line is taken as a text."""
 FolderName = Annotated[str, AfterValidator(_plain_name)]
 """The name of one folder."""
 Caption = Annotated[str, NeverANumber()]
-"""What is to be seen in a video. What reads as a number needs quotes, as it may be meant for another option."""
+"""A caption. One that reads as a number needs quotes, as it may be meant for another option."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """Marks what ``vdm.config.check`` checks: components, or mappings of them."""
+    """Marks components, or mappings of them, which ``vdm.config.check`` checks."""
 
     paths: tuple[str, ...] = ()
-    """Keys in it that are paths, for the command line."""
+    """Keys of the component that are paths."""
 
 
 Component = Annotated[Mapping[str, Any], Built(), Described("a mapping that describes a component")]
-"""The configuration of what ``vdm.config.build`` makes."""
+"""Configuration of a component; see ``vdm.config.build``."""
 Components = Annotated[Mapping[str, Any], Built(), Described("a mapping that describes components by their names")]
-"""Several by their names; None leaves one out."""
+"""Configurations of several components by name; None leaves one out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,21 +90,21 @@ class Option:
 
     @property
     def kinds(self) -> frozenset[type]:
-        """The plain types that its value may have: ``Path``, ``str``, ``list`` ..."""
+        """Plain types of its values: ``Path``, ``str``, ``list`` ..."""
         return _kinds(self.annotation)
 
     def has(self, marker: type) -> bool:
-        """Tell whether the annotation, or what it is made of, has a marker of this class."""
+        """Tell whether the annotation has a marker of this class, at any depth."""
         return any(isinstance(found, marker) for found in _metadata(self.annotation))
 
     @property
     def is_component(self) -> bool:
-        """Whether it is the configuration of a component."""
+        """Whether the option is the configuration of a component."""
         return self.has(Built)
 
     @property
     def is_literal_text(self) -> bool:
-        """Whether ``${`` means nothing in it, as in what people write; in paths it refers to other options."""
+        """Whether ``${`` is plain text, as in captions; in paths it refers to other options."""
         return self.has(NeverANumber)
 
 
@@ -120,7 +120,7 @@ def options_of(cls: type, parent: str = "") -> Iterator[Option]:
 
 
 def texts_of(cls: type) -> dict[str, Option]:
-    """Return the options that are texts or paths, those in components that are declared as such too, by their keys."""
+    """Return the options that are texts or paths by key, with the declared paths of components."""
     found = {option.key: option for option in options_of(cls) if {str, Path} & option.kinds}
     for option in options_of(cls):
         for marker in _metadata(option.annotation):
@@ -131,7 +131,7 @@ def texts_of(cls: type) -> dict[str, Option]:
 
 
 def parse(cls: type[Options], values: Mapping[str, Any]) -> Options:
-    """Make an object of plain values.
+    """Make the dataclass from plain values.
 
     Raises:
         ConfigError: In one line that names the first wrong key, its value and what is allowed.
@@ -140,10 +140,10 @@ def parse(cls: type[Options], values: Mapping[str, Any]) -> Options:
 
 
 def check_given(cls: type, values: Mapping[str, Any]) -> None:
-    """Check what can be checked of values that are not complete: ``???`` and interpolations pass.
+    """Check values of which some are still ``???`` or interpolations; these pass.
 
     Raises:
-        ConfigError: As ``parse`` does; also where an option is not there at all.
+        ConfigError: As ``parse`` does; also if an option is missing.
     """
     for option in _fields(cls):
         if option.key not in values and not option.field.metadata.get("may_be_absent"):
@@ -161,7 +161,7 @@ def check_some(cls: type, values: Mapping[str, Any]) -> None:
 
 
 def _arguments(cls: type, values: Mapping[str, Any], parent: str, is_complete: bool) -> dict[str, Any]:
-    """Return checked values by the names of fields."""
+    """Return checked values by the names of the fields."""
     options = _fields(cls)
     allowed = [option.key for option in options]
     for key in values:
@@ -228,7 +228,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def _advice(value: object, kinds: Iterable[type], key: str) -> str:
-    """Return how to write a text that was read as something else."""
+    """Return advice for a text that was read as something else."""
     if not {str, Path} & set(kinds) or value is None:
         return ""
     if isinstance(value, bool | int | float):
@@ -241,7 +241,7 @@ def _advice(value: object, kinds: Iterable[type], key: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value as YAML has it, cut off where it is long."""
+    """Return a value as in YAML, cut off if it is long."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = str(value)
@@ -249,14 +249,14 @@ def _shown(value: object) -> str:
 
 
 def _is_pending(value: object) -> bool:
-    """Tell whether a value is missing, or is not known before interpolations are resolved."""
+    """Tell whether a value is missing or has an interpolation, which is resolved later."""
     if isinstance(value, list):
         return any(map(_is_pending, value))
     return isinstance(value, str) and (value == "???" or "${" in value)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    """Return what a union is made of, whatever is annotated around it."""
+    """Return the members of a union, without metadata."""
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -266,7 +266,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 @cache
 def _kinds(annotation: Any) -> frozenset[type]:
-    """Return the plain types that values may have."""
+    """Return the plain types that an annotation allows."""
     return frozenset(_plain_types(annotation))
 
 
@@ -282,7 +282,7 @@ def _plain_types(annotation: Any) -> Iterator[type]:
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:
-    """Yield all that is annotated, at any depth."""
+    """Yield all metadata of an annotation, at any depth."""
     if get_origin(annotation) is Annotated:
         yield from get_args(annotation)[1:]
     for inner in get_args(annotation):
@@ -291,14 +291,14 @@ def _metadata(annotation: Any) -> Iterator[Any]:
 
 @cache
 def _nested(annotation: Any) -> type | None:
-    """Return the dataclass that an annotation asks for, if it does."""
+    """Return the dataclass in an annotation, if there is one."""
     found = [member for member in _members(annotation) if isinstance(member, type) and dataclasses.is_dataclass(member)]
     return found[0] if found else None
 
 
 @cache
 def _of_mapping(annotation: Any) -> Any:
-    """Return what the values of a mapping must be that has dataclasses in it."""
+    """Return the annotation of the values of a mapping of dataclasses."""
     for member in _members(annotation):
         if get_origin(member) is Mapping and _nested(get_args(member)[1]) is not None:
             return get_args(member)[1]
@@ -306,7 +306,7 @@ def _of_mapping(annotation: Any) -> Any:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """Return the words one of which an option must be; nothing where it may be something else too."""
+    """Return the words of a ``Literal``; nothing if the option allows other values too."""
     members = [member for member in _members(annotation) if member is not NoneType]
     if not all(get_origin(member) is Literal for member in members):
         return []

@@ -1,4 +1,4 @@
-"""Texts as Hydra's grammar, OmegaConf's and a shell take them, whatever is in them."""
+"""Quoting and escaping of texts for Hydra's grammar, OmegaConf and a shell."""
 
 import re
 import shlex
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def hydra_quoted(text: str) -> str:
-    """Return what Hydra reads as ``text``; it resolves ``${...}`` in quotes too."""
+    """Quote a text for Hydra, which resolves ``${...}`` in quotes too."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 def shell_word(text: str) -> str:
-    """Return what a POSIX shell reads as the one word ``text``."""
-    if "!" in text:  # which interactive shells expand in double quotes, with a backslash before it too
+    """Quote a text as one word of a POSIX shell."""
+    if "!" in text:  # interactive shells expand it in double quotes, even after a backslash
         return shlex.quote(text)
     return '"' + re.sub(r'(["$`\\])', r"\\\1", text) + '"'
 
@@ -29,10 +29,10 @@ def shell_list(key: str, values: list[str]) -> str:
 
 
 def escaped(node: Any) -> Any:
-    """Return plain values as OmegaConf resolves them to what they are: ``${`` in them means nothing."""
+    """Escape ``${`` in plain values, so that OmegaConf resolves them to themselves."""
     if isinstance(node, Mapping):
         return {name: escaped(value) for name, value in node.items()}
     if isinstance(node, list | tuple):
         return [escaped(value) for value in node]
-    # A backslash has a meaning directly before "${" alone, and there it is doubled.
+    # A backslash has a meaning only directly before "${"; there it is doubled.
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node

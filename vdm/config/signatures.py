@@ -1,4 +1,4 @@
-"""What a class or function takes by name."""
+"""Keyword parameters of a class or function."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,26 +11,26 @@ from vdm.ranges import Instead
 
 @dataclass(frozen=True)
 class Signature:
-    """What a class or function can be called with by name."""
+    """Keyword parameters of a class or function."""
 
     named: Mapping[str, bool]
-    """Whether each argument must be given."""
+    """Parameters by name, and whether each is required."""
     annotations: Mapping[str, Any]
-    """Those that could be evaluated."""
+    """Annotations by name, as far as they can be evaluated."""
     takes_any: bool = False
     """Whether it has ``**kwargs``."""
 
     @property
     def choices(self) -> list[str]:
-        """The names to choose from: those that are not there to be refused with advice."""
+        """Names that a user may set: without those that exist only to be refused with advice."""
         return [name for name in self.named if not _is_refused(self.annotations.get(name))]
 
 
 def signature_of(target: Callable[..., Any]) -> Signature:
-    """Ask Python.
+    """Return the signature of a target that has been imported.
 
     Raises:
-        ValueError: If it does not know.
+        ValueError: If Python has no signature of it.
         TypeError: Likewise.
     """
     parameters = inspect.signature(target).parameters.values()

@@ -1,8 +1,8 @@
-"""What classes and functions take by name: read from their source, where that is ours.
+"""Keyword parameters of this project's classes and functions, read from their source.
 
-Reading runs nothing of the module, so that a mistyped key is found before torch and Lightning are imported. An
-annotation that names a class of ours accepts no plain value but a mapping; one that names anything else that is not
-light to import is left out, and checked when the component is built.
+Reading runs no code of the module, so a mistyped key is found before torch and Lightning are imported. An annotation
+that names a class of this project accepts only a mapping. One that names anything else that is slow to import is left
+out, and checked when the component is built.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ PROJECT = ("vdm", "data_pipelines")
 _LIGHT = frozenset(
     {"annotated_types", "pydantic", "vdm.ranges", "vdm.training.trainer_options", "vdm.cli.slurm_options"}
 )
-"""Modules beside those of Python's own library that are quick to import, and that annotations may be made of."""
+"""Modules that annotations may use, as they are quick to import; those of the standard library are too."""
 _STAND_INS = {
     "lightning.Trainer": "vdm.training.trainer_options.TrainerOptions",
     "lightning.pytorch.Trainer": "vdm.training.trainer_options.TrainerOptions",
     "hydra_plugins.vdm.SlurmLauncher": "vdm.cli.slurm_launcher.SlurmLauncher",
 }
-"""What to read for targets that are not ours, or not where they say."""
+"""Classes whose source is read in place of other targets, which belong to other projects or are made at run time."""
 _WITHOUT_ARGUMENTS = frozenset({"ABC", "Protocol", "Generic", "object"})
-"""Bases that add nothing to what a constructor takes."""
+"""Base classes that add no parameters to a constructor."""
 
 
 @cache
 def read_signature(path: str) -> Signature | None:
-    """Read the source of what a dotted path names; None where it is not ours, or too unusual to be read.
+    """Read the signature of a dotted path; None if its source is not this project's, or too unusual to be read.
 
     Raises:
-        LookupError: If the path leads into our packages and nowhere there; the message is its first part that is not
-            there, and what there is in its place.
+        LookupError: If the path leads into this project and does not exist there. Its arguments are the first name
+            that is missing, and the names that exist in its place.
     """
     with suppress(_Unreadable):
         module, definition = _find(_STAND_INS.get(path, path))
@@ -64,8 +64,8 @@ def read_declared(path: str, attribute: str) -> Signature | None:
         attribute: Name of the attribute.
 
     Returns:
-        A signature without arguments where the class, or a base of it, declares ``None`` or nothing; None where its
-        source is not ours, or too unusual to be read.
+        A signature without parameters if the class, or a base of it, declares ``None`` or nothing. None if its source
+        is not this project's, or too unusual to be read.
     """
     with suppress(_Unreadable, LookupError):
         module, definition = _find(path)
@@ -75,11 +75,11 @@ def read_declared(path: str, attribute: str) -> Signature | None:
 
 
 class _Unreadable(Exception):  # noqa: N818 - not an error: Python is asked instead
-    """Source that is not ours, or not simple enough."""
+    """The source is not this project's, or not simple enough."""
 
 
 class _Module:
-    """A module's source, and what its names at the outermost level stand for; as locals of ``eval``, their values."""
+    """A module's source and its top-level definitions; as the locals of ``eval``, their values."""
 
     def __init__(self, name: str, file: Path) -> None:
         self.name, self.file = name, file
@@ -111,7 +111,7 @@ class _Module:
         raise _Unreadable
 
     def evaluate(self, expression: ast.expr) -> Any:
-        """Return the value of an annotation or of an alias for one."""
+        """Evaluate an annotation, or an alias of one."""
         if isinstance(expression, ast.Constant) and isinstance(expression.value, str):
             expression = ast.parse(expression.value, mode="eval").body
         names: Any = self
@@ -120,22 +120,24 @@ class _Module:
 
 @cache
 def _module(name: str) -> _Module | None:
-    """Return a module of ours; None if there is none of that name."""
+    """Return a module of this project; None if there is none of that name."""
     root, *rest = name.split(".")
     spec = find_spec(root) if root in PROJECT else None
     if spec is None or not spec.submodule_search_locations:
         return None
     place = Path(spec.submodule_search_locations[0]).joinpath(*rest)
     files = (place / "__init__.py", place.with_suffix(".py"))
-    with suppress(OSError):  # of a name longer than those of files
+    with suppress(OSError):  # the name is too long for a file
         return next((_Module(name, file) for file in files if file.is_file()), None)
     return None
 
 
 def _find(path: str) -> tuple[_Module, ast.stmt]:
-    """Return where a path leads, through imports."""
+    """Return the module and the statement that define a dotted path, following imports."""
     parts = path.split(".")
-    if not all(part.isidentifier() for part in parts):  # it may be anybody's, and must not lead to another's files
+    if not all(
+        part.isidentifier() for part in parts
+    ):  # the path may come from a stranger, and must not lead to other files
         raise _Unreadable
     lengths = (length for length in range(len(parts) - 1, 0, -1) if _module(".".join(parts[:length])) is not None)
     length = next(lengths, 0)
@@ -184,7 +186,7 @@ def _light(name: str) -> Any:
 
 @cache
 def _stand_in(module: str, name: str) -> type:
-    """Return what stands for a class of ours in annotations."""
+    """Return a stand-in for a class of this project in annotations: it accepts any mapping."""
 
     def refuse_plain(value: object) -> object:
         if not isinstance(value, Mapping):
@@ -211,7 +213,7 @@ def _of_function(module: _Module, arguments: ast.arguments, is_method: bool = Fa
 
 
 def _of_class(module: _Module, definition: ast.ClassDef) -> Signature:
-    """Return what its constructor takes, be it written, a dataclass's, or inherited from the first base with one."""
+    """Return the signature of a constructor: written out, generated by ``dataclass``, or inherited."""
     for statement in definition.body:
         if isinstance(statement, ast.FunctionDef) and statement.name in ("__init__", "__new__"):
             return _of_function(module, statement.args, is_method=True)
@@ -233,7 +235,7 @@ def _of_attribute(module: _Module, definition: ast.ClassDef, attribute: str) -> 
 
 
 def _class_named(module: _Module, name: str) -> tuple[_Module, ast.ClassDef]:
-    """Return the class of ours that a name stands for in a module."""
+    """Return the definition of the class that a name refers to in a module."""
     statement = module.definitions.get(name)
     if isinstance(statement, ast.ClassDef):
         return module, statement
@@ -266,7 +268,7 @@ def _of_dataclass(module: _Module, definition: ast.ClassDef, bases: list[str]) -
 
 
 def _options(value: ast.expr | None) -> dict[str | None, str] | None:
-    """Return what ``dataclasses.field`` is told; None where it is not called."""
+    """Return the arguments of ``dataclasses.field``; None if the value is not a call of it."""
     if not isinstance(value, ast.Call) or ast.unparse(value.func) != "field":
         return None
     return {keyword.arg: ast.unparse(keyword.value) for keyword in value.keywords}
@@ -284,6 +286,6 @@ def _has_default(value: ast.expr | None) -> bool:
 def _evaluated(module: _Module, annotations: Mapping[str, ast.expr]) -> dict[str, Any]:
     evaluated: dict[str, Any] = {}
     for name, annotation in annotations.items():
-        with suppress(Exception):  # as Python's own evaluation: what can't be evaluated is not checked
+        with suppress(Exception):  # as for imported classes: what can't be evaluated is not checked
             evaluated[name] = module.evaluate(annotation)
     return evaluated

@@ -1,4 +1,4 @@
-"""What an annotation allows, in words."""
+"""Descriptions of annotations: the values that they allow, in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,22 +8,22 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from annotated_types import BaseMetadata, GroupedMetadata
 
 _TOO_MANY = 10**7
-"""From here on an upper bound is not worth a word, unless it is passed."""
+"""An upper bound from here on is mentioned only if a value exceeds it."""
 _LIMITS = ("ge", "gt", "le", "lt", "multiple_of")
 
 
 class Described(NamedTuple):
-    """What an annotation allows, in words that say more than those that would be made of it."""
+    """Metadata of an annotation: its description, in place of the one derived from the type."""
 
     words: str
 
 
 def described(annotation: Any, value: object = None) -> str:
-    """Return what an annotation allows, e.g. ``a whole number, at least 1, or null``.
+    """Return the values that an annotation allows, e.g. ``a whole number, at least 1, or null``.
 
     Args:
         annotation: The annotation.
-        value: What was found instead.
+        value: The wrong value that was found, if any.
     """
     alternatives = list(dict.fromkeys(_alternatives(annotation, value)))
     ends_in_null = "null" in alternatives
@@ -33,7 +33,7 @@ def described(annotation: Any, value: object = None) -> str:
 
 
 def limits_of(annotation: Any) -> dict[str, Any]:
-    """Return the bounds of numbers in an annotation, by their names in annotated_types: ``ge``, ``lt`` ..."""
+    """Return the numeric bounds in an annotation by their names in annotated_types: ``ge``, ``lt`` ..."""
     found: dict[str, Any] = {}
     if get_origin(annotation) is Annotated:
         found |= dict(_limits(get_args(annotation)[1:]))
@@ -71,7 +71,7 @@ def _alternatives(annotation: Any, value: object) -> Iterator[str]:
 
 
 def _limits(metadata: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield bounds by their names in annotated_types, wherever they come from."""
+    """Yield bounds by their names in annotated_types, those in pydantic's ``Field`` too."""
     for entry in metadata:
         if isinstance(entry, GroupedMetadata):
             yield from _limits(list(entry))

@@ -68,7 +68,7 @@ def open_video(
     Raises:
         FFmpegError: If FFmpeg can't read it, or it is a list of other files.
         OSError: If the file is missing or not a regular file.
-        FalseClaimError: If it claims more frames than it can have.
+        ImplausibleHeaderError: If it claims more frames than it can have.
     """
     if isinstance(source, Path | str):
         with open_regular(source) as file, open_video(file, format, options, stream_options) as container:

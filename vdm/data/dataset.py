@@ -96,11 +96,11 @@ class _Wanted(NamedTuple):
     """Of each image."""
 
 
-class _Room(NamedTuple):
-    """Where the pixels of one clip go, in those of the batch."""
+class _PixelBuffers(NamedTuple):
+    """Memory for the pixels of one clip: views of the batch's tensors."""
 
     video: UInt8[Tensor, "c t h w"]
-    """Of no frames where latents alone are read, of one where it is shown beside them."""
+    """Zero frames if only latents are read; one if the model also needs the first frame."""
     images: UInt8[Tensor, "c k h w"]
 
 
@@ -132,7 +132,7 @@ class ClipDataset(Dataset[LoadedBatch]):
     Args:
         readers: Source of each set's samples.
         order: Where each position's sample lies.
-        buckets: What the order deals out.
+        buckets: The buckets of the order.
         sampling: What is taken of a stored clip.
         seed: Seed of what is random in that.
         label_names: Names of each set's classes, which its labels are indices into; where there are none, labels are
@@ -186,14 +186,14 @@ class ClipDataset(Dataset[LoadedBatch]):
         videos, images = self._empty_pixels(len(batch.positions), shape)
         clips: list[_Clip] = []
         faults: list[Fault] = []
-        for position, room in zip(batch.positions, map(_Room, videos, images), strict=True):
+        for position, buffers in zip(batch.positions, map(_PixelBuffers, videos, images), strict=True):
             clip: _Clip | None = None
             if position != PADDING:
                 try:
-                    clip = self._make(wanted[position], raws, room, shape)
+                    clip = self._make(wanted[position], raws, buffers, shape)
                 except BadSampleError as error:
                     faults.append(error.fault)
-            clips.append(clip or self._blank(room, shape))
+            clips.append(clip or self._blank(buffers, shape))
         collated = self._collate(batch.positions, clips, videos, images)
         if self._draw_noise is not None:
             collated = replace(collated, noise=self._draw_noise(batch.positions, shape))
@@ -202,7 +202,7 @@ class ClipDataset(Dataset[LoadedBatch]):
     def _empty_pixels(
         self, num_clips: int, shape: Shape
     ) -> tuple[UInt8[Tensor, "b c t h w"], UInt8[Tensor, "b c k h w"]]:
-        """Return room for the videos and images of a batch, for each frame to be copied once."""
+        """Return buffers for the videos and images of a batch, for each frame to be copied once."""
         num_frames = shape[0] if self._latent_shapes is None else int(self._image_conditions)
         num_images = self._images.num_per_clip if self._images else 0
         return empty_clips(num_clips, num_frames, *shape[1:]), empty_clips(num_clips, num_images, *shape[1:])
@@ -229,9 +229,9 @@ class ClipDataset(Dataset[LoadedBatch]):
         return Request(place.place.shard, place.place.sample, stored, self._files)
 
     def _make(
-        self, wanted: _Wanted, raws: dict[MixedPlace, RawSample | BadSampleError], room: _Room, shape: Shape
+        self, wanted: _Wanted, raws: dict[MixedPlace, RawSample | BadSampleError], buffers: _PixelBuffers, shape: Shape
     ) -> _Clip:
-        """Make a clip of what was read, with pixels and images in ``room``; if one of them is bad, so is the whole."""
+        """Make a clip of what was read, with pixels and images in ``buffers``; one bad file makes it bad."""
         samples = [_good(raws[place]) for place in wanted.places]
         names = [self._label_names[place.set] for place in wanted.places]
         labels = [
@@ -242,13 +242,13 @@ class ClipDataset(Dataset[LoadedBatch]):
         latents = None
         if self._latent_shapes is not None:
             latents = self._latents(samples[0], self._latent_shapes[shape], wanted.position)
-        if room.video.shape[1] > 0:
-            _decode(samples[0], cut if latents is None else _first_frame(cut), room.video)
-        motion = self._motion(samples[0], labels[0], cut, room.video) if self._image_conditions else 0.0
+        if buffers.video.shape[1] > 0:
+            _decode(samples[0], cut if latents is None else _first_frame(cut), buffers.video)
+        motion = self._motion(samples[0], labels[0], cut, buffers.video) if self._image_conditions else 0.0
         image_crops: list[Crop] = []
         for i, (raw, frame) in enumerate(zip(samples[1:], wanted.frames, strict=True)):
             image_cut = self._image_cut(raw, shape, labels[i + 1], wanted.position, i, frame)
-            _decode(raw, image_cut, room.images[:, i : i + 1])
+            _decode(raw, image_cut, buffers.images[:, i : i + 1])
             image_crops.append(_crop(raw.stored.shape, image_cut))
         return _Clip(
             key=samples[0].key,
@@ -295,12 +295,12 @@ class ClipDataset(Dataset[LoadedBatch]):
         cut = self._sampling.cut(raw.stored, shape, _words(label), self._seed, f"{position} image {image}")
         return Cut(cut.frames[frame : frame + 1], cut.scaled, cut.top, cut.left, cut.size, cut.mirrored)
 
-    def _blank(self, room: _Room, shape: Shape) -> _Clip:
-        """Make a clip of weight 0, and clear ``room`` of what a bad one may have left."""
-        for pixels in room:
+    def _blank(self, buffers: _PixelBuffers, shape: Shape) -> _Clip:
+        """Make a clip of weight 0; clear ``buffers``, which a bad sample may have filled in part."""
+        for pixels in buffers:
             pixels.zero_()
         latents = None if self._latent_shapes is None else torch.zeros(self._latent_shapes[shape])
-        crop, k = _crop(shape, Cut.whole(shape)), room.images.shape[1]
+        crop, k = _crop(shape, Cut.whole(shape)), buffers.images.shape[1]
         return _Clip("", latents, self._empty_text, 0.0, _Label(), 0.0, crop, (_Label(),) * k, (crop,) * k)
 
     def _collate(

@@ -22,7 +22,7 @@ from vdm.data.clips import Cut
 from vdm.data.containers import TooLargeError, bound_pixels, clip_format, open_picture, open_video
 from vdm.data.frames import colorspace_of, film_of, opaque, pixel_aspect, rgb_picture, square_size
 from vdm.data.hdr_frames import transfer_of
-from vdm.data.mp4_tables import FalseClaimError
+from vdm.data.mp4_tables import ImplausibleHeaderError
 from vdm.data.scaling import RGBScaler
 from vdm.data.shards import Shape
 
@@ -142,7 +142,7 @@ def _opened(source: io.BufferedIOBase) -> Iterator[tuple[InputContainer, av.Vide
             yield container, stream
     except av.error.FFmpegError as error:
         raise UndecodableClipError(f"does not decode: {error.strerror}") from error
-    except (FalseClaimError, TooLargeError) as error:
+    except (ImplausibleHeaderError, TooLargeError) as error:
         raise UndecodableClipError(str(error)) from error
     except (UndecodableClipError, MemoryError):
         raise

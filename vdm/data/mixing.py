@@ -5,9 +5,9 @@ Letters: P position, G samples in a step, k step, w weight of a set, N samples o
 
 Step k goes to a bucket, which had k' steps before; slot j is then number ``k' G + j`` of that bucket. That number goes
 to a set, which had i numbers of this bucket before; the sample is number i in the shuffled order of the set's samples
-in this bucket. Both times a cycle of quotas deals: to buckets in the proportion of ``sum over sets of w n / N``, to the
-sets of a bucket in that of ``w n / N``. So each set has its weight's share of all samples, and all samples of a set are
-seen equally often.
+in this bucket. Both assignments follow a ``QuotaSchedule``: buckets in the proportion of ``sum over sets of w n / N``,
+the sets of a bucket in that of ``w n / N``. So each set has its weight's share of all samples, and all samples of a
+set are seen equally often.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vdm.data.order import IndexOrder, Place, ShuffledOrder
-from vdm.data.quotas import Dealer, quotas
+from vdm.data.quotas import QuotaSchedule, quotas
 from vdm.data.shard_table import ShardTable
 from vdm.data.shards import Kind, Shape
 
@@ -113,10 +113,12 @@ class MixedOrder:
             {n: weights[n] * int(counts.sum()) / totals[n] for n, counts in bucket.samples_per_shard.items()}
             for bucket in buckets
         ]
-        self._bucket_dealer = Dealer(seed, "bucket", quotas([sum(of_sets.values(), Fraction()) for of_sets in shares]))
+        self._bucket_schedule = QuotaSchedule(
+            seed, "bucket", quotas([sum(of_sets.values(), Fraction()) for of_sets in shares])
+        )
         self._set_numbers = [list(of_sets) for of_sets in shares]
-        self._set_dealers = [
-            Dealer(seed, f"set in {'x'.join(map(str, bucket.shape))}", quotas(list(of_sets.values())))
+        self._set_schedules = [
+            QuotaSchedule(seed, f"set in {'x'.join(map(str, bucket.shape))}", quotas(list(of_sets.values())))
             for bucket, of_sets in zip(buckets, shares, strict=True)
         ]
         self._orders = [
@@ -130,7 +132,7 @@ class MixedOrder:
     def bucket_of(self, position: int) -> tuple[int, int]:
         """Return the bucket of a position, and the number that the position has in it."""
         step, slot = divmod(position, self._global_batch_size)
-        bucket, earlier = self._bucket_dealer.deal(step)
+        bucket, earlier = self._bucket_schedule.assign(step)
         return bucket, earlier * self._global_batch_size + slot
 
     def locate(self, position: int) -> MixedPlace:
@@ -139,7 +141,7 @@ class MixedOrder:
 
     def locate_in_bucket(self, bucket: int, number: int) -> MixedPlace:
         """Return the place of the ``number``-th sample of a bucket."""
-        choice, earlier = self._set_dealers[bucket].deal(number)
+        choice, earlier = self._set_schedules[bucket].assign(number)
         set_number = self._set_numbers[bucket][choice]
         return MixedPlace(bucket, set_number, self._orders[bucket][set_number].locate(earlier))
 

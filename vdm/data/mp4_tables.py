@@ -32,8 +32,8 @@ _HOLD_BOXES = frozenset(
 )
 
 
-class FalseClaimError(ValueError):
-    """A file that claims more frames than it can have, or than anyone has use for."""
+class ImplausibleHeaderError(ValueError):
+    """An mp4 header with more frames than the file can hold, or more than ``MAX_SAMPLES``."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ def check_tables(file: io.BufferedIOBase) -> None:
         file: Open for reading; it is at its start afterwards.
 
     Raises:
-        FalseClaimError: If there are more samples in them than ``MAX_SAMPLES``, or than the file has bytes.
+        ImplausibleHeaderError: If there are more samples in them than ``MAX_SAMPLES``, or than the file has bytes.
     """
     num_bytes = file.seek(0, os.SEEK_END)
     try:
@@ -89,7 +89,7 @@ def _walk(walk: _Walk, start: int, end: int, depth: int) -> None:
 
 def _look(walk: _Walk, kind: bytes, start: int, end: int, depth: int) -> None:
     if kind == b"cmov":
-        raise FalseClaimError("has a compressed header, whose size can't be told")
+        raise ImplausibleHeaderError("has a compressed header, whose size can't be told")
     if kind == b"trak":
         walk.track = _Track()
     if kind in _HOLD_BOXES and depth < _MAX_DEPTH:
@@ -111,7 +111,7 @@ def _look(walk: _Walk, kind: bytes, start: int, end: int, depth: int) -> None:
     else:
         track.num_samples = second
         if first and kind == b"stsz" and not track.is_counted_by_chunks and first * second > walk.num_bytes:
-            raise FalseClaimError(f"claims {second} frames of {first} bytes and has {walk.num_bytes} bytes")
+            raise ImplausibleHeaderError(f"claims {second} frames of {first} bytes and has {walk.num_bytes} bytes")
     claimed = max(track.num_samples * track.num_edits, walk.num_in_fragments)
     if claimed > MAX_SAMPLES and not track.is_counted_by_chunks:
-        raise FalseClaimError(f"claims {claimed} frames, more than {MAX_SAMPLES}")
+        raise ImplausibleHeaderError(f"claims {claimed} frames, more than {MAX_SAMPLES}")

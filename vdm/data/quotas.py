@@ -1,4 +1,4 @@
-"""Shares kept by quotas: which of several sources is next, and how often it came before, in closed form."""
+"""Shares kept by quotas: the choice that each number goes to, and how often it came before, in closed form."""
 
 import math
 from collections.abc import Sequence
@@ -40,15 +40,15 @@ class _Cycle:
     """How many places before it in the cycle have the same choice."""
 
 
-class Dealer:
-    """Deals the numbers 0, 1, 2, ... out to choices, of which each gets its quota in every cycle.
+class QuotaSchedule:
+    """Assigns the numbers 0, 1, 2, ... to choices; each choice gets its quota of numbers in every cycle.
 
-    Within a cycle the order of choices is random, a function of (seed, purpose, cycle).
+    Within a cycle the order of choices is a random permutation, a function of (seed, purpose, cycle).
 
     Args:
         seed: Seed of the run.
-        purpose: What is dealt.
-        quotas: Numbers that each choice gets in a cycle, whose length is their sum.
+        purpose: Tells the random numbers of this schedule from those of others.
+        quotas: How many numbers each choice gets in a cycle. Their sum is the length of the cycle.
     """
 
     def __init__(self, seed: int, purpose: str, quotas: Sequence[int]) -> None:
@@ -59,14 +59,14 @@ class Dealer:
         self._is_single = len(quotas) == 1
         self._cycles: BoundedCache[int, _Cycle] = BoundedCache(capacity=2)
 
-    def deal(self, number: int) -> tuple[int, int]:
-        """Return the choice that gets ``number``, and how many smaller numbers it got."""
+    def assign(self, number: int) -> tuple[int, int]:
+        """Return the choice that ``number`` goes to, and how many smaller numbers went to the same choice."""
         if self._is_single:
             return 0, number
         cycle, place = divmod(number, self._length)
-        dealt = self._cycles.get(cycle, self._shuffle)
-        choice = int(dealt.choices[place])
-        return choice, cycle * int(self._quotas[choice]) + int(dealt.earlier[place])
+        permuted = self._cycles.get(cycle, self._shuffle)
+        choice = int(permuted.choices[place])
+        return choice, cycle * int(self._quotas[choice]) + int(permuted.earlier[place])
 
     def _shuffle(self, cycle: int) -> _Cycle:
         generator = randomness.generator(self._seed, self._purpose, cycle)

@@ -149,7 +149,7 @@ class GaussianDiffusion:
         sine = (a * sigma - b * alpha) / (torch.hypot(a, b) * torch.hypot(alpha, sigma))
         if not abs(float(sine)) > torch.finfo(torch.float32).eps:
             raise ValueError(
-                f"parameterization={self.parameterization}: tells nothing about clean latents at t=1, where "
+                f"parameterization={self.parameterization}: can't recover clean latents at t=1, where "
                 f"schedule={self.schedule} has alpha={float(alpha):.3g}; choose V, X0, Velocity or EDM"
             )
 

@@ -145,7 +145,7 @@ class CleanFrames:
         frames: list[int] = []
         for operator in (observation.operator for observation in observations):
             if not isinstance(operator, Frames) or operator.factor != 1:
-                raise ValueError(f"clean frames: what is known must be whole frames, but is {operator}")
+                raise ValueError(f"clean frames: observations must be of whole frames, but one is {operator}")
             frames += operator.indices
         given = torch.stack([observation.operator.pseudo_inverse(observation.y) for observation in observations]).sum(0)
         is_known = torch.zeros(given.shape[2], dtype=torch.bool, device=given.device)

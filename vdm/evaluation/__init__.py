@@ -1,1 +1,1 @@
-"""Measures of trained models: they receive models and videos, never a trainer."""
+"""Measures of trained models. They take models and videos, never a trainer."""

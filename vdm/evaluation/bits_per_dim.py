@@ -1,4 +1,4 @@
-"""Bits per dimension of held-out clips: how well a model of pixels would compress them."""
+"""Bits per dimension of held-out clips under a model of pixels."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -19,20 +19,20 @@ from vdm.types import ClipBatch
 
 @dataclass(frozen=True)
 class BitsPerDim:
-    """What was found, and how."""
+    """The mean over clips, and the protocol by which it was measured."""
 
     mean: float
     standard_error: float | None
-    """Of the mean, by the spread between clips; none for a single clip."""
+    """Standard error of the mean over clips; None for a single clip."""
     num_clips: int
     protocol: str
 
 
 def check(model: VideoDiffusionModel) -> None:
-    """Refuse models whose bits per dimension would not be those of pixels.
+    """Refuse models that define no likelihood of pixels.
 
     Raises:
-        ValueError: If it is such a model.
+        ValueError: If the model diffuses latents, or its noise is not independent.
     """
     if not isinstance(model.encoder, PixelAutoencoder):
         raise ValueError(
@@ -57,11 +57,11 @@ def bits_per_dim(
     """Return the bits per dimension of clips under their own conditions, without guidance, as the model was trained.
 
     Args:
-        model: A model that ``check`` lets pass.
-        batches: Held-out clips; what is random is a function of their keys.
-        likelihood: How it is measured.
+        model: A model that ``check`` accepts.
+        batches: Held-out clips; random numbers are functions of their keys.
+        likelihood: The estimator of the likelihood.
         seed: Seed of the noise.
-        on_step: Called after each step of the measure, for each batch.
+        on_step: Called after each step of the estimator, for each batch.
     """
     found = [_of_batch(model, batch, likelihood, seed, on_step) for batch in batches]
     values = torch.cat(found)

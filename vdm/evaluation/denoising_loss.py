@@ -1,4 +1,4 @@
-"""Held-out denoising loss, by noise level."""
+"""Held-out denoising loss by noise level."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,16 +14,16 @@ from vdm.objectives.batch_randomness import RandomnessAtTime
 from vdm.objectives.latents import latents_of
 from vdm.types import ClipBatch
 
-matplotlib.use("Agg")  # no screen is needed to write a picture
+matplotlib.use("Agg")  # needs no screen
 
 
 @torch.no_grad()
 def loss_by_level(
     model: VideoDiffusionModel, objective: Objective, batches: Iterable[ClipBatch], num_levels: int, seed: int = 0
 ) -> dict[float, float]:
-    """Return the mean training loss of clips at each of ``num_levels`` times, the middles of equal parts of [0, 1].
+    """Return the mean loss of clips at each of ``num_levels`` times: the midpoints of equal parts of [0, 1].
 
-    Every clip is noised to every level, with noise that is a function of the seed, its key and the level.
+    Every clip is noised to every level, with noise that is a function of the seed, the clip's key and the level.
     """
     times = [(index + 0.5) / num_levels for index in range(num_levels)]
     sums = torch.zeros(num_levels, dtype=torch.float64)
@@ -39,7 +39,7 @@ def loss_by_level(
 
 
 def plot_loss_by_level(losses: dict[float, float], path: Path) -> None:
-    """Write a picture of the loss over t."""
+    """Plot the loss over t into a png file."""
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     axes.plot(list(losses), list(losses.values()), marker="o")
     axes.set(xlabel="t (0 is data, 1 is noise)", ylabel="held-out loss", yscale="log", xlim=(0, 1))

@@ -1,9 +1,9 @@
-"""Whether sampled moving digits show what the prompt asked for: the digit, and its motion.
+"""Accuracy of sampled moving digits: do they show the digit and the motion of their prompts?
 
 The protocol: a small convolutional network learns digits from frames of the training clips, and its accuracy on
-held-out handwriting is reported beside every figure that it makes. A clip's digit is the class with the greatest mean
-probability over frames. A clip's motion is the way of its centre of brightness over its first half, taken to the
-nearest of eight directions; held-out clips put to the same test show how far the measure itself can be trusted.
+held-out handwriting is reported beside every figure. A clip's digit is the class with the greatest mean probability
+over frames. A clip's motion is the displacement of its centre of brightness over its first half, rounded to the nearest
+of eight directions. The same figures of held-out real clips show how far the measure can be trusted.
 """
 
 import math
@@ -28,7 +28,7 @@ LABEL_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 _NUM_STEPS = 400
 _FRAMES_PER_CLIP = 4
 _NOISE = 0.1
-"""Standard deviation of noise on training frames, in units of full brightness: sampled frames are never quite clean."""
+"""Standard deviation of noise on training frames, full brightness being 1: sampled frames are not quite clean."""
 
 
 def grey(video: Video) -> Float[Tensor, "b t h w"]:
@@ -47,7 +47,7 @@ class DigitClassifier(nn.Module):
             for before, after in pairwise(widths)
             for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU())
         ]
-        # The maximum of the last map alone: a digit is the same wherever it stands.
+        # The maximum over the last feature map makes the result independent of the digit's place.
         self.features = nn.Sequential(*convolutions, nn.AdaptiveMaxPool2d(1), nn.Flatten())
         self.classify = nn.Linear(widths[-1], 10)
 
@@ -57,20 +57,20 @@ class DigitClassifier(nn.Module):
 
     @torch.no_grad()
     def describe(self, video: Video) -> Float[Tensor, "b d"]:
-        """Return what the classifier sees in each clip: its last features, the mean over frames."""
+        """Return the features of each clip: those of the last layer but one, averaged over frames."""
         features = self.features(rearrange(grey(video), "b t h w -> (b t) 1 h w"))
         return rearrange(features, "(b t) d -> b t d", b=len(video)).mean(1)
 
     @torch.no_grad()
     def predict(self, video: Video) -> Int[Tensor, " b"]:
-        """Return the digit seen in each clip."""
+        """Return the most probable digit of each clip."""
         frames = grey(video)
         logits = self(rearrange(frames, "b t h w -> (b t) h w"))
         return rearrange(logits.softmax(-1), "(b t) d -> b t d", b=len(video)).mean(1).argmax(-1)
 
 
 def train_classifier(batches: Iterable[ClipBatch], on_step: Callable[[], None] | None = None) -> DigitClassifier:
-    """Train a classifier on frames of labelled clips, from an endless stream of batches; the same each time."""
+    """Train a classifier on frames of labelled clips, from an endless stream of batches; deterministic."""
     torch.manual_seed(0)
     classifier = DigitClassifier()
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=3e-3)
@@ -91,15 +91,15 @@ def train_classifier(batches: Iterable[ClipBatch], on_step: Callable[[], None] |
 
 
 def captioned_directions(captions: Sequence[str]) -> Int[Tensor, "b 2"]:
-    """Return (x, y) of the motion that captions speak of, each -1, 0 or 1; x points right and y down."""
+    """Return the motion that captions describe as (x, y), each -1, 0 or 1; x points right and y down."""
     words = [caption.split() for caption in captions]
     return torch.tensor([[("right" in w) - ("left" in w), ("down" in w) - ("up" in w)] for w in words])
 
 
 def seen_directions(video: Video) -> Int[Tensor, "b 2"]:
-    """Return (x, y) of the motion seen over the first half of each clip, to the nearest of eight directions."""
+    """Return the motion over the first half of each clip as (x, y), rounded to the nearest of eight directions."""
     frames = grey(video)
-    frames = frames * (frames > 0.2)  # a dim background would hold the centre back
+    frames = frames * (frames > 0.2)  # a dim background would shift the centre
     mass = reduce(frames, "b t h w -> b t", "sum").clamp(min=1e-6)
     x = torch.einsum("b t h w, w -> b t", frames, torch.arange(frames.shape[3]).float()) / mass
     y = torch.einsum("b t h w, h -> b t", frames, torch.arange(frames.shape[2]).float()) / mass
@@ -110,18 +110,18 @@ def seen_directions(video: Video) -> Int[Tensor, "b 2"]:
 
 @dataclass(frozen=True)
 class PromptedDigits:
-    """Shares of clips, 0 to 1."""
+    """Shares of clips that show what was asked for, 0 to 1."""
 
     digit: float
-    """Show the digit asked for; chance is 1/10."""
+    """Clips with the right digit; chance is 1/10."""
     direction: float
-    """Move in the direction asked for, to within 22.5 degrees; chance is 1/8."""
+    """Clips with the right direction, within 22.5 degrees; chance is 1/8."""
 
 
 def score(
     classifier: DigitClassifier, video: Video, captions: Sequence[str], labels: Int[Tensor, " b"]
 ) -> PromptedDigits:
-    """Return how many clips show what their captions say."""
+    """Return the shares of clips that show the digit of their label and the motion of their caption."""
     directions = (seen_directions(video) == captioned_directions(captions)).all(-1)
     return PromptedDigits(
         digit=(classifier.predict(video) == labels).float().mean().item(), direction=directions.float().mean().item()

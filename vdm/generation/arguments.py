@@ -1,4 +1,4 @@
-"""What a call from Python may be given: each argument is held to its kind and range, in one line that names it."""
+"""Arguments of a call from Python, each checked for its type and range; an error is one line that names it."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -39,7 +39,7 @@ class _Plain(TypedDict):
 
 
 PLAIN: Mapping[str, Any] = get_type_hints(_Plain, include_extras=True)
-"""What arguments that are plain values may be, by their names."""
+"""Annotations of the arguments that are plain values, by name."""
 _EXAMPLES = {
     "sampler": "vdm.diffusion.samplers.ddim.DDIM(num_steps=20)",
     "guidance": "vdm.diffusion.guidance.Extrapolation(3.0)",
@@ -47,10 +47,10 @@ _EXAMPLES = {
 
 
 def checked(name: str, value: object, annotation: Any) -> Any:
-    """Return a value as its annotation wants it.
+    """Return a value converted to its annotation.
 
     Raises:
-        ValueError: If it is not what the annotation allows.
+        ValueError: If the annotation does not allow it.
     """
     try:
         return validated(value, annotation)
@@ -59,7 +59,7 @@ def checked(name: str, value: object, annotation: Any) -> Any:
 
 
 def check_kinds(labels: object, noise: object, known: object, method: object) -> None:
-    """Refuse objects of other kinds than those that a call takes.
+    """Refuse arguments of a wrong type.
 
     Raises:
         ValueError: In one line.
@@ -75,10 +75,10 @@ def check_kinds(labels: object, noise: object, known: object, method: object) ->
 
 
 def captions_of(prompts: object) -> list[str] | None:
-    """Return captions as a list, none where there are none.
+    """Return captions as a list; None if there are none.
 
     Raises:
-        ValueError: If they are something else.
+        ValueError: If they are neither a text nor a list of texts.
     """
     if prompts is not None and not isinstance(prompts, str | list | tuple):
         raise ValueError(f"prompts: must be a caption, a list of captions, or Prompts, not {type(prompts).__name__}")
@@ -86,10 +86,10 @@ def captions_of(prompts: object) -> list[str] | None:
 
 
 def first_frames(image: object, size: ClipSize) -> UInt8[Tensor, "n 3 h w"]:
-    """Return pictures, one or several, as frames of a size.
+    """Return one or several pictures as frames of the given size.
 
     Raises:
-        ValueError: If one is no picture, can't be read, or is a tensor of another size.
+        ValueError: If one is not a picture, can't be read, or is a tensor of another size.
     """
     if isinstance(image, list | tuple):
         if not image:
@@ -109,10 +109,10 @@ def first_frames(image: object, size: ClipSize) -> UInt8[Tensor, "n 3 h w"]:
 
 
 def changed(component: Any, kind: str, name: str, value: object) -> Any:
-    """Return a sampler, or a guidance, with a value of its own replaced; none leaves it as it is.
+    """Return a sampler or guidance with one of its fields replaced, or unchanged if ``value`` is None.
 
     Raises:
-        ValueError: If it is no such object, or has no such value.
+        ValueError: If it is not such an object, or has no such field.
     """
     if not callable(component) or isinstance(component, type):
         raise ValueError(f"{kind}={component!r}: must be an object, such as {_EXAMPLES[kind]}")

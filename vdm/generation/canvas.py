@@ -1,4 +1,4 @@
-"""Videos in the making: what each block is told of its frames, and where what it made goes."""
+"""Videos under construction: what each frame block knows of its frames, and where its result is kept."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,24 +9,24 @@ from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.observations import Frames, Observation
-from vdm.generation.blocks import Block
+from vdm.generation.frame_blocks import Block
 from vdm.generation.tasks import Known
 from vdm.types import ClipSize
 
 
 class Canvas(Protocol):
-    """A batch of videos in the making."""
+    """A batch of videos under construction."""
 
     def latents(self, block: Block) -> Float[Tensor, "b c t h w"]:
-        """Return a block's latents: those that are known, and zeros for those that are to be made."""
+        """Return a block's latents: known ones, and zeros for those to be sampled."""
         ...
 
     def observations(self, block: Block, latents: Float[Tensor, "b c t h w"]) -> list[Observation]:
-        """Return what is known of a block's ``latents``."""
+        """Return the observations of a block's ``latents``."""
         ...
 
     def add(self, block: Block, made: Float[Tensor, "b c t h w"]) -> None:
-        """Take over what a block adds to the videos."""
+        """Store a sampled block."""
         ...
 
     def videos(self) -> UInt8[Tensor, "b c t h w"]:
@@ -39,13 +39,13 @@ class Canvas(Protocol):
 
 
 def canvas_of(model: VideoDiffusionModel, size: ClipSize, known: Known, num_videos: int) -> Canvas:
-    """Return a canvas for videos of a size, with what is known of each of them."""
+    """Return a canvas for videos of a size, of each of which ``known`` is known."""
     kind = FrameLatents if model.encoder.compression.frames == 1 else ClipPixels
     return kind(model, size, known, num_videos)
 
 
 def known_latents(model: VideoDiffusionModel, block: Block) -> tuple[int, ...]:
-    """Return which of a block's latent frames are known as they are."""
+    """Return the indices of a block's latent frames that are known exactly."""
     compression = model.encoder.compression
     if compression.frames == 1 or not block.known:
         return tuple(frame - block.start for frame in block.known)
@@ -53,7 +53,7 @@ def known_latents(model: VideoDiffusionModel, block: Block) -> tuple[int, ...]:
 
 
 class FrameLatents:
-    """Videos as latents, one latent frame a frame; they are decoded once, at the end."""
+    """Videos as latents, for autoencoders with one latent frame a frame; decoded once, at the end."""
 
     def __init__(self, model: VideoDiffusionModel, size: ClipSize, known: Known, num_videos: int) -> None:
         self._model, self._small = model, None
@@ -67,11 +67,11 @@ class FrameLatents:
         return self._model.encoder.encode(video[None].to(self._model.device)).to(self._all)
 
     def latents(self, block: Block) -> Float[Tensor, "b c t h w"]:
-        """Return a block's latents: those that are known, and zeros for those that are to be made."""
+        """Return a block's latents: known ones, and zeros for those to be sampled."""
         return self._all[:, :, block.start : block.stop]
 
     def observations(self, block: Block, latents: Float[Tensor, "b c t h w"]) -> list[Observation]:
-        """Return what is known of a block's frames: some as they are, and of the others what they are in small."""
+        """Return the observations of a block: exact frames, and the low resolution of the others."""
         whole = known_latents(self._model, block)
         others = tuple(frame for frame in range(latents.shape[2]) if frame not in whole)
         observations = []
@@ -84,7 +84,7 @@ class FrameLatents:
         return observations
 
     def add(self, block: Block, made: Float[Tensor, "b c t h w"]) -> None:
-        """Take over the latents of a block's new frames."""
+        """Store the latents of a block's new frames."""
         self._all[:, :, list(block.new)] = made[:, :, [frame - block.start for frame in block.new]]
 
     def videos(self) -> UInt8[Tensor, "b c t h w"]:
@@ -97,10 +97,11 @@ class FrameLatents:
 
 
 class ClipPixels:
-    """Videos as pixels, for causal autoencoders whose latent frames stand for several frames, but the first for one.
+    """Videos as pixels, for causal autoencoders: the first latent frame is one frame, each other one several frames.
 
-    A latent frame from the middle of a clip can't be the first one of another clip. So each block is a clip of its own:
-    the frames that it overlaps are encoded as the beginning of that clip, and it is decoded once its frames are needed.
+    A latent frame from the middle of a clip can't be the first of another clip. So each block is a clip of its own: the
+    frames that it shares with the block before are encoded as the beginning of that clip, and the block is decoded when
+    its frames are needed.
     """
 
     def __init__(self, model: VideoDiffusionModel, size: ClipSize, known: Known, num_videos: int) -> None:
@@ -109,10 +110,10 @@ class ClipPixels:
         if known.frames is not None:
             self._all[:, :, list(known.indices)] = known.frames.cpu()
         self._latest: tuple[Block, Tensor] | None = None
-        """The latest block and its latents, as long as it is not decoded."""
+        """The latest block and its latents, until it is decoded."""
 
     def latents(self, block: Block) -> Float[Tensor, "b c t h w"]:
-        """Return a block's latents: those of the frames that it begins with, and zeros for those to be made."""
+        """Return a block's latents: those of its known first frames, and zeros for those to be sampled."""
         self._decode_latest()
         encoder, device = self._model.encoder, self._model.device
         clip = ClipSize(block.stop - block.start, self._size.height, self._size.width)
@@ -123,14 +124,14 @@ class ClipPixels:
         return latents
 
     def observations(self, block: Block, latents: Float[Tensor, "b c t h w"]) -> list[Observation]:
-        """Return the latents of the frames that a block begins with."""
+        """Return the observation of a block's known first frames."""
         if not block.known:
             return []
         first = known_latents(self._model, block)
         return [Observation(latents[:, :, list(first)], Frames(first, latents.shape[2]))]
 
     def add(self, block: Block, made: Float[Tensor, "b c t h w"]) -> None:
-        """Take over the latents of a block, to be decoded when its frames are asked for."""
+        """Store the latents of a block, to be decoded when its frames are needed."""
         self._latest = block, made
 
     def _decode_latest(self) -> None:
@@ -153,10 +154,10 @@ class ClipPixels:
 
 
 def check_blocks(model: VideoDiffusionModel, blocks: Sequence[Block]) -> None:
-    """Refuse blocks whose frames, or those that they begin with, are no clips to the autoencoder.
+    """Refuse blocks whose frames, or whose known first frames, the autoencoder can't encode as a clip.
 
     Raises:
-        ValueError: In one line, that names the option.
+        ValueError: In one line that names the option.
     """
     compression = model.encoder.compression
     if compression.frames == 1:

@@ -1,4 +1,4 @@
-"""Captions as pictures, to be put under the videos of a grid."""
+"""Captions rendered as pictures, for the videos of a grid."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -14,7 +14,7 @@ from torch import Tensor
 from vdm.text import printable
 
 _MAX_CHARS = 400
-"""Characters of a caption that are looked at."""
+"""Characters of a caption that are rendered, at most."""
 _MARGIN = 3
 """Pixels between a caption and the edges of its strip."""
 _PAPER, _INK = (255, 255, 255), (0, 0, 0)
@@ -29,7 +29,7 @@ def caption_strips(captions: Sequence[str], width: int, size: int, max_lines: in
         captions: Any texts.
         width: Width of the strips in pixels.
         size: Height of letters in pixels.
-        max_lines: Lines of a caption, at most; what does not fit ends in dots.
+        max_lines: Lines of a caption, at most; a longer one is cut off and ends in dots.
     """
     font = _font(size)
     shown = (printable(" ".join(text.split()), _MAX_CHARS) for text in captions)
@@ -40,14 +40,14 @@ def caption_strips(captions: Sequence[str], width: int, size: int, max_lines: in
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Return a font of European and some other scripts, which matplotlib brings along."""
+    """Return DejaVu Sans, which comes with matplotlib and covers European and some other scripts."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int) -> list[str]:
-    """Break a text between words where it can be, else inside of them."""
+    """Break a text between words if possible, else within them."""
     lines: list[str] = []
     while text and len(lines) < max_lines:
         is_last = len(lines) == max_lines - 1

@@ -1,4 +1,4 @@
-"""From what people ask for to what a model is told: prompts, and the numbers that its conditioner declares."""
+"""Prompts of a model, and the options of its conditioner, made from what a user asks for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -23,19 +23,19 @@ def conditions(
     num_videos: int = 1,
     seed: int = 0,
 ) -> Prompts:
-    """Return what to make videos of, ``num_videos`` for each caption.
+    """Return the prompts of ``num_videos`` videos for each caption.
 
     Args:
-        model: The model that is asked.
-        captions: One caption a prompt; none where there are only labels, or nothing is asked for.
+        model: The model that samples.
+        captions: One caption a prompt; None if there are only labels, or no conditions at all.
         labels: Classes by index or name, one for each caption or one for all.
         image: RGB first frames, one for each caption or one for all.
         label_names: Names of the classes.
         num_videos: Videos for each caption.
-        seed: Of what is random in conditions.
+        seed: Seed of random parts of conditions, such as noise on a first frame.
 
     Raises:
-        ValueError: If they are not equally many, or the model has no such condition.
+        ValueError: If their numbers differ, or the model lacks such a condition.
     """
     indices = resolve_labels(labels, label_names, model.conditioner.num_classes)
     if captions is None:
@@ -57,7 +57,7 @@ def conditions(
 
 
 def refuse_unless_taken(model: VideoDiffusionModel, condition: str, asked: str) -> None:
-    """Refuse a condition, of the name ``text`` or ``image``, that the model has not; ``asked`` begins the message.
+    """Refuse the condition ``text`` or ``image`` if the model lacks it; the message begins with ``asked``.
 
     Raises:
         ValueError: In one line.
@@ -67,12 +67,12 @@ def refuse_unless_taken(model: VideoDiffusionModel, condition: str, asked: str) 
 
 
 def model_options(present: Any, told: Mapping[str, Any], clip_fps: float) -> Any:
-    """Return a conditioner's numbers with those that were chosen.
+    """Return the options of a conditioner with the user's choices.
 
     Args:
-        present: The numbers of the run: a frozen dataclass.
-        told: Chosen numbers by their names, ``None`` where nothing was chosen.
-        clip_fps: Frames per second of the run's clips, which are the speed of the videos unless another is chosen.
+        present: Options of the run: a frozen dataclass.
+        told: Choices by name; ``None`` keeps the run's value.
+        clip_fps: Frames per second of the run's clips, the default for the videos.
     """
     given = {name: value for name, value in told.items() if value is not None}
     if any(field.name == "fps" for field in fields(present)):

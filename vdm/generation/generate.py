@@ -1,4 +1,4 @@
-"""Videos for any number of prompts, in batches, and of any length, in blocks."""
+"""Sampling of any number of videos, in batches, and of any length, in frame blocks."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -10,8 +10,8 @@ from torch import Tensor
 from vdm.assembly.model import VideoDiffusionModel, step_noise
 from vdm.diffusion.observations import ObservationMethod
 from vdm.diffusion.samplers.base import DrawNoise
-from vdm.generation.blocks import Block, BlockSize, plan_blocks
 from vdm.generation.canvas import canvas_of, check_blocks
+from vdm.generation.frame_blocks import Block, BlockSize, plan_blocks
 from vdm.generation.tasks import Known
 from vdm.prompts import Prompts
 from vdm.types import ClipSize
@@ -35,7 +35,7 @@ def generate(
     noise: Float[Tensor, "n c t h w"] | None = None,
     output: Output = "videos",
 ) -> UInt8[Tensor, "n c t h w"] | Float[Tensor, "n c t h w"]:
-    """Return a video for each prompt; clip number i draws the same noise whatever the batch size.
+    """Return a video for each prompt. The noise of video number i does not depend on the batch size.
 
     Args:
         model: The model; samples with its own sampler and guidance.
@@ -46,21 +46,21 @@ def generate(
         negative: Caption to be guided away from.
         on_step: Called after each sampling step of each block of each batch.
         known: What is known of every video, by default nothing.
-        blocks: Frames that are made at once, as ``plan_blocks`` says; by default all are. A causal autoencoder has each
-            block decoded, and the frames that the next one begins with encoded again.
-        method: How a block is told what is known of its frames, by default reconstruction guidance.
+        blocks: Frame blocks, from ``plan_blocks``; by default one block of all frames. With a causal autoencoder each
+            block is decoded, and the frames shared with the next block are encoded again.
+        method: How sampling is made consistent with known frames, by default reconstruction guidance.
         on_batch: Called with the videos of each batch, once they are made.
-        noise: Noise that the videos start from, in the shape of their latents; by default it is drawn. The noise that
-            some samplers add in their steps is drawn all the same.
-        output: ``videos``, or ``latents`` for what these are decoded from.
+        noise: Initial noise in the shape of the latents; by default it is drawn from ``seed``. The noise that some
+            samplers add in their steps is always drawn from ``seed``.
+        output: ``videos``, or the ``latents`` that they are decoded from.
 
     Raises:
-        ValueError: If the network can't make videos of this size, the autoencoder takes no such blocks, ``batch_size``
-            is below 1, the noise is not that of these videos, or they have no latents of their own.
+        ValueError: If the network does not fit this size, the autoencoder does not fit the blocks, ``batch_size`` is
+            below 1, the noise has another shape, or latents are asked for that don't exist as one tensor.
     """
     check_size(model, size)
-    if model.guide is not None:
-        check_size(model.guide, size)
+    if model.autoguidance_model is not None:
+        check_size(model.autoguidance_model, size)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
     known = known or Known()
@@ -96,7 +96,7 @@ def generate(
 
 
 def count_steps(model: VideoDiffusionModel, num_videos: int, batch_size: int, num_blocks: int = 1) -> int | None:
-    """Return how often ``generate`` reports a step; none where the sampler can't tell."""
+    """Return how often ``generate`` calls ``on_step``; None if the sampler can't tell."""
     num_batches = -(-num_videos // batch_size)
     return None if model.sampler.num_steps is None else num_batches * num_blocks * model.sampler.num_steps
 
@@ -105,8 +105,8 @@ def check_size(model: VideoDiffusionModel, size: ClipSize) -> None:
     """Refuse sizes that the autoencoder or the network can't process.
 
     Raises:
-        ValueError: If the autoencoder takes no such clips, or height or width of the latents is no multiple of what the
-            network needs.
+        ValueError: If the autoencoder takes no such clips, or height or width of the latents is not a multiple of the
+            network's ``frame_multiple``.
     """
     if size.num_frames < 1:
         raise ValueError(f"num_frames={size.num_frames}: must be at least 1")
@@ -120,10 +120,10 @@ def check_size(model: VideoDiffusionModel, size: ClipSize) -> None:
 def _check_noise(
     model: VideoDiffusionModel, noise: Float[Tensor, "n c t h w"], num_videos: int, size: ClipSize, num_blocks: int
 ) -> None:
-    """Refuse noise that is not that of these videos.
+    """Refuse initial noise of a wrong shape, or for several blocks.
 
     Raises:
-        ValueError: With the shape that it must have.
+        ValueError: With the shape that is needed.
     """
     if num_blocks > 1:
         raise ValueError(f"noise: can't be given for videos in {num_blocks} blocks, each of which starts from its own")
@@ -138,7 +138,7 @@ def _check_noise(
 def _noise(
     model: VideoDiffusionModel, seed: int, clips: Sequence[int], latents: Float[Tensor, "b c t h w"], block: int
 ) -> tuple[Float[Tensor, "b c t h w"], DrawNoise]:
-    """Return the noise that a block starts from, and that of its steps, as functions of (seed, block, clip)."""
+    """Return a block's initial noise and the noise of its steps, as functions of (seed, block, clip)."""
     prior, purpose = model.diffusion.noise_prior, f"block {block}, " if block else ""
     noise = prior(seed, f"{purpose}sampling noise", clips, tuple(latents.shape[1:]))
     return noise, step_noise(prior, seed, clips, latents, f"{purpose}sampler step")
@@ -152,7 +152,7 @@ def _told_first_frame(
     clips: Sequence[int],
     block: int,
 ) -> Prompts:
-    """Return the prompts with a block's first frame, for a model that was trained with it."""
+    """Return the prompts with a block's first frame, if the model has that condition."""
     if "image" not in model.conditioner.takes:
         return prompts
     draws = [f"block {block}, clip {clip}" for clip in clips]

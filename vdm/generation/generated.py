@@ -1,4 +1,4 @@
-"""What a pipeline returns: videos to look at, to save and to compute with, or the latents of videos."""
+"""The result of a pipeline: videos to look at, to save and to compute with, or their latents."""
 
 import base64
 import tempfile
@@ -17,9 +17,9 @@ from torch import Tensor
 from vdm.generation.video_files import enlarged, file_name, grid, write_gif, write_mp4
 
 WRITERS = {".mp4": write_mp4, ".gif": write_gif}
-"""What a video is written by, for each suffix of a file."""
+"""The function that writes a video, by the suffix of the file."""
 _MAX_SHOWN = 16
-"""Videos in a notebook, which keeps in its file what it shows."""
+"""Videos shown in a notebook, whose file stores all that it shows."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class GeneratedVideos:
     """Videos, one for each prompt, or their latents, and how they were made; ``generated[0]`` is the first alone."""
 
     content: UInt8[Tensor, "b c t h w"] | Float[Tensor, "b c t h w"]
-    """RGB, or latents where these were asked for, on the CPU."""
+    """RGB, or latents if ``output="latents"``, on the CPU."""
     fps: float
     """Frames per second."""
     prompts: tuple[str, ...]
     """Caption of each video."""
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Settings of the call that are plain values, defaults included, and sampler and guidance as texts."""
+    """Plain settings of the call, defaults included; sampler and guidance as texts."""
 
     @property
     def videos(self) -> UInt8[Tensor, "b c t h w"]:
@@ -50,7 +50,7 @@ class GeneratedVideos:
 
     @property
     def latents(self) -> Float[Tensor, "b c t h w"]:
-        """What the videos would be decoded from.
+        """Latents that the videos would be decoded from.
 
         Raises:
             ValueError: If videos were asked for.
@@ -72,11 +72,11 @@ class GeneratedVideos:
         """Write the videos, and return their files.
 
         Args:
-            path: A file ending in ``.mp4`` or ``.gif``; several videos are numbered, as ``dog-0000.mp4``. A path
-                without an ending is a folder, in which files are called as by ``vdm sample``.
+            path: A file ending in ``.mp4`` or ``.gif``; several videos are numbered: ``dog-0000.mp4``. A path without
+                an ending is a folder, whose files are named as by ``vdm sample``.
 
         Raises:
-            ValueError: If it ends otherwise, or these are latents.
+            ValueError: If the path has another ending, or these are latents.
         """
         path, videos = Path(path), self.videos
         if path.suffix not in ("", *WRITERS):
@@ -93,7 +93,7 @@ class GeneratedVideos:
         return paths
 
     def numpy(self) -> UInt8[ndarray, "b t h w c"]:
-        """Return the videos with colours last, as matplotlib and imageio take them."""
+        """Return the videos with channels last, as for matplotlib and imageio."""
         return rearrange(self.videos, "b c t h w -> b t h w c").numpy()
 
     def to_pil(self) -> list[list[Image.Image]]:
@@ -106,7 +106,7 @@ class GeneratedVideos:
         return f"<{number} {kind} of {frames}x{height}x{width}, {self.fps:g} frames a second>"
 
     def _repr_html_(self) -> str:
-        """Show the videos side by side, playing, where a notebook shows this."""
+        """Return HTML in which a notebook plays the videos side by side."""
         if self.content.is_floating_point():
             return escape(repr(self))
         with tempfile.TemporaryDirectory() as folder:

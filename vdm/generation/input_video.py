@@ -1,4 +1,4 @@
-"""Videos that people want extended, interpolated or enlarged: any file that FFmpeg reads."""
+"""Reading of input videos, which are to be extended, interpolated or enlarged: any file that FFmpeg reads."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,26 +23,26 @@ from torch import Tensor
 from vdm.data.containers import TooLargeError, bound_pixels, check_pixels, open_video
 from vdm.data.frames import DEINTERLACING, colorspace_of, film_of, opaque, orientation, pixel_aspect
 from vdm.data.hdr_frames import UnreadColorsError, transfer_of
-from vdm.data.mp4_tables import FalseClaimError
+from vdm.data.mp4_tables import ImplausibleHeaderError
 from vdm.data.scaling import RGBScaler
 
 MAX_BYTES = 1 << 33
-"""Of the frames that are taken: 10,000 of 512x512."""
+"""Bytes of the frames that are taken, at most: 10,000 frames of 512x512."""
 _SEEK_MARGIN = 1.0
-"""Seconds before the first frame that is wanted at which reading an end begins; the keyframe before that is found."""
+"""Seconds by which decoding of a video's end starts early; it then starts at the keyframe before that."""
 _ROUNDED_TIME = 0.05
-"""Part of the time between two frames by which the first one may be late: containers round times."""
+"""Share of a frame's duration by which the first frame may be late, since containers round times."""
 
 
 @dataclass(frozen=True)
 class InputVideo:
-    """Frames of a file, upright, of square pixels."""
+    """Frames of a file, upright and with square pixels."""
 
     frames: UInt8[Tensor, "c t h w"]
     fps: float | None
-    """Frames per second, none where the file says nothing."""
+    """Frames per second; None if the file does not say."""
     file_fps: float | None = None
-    """Those of the file itself, of which all or some were taken."""
+    """Frames per second of the file itself, of which some or all frames were taken."""
 
 
 def read_video(
@@ -52,10 +52,10 @@ def read_video(
 
     Args:
         path: File in any container and codec that FFmpeg reads; a picture is a video of one frame.
-        size: Height and width that the frames are scaled to cover and cut to in the middle; none leaves them as they
-            are, but for pixels that are not square.
-        fps: Frames per second to take; none takes all frames.
-        max_frames: How many frames to take from the beginning, none for all.
+        size: Height and width; frames are scaled to cover them and cropped at the centre. None keeps the size of the
+            file, except that pixels become square.
+        fps: Frames per second to take; None takes all frames.
+        max_frames: How many frames to take from the beginning; None for all.
 
     Raises:
         ValueError: If it can't be read or has no frames.
@@ -72,13 +72,13 @@ def read_video(
 def read_end(path: Path, size: tuple[int, int], fps: float, max_frames: int | None = None) -> InputVideo:
     """Read a video's last frames: its last one, and before it those nearest to every 1 / ``fps`` seconds.
 
-    Of a long video no more is decoded than its end, where its container can be searched for that.
+    Only the end of a long video is decoded, if its container supports seeking.
 
     Args:
         path: As for ``read_video``.
-        size: Height and width that the frames are scaled to cover and cut to in the middle.
-        fps: Frames per second to take; more than the video has repeats some of them.
-        max_frames: How many frames to take, None for all.
+        size: Height and width; frames are scaled to cover them and cropped at the centre.
+        fps: Frames per second to take; more than the video has repeats frames.
+        max_frames: How many frames to take; None for all.
 
     Raises:
         ValueError: If it can't be read or has no frames.
@@ -99,7 +99,7 @@ def read_end(path: Path, size: tuple[int, int], fps: float, max_frames: int | No
 
 @contextmanager
 def _film(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """Open the film in a file; what goes wrong in the block is said in one line."""
+    """Open the video stream of a file; errors in the block become one line."""
     try:
         with open_video(path) as container:
             stream = film_of(container)
@@ -109,14 +109,14 @@ def _film(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
             yield container, stream
     except FileNotFoundError:
         raise ValueError(f"input={path}: no such file") from None
-    except (FalseClaimError, TooLargeError, UnreadColorsError) as error:
+    except (ImplausibleHeaderError, TooLargeError, UnreadColorsError) as error:
         raise ValueError(f"input={path}: can't be used: {error}") from None
     except (FFmpegError, OSError) as error:
         raise ValueError(f"input={path}: can't be read as a video: {error.strerror or error}") from None
 
 
 def _rate(stream: av.VideoStream) -> float | None:
-    """Return frames per second, None where the file says nothing."""
+    """Return frames per second; None if the file does not say."""
     rate = stream.average_rate or stream.guessed_rate
     return float(rate) if rate else None
 
@@ -128,10 +128,10 @@ def _stacked(pictures: Sequence[UInt8[np.ndarray, "h w c"]], path: Path) -> UInt
 
 
 def _times_of_end(path: Path, span: float | None) -> tuple[Fraction | None, list[float]]:
-    """Return where to begin decoding to see the last ``span`` seconds, and the times of all frames from there on.
+    """Return where decoding must start for the last ``span`` seconds, and the times of all frames from there on.
 
     Returns:
-        The place to seek, in seconds, None for the beginning of the file; and the frames' times, in seconds.
+        The position to seek in seconds, None for the beginning of the file; and the times of the frames in seconds.
     """
     with _film(path) as (container, stream):
         start = None if span is None else _place_before_end(container, stream, span)
@@ -139,7 +139,7 @@ def _times_of_end(path: Path, span: float | None) -> tuple[Fraction | None, list
         try:
             with _film(path) as (container, stream):
                 times = _times(_decoded(container, stream, start), None)
-        except ValueError:  # it can't be searched
+        except ValueError:  # seeking is not supported
             times = []
         if times and times[-1] - times[0] >= span:
             return start, times
@@ -151,7 +151,7 @@ def _times_of_end(path: Path, span: float | None) -> tuple[Fraction | None, list
 
 
 def _place_before_end(container: InputContainer, stream: av.VideoStream, span: float) -> Fraction | None:
-    """Return a little less than where the last ``span`` seconds begin, None where that is unknown or the beginning."""
+    """Return a time shortly before the last ``span`` seconds; None if it is unknown or the beginning of the file."""
     if stream.duration is not None and stream.time_base is not None:
         begin, length = (stream.start_time or 0) * stream.time_base, stream.duration * stream.time_base
     elif container.duration is not None:
@@ -163,7 +163,7 @@ def _place_before_end(container: InputContainer, stream: av.VideoStream, span: f
 
 
 def _decoded(container: InputContainer, stream: av.VideoStream, start: Fraction | None) -> Iterator[av.VideoFrame]:
-    """Decode from the keyframe before ``start``, which is in seconds, or from the beginning."""
+    """Decode from the keyframe before ``start`` (seconds), or from the beginning."""
     if start is None or stream.time_base is None:
         return container.decode(stream)
     container.seek(int(start / stream.time_base), stream=stream)
@@ -209,7 +209,7 @@ def _bounded(pictures: Iterator[UInt8[np.ndarray, "h w c"]], path: Path) -> Iter
 def _pictures(
     frames: Iterator[av.VideoFrame], stream: av.VideoStream, size: tuple[int, int] | None, fps: float | None
 ) -> Iterator[UInt8[np.ndarray, "h w c"]]:
-    """Yield the frames as they are to be seen."""
+    """Yield the frames in RGB, upright, in their final size."""
     first = next(frames, None)
     if first is None:
         return
@@ -218,14 +218,14 @@ def _pictures(
     for frame in chain([first], frames, [None]):
         graph.vpush(None if frame is None else _filterable(frame, first))
         for picture in _ready(graph):
-            # FFmpeg's filters leave turning to the viewer, and high dynamic range as it is.
+            # FFmpeg's filters neither rotate frames nor map high dynamic range.
             is_rgb = picture.format.name == "rgb24"
             yield turn.apply(picture.to_ndarray() if is_rgb else fit.cropped(scale(picture, fit.rows, fit.columns)))
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """To what size frames are scaled, and what of that is taken, both as they are coded."""
+    """The size that frames are scaled to, and the size of the crop, both before rotation."""
 
     rows: int
     columns: int
@@ -233,7 +233,7 @@ class _Fit:
     width: int
 
     def cropped(self, picture: UInt8[np.ndarray, "rows columns c"]) -> UInt8[np.ndarray, "h w c"]:
-        """Return the middle of a picture."""
+        """Return the centre of a picture."""
         top, left = (self.rows - self.height) // 2, (self.columns - self.width) // 2
         return picture[top : top + self.height, left : left + self.width]
 
@@ -249,7 +249,7 @@ def _fit(first: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int] | N
 
 
 def _filterable(frame: av.VideoFrame, first: av.VideoFrame) -> av.VideoFrame:
-    """Return a frame without transparent parts, in the format that the filters expect."""
+    """Return a frame without transparency, in the format that the filters expect."""
     if transfer_of(first) is not None:
         return frame.reformat(format=first.format.name)
     return opaque(frame).reformat(format=_filtered_format(first), dst_colorspace=colorspace_of(first))
@@ -260,7 +260,7 @@ def _filtered_format(first: av.VideoFrame) -> str:
 
 
 def _ready(graph: Graph) -> Iterator[av.VideoFrame]:
-    """Yield what the filters have finished."""
+    """Yield the frames that the filters have finished."""
     while True:
         try:
             yield graph.vpull()
@@ -269,7 +269,7 @@ def _ready(graph: Graph) -> Iterator[av.VideoFrame]:
 
 
 def _graph(first: av.VideoFrame, stream: av.VideoStream, fit: _Fit, fps: float | None) -> Graph:
-    """Return filters that choose frames by time; of standard range, they also scale and cut them, and make them RGB."""
+    """Return filters that choose frames by time; frames of standard range are also scaled, cropped and made RGB."""
     matrix = "" if colorspace_of(first) is None else ":in_color_matrix=bt709"
     covering = f"{fit.columns}:{fit.rows}:flags=bicubic+accurate_rnd+full_chroma_int{matrix}"
     graph = Graph()

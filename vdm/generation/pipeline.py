@@ -1,4 +1,4 @@
-"""A trained model as one uses it from Python: from prompts, or from noise of one's own, to videos."""
+"""The pipeline of ``vdm.load_model``: a trained model that makes videos from prompts, in Python."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from vdm.assembly.load import load_guide, load_recorded
+from vdm.assembly.load import load_autoguidance_model, load_recorded
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RecordedClip, RunConfig
 from vdm.config.annotations import annotations_of
@@ -21,8 +21,8 @@ from vdm.diffusion.guidance import Guidance
 from vdm.diffusion.observations import ObservationMethod
 from vdm.diffusion.samplers.base import Sampler
 from vdm.generation.arguments import PLAIN, Picture, captions_of, changed, check_kinds, checked, first_frames
-from vdm.generation.blocks import block_size, plan_blocks
 from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
+from vdm.generation.frame_blocks import block_size, plan_blocks
 from vdm.generation.generate import Output, check_size, count_steps, generate
 from vdm.generation.generated import GeneratedVideos
 from vdm.generation.tasks import Known
@@ -30,12 +30,12 @@ from vdm.prompts import Prompts
 from vdm.types import ClipSize
 
 _NO_SETTINGS = ("output", "progress", "num_steps", "guidance_scale")
-"""What videos do not depend on, and what sampler and guidance say themselves."""
+"""Arguments that are not recorded: the videos don't depend on them, or sampler and guidance contain them."""
 
 
 @dataclass(frozen=True)
 class VideoPipeline:
-    """A trained model and what its run recorded of its clips; calling it with prompts makes videos.
+    """A trained model, and the size and speed of its training clips; calling it with prompts makes videos.
 
     ::
 
@@ -46,9 +46,9 @@ class VideoPipeline:
     """
 
     model: VideoDiffusionModel
-    """The network and all around it; its ``sampler``, ``guidance`` and ``guide`` hold unless a call says otherwise."""
+    """The whole model; its ``sampler`` and ``guidance`` are the defaults of a call."""
     clip: RecordedClip
-    """Frames, height, width and speed of the videos unless a call says otherwise, and the names of classes."""
+    """Default size and speed of the videos, and the names of classes."""
 
     @property
     def device(self) -> torch.device:
@@ -90,34 +90,34 @@ class VideoPipeline:
         """Return videos.
 
         Args:
-            prompts: One caption, or several; none where there are only labels, or nothing is asked for. ``Prompts`` of
-                ``model.prompts`` may have conditions of any kind, one entry a video.
+            prompts: One caption or several; None if there are only labels, or no conditions at all. ``Prompts``, as
+                ``model.prompts`` makes them, may have conditions of any kind, one entry a video.
             labels: Classes by index or name, one for each prompt or one for all.
             image: First frame of each prompt's videos, or one for all: a file, a PIL picture, or uint8 RGB of the
-                videos' size (``3 h w``). Files and pictures are scaled to cover the frame, their centre is cut out.
+                videos' size (``3 h w``). Files and pictures are scaled to cover the frame and cropped at the centre.
             negative: Caption to be guided away from.
             num_videos: Videos for each prompt.
-            num_frames: Frames of a video; as in training by default, as are height and width. More are made in blocks.
-            height: In pixels.
-            width: In pixels.
-            fps: Frames per second of the videos, and what a model is told that takes it; as in training by default.
-            sampler: How noise becomes a video; that of the model by default.
-            num_steps: Steps, in the place of the sampler's own.
-            guidance: How conditions are strengthened; that of the model by default.
-            guidance_scale: Scale, in the place of the guidance's own.
-            seed: Of the noise: video number i starts from the same noise whatever else is asked for.
-            noise: Noise to start from, one entry a video, in the shape of the latents; by default it is drawn.
-            known: What is known of each video; see ``vdm.generation.tasks``.
-            block_frames: Frames made at once; as in training by default.
-            overlap: Frames that a block knows of the one before; about half a block by default.
-            method: How a block is told what is known of its frames; reconstruction guidance by default.
+            num_frames: Frames of a video, by default as in training. More than that are made in frame blocks.
+            height: Pixels, by default as in training.
+            width: Pixels, by default as in training.
+            fps: Frames per second of the videos, and the model's condition of that name; by default as in training.
+            sampler: By default that of the model.
+            num_steps: Replaces ``num_steps`` of the sampler.
+            guidance: By default that of the model.
+            guidance_scale: Replaces ``scale`` of the guidance.
+            seed: Seed of the noise: the noise of video number i depends on nothing else but its size.
+            noise: Initial noise in the shape of the latents, one entry a video; by default it is drawn from ``seed``.
+            known: What is known of each video, from a function of ``vdm.generation.tasks``.
+            block_frames: Frames of a block, by default as in training.
+            overlap: Frames of a block that are known from the block before, by default about half.
+            method: How sampling is made consistent with known frames, by default reconstruction guidance.
             batch_size: Videos made at once, at most.
-            output: ``videos``, or ``latents`` for what they would be decoded from.
-            progress: Show a bar.
-            options: Numbers that the model's conditioner declares, such as ``motion_bucket_id``.
+            output: ``videos``, or the ``latents`` that they would be decoded from.
+            progress: Show a progress bar.
+            options: Options that the model's conditioner declares, such as ``motion_bucket_id``.
 
         Raises:
-            ValueError: In one line, if something is not what it must be, or does not go together.
+            ValueError: In one line, if an argument is wrong or contradicts another.
         """
         chosen = {name: value for name, value in locals().items() if name in PLAIN}
         told = {name: checked(name, value, PLAIN[name]) for name, value in chosen.items()}
@@ -176,10 +176,10 @@ class VideoPipeline:
 
     @contextmanager
     def _with_options(self, told: Mapping[str, Any], fps: float | None) -> Iterator[None]:
-        """Tell the model's conditioner numbers for a while.
+        """Set options of the model's conditioner, until the block ends.
 
         Raises:
-            ValueError: If it has none of that name, or one is not allowed.
+            ValueError: If it has no such option, or a value is not allowed.
         """
         conditioner = self.model.conditioner
         present = conditioner.options
@@ -210,25 +210,25 @@ def load_model(
 
     Args:
         path: Folder of a run or of a checkpoint.
-        ema: Take averaged weights; a text names one of several averages.
-        guide: Folder of a run or checkpoint, smaller or less trained, to be guided away from (Karras et al. 2024).
+        ema: Load EMA weights; a text names one of several averages.
+        guide: Run or checkpoint of the autoguidance model: smaller or less trained (Karras et al. 2024).
         allow_own_code: Let the run's configuration name classes outside this project, which runs their code.
 
     Raises:
         ValueError: In one line, if there is no whole checkpoint, its weights don't fit its configuration, or the run
-            does not say what its clips are.
+            lacks a record of its clips.
     """
     trained = RunConfig.read(Path(path), allow_own_code)
     model = load_recorded(trained, path, ema)
     if guide is not None:
-        model.guide = load_guide(model, guide, ema, allow_own_code)
-    # Reconstruction guidance runs gradients back to the latents; those of weights would cost memory.
+        model.autoguidance_model = load_autoguidance_model(model, guide, ema, allow_own_code)
+    # Reconstruction guidance needs gradients with respect to latents; gradients of weights would cost memory.
     return VideoPipeline(model.requires_grad_(False), trained.clip)
 
 
 @contextmanager
 def _set(model: VideoDiffusionModel, sampler: Sampler, guidance: Guidance) -> Iterator[None]:
-    """Give a model another sampler and guidance for a while."""
+    """Replace a model's sampler and guidance until the block ends."""
     before = model.sampler, model.guidance
     model.sampler, model.guidance = sampler, guidance
     try:

@@ -1,4 +1,4 @@
-"""What people ask videos of: captions, classes and a first frame."""
+"""A user's captions, classes and first frame, read and checked."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ from vdm.regular_files import UnfitFileError, read_limited
 
 MAX_PROMPTS_BYTES = 1 << 26
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "MPO")
-"""Pillow's names of the pictures that are read: it would hand PostScript over to another program."""
+"""Pillow's names of the formats that are read. PostScript is not among them: Pillow runs another program for it."""
 
 
 def read_prompts(prompts: str | Sequence[str] | None, file: str | None) -> list[str] | None:
-    """Return captions given directly or as a text file's lines that are not blank.
+    """Return captions from the argument, or from the lines of a text file, except blank ones.
 
     Raises:
         ValueError: If both are given, the file can't be read, or there is no caption.
@@ -53,10 +53,10 @@ def read_prompts(prompts: str | Sequence[str] | None, file: str | None) -> list[
 def resolve_labels(
     labels: int | str | Sequence[int | str] | None, names: Sequence[str], num_classes: int
 ) -> list[int] | None:
-    """Return class indices of classes given by index or by name.
+    """Return the indices of classes that are given by index or by name.
 
     Raises:
-        ValueError: If the model has no classes, or one is not among them.
+        ValueError: If the model has no classes, or lacks one of these.
     """
     if labels is None:
         return None
@@ -72,14 +72,14 @@ def resolve_labels(
 
 
 def fit_picture(picture: Image.Image, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
-    """Return a picture as an RGB frame: turned upright, scaled to cover the frame, its centre cut out."""
+    """Return a picture as an RGB frame: turned upright, scaled to cover the frame, and cropped at its centre."""
     upright = ImageOps.exif_transpose(picture)
     fitted = ImageOps.fit(rgb_picture(upright), (width, height), Image.Resampling.BICUBIC)
     return rearrange(torch.from_numpy(np.array(fitted)), "h w c -> 1 c h w")
 
 
 def load_image(path: Path, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
-    """Return the picture in a file as ``fit_picture`` does.
+    """Read a picture and fit it to a frame; see ``fit_picture``.
 
     Raises:
         ValueError: If it can't be read.

@@ -1,4 +1,4 @@
-"""What is known of videos before they are made: of those to be extended, interpolated or enlarged."""
+"""Tasks with an input video: extension, interpolation, super-resolution. Each says what is known of the result."""
 
 from dataclasses import dataclass
 
@@ -15,18 +15,18 @@ class Known(TensorRecord):
     """What is known of every video, as RGB; by default nothing."""
 
     frames: UInt8[Tensor, "c n h w"] | None = None
-    """Frames that are known as they are."""
+    """Frames that are known exactly."""
     indices: tuple[int, ...] = ()
-    """Where in the video those frames are."""
+    """Indices of those frames in the video."""
     small: UInt8[Tensor, "c t h2 w2"] | None = None
-    """Every frame in a lower resolution."""
+    """Every frame at a lower resolution."""
 
 
 def extension(model: VideoDiffusionModel, video: UInt8[Tensor, "c n h w"], num_frames: int) -> Known:
-    """Return that a video of ``num_frames`` begins with these frames.
+    """Extend a video: the result has ``num_frames`` frames and begins with ``video``.
 
     Raises:
-        ValueError: If there is nothing to add, or the autoencoder takes no clip of so many frames as are given.
+        ValueError: If there is nothing to add, or the autoencoder takes no clip as long as ``video``.
     """
     given = video.shape[1]
     if num_frames <= given:
@@ -38,10 +38,10 @@ def extension(model: VideoDiffusionModel, video: UInt8[Tensor, "c n h w"], num_f
 
 
 def interpolation(model: VideoDiffusionModel, video: UInt8[Tensor, "c n h w"], every: int, num_frames: int) -> Known:
-    """Return that these frames are every ``every``-th one of a video of ``num_frames``, from its first.
+    """Interpolate a video: its frames become every ``every``-th one of ``num_frames``, from the first.
 
     Raises:
-        ValueError: If there is no frame between them, they don't fit, or the model's latents span several frames.
+        ValueError: If no frame lies between them, they don't fit, or a latent frame of the model is several frames.
     """
     given, span = video.shape[1], model.encoder.compression.frames
     if span > 1:
@@ -62,11 +62,11 @@ def interpolation(model: VideoDiffusionModel, video: UInt8[Tensor, "c n h w"], e
 def super_resolution(
     model: VideoDiffusionModel, video: UInt8[Tensor, "c t h w"], num_frames: int, height: int, width: int
 ) -> Known:
-    """Return that these frames are those of a video of ``num_frames``, with the means of squares of pixels for pixels.
+    """Enlarge a video: each of its pixels is the mean of a square of pixels of the result.
 
     Raises:
-        ValueError: If there are not as many frames, if height and width are not the same multiple of the frames', or if
-            the model diffuses no pixels: their means are not those of latents.
+        ValueError: If the numbers of frames differ, if height and width are not the same multiple of the input's, or if
+            the model diffuses latents: means of pixels are not means of latents.
     """
     given, rows, columns = video.shape[1:]
     if not isinstance(model.encoder, PixelAutoencoder):

@@ -1,4 +1,4 @@
-"""Videos as files that people look at: mp4, and grids of several as mp4 and png."""
+"""Writing of videos as mp4 and gif, and of grids of several as mp4, gif and png."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,29 +18,29 @@ from vdm.generation.captions import caption_strips
 from vdm.text import file_stem
 
 DEFAULT_FPS = 8.0
-"""Frames per second of videos made by models whose clips had no common rate."""
+"""Frames per second of videos of a model whose training clips had no common rate."""
 GRID_GAP = 2
 """Pixels between the videos of a grid."""
 GRID_SUFFIXES = ("mp4", "gif", "png")
-"""Of the files that a grid is written as."""
+"""Suffixes of the files of a grid."""
 MIN_GRID = 256
-"""Pixels of a grid's longer side, at least: small videos are enlarged."""
+"""Pixels of a grid's longer side, at least; small videos are enlarged."""
 MIN_CAPTIONED = 144
-"""Pixels of a video's width under which its caption stands, at least."""
+"""Pixels of the width of a video with a caption, at least."""
 _LETTERS = 12
-"""Pixels of a caption's letters, at least."""
+"""Height of a caption's letters in pixels, at least."""
 
 
 def write_mp4(
     path: Path, video: UInt8[Tensor, "c t h w"], fps: float, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a video as h264 that every player shows: even height and width, colours at half resolution.
+    """Write a video as H.264 that every player supports: even height and width, chroma at half resolution.
 
     Args:
-        path: File to be written; its folder exists.
+        path: File to write; its folder must exist.
         video: RGB frames.
         fps: Frames per second.
-        metadata: Texts that mp4 files may have about themselves: ``title``, ``comment`` ...
+        metadata: Tags of the mp4 file: ``title``, ``comment`` ...
     """
     height, width = video.shape[-2:]
     padded = torch.nn.functional.pad(video.float(), (0, width % 2, 0, height % 2), mode="replicate").byte()
@@ -56,7 +56,7 @@ def write_mp4(
 
 
 def grid(videos: Sequence[UInt8[Tensor, "c t h w"]], num_columns: int | None = None) -> UInt8[Tensor, "c t h2 w2"]:
-    """Lay videos of one size side by side, in a near-square grid unless told otherwise."""
+    """Arrange videos of one size in a grid, nearly square unless ``num_columns`` is given."""
     columns = num_columns or math.ceil(math.sqrt(len(videos)))
     rows = math.ceil(len(videos) / columns)
     channels, frames, height, width = videos[0].shape
@@ -72,7 +72,7 @@ def grid(videos: Sequence[UInt8[Tensor, "c t h w"]], num_columns: int | None = N
 
 
 def enlarged(video: UInt8[Tensor, "c t h w"], min_size: int = MIN_GRID) -> UInt8[Tensor, "c t h2 w2"]:
-    """Enlarge small videos by a whole factor, pixels staying sharp, to at least ``min_size`` high or wide."""
+    """Enlarge a small video by a whole factor, with sharp pixels, until its longer side has ``min_size`` pixels."""
     return _scaled(video, math.ceil(min_size / max(video.shape[-2:])))
 
 
@@ -83,7 +83,7 @@ def _scaled(video: UInt8[Tensor, "c t h w"], factor: int) -> UInt8[Tensor, "c t 
 def captioned_grid(
     videos: Sequence[UInt8[Tensor, "c t h w"]], captions: Sequence[str] = ()
 ) -> UInt8[Tensor, "c t h2 w2"]:
-    """Lay videos of one size side by side, large enough to be seen, each over its caption, if there are captions."""
+    """Arrange videos of one size in a grid, enlarged if they are small, each above its caption if it has one."""
     if not any(captions):
         return enlarged(grid(videos))
     columns = math.ceil(math.sqrt(len(videos)))
@@ -100,7 +100,7 @@ def captioned_grid(
 
 
 def write_film_strips(path: Path, videos: Sequence[UInt8[Tensor, "c t h w"]], captions: Sequence[str] = ()) -> None:
-    """Write a png with one row a video, its frames from left to right, over its caption, if there are any."""
+    """Write a png with one row for each video: its frames from left to right, above its caption if it has one."""
     rows = enlarged(grid([frame[:, None] for video in videos for frame in video.unbind(1)], videos[0].shape[1]), 768)
     picture = rows[:, 0]
     if any(captions):
@@ -119,7 +119,7 @@ def write_film_strips(path: Path, videos: Sequence[UInt8[Tensor, "c t h w"]], ca
 
 
 def write_gif(path: Path, video: UInt8[Tensor, "c t h w"], fps: float) -> None:
-    """Write a video as an endlessly repeating gif, which web pages show among text."""
+    """Write a video as an endless gif, for web pages."""
     pixels = rearrange(video, "c t h w -> t h w c").cpu().numpy()
     first, *others = [Image.fromarray(np.ascontiguousarray(frame)) for frame in pixels]
     with appearing(path) as partial:
@@ -137,12 +137,12 @@ def write_grid(
     """Write all videos side by side as ``grid.mp4`` and ``grid.gif``, and as film strips in ``grid.png``.
 
     Args:
-        folder: Is made if it is not there.
+        folder: Created if it does not exist.
         videos: RGB, all of one size.
         fps: Frames per second.
-        captions: What is written under each video; none leaves that out.
+        captions: Texts under the videos; none for no texts.
         stem: Name of the files.
-        metadata: As of ``write_mp4``.
+        metadata: See ``write_mp4``.
 
     Returns:
         Paths of the mp4 and the png.
@@ -157,6 +157,6 @@ def write_grid(
 
 
 def file_name(index: int, caption: str) -> str:
-    """Return a file name of a video's number and the beginning of its caption."""
+    """Return a file name: the number of a video and the beginning of its caption."""
     words = file_stem(caption, 60)
     return f"{index:04d}-{words}.mp4" if words else f"{index:04d}.mp4"

@@ -93,7 +93,9 @@ def check_component(folder: Path) -> None:
     """
     check_files(folder)
     if (folder / "adapter_config.json").exists():
-        raise ValueError(f"{folder / 'adapter_config.json'}: an adapter, which names its model by a path of its own")
+        raise ValueError(
+            f"{folder / 'adapter_config.json'}: an adapter is not allowed here, since it names the path of its model"
+        )
     read_component(folder)
 
 

@@ -174,8 +174,8 @@ def _compression_of_wan(config: Any) -> Compression:
     frames = 2 ** sum(config.temperal_downsample[:halvings])
     if frames != _WAN_FRAMES:
         raise ValueError(
-            f"name_or_path: temperal_downsample={list(config.temperal_downsample)}: makes {frames} frames one latent"
-            f" frame, but diffusers runs {_WAN_FRAMES} at a time"
+            f"name_or_path: temperal_downsample={list(config.temperal_downsample)}: {frames} frames a latent frame,"
+            f" but diffusers encodes {_WAN_FRAMES} at a time"
         )
     return Compression(frames, 2**halvings * (config.patch_size or 1))
 

@@ -63,8 +63,8 @@ def add_lora(model: nn.Module, layers: Sequence[str], rank: int) -> int:
     for name, _ in chosen:
         if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
             raise ValueError(
-                f"layers={list(layers)}: {name} can't be adapted: PyTorch's attention takes its weight alone; give"
-                " names that leave it out"
+                f"layers={list(layers)}: {name} can't be adapted: PyTorch's attention reads its weight without"
+                " calling it; exclude it from layers"
             )
     model.requires_grad_(False)
     for name, linear in chosen:

@@ -234,5 +234,6 @@ def _check_levels(
     for width in sorted(attending):
         if head_channels < 1 or width % head_channels:
             raise ValueError(
-                f"head_channels must divide each width that attends, but {head_channels} does not divide {width}"
+                "head_channels must divide the width of each level with attention, but "
+                f"{head_channels} does not divide {width}"
             )

@@ -26,7 +26,7 @@ def build_objective(
     objective: Objective = build(node, "objective", allowed_modules, {"model": model})
     name = type(objective).__name__
     if not callable(objective):
-        raise ConfigError(f"objective: {name} is no objective")
+        raise ConfigError(f"objective: {name} is not an objective")
     if isinstance(objective, nn.Module):
         return objective
     of_model = set(model.modules())

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from torch import nn
 
-from vdm.assembly.build import refuse_difference, shapes_of
+from vdm.assembly.build_model import refuse_difference, shapes_of
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import objective_weights
+from vdm.checkpoints.weights import objective_weights
 from vdm.config import ConfigError
 from vdm.models.lora import is_added, merged
 from vdm.objectives.base import Objective
@@ -30,17 +30,17 @@ def load_objective(run: RunConfig, checkpoint: Path, model: VideoDiffusionModel,
     if run.objective is None:
         raise ConfigError(f"{run.file}: {run.objective_fault}")
     allowed = None if run.allowed_modules is None else ("vdm.objectives",)
-    guide, model.guide = model.guide, None  # autoguidance belongs to sampling; training had none
+    autoguidance_model, model.autoguidance_model = model.autoguidance_model, None  # of sampling, not of training
     try:
         objective = build_objective(run.objective, model, allowed)
     finally:
-        model.guide = guide
+        model.autoguidance_model = autoguidance_model
     if isinstance(objective, nn.Module):
         own, weights = shapes_of(objective.state_dict()), objective_weights(checkpoint, ema)
         if own and not weights:
             raise ValueError(
-                f"{checkpoint}: objective: its modules have no weights here, as in what vdm ema and vdm export write:"
-                " evaluate the run itself"
+                f"{checkpoint}: objective: its modules have no weights here, since vdm ema and vdm export leave them"
+                " out: evaluate the run itself"
             )
         if not any(map(is_added, own)):  # the objective copied a model with LoRA, which is merged when a run is loaded
             weights = merged(weights)

@@ -1,1 +1,1 @@
-"""The training step, its optimizer and averages, and what happens around it."""
+"""Training: the step, its optimizer, EMA weights, callbacks and strategies."""

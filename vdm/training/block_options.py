@@ -1,4 +1,4 @@
-"""What is done block by block to a network, under every strategy: recomputing activations, compiling, sharding."""
+"""The blocks of a network, which are checkpointed, compiled and sharded one by one."""
 
 import functools
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from torch.utils.checkpoint import checkpoint
 from vdm.ranges import MAX_LEVELS, Level
 
 MAX_COMPILED_SHAPES = 128
-"""How many combinations of block and size of its input are compiled; what comes beyond them runs uncompiled."""
+"""Combinations of block and input size that are compiled; any beyond them run uncompiled."""
 
 
 @runtime_checkable
 class HasBlocks(Protocol):
-    """A network that names its blocks: disjoint modules that hold most of its weights and activations."""
+    """A network that lists its blocks: disjoint modules with most of its weights and activations."""
 
     def blocks(self) -> Sequence[tuple[int, nn.Module]]:
-        """Return each block with its level, 0 being the finest resolution, in the order in which they run."""
+        """Return each block with its level, in the order in which they run; level 0 is the finest resolution."""
         ...
 
 
 def blocks_of(model: nn.Module) -> list[tuple[int, nn.Module]]:
-    """Return the blocks of all parts of a model that name them."""
+    """Return the blocks, with their levels, of all modules in a model that list theirs."""
     return [block for module in model.modules() if isinstance(module, HasBlocks) for block in module.blocks()]
 
 
@@ -35,8 +35,8 @@ class BlockOptions:
     """How blocks run.
 
     Args:
-        recompute: Blocks whose activations are not kept but computed again in the backward pass (activation
-            checkpointing): ``none``, ``all``, or those of some levels, 0 being the finest resolution.
+        recompute: Blocks under activation checkpointing: ``none``, ``all``, or those of a list of levels, of which 0 is
+            the finest resolution.
         compile: Whether each block is compiled by ``torch.compile``.
     """
 
@@ -44,10 +44,10 @@ class BlockOptions:
     compile: bool = False
 
     def apply(self, network: nn.Module) -> None:
-        """Change how the blocks of a network run; names of weights stay as they are.
+        """Checkpoint and compile the blocks of a network; the names of its weights do not change.
 
         Raises:
-            ValueError: If the network has no blocks, or none of a level.
+            ValueError: If the network lists no blocks, or none of a level.
         """
         blocks = blocks_of(network)
         if not blocks and (self.recompute != "none" or self.compile):
@@ -58,20 +58,20 @@ class BlockOptions:
             if unknown:
                 raise ValueError(f"recompute: the network has blocks of levels {sorted(levels)}, but none of {unknown}")
         if self.compile:
-            # Blocks share the code of their class, and with it the limit, beyond which they would run uncompiled.
+            # Blocks of one class share its code, and with it this limit, beyond which they would run uncompiled.
             torch._dynamo.config.recompile_limit = max(MAX_COMPILED_SHAPES, torch._dynamo.config.recompile_limit)
         for level, block in blocks:
             if self.recompute == "all" or (isinstance(self.recompute, list) and level in self.recompute):
-                _recompute(block)
+                _checkpoint_activations(block)
             if self.compile:
-                block.compile(dynamic=False)  # steps are of few shapes, for each of which the fastest code is worth it
+                block.compile(dynamic=False)  # steps have few shapes: specialize to each
 
 
-def _recompute(block: nn.Module) -> None:
+def _checkpoint_activations(block: nn.Module) -> None:
     forward = block.forward
 
     @functools.wraps(forward)
-    def recomputed(*args: Any, **kwargs: Any) -> Any:
+    def checkpointed(*args: Any, **kwargs: Any) -> Any:
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
-    block.forward = recomputed
+    block.forward = checkpointed

@@ -1,4 +1,4 @@
-"""Checks that span components, before any training begins."""
+"""Checks of components against each other, before training begins."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from vdm.types import ClipSize
 
 
 def check_stored(model: VideoDiffusionModel, data: ClipDataModule) -> None:
-    """Refuse what was encoded beforehand by other encoders than the model's.
+    """Refuse stored latents and text embeddings that other encoders made than the model's.
 
     Raises:
         ConfigError: One line that names the key.
@@ -49,7 +49,7 @@ def _name(stored: Mapping[str, Any]) -> str:
 
 
 def check_dropout(dropout: ConditionDropout, model: VideoDiffusionModel) -> None:
-    """Refuse to leave out a condition that the model has not.
+    """Refuse to drop a condition that the model does not have.
 
     Raises:
         ConfigError: One line that names the key.
@@ -64,7 +64,7 @@ def check_dropout(dropout: ConditionDropout, model: VideoDiffusionModel) -> None
 
 
 def check_together(model: VideoDiffusionModel, data: ClipDataModule) -> None:
-    """Refuse a model and a data set, or a sampler and a schedule, that don't go together.
+    """Refuse a model that does not fit the data set, or a sampler that does not fit the schedule.
 
     Raises:
         ConfigError: One line that names the key.

@@ -1,4 +1,4 @@
-"""Running averages of the weights: what videos are made with."""
+"""Exponential moving averages (EMA) of the weights, with which videos are made."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,26 +14,26 @@ from vdm.training.power_functions import SigmaRel, gamma_of
 
 
 class EMAProfile(Protocol):
-    """How much of the past an average keeps."""
+    """The weighting of past steps in an EMA."""
 
     @property
     def name(self) -> str:
-        """Name by which checkpoints keep it, and by which it is asked for."""
+        """Name of the EMA in checkpoints and commands."""
         ...
 
     def decay(self, step: int, clips_per_step: int) -> float:
-        """Return the share of the old average that is kept in an optimizer step, counted from 1."""
+        """Return the factor of the old average in an optimizer step; steps count from 1."""
         ...
 
 
 @dataclass(frozen=True)
 class HalfLife:
-    """An exponential average.
+    """An exponential average with a half-life.
 
     Args:
-        clips: Trained clips after which the share of a step's weights has halved.
-        warm_up: The half-life is at most this share of the clips trained on so far, so that the first weights are soon
-            forgotten (Karras et al. 2022).
+        clips: Half-life, in trained clips.
+        warm_up: Upper bound of the half-life, as a share of the clips trained on so far: it makes the first weights
+            fade quickly (Karras et al. 2022).
     """
 
     clips: float
@@ -45,14 +45,14 @@ class HalfLife:
         return f"half_life_{self.clips:.10g}"
 
     def decay(self, step: int, clips_per_step: int) -> float:
-        """Return the share of the old average that is kept in a step."""
+        """Return the factor of the old average in a step."""
         half_life = min(self.clips, self.warm_up * step * clips_per_step)
         return 0.5 ** (clips_per_step / half_life) if half_life > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class PowerFunctionEMA:
-    """An average whose profile is a power function of the step, and whose length grows with the run.
+    """An average whose profile is a power function of the step: its length grows with the run.
 
     Args:
         sigma_rel: Standard deviation of the profile, as a share of the steps so far.
@@ -66,25 +66,25 @@ class PowerFunctionEMA:
         return f"sigma_rel_{self.sigma_rel:.10g}"
 
     def decay(self, step: int, clips_per_step: int) -> float:
-        """Return the share of the old average that is kept in a step (Karras et al. 2024, section 3.1)."""
+        """Return the factor of the old average in a step (Karras et al. 2024, section 3.1)."""
         return (1 - 1 / step) ** (gamma_of(self.sigma_rel) + 1)
 
 
-def count_emas(averages: Mapping[str, Any]) -> int:
-    """Return how many averages an ``EMA`` of this configuration keeps."""
-    return len(averages["half_lives"]) + len(averages["sigma_rels"])
+def count_emas(ema: Mapping[str, Any]) -> int:
+    """Return how many EMAs a configuration asks for."""
+    return len(ema["half_lives"]) + len(ema["sigma_rels"])
 
 
 class EMA:
-    """Averages of the weights that this process updates, each kept where they are: sharded as they are.
+    """Averages of the weights that this process updates, sharded and placed as the weights are.
 
-    The first one is validated and sampled with: that of the first half-life, if there is any.
+    Validation and sampling use the first one: that of the first half-life, if there is any.
 
     Args:
-        half_lives: Exponential averages, by trained clips after which the share of a step's weights has halved.
-        warm_up: Half-lives are at most this share of the clips trained on so far.
-        sigma_rels: Power-function averages, by their standard deviation as a share of the run's length. From two of
-            them, saved now and then, ``vdm ema`` makes the average of any other length.
+        half_lives: Half-life of each exponential average, in trained clips.
+        warm_up: Upper bound of the half-lives, as a share of the clips trained on so far.
+        sigma_rels: Standard deviation of each power-function average, as a share of the run's length. From snapshots of
+            two of them, ``vdm ema`` makes the average of any other length.
     """
 
     def __init__(
@@ -107,42 +107,42 @@ class EMA:
             raise ValueError(f"half_lives, sigma_rels: at least one, and each once, but they are {names}")
         self.num_updates = 0
         self.weights: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-        """Averaged weights by name of the average and of the weight."""
+        """EMA weights by name of the EMA and of the weight."""
 
     @property
     def first(self) -> dict[str, Tensor]:
-        """The averaged weights that are validated and sampled with, by name."""
+        """The EMA weights with which the model is validated and sampled, by name."""
         return self.weights[self.kinds[0].name]
 
     def follow(
-        self, weights: Mapping[str, Tensor], clips_per_step: int, spread: Callable[[], None] = lambda: None
+        self, weights: Mapping[str, Tensor], clips_per_step: int, update_copies: Callable[[], None] = lambda: None
     ) -> None:
-        """Begin with the present weights.
+        """Start all averages at the present weights.
 
         Args:
             weights: Views of the weights that this process updates, by name.
             clips_per_step: Clips in an optimizer step, over all processes.
-            spread: Brings changes of them to wherever else the weights are kept.
+            update_copies: Copies changed weights to wherever else they are kept.
         """
         self._trained = weights
         self._clips_per_step = clips_per_step
-        self._spread = spread
+        self._update_copies = update_copies
         for name in self.weights:
             self.weights[name] = {name: weight.clone() for name, weight in weights.items()}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the present weights."""
+        """Add the present weights to the averages, after an optimizer step."""
         self.num_updates += 1
         weights = list(self._trained.values())
         for kind in self.kinds:
-            averages = list(self.weights[kind.name].values())
+            ema_weights = list(self.weights[kind.name].values())
             new = 1 - kind.decay(self.num_updates, self._clips_per_step)
-            torch._foreach_lerp_(averages, weights, new)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_lerp_(ema_weights, weights, new)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Exchange the weights for the averages while the context lasts; all processes enter and leave it together."""
+        """Exchange the weights and their EMA while the context lasts; all processes enter and leave it together."""
         self.swap()
         try:
             yield
@@ -151,23 +151,23 @@ class EMA:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the weights with the first averages, in all processes together."""
+        """Exchange the weights and the first EMA, in all processes together."""
         for name, weight in self._trained.items():
             kept = weight.clone()
             weight.copy_(self.first[name])
             self.first[name].copy_(kept)
-        self._spread()
+        self._update_copies()
 
     @torch.no_grad()
-    def load(self, averages: Mapping[str, Mapping[str, Tensor]], num_updates: int) -> None:
-        """Go on from saved averages.
+    def load(self, saved: Mapping[str, Mapping[str, Tensor]], num_updates: int) -> None:
+        """Restore saved EMA weights.
 
         Raises:
-            ValueError: If other averages were kept when they were saved.
+            ValueError: If the names of the saved EMAs are not those of this run.
         """
-        if list(averages) != list(self.weights):
-            raise ValueError(f"ema: the checkpoint has {', '.join(averages)}, but the run {', '.join(self.weights)}")
+        if list(saved) != list(self.weights):
+            raise ValueError(f"ema: the checkpoint has {', '.join(saved)}, but the run {', '.join(self.weights)}")
         for kind, of_kind in self.weights.items():
-            for name, average in of_kind.items():
-                average.copy_(averages[kind][name])
+            for name, weight in of_kind.items():
+                weight.copy_(saved[kind][name])
         self.num_updates = num_updates

@@ -1,7 +1,7 @@
-"""Ends this process when other code holds its interpreter for too long, so that no thread of Python can run in it.
+"""Ends this process when C code holds its interpreter for too long, so that none of its Python threads can run.
 
-That takes another process, which is told by each of this one's ticks that it runs. Time does not count for which either
-of them was suspended: by Ctrl-Z, ``docker pause`` or ``scontrol suspend``.
+That takes a second process, to which this one sends ticks. Time for which either of them was suspended does not count:
+by Ctrl-Z, ``docker pause`` or ``scontrol suspend``.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ from pathlib import Path
 
 TICK_SECONDS = 0.5
 LATE_SECONDS = 2.0
-"""A tick that comes later than that was held up: the process was suspended."""
+"""A tick that is later than this means that the process was suspended."""
 _SHOW = getattr(signal, "SIGRTMIN", signal.SIGPROF)
-"""Signal that makes a guarded process write where its threads are; C code does so, without the interpreter."""
+"""Signal on which a guarded process writes the stacks of its threads, from C code, without the interpreter."""
 _SECONDS_TO_SHOW = 2.0
 
 
 class Guard:
-    """Another process, as long as this one does not close it.
+    """The second process, which runs until it is closed or this process ends.
 
     Args:
-        limit_seconds: How long this one may be silent.
+        limit_seconds: How long this process may send no tick.
     """
 
     def __init__(self, limit_seconds: float) -> None:
@@ -42,12 +42,12 @@ class Guard:
             os.close(listening)
 
     def tick(self) -> None:
-        """Tell that this process runs."""
+        """Tell the second process that this one runs."""
         with contextlib.suppress(OSError):  # it was killed, or is behind
             os.write(self._line, b".")
 
     def close(self) -> None:
-        """Let the other process end."""
+        """Let the second process end."""
         os.close(self._line)
         self._process.wait()
         faulthandler.unregister(_SHOW)

@@ -1,4 +1,4 @@
-"""Two networks, each with an optimizer of its own, that train in the same steps."""
+"""One optimizer for two networks that train in the same steps, each with its own optimizer."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,30 +15,30 @@ from vdm.objectives.base import Objective, second_optimizer, with_modules_of
 class JointOptimizer(Optimizer):
     """Several optimizers that step as one.
 
-    Their groups and states are also this one's, so that schedules, checkpoints and strategies see one optimizer.
+    It shares their groups and states, so schedules, checkpoints and strategies see a single optimizer.
 
     Args:
-        optimizers: Each has weights of its own.
+        optimizers: Optimizers of disjoint weights.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         super().__init__([group for optimizer in optimizers for group in optimizer.param_groups], {})
         self.optimizers = tuple(optimizers)
-        # The groups are the optimizers' own: a schedule that sets a learning rate here sets it there.
+        # The groups are the same objects: a schedule that sets a learning rate here sets it in the optimizer.
         self.state = defaultdict[Tensor, Any](dict)
         for optimizer in optimizers:
-            self.state.update(optimizer.state)  # some, such as Adagrad, begin with one
+            self.state.update(optimizer.state)  # some, such as Adagrad, have a state from the start
             optimizer.state = self.state
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Step each optimizer, after ``closure`` has made the gradients of all."""
+        """Step each optimizer, after ``closure`` has computed all gradients."""
         result = None
         if closure is not None:
             with torch.enable_grad():
                 result = closure()
         for optimizer in self.optimizers:
-            for name in ("grad_scale", "found_inf"):  # what fused optimizers are told by a scaler, or to leave out
+            for name in ("grad_scale", "found_inf"):  # inputs of fused optimizers: a loss scale, or to skip
                 if hasattr(self, name):
                     setattr(optimizer, name, getattr(self, name))
             optimizer.step()
@@ -53,19 +53,19 @@ class JointOptimizer(Optimizer):
 
 
 def each_of(optimizer: Optimizer) -> Sequence[Optimizer]:
-    """Return the optimizers that an optimizer consists of."""
+    """Return the parts of a joint optimizer, or the optimizer itself."""
     return optimizer.optimizers if isinstance(optimizer, JointOptimizer) else (optimizer,)
 
 
 def optimizer_of(
     model: VideoDiffusionModel, objective: Objective, make_optimizer: Callable[[list[nn.Parameter]], Optimizer]
 ) -> Optimizer:
-    """Make the optimizer of all that trains: one for the model and what its objective brings, or one for each.
+    """Make the optimizer of all trained weights: one for the model and its objective's modules, or one for each.
 
     Args:
         model: The model.
-        objective: Says whether it has an optimizer of its own.
-        make_optimizer: Makes the model's.
+        objective: The objective, which may have an optimizer of its own.
+        make_optimizer: Makes the model's optimizer.
     """
     make_second = second_optimizer(objective)
     if make_second is None:

@@ -1,4 +1,4 @@
-"""Processes that Lightning starts by itself, on a machine without torchrun or srun: all end when one does."""
+"""The launcher of a machine's processes, without torchrun or srun: when one of them ends early, all end."""
 
 import contextlib
 import ctypes
@@ -18,18 +18,18 @@ from vdm.training.lightning_internals import ScriptLauncher
 from vdm.training.rendezvous import check_rendezvous
 
 _PARENT = "VDM_LAUNCHER"
-"""Environment variable with the number of the process that started this one."""
+"""Environment variable with the id of the process that started this one."""
 _PR_SET_PDEATHSIG = 1
 
 
 class TrainingLauncher(ScriptLauncher):
-    """Starts the processes with further local ranks, and watches over them until the watchdog does.
+    """Starts the processes of the further local ranks, and watches them until the watchdog does.
 
     Args:
-        cluster_environment: What tells Lightning of its processes.
+        cluster_environment: Lightning's interface to the processes.
         num_processes: Processes on this machine.
-        num_nodes: Machines.
-        timeout_seconds: After how long a process that waits for the first one gives up.
+        num_nodes: Number of machines.
+        timeout_seconds: How long a process waits for the first one.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class TrainingLauncher(ScriptLauncher):
         self._handed_over = threading.Event()
 
     def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Start the further processes, unless somebody else has, and call a function in this one.
+        """Start the further processes, unless another launcher has, and call a function in this one.
 
         Raises:
-            ConfigError: If processes can't meet where they are told to.
+            ConfigError: If processes can't meet at the configured address.
         """
-        if not torch.distributed.is_initialized():  # else they have met, for an earlier run
+        if not torch.distributed.is_initialized():  # else they have met already, in an earlier run of a sweep
             check_rendezvous(self.cluster_environment, self.num_nodes, self._timeout_seconds)
         return super().launch(function, *args, **kwargs)
 
@@ -58,26 +58,26 @@ class TrainingLauncher(ScriptLauncher):
         return self.children
 
     def kill(self, signum: int) -> None:
-        """Send a signal to all processes that were started."""
+        """Send a signal to all started processes."""
         for child in self.children:
             child.send_signal(signum)
 
     def hand_over(self) -> None:
-        """Watch no longer: the processes have found each other and do so by themselves."""
+        """Stop watching: the processes are connected, and watch each other."""
         self._handed_over.set()
 
     def how_died(self, rank: int) -> str | None:
-        """Say how a process that this one has started has ended, if it has."""
+        """Return how a process ended, if this process started it and it has ended."""
         first = self.cluster_environment.global_rank()
         if not first < rank <= first + len(self.children):
             return None
         child = self.children[rank - first - 1]
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(1)  # its connection may end a little before itself
+            child.wait(1)  # its connection may end a moment before the process
         return describe_exit(child.returncode)
 
     def _watch(self) -> None:
-        """End everything when a process ends before all have found each other."""
+        """End all processes when one ends before they watch each other."""
         while not self._handed_over.wait(0.2):
             for rank, child in enumerate(self.children, start=1):
                 if child.poll():
@@ -91,16 +91,16 @@ class TrainingLauncher(ScriptLauncher):
 
 
 def die_with_parent() -> None:
-    """Where a process of this project started this one, have the kernel kill it when that one dies."""
+    """Have the kernel kill this process when its parent dies, if the parent is the launcher."""
     parent = os.environ.get(_PARENT)
     if parent is None or os.environ.get("LOCAL_RANK", "0") == "0" or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):  # it died before
+    if os.getppid() != int(parent):  # it died before this call
         os._exit(1)
 
 
 def outlive_parent() -> None:
-    """Undo ``die_with_parent``: work is done, and whoever is first may leave first."""
+    """Undo ``die_with_parent``: training is done, and the parent may end first."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)

@@ -1,4 +1,4 @@
-"""Mean losses by noise level, and means of an objective's further figures, gathered over batches and processes."""
+"""Mean losses by noise level, and means of an objective's further scalars, over batches and processes."""
 
 from collections.abc import Mapping
 
@@ -30,13 +30,13 @@ class LevelMeans:
         weight: Float[Tensor, " b"],
         scalars: Mapping[str, Float[Tensor, " b"]] | None = None,
     ) -> None:
-        """Take in what is known of clips noised to time ``t``; clips of weight 0 don't count, whatever they have.
+        """Add the losses of clips that were noised to time ``t``; clips of weight 0 are ignored, whatever their loss.
 
         Args:
             loss: Loss of each clip.
             t: Time of each clip.
             weight: Weight of each clip.
-            scalars: Further figures of each clip, by name: the same names each time.
+            scalars: Further scalars of each clip, by name: the same names in each call.
         """
         bins = (t * self.num_bins).long().clamp(0, self.num_bins - 1).to(self.sums.device)
         rows = torch.stack([torch.where(weight > 0, weight * loss.detach(), 0), weight]).to(self.sums)
@@ -52,9 +52,10 @@ class LevelMeans:
             self._scalars[name] = strategy.reduce(self._scalars[name], reduce_op="sum")  # pyright: ignore[reportArgumentType]
 
     def named(self, split: str) -> dict[str, float]:
-        """Return the mean over all levels as ``SPLIT/loss``, that of each bin with samples by its bounds, and others.
+        """Return all means by name.
 
-        ``SPLIT/NAME`` is the mean of each further figure.
+        ``SPLIT/loss`` is the mean over all levels, ``SPLIT/loss_by_level/t=FROM-TO`` that of each bin with samples, and
+        ``SPLIT/NAME`` that of each further scalar.
         """
         total, weight = self.sums.sum(dim=1).tolist()
         if weight == 0:

@@ -84,6 +84,11 @@ def set_global_step(trainer: lightning.Trainer, step: int) -> None:
 # Weights & Biases
 
 
+def remove_anonymous(logger: WandbLogger) -> None:
+    """Leave out the option ``anonymous``, which Lightning always passes and W&B warns about."""
+    logger._wandb_init.pop("anonymous", None)
+
+
 def is_offline(logger: WandbLogger) -> bool:
     """Tell whether a logger writes to its folder only."""
     return logger._offline

@@ -15,12 +15,12 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from vdm.files import write_file
 from vdm.ranges import Folder, Name
-from vdm.training.lightning_internals import is_offline, take_offline
+from vdm.training.lightning_internals import is_offline, remove_anonymous, take_offline
 
 REACHED_SECONDS = 5.0
-"""How long the server of Weights & Biases may take to answer at all."""
+"""How long the server of Weights & Biases may take to answer."""
 BEGIN_SECONDS = 30.0
-"""How long it may take to open a run."""
+"""How long the server may take to open a run."""
 FINISH_SECONDS = 120.0
 """How long uploads may take at the end."""
 
@@ -38,8 +38,8 @@ def wandb(
 ) -> Logger:
     """Return a Weights & Biases logger; offline it needs no account, and ``wandb sync`` uploads later.
 
-    A resumed run goes on under the same id. Logging never waits for the server: what can't be uploaded stays in the
-    run's folder, and where the server can't be reached to begin with, all of it does, with a warning.
+    A resumed run keeps its id. Logging never waits for the server: data that can't be uploaded stay in the run's
+    folder. If the server can't be reached at the start, the whole run is logged offline, with a warning.
 
     Args:
         run: Folder of the run.
@@ -72,12 +72,12 @@ def wandb(
             finish_timeout_raises=False,
         ),
     )
-    logger._wandb_init.pop("anonymous", None)  # Lightning gives it always, and W&B warns of it
+    remove_anonymous(logger)
     return logger
 
 
 def _run_id(file: Path) -> str | None:
-    """Return the id that a run has had from the start; other processes than the first need none."""
+    """Return the run's id on the dashboard, kept in a file; processes other than the first need none."""
     if rank_zero_only.rank != 0:
         return None
     known = file.read_text(encoding="utf-8").strip() if file.exists() else ""
@@ -103,7 +103,7 @@ def begin(loggers: Iterable[Logger]) -> None:
 
 
 def _unreachable() -> str | None:
-    """Say why the server can't be reached, if so. Any answer will do."""
+    """Return why the server can't be reached, if so; any answer counts as reached."""
     import wandb as library
 
     url = os.environ.get("WANDB_BASE_URL") or library.setup().settings.base_url
@@ -119,7 +119,7 @@ def _unreachable() -> str | None:
 
 
 def _refused(logger: Any) -> str | None:
-    """Open the run, and say why the server refuses it, if so."""
+    """Open the run, and return why the server refuses it, if so."""
     from wandb.errors import Error
 
     try:
@@ -137,7 +137,7 @@ def close(loggers: Iterable[Logger]) -> None:
 
 
 def csv(run: Folder) -> Logger:
-    """Return a logger that writes ``logs/version_0/metrics.csv``; each time the run is resumed adds a version."""
+    """Return a logger that writes ``logs/version_0/metrics.csv``; each resume adds a version."""
     return CSVLogger(save_dir=run, name="logs")
 
 

@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a run, as factors of the optimizer's own."""
+"""Learning-rate schedules, as factors of the optimizer's learning rate."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from vdm.ranges import Count, CountOrZero, NotNegative
 
 
 class LRSchedule(Protocol):
-    """A factor of the learning rate at each step."""
+    """The factor of the learning rate at each step."""
 
     def __call__(self, step: int) -> float:
         """Return the factor at ``step``, the number of steps already done."""

@@ -42,16 +42,16 @@ def log_scalars(trainer: lightning.Trainer, scalars: dict[str, float]) -> None:
 
 
 class DiffusionModule(lightning.LightningModule):
-    """Trains a video diffusion model; its weights are averaged for validation and sampling.
+    """Trains a video diffusion model, which is validated and sampled with EMA weights.
 
     Args:
         model: The model.
-        objective: From latents to a loss per clip.
-        optimizer: Makes an optimizer of parameters.
+        objective: Computes a loss per clip from latents.
+        optimizer: Makes the optimizer of a list of parameters.
         lr_schedule: Factor of the learning rate at each step.
-        condition_dropout: Share of clips that lose a condition, by its name; see ``ConditionDropout``.
+        condition_dropout: Share of clips without a condition, by the condition's name; see ``ConditionDropout``.
         seed: Seed of noise, noise levels and drop-out.
-        ema: Averages of the weights.
+        ema: EMAs of the weights.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class DiffusionModule(lightning.LightningModule):
         self.condition_dropout = ConditionDropout(condition_dropout)
         self.seed = seed
         self.scalars: dict[str, float] = {}
-        """The latest value of all that was logged, by name."""
+        """The latest value of each logged scalar, by name."""
         self.has_begun = False
-        """Whether there was a step to train when training was called for."""
+        """Whether training had any step to do."""
         self.is_validation_whole = True
-        """Whether the latest validation saw all of its clips; who breaks it off says so here."""
+        """Whether the latest validation saw all of its clips; callbacks that stop it early set this to ``False``."""
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Any]:
-        """Clip → latents → objective → loss per clip → weighted sum.
+        """Compute the loss of a micro-batch: clips → latents → objective → loss per clip → weighted sum.
 
-        All that is random is a function of (seed, position), so it does not matter which process trains on a clip.
+        All randomness is a function of (seed, position), so it does not matter which process trains on a clip.
         """
         positions = batch.positions.tolist()
         self._seed_network_dropout(positions[0])
@@ -95,8 +95,8 @@ class DiffusionModule(lightning.LightningModule):
         )
         losses = losses_of(self.objective, self.model, latents_of(self.model, batch, randomness), randomness)
 
-        # A bad sample has weight 0; `where`, since 0 times NaN is NaN. The trainer divides the sum over micro-batches
-        # by their number and averages over processes; the scale makes that the mean over the whole batch.
+        # A damaged sample has weight 0; `where` is needed because 0 times NaN is NaN. The trainer divides the sum over
+        # micro-batches by their number and averages over processes; the scale turns that into the mean over the batch.
         weights = batch.weights.to(self.device, non_blocking=True)
         counted = torch.where(weights > 0, weights * losses.per_clip, 0)
         total = counted.sum() * self.data.loss_scale(self.trainer.world_size)
@@ -106,7 +106,7 @@ class DiffusionModule(lightning.LightningModule):
 
     @torch.no_grad()
     def prompts_of(self, held_out: ClipBatch) -> Prompts:
-        """Return what held-out clips are asked for: what they are."""
+        """Return the prompts of held-out clips: their own captions, classes and further conditions."""
         return latents_of(self.model, held_out, HeldOutRandomness(held_out.keys)).prompts
 
     def optimizer_step(
@@ -116,27 +116,27 @@ class DiffusionModule(lightning.LightningModule):
         optimizer: Optimizer | LightningOptimizer,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Step, then average the weights and count the samples: both belong to the step, and to its checkpoint."""
+        """Step, then update the EMAs and count the samples, so that the step's checkpoint includes both."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        optimizer.zero_grad()  # Lightning would keep the gradients until after the next forward pass
+        optimizer.zero_grad()  # frees memory; Lightning would keep the gradients during the next forward pass
         self.ema.update()
         self.data.consumed(self.data.global_batch_size)
 
     def on_validation_epoch_start(self) -> None:
-        """Validate the averaged weights, with which videos are made."""
+        """Validate the EMA weights, with which videos are made."""
         self.ema.swap()
         self.is_validation_whole = True
         self.validation_losses = LevelMeans(NUM_LEVEL_BINS, self.device)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
-        """The loss of held-out clips, with noise and noise level that are functions of the clip's key."""
+        """Add up the loss of held-out clips, whose noise and noise level are functions of the clip's key."""
         randomness = HeldOutRandomness(batch.keys)
         losses = losses_of(self.objective, self.model, latents_of(self.model, batch, randomness), randomness)
         weights = batch.weights.to(self.device, non_blocking=True)
         self.validation_losses.add(losses.per_clip, losses.t, weights, losses.scalars)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean over all processes, unless validation was broken off."""
+        """Log the mean loss over all processes, unless validation was stopped early."""
         self.ema.swap()
         if not self.is_validation_whole:
             return
@@ -144,34 +144,34 @@ class DiffusionModule(lightning.LightningModule):
         log_scalars(self.trainer, self.validation_losses.named("val"))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Make the optimizer of the model, and of what the objective trains beside it, and their schedule by steps."""
+        """Make the optimizer of the model and of the objective's own modules, and the schedule, which counts steps."""
         optimizer = optimizer_of(self.model, self.objective, self.make_optimizer)
-        # A function of its own, since a checkpoint would bring back the attributes of an object.
+        # A lambda, because LambdaLR saves the attributes of a callable object, and loading would restore old ones.
         schedule = LambdaLR(optimizer, lambda step: self.lr_schedule(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the norm of the whole gradient, over all processes; None and 0 are no bound."""
+        """Clip the norm of the whole gradient, over all processes; ``None`` and 0 mean no bound."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            # Lightning leaves this to fused optimizers, which would do it after clipping: too late for a norm.
+            # Lightning leaves unscaling to fused optimizers, which do it after clipping: too late to compute a norm.
             scaler.unscale_(optimizer)
         self.strategy.clip_gradients(optimizer, gradient_clip_val or float("inf"))
 
     @property
     def grad_norm(self) -> Tensor:
-        """Norm of the last step's gradient before clipping."""
+        """Norm of the last step's gradient, before clipping."""
         return self.strategy.gradient_norm
 
     def on_fit_start(self) -> None:
-        """Begin to average the weights, where and as the strategy keeps them."""
-        weights = {name: weight_slice.values for name, weight_slice in self.strategy.trained_slices.items()}
-        self.ema.follow(weights, self.data.global_batch_size, self.strategy.spread)
+        """Start the EMAs, sharded and placed as the strategy keeps the weights."""
+        weights = {name: weight_slice.values for name, weight_slice in self.strategy.slices.trained.items()}
+        self.ema.follow(weights, self.data.global_batch_size, self.strategy.update_copies)
 
     def on_train_start(self) -> None:
-        """Learn at the rate of the present schedule, which may be longer than when the run was saved."""
+        """Apply the configured learning-rate schedule, which may be longer than when the run was saved."""
         self.has_begun = True
         (schedule,) = self.trainer.lr_scheduler_configs
         before, now = follow_schedule(cast(LambdaLR, schedule.scheduler))
@@ -179,24 +179,24 @@ class DiffusionModule(lightning.LightningModule):
             _log.info("learning rate %g -> %g at step %d", before, now, self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the averages."""
+        """Add the EMA weights."""
         checkpoint["ema"] = self.ema.weights
         checkpoint["ema_names"] = list(self.ema.weights)
         checkpoint["ema_updates"] = self.ema.num_updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back the averages, and go on at the beginning of a step."""
+        """Restore the EMA weights, and resume at the beginning of a step."""
         put_between_steps(checkpoint, self.data.accumulation(self.trainer.world_size))
         self.ema.load(checkpoint["ema"], checkpoint["ema_updates"])
 
     @property
     def strategy(self) -> SlicewiseStrategy:
-        """Knows which weights this process updates."""
+        """The strategy, which knows the slices of weights that this process updates."""
         return cast(SlicewiseStrategy, self.trainer.strategy)
 
     @property
     def data(self) -> ClipDataModule:
-        """The data in training."""
+        """The data module in training."""
         return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
 
     def _noise_ahead(self, batch: ClipBatch) -> PrefetchedNoise | None:

@@ -19,12 +19,12 @@ def adamw(
     """Return AdamW; weight decay acts on matrices and convolutions alone, not on biases and norms.
 
     Args:
-        params: Weights to be trained.
+        params: Trained weights.
         lr: Learning rate after warm-up.
         betas: Decay of the means of gradients and of their squares.
         eps: Added to the root of the mean square.
         weight_decay: Share of a weight lost in each step, per learning rate.
-        fused: One kernel for all weights, where PyTorch would take one step after another.
+        fused: Update all weights in one kernel, instead of one operation after another.
     """
     parameters = list(params)
     groups = [

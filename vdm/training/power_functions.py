@@ -1,9 +1,9 @@
-"""Averages of weights with a power-function profile, and any of them after training (Karras et al. 2024, EDM2).
+"""EMAs with a power-function profile, and post-hoc EMA: an EMA of any length after training (Karras et al. 2024, EDM2).
 
 The average at step ``t`` gives the weights of step ``tau`` the density ``(gamma + 1) tau^gamma / t^(gamma + 1)``: its
 length grows with the run, and the beginning fades out (section 3.1). ``gamma`` follows from ``sigma_rel``, the
-profile's standard deviation as a share of the run's length. From averages of two lengths, saved now and then, the
-average of any other length is put together by least squares of profiles (section 3.2).
+profile's standard deviation as a share of the run's length. From snapshots of two such averages along training, the
+average of any other length is reconstructed by a least-squares fit of profiles (section 3.2).
 """
 
 import math
@@ -15,18 +15,18 @@ import numpy as np
 from annotated_types import Interval
 
 MAX_SIGMA_REL = 12**-0.5
-"""That of gamma = 0, which weighs all steps alike."""
+"""The value for gamma = 0, which weights all steps equally."""
 SigmaRel = Annotated[float, Interval(gt=0, lt=MAX_SIGMA_REL)]
-"""Standard deviation of an average's profile, as a share of the run's length."""
+"""Standard deviation of an EMA's profile, as a share of the run's length."""
 
 
 def gamma_of(sigma_rel: float) -> float:
     """Return the exponent of the profile whose standard deviation is ``sigma_rel`` times the run's length.
 
-    ``sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))`` is a cubic equation with one root above zero.
+    ``sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))`` is a cubic equation with one positive root.
 
     Raises:
-        ValueError: If ``sigma_rel`` does not lie between 0 and that of a mean of all steps.
+        ValueError: If ``sigma_rel`` is not between 0 and ``MAX_SIGMA_REL``.
     """
     if not 0 < sigma_rel < MAX_SIGMA_REL:
         raise ValueError(f"sigma_rel must lie between 0 and {MAX_SIGMA_REL:.4f}, but is {sigma_rel}")
@@ -36,7 +36,7 @@ def gamma_of(sigma_rel: float) -> float:
 
 @dataclass(frozen=True)
 class PowerFunction:
-    """The profile of an average.
+    """The profile of an EMA.
 
     Args:
         sigma_rel: Standard deviation of the profile, as a share of the steps so far.
@@ -47,7 +47,7 @@ class PowerFunction:
     step: int
 
     def density(self, step: np.ndarray) -> np.ndarray:
-        """Return the weight of each step in the average."""
+        """Return the weight of each step in the EMA."""
         gamma = gamma_of(self.sigma_rel)
         inside = (gamma + 1) / self.step * (step / self.step) ** gamma
         return np.where(step <= self.step, inside, 0)
@@ -62,12 +62,12 @@ class PowerFunction:
 
 @dataclass(frozen=True)
 class PostHocEMA:
-    """How an average is put together from others.
+    """An EMA as a linear combination of saved ones.
 
     Args:
-        target: Its profile.
-        sources: Profiles of the averages there are.
-        shares: Factor of each of them; they need not be positive.
+        target: Profile of the EMA that is asked for.
+        sources: Profiles of the saved EMAs.
+        shares: Coefficient of each saved EMA; it may be negative.
     """
 
     target: PowerFunction
@@ -76,7 +76,7 @@ class PostHocEMA:
 
     @property
     def error(self) -> float:
-        """Norm of the difference between the profile reached and the target, as a share of the target's norm."""
+        """Norm of the difference between the combined profile and the target, as a share of the target's norm."""
         everything = [*self.sources, self.target]
         factors = np.array([*self.shares, -1.0])
         products = np.array([[one.dot(other) for other in everything] for one in everything])
@@ -84,18 +84,19 @@ class PostHocEMA:
 
 
 def reconstruct(target: PowerFunction, sources: Sequence[PowerFunction]) -> PostHocEMA:
-    """Return the shares whose combined profile is nearest to that of ``target`` in the sense of least squares.
+    """Return the combination whose profile is nearest to ``target`` in the least-squares sense.
 
-    Unlike the paper's, they add up to 1 also where the averages there are don't suffice: it is an average in any case.
+    Unlike in the paper, the coefficients are constrained to sum to 1, so that the result is a weighted mean of the
+    weights even if there are few sources.
 
     Args:
-        target: The average that is asked for.
-        sources: The averages there are, at steps up to the target's.
+        target: Profile of the EMA that is asked for.
+        sources: Profiles of the saved EMAs, at steps up to the target's.
     """
     products = np.array([[one.dot(other) for other in sources] for one in sources])
     wanted = np.array([source.dot(target) for source in sources])
-    # Neighbours' profiles are all but parallel: shares far beyond 1 that cancel out would amplify rounding errors of
-    # the saved weights. So directions in which profiles, scaled to unit length, hardly differ are left aside.
+    # Profiles of neighbouring steps are nearly parallel. Large coefficients that cancel each other would amplify the
+    # rounding errors of saved weights; the cut-off discards directions in which normalized profiles hardly differ.
     scale = np.sqrt(np.diag(products))
     both = np.stack([wanted, np.ones_like(wanted)], axis=1) / scale[:, None]
     nearest, change = (np.linalg.lstsq(products / np.outer(scale, scale), both, rcond=1e-10)[0] / scale[:, None]).T

@@ -1,18 +1,18 @@
-"""From a model with its weights to one that is ready to train, and its objective."""
+"""Preparation of a model for training: its trained weights, its objective, and how its blocks run."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.config import ConfigError, build
+from vdm.config import build, errors_at
 from vdm.objectives.base import Objective
 from vdm.objectives.build import build_objective
 
 
 def prepare(model: VideoDiffusionModel, config: Mapping[str, Any]) -> Objective:
-    """Choose which weights train, make the objective, and choose how the model's blocks run.
+    """Choose the trained weights, build the objective, then checkpoint and compile the model's blocks.
 
-    The objective comes in between: it may copy the model, adapters included, but not blocks that are compiled.
+    The order matters: the objective may copy the model with its LoRA adapters, but can't copy compiled blocks.
 
     Args:
         model: The model, with the weights that training starts from.
@@ -28,7 +28,5 @@ def prepare(model: VideoDiffusionModel, config: Mapping[str, Any]) -> Objective:
 
 
 def _apply(key: str, model: VideoDiffusionModel, config: Mapping[str, Any]) -> None:
-    try:
+    with errors_at(key):
         build(config[key], key).apply(model)
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}") from error

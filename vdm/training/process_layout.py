@@ -1,4 +1,4 @@
-"""How many processes there are, on which nodes, where ``srun`` or ``torchrun`` has started them."""
+"""The number of processes and nodes, as ``srun`` or ``torchrun`` started them."""
 
 import os
 import re
@@ -18,17 +18,17 @@ from vdm.processes import is_from_torchrun
 from vdm.training.slurm import is_shell
 
 _OPEN = {"num_nodes": 1, "devices": "auto"}
-"""Values of the trainer's keys that ask for nothing in particular."""
+"""Values of the trainer's keys that leave the number open."""
 
 
 @dataclass(frozen=True)
 class ProcessLayout:
-    """Processes that somebody else has started.
+    """The processes of a run that a launcher started.
 
     Args:
-        environment: Tells Lightning their ranks and where they meet.
-        launcher: The program that started them.
-        num_nodes: Nodes.
+        environment: Lightning's interface to their ranks and to the address of the first process.
+        launcher: Name of the launcher.
+        num_nodes: Number of nodes.
         devices: Processes on each node.
     """
 
@@ -39,7 +39,7 @@ class ProcessLayout:
 
 
 def find_layout(variables: Mapping[str, str] = os.environ) -> ProcessLayout | None:
-    """Return how the processes are with_layout that ``torchrun`` or ``srun`` started; none if this one is alone.
+    """Return the layout of the processes that ``torchrun`` or ``srun`` started; ``None`` if this one is alone.
 
     Raises:
         ConfigError: If nodes have different numbers of processes, or a job of several tasks was started without srun.
@@ -58,15 +58,16 @@ def find_layout(variables: Mapping[str, str] = os.environ) -> ProcessLayout | No
     per_node = _same_on_all_nodes(variables["SLURM_STEP_TASKS_PER_NODE"])
     if "SLURM_NTASKS_PER_NODE" not in variables and int(variables["SLURM_NTASKS"]) > 1:
         raise ConfigError("SLURM must be told of processes by --ntasks-per-node, not by --ntasks alone")
-    # Requeueing is this project's, between two steps; Lightning's, inside a signal handler, would tear checkpoints.
+    # Lightning would requeue the job inside a signal handler, and tear checkpoints; vdm does so between two steps.
     environment = SLURMEnvironment(auto_requeue=False)
     return ProcessLayout(environment, "srun", int(variables["SLURM_STEP_NUM_NODES"]), per_node)
 
 
 def cluster_environment(layout: ProcessLayout | None) -> ClusterEnvironment:
-    """Return what tells Lightning of its processes.
+    """Return Lightning's interface to the processes.
 
-    By itself it would take a batch script of one task for a process among others, and complain of an srun not used.
+    Lightning's own choice mistakes the batch script of a job for one of several processes, and warns that ``srun`` is
+    missing.
     """
     if layout is not None:
         return layout.environment
@@ -75,10 +76,10 @@ def cluster_environment(layout: ProcessLayout | None) -> ClusterEnvironment:
 
 
 def with_layout(trainer: Mapping[str, Any], layout: ProcessLayout | None) -> dict[str, Any]:
-    """Return the trainer's configuration with the processes there are, where it leaves them open.
+    """Return the trainer's configuration with the numbers of nodes and processes filled in.
 
     Raises:
-        ConfigError: If it asks for others.
+        ConfigError: If it has other numbers.
     """
     if layout is None:
         return dict(trainer)
@@ -91,7 +92,7 @@ def with_layout(trainer: Mapping[str, Any], layout: ProcessLayout | None) -> dic
 
 
 def _same_on_all_nodes(tasks_per_node: str) -> int:
-    """Read SLURM's ``4(x2)``, or ``4,2`` where nodes differ."""
+    """Read SLURM's ``4(x2)``: four tasks on each of two nodes. ``4,2`` is refused."""
     numbers = {int(number) for number in re.sub(r"\(x\d+\)", "", tasks_per_node).split(",")}
     if len(numbers) > 1:
         raise ConfigError(f"nodes have {tasks_per_node} tasks in SLURM: give each as many by --ntasks-per-node")

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes."""
+"""A profile of training steps."""
 
 import torch
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler

@@ -1,7 +1,7 @@
-"""Where the processes of a run meet, tried before they do: a mistake is then told in one line, and not waited for.
+"""A check of the address where the processes of a run meet, so that a mistake is one line and no hang.
 
-That place is ``MASTER_ADDR`` and ``MASTER_PORT``. The first process listens there, or ``torchrun`` in its place. Torch
-itself tries a wrong address for half an hour, and waits without end for a stranger who answers nothing.
+The address is ``MASTER_ADDR`` and ``MASTER_PORT``. The first process listens there, or ``torchrun`` in its place. Torch
+itself retries a wrong address for half an hour, and waits for ever on a program that accepts and does not answer.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ from vdm.config import ConfigError
 _SECONDS_TO_RESOLVE = 10.0
 _SECONDS_TO_CONNECT = 10.0
 _SECONDS_TO_ANSWER = 30.0
-"""The first process answers from a thread of its own, whatever else it does."""
+"""The first process answers from a thread of its own, so this does not depend on what it does."""
 _SECONDS_UNTIL_TOLD = 30.0
-"""How long a process waits for the first one without a word."""
+"""A process that waits longer than this for the first one says so."""
 
 _log = logging.getLogger(__name__)
 
 
 def check_rendezvous(environment: ClusterEnvironment, num_nodes: int, timeout_seconds: float) -> None:
-    """Refuse a place where processes can't meet; wait for the first process if this is another.
+    """Check that processes can meet at the configured address; processes but the first wait for the first.
 
     Args:
-        environment: What tells Lightning of its processes.
-        num_nodes: Machines.
+        environment: Lightning's interface to the processes.
+        num_nodes: Number of machines.
         timeout_seconds: How long to wait for the first process.
 
     Raises:
@@ -55,7 +55,7 @@ def check_rendezvous(environment: ClusterEnvironment, num_nodes: int, timeout_se
             f"MASTER_PORT={port}: can't listen there for the other processes: {error.strerror}; choose another port"
         ) from None
     complaint = _complaint_of_reach(address, 0)
-    # Where a network forwards this port alone.
+    # Some networks forward only the configured port.
     complaint = complaint and _complaint_of_reach(address, port)
     if complaint is not None:
         raise ConfigError(
@@ -74,7 +74,7 @@ def _check_variables(variables: Mapping[str, str]) -> None:
 
 
 def _resolve(address: str) -> None:
-    """Find out whether an address is one, or the name of a host."""
+    """Check that a name or address can be resolved."""
     limit = time.monotonic() + _SECONDS_TO_RESOLVE
     while True:
         try:
@@ -88,7 +88,7 @@ def _resolve(address: str) -> None:
 
 
 def _complaint_of_reach(address: str, port: int) -> str | None:
-    """Listen on a port, 0 for any, and say what keeps this process from connecting to it by an address, if anything."""
+    """Listen on a port (0: any), connect to it through an address, and return the error, if any."""
     try:
         has_ipv6 = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if has_ipv6 else socket.AF_INET
@@ -100,7 +100,7 @@ def _complaint_of_reach(address: str, port: int) -> str | None:
 
 
 def _wait_for_first(address: str, port: int, timeout_seconds: float, is_here: bool) -> None:
-    """Wait until the first process listens, and make sure that it is it."""
+    """Wait until the first process listens, and check that it is a process of torch."""
     if is_here and _complaint_of_reach(address, 0) is not None:
         timeout_seconds = min(timeout_seconds, _SECONDS_UNTIL_TOLD)  # the first process will not come to listen there
     start = time.monotonic()
@@ -131,12 +131,12 @@ def _wait_for_first(address: str, port: int, timeout_seconds: float, is_here: bo
 
 
 def _answers(address: str, port: int) -> bool:
-    """Tell whether a store of torch's is at an address; asked by a thread, since torch may wait without end."""
+    """Tell whether one of torch's stores is at an address; a thread asks, since torch may wait for ever."""
     stores: list[TCPStore] = []
 
     def ask() -> None:
         limit = timedelta(seconds=_SECONDS_TO_ANSWER)
-        with contextlib.suppress(RuntimeError):  # of torch's network errors
+        with contextlib.suppress(RuntimeError):  # torch's network errors
             stores.append(TCPStore(address, port, None, is_master=False, timeout=limit, wait_for_workers=False))
 
     thread = threading.Thread(target=ask, name="meeting", daemon=True)

@@ -1,4 +1,4 @@
-"""A checkpoint made ready for Lightning: checked, and its loops put between two optimizer steps."""
+"""Checks of the training state in a checkpoint, and the learning rate after a resume."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ class _Schedule(TypedDict):
 
 
 class _State(TypedDict):
-    """What Lightning and this project can't do without to resume a run."""
+    """The keys that Lightning and this project need to resume a run."""
 
     epoch: _Count
     global_step: _Count
@@ -42,10 +42,10 @@ class _State(TypedDict):
 
 
 def checked_state(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the state in a checkpoint, unless training can't be resumed from it.
+    """Return the state in a checkpoint, once it is known that training can resume from it.
 
     Args:
-        state: All that is saved beside weights and averages.
+        state: Everything in the checkpoint but weights and EMA weights.
         folder: Folder of the checkpoint.
 
     Raises:
@@ -58,7 +58,7 @@ def checked_state(state: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def follow_schedule(scheduler: LambdaLR) -> tuple[float, float]:
-    """Set the learning rates of the coming step to the schedule's; a checkpoint has those of the former schedule.
+    """Set the learning rates of the next step to the schedule's; a checkpoint has those of the former schedule.
 
     Returns:
         The rate of the first group of weights before and after.

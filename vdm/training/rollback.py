@@ -1,4 +1,4 @@
-"""Going back to a checkpoint while training goes on."""
+"""Roll-back to a checkpoint during training."""
 
 from pathlib import Path
 from typing import cast
@@ -6,18 +6,18 @@ from typing import cast
 import lightning
 from torch.optim.lr_scheduler import LambdaLR
 
-from vdm.checkpoints.collectives import together
-from vdm.checkpoints.runs import checkpoints_of
+from vdm.checkpoints.collectives import run_on_all
+from vdm.checkpoints.layout import checkpoints_of
 from vdm.training.lightning_internals import set_global_step
 from vdm.training.module import DiffusionModule
 from vdm.training.resuming import follow_schedule
 
 
 def roll_back(trainer: lightning.Trainer, module: DiffusionModule, run: Path) -> bool:
-    """Put weights, averages, optimizer, schedule and the count of steps back to a run's latest whole checkpoint.
+    """Restore weights, EMAs, optimizer, schedule and step count from a run's latest whole checkpoint.
 
-    The position in the data stays, so that training goes on with what it has not seen. To be called by all processes
-    together, between two optimizer steps, from a callback's ``on_train_batch_end``.
+    The position in the data does not change, so training continues with samples that it has not seen. All processes
+    call this together, between two optimizer steps, from a callback's ``on_train_batch_end``.
 
     Returns:
         Whether there was a checkpoint.
@@ -27,7 +27,9 @@ def roll_back(trainer: lightning.Trainer, module: DiffusionModule, run: Path) ->
     """
     strategy = module.strategy
     strategy.writer.finish()
-    if not together(lambda: bool(checkpoints_of(run)))[0]:  # networked folders don't look the same everywhere at once
+    if not run_on_all(lambda: bool(checkpoints_of(run)))[
+        0
+    ]:  # network file systems may show processes different contents
         return False
     checkpoint = strategy.load_checkpoint(run)
     strategy.load_model_state_dict(checkpoint)

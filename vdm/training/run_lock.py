@@ -1,7 +1,7 @@
-"""A run's folder belongs to one start of ``vdm train`` at a time, for which its first process claims it.
+"""The lock on a run's folder, held by the first process of one start of ``vdm train`` at a time.
 
-The claim is released when the run ends, and by the process's death. Of a process on another machine, or in another
-container, nothing is known but when it last touched its claim.
+The end or death of the process releases the lock. Of a process on another machine, or in another container, only the
+time is known at which it last touched its lock file.
 """
 
 import os
@@ -16,20 +16,20 @@ from vdm.training.slurm import SlurmJob
 from vdm.training.starts import shared_name
 
 LOCKS_NAME = "claims"
-"""Folder in a run's folder with the claim of each of its starts."""
+"""Folder, within a run's folder, of the lock files of its starts."""
 
 BEAT_SECONDS = 10.0
 """How often a run shows that it is alive."""
 SILENT_SECONDS = 120.0
-"""After how long without that a run on another machine counts as dead."""
+"""A run on another machine counts as dead after this time without a sign of life."""
 
 
 class RunLock:
-    """The claim of this process on a run's folder.
+    """The lock of this process on a run's folder.
 
     Args:
         run: Folder of the run.
-        number: How many claims there were before.
+        number: Number of the lock file: how many processes held the lock before.
         holder: This process.
     """
 
@@ -39,7 +39,7 @@ class RunLock:
         self.file = lock_file(_locks_of(run), number)
 
     def check(self) -> None:
-        """Refuse to write into a run's folder that is not this process's any more.
+        """Refuse to write into a run's folder whose lock this process has lost.
 
         Raises:
             ValueError: In one line, if the folder is gone, or another process has taken the run over.
@@ -63,22 +63,22 @@ class RunLock:
             return False
 
     def release(self) -> None:
-        """Give the folder back, if it is still there and this process's."""
+        """Release the lock, if this process still holds it."""
         try:
             self.check()
             with replacing(self.file) as file:
                 file.write(self.holder.ending().encode())
-        except (OSError, ValueError):  # then the death of this process releases it
+        except (OSError, ValueError):  # then the end of this process releases it
             pass
 
 
 @contextmanager
 def lock_run(run: Path) -> Iterator[RunLock]:
-    """Keep a run's folder to this process while the block runs.
+    """Hold the lock on a run's folder while the block runs.
 
     Raises:
-        ConfigError: If another process has it.
-        ValueError: If the folder is lost while the block runs, and storage fails in it.
+        ConfigError: If another process holds it.
+        ValueError: If the folder was removed or taken over, and storage fails in it for that reason.
     """
     me = _this_process()
     path = _locks_of(run)
@@ -93,24 +93,24 @@ def lock_run(run: Path) -> Iterator[RunLock]:
         try:
             yield mine
         except OSError:
-            mine.check()  # of a folder that is gone, this says more
+            mine.check()  # gives the reason if the folder is gone
             raise
         finally:
             mine.release()
 
 
 def refuse_if_locked(run: Path, is_first: bool) -> None:
-    """Refuse a run's folder that another start has, before time is spent on it.
+    """Refuse a run's folder that another start holds, before anything slow is done.
 
     Args:
         run: Folder of the run.
-        is_first: Whether this process is the one that is going to claim it.
+        is_first: Whether this process is the one that will take the lock.
 
     Raises:
-        ConfigError: Naming who has it.
+        ConfigError: With the process that holds it.
     """
     me = _this_process()
-    if is_first or me.job is not None:  # others can't tell their own start from another
+    if is_first or me.job is not None:  # without a job, other processes can't tell their own start from another
         _refuse_if_held(run, lock_holders(_locks_of(run)), me, not is_first)
 
 
@@ -120,7 +120,7 @@ def _refuse_if_held(run: Path, before: list[str], me: LockHolder, is_own_start_a
     path = lock_file(_locks_of(run), len(before) - 1)
     last, silent = LockHolder.read(before[-1]), silence(path)
     if last is None:  # damaged
-        is_held, name = silent <= SILENT_SECONDS, f"claimed by {path}, which can't be read"
+        is_held, name = silent <= SILENT_SECONDS, f"locked by {path}, which can't be read"
     else:
         is_held = last.is_alive(me, silent, SILENT_SECONDS) and not (is_own_start_allowed and last.is_of_same_start(me))
         name = f"{last}, since {last.since}"
@@ -137,7 +137,7 @@ def _refuse_if_held(run: Path, before: list[str], me: LockHolder, is_own_start_a
 
 def _this_process() -> LockHolder:
     job = SlurmJob.current()
-    # The same in all processes of a start, and in all starts of a job; torchrun inside a job has a name of its own.
+    # One name for all processes and all starts of a job; torchrun inside a job would have a name of its own.
     try:
         name = shared_name() if job is None else f"slurm-{job.name}"
     except ConfigError:  # of torchrun's nodes, which have nothing in common but a folder that the user gave

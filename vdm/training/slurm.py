@@ -1,4 +1,4 @@
-"""The SLURM job that this process belongs to, and how it is put back into the queue."""
+"""The SLURM job of this process: its name, its signals, and requeueing it."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""What SLURM sends before a job's end: on preemption, or so long before its time limit as was asked for."""
+"""Signals that SLURM sends before it ends a job: on preemption, or at the requested time before the time limit."""
 
 _SECONDS_FOR_AN_ANSWER = 60
 _INTERACTIVE = ("bash", "interactive")
@@ -18,10 +18,10 @@ class SlurmJob:
     """A job, which may have been started several times.
 
     Args:
-        name: As users see it and ``scontrol`` takes it: ``12``, or ``12_3`` for a task of an array. The last task of an
-            array has the array's own number, and by that number alone ``scontrol`` understands all of its tasks.
-        step: Number of the ``srun`` in the job; none in the batch script itself.
-        restarts: How often the job was put back into the queue.
+        name: The name for users and ``scontrol``: ``12``, or ``12_3`` for a task of an array. The number alone is not
+            enough: the last task's is that of the array, which ``scontrol`` takes for all of its tasks.
+        step: Number of the job step, one for each ``srun``; ``None`` in the batch script itself.
+        restarts: How often the job was requeued.
     """
 
     name: str
@@ -30,7 +30,7 @@ class SlurmJob:
 
     @classmethod
     def current(cls, variables: Mapping[str, str] = os.environ) -> "SlurmJob | None":
-        """Return the job of this process; none outside of SLURM and in a shell inside a job, where users try things."""
+        """Return the job of this process; ``None`` outside of SLURM, and in an interactive shell inside a job."""
         if "SLURM_JOB_ID" not in variables or is_shell(variables):
             return None
         name = variables["SLURM_JOB_ID"]
@@ -40,10 +40,10 @@ class SlurmJob:
         return cls(name, variables.get("SLURM_STEP_ID"), restarts)
 
     def requeue(self) -> str:
-        """Put the job back into the queue if it was running or its time was up, and return in words what was done.
+        """Requeue the job if it was running or its time was up, and return a sentence on what was done.
 
-        In any other state somebody has decided on the job's end: its user, who cancelled it, or SLURM, which is going
-        to requeue it. A job that ends by itself while it is being preempted is not requeued by SLURM.
+        In any other state the end of the job is decided already: by its user, who cancelled it, or by SLURM, which will
+        requeue it. SLURM does not requeue a preempted job that ends by itself.
         """
         try:
             known = self._known()
@@ -57,15 +57,15 @@ class SlurmJob:
         return f"SLURM job {self.name} is requeued"
 
     def _known(self) -> dict[str, str]:
-        """Return what SLURM knows of the job."""
+        """Return SLURM's record of the job."""
         words = _answer("scontrol", "show", "job", "-o", self.name).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 def is_shell(variables: Mapping[str, str]) -> bool:
-    """Tell whether a process was started by hand in a shell inside a job, alone whatever the job's number of tasks.
+    """Tell whether a process was started by hand in a shell inside a job: it is alone, whatever the job's tasks.
 
-    What ``srun`` starts from such a shell inherits the job's name.
+    Processes that ``srun`` starts from such a shell inherit the job's name; the number of tasks tells them apart.
     """
     return variables.get("SLURM_JOB_NAME") in _INTERACTIVE and variables.get("SLURM_STEP_NUM_TASKS", "1") == "1"
 
@@ -75,11 +75,11 @@ def _answer(*command: str) -> str:
 
 
 def hold_stop_signals() -> None:
-    """In a SLURM job, let its signals wait while nothing heeds them; by default they would kill the process."""
+    """In a SLURM job, block its signals until they can be handled; by default they would kill the process."""
     if SlurmJob.current() is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def release_stop_signals() -> None:
-    """Receive what has been sent since ``hold_stop_signals``."""
+    """Unblock the signals, and receive those sent since ``hold_stop_signals``."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -1,6 +1,6 @@
-"""The starts of one job: what they have in common, and what one must know of those before it.
+"""Restarts of a job: the name that all of its starts share, and whether an earlier one has begun the work.
 
-SLURM and torchrun run the same command again where one of its starts was interrupted or has failed.
+SLURM and torchrun run the same command again if it was interrupted or failed.
 """
 
 import os
@@ -8,54 +8,55 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from vdm.checkpoints.runs import checkpoint_folder
+from vdm.checkpoints.layout import checkpoint_folder
 from vdm.config import ConfigError
 from vdm.files import write_file
 from vdm.training.slurm import SlurmJob
 
-_TAKEN_NAME = "resumed_by"
-"""File in a run's folder: of each job that was told to go on from one of the run's checkpoints, and does, a line."""
+_RESUMES_NAME = "resumed_by"
+"""File in a run's folder, with a line for each job that resumed from a chosen checkpoint of the run."""
 
 
 def is_restart() -> bool:
-    """Whether the same command has run before, and was started again by SLURM or torchrun."""
+    """Tell whether SLURM or torchrun has started this command before."""
     job = SlurmJob.current()
     return (job is not None and job.restarts > 0) or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def note_taken(run: Path, checkpoint: Path) -> None:
-    """Record that this job goes on from one of a run's checkpoints, once later ones are set aside.
+def record_resume(run: Path, checkpoint: Path) -> None:
+    """Record that this job resumed from a chosen checkpoint, once later checkpoints are set aside.
 
-    From then on the latest one is the job's own. Without a job, which alone may be started again, nothing is recorded.
+    A restart of the job then resumes from the run's latest checkpoint, which is the job's own. Nothing is recorded
+    without a job, because only jobs are restarted.
     """
     line = _line(checkpoint)
-    if line is not None and line not in _taken(run):
-        write_file(run / _TAKEN_NAME, "".join(f"{each}\n" for each in [*_taken(run), line]))
+    if line is not None and line not in _resumes(run):
+        write_file(run / _RESUMES_NAME, "".join(f"{each}\n" for each in [*_resumes(run), line]))
 
 
-def is_to_be_taken(run: Path, checkpoint: Path) -> bool:
-    """Tell whether a job that is to go on from a checkpoint has yet to do so; false if it is none of the run's."""
+def has_yet_to_resume(run: Path, checkpoint: Path) -> bool:
+    """Tell whether this job has yet to resume from a chosen checkpoint; false if the checkpoint is not of the run."""
     is_own = checkpoint.resolve().parent == checkpoint_folder(run, 0).resolve().parent
-    return is_own and _line(checkpoint) not in _taken(run)
+    return is_own and _line(checkpoint) not in _resumes(run)
 
 
-def _taken(run: Path) -> list[str]:
-    file = run / _TAKEN_NAME
+def _resumes(run: Path) -> list[str]:
+    file = run / _RESUMES_NAME
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
 def _line(checkpoint: Path) -> str | None:
-    """Return what is recorded of this job, the same in all of its processes and starts; none if there is no job."""
+    """Return this job's line, the same in all of its processes and starts; ``None`` without a job."""
     job = SlurmJob.current()
     try:
-        name = shared_name() if job is None else f"slurm-{job.name}"  # torchrun inside a job is another at each start
-    except ConfigError:  # of torchrun's nodes, which have no more in common
+        name = shared_name() if job is None else f"slurm-{job.name}"  # torchrun's name differs at each start of a job
+    except ConfigError:  # torchrun's nodes have no common name
         name = "torchrun"
     return None if name is None else f"{name} {checkpoint.name}"
 
 
 def shared_name(variables: Mapping[str, str] = os.environ) -> str | None:
-    """Return a name on which processes agree that were started apart; none if this one is the first or only one.
+    """Return a name that separately started processes have in common; ``None`` if no launcher started this process.
 
     Raises:
         ConfigError: If torchrun's nodes have nothing in common to name a folder by.
@@ -71,9 +72,9 @@ def shared_name(variables: Mapping[str, str] = os.environ) -> str | None:
 
 
 def _start_of(process: int) -> str:
-    """Return the time at which a process was started, in the form of a run's name, and the process's number."""
+    """Return the start time of a process, in the form of a run's name, and its process id."""
     try:
-        # Linux: field 22 of stat, in ticks after the system's start; field 2, the name, may have spaces.
+        # Linux: field 22 of stat, in ticks since boot; field 2, the name, may contain spaces.
         ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
         lines = Path("/proc/stat").read_text().splitlines()
     except OSError:

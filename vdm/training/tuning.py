@@ -1,4 +1,4 @@
-"""Which weights are trained; all others stay as they are, bit for bit."""
+"""Choice of the weights that are trained; all others stay unchanged, bit for bit."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,16 +11,20 @@ from vdm.ranges import Texts, Width
 
 
 class Tuning(Protocol):
-    """Chooses what is trained of a model."""
+    """Chooses the trained weights of a model."""
 
     def apply(self, model: nn.Module) -> None:
-        """Freeze the rest; raise ``ValueError`` if nothing is left to train."""
+        """Freeze all other weights.
+
+        Raises:
+            ValueError: If no weight is left to train.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class ChosenWeights:
-    """Weights by their names.
+    """Train the weights of some names.
 
     Args:
         names: Names in the model, in which ``*`` stands for anything: ``network.*temporal*``.
@@ -29,7 +33,7 @@ class ChosenWeights:
     names: Texts
 
     def apply(self, model: nn.Module) -> None:
-        """Freeze the weights that have none of the names."""
+        """Freeze all weights that match none of the names."""
         trainable = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         chosen = {name for name, _ in trainable if any(fnmatchcase(name, pattern) for pattern in self.names)}
         if not chosen:
@@ -41,11 +45,11 @@ class ChosenWeights:
 
 @dataclass(frozen=True)
 class LoRA:
-    """A few weights beside those of linear layers (Hu et al. 2021), as peft's ``LoraConfig`` with alpha = rank.
+    """Train low-rank additions to linear layers alone (Hu et al. 2021), as peft's ``LoraConfig`` with alpha = rank.
 
     Args:
         layers: Names of linear layers, in which ``*`` stands for anything: ``network.*.to_q``.
-        rank: Width of what is added to each; it has rank (inputs + outputs) weights.
+        rank: Rank of the addition to each layer, which has rank * (inputs + outputs) weights.
     """
 
     layers: Texts
@@ -56,7 +60,7 @@ class LoRA:
             raise ValueError(f"rank must be at least 1, but is {self.rank}")
 
     def apply(self, model: nn.Module) -> None:
-        """Freeze the model, and add what is trained to its layers."""
+        """Freeze the model, and add trained low-rank weights to its layers."""
         linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
         if add_lora(model, self.layers, self.rank) == 0:
             examples = ", ".join(linear[:2])

@@ -54,6 +54,15 @@ def test_all_and_single_keys_are_shown_on_demand() -> None:
     assert "sampler.num_steps=50" in about
 
 
+def test_sampler_and_guidance_are_shown_as_those_of_the_run_unless_chosen() -> None:
+    for command in ("sample", "evaluate"):
+        assert "\n  sampler=(as in RUN) " in _help(command)
+        assert "\n  guidance=(as in RUN) " in _help(command)
+        assert "sampler.num_steps" not in _help(command, "all").partition("\nKeys:")[2]
+    assert "\n  sampler=unipc " in _help("sample", "sampler=unipc")
+    assert "\n  sampler.order=2 " in _help("sample", "sampler=unipc", "all")
+
+
 def test_keys_that_can_not_be_set_are_not_shown() -> None:
     assert "\n  clip=" not in _help("train", "all")
     assert "families." not in _help("export", "all")

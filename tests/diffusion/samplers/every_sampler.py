@@ -44,5 +44,5 @@ NEEDING_SIGNAL: dict[str, Make] = {
     "euler_maruyama": EulerMaruyama,
     "predictor_corrector": PredictorCorrector,
 }
-"""Those that can't begin with pure noise."""
+"""Those that can't start from pure noise."""
 EVERY = ODE | STOCHASTIC | IN_TIME | NEEDING_SIGNAL

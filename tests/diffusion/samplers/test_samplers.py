@@ -196,7 +196,7 @@ def test_solvers_in_time_say_what_to_choose_where_they_cannot_begin(name: str, s
     def unused(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
         raise AssertionError
 
-    with pytest.raises(ValueError, match=r"^\w+ can't begin with pure noise, .*: choose sampler/spacing=log_snr with"):
+    with pytest.raises(ValueError, match=r"^\w+ can't start from pure noise, .*: choose sampler/spacing=log_snr with"):
         sampler(unused, random_latents("z"), noise_schedule, _draws())
 
     advised = EVERY[name](5, UniformLogSNR(sigma_max=80.0))

@@ -79,6 +79,6 @@ def test_heun_warns_of_steps_that_are_too_long_for_it(
     said = [record.getMessage() for record in caplog.records]
     if deviation > 2:
         assert len(said) == 1
-        assert f"data of standard deviation 1 would get one of {deviation:.3g}; choose " in said[0]
+        assert f"for data of standard deviation 1, that of samples would be {deviation:.3g}; choose " in said[0]
     else:
         assert said == []

@@ -162,5 +162,5 @@ class Standing:
 
 
 def test_spacings_that_do_not_fall_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^spacing must give falling noise levels above 0, but .*Standing"):
+    with pytest.raises(ValueError, match=r"^spacing must give decreasing noise levels above 0, but .*Standing"):
         DDIM(3, Standing()).grid(Cosine())

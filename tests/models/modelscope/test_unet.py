@@ -141,8 +141,8 @@ def test_every_weight_lies_in_a_block_or_at_the_ends() -> None:
         ({"num_blocks": 0}, r"num_blocks must be at least 1, but is 0"),
         ({"text_channels": 0}, r"text_channels must be at least 1: choose a text encoder, such as .*"),
         ({"temporal_dropout": 1.0}, r"temporal_dropout must lie between 0 and 1, but is 1.0"),
-        ({"image_conditioned": True}, r"is guided by text alone: model.conditioner must have no .*"),
-        ({"vector_channels": 25}, r"is guided by text alone: model.conditioner must have no .*"),
+        ({"image_conditioned": True}, r"is conditioned on text alone: model.conditioner must have no .*"),
+        ({"vector_channels": 25}, r"is conditioned on text alone: model.conditioner must have no .*"),
     ],
     ids=str,
 )

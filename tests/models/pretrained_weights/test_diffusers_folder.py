@@ -104,7 +104,7 @@ def test_configurations_are_the_same_both_ways(tmp_path: Path, sizes: Sizes) -> 
     [
         ({"_class_name": "UNet2DConditionModel"}, "config: holds a UNet2DConditionModel, not a UNetSpatioTempor"),
         ({"layers_per_block": [1, 2]}, r"config: layers_per_block=\[1, 2\]: must be the same at every level"),
-        ({"in_channels": 9}, "config: a network whose two halves differ"),
+        ({"in_channels": 9}, "config: networks whose way up differs"),
         ({"block_out_channels": None}, "config: block_out_channels=None is not allowed"),
         ({"block_out_channels": [{"_target_": "os.system"}]}, r"config: block_out_channels\.0={.*} is not allowed"),
         ({"layers_per_block": 10**7}, "config: layers_per_block=10000000 is not allowed"),

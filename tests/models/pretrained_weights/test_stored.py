@@ -81,7 +81,7 @@ def test_a_missing_file_and_a_tensor_in_two_files_are_named(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"none.safetensors: no such file$"):
         StoredTensors.open([tmp_path / "none.safetensors"])
     twice = [write(tmp_path / f"{i}.safetensors", a=torch.zeros(1)) for i in range(2)]
-    with pytest.raises(ValueError, match=r"1.safetensors: a is in 0.safetensors too$"):
+    with pytest.raises(ValueError, match=r"1.safetensors: a is also in 0.safetensors$"):
         StoredTensors.open(twice)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vdm.training.devices import Devices
 from vdm.training.planning.live_memory import Moment
 from vdm.training.planning.sharding import (
     Sharding,
@@ -16,7 +17,6 @@ from vdm.training.planning.sharding import (
     zero,
 )
 from vdm.training.planning.step import StepMeasure
-from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2
@@ -40,7 +40,7 @@ STEP = StepMeasure(
 
 
 @pytest.mark.parametrize(
-    ("sharding", "weights", "gradients", "optimizer", "averages"),
+    ("sharding", "weights", "gradients", "optimizer", "ema"),
     [
         (single(), 4, 4, 8, 8),
         (ddp(), 4, 4, 8, 8),
@@ -54,11 +54,11 @@ STEP = StepMeasure(
     ids=lambda value: value.name if isinstance(value, Sharding) else "",
 )
 def test_shares_are_those_of_the_strategy(
-    sharding: Sharding, weights: float, gradients: float, optimizer: float, averages: float
+    sharding: Sharding, weights: float, gradients: float, optimizer: float, ema: float
 ) -> None:
     memory = memory_of(sharding, STEP, num_emas=2, several_micro_batches=False)
-    found = (memory.weights, memory.gradients, memory.optimizer, memory.averages)
-    assert [part / N for part in found] == pytest.approx([weights, gradients, optimizer, averages])
+    found = (memory.weights, memory.gradients, memory.optimizer, memory.ema)
+    assert [part / N for part in found] == pytest.approx([weights, gradients, optimizer, ema])
 
 
 def test_frozen_weights_of_the_network_are_shared_and_those_outside_are_not() -> None:
@@ -109,6 +109,6 @@ def test_strategies_are_planned_with_their_options() -> None:
 
     assert planned(SingleDevice(torch.device("cpu"))) == single()
     assert planned(DataParallel()) == ddp()
-    assert planned(FSDP2(replicate="nodes")) == fsdp2(STEP, 4, 1, 4)
+    assert planned(FSDP2(replicate="nodes")) == fsdp2(STEP, 4, 1, 4, replicate="nodes")
     assert planned(FSDP2(offload=True)) == fsdp2(STEP, 8, 1, 4, offload=True)
     assert planned(DeepSpeedZeRO(3, offload_parameters=True)) == zero(STEP, 3, 8, 1, False, True)

@@ -9,7 +9,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.training.runs import configuration
-from vdm.assembly.build import build_model
+from vdm.assembly.build_model import build_model
 from vdm.config import build
 from vdm.models.attention import attend
 from vdm.training.planning.live_memory import LiveMemory

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vdm.checkpoints.latest import checkpoints_to_try
+from vdm.checkpoints.layout import config_file
 from vdm.checkpoints.run_config import RecordedClip
-from vdm.checkpoints.runs import checkpoints_to_try, config_file, load_config
+from vdm.checkpoints.run_record import load_config
 from vdm.cli.options.of_model import options_of_model
 from vdm.config.words import described
 from vdm.outside import typed

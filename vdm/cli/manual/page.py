@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vdm.cli.manual.sections import HIDDEN, HIDDEN_GROUPS, SECTIONS
+from vdm.cli.manual.sections import HIDDEN, HIDDEN_GROUPS, OF_RUN, SECTIONS
 from vdm.cli.manual.tree import Conf, Group, Tree
 from vdm.cli.manual.yaml_file import Setting
 
@@ -14,6 +14,7 @@ _COLUMN = 36
 """Where meanings begin."""
 _REFERENCE = re.compile(r"\$\{[^{}]+\}")
 _REQUIRED = "???"
+_AS_IN_RUN = "(as in RUN)"
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,14 @@ class Manual:
 
     def everything(self) -> str:
         """Return all groups with their options, and all keys."""
-        groups = self.groups()
+        groups = [
+            name for name, group in self.groups().items() if not self._is_in_run(group.package) or "/" not in name
+        ]
+        keys = [key for key in self.keys() if not self._is_in_run(key)]
         lines = self._head()
         if groups:
             lines += ["", "Groups, of which an option is chosen by GROUP=OPTION:", *self._lines(groups)]
-        return "\n".join([*lines, "", "Keys:", *self._lines(self.keys(), are_keys=True)])
+        return "\n".join([*lines, "", "Keys:", *self._lines(keys, are_keys=True)])
 
     def about(self, topic: str) -> str | None:
         """Return what belongs to a key or a group; None if there is no such one."""
@@ -93,6 +97,11 @@ class Manual:
         if keys:
             lines += [f"Keys{chosen}:", *self._lines(keys, are_keys=True)]
         return "\n".join(lines).rstrip()
+
+    def _is_in_run(self, key: str) -> bool:
+        """Tell whether a key belongs to a component that is the run's own, as the user has chosen no other."""
+        name = key.partition(".")[0]
+        return name in OF_RUN.get(self.command, ()) and name not in self.choices
 
     def topics(self) -> list[str]:
         """Return all that ``about`` knows."""
@@ -145,7 +154,8 @@ class Manual:
             if name in groups:
                 group = groups[name]
                 choices = f"; choices: {' | '.join(group.options)}" if group.options else ""
-                yield from _entry(f"{name}={','.join(group.chosen) or 'null'}", group.meaning + choices)
+                chosen = _AS_IN_RUN if self._is_in_run(name) else ",".join(group.chosen) or "null"
+                yield from _entry(f"{name}={chosen}", group.meaning + choices)
             elif name in keys:
                 parent = tree.find(name.rpartition(".")[0]) if "." in name else None
                 meaning = keys[name].meaning or (parent.meaning if parent else "")

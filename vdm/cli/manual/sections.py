@@ -77,13 +77,15 @@ SECTIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
 """Keys and groups by heading, for the commands whose YAML has too many for one screen."""
 
 HIDDEN: Mapping[str, frozenset[str]] = {
-    "train": frozenset({"clip"}),
-    "check": frozenset({"clip"}),
-    "plan": frozenset({"clip"}),
     "sample": frozenset({"text_encoder", "model.readers"}),
     "export": frozenset({"families"}),
     "import": frozenset({"families"}),
 }
 """Keys, with all below them, that users can't set, or that only other YAMLs refer to."""
+OF_RUN: Mapping[str, frozenset[str]] = {
+    "sample": frozenset({"sampler", "guidance"}),
+    "evaluate": frozenset({"sampler", "guidance"}),
+}
+"""Groups whose default is the choice of the checkpoint's run; the one in the YAML only stands in for it."""
 HIDDEN_GROUPS = frozenset({"run_folder", "pretrained"})
 """Groups of which a command's YAML chooses, and its user none."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -139,7 +138,7 @@ def _settings(node: yaml.MappingNode, comments: _Comments) -> dict[str, Setting]
 
 
 def _setting(key: yaml.ScalarNode, value: yaml.Node, comments: _Comments) -> Setting:
-    is_block = not isinstance(value, yaml.ScalarNode) and not value.flow_style
+    is_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
     end = key.end_mark if is_block or value.start_mark.line > key.start_mark.line else value.end_mark
     meaning = comments.after(end.line, end.column)
     above, is_apart = comments.above(key.start_mark.line, key.start_mark.column)
@@ -154,8 +153,11 @@ def _text(value: yaml.Node, lines: Sequence[str]) -> str:
     start, end = value.start_mark, value.end_mark
     if start.line == end.line:
         return lines[start.line][start.column : end.column] or "null" if start.line < len(lines) else "null"
-    plain: Any = yaml.safe_load(yaml.serialize(value))
-    return yaml.safe_dump(plain, default_flow_style=True, width=10**6).strip().removesuffix("\n...")
+    if isinstance(value, yaml.CollectionNode):
+        value.flow_style = True
+    elif isinstance(value, yaml.ScalarNode):
+        value.style = '"'
+    return yaml.serialize(value, width=10**6).strip().removesuffix("\n...")
 
 
 def _default(item: yaml.Node, comments: _Comments) -> Default:

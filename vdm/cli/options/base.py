@@ -1,7 +1,7 @@
 """What the options of all commands have in common."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 
 class CommandOptions:
@@ -10,6 +10,11 @@ class CommandOptions:
     Raises:
         ConfigError: From each of its methods, in one line that names the key.
     """
+
+    of_run: ClassVar[frozenset[str]] = frozenset()
+    """Components that are those of the checkpoint's run, unless others are chosen by ``KEY=NAME``."""
+    instead: ClassVar[Mapping[str, str]] = {}
+    """Advice for keys that users may expect and that the command does not have."""
 
     @classmethod
     def completed(cls, told: Mapping[str, Any]) -> type[Self]:

@@ -5,10 +5,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_type_hints
 
-from vdm.checkpoints.runs import load_config
-from vdm.config.build import resolve
+from vdm.checkpoints.run_record import load_config
 from vdm.config.signatures import Signature, signature_of
 from vdm.config.static_signatures import read_declared
+from vdm.config.targets import resolve
 
 _ATTRIBUTE = "options"
 """Of conditioners; see ``vdm.models.conditioner.Conditioner.options``."""

@@ -4,8 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from vdm.checkpoints.runs import checkpoints_to_try, run_folder
+from vdm.checkpoints.latest import checkpoints_to_try
+from vdm.checkpoints.layout import run_folder
 from vdm.config import ConfigError
+from vdm.data.shard_lists import listed_sets
 from vdm.found_instead import has_index
 
 
@@ -40,20 +42,25 @@ def check_folder(path: Path, key: str, of: str) -> None:
 
 
 def check_shards(path: str | Path, key: str | None = None) -> None:
-    """Refuse what is no folder of shards; what is wrong with one that is, is found when it is opened."""
-    if "://" in str(path) or has_index(Path(path)):
-        return
-    from vdm.data.index import read_index  # has the words for it
-
+    """Refuse a folder, or one of a list, that is no set of shards; faults of a set are found when it is opened."""
     try:
-        read_index(path)
+        for one in listed_sets(str(path)):
+            if "://" not in one.path and not has_index(Path(one.path)):
+                from vdm.data.index import read_index  # has the words for it
+
+                read_index(one.path)
     except ValueError as error:
         raise ConfigError(f"{key}: {error}" if key else str(error)) from None
 
 
 def is_missing_folder(path: object) -> bool:
-    """Tell whether this is the path of a folder of this machine, rather than a URL, that is not there."""
-    return isinstance(path, str | Path) and "://" not in str(path) and not Path(path).is_dir()
+    """Tell whether this is a path or a list with a folder of this machine, rather than a URL, that is not there."""
+    if not isinstance(path, str | Path):
+        return False
+    try:
+        return any("://" not in one.path and not Path(one.path).is_dir() for one in listed_sets(str(path)))
+    except ValueError as error:
+        raise ConfigError(f"data.path: {error}") from None
 
 
 def check_new(path: Path, key: str) -> None:

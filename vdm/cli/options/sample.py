@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, MinLen
 
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.runs import load_config
+from vdm.checkpoints.run_record import load_config
 from vdm.cli.options.memory import check_memory
 from vdm.cli.options.of_model import options_of_model
 from vdm.cli.options.paths import check_file
@@ -23,7 +23,7 @@ from vdm.ranges import Count, NotNegative, Positive, Size
 Label = Annotated[int, Ge(0)] | Annotated[str, NeverANumber()]
 """A class, by index or by name."""
 _SHARED = {"fps"}
-"""Options that the command and a model may both have: what is made with the model plays at the speed that it is told."""
+"""Options that the command and a model may both have: videos play at the speed that the model is told."""
 
 
 @dataclass(frozen=True, kw_only=True)

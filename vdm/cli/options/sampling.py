@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator
 
-from vdm.checkpoints.runs import run_folder
+from vdm.checkpoints.layout import run_folder
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_checkpoint, check_writable
 from vdm.config import ConfigError
@@ -27,6 +27,8 @@ def _device_name(name: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(CommandOptions):
     """Which model, and how it samples."""
+
+    of_run: ClassVar[frozenset[str]] = frozenset({"sampler", "guidance"})
 
     checkpoint: PlainPath
     sampler: Component

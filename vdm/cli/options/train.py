@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_checkpoint, check_shards
-from vdm.config import ConfigError
 from vdm.config.options import MAY_BE_ABSENT, Built, Component, Components, FolderName, PlainPath
 from vdm.ranges import Count, CountOrZero, Seed, Size
 
@@ -20,7 +19,12 @@ class ValidateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(CommandOptions):
-    """Everything that ``conf/train.yaml`` sets."""
+    """Everything that ``conf/train.yaml`` sets, and what is added to a run's configuration when training begins."""
+
+    instead: ClassVar[Mapping[str, str]] = {
+        "check": "to rehearse the run, type vdm check with the same options",
+        "clip": "the shards decide the size of clips: vdm-data build clip.height=... clip.width=...",
+    }
 
     name: FolderName
     seed: Seed
@@ -28,8 +32,6 @@ class TrainOptions(CommandOptions):
     init_from: PlainPath | None
     guidance_scale: float
     validate: ValidateOptions
-    clip: Mapping[str, Any] | None
-    """What clips are like; recorded when training begins, and there where a run goes on."""
     data: Annotated[Component, Built(("path", "cache_path"))]
     encoder: Component
     text_encoder: Component | None
@@ -52,18 +54,17 @@ class TrainOptions(CommandOptions):
     logger: Components
     callbacks: Components
     profiler: Component | None
+    # Recorded when training begins:
+    clip: Mapping[str, Any] | None = field(default=None, metadata=MAY_BE_ABSENT)
+    """Size and speed of the clips, and the names of classes."""
     follows: Mapping[str, Any] | None = field(default=None, metadata=MAY_BE_ABSENT)
-    """Which keys take their values from which others; recorded when training begins. See ``vdm.cli.followers``."""
+    """Which keys take their values from which others; see ``vdm.cli.followers``."""
     started_in: str | None = field(default=None, metadata=MAY_BE_ABSENT)
-    """The folder from which a relative data.path counts; recorded when training begins."""
+    """The folder that a relative data.path is relative to."""
     # With launcher=slurm:
     launcher: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
     nodes: Size | None = field(default=None, metadata=MAY_BE_ABSENT)
     gpus_per_node: CountOrZero | None = field(default=None, metadata=MAY_BE_ABSENT)
-
-    def __post_init__(self) -> None:
-        if self.clip is not None and self.resume is None:
-            raise ConfigError("clip: is recorded when training begins; sizes of clips are those of data.path")
 
     @classmethod
     def imports_from_here(cls, told: Mapping[str, Any]) -> bool:

@@ -287,12 +287,12 @@ class GridSampler(ABC):
         grid += [CLEAN] if self.t_end == 0 else []
         if not all(now.noise_to_signal > then.noise_to_signal for now, then in pairwise(grid)):
             raise ValueError(
-                f"spacing must give falling noise levels above 0, but {self.spacing} gives two alike, or none, in "
+                f"spacing must give decreasing noise levels above 0, but {self.spacing} gives equal ones, or 0, in "
                 f"{self.num_steps} steps of {schedule}: choose fewer steps or another spacing"
             )
         if self.needs_signal and grid[0].alpha == 0:
             raise ValueError(
-                f"{type(self).__name__} can't begin with pure noise, where the diffusion's drift is infinite: choose "
+                f"{type(self).__name__} can't start from pure noise, where the diffusion's drift is infinite: choose "
                 "sampler/spacing=log_snr with a sampler.spacing.sigma_max such as 80, or sampler=dpm_solver_pp_2m_sde"
             )
         return grid

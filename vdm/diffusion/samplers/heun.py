@@ -44,8 +44,8 @@ class Heun(Euler):
         deviation = _deviation_of_unit_gaussian(grid)
         if deviation > _LARGEST_DEVIATION:
             _warn_once(
-                f"sampler=heun: {self.num_steps} steps of {self.spacing} are too long for it: data of standard"
-                f" deviation 1 would get one of {deviation:.3g}; choose sampler/spacing=karras"
+                f"sampler=heun: {self.num_steps} steps of {self.spacing} are too long: for data of standard deviation"
+                f" 1, that of samples would be {deviation:.3g}; choose sampler/spacing=karras"
                 " sampler.spacing.sigma_max=80, or more steps"
             )
         return grid

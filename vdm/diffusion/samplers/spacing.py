@@ -116,7 +116,7 @@ class BetweenNoiseLevels(ABC):
         if math.isinf(sigma_max):
             raise ValueError(
                 "sigma_max must be given, since the schedule ends in pure noise, which is infinite here: choose "
-                "sampler.spacing.sigma_max=80 or so; or sampler/spacing=trailing, if the sampler can begin there"
+                "sampler.spacing.sigma_max=80 or so; or sampler/spacing=trailing, if the sampler can start there"
             )
         _check_order(sigma_min, sigma_max)
         for name, sigma in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):

@@ -53,7 +53,7 @@ class ModelScopeUNet(nn.Module):
     ) -> None:
         super().__init__()
         if image_conditioned or vector_channels > text_channels:
-            raise ValueError("is guided by text alone: model.conditioner must have no image, classes or crops")
+            raise ValueError("is conditioned on text alone: model.conditioner must have no image, classes or crops")
         _check(channels, in_channels, num_blocks, attention_levels, head_channels, text_channels, temporal_dropout)
         self.channels, self.in_channels, self.num_blocks = tuple(channels), in_channels, num_blocks
         self.attention_levels, self.head_channels = tuple(attention_levels), head_channels

@@ -215,7 +215,9 @@ def local_folder(name_or_path: str, variant: str | None = None) -> Path:
     try:
         return Path(hub.snapshot_download(name_or_path, allow_patterns=["*.json", "LICENSE*", "README.md", *patterns]))
     except Exception as error:  # many classes: no connection, no such name, no access
-        raise ValueError(f"{name_or_path}: can't be had from the hub: {' '.join(str(error).split())[:300]}") from None
+        raise ValueError(
+            f"{name_or_path}: can't be downloaded from the hub: {' '.join(str(error).split())[:300]}"
+        ) from None
 
 
 def cached_folder(name_or_path: str) -> Path:
@@ -231,8 +233,8 @@ def cached_folder(name_or_path: str) -> Path:
         return Path(hub.snapshot_download(name_or_path, local_files_only=True))
     except hub.errors.LocalEntryNotFoundError:
         raise ValueError(
-            f"{name_or_path}: not on this machine, and a run's configuration does not decide what is fetched; fetch it"
-            f" by: hf download {name_or_path}"
+            f"{name_or_path}: not on this machine, and nothing is downloaded because a run's configuration names it;"
+            f" download it by: hf download {name_or_path}"
         ) from None
 
 

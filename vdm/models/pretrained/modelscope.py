@@ -149,10 +149,10 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
     FOLDER.check_unet(config, source)
     for name, value in _FIXED.items():
         if config.get(name, value) != value:
-            raise ValueError(f"{source}: {name}={config[name]}: only {value} is known here")
+            raise ValueError(f"{source}: {name}={config[name]}: only {value} is supported")
     unet = typed(UNetConfig, config, source)
     if not unet.is_symmetric or unet.in_channels != unet.out_channels:
-        raise ValueError(f"{source}: a network whose two halves differ")
+        raise ValueError(f"{source}: networks whose way up differs from their way down are not supported")
     return {
         "channels": list(unet.block_out_channels),
         "in_channels": unet.in_channels,

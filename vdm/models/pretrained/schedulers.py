@@ -52,7 +52,7 @@ def settings(scheduler: Mapping[str, Any], source: object) -> dict[str, Any]:
     """
     config = typed(SchedulerConfig, scheduler, source)
     if config.trained_betas is not None:
-        raise ValueError(f"{source}: trained_betas: a table of betas of its own is not known here")
+        raise ValueError(f"{source}: trained_betas: is not supported")
     num_timesteps = config.num_train_timesteps
     schedule = {
         "_target_": _known(_SCHEDULES, config.beta_schedule, "beta_schedule", source),
@@ -87,7 +87,7 @@ def scheduler_config(diffusion: Mapping[str, Any], published: Mapping[str, Any])
     """
     schedule, parameterization = diffusion["schedule"], diffusion["parameterization"]
     if parameterization["c_noise"]["_target_"] != _TIMESTEP or parameterization["c_noise"]["schedule"] != schedule:
-        raise ValueError("diffusion.parameterization.c_noise: diffusers tells the network the timestep of the schedule")
+        raise ValueError("diffusion.parameterization.c_noise: diffusers has the timestep of the schedule alone")
     return {
         **published,
         "beta_schedule": _name_of(_SCHEDULES, schedule, "diffusion.schedule"),

@@ -45,7 +45,7 @@ class StoredTensors(Mapping[str, Tensor]):
                 raise ValueError(f"{path}: not a whole safetensors file: {' '.join(str(error).split())}") from None
             for name in files[path].keys():  # noqa: SIM118 - not a dictionary, and not iterable
                 if name in places:
-                    raise ValueError(f"{path}: {name} is in {places[name][0].name} too")
+                    raise ValueError(f"{path}: {name} is also in {places[name][0].name}")
                 places[name] = path, name
         return cls(places, files)
 

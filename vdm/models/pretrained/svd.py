@@ -176,7 +176,10 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
     unet = typed(UNetConfig, config, source)
     time_ids, rest = divmod(unet.projection_class_embeddings_input_dim, unet.addition_time_embed_dim)
     if not unet.is_symmetric or unet.in_channels != 2 * unet.out_channels or rest:
-        raise ValueError(f"{source}: a network whose two halves differ, or whose image has other channels than latents")
+        raise ValueError(
+            f"{source}: networks whose way up differs from their way down, or whose image has other channels than"
+            " the latents, are not supported"
+        )
     heads = unet.num_attention_heads
     return {
         "channels": list(unet.block_out_channels),

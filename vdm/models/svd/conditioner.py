@@ -134,12 +134,14 @@ class SVDConditioner(nn.Module):
         clip_ids: Sequence[int | str],
     ) -> Prompts:
         """Return the prompts of clips in training or validation, with noise on the first frame."""
-        assert batch.motion is not None, "the data are asked for it: see needs_pixels"
+        assert batch.motion is not None, "the loader provides it if needs_pixels is True"
         levels = self.augmentation.draw(seed, clip_ids).to(x0.device)
         ids = torch.stack([batch.fps - 1, self.buckets(batch.motion), levels], dim=1)
         pixels = batch.video[:, :, 0]
         noise = normal(seed, "first frame augmentation", clip_ids, tuple(pixels.shape[1:]))
-        return self._given(Prompts.of(batch.captions, batch.labels), to_picture(pixels), ids, noise, encoder)
+        return self._with_first_frame_and_ids(
+            Prompts.of(batch.captions, batch.labels), to_picture(pixels), ids, noise, encoder
+        )
 
     def with_first_frame(
         self,
@@ -169,7 +171,7 @@ class SVDConditioner(nn.Module):
         if noise is None:
             names = range(len(frame)) if clip_ids is None else clip_ids
             noise = normal(seed, "first frame augmentation", names, tuple(frame.shape[1:]))
-        return self._given(prompts, to_picture(frame), ids, noise, encoder)
+        return self._with_first_frame_and_ids(prompts, to_picture(frame), ids, noise, encoder)
 
     def with_first_latents(
         self,
@@ -185,8 +187,8 @@ class SVDConditioner(nn.Module):
     def forward(self, prompts: Prompts, num_frames: int) -> Conditioning:
         """Return the conditions of clips of ``num_frames`` frames."""
         device, count = next((weight.device for weight in self.parameters()), prompts.device), len(prompts)
-        told = prompts.find(ADDED_TIME_IDS, TensorCondition)
-        ids = torch.tensor([self.options.ids] * count, device=device) if told is None else told.values
+        given_ids = prompts.find(ADDED_TIME_IDS, TensorCondition)
+        ids = torch.tensor([self.options.ids] * count, device=device) if given_ids is None else given_ids.values
         extra = {ADDED_TIME_IDS: ids}
         if num_frames == 1:
             extra[IMAGE_ONLY_INDICATOR] = torch.ones(count, 1, dtype=torch.bool, device=device)
@@ -199,7 +201,7 @@ class SVDConditioner(nn.Module):
             extra=extra,
         )
 
-    def _given(
+    def _with_first_frame_and_ids(
         self,
         prompts: Prompts,
         picture: Picture,
@@ -208,11 +210,11 @@ class SVDConditioner(nn.Module):
         encoder: Autoencoder,
     ) -> Prompts:
         if not isinstance(encoder, PictureEncoder):
-            raise ValueError(f"encoder: Stable Video Diffusion needs encoder=svd, and {type(encoder).__name__} is not")
+            raise ValueError(f"encoder: Stable Video Diffusion needs encoder=svd, not {type(encoder).__name__}")
         strength = rearrange(ids[:, 2], "b -> b 1 1 1")
-        told = {
+        conditions = {
             "image": TensorCondition.given(encoder.image_latents(picture + strength * noise.to(picture))),
             "image_token": TensorCondition.given(self.image_encoder(picture)),
             ADDED_TIME_IDS: TensorCondition(ids),
         }
-        return prompts.with_conditions(**told)
+        return prompts.with_conditions(**conditions)

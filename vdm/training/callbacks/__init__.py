@@ -1,1 +1,1 @@
-"""What happens around the training step: saving, stopping, logging, progress and sample videos."""
+"""Callbacks around the training step: saving, stopping, logging, progress, sample videos."""

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite, and spikes of the loss: left out, by all processes alike."""
+"""Skips steps whose loss or gradient is not finite, and loss spikes, in all processes alike."""
 
 import json
 import logging
@@ -15,25 +15,25 @@ from jaxtyping import Bool, Float, Int
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, distributed
 
-from vdm.checkpoints.collectives import gathered
+from vdm.checkpoints.collectives import all_gather
 from vdm.ranges import CountOrZero, Folder, Positive
 from vdm.training.module import DiffusionModule
 from vdm.training.rollback import roll_back
 from vdm.types import ClipBatch
 
 MEAN_DECAY = 0.99
-"""Share of the running mean of losses kept in each step."""
+"""Decay of the running mean of losses in each step."""
 MEAN_STEPS = 100
-"""Steps that the running mean must have seen before a loss is called a spike."""
+"""Steps in the running mean before a loss can count as a spike."""
 NUM_NAMED = 8
-"""Clips named in the log, at most; the report has all."""
+"""Most clips named in the log; the report has all."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Clips:
-    """What a report says of the clips of a micro-batch."""
+    """The clips of a micro-batch, for the report."""
 
     keys: tuple[str, ...]
     positions: Int[Tensor, " b"]
@@ -42,19 +42,19 @@ class _Clips:
 
 
 class _Step:
-    """An optimizer step that is done, whose decision is on its way from the device."""
+    """A finished optimizer step, whose decision is being copied from the device."""
 
     def __init__(self, number: int, figures: Float[Tensor, " 3"], clips: Sequence[_Clips]) -> None:
         self.number, self.clips = number, clips
         self._figures, self._arrived = figures, None
         if figures.is_cuda:
-            # Copied when the device comes by, so that nothing waits for it until the figures are looked at.
+            # An asynchronous copy: nothing waits for the device until the figures are read.
             self._figures = torch.empty_like(figures, device="cpu", pin_memory=True).copy_(figures, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record()
 
     def figures(self) -> tuple[bool, float, float]:
-        """Return whether the step was left out, its loss and its gradient's norm."""
+        """Return whether the step was skipped, its loss and the norm of its gradient."""
         if self._arrived is not None:
             self._arrived.synchronize()
         bad, loss, norm = self._figures.tolist()
@@ -62,20 +62,19 @@ class _Step:
 
 
 class LeaveOutBadSteps(Callback):
-    """Leaves out optimizer steps whose loss or gradient is not finite, or whose loss is a spike.
+    """Skips optimizer steps whose loss or gradient is not finite, or whose loss is a spike.
 
-    A step that is left out changes neither weights nor the optimizer's moments; its samples count as seen, and the
-    schedule goes on. All processes decide by the same sums, after the backward pass and before the update.
-    ``RUN/bad_steps.jsonl`` lists the samples of each such step with their losses. Under ``skip``, the decision about a
-    step is read when the next one is done, so that no device waits for it, but always before a checkpoint, a validation
-    and the end.
+    A skipped step changes neither weights nor the optimizer's moments; its samples count as seen, and the schedule
+    advances. All processes decide by the same sums, between backward pass and update. ``RUN/bad_steps.jsonl`` lists the
+    samples of each skipped step with their losses. Under ``skip``, the decision about a step is read after the next
+    step, so that no device waits for it, but always before a checkpoint, a validation and the end.
 
     Args:
         run: Folder of the run.
-        policy: ``skip`` goes on from the present weights; ``rollback`` goes back to the latest checkpoint, and on with
-            the samples after the bad step.
-        spike_factor: A loss above so many times the running mean of those before it is a spike; none for no such rule.
-        max_in_a_row: Training ends when more steps than so many have been bad, with no good step beyond the last.
+        policy: ``skip`` continues from the present weights; ``rollback`` restores the latest checkpoint, and continues
+            with the samples after the bad step.
+        spike_factor: A loss above this multiple of the running mean is a spike; ``None`` disables the rule.
+        max_in_a_row: Training ends after more consecutive bad steps than this.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class LeaveOutBadSteps(Callback):
         self._unread: _Step | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Have the strategy ask before each update."""
+        """Have the strategy ask ``_decide`` before each update."""
         self.mean_loss, self.num_means = self.mean_loss.to(pl_module.device), self.num_means.to(pl_module.device)
         self._scaler = getattr(trainer.precision_plugin, "scaler", None)
         self._trainer, self._module = trainer, pl_module
@@ -107,7 +106,7 @@ class LeaveOutBadSteps(Callback):
         pl_module.strategy.is_left_out = self._decide
 
     def on_before_backward(self, trainer: lightning.Trainer, pl_module: DiffusionModule, loss: Tensor) -> None:
-        """Add up this process's share of the step's loss, as the scaler of fp16 has it."""
+        """Add up this process's share of the step's loss, scaled as fp16 training scales it."""
         self._loss = self._loss + loss.detach()
 
     def on_train_batch_end(
@@ -118,7 +117,7 @@ class LeaveOutBadSteps(Callback):
         batch: ClipBatch,
         batch_idx: int,
     ) -> None:
-        """After a step, find out whether it was left out, and go on by policy."""
+        """At the end of a step, record it, and handle the step before, whose decision has arrived by now."""
         self._clips.append(_Clips(batch.keys, batch.positions, batch.weights, outputs["loss_per_clip"]))
         if trainer.global_step == self._number:
             return  # between micro-batches of one step
@@ -131,26 +130,26 @@ class LeaveOutBadSteps(Callback):
         self._begin(trainer, pl_module)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Find out about the latest step."""
+        """Handle the latest step."""
         self._read_all()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Find out about the last step."""
+        """Handle the last step."""
         self._read_all()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that later decisions depend on, the latest step's outcome included."""
+        """Return everything that later decisions depend on, after handling the latest step."""
         self._read_all()
         numbers = {"in_a_row": self.in_a_row, "last_bad_step": self.last_bad_step}
         return {"mean_loss": self.mean_loss, "num_means": self.num_means, **numbers}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Decide as the run that was stopped would have."""
+        """Restore the state, so that decisions are those of an uninterrupted run."""
         for name, value in state_dict.items():
             setattr(self, name, value)
 
     def _begin(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
-        """Forget the step before."""
+        """Begin the next step."""
         self._number = trainer.global_step
         self._loss = torch.zeros((), device=module.device)
         self._step_loss = torch.zeros((), device=module.device)
@@ -158,18 +157,18 @@ class LeaveOutBadSteps(Callback):
         self._clips: list[_Clips] = []
 
     def _decide(self, norm: Float[Tensor, ""]) -> Bool[Tensor, ""]:
-        """Say whether the coming update is left out. No value is read back from a GPU here, but the scale of fp16."""
+        """Decide whether the coming update is skipped; only under fp16 does this wait for the device."""
         loss = self._loss.float() if self._scaler is None else self._loss.float() / self._scaler.get_scale()
         sums = torch.stack([loss, norm.detach().to(self._loss.device).float()])
         if distributed.is_initialized():
             distributed.all_reduce(sums)
             sums /= distributed.get_world_size()
         loss, norm = sums.unbind()
-        # A loss scaler looks for the largest scale by trying: infinite gradients are its ordinary business.
+        # A loss scaler tries larger scales until gradients overflow, so infinite gradients are normal under fp16.
         bad = ~loss.isfinite() if self._scaler is not None else ~sums.isfinite().all()
         if self.spike_factor is not None:
             bad |= (self.num_means >= MEAN_STEPS) & (loss > self.spike_factor * self.mean_loss)
-        # The mean of so many values, and later one that forgets.
+        # The plain mean of the first losses, and an exponential one later.
         share = torch.clamp(1 / (self.num_means + 1), min=1 - MEAN_DECAY)
         self.mean_loss = torch.where(bad, self.mean_loss, torch.lerp(self.mean_loss, loss, share))
         self.num_means = torch.where(bad, self.num_means, self.num_means + 1)
@@ -182,7 +181,7 @@ class LeaveOutBadSteps(Callback):
             self._read(unread)
 
     def _read(self, step: _Step) -> None:
-        """Find out whether a step was left out, and go on by policy."""
+        """Read whether a step was skipped, and act by the policy."""
         bad, loss, norm = step.figures()
         if bad:
             self._go_on_after_bad_step(step, loss, norm)
@@ -192,7 +191,7 @@ class LeaveOutBadSteps(Callback):
     def _go_on_after_bad_step(self, step: _Step, loss: float, norm: float) -> None:
         self.in_a_row += 1
         self.last_bad_step = max(self.last_bad_step, step.number)
-        clips = sorted((clip for clips in gathered(_described(step.clips)) for clip in clips), key=_worst_first)
+        clips = sorted((clip for clips in all_gather(_described(step.clips)) for clip in clips), key=_worst_first)
         reason = f"loss {loss:.4g}, gradient norm {norm:.4g}"
         if self.in_a_row > self.max_in_a_row:
             raise ValueError(
@@ -213,7 +212,7 @@ class LeaveOutBadSteps(Callback):
 
 
 def _described(clips: Sequence[_Clips]) -> list[dict[str, Any]]:
-    """Return key, position and loss of each clip that counted."""
+    """Return key, position and loss of each clip with a weight above 0."""
     return [
         {"key": key, "position": position, "loss": loss}
         for batch in clips
@@ -235,5 +234,5 @@ def _named(clips: list[dict[str, Any]]) -> str:
 
 
 def _number(value: float) -> float | str:
-    """Return what JSON can hold."""
+    """Return a value that JSON can hold."""
     return value if math.isfinite(value) else repr(value)

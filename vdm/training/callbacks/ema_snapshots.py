@@ -1,4 +1,4 @@
-"""Snapshots of power-function averages along training, from which ``vdm ema`` makes averages of any length."""
+"""Snapshots of power-function EMAs along training, from which ``vdm ema`` makes an EMA of any length."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,8 +8,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from vdm.checkpoints.layout import EMA_SNAPSHOTS_NAME, ema_snapshot_folder
 from vdm.checkpoints.pieces import Piece
-from vdm.checkpoints.runs import EMA_SNAPSHOTS_NAME, clear_interrupted, ema_snapshot_folder
+from vdm.checkpoints.removal import clear_interrupted
 from vdm.ranges import Count, Folder
 from vdm.training.module import DiffusionModule
 
@@ -17,16 +18,16 @@ _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
 class SaveEMASnapshots(Callback):
-    """Saves the run's power-function averages, each process its parts, in the background; without any, does nothing.
+    """Saves snapshots of the run's power-function EMAs in the background, if the run has any.
 
-    Checkpoints hold the averages too, so that there need be no snapshot of the last step. It comes before
-    ``SaveCheckpoints``: a snapshot is complete before any checkpoint that is begun after it.
+    Each process saves its slices. Checkpoints hold the EMAs too, so the last step needs no snapshot. This callback
+    comes before ``SaveCheckpoints``: a snapshot is complete before any checkpoint that is begun after it.
 
     Args:
         run: Folder of the run.
-        every_steps: Optimizer steps from one snapshot to the next. The more there are, the more exact are the averages
-            made of them; 20 in a run are many.
-        dtype: Number format. ``fp16`` takes half the space; whatever exceeds its range is saved as fp32.
+        every_steps: Optimizer steps from one snapshot to the next. More snapshots make post-hoc EMAs more exact; 20 in
+            a run are many.
+        dtype: Number format. ``fp16`` takes half the space; tensors that exceed its range are saved as fp32.
     """
 
     def __init__(self, run: Folder, every_steps: Count, dtype: Literal["fp16", "fp32"] = "fp16") -> None:
@@ -37,7 +38,7 @@ class SaveEMASnapshots(Callback):
         self.dtype = _DTYPES[dtype]
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
-        """Complete what has been written meanwhile, and save after every ``every_steps`` steps."""
+        """Complete a snapshot that has been written, and begin one after every ``every_steps`` steps."""
         if not pl_module.ema.power_functions:
             return
         writer = pl_module.strategy.ema_writer
@@ -49,9 +50,9 @@ class SaveEMASnapshots(Callback):
             writer.start(ema_snapshot_folder(self.run, step), self._pieces(pl_module), None)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Begin with what is to come: what a resumed run saved before is there, and what is half written comes again.
+        """Skip snapshots that were saved before the resume, and remove an unfinished one, which is saved again.
 
-        It goes by position, since a run that went back from a bad step comes to the same step on another way.
+        They are told apart by position: after a roll-back the run reaches the same step again, with other weights.
         """
         self._saved_position = pl_module.data.position
         if trainer.is_global_zero:

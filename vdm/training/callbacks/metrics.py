@@ -1,4 +1,4 @@
-"""Scalars of training: loss, also by noise level, gradient norm, learning rate, speed."""
+"""Training scalars: loss, also by noise level, gradient norm, learning rate, speed."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from vdm.types import ClipBatch
 
 
 class LogMetrics(Callback):
-    """Logs means since the last log, over all processes: at regular steps, after a run's first step and at the end.
+    """Logs means since the last log, over all processes: at regular steps, after the first step and at the end.
 
     Args:
         every_steps: Optimizer steps from one log to the next.
@@ -38,7 +38,7 @@ class LogMetrics(Callback):
         batch: ClipBatch,
         batch_idx: int,
     ) -> None:
-        """Take in a micro-batch, and log at the end of an interval."""
+        """Add a micro-batch, and log at the end of an interval."""
         self._losses.add(outputs["loss_per_clip"], outputs["t"], outputs["weight"], outputs["scalars"])
         step = trainer.global_step
         if (step % self.every_steps == 0 or step == 1) and step != self._logged_step:
@@ -50,11 +50,11 @@ class LogMetrics(Callback):
             self._log(trainer, pl_module, trainer.global_step)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Begin what is no training."""
+        """Stop the training clock: validation is not training time."""
         self._validation_start = time.perf_counter()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Leave the time of validation out."""
+        """Restart the training clock."""
         self._interval_start += time.perf_counter() - self._validation_start
 
     def _log(self, trainer: lightning.Trainer, module: DiffusionModule, step: int) -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 
 class StepProgressBar(ProgressBar):
-    """Steps done and to do, a running mean of the loss, and clips per second."""
+    """Shows steps done and left, a running mean of the loss, and clips per second."""
 
     _SMOOTHING = 0.05
     _SECONDS_BETWEEN_UPDATES = 0.2
@@ -27,7 +27,7 @@ class StepProgressBar(ProgressBar):
         self._loss: Tensor | None = None
 
     def disable(self) -> None:
-        """Show nothing; Lightning calls this on all processes but the first."""
+        """Hide the bar; Lightning calls this on all processes but the first."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -40,11 +40,11 @@ class StepProgressBar(ProgressBar):
         return {"loss": loss} if math.isfinite(loss) else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the running mean of the loss."""
+        """Restore the running mean of the loss."""
         self._loss = torch.tensor(float(state_dict["loss"]))
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Open the bar at the step that the run has reached."""
+        """Open the bar at the current step."""
         self._loss = None if self._loss is None else self._loss.to(pl_module.device)
         self._bar = tqdm(
             total=trainer.max_steps if trainer.max_steps > 0 else None,
@@ -69,7 +69,7 @@ class StepProgressBar(ProgressBar):
         """Advance by the steps done since the last call."""
         if self._bar is None or self._bar.disable or trainer.global_step == self._bar.n:
             return
-        # The mean stays a tensor until it is shown: reading it makes a GPU's queue run empty.
+        # The mean stays a tensor until it is shown: reading it would make the GPU's queue run empty.
         loss = _mean_loss(outputs["loss_per_clip"], outputs["weight"])
         if self._loss is not None:
             loss = torch.where(loss.isnan(), self._loss, self._loss.lerp(loss, self._SMOOTHING))
@@ -88,7 +88,7 @@ class StepProgressBar(ProgressBar):
         self._close()
 
     def on_exception(self, *args: object) -> None:
-        """Close the bar, so that what follows begins on a line of its own."""
+        """Close the bar, so that later output begins on a new line."""
         self._close()
 
     def _close(self) -> None:
@@ -99,5 +99,5 @@ class StepProgressBar(ProgressBar):
 
 
 def _mean_loss(loss_per_clip: Float[Tensor, " b"], weight: Float[Tensor, " b"]) -> Float[Tensor, ""]:
-    """Return the mean over clips that count and have a loss; NaN if there are none."""
+    """Return the mean over clips with a weight above 0 and a loss; NaN if there are none."""
     return torch.where(weight > 0, loss_per_clip, torch.nan).nanmean()

@@ -1,4 +1,4 @@
-"""Sample videos during training, of the same prompts and noise each time."""
+"""Sample videos during training, from the same prompts and noise each time."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from vdm.checkpoints.collectives import together
+from vdm.checkpoints.collectives import run_on_all
 from vdm.generation.generate import generate
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.prompts import Prompts
@@ -20,13 +20,13 @@ from vdm.types import ClipSize
 
 
 class SampleVideos(Callback):
-    """Writes ``samples/step=…/grid.mp4`` and ``grid.png`` into the run's folder and shows them to the loggers.
+    """Writes ``samples/step=…/grid.mp4`` and ``grid.png`` into the run's folder, and logs them.
 
     Args:
         run: Folder of the run.
         every_steps: Optimizer steps from one set of samples to the next; the last step always has one.
-        prompts: Captions; none takes captions, classes and first frames of held-out clips.
-        num_videos: How many held-out clips to take where there are no prompts.
+        prompts: Captions; ``None`` takes captions, classes and first frames of held-out clips.
+        num_videos: Number of held-out clips if there are no prompts.
         seed: Seed of the noise.
     """
 
@@ -49,7 +49,7 @@ class SampleVideos(Callback):
         self.sampled_step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Choose what is sampled."""
+        """Choose the prompts."""
         self.sampled_step = trainer.global_step
         held_out = pl_module.data.held_out_clips(self.num_videos)
         self.fps = pl_module.data.fps or DEFAULT_FPS
@@ -65,7 +65,7 @@ class SampleVideos(Callback):
             self.sample(trainer, pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Sample the final weights, unless training was stopped from outside."""
+        """Sample the final weights, unless training was stopped early."""
         if trainer.global_step >= trainer.max_steps > 0:
             self.sample(trainer, pl_module)
 
@@ -75,12 +75,12 @@ class SampleVideos(Callback):
         if step == self.sampled_step:
             return
         self.sampled_step = step
-        module.strategy.writer.finish()  # a checkpoint on its way counts, whatever comes of sampling
-        together(module.strategy.check_lock)
-        # All processes sample, since each may have but a part of the weights; they make the same videos.
+        module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
+        run_on_all(module.strategy.check_lock)
+        # All processes sample the same videos, since each may have only a shard of the weights.
         was_training = module.model.training
         module.model.eval()
-        # In the precision of training, in which sharded weights are gathered, and no more videos at once than train.
+        # In the precision of training, in which sharded weights are gathered, and in batches of training's size.
         with module.ema.swapped_in(), trainer.precision_plugin.forward_context():
             size = ClipSize(*module.data.clip_shape)
             videos = generate(module.model, self.prompts, size, self.seed, module.data.micro_batch_size)

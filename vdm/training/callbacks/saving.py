@@ -1,4 +1,4 @@
-"""Checkpoints while training and at its end."""
+"""Checkpoints during training and at its end."""
 
 import json
 import math
@@ -9,8 +9,9 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from vdm.checkpoints.collectives import together
-from vdm.checkpoints.runs import CHECKPOINTS_NAME, checkpoint_folder, prune
+from vdm.checkpoints.collectives import run_on_all
+from vdm.checkpoints.layout import CHECKPOINTS_NAME, checkpoint_folder
+from vdm.checkpoints.removal import prune
 from vdm.files import write_file
 from vdm.ranges import Count, CountOrZero, Folder, Name
 from vdm.records import read_record
@@ -19,13 +20,13 @@ from vdm.training.module import DiffusionModule
 
 @dataclass(frozen=True)
 class Retention:
-    """Which checkpoints are kept; one that any rule keeps is kept.
+    """The checkpoints to keep: those that any of three rules keeps.
 
     Args:
-        last: How many of the latest, at least 1.
-        every_steps: Those after each multiple of so many steps, for good; none for no such rule.
-        best: How many of those with the lowest ``metric``; 0 for no such rule.
-        metric: Name of a scalar that is logged in validation.
+        last: Number of latest checkpoints to keep, at least 1.
+        every_steps: Checkpoints at multiples of this many steps are kept for good; ``None`` disables the rule.
+        best: Number of checkpoints with the lowest ``metric`` to keep; 0 disables the rule.
+        metric: Name of a scalar that validation logs.
     """
 
     last: Count = 3
@@ -46,8 +47,8 @@ class Retention:
         """Choose which checkpoints to keep.
 
         Args:
-            steps: Steps of the checkpoints there are, in ascending order.
-            values: The metric at some steps; one that is not finite does not count.
+            steps: Steps of the existing checkpoints, in ascending order.
+            values: The metric at some steps; values that are not finite are ignored.
         """
         regular = {step for step in steps if self.every_steps is not None and step % self.every_steps == 0}
         finite = {step: value for step, value in values.items() if math.isfinite(value)}
@@ -56,16 +57,16 @@ class Retention:
 
 
 class SaveCheckpoints(Callback):
-    """Saves every so many steps, at the end, and when training is told to stop.
+    """Saves at regular steps, at the end, and when training is told to stop.
 
-    Training waits while weights are copied to memory; they are written to the disk in the background. If that fails,
+    Training waits for the copy of the weights to memory; they are written to disk in the background. If that fails,
     training ends at the next step.
 
     Args:
         run: Folder of the run.
         every_steps: Optimizer steps from one checkpoint to the next.
-        keep: Which checkpoints are kept.
-        in_background: Whether training goes on while a checkpoint is written.
+        keep: The checkpoints to keep.
+        in_background: Whether training continues while a checkpoint is written.
     """
 
     def __init__(
@@ -80,22 +81,23 @@ class SaveCheckpoints(Callback):
         self.last_saved = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Don't write again the checkpoint that a resumed run starts from."""
+        """Skip the checkpoint from which the run was resumed."""
         self.last_saved = trainer.global_step
-        values = together(lambda: _read_values(self._values_path))[0]  # machines may see a shared disk differently
+        # All take what the first one reads: a network file system may show processes different contents.
+        values = run_on_all(lambda: _read_values(self._values_path))[0]
         self._values = {step: value for step, value in values.items() if step <= trainer.global_step}
-        # A run that was killed in sampling had no time to.
+        # A run that was killed while it sampled has not pruned yet.
         self._is_pruned = trainer.global_step == 0
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
-        """Complete what has been written meanwhile, and save after every ``every_steps`` steps."""
+        """Complete a checkpoint that has been written, and begin one after every ``every_steps`` steps."""
         pl_module.strategy.writer.poll()
         self._prune(trainer, pl_module)
         if trainer.global_step % self.every_steps == 0:
             self.save(trainer, pl_module)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Save a model that is among the best so far."""
+        """Save a model that is among the best so far by the metric."""
         value = pl_module.scalars.get(self.keep.metric)
         if self.keep.best == 0 or value is None or not math.isfinite(value) or not pl_module.is_validation_whole:
             return
@@ -104,19 +106,19 @@ class SaveCheckpoints(Callback):
             self._values[trainer.global_step] = value
             self._is_pruned = False
             self.save(trainer, pl_module)
-            self._prune(trainer, pl_module)  # samples may have completed this step's checkpoint before it was measured
+            self._prune(trainer, pl_module)  # this step's checkpoint may have been completed before validation
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Save the last step, also where training was stopped, and wait until it is on the disk."""
+        """Save the last step, also of a stopped run, and wait until it is on disk."""
         self.save(trainer, pl_module)
         pl_module.strategy.writer.finish()
         self._prune(trainer, pl_module)
 
     def save(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
-        """Save unless this step is saved already.
+        """Save, unless this step is saved already.
 
         Raises:
-            ValueError: If storage refuses it, or refused the checkpoint before.
+            ValueError: If this checkpoint, or the one before, can't be written.
         """
         if trainer.global_step == self.last_saved:
             return
@@ -134,11 +136,11 @@ class SaveCheckpoints(Callback):
         return self.run / CHECKPOINTS_NAME / "metric.json"
 
     def _prune(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
-        """Remove what need not be kept, if there is news and no checkpoint on its way, whoever completed the latest."""
+        """Remove checkpoints that need not be kept, once after each new one, when none is in progress."""
         if self._is_pruned or module.strategy.writer.is_busy:
             return
         self._is_pruned = True
-        together(module.strategy.check_lock)
+        run_on_all(module.strategy.check_lock)
         if not trainer.is_global_zero:
             return
         prune(self.run, lambda steps: self.keep.kept(steps, self._values))
@@ -147,7 +149,7 @@ class SaveCheckpoints(Callback):
 
 
 def _read_values(path: Path) -> dict[int, float]:
-    """Return the metric, where it is finite, of checkpoints saved before the run was resumed.
+    """Return the finite metrics of checkpoints saved before the run was resumed, by step.
 
     Raises:
         ValueError: If the file is damaged.

@@ -1,4 +1,7 @@
-"""Ctrl-C, termination, a lost terminal, preemption, a time limit: a step is finished and saved, then training ends."""
+"""Stops training on a signal: the current step is finished and saved.
+
+Signals come from Ctrl-C, termination, a lost terminal, preemption and SLURM's time limit.
+"""
 
 import os
 import signal
@@ -14,23 +17,23 @@ from vdm.training.module import DiffusionModule
 from vdm.training.slurm import STOP_SIGNALS, SlurmJob, hold_stop_signals, release_stop_signals
 
 _SECONDS_OF_ONE_REQUEST = 0.5
-"""Terminals and wrappers such as ``timeout`` and ``uv run`` both send what one Ctrl-C means, a moment apart."""
+"""Signals within this time are one request: a terminal and a wrapper such as ``uv run`` both forward one Ctrl-C."""
 
 
 class StopOnSignal(Callback):
-    """Ends training after the present step when any process gets a signal; a second Ctrl-C, later, ends it at once.
+    """Ends training after the current step when any process gets a signal; a second, later Ctrl-C ends it at once.
 
-    The handler does no more than set a flag, and all processes agree on it before the first step, between steps and
-    between batches of validation: a checkpoint written, or a collective begun, inside a handler may deadlock or be
-    torn. Lightning's own handlers do both, so they are left out from beginning to end. A lost terminal's signal stays
-    ignored where it was from the start, as ``nohup`` has it.
+    The handler only sets a flag. All processes agree on it before the first step, between steps and between batches of
+    validation: writing a checkpoint or starting a collective inside a handler could tear the file or deadlock.
+    Lightning's own handlers do both, so they are disabled. ``SIGHUP`` stays ignored if it was ignored at the start, as
+    under ``nohup``.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGHUP, *STOP_SIGNALS)
 
     def __init__(self) -> None:
         self.received: int | None = None
-        """The signal that ends training, if this process got one."""
+        """The first signal that this process got, if any."""
         self.stopped = False
         """Whether a signal, here or on another process, ended training."""
         self._interrupted_at: float | None = None
@@ -38,7 +41,7 @@ class StopOnSignal(Callback):
         self._terminals: list[int] = []
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Take over the signals, before Lightning does: a checkpoint that is loaded next may take minutes."""
+        """Install the handlers before Lightning does, and before a checkpoint is loaded, which may take minutes."""
         disable_signal_handlers(trainer)
         for number in self.SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -47,21 +50,21 @@ class StopOnSignal(Callback):
         release_stop_signals()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop before the first step if any process was told to by now."""
+        """Stop before the first step if any process has got a signal by now."""
         self._step = trainer.global_step
         self._agree(trainer)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: object
     ) -> None:
-        """Stop at the end of an optimizer step if any process was told to."""
+        """Stop at the end of an optimizer step if any process has got a signal."""
         if trainer.global_step == self._step:
             return  # between micro-batches of one step
         self._step = trainer.global_step
         self._agree(trainer)
 
     def on_validation_batch_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
-        """Break off validation, with which Lightning answers a stop too, if any process was told to stop."""
+        """Stop validation early if any process has got a signal; Lightning also validates when training stops."""
         if not self.stopped:
             self._agree(trainer)
         if self.stopped:
@@ -95,7 +98,7 @@ class StopOnSignal(Callback):
         self.received = self.received or number
 
     def _do_without_terminal(self) -> None:
-        """Write nowhere from now on where a terminal is gone: writing to it is an error, which would end the run."""
+        """Redirect output to a lost terminal to nowhere: writing to it is an error, which would end the run."""
         for file in self._terminals:
             if not os.isatty(file):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -103,9 +106,9 @@ class StopOnSignal(Callback):
                 os.close(nowhere)
 
     def _restore(self) -> None:
-        self._do_without_terminal()  # it may be gone without a signal, if that is ignored
+        self._do_without_terminal()  # the terminal may be lost without a signal, if SIGHUP is ignored
         if SlurmJob.current() is not None:
-            hold_stop_signals()  # from what is started to requeue the job; nothing is left that could be lost
+            hold_stop_signals()  # so that they can't kill scontrol, which requeues the job; all is saved
             return
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -14,17 +14,17 @@ from vdm.training.lifeline import Lifeline
 from vdm.training.module import DiffusionModule
 
 _OF_COMMUNICATION = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "TCPStore")
-"""What errors say that a process has because another one is gone."""
+"""Words in the errors that a process gets because another process is gone."""
 
 
 class Watchdog(Callback):
-    """Ends all processes of a run, with a code other than 0, when one of them dies, fails or stands still.
+    """Ends all processes of a run, with an exit code other than 0, when one of them dies, fails or stands still.
 
-    The reason is told once. Where a process stands still, all write to stderr where each of their threads is.
+    The reason is printed once. If a process stands still, all of them write the stacks of their threads to stderr.
 
     Args:
-        minutes: How long a process may stand still, without a batch and without a call of the network; none for ever.
-        port: Where the first process listens for the others; 0 takes any free port.
+        minutes: How long a process may go without a batch and without a call of the network; ``None`` for any time.
+        port: Port on which the first process listens for the others; 0 takes any free port.
     """
 
     def __init__(self, minutes: Minutes | None = 20.0, port: Port = 0) -> None:
@@ -37,7 +37,7 @@ class Watchdog(Callback):
         self.lifeline: Lifeline | None = None
 
     def setup(self, trainer: lightning.Trainer, pl_module: DiffusionModule, stage: str) -> None:
-        """Begin to watch, as soon as processes know each other."""
+        """Begin to watch, once the process group exists."""
         launcher = trainer.strategy.launcher
         own = launcher if isinstance(launcher, TrainingLauncher) else None
         seconds = None if self.minutes is None else 60 * self.minutes
@@ -48,15 +48,15 @@ class Watchdog(Callback):
         self._hook = pl_module.model.network.register_forward_pre_hook(lambda *args: self._progress())
 
     def on_train_batch_end(self, *args: object) -> None:
-        """Note that training gets on."""
+        """Note the progress of training."""
         self._progress()
 
     def on_validation_batch_end(self, *args: object) -> None:
-        """Note that validation gets on."""
+        """Note the progress of validation."""
         self._progress()
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: DiffusionModule, exception: BaseException) -> None:
-        """Tell the others, and find out whether it is their fault."""
+        """Tell the others, and say whether the error is likely to come from one of them."""
         if self.lifeline is None:
             return
         if isinstance(exception, ValueError | ProcessDiedError):
@@ -66,7 +66,7 @@ class Watchdog(Callback):
         self.lifeline.failed(reason, _is_consequence(exception), 2 if isinstance(exception, ValueError) else 1)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: DiffusionModule, stage: str) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         if self.lifeline is not None:
             self.lifeline.close()
             self.lifeline = None
@@ -79,7 +79,7 @@ class Watchdog(Callback):
 
 
 def _is_consequence(exception: BaseException) -> bool:
-    """Tell whether an error is likely to come from another process's end."""
+    """Tell whether an error is likely to come from the end of another process."""
     if isinstance(exception, distributed.DistError):
         return True
     is_plain = type(exception) in (RuntimeError, ConnectionError, torch.distributed.DistBackendError)

@@ -1,1 +1,1 @@
-"""What training will take, found out before anything is rented."""
+"""Prediction of the memory and computation of a training run, before any hardware is rented."""

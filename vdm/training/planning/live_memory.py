@@ -1,4 +1,9 @@
-"""How much memory tensors take from moment to moment, on tensors without memory as on real ones."""
+"""Memory of tensors from moment to moment, for fake tensors as for real ones.
+
+``torch.distributed._tools.mem_tracker.MemTracker`` has a similar purpose, but records the peak of one sharding alone.
+Here the whole course is kept, with gradients and autocast copies apart, so that one measured step yields the peak under
+each strategy.
+"""
 
 import weakref
 from collections.abc import Iterable
@@ -14,30 +19,30 @@ class Moment(NamedTuple):
     """Bytes at one moment."""
 
     gradients: int
-    """Of weights."""
+    """Gradients of weights."""
     copies: int
-    """Of weights in another precision, as autocast makes them."""
+    """Copies of weights in another precision, made by autocast."""
     other: int
-    """All else that was not there before."""
+    """All other tensors made since the beginning."""
 
     def bytes(self, share_of_gradients: float = 1.0, share_of_copies: float = 1.0) -> int:
-        """Return the bytes of a process that keeps shares of gradients and of copies."""
+        """Return the bytes of a process that keeps only a share of the gradients and of the copies."""
         return int(share_of_gradients * self.gradients) + int(share_of_copies * self.copies) + self.other
 
 
 class LiveMemory(TorchDispatchMode):
-    """Follows the storages that operations make, and those that are let go, while the context lasts.
+    """Records each storage that operations make or release, while the context lasts.
 
-    What was there before is not counted, nor is what an operation needs for itself.
+    Storages made before the context are not counted, nor is an operation's internal workspace.
 
     Args:
-        weights: Weights whose gradients, and whose copies in another precision, are told apart from all else.
+        weights: Weights whose gradients, and whose copies in another precision, are counted apart.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter]) -> None:
         super().__init__()
         self.moments: list[Moment] = [Moment(0, 0, 0)]
-        """After each change."""
+        """The bytes after each change."""
         self._sizes: dict[int, int] = {}
         self._gradients: set[int] = set()
         self._copies: set[int] = set()
@@ -48,14 +53,14 @@ class LiveMemory(TorchDispatchMode):
 
     @property
     def other_bytes(self) -> int:
-        """Bytes that all but gradients and copies of weights take now."""
+        """Bytes of all tensors but gradients and copies of weights, now."""
         return self.moments[-1].other
 
     def peak(self, share_of_gradients: float = 1.0) -> int:
         """Return the most bytes at any moment.
 
         Args:
-            share_of_gradients: Share of each gradient that a process keeps once it is there.
+            share_of_gradients: Share of each gradient that a process keeps.
         """
         return max(moment.bytes(share_of_gradients) for moment in self.moments)
 

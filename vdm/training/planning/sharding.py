@@ -1,33 +1,33 @@
-"""Which strategy keeps which share of a training run in each process's memory."""
+"""The share of weights, gradients and optimizer state that each strategy keeps on one device."""
 
 from dataclasses import dataclass
 
+from vdm.training.devices import Devices
 from vdm.training.planning.step import StepMeasure
-from vdm.training.strategies.auto import Devices
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.deepspeed import GATHERED_AHEAD, LARGEST_BUCKET, DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 
 _BYTES = 4
-"""Of a weight, a gradient and an average: fp32 under mixed precision too."""
+"""Bytes of a weight, a gradient and an EMA weight: fp32, also under mixed precision."""
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """Shares of what is trained that one process keeps on its device.
+    """The share of the training state that one process keeps on its device.
 
     Args:
         name: The settings that choose the strategy.
         weights: Copies of the weights; 1.5 is all of them and half of a second copy.
         gradients: Share of the gradients.
-        state: Share of the optimizer's state and of the averages.
-        frozen: Share of what is not trained, but saved: of a network of which some weights alone are tuned.
-        copies: Share of the copies of weights that mixed precision makes for its products.
-        buffers: Bytes of gathered weights and of gradients under way.
-        gradients_stay: Whether gradients' memory is taken before the first backward pass.
-        host_bytes: Bytes that lie in the host's memory instead, for each process.
-        whole_at_first: Whether all weights come to the device before they are cut up.
+        state: Share of the optimizer's state and of the EMA weights.
+        frozen: Share of the frozen weights of the network, if only some of its weights are tuned.
+        copies: Share of autocast's copies of the weights.
+        buffers: Bytes of gathered weights, and of gradients that are being communicated.
+        gradients_stay: Whether the gradients' memory is allocated before the first backward pass.
+        host_bytes: Bytes of this process in the host's memory.
+        whole_at_first: Whether all weights are on the device at once before they are sharded.
     """
 
     name: str
@@ -44,44 +44,44 @@ class Sharding:
 
 @dataclass(frozen=True)
 class Memory:
-    """What one process needs, in bytes."""
+    """Memory of one process, in bytes."""
 
     sharding: Sharding
     weights: int
     gradients: int
     optimizer: int
-    averages: int
+    ema: int
     activations: int
-    """Kept for the backward pass, with what mixed precision copies of weights for it."""
+    """Tensors kept for the backward pass, autocast copies of weights among them."""
     temporary: int
-    """The most there is beyond that within a step: results on their way, gathered weights, gradients under way."""
+    """Peak of further tensors within a step: intermediate results, gathered weights, communicated gradients."""
     peak: int
-    """The most at any one moment; less than the sum, since gradients come as activations go."""
+    """Peak of all together: less than the sum, since gradients grow while activations are released."""
 
 
 def memory_of(sharding: Sharding, step: StepMeasure, num_emas: int, several_micro_batches: bool) -> Memory:
-    """Return what one process needs under a strategy.
+    """Return the memory of one process under a strategy.
 
     Args:
-        sharding: What it keeps.
-        step: What a micro-batch takes.
-        num_emas: Averages of the weights.
-        several_micro_batches: Whether gradients of one are there when the next begins.
+        sharding: Share that the process keeps.
+        step: A micro-batch on one process that shards nothing.
+        num_emas: Number of EMAs of the weights.
+        several_micro_batches: Whether a step has several micro-batches: then gradients exist when the next one begins.
     """
     frozen_saved = step.saved_bytes - step.trained_bytes
     frozen = step.frozen_bytes - frozen_saved + int(sharding.frozen * frozen_saved)
     weights = int(sharding.weights * step.trained_bytes) + frozen
     optimizer = int(sharding.state * step.optimizer_bytes)
-    averages = int(sharding.state * num_emas * step.trained_bytes)
+    ema = int(sharding.state * num_emas * step.trained_bytes)
     gradients = int(sharding.gradients * step.trained_bytes)
     activations = step.kept.bytes(0, sharding.copies)
     temporary = step.peak_bytes(0, False, sharding.copies) - activations + sharding.buffers
     passes = step.peak_bytes(sharding.gradients, sharding.gradients_stay or several_micro_batches, sharding.copies)
     stepping = gradients + int(sharding.state * step.optimizer_peak_bytes)
-    peak = weights + optimizer + averages + max(passes + sharding.buffers, stepping)
+    peak = weights + optimizer + ema + max(passes + sharding.buffers, stepping)
     if sharding.whole_at_first:
         peak = max(peak, step.trained_bytes + step.frozen_bytes)
-    return Memory(sharding, weights, gradients, optimizer, averages, activations, temporary, peak)
+    return Memory(sharding, weights, gradients, optimizer, ema, activations, temporary, peak)
 
 
 def single() -> Sharding:
@@ -90,7 +90,7 @@ def single() -> Sharding:
 
 
 def ddp() -> Sharding:
-    """Each process keeps everything; gradients lie in buckets that stay."""
+    """Each process keeps everything; the buckets of gradients stay allocated."""
     return Sharding("strategy=ddp", 1, 1, 1, gradients_stay=True)
 
 
@@ -103,21 +103,21 @@ def fsdp2(
     offload: bool = False,
     replicate: str = "none",
 ) -> Sharding:
-    """Each process keeps a share of everything, and all of the blocks that are at work.
+    """Each process keeps a share of everything, and gathers the blocks that are running.
 
     Args:
-        step: What a micro-batch takes.
-        shards: Processes that share one copy.
-        num_emas: Averages of the weights.
-        product_bytes: Bytes of a gathered weight.
-        reshard: Whether blocks are let go between forward and backward pass.
-        offload: Whether the shares lie in the host's memory.
-        replicate: Across what each shard has copies.
+        step: A micro-batch on one process that shards nothing.
+        shards: Processes that share one copy of the weights.
+        num_emas: Number of EMAs of the weights.
+        product_bytes: Bytes of a gathered weight, in the precision of matrix products.
+        reshard: Whether gathered blocks are released between forward and backward pass.
+        offload: Whether the shares are in the host's memory.
+        replicate: ``nodes`` if each node has a copy, else ``none``.
     """
-    outside = step.saved_bytes - sum(step.block_bytes)  # what is in no block stays gathered
+    outside = step.saved_bytes - sum(step.block_bytes)  # weights outside of blocks stay gathered
     largest = max(step.block_bytes, default=0)
     gathered = outside + min(2 * largest, sum(step.block_bytes)) if reshard else step.saved_bytes
-    # Gradients of one block in the precision of products, and to be summed in fp32.
+    # Gradients of one block, in the precision of products and as fp32 sums.
     under_way = 2 * min(largest, step.trained_bytes)
     buffers = gathered * product_bytes // _BYTES + under_way if shards > 1 else 0
     name = _named("fsdp2", replicate=replicate if replicate != "none" else None, offload=offload)
@@ -136,17 +136,18 @@ def zero(
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
 ) -> Sharding:
-    """Before stage 3, DeepSpeed keeps a second fp32 copy of the weights, cut up: the one that the optimizer steps.
+    """DeepSpeed ZeRO: each process keeps a share of what the stage shards.
 
-    Stage 3 cuts the weights up on the device.
+    Below stage 3, DeepSpeed keeps a second, sharded fp32 copy of the weights, which the optimizer steps. Stage 3 shards
+    the weights after they have been moved to the device.
 
     Args:
-        step: What a micro-batch takes.
-        stage: What else is cut up.
-        processes: Processes that share it.
-        num_emas: Averages of the weights.
-        offload_optimizer: Whether what the optimizer works on lies in the host's memory.
-        offload_parameters: Whether the shares of weights do.
+        step: A micro-batch on one process that shards nothing.
+        stage: Stage of ZeRO, 1 to 3.
+        processes: Processes that share one copy.
+        num_emas: Number of EMAs of the weights.
+        offload_optimizer: Whether the optimizer's state, and the weights that it steps, are in the host's memory.
+        offload_parameters: Whether the shares of the weights are.
     """
     share = 1 / processes
     bucket = min(LARGEST_BUCKET * _BYTES, step.trained_bytes // 8)
@@ -174,7 +175,7 @@ def zero(
 def sharding_of(
     strategy: SlicewiseStrategy, step: StepMeasure, devices: Devices, num_emas: int, product_bytes: int
 ) -> Sharding:
-    """Return what a strategy, with its options, keeps in each process."""
+    """Return the share that each process keeps under a strategy with its options."""
     if isinstance(strategy, FSDP2):
         shards = devices.per_node if strategy.replicate == "nodes" else devices.number
         reshard, offload, replicate = strategy.reshard_after_forward, strategy.offload, strategy.replicate

@@ -1,4 +1,4 @@
-"""One training step on tensors without memory: what it keeps, what it computes."""
+"""Memory and FLOPs of one training step, measured on fake tensors."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from vdm.assembly.build import build_model
+from vdm.assembly.build_model import build_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import ConfigError, build
 from vdm.generation.generate import check_size
@@ -31,14 +31,14 @@ _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 @dataclass(frozen=True)
 class Clips:
-    """What one process trains on at once.
+    """The micro-batch of one process.
 
     Args:
-        number: Clips.
+        number: Number of clips.
         size: Frames, height and width in pixels.
         num_images: Independent images beside each clip.
-        latents: Whether latents are read in place of pixels.
-        caption: A caption of usual length.
+        latents: Whether stored latents are read instead of pixels.
+        caption: A caption of typical length.
     """
 
     number: int
@@ -50,37 +50,39 @@ class Clips:
 
 @dataclass(frozen=True)
 class StepMeasure:
-    """What one micro-batch takes on one process that holds everything, in bytes where nothing else is said."""
+    """Memory, in bytes, and FLOPs of one micro-batch on one process that shards nothing."""
 
     num_trained: int
-    """Weights that are trained."""
+    """Number of trained weights."""
     num_frozen: int
+    """Number of frozen weights."""
     trained_bytes: int
     frozen_bytes: int
     """Frozen weights and buffers."""
     saved_bytes: int
-    """Weights and buffers that go into checkpoints."""
+    """Weights and buffers in checkpoints."""
     block_bytes: tuple[int, ...]
-    """Trained weights of each block, which strategies shard one by one."""
+    """Weights of each block; strategies shard block by block."""
     optimizer_bytes: int
-    """What the optimizer keeps between steps."""
+    """The optimizer's state between steps."""
     optimizer_peak_bytes: int
-    """What it makes beyond that during a step."""
+    """The optimizer's temporary tensors during a step."""
     kept: Moment
-    """What is there at the end of the forward pass."""
+    """Tensors kept for the backward pass, at the end of the forward pass."""
     moments: tuple[Moment, ...]
-    """What is there from moment to moment of a forward and backward pass."""
+    """Tensors at each moment of the forward and backward pass."""
     flops: int
+    """Floating-point operations of the forward and backward pass."""
 
     def peak_bytes(
         self, share_of_gradients: float, gradients_from_the_start: bool, share_of_copies: float = 1.0
     ) -> int:
-        """Return the most that gradients and activations take together.
+        """Return the peak of gradients and activations together.
 
         Args:
-            share_of_gradients: Share of gradients that a process keeps.
-            gradients_from_the_start: Whether they are there already, from an earlier micro-batch.
-            share_of_copies: Share of the copies of weights in the precision of products.
+            share_of_gradients: Share of the gradients that a process keeps.
+            gradients_from_the_start: Whether they exist already, from an earlier micro-batch.
+            share_of_copies: Share of the autocast copies of weights that a process keeps.
         """
         if gradients_from_the_start:
             return int(share_of_gradients * self.trained_bytes) + self.peak_bytes(0, False, share_of_copies)
@@ -88,9 +90,9 @@ class StepMeasure:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Return a counter of floating-point operations that also knows the CPU's fused attention, which PyTorch's doesn't.
+    """Return PyTorch's counter of floating-point operations, extended by the CPU's fused attention.
 
-    As on GPUs, its backward pass computes the scores again: five products of matrices after the forward pass's two.
+    As on GPUs, its backward pass computes the scores again: five matrix products, after two in the forward pass.
     """
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -110,7 +112,7 @@ def _attention_backward_flops(
 
 
 def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
-    """Build the model of a configuration and run a micro-batch through it, without memory.
+    """Build the model of a configuration on fake tensors, and run one micro-batch through it.
 
     Raises:
         ConfigError: One line that names the key.
@@ -139,7 +141,7 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
             kept = memory.moments[-1]
             loss.backward()
             del loss
-        # In a pass of its own: while it counts, it keeps tensors alive, and takes operations apart into smaller ones.
+        # FLOPs are counted in a second pass: the counter keeps tensors alive, and splits operations into smaller ones.
         with flop_counter() as counter:
             loss_of_batch().backward()
         optimizer_bytes, optimizer_peak = _optimizer(config, model, objective)
@@ -164,14 +166,14 @@ def _has_pretrained_parts(config: Mapping[str, Any]) -> bool:
 
 
 def _loss(model: VideoDiffusionModel, objective: Objective, clips: Clips) -> Tensor:
-    """Do what the training step does, on clips of zeros; no condition is left out."""
+    """Return the loss of the training step on clips of zeros, with all conditions."""
     randomness = HeldOutRandomness([str(number) for number in range(clips.number)])
     latents = latents_of(model, _batch(model, clips), randomness)
     return losses_of(objective, model, latents, randomness).per_clip.mean()
 
 
 def _batch(model: VideoDiffusionModel, clips: Clips) -> ClipBatch:
-    """Return what the loader would."""
+    """Return a batch of zeros, as the loader would return it."""
     b, (num_pixel_frames, height, width) = clips.number, astuple(clips.size)
     latents, images = None, None
     if clips.latents:
@@ -199,11 +201,11 @@ def _no_labels(*shape: int) -> Tensor:
 
 
 def _optimizer(config: Mapping[str, Any], model: VideoDiffusionModel, objective: Objective) -> tuple[int, int]:
-    """Return what the optimizer keeps, and what it makes beyond that, in a step on the gradients there are."""
+    """Return the bytes of the optimizer's state, and of its temporary tensors, in a step on the present gradients."""
     optimizer = optimizer_of(model, objective, build(config["optimizer"], "optimizer"))
     for group in optimizer.param_groups:
         for weight in group["params"]:
-            if weight.grad is None:  # of a part that this batch does not use
+            if weight.grad is None:  # a module that this batch does not use
                 weight.grad = torch.zeros_like(weight)
     with LiveMemory([]) as memory:
         optimizer.step()
@@ -212,6 +214,6 @@ def _optimizer(config: Mapping[str, Any], model: VideoDiffusionModel, objective:
 
 
 def _size(tensors: Any) -> int:
-    """Return the bytes of tensors, those that share memory counted once."""
+    """Return the bytes of tensors; memory that they share is counted once."""
     storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())

@@ -1,63 +1,27 @@
-"""Models of their full size without memory: built, but with no weights allocated, loaded or downloaded."""
+"""Models of full size without their memory: built, but with no weights allocated, loaded or downloaded."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-_PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
-    "stabilityai/stable-video-diffusion-img2vid": {
-        "vae": {
-            "block_out_channels": [128, 256, 512, 512],
-            "down_block_types": ["DownEncoderBlock2D"] * 4,
-            "latent_channels": 4,
-            "layers_per_block": 2,
-        },
-        "image_encoder": {
-            "hidden_size": 1280,
-            "intermediate_size": 5120,
-            "num_attention_heads": 16,
-            "num_hidden_layers": 32,
-            "patch_size": 14,
-            "projection_dim": 1024,
-        },
-        "feature_extractor": {"image_mean": [0.5] * 3, "image_std": [0.5] * 3},  # no memory depends on it
-    },
-    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"vae": {}},  # diffusers' defaults
-    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": {
-        "vae": {
-            "base_dim": 160,
-            "decoder_base_dim": 256,
-            "z_dim": 48,
-            "is_residual": True,
-            "in_channels": 12,
-            "out_channels": 12,
-            "patch_size": 2,
-            "latents_mean": [0.0] * 48,  # no memory depends on it
-            "latents_std": [1.0] * 48,
-            "scale_factor_spatial": 16,
-        }
-    },
-}
-_PUBLISHED["stabilityai/stable-video-diffusion-img2vid-xt"] = _PUBLISHED["stabilityai/stable-video-diffusion-img2vid"]
-"""Sizes of published parts, for machines without them and without network."""
+from vdm.training.planning.published_sizes import PUBLISHED_SIZES
 
 
 @contextmanager
 def no_memory(mode: FakeTensorMode) -> Iterator[None]:
-    """Have tensors that are made in this context know shape, type and device, and hold nothing.
+    """Give the tensors made in this context a shape, a type and a device, but no data.
 
-    They are PyTorch's meta tensors that pretend to lie on the CPU, so that each operation chooses the kernel, and so
-    makes the intermediate results, that it would for real.
+    They are PyTorch's meta tensors that pretend to be on the CPU. So each operation chooses the kernel that it would
+    choose for real tensors, and makes the same intermediate results.
 
     Args:
-        mode: The same one for all that is to work together, made with ``allow_non_fake_inputs=True``.
+        mode: Made with ``allow_non_fake_inputs=True``; the same one for all tensors that are used together.
     """
     with warnings.catch_warnings(), mode:
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor", UserWarning)  # copying a module
@@ -66,7 +30,11 @@ def no_memory(mode: FakeTensorMode) -> Iterator[None]:
 
 @contextmanager
 def pretrained_by_configuration() -> Iterator[None]:
-    """Make ``from_pretrained`` of diffusers and transformers read configurations, and no weights."""
+    """Make ``from_pretrained`` of diffusers and transformers read configurations, but no weights.
+
+    Components, a user's own among them, call these class methods themselves; so the methods are replaced in the
+    libraries' base classes while the context lasts.
+    """
 
     def diffusers_model(cls: Any, name: str, subfolder: str | None = None, **options: Any) -> Any:
         published = _published(name, subfolder)
@@ -77,16 +45,26 @@ def pretrained_by_configuration() -> Iterator[None]:
         config = cls.config_class
         return cls(config.from_pretrained(name, subfolder=subfolder) if published is None else config(**published))
 
-    with ExitStack() as patches:
+    with ExitStack() as replacements:
         for module, owner, method, replacement in (
             ("diffusers.models.modeling_utils", "ModelMixin", "from_pretrained", diffusers_model),
             ("transformers.modeling_utils", "PreTrainedModel", "from_pretrained", transformers_model),
             ("transformers.image_processing_base", "ImageProcessingMixin", "get_image_processor_dict", _statistics),
         ):
-            if find_spec(module.partition(".")[0]) is not None:  # else whatever needs it says so
-                library_class = getattr(import_module(module), owner)
-                patches.enter_context(patch.object(library_class, method, classmethod(replacement)))
+            if find_spec(module.partition(".")[0]) is not None:  # a component that needs a missing library says so
+                base = getattr(import_module(module), owner)
+                replacements.enter_context(_class_method_replaced(base, method, replacement))
         yield
+
+
+@contextmanager
+def _class_method_replaced(base: type, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+    original = vars(base)[name]
+    setattr(base, name, classmethod(replacement))
+    try:
+        yield
+    finally:
+        setattr(base, name, original)
 
 
 def _statistics(cls: Any, name: str, subfolder: str = "", **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -97,4 +75,4 @@ def _statistics(cls: Any, name: str, subfolder: str = "", **options: Any) -> tup
 
 
 def _published(name: str, subfolder: str | None) -> dict[str, Any] | None:
-    return None if Path(name).is_dir() else _PUBLISHED.get(name, {}).get(subfolder or "")
+    return None if Path(name).is_dir() else PUBLISHED_SIZES.get(name, {}).get(subfolder or "")

@@ -1,1 +1,1 @@
-"""Where training runs, and how processes share its weights: one file a strategy, for conf/strategy."""
+"""Strategies: how processes share the weights, one file for each option of conf/strategy."""

@@ -1,64 +1,41 @@
-"""The strategy that suits model and machine."""
+"""Automatic choice of the strategy."""
 
 import logging
-from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from vdm.ranges import CountOrZero
+from vdm.training.devices import Devices
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.fsdp2 import FSDP2
 from vdm.training.strategies.single import SingleDevice
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 
 _BYTES_PER_WEIGHT = 16
-"""fp32 weight, gradient and Adam's two moments."""
+"""An fp32 weight, its gradient and Adam's two moments."""
 _BYTES = 4
-"""Of an fp32 weight alone, as frozen ones are, and of each average."""
+"""A frozen fp32 weight, or an EMA weight."""
 _SHARE = 0.5
-"""Share of a device's memory that these may take; the rest is for activations."""
+"""Share of a device's memory for all of these; the rest is for activations."""
 _GIB = 2**30
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Devices:
-    """What there is to train on.
-
-    Args:
-        first: The first device.
-        per_node: Processes on each node.
-        num_nodes: Nodes.
-        memory_bytes: Memory for each process.
-    """
-
-    first: torch.device
-    per_node: int
-    num_nodes: int
-    memory_bytes: int
-
-    @property
-    def number(self) -> int:
-        """Processes on all nodes."""
-        return self.per_node * self.num_nodes
-
-
 def auto(model: nn.Module, devices: Devices, num_emas: CountOrZero) -> SlicewiseStrategy:
-    """Choose the simplest strategy whose weights, gradients, moments and averages leave room for activations.
+    """Choose the simplest strategy whose weights, gradients, moments and EMAs leave room for activations.
 
     Args:
         model: The model.
-        devices: What there is to train on.
-        num_emas: Averages of the weights.
+        devices: Devices of the run.
+        num_emas: Number of EMAs of the weights.
     """
     weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     needed = (_BYTES_PER_WEIGHT + _BYTES * num_emas) * weights + _BYTES * frozen
     room = _SHARE * devices.memory_bytes
     others = f" and {frozen / 1e6:.1f} M frozen ones" if frozen else ""
-    size = f"{weights / 1e6:.1f} M weights{others} take {needed / _GIB:.2f} GiB with gradients, moments and averages"
+    size = f"{weights / 1e6:.1f} M weights{others} take {needed / _GIB:.2f} GiB with gradients, moments and EMAs"
     share = f"{_SHARE:.0%} of the {devices.memory_bytes / _GIB:.1f} GiB of each process"
     if devices.number == 1:
         chosen: SlicewiseStrategy = SingleDevice(devices.first)

@@ -9,9 +9,9 @@ class DataParallel(ProcessGroupStrategy):
 
     Args:
         process_group_backend: ``nccl`` for GPUs, ``gloo`` for CPUs; none chooses by device.
-        timeout_seconds: After how long a process that waits for others gives up.
-        exact_resume: Add up gradients in the same order from the first step after a start on as later, so that a
-            resumed run equals an uninterrupted one bit for bit on three and more processes too.
+        timeout_seconds: How long a process waits for others.
+        exact_resume: Sum gradients in the same order in the first step after a start as in later ones, so that a
+            resumed run equals an uninterrupted one bit for bit, also on three or more processes.
     """
 
     def __init__(
@@ -21,9 +21,9 @@ class DataParallel(ProcessGroupStrategy):
         self.exact_resume = exact_resume
 
     def configure_ddp(self) -> None:
-        """Wrap the model, and keep DDP from putting gradients together anew after its first step, if asked to."""
+        """Wrap the model; with ``exact_resume``, keep DDP from rebuilding its buckets after the first step."""
         if self.exact_resume and self.world_size > 2:
-            # In the order in which they came in its first step; it does not where it looks for unused weights. On two
-            # processes the order is of no matter, since a + b = b + a.
+            # DDP rebuilds them in the order in which gradients arrived, unless it looks for unused weights. On two
+            # processes the order does not matter, since a + b = b + a.
             self.wrapper_options["find_unused_parameters"] = True
         super().configure_ddp()

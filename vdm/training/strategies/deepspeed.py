@@ -21,31 +21,31 @@ from vdm.training.strategies.weight_slices import WeightSlice, flat_slice, whole
 
 _PRECISIONS = ("32-true", "bf16-mixed")
 LARGEST_BUCKET = 200_000_000
-"""Weights whose gradients are sent at a time, at most."""
+"""Most weights whose gradients are communicated at a time."""
 GATHERED_AHEAD = 50_000_000
-"""Weights that stage 3 gathers ahead of their use, or keeps for their next one, at most: DeepSpeed's default for the
-former; for the latter it is so much that all of a network of less than half a billion would stay."""
+"""Most weights that stage 3 gathers ahead of their use, or keeps for their next use. It is DeepSpeed's default for the
+former; its default for the latter would keep all of a network of less than half a billion weights."""
 PERSISTENT_WEIGHT = 100_000
-"""Size up to which a weight is kept whole under stage 3, at most: DeepSpeed's default."""
+"""Largest weight that stage 3 does not shard: DeepSpeed's default."""
 
 
 def _deepspeed() -> Any:
-    """Import DeepSpeed when it is known which accelerator it is to use; it is heavy, and optional."""
+    """Import DeepSpeed, which is heavy and optional, once its accelerator has been chosen."""
     return importlib.import_module("deepspeed")
 
 
 class DeepSpeedZeRO(ProcessGroupStrategy):
-    """DeepSpeed's engine in the place of DDP's wrapper (Rajbhandari et al. 2020).
+    """DeepSpeed's engine in place of DDP's wrapper (Rajbhandari et al. 2020).
 
-    Of Lightning's DDP it keeps all that concerns processes. Lightning's own strategy for DeepSpeed refuses CPUs and
-    saves pickles. Weights are fp32 under mixed precision too, as under the other strategies.
+    It inherits the handling of processes from Lightning's DDP strategy. Lightning's own DeepSpeed strategy refuses CPUs
+    and saves pickles. Weights are fp32, also under mixed precision, as under the other strategies.
 
     Args:
-        stage: What is sharded: the optimizer's state (1), also gradients (2), also weights (3). Averages always are.
+        stage: Sharded are the optimizer's state (1), also gradients (2), also weights (3); EMA weights always.
         offload_optimizer: Keep the optimizer's state in the CPU's memory and step there.
-        offload_parameters: Keep weights in the CPU's memory; stage 3 alone.
-        process_group_backend: ``nccl`` for GPUs, ``gloo`` for CPUs; none chooses by device.
-        timeout_seconds: After how long a process that waits for others gives up.
+        offload_parameters: Keep weights in the CPU's memory; only in stage 3.
+        process_group_backend: ``nccl`` for GPUs, ``gloo`` for CPUs; ``None`` chooses by device.
+        timeout_seconds: How long a process waits for others.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         set_precision_plugin(self, plugin)
 
     def setup_environment(self) -> None:
-        """Start DeepSpeed on the processes that Lightning has started."""
+        """Initialize DeepSpeed on Lightning's process group."""
         super().setup_environment()
         if self.root_device.type == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"
@@ -85,21 +85,21 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         deepspeed = _deepspeed()
         deepspeed.utils.logging.logger.setLevel(logging.WARNING)
         if self.root_device.type == "cpu":
-            # It would compile an operation for inference, which takes a minute and is of no use in training.
+            # Otherwise it compiles an operation for inference, which takes a minute and is not used in training.
             deepspeed.ops.__compatible_ops__ = {}
         deepspeed.init_distributed(self.process_group_backend, auto_mpi_discovery=False, dist_init_required=False)
 
     def configure_ddp(self) -> None:
-        """Leave the model as it is until there is an optimizer."""
+        """Do nothing: the model is wrapped together with its optimizer."""
 
     def setup_optimizers(self, trainer: lightning.Trainer) -> None:
-        """Hand model and optimizer to DeepSpeed's engine."""
+        """Wrap model and optimizer in DeepSpeed's engine."""
         super().setup_optimizers(trainer)
         (optimizer,) = self.optimizers
         model = self.lightning_module
         assert model is not None
         for parameter in model.parameters():
-            parameter.data = parameter.data.contiguous()  # DeepSpeed flattens them, channels-last memory or not
+            parameter.data = parameter.data.contiguous()  # DeepSpeed flattens them in memory order
         self.model, zero_optimizer, _, _ = _deepspeed().initialize(
             model=model,
             optimizer=optimizer,
@@ -113,7 +113,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         self._decide_by_norm(zero_optimizer)
 
     def _decide_by_norm(self, zero: Any) -> None:
-        """Have DeepSpeed leave out a step where ``is_left_out`` says so, as it does where the norm is not finite."""
+        """Have DeepSpeed skip a step if ``is_left_out`` decides so, as it does if the norm is not finite."""
         name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
         compute = getattr(zero, name)
 
@@ -130,18 +130,18 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
     def _config(self, clip: float) -> dict[str, Any]:
         assert self.lightning_module is not None
         num_weights = sum(p.numel() for p in self.lightning_module.parameters())
-        bucket = min(LARGEST_BUCKET, num_weights // 16 * 2)  # DeepSpeed refuses odd ones
+        bucket = min(LARGEST_BUCKET, num_weights // 16 * 2)  # DeepSpeed refuses odd sizes
         pinned = {"device": "cpu", "pin_memory": self.root_device.type != "cpu"}
         zero: dict[str, Any] = {"stage": self.stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
-        # Weights that stage 3 does not cut up, as gathering costs more: in small networks that would be nearly all.
+        # Stage 3 leaves small weights whole, as gathering costs more; by default that is nearly all of a small network.
         zero |= {"stage3_param_persistence_threshold": min(PERSISTENT_WEIGHT, num_weights // 1000)}
         zero |= {"stage3_max_live_parameters": GATHERED_AHEAD, "stage3_max_reuse_distance": GATHERED_AHEAD}
         zero |= {"stage3_prefetch_bucket_size": GATHERED_AHEAD}
         zero |= {"offload_optimizer": pinned} if self.offload_optimizer else {}
         zero |= {"offload_param": pinned} if self.offload_parameters else {}
         return {
-            "train_micro_batch_size_per_gpu": 1,  # for its own logs
-            "gradient_accumulation_steps": 1,  # Lightning divides by their number, and ``backward`` tells the last one
+            "train_micro_batch_size_per_gpu": 1,  # used only in its logs
+            "gradient_accumulation_steps": 1,  # Lightning divides by their number; ``backward`` marks the last one
             "gradient_clipping": clip,
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
@@ -149,11 +149,11 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         }
 
     def block_backward_sync(self) -> AbstractContextManager[None]:
-        """Leave it to ``backward`` when gradients are shared out."""
+        """Do nothing: ``backward`` decides when gradients are reduced."""
         return nullcontext()
 
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
-        """Have the engine add up gradients, and share them out in a step's last micro-batch."""
+        """Have the engine accumulate gradients, and reduce them in the last micro-batch of a step."""
         assert self.lightning_module is not None
         is_last = completes_step(self.lightning_module.trainer)
         self.model.set_gradient_accumulation_boundary(is_last)  # type: ignore[union-attr]  # it is an engine
@@ -167,7 +167,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         model: lightning.LightningModule | nn.Module | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Do the last micro-batch, then have the engine clip and step."""
+        """Run the last micro-batch, then have the engine clip and step."""
         assert self.lightning_module is not None
         result = closure()
         run_hooks_before_step(self.precision_plugin, self.lightning_module, optimizer)
@@ -176,11 +176,11 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         return result
 
     def clip_gradients(self, optimizer: Optimizer, limit: float) -> None:
-        """Do nothing: the engine clips as it steps."""
+        """Do nothing: the engine clips in its step."""
 
     @property
     def base_optimizer(self) -> Optimizer:
-        """The optimizer of flat buffers inside of DeepSpeed's."""
+        """The optimizer of flat buffers inside DeepSpeed's optimizer."""
         return self._zero_optimizer.optimizer
 
     @property
@@ -189,7 +189,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         return optimizer
 
     def find_slice(self, parameter: nn.Parameter) -> WeightSlice | None:
-        """Return where the fp32 weights of this process lie."""
+        """Return this process's slice of a weight in DeepSpeed's fp32 buffers."""
         if hasattr(parameter, "ds_id"):
             return self._slice_in_stage_3(parameter)
         if not parameter.requires_grad:
@@ -202,7 +202,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
         return flat_slice(buffer, there.start, here.numel, tuple(parameter.shape), here.start, is_first_copy=True)
 
     def _slice_in_stage_3(self, parameter: Any) -> WeightSlice | None:
-        """Return this process's equal share of a weight; the last one's is padded."""
+        """Return this process's slice of a weight; all slices are equally long, the last one padded."""
         zero = self._zero_optimizer
         if parameter.requires_grad:
             group, offset, share = zero.grad_position[zero.get_param_id(parameter)]
@@ -215,8 +215,8 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
             return None
         return flat_slice(buffer, offset, count, tuple(parameter.ds_shape), start, is_first_copy=True)
 
-    def spread(self) -> None:
-        """Copy fp32 weights to where the model reads them, in all processes, as the optimizer does after a step."""
+    def update_copies(self) -> None:
+        """Copy the fp32 weights to the model's weights in all processes, as the optimizer does after a step."""
         zero = self._zero_optimizer
         if self.stage < 3:
             zero.update_lp_params()
@@ -228,7 +228,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
 
     def teardown(self) -> None:
-        """Take DeepSpeed's hooks off the model."""
+        """Remove DeepSpeed's hooks from the model."""
         if self.model is not self.lightning_module:
             self.model.destroy()  # type: ignore[union-attr]
             self.model = self.lightning_module
@@ -236,9 +236,9 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
 
 
 def _step_in_place(zero: Any) -> None:
-    """Have stage 3 step the shares of fp32 weights themselves, and not a copy of them.
+    """Have stage 3 step the fp32 shards themselves instead of a copy.
 
-    DeepSpeed means to do so, but compares a device with its name, which are never equal.
+    DeepSpeed intends this, but compares a device with its name, which are never equal.
     """
     for stepped, share in zip(zero.fp32_partitioned_groups_flat, zero.fp16_partitioned_groups_flat, strict=True):
         if (stepped.dtype, stepped.device) == (share.dtype, share.device):

@@ -1,4 +1,4 @@
-"""FSDP2: weights, gradients, averages and the optimizer's state are sharded, block by block."""
+"""FSDP2: weights, gradients, EMA weights and the optimizer's state are sharded, block by block."""
 
 import inspect
 from typing import Any, Literal, Protocol, cast
@@ -24,25 +24,25 @@ from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
 
 
 class DiffusionParts(Protocol):
-    """What a training module shows of itself here."""
+    """The attributes of a training module that are used here."""
 
     model: VideoDiffusionModel
     objective: Objective
 
 
 class FSDP2(ProcessGroupStrategy):
-    """Fully sharded data parallel: a block's weights are gathered when it runs, and let go afterwards.
+    """Fully sharded data parallel: a block's weights are gathered when it runs, and released afterwards.
 
-    Of Lightning's DDP it keeps all that concerns processes, and none of the wrapping of the model.
+    It inherits the handling of processes from Lightning's DDP strategy, but shards the model instead of wrapping it.
 
     Args:
-        replicate: Across what each shard has copies. ``none``: all devices share one copy of the weights. ``nodes``:
-            those of each node share one (hybrid sharding): more memory, and no gathering of weights between nodes.
-        reshard_after_forward: Let a block's weights go between its forward and its backward pass, and gather them
+        replicate: ``none``: all devices share one copy of the weights. ``nodes``: the devices of each node share one
+            (hybrid sharding): more memory, and no gathering of weights between nodes.
+        reshard_after_forward: Release a block's weights between its forward and its backward pass, and gather them
             again: less memory, more communication.
         offload: Keep weights, gradients and the optimizer's state in the CPU's memory.
-        process_group_backend: ``nccl`` for GPUs, ``gloo`` for CPUs; none chooses by device.
-        timeout_seconds: After how long a process that waits for others gives up.
+        process_group_backend: ``nccl`` for GPUs, ``gloo`` for CPUs; ``None`` chooses by device.
+        timeout_seconds: How long a process waits for others.
     """
 
     def __init__(
@@ -59,41 +59,41 @@ class FSDP2(ProcessGroupStrategy):
         self.offload = offload
 
     def model_to_device(self) -> None:
-        """Wait until ``configure_ddp`` has sharded the model: as a whole it may not fit."""
+        """Do nothing: ``configure_ddp`` moves the shards; the whole model may not fit."""
 
     def configure_ddp(self) -> None:
-        """Shard the model in the place of wrapping it."""
+        """Shard the model instead of wrapping it."""
         assert self.lightning_module is not None
         module = cast(DiffusionParts, self.lightning_module)
         options = {"mesh": self._mesh(), "mp_policy": self._precision(), "offload_policy": self._offload_policy()}
         outside = self._outside(self.lightning_module)
         for parameter in self.lightning_module.parameters():
-            parameter.data = parameter.data.contiguous()  # rows of a tensor in channels-last memory are no one stretch
+            parameter.data = parameter.data.contiguous()  # rows in channels-last memory are not contiguous
             if parameter in outside:
                 parameter.data = parameter.data.to(self.root_device)
         note_device(self.lightning_module, self.root_device)
         for root in (module.model, module.objective):
-            if not isinstance(root, nn.Module):  # an objective without modules
+            if not isinstance(root, nn.Module):  # an objective without weights
                 continue
             methods = _own_methods(type(root))
             for _, block in blocks_of(root):
                 fully_shard(block, reshard_after_forward=self.reshard_after_forward, ignored_params=outside, **options)
             fully_shard(root, ignored_params=outside, **options)
-            for name in methods:  # whatever it is asked for, its weights are there
+            for name in methods:  # gather the weights for each public method
                 register_fsdp_forward_method(root, name)
         for name, buffer in [*self.lightning_module.named_buffers()]:
             owner, _, own_name = name.rpartition(".")
             setattr(self.lightning_module.get_submodule(owner), own_name, buffer.to(self.root_device))
 
-    def spread(self) -> None:
-        """Let go of weights gathered before the change."""
+    def update_copies(self) -> None:
+        """Release weights that were gathered before the change."""
         assert self.lightning_module is not None
         for module in self.lightning_module.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
 
     def teardown(self) -> None:
-        """End without moving the model to the CPU, which sharded weights, maybe in mid-step, do not allow."""
+        """End without moving the model to the CPU: sharded weights do not allow it in the middle of a step."""
         with module_hidden(self):
             super().teardown()
 
@@ -112,9 +112,9 @@ class FSDP2(ProcessGroupStrategy):
         return init_device_mesh(kind, sizes, mesh_dim_names=("replicate", "shard"))
 
     def _precision(self) -> MixedPrecisionPolicy:
-        """Gather weights in the precision of products, and sum gradients in full precision.
+        """Gather weights in the precision of matrix products, and sum gradients in full precision.
 
-        What the model is given stays as it is: times and noise are drawn in full precision.
+        Inputs are not cast: times and noise are drawn in full precision.
         """
         products = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision_plugin.precision)
         return MixedPrecisionPolicy(param_dtype=products, reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -123,7 +123,7 @@ class FSDP2(ProcessGroupStrategy):
         return CPUOffloadPolicy(pin_memory=self._on_gpu()) if self.offload else OffloadPolicy()
 
     def _outside(self, module: nn.Module) -> set[nn.Parameter]:
-        """Return the weights of frozen parts, which run outside of the sharded forward pass or are not saved."""
+        """Return the weights that are not sharded: those that are not saved, and those of the autoencoder."""
         saved: dict[str, Any] = module.state_dict()
         frozen = {p for name, p in module.named_parameters() if name not in saved}
         models = [weight_slice for weight_slice in module.modules() if isinstance(weight_slice, VideoDiffusionModel)]

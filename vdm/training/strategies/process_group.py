@@ -1,4 +1,4 @@
-"""What strategies of several processes have in common: how processes are started, find each other and give up."""
+"""The common base of strategies with several processes: how processes start, meet and time out."""
 
 import os
 from datetime import timedelta
@@ -15,11 +15,11 @@ Backend = Literal["nccl", "gloo"]
 
 
 class ProcessGroupStrategy(SlicewiseStrategy, OpenDDPStrategy):
-    """A strategy of several processes; of Lightning's DDP it keeps all that concerns these.
+    """A strategy with several processes, whose handling it inherits from Lightning's DDP strategy.
 
     Args:
-        process_group_backend: ``nccl`` for GPUs, ``gloo`` for CPUs; none chooses by device.
-        timeout_seconds: After how long a process that waits for others gives up.
+        process_group_backend: ``nccl`` for GPUs, ``gloo`` for CPUs; ``None`` chooses by device.
+        timeout_seconds: How long a process waits for others.
         ddp: Options of DDP's wrapper of the model.
     """
 
@@ -35,10 +35,10 @@ class ProcessGroupStrategy(SlicewiseStrategy, OpenDDPStrategy):
         return TrainingLauncher(self.cluster_environment, self.num_processes, self.num_nodes, timeout_seconds)
 
     def setup_distributed(self) -> None:
-        """Let processes meet.
+        """Create the process group.
 
         Raises:
-            ConfigError: If they can't.
+            ConfigError: If the processes can't meet.
         """
         try:
             super().setup_distributed()

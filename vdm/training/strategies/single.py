@@ -7,10 +7,10 @@ from vdm.training.strategies.slicewise import SlicewiseStrategy
 
 
 class SingleDevice(SlicewiseStrategy, SingleDeviceStrategy):
-    """One process that holds everything on one device.
+    """One process with the whole model on one device.
 
     Args:
-        device: The device; offered by the trainer's accelerator and devices.
+        device: The device.
     """
 
     def __init__(self, device: torch.device) -> None:

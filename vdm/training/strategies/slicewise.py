@@ -1,4 +1,4 @@
-"""What all strategies have in common: parts of weights, which are averaged, saved and loaded where they lie."""
+"""The common base of all strategies: each process clips, saves and loads the slices of the weights that it holds."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
@@ -12,16 +12,19 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from vdm.checkpoints.collectives import num_processes, rank, together
+from vdm.checkpoints.collectives import num_processes, rank, run_on_all
 from vdm.checkpoints.folder import verify_folder
+from vdm.checkpoints.latest import checkpoints_to_try, first_whole
+from vdm.checkpoints.layout import checkpoints_of
 from vdm.checkpoints.pieces import Piece, PieceFiles
-from vdm.checkpoints.runs import checkpoints_of, checkpoints_to_try, first_whole, set_aside_later
+from vdm.checkpoints.removal import set_aside_later
 from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, ema_kinds
 from vdm.checkpoints.writer import CheckpointWriter
 from vdm.training.joint_optimizer import each_of
 from vdm.training.resuming import checked_state
 from vdm.training.run_lock import RunLock
-from vdm.training.starts import note_taken
+from vdm.training.starts import record_resume
+from vdm.training.strategies.module_slices import ModuleSlices
 from vdm.training.strategies.weight_slices import (
     WeightSlice,
     load_optimizer_pieces,
@@ -32,37 +35,45 @@ from vdm.training.strategies.weight_slices import (
 
 
 class SlicewiseStrategy(Strategy):
-    """A strategy whose processes save and load their parts of the weights, in a format that is the same for all.
+    """A strategy whose processes save and load their slices of the weights, in one format for all strategies.
 
-    Goes before Lightning's own strategy among the bases of a class.
+    Among the bases of a class it comes before Lightning's own strategy.
     """
 
     gradient_norm: Tensor = torch.tensor(float("nan"))
     """Norm of the last step's gradient before clipping."""
 
     is_left_out: Callable[[Float[Tensor, ""]], Bool[Tensor, ""]] | None = None
-    """Decides, once a step's gradient is there, by its norm whether the step is left out: the same in all processes."""
+    """Decides from the norm of a step's gradient whether the step is skipped; all processes get the same answer."""
 
     run_lock: RunLock | None = None
-    """Of the first process on the run's folder: checked before anything is written there."""
+    """The lock on the run's folder, in the first process; checked before anything is written there."""
 
     def find_slice(self, parameter: nn.Parameter) -> WeightSlice | None:
-        """Return what this process holds of a weight, once the strategy is set up; ``None`` for nothing."""
+        """Return this process's slice of a weight, once the strategy is set up; ``None`` if it holds nothing of it."""
         if isinstance(parameter, DTensor):
             return sharded_slice(parameter)
         return whole_slice(parameter, is_first_copy=rank() == 0)
 
-    def spread(self) -> None:
-        """Bring changed parts to wherever else the weights are kept. All processes call it together."""
+    @cached_property
+    def slices(self) -> ModuleSlices:
+        """This process's slices of the weights."""
+        assert self.lightning_module is not None
+        return ModuleSlices(self.lightning_module, self.find_slice)
+
+    def update_copies(self) -> None:
+        """Copy changed slices to wherever else the weights are kept. All processes call it together."""
+
+    # Stepping
 
     @property
     def base_optimizer(self) -> Optimizer:
-        """The optimizer that knows the tensors in which parts are held."""
+        """The optimizer of the tensors that hold the slices."""
         (optimizer,) = self.optimizers
         return optimizer
 
     def clip_gradients(self, optimizer: Optimizer, limit: float) -> None:
-        """Scale the gradient of each optimizer's weights, over all processes, to a norm of at most ``limit``."""
+        """Scale each optimizer's gradient, over all processes, to a norm of at most ``limit``."""
         norms: list[Tensor] = []
         for each in each_of(optimizer):
             norm = nn.utils.clip_grad_norm_([p for group in each.param_groups for p in group["params"]], limit)
@@ -72,146 +83,102 @@ class SlicewiseStrategy(Strategy):
             self._leave_out(optimizer, self.is_left_out(self.gradient_norm))
 
     def _leave_out(self, optimizer: Optimizer, decision: Bool[Tensor, ""]) -> None:
-        """Let the coming step of an optimizer change nothing, neither weights nor moments, if so decided."""
+        """Make the coming step change neither weights nor moments, if so decided."""
         has_scaler = getattr(self.precision_plugin, "scaler", None) is not None
         if getattr(optimizer, "_step_supports_amp_scaling", False) and not has_scaler:
-            # Fused optimizers look at this on the device, so that a GPU's queue does not run empty. They would not wait
-            # for a copy to the CPU, where offloaded weights are.
+            # Fused optimizers read this flag on the device, so the GPU's queue does not run empty. It must be on the
+            # device of the weights: with offloading that is the CPU.
             weight = optimizer.param_groups[0]["params"][0]
             optimizer.found_inf = decision.to(weight.device, torch.float32)  # type: ignore[attr-defined]
         elif decision:
-            optimizer.zero_grad()  # what has no gradient is not touched
-
-    @cached_property
-    def slices(self) -> dict[str, WeightSlice]:
-        """This process's parts of all weights by fully qualified name."""
-        assert self.lightning_module is not None
-        found = {name: self.find_slice(p) for name, p in self.lightning_module.named_parameters()}
-        return {name: weight_slice for name, weight_slice in found.items() if weight_slice is not None}
-
-    @cached_property
-    def trained_slices(self) -> dict[str, WeightSlice]:
-        """Those of ``slices`` that are trained."""
-        assert self.lightning_module is not None
-        trained = {name for name, p in self.lightning_module.named_parameters() if p.requires_grad}
-        return {name: weight_slice for name, weight_slice in self.slices.items() if name in trained}
-
-    @cached_property
-    def _saved_names(self) -> list[str]:
-        """Names of all weights and buffers that belong into checkpoints."""
-        assert self.lightning_module is not None
-        return list(self.lightning_module.state_dict())
+            optimizer.zero_grad()  # optimizers skip weights without a gradient
 
     # Saving
 
     @cached_property
     def ema_writer(self) -> CheckpointWriter:
-        """Writes snapshots of averages in the background."""
+        """Writes snapshots of EMA weights in the background."""
         return CheckpointWriter(check=self.check_lock)
 
     @cached_property
     def writer(self) -> CheckpointWriter:
         """Writes checkpoints in the background.
 
-        A run that goes on from a checkpoint does not come by the snapshots before it again, so these go first.
+        A checkpoint is completed after the EMA snapshots begun before it: a run that resumes from it would not make
+        them again.
         """
         return CheckpointWriter(self.ema_writer, self.check_lock)
 
     def check_lock(self) -> None:
-        """Refuse to write into a run's folder that is another's by now, or gone.
+        """Refuse to write into a run's folder that was removed, or that another process has taken over.
 
         Raises:
-            ValueError: Saying which, in the first process.
+            ValueError: In the first process, with the reason.
         """
         if self.run_lock is not None:
             self.run_lock.check()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
-        """Copy this process's parts to memory and begin to write them; ``writer`` completes the checkpoint."""
-        assert storage_options is None, "there is nothing to choose"
+        """Copy this process's slices to memory and begin to write them; ``writer`` completes the checkpoint."""
+        assert storage_options is None, "this format has no storage options"
         del checkpoint["state_dict"]
-        averages: Mapping[str, Mapping[str, Tensor]] = checkpoint.pop("ema")
-        checkpoint["optimizer_states"] = [  # as Lightning calls it; the tensors are on their own
+        emas: Mapping[str, Mapping[str, Tensor]] = checkpoint.pop("ema")
+        checkpoint["optimizer_states"] = [  # Lightning's key; the optimizer's tensors are saved as pieces
             {name: option for name, option in group.items() if name != "params"}
             for group in self.base_optimizer.param_groups
         ]
-        weights = self._saved_slices()
+        weights = self.slices.saved_here()
         pieces = {
-            WEIGHTS: {
-                name: weight_slice.piece(weight_slice.values)
-                for name, weight_slice in weights.items()
-                if _is_saved(weight_slice)
-            },
-            **{kind: self.ema_pieces(averages[name]) for name, kind in ema_kinds(list(averages)).items()},
-            OPTIMIZER: optimizer_pieces(self._first_copies, self.base_optimizer),
+            WEIGHTS: {name: weight_slice.piece(weight_slice.values) for name, weight_slice in weights.items()},
+            **{kind: self.ema_pieces(emas[name]) for name, kind in ema_kinds(list(emas)).items()},
+            OPTIMIZER: optimizer_pieces(self.slices.trained_and_saved_here, self.base_optimizer),
         }
         self.writer.finish()
         self.writer.start(Path(filepath), pieces, checkpoint if rank() == 0 else None)
 
-    def ema_pieces(self, averages: Mapping[str, Tensor]) -> dict[str, Piece]:
-        """Return what this process saves of averaged weights.
+    def ema_pieces(self, ema: Mapping[str, Tensor]) -> dict[str, Piece]:
+        """Return the pieces of EMA weights that this process saves.
 
         Args:
-            averages: Averages of all that this process holds, by name of the weight.
+            ema: EMA weights of all slices that this process trains, by name of the weight.
         """
-        return {name: weight_slice.piece(averages[name]) for name, weight_slice in self._first_copies.items()}
-
-    @cached_property
-    def _first_copies(self) -> dict[str, WeightSlice]:
-        """Those of ``trained_slices`` that this process is to save."""
-        return {name: weight_slice for name, weight_slice in self.trained_slices.items() if _is_saved(weight_slice)}
+        saved = self.slices.trained_and_saved_here
+        return {name: weight_slice.piece(ema[name]) for name, weight_slice in saved.items()}
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return nothing: ``save_checkpoint`` takes the weights in parts."""
+        """Return nothing: ``save_checkpoint`` saves the weights as pieces."""
         return {}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Tensor]:
-        """Return nothing: ``save_checkpoint`` takes the optimizer's state in parts."""
+        """Return nothing: ``save_checkpoint`` saves the optimizer's state as pieces."""
         return {}
-
-    def _saved_slices(self) -> dict[str, WeightSlice]:
-        """Return this process's parts of whatever belongs into checkpoints, tied weights under each of their names."""
-        module = self.lightning_module
-        assert module is not None
-        others = {name: whole_slice(buffer, is_first_copy=rank() == 0) for name, buffer in module.named_buffers()}
-        found = {**self.slices, **others}
-        aliases = self._aliases
-        return {name: found[aliases.get(name, name)] for name in self._saved_names if aliases.get(name, name) in found}
-
-    @cached_property
-    def _aliases(self) -> dict[str, str]:
-        """The name in ``slices`` of each weight that has several."""
-        assert self.lightning_module is not None
-        names = {id(p): name for name, p in self.lightning_module.named_parameters()}
-        everything = self.lightning_module.named_parameters(remove_duplicate=False)
-        return {name: names[id(p)] for name, p in everything if names[id(p)] != name}
 
     # Loading
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Load when it is known which parts are whose."""
+        """Have Lightning load checkpoints after the set-up, when each process's slices are known."""
         return True
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Have ``load_optimizer_state_dict`` called."""
+        """Have Lightning call ``load_optimizer_state_dict``."""
         return True
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Open a checkpoint, or a run's latest whole one, after checking every byte of it.
+        """Open a checkpoint, or a run's latest whole one, after verifying every byte of it.
 
-        Where it is one of the run that is trained, later ones, damaged or given up, are set aside.
+        If it belongs to the run in training, later checkpoints of the run, damaged or abandoned, are set aside.
 
         Args:
             checkpoint_path: Folder of a run or of a checkpoint.
-            weights_only: Without effect: nothing in this format can run code.
+            weights_only: Ignored: nothing in this format can run code.
 
         Raises:
-            ValueError: If there is none, the only one is damaged, or it is one of another model; the message names the
-                file, or a weight.
+            ValueError: If there is no whole checkpoint, or it is one of another model; the message names the file or
+                the weight.
         """
-        folders = together(lambda: checkpoints_to_try(Path(checkpoint_path)))[0]
+        folders = run_on_all(lambda: checkpoints_to_try(Path(checkpoint_path)))[0]
         folder = first_whole(folders, _verify_together)
         if rank() == 0:
             self._set_aside_later(folder, is_chosen=folder == Path(checkpoint_path))
@@ -219,18 +186,18 @@ class SlicewiseStrategy(Strategy):
         self._check_same_model(self._loaded)
         checkpoint = checked_state(self._loaded.state(), folder)
         checkpoint["ema"] = {
-            average: self._own_slices(files, f"{folder}: average {average}")
-            for average, files in self._loaded.averages().items()
+            name: self._read_ema(files, f"{folder}: EMA {name}") for name, files in self._loaded.emas().items()
         }
         return checkpoint
 
-    def _own_slices(self, files: PieceFiles, source: str) -> dict[str, Tensor]:
-        """Read this process's parts of an average of all weights that train."""
-        for name, weight_slice in self.trained_slices.items():
+    def _read_ema(self, files: PieceFiles, source: str) -> dict[str, Tensor]:
+        """Read this process's slices of EMA weights."""
+        trained = self.slices.trained
+        for name, weight_slice in trained.items():
             if files.shapes.get(name) != weight_slice.shape:
                 found = f"has shape {files.shapes[name]}" if name in files else "is missing"
                 raise ValueError(f"{source}: {name} {found}, but the weight has shape {weight_slice.shape}")
-        return {name: weight_slice.read(files, name) for name, weight_slice in self.trained_slices.items()}
+        return {name: weight_slice.read(files, name) for name, weight_slice in trained.items()}
 
     def _set_aside_later(self, folder: Path, is_chosen: bool) -> None:
         assert self.lightning_module is not None
@@ -238,26 +205,24 @@ class SlicewiseStrategy(Strategy):
         if folder.resolve() in [path.resolve() for path in checkpoints_of(run)]:
             set_aside_later(run, folder)
             if is_chosen:
-                note_taken(run, folder)
+                record_resume(run, folder)
 
     @torch.no_grad()
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Fill this process's parts of the weights."""
-        for name, weight_slice in self._saved_slices().items():
+        """Read this process's slices of the weights."""
+        for name, weight_slice in self.slices.of_checkpoint().items():
             weight_slice.values.copy_(weight_slice.read(self._loaded.weights, name))
-        self.spread()
+        self.update_copies()
 
     def _check_same_model(self, checkpoint: SavedCheckpoint) -> None:
-        saved = checkpoint.weights.shapes
-        different = sorted(set(self._saved_names) ^ set(saved))
-        different += [
-            n for n, weight_slice in self._saved_slices().items() if n in saved and saved[n] != weight_slice.shape
-        ]
+        saved, own = checkpoint.weights.shapes, self.slices.of_checkpoint()
+        different = sorted(set(self.slices.checkpoint_names) ^ set(saved))
+        different += [name for name, found in own.items() if name in saved and saved[name] != found.shape]
         if different:
             raise ValueError(f"{checkpoint.folder}: weights of another model: it differs in {different[0]}")
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Give the optimizer its options and what it kept for this process's parts."""
+        """Restore the optimizer's options, and its state of this process's slices."""
         optimizer, saved = self.base_optimizer, checkpoint["optimizer_states"]
         if len(saved) != len(optimizer.param_groups):
             raise ValueError(
@@ -266,16 +231,10 @@ class SlicewiseStrategy(Strategy):
             )
         for group, options in zip(optimizer.param_groups, saved, strict=True):
             group.update(options)
-        load_optimizer_pieces(self.trained_slices, optimizer, self._loaded.optimizer)
+        load_optimizer_pieces(self.slices.trained, optimizer, self._loaded.optimizer)
         del self._loaded
 
 
-def _is_saved(weight_slice: WeightSlice) -> bool:
-    return weight_slice.is_first_copy and (
-        weight_slice.values.numel() > 0 or weight_slice.shape == () or 0 in weight_slice.shape
-    )
-
-
 def _verify_together(folder: Path) -> None:
-    """Check every byte of a checkpoint, each process a share of its files, and agree on the result."""
-    together(partial(verify_folder, folder, rank(), num_processes()))
+    """Verify every byte of a checkpoint, each process a share of its files, and agree on the result."""
+    run_on_all(partial(verify_folder, folder, rank(), num_processes()))

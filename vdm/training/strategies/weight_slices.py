@@ -1,9 +1,9 @@
-"""The weight_slice of a weight that one process keeps and updates.
+"""The slice of a weight that one process keeps and updates.
 
-Under every strategy this is a contiguous stretch of the weight flattened in row-major order: all of it (one device,
-DDP), some rows (FSDP2), or any stretch (ZeRO, which flattens many weights into one buffer and cuts that). What the
-optimizer keeps for a weight, and its average, are cut the same way, so each process updates, saves and loads its
-stretches alone.
+Under every strategy this is a contiguous stretch of the weight, flattened in row-major order: all of it (one device,
+DDP), some rows (FSDP2), or any stretch (ZeRO, which flattens many weights into one buffer and splits that). The
+optimizer's state of a weight, and its EMA, are split in the same way. So each process updates, saves and loads its
+slices without the others.
 """
 
 import math
@@ -20,14 +20,14 @@ from vdm.checkpoints.pieces import Piece, PieceFiles
 
 @dataclass(frozen=True)
 class WeightSlice:
-    """A stretch of a weight.
+    """A contiguous stretch of a flattened weight.
 
     Args:
-        held_in: The tensor that the optimizer knows: the weight itself, or a buffer of many weights.
-        view: Returns the stretch's view of ``held_in``, or of a tensor laid out like it, such as a moment.
+        held_in: The optimizer's tensor: the weight itself, or a buffer of many weights.
+        view: Returns the slice's view of ``held_in``, or of a tensor with the same layout, such as a moment.
         shape: Shape of the whole weight.
-        start: Index of the stretch's first element in the flattened weight.
-        is_first_copy: Whether no process before this one holds the same stretch; the first saves it.
+        start: Index of the slice's first element in the flattened weight.
+        is_first_copy: Whether no earlier process holds the same slice; the first one saves it.
     """
 
     held_in: Tensor
@@ -38,26 +38,26 @@ class WeightSlice:
 
     @property
     def values(self) -> Tensor:
-        """The stretch of the weight itself, in full precision: to be read, and to be written to."""
+        """A view of the slice in full precision, for reading and writing."""
         return self.view(self.held_in.detach())
 
     def piece(self, values: Tensor) -> Piece:
-        """Return values of this stretch as a piece of a whole tensor."""
+        """Return values with the layout of this slice as a piece of a whole tensor."""
         return Piece(values, self.shape, self.start)
 
     def read(self, files: PieceFiles, name: str) -> Tensor:
-        """Return this stretch of a saved tensor, in the shape of ``values``."""
+        """Return this slice of a saved tensor, in the shape of ``values``."""
         like = self.values
         return files.read(name, self.start, like.numel()).view(like.shape)
 
 
 def whole_slice(tensor: Tensor, is_first_copy: bool) -> WeightSlice:
-    """Return all of a tensor that each process holds in full."""
+    """Return the slice of a tensor that each process holds in full."""
     return WeightSlice(tensor, lambda like: like, tuple(tensor.shape), 0, is_first_copy)
 
 
 def sharded_slice(tensor: DTensor) -> WeightSlice:
-    """Return this process's rows of a tensor that FSDP2 sharded, maybe with a replica in each node."""
+    """Return the slice of a tensor that FSDP2 sharded by rows, with or without a replica in each node."""
     sizes = tensor.device_mesh.shape
     coordinate = tensor.device_mesh.get_coordinate()
     assert coordinate is not None
@@ -76,15 +76,15 @@ def sharded_slice(tensor: DTensor) -> WeightSlice:
 def flat_slice(
     buffer: Tensor, offset: int, count: int, shape: tuple[int, ...], start: int, is_first_copy: bool
 ) -> WeightSlice:
-    """Return ``count`` elements of a weight that lie at ``offset`` of a flat buffer."""
+    """Return the slice of ``count`` elements of a weight at ``offset`` in a flat buffer."""
     return WeightSlice(buffer, lambda like: like.view(-1).narrow(0, offset, count), shape, start, is_first_copy)
 
 
 def optimizer_pieces(slices: dict[str, WeightSlice], optimizer: Optimizer) -> dict[str, Piece]:
-    """Return what an optimizer keeps for each weight, as KIND/NAME.
+    """Return the optimizer's state of each weight, as KIND/NAME.
 
     Raises:
-        ValueError: If it keeps something else than tensors.
+        ValueError: If the state has values that are not tensors.
     """
     pieces: dict[str, Piece] = {}
     for name, weight_slice in slices.items():
@@ -95,17 +95,17 @@ def optimizer_pieces(slices: dict[str, WeightSlice], optimizer: Optimizer) -> di
                 raise ValueError(f"optimizer: '{kind}' is a {type(value).__name__}, and only tensors can be saved")
             if value.shape == weight_slice.held_in.shape:
                 pieces[f"{kind}/{name}"] = weight_slice.piece(weight_slice.view(value))
-            elif weight_slice.start == 0:  # as the count of steps is: the same for the whole weight
+            elif weight_slice.start == 0:  # a value for the whole weight, such as the count of steps
                 pieces[f"{kind}/{name}"] = Piece.whole(value)
     return pieces
 
 
 @torch.no_grad()
 def load_optimizer_pieces(slices: dict[str, WeightSlice], optimizer: Optimizer, files: PieceFiles) -> None:
-    """Give an optimizer, which may have done no step yet, what was kept for each weight."""
-    # Kernels that do a step at once want the count of steps where the weights are, others on the CPU.
-    at_once = [group for group in optimizer.param_groups if group.get("fused") or group.get("capturable")]
-    fused = {id(weight) for group in at_once for weight in group["params"]}
+    """Restore the state of each weight in an optimizer, which may have done no step yet."""
+    # Fused kernels need the count of steps on the device of the weights, others on the CPU.
+    fused_groups = [group for group in optimizer.param_groups if group.get("fused") or group.get("capturable")]
+    fused = {id(weight) for group in fused_groups for weight in group["params"]}
     for saved in files.shapes:
         kind, _, name = saved.partition("/")
         if name not in slices:

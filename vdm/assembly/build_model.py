@@ -1,4 +1,4 @@
-"""From a configuration to a model with fresh weights."""
+"""Models with initial weights, built from a configuration."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,24 +23,24 @@ def build_model(
     on: AbstractContextManager[object] | None = None,
     stored: Mapping[str, Sequence[int]] | None = None,
 ) -> VideoDiffusionModel:
-    """Build the model of a configuration, with fresh weights.
+    """Build the model of a configuration, with initial weights.
 
     Args:
         config: Whole configuration with ``encoder``, ``model``, ``diffusion``, ``sampler`` and ``guidance``.
-        allowed_modules: Packages from which parts may come, ``None`` for all.
-        on: Where weights are made, e.g. ``torch.device("meta")``; none for the CPU.
-        stored: Shapes of the weights that the model is to get, by their names in it: parts that have others are refused
-            before memory is taken for them.
+        allowed_modules: Packages from which components may come; ``None`` allows all.
+        on: Device on which weights are created, e.g. ``torch.device("meta")``; None for the CPU.
+        stored: Shapes of the weights that will be loaded, by name. A component with other weights is refused before
+            memory is allocated for it.
 
     Raises:
-        ConfigError: If a part can't be built.
-        ValueError: If it has other weights than those stored.
+        ConfigError: If a component can't be built.
+        ValueError: If its weights differ from those stored.
     """
     diffusion: GaussianDiffusion = build(config["diffusion"], "diffusion", allowed_modules)
     with on or nullcontext():
         encoder = build(config["encoder"], "encoder", allowed_modules)
         node = config["model"]["conditioner"]
-        of_conditioner = None if _is_pretrained(node) else stored  # whose sizes are those of the files
+        of_conditioner = None if _is_pretrained(node) else stored  # its sizes come with the files
         conditioner = _fitting("conditioner", of_conditioner, lambda: build(node, "model.conditioner", allowed_modules))
         _check_conditioner(conditioner)
         network = _fitting(
@@ -57,7 +57,7 @@ def build_model(
 
 
 def _fitting(name: str, stored: Mapping[str, Sequence[int]] | None, make: Callable[[], Any]) -> Any:
-    """Make a part of a model, after it was seen without memory for it that its weights are those stored."""
+    """Build a component after checking, on the meta device, that its weights are those stored."""
     if stored is not None:
         with torch.device("meta"):
             own = {f"{name}.{weight}": shape for weight, shape in shapes_of(make().state_dict()).items()}
@@ -66,10 +66,10 @@ def _fitting(name: str, stored: Mapping[str, Sequence[int]] | None, make: Callab
 
 
 def _check_conditioner(conditioner: object) -> None:
-    """Refuse what lacks something that every conditioner has.
+    """Refuse a conditioner that does not implement the Protocol.
 
     Raises:
-        ConfigError: In one line that names it.
+        ConfigError: In one line that names the missing members.
     """
     missing = sorted(name for name in get_protocol_members(Conditioner) if not hasattr(conditioner, name))
     if missing:
@@ -80,15 +80,15 @@ def _check_conditioner(conditioner: object) -> None:
 
 
 def _is_pretrained(node: Any) -> bool:
-    """Tell whether a part of ``node`` is loaded from elsewhere."""
+    """Tell whether any component in ``node`` is loaded from published weights."""
     return isinstance(node, Mapping) and ("name_or_path" in node or any(map(_is_pretrained, node.values())))
 
 
 def refuse_difference(own: Mapping[str, Sequence[int]], stored: Mapping[str, Sequence[int]]) -> None:
-    """Refuse stored weights whose names or shapes are others than a model's own.
+    """Refuse stored weights whose names or shapes differ from the model's.
 
     Raises:
-        ValueError: It names the first that differs.
+        ValueError: In one line that names the first difference.
     """
     for name in sorted(own.keys() | stored.keys()):
         here, there = own.get(name), stored.get(name)
@@ -103,7 +103,7 @@ def _build_network(
     diffusion: GaussianDiffusion,
     allowed_modules: Sequence[str] | None,
 ) -> nn.Module:
-    # What the network must fit is known here and need not be repeated in YAML; a network of one's own may ignore it.
+    # These follow from the other components. A user's network may leave any of them out of its constructor.
     known = {
         "in_channels": encoder.channels,
         "out_channels": diffusion.out_channels(encoder.channels),
@@ -120,15 +120,15 @@ def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, list[int]]:
 
 
 def build_recorded(run: RunConfig, stored: Mapping[str, Sequence[int]]) -> VideoDiffusionModel:
-    """Build the model of a run that may be anybody's, with fresh weights.
+    """Build the model of a run from any source, with initial weights.
 
     Args:
-        run: Its configuration.
-        stored: Shapes of the weights that it is to get, by their names in it; see ``build_model``.
+        run: The checked configuration of the run.
+        stored: Shapes of the weights that will be loaded; see ``build_model``.
 
     Raises:
-        ConfigError: If a part can't be built, or is not on this machine.
-        ValueError: If the weights are others than those stored.
+        ConfigError: If a component can't be built, or is not on this machine.
+        ValueError: If the weights differ from those stored.
     """
     if run.allowed_modules is None:
         return build_model(run.parts)
@@ -136,12 +136,12 @@ def build_recorded(run: RunConfig, stored: Mapping[str, Sequence[int]]) -> Video
 
 
 def _located(node: Any, key: str) -> Any:
-    """Return ``node`` with the folders of pretrained parts in the place of their names on the hub.
+    """Return ``node`` with local folders of pretrained components in place of their names on the hub.
 
-    What is not on this machine is not fetched: the run may be anybody's.
+    Nothing is downloaded, since the run may come from a stranger.
 
     Raises:
-        ConfigError: If a part is not here.
+        ConfigError: If a component is not on this machine.
     """
     if isinstance(node, list):
         return [_located(value, f"{key}[{index}]") for index, value in enumerate(node)]

@@ -233,9 +233,9 @@ class TestAllowedModules:
     def test_class_of_an_allowed_module_is_built(self) -> None:
         assert build(target(Block, width=8), "model", allowed_modules=(__name__,)).width == 8
 
-    @pytest.mark.parametrize("path", ["os.system", "builtins.eval", "tests.config.test_builder.Block"])
+    @pytest.mark.parametrize("path", ["os.system", "builtins.eval", "tests.config.test_componentsx.Block"])
     def test_other_module_is_refused(self, path: str) -> None:
-        assert "it must lie in tests.config.test_build" in fault({"_target_": path}, allowed_modules=(__name__,))
+        assert "it must lie in tests.config.test_components" in fault({"_target_": path}, allowed_modules=(__name__,))
 
     def test_other_module_is_not_even_imported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "hostile.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\n")
@@ -279,7 +279,7 @@ def test_of_allowed_modules_only_classes_and_functions_that_take_nothing_are_cal
 
 @pytest.mark.parametrize("name", ["vdm.objectives.base.ObjectiveWithModules", "vdm.objectives.base.Objective"])
 def test_what_others_are_derived_from_is_refused_in_one_line(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^objective._target_: '{name}' is not allowed: it says what classes of"):
+    with pytest.raises(ConfigError, match=rf"^objective._target_: '{name}' is not allowed: it is an interface"):
         build({"_target_": name}, "objective")
 
 
@@ -293,6 +293,6 @@ def _says_so() -> Block | None:
 
 def test_function_that_returns_nothing_is_named_unless_it_says_so() -> None:
     assert fault({"_target_": f"{__name__}._forgets"}) == (
-        f"model: {__name__}._forgets returned nothing; it must return what it makes"
+        f"model: {__name__}._forgets returned None; it must return the component"
     )
     assert build({"_target_": f"{__name__}._says_so"}, "model") is None

@@ -7,10 +7,10 @@ import torch
 import vdm
 from tests.assembly.small_model import config, save_config, save_run, small_model
 from tests.models.networks import random_input
-from vdm.assembly.build import build_model
-from vdm.assembly.load import load_guide, load_into, load_trained
+from vdm.assembly.build_model import build_model
+from vdm.assembly.load import load_autoguidance_model, load_into, load_trained
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.runs import checkpoint_folder
+from vdm.checkpoints.layout import checkpoint_folder
 from vdm.config import ConfigError
 from vdm.generation.pipeline import load_model
 from vdm.models.autoencoder import Compression
@@ -94,7 +94,7 @@ def test_foreign_code_is_refused_in_every_part_of_a_model(tmp_path: Path, key: s
 
 
 def test_own_code_is_run_where_the_user_says_so(tmp_path: Path) -> None:
-    own = {"_target_": "tests.assembly.test_build.OwnEncoder"}
+    own = {"_target_": "tests.assembly.test_build_model.OwnEncoder"}
     save_run(tmp_path, small_model(), encoder=own)
 
     with pytest.raises(ConfigError, match=r"^encoder\._target_: "):
@@ -122,7 +122,7 @@ class OwnEncoder:
 def test_weights_of_another_model_are_named_in_one_line(tmp_path: Path, changes: dict[str, object], named: str) -> None:
     save_run(tmp_path, small_model(), **changes)
 
-    with pytest.raises(ValueError, match=rf"^{tmp_path}: weights of another model: {named}") as caught:
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/checkpoints/\S+: weights of another model: {named}") as caught:
         VideoDiffusionModel.from_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_folder_without_a_run_is_named(tmp_path: Path) -> None:
     [
         ({"model__conditioner__num_classes": 5}, "its number of classes is 5, but that of the model to be guided is 3"),
         (
-            {"encoder": {"_target_": "tests.assembly.test_build.OwnEncoder"}},
+            {"encoder": {"_target_": "tests.assembly.test_build_model.OwnEncoder"}},
             "its encoder is OwnEncoder, but that of the model to be guided is PixelAutoencoder",
         ),
     ],
@@ -155,7 +155,7 @@ def test_guide_that_can_t_be_told_the_same_is_refused(tmp_path: Path, changes: d
     save_run(tmp_path, small_model(**changes), **changes)
 
     with pytest.raises(ValueError, match=f"^guide={tmp_path}: {message}$"):
-        load_guide(small_model(), tmp_path, allow_own_code=True)
+        load_autoguidance_model(small_model(), tmp_path, allow_own_code=True)
 
 
 def test_guide_with_another_compression_is_refused(tmp_path: Path) -> None:
@@ -165,14 +165,14 @@ def test_guide_with_another_compression_is_refused(tmp_path: Path) -> None:
 
     message = "its frames and pixels in a latent is (1, 1), but that of the model to be guided is (4, 8)"
     with pytest.raises(ValueError, match=f"^{re.escape(f'guide={tmp_path}: {message}')}$"):
-        load_guide(model, tmp_path)
+        load_autoguidance_model(model, tmp_path)
 
 
 def test_guide_may_be_of_another_size(tmp_path: Path) -> None:
     smaller = {"model__network__channels": [8, 8]}
     save_run(tmp_path, small_model(**smaller), **smaller)
     model = small_model()
-    model.guide = load_guide(model, tmp_path)
+    model.autoguidance_model = load_autoguidance_model(model, tmp_path)
 
     assert model(random_input("sampling", 1, 3, 2, 8, 8), ["a dog"]).shape == (1, 3, 2, 8, 8)
 

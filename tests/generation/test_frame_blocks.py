@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from vdm.generation.blocks import Block, BlockSize, plan_blocks
+from vdm.generation.frame_blocks import Block, BlockSize, plan_blocks
 
 
 def test_clip_of_the_length_of_training_is_one_block() -> None:

@@ -11,18 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from vdm.checkpoints.runs import (
-    checkpoint_folder,
-    folder_for_results,
-    latest_checkpoint,
-    load_config,
-    load_weights,
-    prune,
-    record_run,
-    run_folder,
-    set_aside_later,
-)
+from vdm.checkpoints.latest import latest_checkpoint
+from vdm.checkpoints.layout import checkpoint_folder, folder_for_results, run_folder
+from vdm.checkpoints.removal import prune, set_aside_later
+from vdm.checkpoints.run_record import load_config, record_run
 from vdm.checkpoints.snapshot import save_weights
+from vdm.checkpoints.weights import load_weights
 from vdm.files import temporary_beside
 
 

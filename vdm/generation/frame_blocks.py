@@ -1,4 +1,4 @@
-"""Videos longer than the clips of training, block by block: each block is told what is known of its frames."""
+"""Frame blocks: a video longer than the training clips is sampled block by block, and blocks overlap."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from vdm.models.autoencoder import Compression
 
 @dataclass(frozen=True)
 class BlockSize:
-    """How much is made at once.
+    """Size of a frame block.
 
     Args:
         num_frames: Frames of a block, best as many as in training.
-        overlap: Frames known from earlier blocks, or from what is given, that a block begins with.
+        overlap: Frames at the beginning of a block that are known from earlier blocks or from the input.
     """
 
     num_frames: int
@@ -30,16 +30,16 @@ class BlockSize:
 def block_size(
     compression: Compression, trained_frames: int, num_frames: int | None = None, overlap: int | None = None
 ) -> BlockSize:
-    """Return what is made at once: by default as many frames as in training, about half of them known from before.
+    """Return the size of a block: by default that of a training clip, half of which overlaps the block before.
 
     Args:
-        compression: Of the autoencoder.
+        compression: Compression of the autoencoder.
         trained_frames: Frames of a clip in training.
-        num_frames: Frames of a block, if they are chosen.
-        overlap: Frames known from earlier blocks, if they are chosen.
+        num_frames: Frames of a block; None for the default.
+        overlap: Frames known from earlier blocks; None for the default.
 
     Raises:
-        ValueError: If the autoencoder takes no clips of so many frames, or so many can't be known.
+        ValueError: If the autoencoder takes no clips of this length, or the overlap is not a possible one.
     """
     num_frames = trained_frames if num_frames is None else num_frames
     half = max(1, (num_frames // 2 - 1) // compression.frames * compression.frames + 1)
@@ -51,29 +51,29 @@ def block_size(
 
 @dataclass(frozen=True)
 class Block:
-    """Frames that are made at once."""
+    """Frames that are sampled together."""
 
     start: int
     stop: int
     """The frame after its last."""
     known: tuple[int, ...]
-    """Frames from ``start`` to ``stop`` that were given, or made by an earlier block."""
+    """Frames from ``start`` to ``stop`` that are part of the input, or of an earlier block."""
     new: tuple[int, ...]
     """Frames that this block adds to the video."""
 
 
 def plan_blocks(num_frames: int, size: BlockSize, given: Collection[int] = ()) -> list[Block]:
-    """Return the blocks that make a video, in order.
+    """Return the blocks of a video, in order.
 
-    All are of one length, that of the video if this is less; the last one may overlap more than the others.
+    All have one length, that of the video if it is shorter; the last one may overlap more than the others.
 
     Args:
         num_frames: Frames of the video.
         size: Size of the blocks.
-        given: Frames that are known from the start.
+        given: Frames of the input, known from the start.
 
     Raises:
-        ValueError: If blocks of one frame would have to know one another.
+        ValueError: If a block of one frame would have to overlap another.
     """
     if size.num_frames < min(num_frames, 2):
         raise ValueError(f"block_frames={size.num_frames}: must be at least 2 for a video of {num_frames} frames")
@@ -83,7 +83,7 @@ def plan_blocks(num_frames: int, size: BlockSize, given: Collection[int] = ()) -
     while unknown := [frame for frame in range(num_frames) if frame not in known]:
         start = min(_start(unknown[0], length, size.overlap, given), num_frames - length)
         stop = start + length
-        # What lies behind the last given frame in sight is better made by a block that sees the next given one.
+        # Frames after the last given one of this block are better sampled by a block that sees the next given one.
         until = max((frame for frame in given if unknown[0] < frame < stop), default=stop)
         if all(frame < stop for frame in given):
             until = stop
@@ -100,7 +100,7 @@ def plan_blocks(num_frames: int, size: BlockSize, given: Collection[int] = ()) -
 
 
 def _start(first_unknown: int, length: int, overlap: int, given: Collection[int]) -> int:
-    """Return where a block begins: early enough to overlap, and late enough to reach the next given frame."""
+    """Return the start of a block: early enough to overlap, late enough to include the next given frame."""
     start = max(first_unknown - overlap, 0)
     reaching = min((frame + 1 - length for frame in given if frame > first_unknown), default=start)
     return max(start, reaching) if reaching < first_unknown else start

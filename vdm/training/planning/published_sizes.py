@@ -1,0 +1,42 @@
+"""Sizes of published autoencoders and image encoders, for plans on machines without them and without network."""
+
+from typing import Any
+
+PUBLISHED_SIZES: dict[str, dict[str, dict[str, Any]]] = {
+    "stabilityai/stable-video-diffusion-img2vid": {
+        "vae": {
+            "block_out_channels": [128, 256, 512, 512],
+            "down_block_types": ["DownEncoderBlock2D"] * 4,
+            "latent_channels": 4,
+            "layers_per_block": 2,
+        },
+        "image_encoder": {
+            "hidden_size": 1280,
+            "intermediate_size": 5120,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 32,
+            "patch_size": 14,
+            "projection_dim": 1024,
+        },
+        "feature_extractor": {"image_mean": [0.5] * 3, "image_std": [0.5] * 3},  # no memory depends on it
+    },
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"vae": {}},  # diffusers' defaults
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": {
+        "vae": {
+            "base_dim": 160,
+            "decoder_base_dim": 256,
+            "z_dim": 48,
+            "is_residual": True,
+            "in_channels": 12,
+            "out_channels": 12,
+            "patch_size": 2,
+            "latents_mean": [0.0] * 48,  # no memory depends on it
+            "latents_std": [1.0] * 48,
+            "scale_factor_spatial": 16,
+        }
+    },
+}
+PUBLISHED_SIZES["stabilityai/stable-video-diffusion-img2vid-xt"] = PUBLISHED_SIZES[
+    "stabilityai/stable-video-diffusion-img2vid"
+]
+"""Configuration of each component, by the pipeline's name on the hub and the component's subfolder."""
