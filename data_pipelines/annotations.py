@@ -1,4 +1,4 @@
-"""Captions and labels: what people wrote about a video, and what of a record of theirs says so."""
+"""Captions and labels that people wrote for a video, and the record fields that hold them."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -14,24 +14,27 @@ COLUMNS = {
     "label": ("label",),
     "recording": ("recording",),
 }
-"""What is read of a record, and the names that it may have, upper case or lower. The first name goes before others."""
+"""Fields of a record and their allowed names, in any case. The first name takes precedence over the others."""
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What somebody wrote about a source."""
+    """Caption, label and recording of a source, written by people."""
 
     caption: str = ""
     label: str = ""
-    """Name of its class, empty if none."""
+    """Name of its class; empty if it has none."""
     more_captions: tuple[str, ...] = ()
-    """Further captions; training draws one of all."""
+    """Further captions; training draws one of all captions at random."""
     recording: str = ""
-    """What the source is a part of, empty if it is one by itself."""
+    """Name of the recording that the source belongs to; empty if it is a recording of its own."""
 
 
 def find_columns(names: Iterable[str]) -> dict[str, str]:
-    """Return which of the names of a record stand for its file, caption, label and recording, as far as it has them.
+    """Find the names of a record that hold its file, caption, label and recording.
+
+    Returns:
+        The name found, by the keys of ``COLUMNS``; keys without a name are left out.
 
     Raises:
         ValueError: In a few words, if two names mean the same and neither is the first of ``COLUMNS``.
@@ -50,10 +53,10 @@ def find_columns(names: Iterable[str]) -> dict[str, str]:
 
 
 def parse_annotation(values: Mapping[str, object], columns: Mapping[str, str]) -> Annotation:
-    """Return what a record says; ``columns`` as ``find_columns`` returns them.
+    """Read the annotation from a record; ``columns`` as ``find_columns`` returns them.
 
     Raises:
-        ValueError: In a few words, if the caption or the label is of a kind that can't be one.
+        ValueError: In a few words, if the value of a caption, label or recording has a type that is not allowed.
     """
     captions = [text.strip() for text in captions_in(values.get(columns.get("caption", "")))]
     label, recording = (_name_in(values.get(columns.get(name, "")), name) for name in ("label", "recording"))
@@ -63,7 +66,9 @@ def parse_annotation(values: Mapping[str, object], columns: Mapping[str, str]) -
 def _name_in(value: object, meaning: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, float) and value.is_integer():  # numbers beside missing ones, as pandas writes them
+    if (
+        isinstance(value, float) and value.is_integer()
+    ):  # pandas writes whole numbers so in a column with missing values
         value = int(value)
     if isinstance(value, str | int) and not isinstance(value, bool):
         return well_formed(str(value).strip())
@@ -71,7 +76,7 @@ def _name_in(value: object, meaning: str) -> str:
 
 
 def merge(first: Annotation, second: Annotation) -> Annotation:
-    """Return ``first``, with what it lacks taken from ``second``."""
+    """Return ``first`` with its empty fields taken from ``second``."""
     captions = first if first.caption else second
     return Annotation(
         captions.caption, first.label or second.label, captions.more_captions, first.recording or second.recording
@@ -79,7 +84,7 @@ def merge(first: Annotation, second: Annotation) -> Annotation:
 
 
 def label_names(annotations: Iterable[Annotation]) -> tuple[str, ...]:
-    """Return the classes in order: by number if all are numbers, else by the alphabet."""
+    """Return the names of the classes: in numerical order if all are numbers, else in alphabetical order."""
     names = {annotation.label for annotation in annotations if annotation.label}
     are_numbers = all(name.isascii() and name.isdigit() for name in names)
     return tuple(sorted(names, key=lambda name: (int(name) if are_numbers else 0, name)))

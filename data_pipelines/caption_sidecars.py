@@ -1,4 +1,4 @@
-"""Texts beside videos: ``VIDEO.txt`` and ``VIDEO.json``, with or without the suffix of the video before their own."""
+"""Sidecars with captions: ``a.txt`` or ``a.json`` beside ``a.mp4``, also named ``a.mp4.txt`` and ``a.mp4.json``."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -12,24 +12,24 @@ from vdm.regular_files import read_limited
 from vdm.text import decode_text
 
 JSON, TEXT = ".json", ".txt"
-"""Suffixes, upper case or lower; what JSON says goes first."""
+"""Suffixes, in any case. JSON takes precedence over text."""
 
 
 @dataclass(frozen=True)
 class SidecarContent:
-    """What the files beside a video say of it."""
+    """Content of the sidecars of one video."""
 
     annotation: Annotation = Annotation()
     used: tuple[Path, ...] = ()
-    """The files that were read and understood, or are named in ``faults``."""
+    """The sidecars that were used, or are named in ``faults``."""
     faults: tuple[str, ...] = ()
-    """What can't be used, and why."""
+    """Sidecars that can't be used, with the reason, in one line each."""
     encodings: tuple[tuple[Path, str], ...] = ()
-    """Texts that are not in UTF-8."""
+    """Sidecars that are not in UTF-8, with their encoding."""
 
 
 class Sidecars:
-    """The files that may lie beside videos.
+    """The sidecars of all videos.
 
     Args:
         files: All files that are not videos.
@@ -42,18 +42,18 @@ class Sidecars:
                 self._files.setdefault((path.parent, spelling(path.stem)), []).append(path)
 
     def of(self, video: Path) -> list[Path]:
-        """Return those of a video: of ``a.mp4``, ``a.txt`` and ``a.mp4.txt``, however their names are normalized."""
+        """Return the sidecars of a video, whatever Unicode form their names have."""
         names = dict.fromkeys((spelling(video.stem), spelling(video.name)))
         return [path for name in names for path in self._files.get((video.parent, name), ())]
 
 
 def spelling(name: str) -> str:
-    """Return a name in Unicode's form NFC: macOS and other systems spell the same letters in different ways."""
+    """Return a name in Unicode form NFC; macOS and other systems encode the same letters differently."""
     return unicodedata.normalize("NFC", name)
 
 
 def read_sidecars(files: Sequence[Path]) -> SidecarContent:
-    """Read the files beside one video."""
+    """Read the sidecars of one video."""
     found: dict[str, list[tuple[Path, Annotation]]] = {JSON: [], TEXT: []}
     used: list[Path] = []
     faults: list[str] = []
@@ -82,7 +82,7 @@ def read_sidecars(files: Sequence[Path]) -> SidecarContent:
 
 
 def _read(path: Path, kind: str) -> tuple[Annotation | None, str]:
-    """Return what a file says and its encoding; None if it is JSON that says nothing of captions or labels."""
+    """Return the annotation in a sidecar, None if it is JSON without one, and the encoding of the file."""
     try:
         text, encoding = decode_text(read_limited(path, MAX_METADATA_BYTES))
     except OSError as error:

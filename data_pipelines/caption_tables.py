@@ -1,4 +1,4 @@
-"""Manifests that people write: tables of the captions and labels of many videos, in the forms in which they exist."""
+"""Caption manifests: tables of the captions and labels of many videos, as CSV, TSV, JSON lines, Parquet or texts."""
 
 import csv
 import io
@@ -18,38 +18,38 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 MAX_MANIFEST_BYTES = 1 << 30
-"""Of the file, and of what is read of it when it is unpacked."""
+"""Limit for the file, and for its content when it is decompressed."""
 MAX_MANIFEST_ROWS = 10**7
 TABLES, LINES, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".parquet",)
 NAMES = frozenset(f"{stem}{suffix}" for stem in ("manifest", "metadata") for suffix in (*TABLES, *LINES, *PARQUET))
-"""Names by which a manifest in the folder of the videos is found, upper case or lower."""
+"""Names of manifests that are found in the folder of the videos, in any case."""
 PROMPTS, VIDEOS = "prompts.txt", "videos.txt"
-"""Two files that are a manifest together: line by line, captions and the videos that they are of."""
+"""Two files that form a manifest together: captions and names of videos, line by line."""
 _ROWS_AT_ONCE = 1 << 12
 _SEPARATOR = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
-"""A first line by which Excel says what separates cells."""
+"""A first line in which Excel names the separator."""
 
 _Record = tuple[int, Mapping[str, object]]
-"""The number of a line or row, from 1 on, and its values by name."""
+"""The number of a line or row, counted from 1, and its values by name."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest says."""
+    """Content of a manifest."""
 
     rows: Mapping[str, Annotation]
-    """By name of the file, relative to the folder of the videos where it lies there."""
+    """Annotations by name of the video, relative to the folder of the videos if it lies there."""
     files: tuple[Path, ...]
-    """What it was read from."""
+    """The files that it was read from."""
     notes: tuple[str, ...] = ()
-    """What the user should know of how it was read, a line each."""
+    """Notes for the user on how it was read, in one line each."""
 
 
 def find_manifest(folder: Path, given: Path | None) -> Path | None:
-    """Return the manifest to read: the one given, else the one in ``folder`` by its name, if any.
+    """Return the path of the manifest: ``given``, else a file of ``folder`` with a name of a manifest, else None.
 
     Raises:
-        ValueError: If the one given does not exist, neither as it stands nor inside ``folder``, or there are several.
+        ValueError: If ``given`` exists neither by itself nor inside ``folder``, or ``folder`` has several manifests.
     """
     if given is not None:
         for path in (given, folder / given):
@@ -66,11 +66,11 @@ def find_manifest(folder: Path, given: Path | None) -> Path | None:
 
 
 def read_manifest(path: Path, folder: Path) -> Manifest:
-    """Read a manifest; its name tells the form, and a name of no known form stands for a table with separators.
+    """Read a manifest. Its suffix tells the format; an unknown suffix means a table with separators.
 
     Args:
         path: The manifest.
-        folder: What the names of files are relative to.
+        folder: Folder that the names of videos are relative to.
 
     Raises:
         ValueError: In one line that names the file and what is wrong.
@@ -177,7 +177,7 @@ _NAMES_OF_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def _check_lines(cells: list[str], delimiter: str, line: int) -> None:
-    """Refuse a text that goes over lines that are rows by themselves: its quotes do not end where they should."""
+    """Refuse a cell of several lines that look like rows: its closing quotes are missing."""
     for cell in cells:
         for inner in cell.split("\n")[1:]:
             first, separator, _ = inner.partition(delimiter)
@@ -195,7 +195,7 @@ def _json_records(text: str) -> Iterator[_Record]:
 
 
 def _parquet_records(path: Path) -> Iterator[_Record]:
-    import pyarrow as pa  # takes a fifth of a second, which all other manifests do without
+    import pyarrow as pa  # its import takes a fifth of a second, which other manifests need not wait for
     import pyarrow.parquet as pq
 
     with open_regular(path) as opened:

@@ -10,7 +10,7 @@ from vdm.logs import quieten_libraries
 from vdm.processes import forget_other_launches, keep_current_folder_off_path
 
 _OVERRIDE = re.compile(r"~|\+{0,2}([A-Za-z_][\w.]*|hydra/[\w./]+)=")
-"""How an override begins, as against a folder, which may have a '=' in its name too."""
+"""Start of an override, to tell it from a folder with a '=' in its name."""
 
 COMMANDS = {
     "build": Command(
@@ -44,7 +44,7 @@ COMMANDS = {
 def main() -> None:
     """Run ``vdm-data COMMAND ...`` and exit."""
     keep_current_folder_off_path()
-    forget_other_launches()  # which would keep it from saying what is wrong
+    forget_other_launches()  # left-over ranks would suppress its messages
     quieten_libraries(os.environ)
     if sys.argv[1:2] in (["index"], ["show"], ["verify"]) and set(FLAGS).isdisjoint(sys.argv):
         sys.argv = [*sys.argv[:2], *map(_named, sys.argv[2:])]
@@ -52,10 +52,10 @@ def main() -> None:
 
 
 def _named(argument: str) -> str:
-    """Read a bare folder as ``input=FOLDER``, quoted for Hydra, which gives some characters a meaning."""
+    """Turn a bare folder into ``input=FOLDER``, with quotes around characters that mean something to Hydra."""
     if argument.startswith("-") or _OVERRIDE.match(argument):
         return argument
-    from vdm.config.quoting import escaped, hydra_quoted  # imports pydantic, which a list of commands does not need
+    from vdm.config.quoting import escaped, hydra_quoted  # imports pydantic, which the list of commands does not need
 
     return f"input={hydra_quoted(escaped(argument))}"
 

@@ -1,4 +1,4 @@
-"""What a video or picture of a set from elsewhere is like, and whether training can read it as it stands."""
+"""Properties of a video or picture in a WebDataset, and whether training can read it unchanged."""
 
 import io
 from typing import NamedTuple
@@ -16,29 +16,30 @@ from vdm.data.hdr_frames import check_colors, transfer_of
 from vdm.data.shards import Shape
 
 _ANIMATIONS = ("GIF", "PNG", "WEBP")
-"""Not JPEG, into which phones put several pictures that are no film."""
+"""Pillow's names of animated formats. Not JPEG: phones store several pictures in one, which are no animation."""
 
 
 class UnusableError(ValueError):
-    """A tar or a sample that can't be trained on, and why."""
+    """Why training can't use a tar or a sample."""
 
 
 class ClipProperties(NamedTuple):
-    """What is known of a clip without decoding more than a frame."""
+    """Properties of a clip, found by decoding at most one frame."""
 
     shape: Shape
+    """Frames, rows and columns."""
     fps: float | None = None
     is_even: bool = True
-    """Whether frames follow each other at equal times, or nearly so."""
+    """Whether the frame rate is constant, or nearly so."""
     is_hdr: bool = False
 
 
 def inspect_video(file: io.BufferedIOBase) -> ClipProperties:
-    """Look at a video without decoding more than a frame, or holding more than that.
+    """Return the properties of a video; decode and hold at most one frame.
 
     Raises:
-        UnusableError: If training can't read it as it stands.
-        ValueError: If it claims too much, or its colours are not read.
+        UnusableError: If training can't read it unchanged.
+        ValueError: If it declares too large a size, or its colours are not supported.
     """
     try:
         with open_video(file, clip_format(file)) as container:
@@ -75,7 +76,7 @@ def _mean_rate(times: Int[np.ndarray, " t"], stream: av.VideoStream) -> float | 
 
 
 def _other_format(file: io.BufferedIOBase) -> str | None:
-    """Return the name of the container that a video is in after all, if FFmpeg knows it."""
+    """Return FFmpeg's name of the actual container format; None if FFmpeg finds no video."""
     file.seek(0)
     try:
         with open_video(file) as container:
@@ -86,17 +87,17 @@ def _other_format(file: io.BufferedIOBase) -> str | None:
 
 
 def _are_even(times: Int[np.ndarray, " t"]) -> bool:
-    """Tell whether no time is more than a mean interval off its place in a row of equal intervals."""
+    """Whether every time is within one mean interval of its place in a sequence of equal intervals."""
     since = (times - times[0]).astype(float)
     mean = since[-1] / max(1, len(times) - 1)
     return bool((np.abs(since - np.arange(len(times)) * mean) <= mean).all())
 
 
 def inspect_picture(file: io.BufferedIOBase) -> ClipProperties:
-    """Look at a picture without decoding it.
+    """Return the properties of a picture without decoding it.
 
     Raises:
-        UnusableError: If training can't read it as it stands.
+        UnusableError: If training can't read it unchanged.
     """
     try:
         with open_picture(file) as image:

@@ -1,4 +1,4 @@
-"""Cutting a video into clips of a fixed frame rate, by the times at which frames are shown."""
+"""Cutting a video into clips of a fixed frame rate, by the presentation times of its frames."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,14 +21,14 @@ from vdm.data.mp4_tables import ImplausibleHeaderError
 from vdm.regular_files import UnfitFileError
 
 EARLY_SECONDS = 0.001
-"""A frame may be asked for so much before it is shown: containers round times to a millisecond."""
+"""Tolerance: a frame counts as shown so much before its time, since containers round times to a millisecond."""
 
 Picture = UInt8[np.ndarray, "h w c"]
 
 
 @dataclass
 class OpenClip:
-    """A clip whose end has not been reached."""
+    """A clip that is not full yet."""
 
     start: float
     pictures: list[Picture] = field(default_factory=list)
@@ -37,34 +37,39 @@ class OpenClip:
 
 @dataclass
 class ClipCutter:
-    """Fills clips with what is shown at their sampling times ``start + i / fps``.
+    """Fills clips with the pictures shown at their sampling times ``start + i / fps``.
 
-    Clips start every ``stride_seconds`` from the first frame after the start or a break, or where they are told to, and
-    never span a break.
+    Clips start every ``stride_seconds``, counted from the first frame of the video or after a break; or at ``starts``.
+    A clip never spans a break.
     """
 
     settings: ClipSettings
     starts: Sequence[float] | None = None
-    """Where the clips start, in order; None for every stride."""
+    """Start times of the clips in seconds, in order; None for one every stride."""
     origin: float = 0.0
-    """Where the first clip since the last break starts."""
+    """Start time of the first clip since the last break."""
     num_opened: int = 0
     open_clips: list[OpenClip] = field(default_factory=list)
 
     def restart(self, origin: float) -> None:
-        """Drop unfinished clips and begin anew at ``origin``."""
+        """Drop the clips that are not full, and continue at ``origin``."""
         self.open_clips = []
         if self.starts is None:
             self.origin, self.num_opened = origin, 0
 
     def next_start(self) -> float:
-        """Return where the next clip starts, infinity if there is none."""
+        """Return the start time of the next clip; infinity if there is none."""
         if self.starts is None:
             return self.origin + self.num_opened * self.settings.stride_seconds
         return self.starts[self.num_opened] if self.num_opened < len(self.starts) else math.inf
 
     def show(self, render: Callable[[], Picture], until: float) -> Iterator[OpenClip]:
-        """Fill in a picture, made by ``render`` if needed, that is shown from now ``until`` then; yield full clips."""
+        """Add a picture that is shown until a time; yield the clips that are full.
+
+        Args:
+            render: Makes the picture; called only if a clip needs it.
+            until: When the picture is replaced by the next one, in seconds.
+        """
         until -= EARLY_SECONDS
         while (start := self.next_start()) < until:
             self.open_clips.append(OpenClip(start))
@@ -87,13 +92,13 @@ def cut(
     render: Callable[[Frame], Picture],
     starts: Sequence[float] | None = None,
 ) -> Iterator[OpenClip]:
-    """Yield the full clips of a video, stills apart: one source frame seen all the time is no motion to learn from.
+    """Yield the full clips of a video, except stills: a clip of one repeated frame has no motion to learn from.
 
     Args:
-        frames: In the order in which they are shown.
-        settings: What clips look like.
-        render: Makes a picture of a frame; called for frames that are seen only.
-        starts: Where clips start, in order; None for every stride. After the last of them no more frames are drawn.
+        frames: In presentation order.
+        settings: Shape, rate and stride of the clips.
+        render: Makes a picture of a frame; called only for frames that a clip contains.
+        starts: Start times of the clips, in order; None for one every stride. No frame is read after the last clip.
     """
     cutter = ClipCutter(settings, starts)
     previous: Timed[Frame] | None = None
@@ -121,17 +126,17 @@ def cut(
 
 
 Render = Callable[[av.VideoFrame, float], Picture]
-"""Makes a picture of a frame and the aspect of its pixels, width over height."""
+"""Makes a picture from a frame and the aspect ratio of its pixels, width over height."""
 
 
 @dataclass(frozen=True)
 class ChosenClip:
-    """A clip that is known before its video is read."""
+    """A clip whose start is known before its video is decoded."""
 
     key: str
     start_seconds: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What its ``KEY.json`` is to say besides."""
+    """Further entries of its ``KEY.json``."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ class VideoFile:
     settings: ClipSettings
     hdr: HDR = "map"
     chosen: tuple[ChosenClip, ...] | None = None
-    """In the order of their starts; None for all clips, one every stride."""
+    """Clips to read, in the order of their starts; None for all clips, one every stride."""
 
     def clips(self) -> Iterator[Clip]:
         """Yield the clips in order; see ``Source.clips``."""
@@ -152,13 +157,13 @@ class VideoFile:
         return self.clips_seen(lambda frame, aspect: picture(frame, aspect, height, width))
 
     def clips_seen(self, render: Render) -> Iterator[Clip]:
-        """Yield the clips in order, in pictures of another kind; see ``Source.clips``."""
+        """Yield the clips in order, with pictures made by ``render``; see ``Source.clips``."""
         with self.reader() as reader:
             yield from self._clips(reader, render)
 
     @contextmanager
     def reader(self) -> Iterator[VideoReader]:
-        """Open the video; what goes wrong, here or in the caller's reading of it, becomes a ``SourceError``."""
+        """Open the video; any error, here or while the caller reads it, becomes a ``SourceError``."""
         try:
             if self.path.is_file() and self.path.stat().st_size == 0:
                 raise SourceError("is empty (0 bytes)")
@@ -174,9 +179,9 @@ class VideoFile:
             raise UnavailableError(f"can't be read: {error.strerror or error}") from None
         except FFmpegError as error:
             raise SourceError(f"can't be read: {error.strerror}") from None
-        except (MemoryError, RuntimeError) as error:  # of torch too; of the machine, not of the file
+        except (MemoryError, RuntimeError) as error:  # of torch too: the machine is at fault, not the file
             raise UnavailableError(f"can't be read now: {type(error).__name__}: {error}") from None
-        except Exception as error:  # whatever a strange file makes the decoder do, the others go on
+        except Exception as error:  # a malformed file may raise anything; the other files go on
             raise SourceError(f"can't be read: {type(error).__name__}: {error}") from None
 
     def _clips(self, reader: VideoReader, render: Render) -> Iterator[Clip]:
@@ -201,12 +206,12 @@ class VideoFile:
 
 
 def choose(video: VideoFile, clips: Iterable[ChosenClip]) -> VideoFile:
-    """Return the file as a source of these clips alone, in the order of their starts."""
+    """Return the video as a source of these clips alone, in the order of their starts."""
     return replace(video, chosen=tuple(sorted(clips, key=lambda clip: clip.start_seconds)))
 
 
 def fault_of(reader: VideoReader, settings: ClipSettings, num_clips: int) -> str | None:
-    """Say in one line what was wrong with a video that has been read to its end."""
+    """Return in one line what was wrong with a video that was read to its end; None if nothing was."""
     kept = f"clips kept: {num_clips}"
     declared = reader.declared_seconds()
     if reader.num_frames == 0:

@@ -1,4 +1,4 @@
-"""The page of ``vdm-data show``: one HTML file with everything inside."""
+"""The page of ``vdm-data show``: a self-contained HTML file with statistics and playing clips."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from vdm.data.shards import Kind, Shape
 from vdm.text import html_text
 
 _OF_SHAPE = ("num_frames", "height", "width", "fps", "source_height", "source_width", "label", "shot")
-"""Numbers that no histogram is drawn of."""
+"""Entries of the metadata without a histogram."""
 _NUM_BINS = 24
 _MAX_HISTOGRAMS = 100
 
@@ -31,7 +31,7 @@ class ShownClip:
     kind: str
     """Extension of ``data``: ``mp4`` or that of a picture."""
     data: bytes
-    """Empty where the clip counts for statistics only."""
+    """Content of the video or picture; empty if the clip is in the statistics only."""
 
 
 def contact_sheet(
@@ -40,10 +40,10 @@ def contact_sheet(
     """Return the page.
 
     Args:
-        name: Of the set.
-        index: Of the set.
-        metadata: Of the clips that statistics are made of.
-        clips: Those that are shown.
+        name: Name of the set.
+        index: Index of the set.
+        metadata: Metadata of the clips in the statistics.
+        clips: Clips that are shown.
     """
     page = files("data_pipelines").joinpath("contact_sheet.html").read_text(encoding="utf-8")
     return Template(page).substitute(
@@ -59,9 +59,9 @@ def contact_sheet(
 
 
 def _policy(page: str) -> str:
-    """Return what browsers are to let the page do: its own script and style, by their checksums, and nothing else.
+    """Return the content security policy of the page: only its own script and style, by their checksums.
 
-    Whatever text got past the escaping would neither run nor fetch anything.
+    Should some text escape the escaping, it could neither run nor fetch anything.
     """
     digests = {
         element: base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
@@ -117,7 +117,10 @@ def _histograms(metadata: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _histogram(name: str, values: Sequence[float]) -> str:
-    """Return an SVG of the values' distribution; the few largest of a long tail share the last bin."""
+    """Return an SVG of the distribution of values; the largest 1% of a long tail share the last bin.
+
+    Not by matplotlib: the policy of the page forbids the inline styles of its SVGs.
+    """
     ordered = sorted(values)
     low, high = ordered[0], ordered[int(0.99 * (len(ordered) - 1))]
     if high <= low:

@@ -1,4 +1,4 @@
-"""What ``vdm-data curate`` can be told, checked once at the border."""
+"""Settings of ``vdm-data curate``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,25 +25,25 @@ from vdm.ranges import Count, NotNegative, Seed, ShareBelowOne
 
 Stage = Literal["probe", "cut", "filter", "caption", "encode", "write", "verify"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""In the order in which they are run."""
+"""In the order in which they run."""
 
 
 @dataclass(frozen=True)
 class FilterSettings:
-    """What is measured of clips, and what is let pass."""
+    """The scores of clips, and the limits that clips must be within."""
 
     scores: Components
-    """By name; None is not measured."""
+    """Components by name; None is not measured."""
     limits: Mapping[str, Limits | None]
-    """By the name of a score or of what is known of a clip."""
+    """By name of a score, or of a value in ``KNOWN``; None is no limit."""
     near_duplicate_bits: Annotated[int, Interval(ge=0, le=64)] | None
-    """Of 192; None keeps near duplicates."""
+    """Maximum number of the 192 bits in which hashes of near duplicates differ; None keeps near duplicates."""
 
     def checked_limits(self) -> dict[str, Limits]:
-        """Return the limits there are.
+        """Return the limits that are set.
 
         Raises:
-            ValueError: In one line, if one is of no score, or lets nothing pass.
+            ValueError: In one line, if a limit has the name of no score, or no value can satisfy it.
         """
         allowed = (*KNOWN, *(name for name, score in self.scores.items() if score))
         found = {name: limit for name, limit in self.limits.items() if limit is not None}
@@ -81,24 +81,24 @@ class CurateSettings(CommandOptions):
     seed: Seed = 0
 
     def check_paths(self) -> None:
-        """Refuse an input that is not there, and outputs that can't be written."""
+        """Refuse a missing input, and outputs that can't be written."""
         check_videos(self.input, self.manifest)
         check_writable(self.output, "output")
         check_writable(self.work_folder(), "work")
 
     def work_folder(self) -> Path:
-        """Return where manifests and results are kept."""
+        """Return the folder of manifests and cached results."""
         return self.work or self.output.with_name(f"{self.output.name}.work")
 
     def runs(self, stage: Stage) -> bool:
-        """Whether a stage is to be run."""
+        """Return whether a stage is run."""
         return STAGES.index(stage) <= STAGES.index(self.until or STAGES[-1])
 
     def resolved_clip(self) -> ClipSettings:
-        """The look of a clip."""
+        """Return the settings of a clip, with defaults filled in."""
         return self.clip.resolve(num_frames=16, fps=8.0, height=64, width=64)
 
     def of_set(self) -> SetSettings:
-        """What concerns the set as a whole."""
+        """Return the settings of the set as a whole."""
         fps = self.resolved_clip().fps
         return SetSettings(self.output, fps, self.validation_fraction, self.samples_per_shard, self.seed)

@@ -1,4 +1,4 @@
-"""Reading videos: frames with their times, and each frame as an upright picture of square pixels."""
+"""Decoding videos: frames with their presentation times, and frames as upright pictures with square pixels."""
 
 import math
 from collections import deque
@@ -32,14 +32,14 @@ from vdm.data.hdr_frames import check_colors, transfer_of
 from vdm.data.scaling import RGBScaler
 
 JUMP_SECONDS = 10.0
-"""A longer pause between two frames, or a step back, is a break in the film and no slow motion."""
+"""A longer pause between two frames, or a longer step back in time, is a break in the film."""
 
 _DECODING_TIMES = frozenset(("asf", "asf_o", "avi"))
-"""FFmpeg's names of containers that record when a frame is decoded; FFmpeg guesses from that when it is shown."""
+"""FFmpeg's names of containers with decoding times only, from which FFmpeg guesses the presentation times."""
 _NO_TIMES = 0x80
-"""FFmpeg's flag ``AVFMT_NOTIMESTAMPS``: bare streams of a codec, to which FFmpeg gives times of 25 frames a second."""
+"""FFmpeg's flag ``AVFMT_NOTIMESTAMPS``: bare streams of a codec, for which FFmpeg assumes 25 frames a second."""
 _MAX_STEPS_BACK = 2
-"""A decoder that finds out late how far frames are reordered may show as many out of order."""
+"""A decoder may output so many frames out of order before it knows how far frames are reordered."""
 
 
 Frame = TypeVar("Frame")
@@ -47,15 +47,15 @@ Frame = TypeVar("Frame")
 
 @dataclass(frozen=True)
 class Timed(Generic[Frame]):
-    """A frame, or what stands for it, and when it is shown."""
+    """A frame, or a stand-in for it, and when it is shown."""
 
     frame: Frame
     start: float
     """Seconds since the first frame."""
     duration: float
-    """Seconds it is shown if nothing follows; whatever the file says, not more than ``JUMP_SECONDS``."""
+    """Seconds that it is shown if no frame follows; at most ``JUMP_SECONDS``."""
     after_break: bool
-    """Whether something is missing before it: damaged data, or a jump in time."""
+    """Whether damaged data or a jump in time comes before it."""
 
 
 TimedFrame = Timed[av.VideoFrame]
@@ -64,20 +64,20 @@ TimedFrame = Timed[av.VideoFrame]
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that could not be decoded."""
+    """A packet or frame that could not be decoded."""
 
     time: float
-    """When it was to be shown, in the container's time; minus infinity if that is not known."""
+    """Its presentation time by the container's clock; minus infinity if unknown."""
 
 
 class VideoReader:
-    """Decodes one video from start to end and remembers what was wrong with it.
+    """Decodes one video from start to end, and counts its errors.
 
-    Decoding is done by one thread, as other cores have other videos. Metadata may be in any encoding.
+    It uses one thread, since other cores decode other videos. Metadata may be in any encoding.
 
     Args:
         container: The file.
-        hdr: What becomes of frames of high dynamic range.
+        hdr: Whether videos of high dynamic range are mapped to standard range or left out.
     """
 
     def __init__(self, container: InputContainer, hdr: HDR = "map") -> None:
@@ -94,19 +94,19 @@ class VideoReader:
         self._num_steps_back = 0
         self.fps, self._has_durations = self._rate()
         self.end = 0.0
-        """When the last frame read so far ends, in seconds since the first."""
+        """End of the last frame read so far, in seconds since the start of the first."""
         self.num_frames = 0
         self.transfer: Transfer | None = None
-        """Of the last frame of high dynamic range that was read."""
+        """Transfer function of the last frame of high dynamic range that was read."""
         self._hdr: HDR = hdr
         self.num_errors = 0
-        """Packets or frames that could not be decoded."""
+        """Number of packets or frames that could not be decoded."""
 
     def _rate(self) -> tuple[float, bool]:
-        """Return frames per second, 0 if unknown, and whether the durations of frames can be believed."""
+        """Return frames per second, 0 if unknown, and whether the durations of frames are reliable."""
         declared = float(self.stream.average_rate or self.stream.guessed_rate or 0)
         if not self._has_times:
-            # Known from the stream's headers, if they say so; for the container FFmpeg assumes 25.
+            # The stream's headers may have the rate; for the container FFmpeg assumes 25.
             return float(self.stream.codec_context.framerate or declared), True
         if declared <= MAX_DECLARED_FPS:
             return declared, True
@@ -114,7 +114,7 @@ class VideoReader:
         return rate, rate == declared
 
     def frames(self) -> Iterator[TimedFrame]:
-        """Yield the frames in the order in which they are shown, interlaced ones made whole; see ``_coded_frames``."""
+        """Yield the frames in presentation order, interlaced ones deinterlaced; see ``_coded_frames``."""
         deinterlace: Deinterlacer | None = None
         waiting: deque[TimedFrame] = deque()
         for timed in self._coded_frames():
@@ -132,12 +132,12 @@ class VideoReader:
             yield from (replace(waiting.popleft(), frame=frame) for frame in deinterlace(None))
 
     def _coded_frames(self) -> Iterator[TimedFrame]:
-        """Yield the frames in the order in which they are shown.
+        """Yield the frames in presentation order, as they are coded.
 
-        After damage nothing is yielded until a later key frame, as what lies between is made of missing pictures.
+        After damage, frames up to the next key frame are skipped, since they depend on missing pictures.
         """
         origin = previous = 0.0
-        damaged_until: float | None = None  # the next key frame after that time ends the damage
+        damaged_until: float | None = None  # a key frame after that time ends the damage
         broken = False
         for item in self._decoded():
             if isinstance(item, Damage):
@@ -145,17 +145,17 @@ class VideoReader:
                 damaged_until, broken = item.time, True
                 continue
             time, duration = self._times(item, previous)
-            # Packets that fail have no other time than that at which they are to be shown, right or wrong.
+            # Damaged packets have a presentation time only, so compare with that of the frame, right or wrong.
             if damaged_until is not None and not (
                 item.key_frame and (time if item.time is None else item.time) > damaged_until
             ):
                 continue
             damaged_until = None
-            self._look_at_colors(item)
+            self._check_colors(item)
             if self.num_frames == 0:
                 origin = time
             elif -JUMP_SECONDS <= time - previous <= 0:
-                continue  # shown before, or out of order by a broken clock
+                continue  # a repeated frame, or one out of order by a broken clock
             else:
                 broken = broken or abs(time - previous) > JUMP_SECONDS
             self.num_frames += 1
@@ -163,7 +163,7 @@ class VideoReader:
             yield Timed(item, time - origin, min(duration, JUMP_SECONDS), after_break=broken)
             previous, broken = time, False
 
-    def _look_at_colors(self, frame: av.VideoFrame) -> None:
+    def _check_colors(self, frame: av.VideoFrame) -> None:
         if (transfer := transfer_of(frame)) is not None:
             if self._hdr == "leave_out":
                 raise LeftOutError(f"is HDR ({transfer}), which hdr=leave_out leaves out")
@@ -171,15 +171,15 @@ class VideoReader:
             self.transfer = transfer
 
     def _times(self, frame: av.VideoFrame, previous: float) -> tuple[float, float]:
-        """Return when a frame is shown and for how long, guessed from the frame before where the file is silent.
+        """Return when a frame is shown and for how long; missing times are guessed from the previous frame.
 
-        A decoder gives frames in the order in which they are shown, so times that step back again and again are false.
-        Times of decoding are then the right ones, but for a constant.
+        A decoder outputs frames in presentation order, so times that step back repeatedly are wrong. The decoding times
+        are then right, up to a constant.
         """
         usual = 1 / (self.fps or 25)
         unit = frame.time_base or self.stream.time_base
         duration = float(frame.duration * unit) if self._has_durations and frame.duration and unit else usual
-        self._watch(frame.time)
+        self._count_steps_back(frame.time)
         if not self._has_times:
             time = None
         elif self._uses_decoding_times:
@@ -188,8 +188,8 @@ class VideoReader:
             time = frame.time
         return (previous + usual if time is None else time), duration
 
-    def _watch(self, time: float | None) -> None:
-        """Count steps back in the times of frames; jumps are not of that kind."""
+    def _count_steps_back(self, time: float | None) -> None:
+        """Count small steps back in the times of frames; use decoding times if there are too many."""
         if time is not None:
             if self._last_shown is not None and -JUMP_SECONDS <= time - self._last_shown < 0:
                 self._num_steps_back += 1
@@ -205,7 +205,7 @@ class VideoReader:
                 return
             except OSError:  # the storage is at fault
                 raise
-            except FFmpegError:  # the container is damaged: what follows can't be found
+            except FFmpegError:  # the container is damaged, and the rest can't be found
                 yield Damage(math.inf)
                 return
             try:
@@ -216,28 +216,28 @@ class VideoReader:
                 yield Damage(-math.inf if time is None else float(time))
 
     def declared_seconds(self) -> float | None:
-        """How long the file says that the video lasts, if it does: the video itself, or else all of the container."""
+        """Return the duration that the file declares for the video stream, else for the container; None if unknown."""
         if self.stream.duration and self.stream.time_base:
             return float(self.stream.duration * self.stream.time_base)
         return self.container.duration / av.time_base if self.container.duration else None
 
     def read_seconds(self) -> float:
-        """How much of ``declared_seconds`` has been there to read: a container also lasts as long as its sound."""
+        """Return how much of ``declared_seconds`` was read; the duration of a container includes its other streams."""
         return self.end if self.stream.duration else max(self.end, self._packets.end)
 
     def pixel_aspect(self) -> float:
-        """Width of a pixel over its height."""
+        """Return the width of a pixel over its height."""
         return pixel_aspect(self.stream)
 
 
 def shown_size(frame: av.VideoFrame, pixel_aspect: float) -> tuple[int, int]:
-    """Return height and width of a frame as a viewer sees it, in square pixels of the coded rows' size."""
+    """Return height and width of a frame as displayed, in square pixels as high as the coded ones."""
     height, width = square_size(frame, pixel_aspect)
     return (width, height) if orientation(frame).transpose else (height, width)
 
 
 def picture(frame: av.VideoFrame, pixel_aspect: float, height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
-    """Return a frame as RGB, upright, of square pixels, scaled to cover the size and cropped centrally."""
+    """Return a frame in RGB, upright, with square pixels, scaled to cover the size and cropped centrally."""
     turn = orientation(frame)
     rows, columns = (width, height) if turn.transpose else (height, width)
     shown_width = frame.width * pixel_aspect
@@ -248,14 +248,14 @@ def picture(frame: av.VideoFrame, pixel_aspect: float, height: int, width: int) 
 
 
 def whole_picture(frame: av.VideoFrame, pixel_aspect: float, short_side: int) -> UInt8[np.ndarray, "h w c"]:
-    """Return all of a frame as RGB, upright, of square pixels, its shorter side of ``short_side`` pixels."""
+    """Return a whole frame in RGB, upright, with square pixels, its shorter side of ``short_side`` pixels."""
     shown_width = frame.width * pixel_aspect
     scale = short_side / min(frame.height, shown_width)
     return orientation(frame).apply(_rgb(frame, round(frame.height * scale), round(shown_width * scale)))
 
 
 def thumbnail(frame: av.VideoFrame, height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
-    """Return all of a frame as RGB squeezed into a size, as it is coded; quick, for those that look at change only."""
+    """Return a whole frame in RGB, resized without regard to aspect or rotation: fast, for shot detectors."""
     if transfer_of(frame) is not None:
         return RGBScaler(Interpolation.AREA)(frame, height, width)
     frame = opaque(frame)
@@ -263,5 +263,5 @@ def thumbnail(frame: av.VideoFrame, height: int, width: int) -> UInt8[np.ndarray
 
 
 def _rgb(frame: av.VideoFrame, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns c"]:
-    check_pixels(rows, columns)  # of what is long and narrow, scaling makes very much more
+    check_pixels(rows, columns)  # scaling a long and narrow frame makes it much larger
     return RGBScaler()(frame, rows, columns)

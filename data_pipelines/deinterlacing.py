@@ -1,4 +1,4 @@
-"""Interlaced frames as whole pictures: each holds two moments, of half the rows each, and what moves is combed."""
+"""Deinterlacing. An interlaced frame holds two moments in alternate rows, which shows as combs where things move."""
 
 from collections.abc import Iterator
 
@@ -11,15 +11,15 @@ from vdm.data.frames import DEINTERLACING
 
 
 class Deinterlacer:
-    """FFmpeg's bwdif, which makes one picture of each frame, and looks at the frames around; others pass as they are.
+    """FFmpeg's filter bwdif: one picture for each interlaced frame, using its neighbours; other frames pass unchanged.
 
     Args:
-        first: The first frame; all are of its size and pixel format.
-        stream: Where it is from.
+        first: The first frame; all frames have its size and pixel format.
+        stream: The stream of the frames.
     """
 
     def __init__(self, first: av.VideoFrame, stream: av.VideoStream) -> None:
-        self._kind = _kind(first)
+        self._first_format = _format(first)
         self._graph = Graph()
         self._graph.threads = 1
         filters = [
@@ -30,11 +30,11 @@ class Deinterlacer:
         self._graph.link_nodes(*filters).configure()
 
     def takes(self, frame: av.VideoFrame) -> bool:
-        """Tell whether a frame is of the same size and pixel format."""
-        return _kind(frame) == self._kind
+        """Return whether a frame has the size and pixel format of the first."""
+        return _format(frame) == self._first_format
 
     def __call__(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """Yield the pictures that are ready after one more frame, in order; None is the end."""
+        """Add a frame, None at the end of the stream; yield the pictures that are ready, in order."""
         self._graph.vpush(frame)
         while True:
             try:
@@ -43,5 +43,5 @@ class Deinterlacer:
                 return
 
 
-def _kind(frame: av.VideoFrame) -> tuple[int, int, str]:
+def _format(frame: av.VideoFrame) -> tuple[int, int, str]:
     return frame.height, frame.width, frame.format.name

@@ -1,4 +1,4 @@
-"""Packages that not everybody needs."""
+"""Optional packages, which extras of this project install."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,14 @@ from importlib.util import find_spec
 
 @contextmanager
 def needs_extra(extra: str, what: str) -> Iterator[None]:
-    """Say in one line what to install, where an import inside the block fails.
+    """Turn an ``ImportError`` inside the block into one line that says what to install.
+
+    Args:
+        extra: The extra that installs the package.
+        what: The feature that needs it, for the message.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If an import fails.
     """
     try:
         yield
@@ -20,10 +24,10 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
 
 
 def check_installed(package: str, extra: str, what: str) -> None:
-    """Find out, without importing it, whether a package is there.
+    """Check that a package is installed, without importing it; see ``needs_extra``.
 
     Raises:
-        ValueError: In one line that says what to install, if it is not.
+        ValueError: In one line that says what to install, if it is missing.
     """
     if find_spec(package) is None:
         raise _missing(package, extra, what)

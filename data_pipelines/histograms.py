@@ -1,4 +1,4 @@
-"""A picture of the scores with the limits on them, so that people can choose limits."""
+"""Histograms of the scores with their limits, to choose limits by."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ _KEPT, _DROPPED = "#3b6ea5", "#d9a441"
 
 
 def draw_histograms(path: Path, rows: Sequence[ClipRow], limits: Mapping[str, Limits]) -> None:
-    """Draw one histogram a score, of all clips that have it; what its limits cut off is of another colour."""
+    """Draw a histogram of each score over all clips that have it; values outside its limits have another colour."""
     from matplotlib.figure import Figure
 
     values = {name: [v for row in rows if (v := value_of(row, name)) is not None] for name in limits}
@@ -26,7 +26,7 @@ def draw_histograms(path: Path, rows: Sequence[ClipRow], limits: Mapping[str, Li
         _draw(axes, name, found, limits[name])
     figure.suptitle(f"{len(rows)} clips; what the limits leave in blue", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:  # all tasks of an array draw it
+    with replacing(path) as file:  # all tasks of a SLURM array draw it
         figure.savefig(file, format="png", dpi=80)
 
 
@@ -41,7 +41,7 @@ def _draw(axes: object, name: str, values: np.ndarray, limit: Limits) -> None:
     is_wide = len(spread) > 1 and values.min() >= 0 and spread.max() > 8 * np.median(spread)
     is_share = 0 <= values.min() <= values.max() <= 1
     edges = np.histogram_bin_edges(values, 40, (0, 1) if is_share else None)
-    if is_wide:  # a long tail: bins that grow, and zeros in the first
+    if is_wide:  # a long tail: bins of growing width, with zeros in the first
         edges = np.concatenate([[0.0], np.geomspace(max(spread.min(), spread.max() / 1e4), spread.max() * 1.001, 40)])
         axes.set_xscale("symlog", linthresh=float(edges[1]))
     axes.hist([values[is_kept], values[~is_kept]], bins=edges.tolist(), stacked=True, color=[_KEPT, _DROPPED])

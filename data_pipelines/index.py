@@ -1,4 +1,4 @@
-"""``vdm-data index``: makes any WebDataset of ``.mp4`` with ``.json`` or ``.txt`` a set to train on, where it lies."""
+"""``vdm-data index``: an index for a WebDataset of ``.mp4`` or pictures with ``.json`` or ``.txt``, to train on it."""
 
 import sys
 from collections import Counter
@@ -29,15 +29,15 @@ def run(config: DictConfig) -> int:
 
 
 def index_folder(settings: IndexSettings) -> int:
-    """Write a sidecar beside each tar and the index of all; print every fault in a line on stderr.
+    """Write a sidecar beside each tar, and an index of all; print every fault in a line on stderr.
 
-    With ``settings.output`` they are written there, beside links to the tars.
+    With ``settings.output`` both are written there, beside links to the tars.
 
     Returns:
-        0 if there was no fault, 1 if something had to be left out.
+        0 if there was no fault, 1 if samples or tars were left out.
 
     Raises:
-        ValueError: In one line, if there are no tars, there is an index already, or nothing can be used.
+        ValueError: In one line, if there are no tars, an index exists already, or no sample can be used.
     """
     listed = list_tars(settings.input, settings.output)
     found: dict[str, IndexedTar] = {}
@@ -66,7 +66,7 @@ def index_folder(settings: IndexSettings) -> int:
 
 
 def _notes(found: Sequence[IndexedTar]) -> Iterator[str]:
-    """Yield in a line each what the user should know of the set as it is."""
+    """Yield notes for the user on the set, in one line each."""
     for what, counts in (
         ("members not read", sum((Counter(one.unread) for one in found), Counter[str]())),
         ("texts not in UTF-8", sum((Counter(one.encodings) for one in found), Counter[str]())),

@@ -1,4 +1,4 @@
-"""What a tar of any WebDataset holds, written down as the sidecar that random access and integrity need."""
+"""Indexing one tar of a WebDataset: a sidecar with the place, checksum and shape of each sample."""
 
 import io
 import re
@@ -31,37 +31,37 @@ from vdm.text import decode_text
 
 TEXTS = ("json", "txt")
 KEPT = (VIDEO, *PICTURES, *TEXTS)
-"""Members that training reads; a sample's others are left where they are."""
+"""Extensions of the members that training reads; other members are ignored."""
 _NUMBERED = re.compile(r"(.*\D)(\d{1,18})", re.ASCII | re.DOTALL)
 _MIN_SEQUENCE = 3
 _SHOWN = 5
-"""Extensions that a message names, at most."""
+"""Maximum number of extensions in a message."""
 
 
 @dataclass(frozen=True)
 class IndexedTar:
-    """What came of one tar."""
+    """Result of indexing one tar."""
 
     shard: ShardEntry | None
-    """None if no sample of it can be used."""
+    """Its index entry; None if none of its samples can be used."""
     rates: frozenset[float | None]
-    """Frames per second that its videos have, None for one that does not say."""
+    """Frame rates of its videos; None stands for an unknown rate."""
     faults: tuple[str, ...]
-    """What was left out and why, in one line each."""
+    """Samples and members that were left out, with the reason, in one line each."""
     num_uneven: int = 0
-    """Videos of variable frame rate."""
+    """Number of videos with a variable frame rate."""
     num_uncaptioned: int = 0
-    """Samples without a caption."""
+    """Number of samples without a caption."""
     num_mapped: int = 0
-    """Videos of high dynamic range that training maps to standard range."""
+    """Number of videos of high dynamic range, which training maps to standard range."""
     num_left_out: int = 0
-    """Such videos that are left out, as was asked for."""
+    """Number of videos of high dynamic range that were left out, as ``hdr`` demands."""
     sequences: tuple[str, ...] = ()
-    """What the keys of numbered pictures without captions begin with, which may be frames of one video each."""
+    """Common beginnings of the keys of numbered pictures without captions, which may be frames of a video."""
     unread: Mapping[str, int] = field(default_factory=dict)
-    """By extension, how many members beside clips training does not read."""
+    """Number of members that training does not read, by extension."""
     encodings: Mapping[str, int] = field(default_factory=dict)
-    """By encoding, how many texts are not in UTF-8."""
+    """Number of texts that are not in UTF-8, by encoding."""
 
 
 def index_tar(path: Path, hdr: HDR = "map") -> IndexedTar:
@@ -69,7 +69,7 @@ def index_tar(path: Path, hdr: HDR = "map") -> IndexedTar:
 
     Args:
         path: The tar.
-        hdr: What becomes of videos of high dynamic range.
+        hdr: Whether videos of high dynamic range are kept or left out.
     """
     faults: list[str] = []
     samples: list[SampleEntry] = []
@@ -83,15 +83,15 @@ def index_tar(path: Path, hdr: HDR = "map") -> IndexedTar:
             for key, members in _samples(file, path.name, faults, unread).items():
                 try:
                     found = _usable(members)
-                    sample, look = _describe(file, key, found)
+                    sample, clip = _describe(file, key, found)
                     captions = _captions(file, found, encodings)
-                    if look.is_hdr and hdr == "leave_out":
+                    if clip.is_hdr and hdr == "leave_out":
                         num_left_out += 1
                         continue
                     num_uncaptioned += not captions
                     samples.append(sample)
-                    num_uneven += not look.is_even
-                    num_mapped += look.is_hdr
+                    num_uneven += not clip.is_even
+                    num_mapped += clip.is_hdr
                     unread.update(f".{extension}" for extension in members if extension not in KEPT)
                 except UnusableError as error:
                     faults.append(f"{path.name}: {key}: {error}")
@@ -118,7 +118,7 @@ def index_tar(path: Path, hdr: HDR = "map") -> IndexedTar:
 
 
 def _sequences(samples: Sequence[SampleEntry]) -> tuple[str, ...]:
-    """Return what runs of numbered pictures begin with: of one size, without a number left out or texts beside them."""
+    """Find sequences of pictures with consecutive numbers, one size and no texts; return how their keys begin."""
     runs: dict[tuple[str, Shape], list[int]] = {}
     for sample in samples:
         numbered = _NUMBERED.fullmatch(sample.key)
@@ -134,7 +134,7 @@ def _sequences(samples: Sequence[SampleEntry]) -> tuple[str, ...]:
 def _samples(
     file: io.BufferedIOBase, tar: str, faults: list[str], unread: Counter[str]
 ) -> dict[str, dict[str, TarMember]]:
-    """Return the members of each sample by extension, in the order of keys; they need not be neighbours.
+    """Return the members of each sample by extension, in the order of the keys; they may lie apart in the tar.
 
     As in webdataset, a sample's key is a member's path up to the first dot of its name, and hidden files and those
     without a dot belong to no sample; ``unread`` counts them.
@@ -155,10 +155,10 @@ def _samples(
 
 
 def _usable(members: Mapping[str, TarMember]) -> dict[str, TarMember]:
-    """Return those members of a sample that training reads.
+    """Return the members of a sample that training reads.
 
     Raises:
-        UnusableError: If there is no clip among them, or one is too long.
+        UnusableError: If it has no video or picture, or a member is too long.
     """
     found = {extension: member for extension, member in members.items() if extension in KEPT}
     if pixels_of(found) not in found:
@@ -173,10 +173,10 @@ def _usable(members: Mapping[str, TarMember]) -> dict[str, TarMember]:
 
 
 def _captions(file: io.BufferedIOBase, found: Mapping[str, TarMember], encodings: Counter[str]) -> tuple[str, ...]:
-    """Return the captions of a sample; ``encodings`` counts its texts in others than UTF-8.
+    """Return the captions of a sample; count its texts that are not in UTF-8 in ``encodings``.
 
     Raises:
-        UnusableError: If training could make none of what is there.
+        UnusableError: If its texts or metadata are malformed.
     """
     data = {name: FilePart.open(file, found[name].offset, found[name].length).read() for name in TEXTS if name in found}
     for name, text in data.items():
@@ -193,7 +193,7 @@ def _captions(file: io.BufferedIOBase, found: Mapping[str, TarMember], encodings
 
 
 def _describe(file: io.BufferedIOBase, key: str, found: Mapping[str, TarMember]) -> tuple[SampleEntry, ClipProperties]:
-    """Read a sample's members and return what the sidecar says of it, and what its clip looks like."""
+    """Read the members of a sample; return its sidecar entry and the properties of its clip."""
     kind = pixels_of(found)
     members: dict[str, Member] = {}
     for extension, member in found.items():
@@ -201,11 +201,11 @@ def _describe(file: io.BufferedIOBase, key: str, found: Mapping[str, TarMember])
         members[extension] = Member(member.offset, member.length, digest)
     inspect = inspect_video if kind == VIDEO else inspect_picture
     try:
-        look = inspect(FilePart.open(file, found[kind].offset, found[kind].length))
+        clip = inspect(FilePart.open(file, found[kind].offset, found[kind].length))
     except (UnusableError, OSError):
         raise
-    except ValueError as error:  # it claims too much
+    except ValueError as error:  # it declares too large a size
         raise UnusableError(f"its {'video' if kind == VIDEO else 'picture'} can't be used: {error}") from None
-    except Exception as error:  # whatever a strange file makes a decoder do, the others go on
+    except Exception as error:  # a malformed file may raise anything; the other samples go on
         raise UnusableError(f"can't be read: {type(error).__name__}: {error}") from None
-    return SampleEntry(key, look.shape, members, look.fps), look
+    return SampleEntry(key, clip.shape, members, clip.fps), clip

@@ -1,4 +1,4 @@
-"""Manifests: Parquet tables of the videos and clips that one stage hands to the next."""
+"""Stage manifests: Parquet tables of the videos or clips after each stage of curation."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from vdm.regular_files import open_regular
 
 @dataclass(frozen=True)
 class VideoRow:
-    """A file, as its container describes it."""
+    """A video file, as its container describes it."""
 
     source: str
     """Name of the file, relative to the input folder."""
@@ -23,56 +23,56 @@ class VideoRow:
     """Changes when the file does."""
     num_bytes: int
     checksum: str = ""
-    """Of the whole file."""
+    """Checksum of the whole file."""
     codec: str = ""
     seconds: float | None = None
-    """How long it says that it lasts."""
+    """Duration that the file declares."""
     fps: float | None = None
     height: int | None = None
-    """Rows, upright and of square pixels."""
+    """Rows of the upright picture with square pixels."""
     width: int | None = None
     dropped: str | None = None
-    """Why it is not used, or None."""
+    """Why it was dropped; None if it was kept."""
 
 
 @dataclass(frozen=True)
 class ClipRow:
-    """A clip that has been cut, or may be."""
+    """A clip of a video."""
 
     key: str
     """Its name in the shards."""
     source: str
     start_seconds: float
-    """From the first frame of the file."""
+    """Start, counted from the first frame of the file."""
     shot: int
-    """Number of the shot in the file, without a change of scene."""
+    """Number of its shot in the file."""
     shot_seconds: float
-    """How long that shot lasts."""
+    """Duration of its shot."""
     source_fps: float
     source_height: int
     source_width: int
     scores: Mapping[str, float] = field(default_factory=dict)
-    """What was measured, by name; each a column of its own in the table."""
+    """Scores by name; in the table each is a column."""
     perceptual_hash: bytes | None = None
-    """Of its first, middle and last frame, 8 bytes each."""
+    """Perceptual hashes of its first, middle and last frame, 8 bytes each."""
     caption: str = ""
     label: str = ""
     caption_from: str = ""
-    """Where the caption comes from: ``annotation``, the name of a model, or nowhere."""
+    """Origin of the caption: ``annotation`` or the name of a captioner; empty if there is no caption."""
     dropped: str | None = None
-    """Why it is not used, or None."""
+    """Why it was dropped; None if it was kept."""
 
 
 Row = TypeVar("Row", VideoRow, ClipRow)
 
 
 def kept(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows that are not dropped."""
+    """Return the rows that were not dropped."""
     return [row for row in rows if row.dropped is None]
 
 
 def by_source(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Return the rows of each file, both in order."""
+    """Return the rows of each file; files and rows stay in order."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row.source, []).append(row)
@@ -80,13 +80,13 @@ def by_source(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def write_rows(path: Path, kind: type[Row], rows: Sequence[Row], notes: Mapping[str, str] | None = None) -> None:
-    """Write a table beside its place, then rename it: a reader sees all of it or nothing, after a power failure too.
+    """Write a table atomically: a reader sees all of it or nothing, even after a power failure.
 
     Args:
         path: The Parquet file.
-        kind: Of the rows, which may be none.
-        rows: In order.
-        notes: What is to be remembered besides, as text.
+        kind: Class of the rows.
+        rows: In order; may be empty.
+        notes: Further texts that are stored in the file, by name.
     """
     columns = _columns(kind)
     fields = [pa.field(name, getattr(pa, column)()) for name, column in columns.items()]
@@ -103,13 +103,13 @@ def write_rows(path: Path, kind: type[Row], rows: Sequence[Row], notes: Mapping[
 
 
 def read_rows(path: Path, kind: type[Row]) -> tuple[list[Row], dict[str, str]]:
-    """Read what ``write_rows`` wrote.
+    """Read a table that ``write_rows`` wrote.
 
     Returns:
         The rows and the notes.
 
     Raises:
-        ValueError: In one line, if there is no such file, or it can't be read or is damaged.
+        ValueError: In one line, if the file is missing, unreadable or damaged.
     """
     columns = _columns(kind)
     try:
@@ -117,7 +117,7 @@ def read_rows(path: Path, kind: type[Row]) -> tuple[list[Row], dict[str, str]]:
             table = file.read()
         notes = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         return [_row(record, columns, kind) for record in table.to_pylist()], notes
-    except (OSError, TypeError, ValueError) as error:  # pyarrow's own are kinds of these
+    except (OSError, TypeError, ValueError) as error:  # pyarrow's exceptions derive from these
         raise ValueError(f"{path}: can't be read: {' '.join(str(error).split())}") from None
 
 
@@ -132,7 +132,7 @@ _ARROW = {str: "string", int: "int64", float: "float64", bytes: "binary"}
 
 
 def _columns(kind: type[VideoRow] | type[ClipRow]) -> dict[str, str]:
-    """Return the Arrow type of each field that has a column of its own."""
+    """Return the Arrow type of each field that is stored as a column."""
     hints = get_type_hints(kind)
     found: dict[str, str] = {}
     for one in dataclasses.fields(kind):

@@ -33,19 +33,19 @@ DIRECTIONS = {
     (-1, 1): "down and to the left",
     (1, 1): "down and to the right",
 }
-"""Columns to the right and rows down, and how a caption says it."""
+"""Direction as (columns to the right, rows down), and its words in a caption."""
 
 SHARE_OF_FRAME = 0.5
 """Side of the digit's square over the shorter side of the frame."""
 PATH = (0.6, 1.0)
-"""Shortest and longest path along an axis, as a share of the free way."""
+"""Shortest and longest path along an axis, as fractions of the free way."""
 STRAIGHT = 0.75
-"""Share of the path that is certain to lie before the edge."""
+"""Minimum fraction of the path that lies before the edge."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How one clip moves; all but the direction are random numbers in [0, 1)."""
+    """Motion of one clip; all fields but the direction are random numbers in [0, 1)."""
 
     direction: tuple[int, int]
     speed: float
@@ -58,7 +58,7 @@ class Handwriting:
     """One handwritten digit as a source of clips."""
 
     number: int
-    """Place in ``load_digits``."""
+    """Its index in ``load_digits``."""
     digit: int
     pixels: tuple[tuple[float, ...], ...]
     """8 rows of 8, from 0 (paper) to 1 (ink)."""
@@ -72,7 +72,7 @@ class Handwriting:
 
     @property
     def fingerprint(self) -> str:
-        """The same always: what it depends on belongs to the settings."""
+        """Constant, since the clips depend on the settings alone."""
         return "scikit-learn"
 
     def clips(self) -> Iterator[Clip]:

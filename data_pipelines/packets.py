@@ -1,4 +1,4 @@
-"""The packets of a video, some of which are looked at before it is decoded."""
+"""Reading the packets of a video, with a look ahead at the first of them."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -9,27 +9,27 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 _MAX_PACKETS_AHEAD, _MAX_BYTES_AHEAD = 256, 1 << 26
-"""How much is read before decoding begins, to find out the rate."""
+"""Limits of what is read ahead of decoding, to find out the frame rate."""
 
 
 class PacketReader:
-    """Reads a container once and yields the packets of one of its streams.
+    """Reads a container once, and yields the packets of one of its streams.
 
     Args:
-        container: Read from where it stands.
-        stream: Its stream.
+        container: Read from its present position.
+        stream: The stream of the packets.
     """
 
     def __init__(self, container: InputContainer, stream: av.VideoStream) -> None:
         self.end = 0.0
-        """When the last packet of any stream read so far ends, in the container's time."""
+        """End of the last packet read so far, of any stream, by the container's clock."""
         self._of_all = container.demux()
         self._stream = stream
         self._ahead: deque[av.Packet] = deque()
         self._fault: Exception | None = None
 
     def __iter__(self) -> Iterator[av.Packet]:
-        """Yield the packets; what went wrong in looking ahead is raised in its place."""
+        """Yield the packets, those read ahead first; an error met in reading ahead is raised after them."""
         while self._ahead:
             yield self._ahead.popleft()
         if self._fault is not None:
@@ -45,7 +45,7 @@ class PacketReader:
                 yield packet
 
     def look_ahead(self) -> float | None:
-        """Return the mean rate of the first frames by their times, None if they have none; iteration begins there."""
+        """Read the first packets ahead; return their mean frame rate by their times, None if they have no times."""
         num_bytes = 0
         try:
             for packet in islice(self._read(), _MAX_PACKETS_AHEAD):

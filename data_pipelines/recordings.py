@@ -1,7 +1,7 @@
-"""Which videos of a folder are of one recording, so that none of it is in training and in validation.
+"""Videos of one recording, which must not be split between training and validation.
 
-These are the files of an HLS playlist, also in several qualities; numbered files of which each begins when the one
-before it ends, as segments do; files of the same bytes; and what the manifest calls one recording.
+Videos belong to one recording if they are named by one HLS playlist, also in several qualities; if they are numbered
+and each begins when the previous one ends, as segments do; if they have the same bytes; or if the manifest says so.
 """
 
 import os
@@ -23,43 +23,46 @@ from vdm.text import decode_text
 _PLAYLISTS = (".m3u8", ".m3u")
 MAX_PLAYLIST_BYTES = 1 << 24
 _ENTRY = re.compile(r"^[^#\s].*|^#EXT-X-.*\bURI=\"([^\"]+)\"", re.MULTILINE)
-"""What a playlist names: a line of its own, or an attribute of a tag (RFC 8216, section 4)."""
+"""A file that a playlist names, in a line of its own or as an attribute of a tag (RFC 8216, section 4)."""
 _NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.ASCII | re.DOTALL)
 _STREAMS = frozenset([".m2t", ".m2ts", ".mpeg", ".mpg", ".mts", ".ts", ".vob"])
-"""Suffixes of files that cameras and recorders split at a size, one recording after the other."""
+"""Suffixes of files that cameras and recorders split at a fixed size."""
 _MAX_GAP_SECONDS = 0.5
 _HEAD_BYTES = 1 << 16
 
 
 @dataclass
 class _Groups:
-    """Sets of things of which some turn out to be one."""
+    """Disjoint sets that can be united (union-find)."""
 
     _parents: dict[Hashable, Hashable] = field(default_factory=dict)
 
     def of(self, thing: Hashable) -> Hashable:
-        """Return what stands for the set of a thing."""
+        """Return the representative of the set that contains ``thing``."""
         while (parent := self._parents.get(thing, thing)) != thing:
             self._parents[thing] = self._parents.get(parent, parent)
             thing = parent
         return thing
 
     def unite(self, things: Iterable[Hashable]) -> None:
-        """Make the sets of these things one."""
+        """Unite the sets that contain these things."""
         first, *others = map(self.of, things)
         for other in others:
             self._parents[self.of(other)] = self.of(first)
 
 
 def find_recordings(
-    videos: Sequence[VideoFile], others: Sequence[Path], said: Mapping[str, str] | None = None
+    videos: Sequence[VideoFile], others: Sequence[Path], annotated: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the recording of each video that is not one by itself: the name of the first video of it.
+    """Find the recordings that consist of several videos.
 
     Args:
         videos: In order.
-        others: The files of their folder that are no videos, playlists among them.
-        said: By name of the video, what the user calls its recording.
+        others: The other files of their folder, playlists among them.
+        annotated: Recordings that the user names, by name of the video.
+
+    Returns:
+        By name of the video, the name of the first video of its recording; videos that are alone are left out.
     """
     groups = _Groups()
     places = {os.path.normpath(video.path): video.name for video in videos}
@@ -69,8 +72,8 @@ def find_recordings(
             groups.unite([places.get(path, Path(path)) for path in named])
     for same in (*_same_files(videos), *_followers(videos)):
         groups.unite([video.name for video in same])
-    for name, recording in (said or {}).items():
-        groups.unite([name, ("said", recording)])
+    for name, recording in (annotated or {}).items():
+        groups.unite([name, ("annotated", recording)])
     members: dict[Hashable, list[str]] = {}
     for video in videos:
         members.setdefault(groups.of(video.name), []).append(video.name)
@@ -78,7 +81,7 @@ def find_recordings(
 
 
 def recording_note(recordings: Mapping[str, str]) -> list[str]:
-    """Return a line that says which videos go to one side of the split, if any do."""
+    """Return a note on recordings of several videos; none if there are no such recordings."""
     members: dict[str, list[str]] = {}
     for name, recording in recordings.items():
         members.setdefault(recording, []).append(name)
@@ -95,7 +98,7 @@ def recording_note(recordings: Mapping[str, str]) -> list[str]:
 
 
 def _entries(playlist: Path) -> list[str]:
-    """Return the paths that an HLS playlist names; lists of other kinds say nothing of what belongs together."""
+    """Return the paths that an HLS playlist names; none for other playlists, which are no recording."""
     try:
         text = decode_text(read_limited(playlist, MAX_PLAYLIST_BYTES))[0]
     except (OSError, ValueError):
@@ -108,9 +111,9 @@ def _entries(playlist: Path) -> list[str]:
 
 
 def _same_files(videos: Sequence[VideoFile]) -> list[list[VideoFile]]:
-    """Return the files of the same bytes, of which those alone are read whose sizes and beginnings are the same."""
+    """Group the files with the same bytes; only those of equal size and beginning are read as a whole."""
     found: list[list[VideoFile]] = []
-    for of_size in _shared(videos, lambda path: path.stat().st_size or path):  # empty ones say nothing
+    for of_size in _shared(videos, lambda path: path.stat().st_size or path):  # empty files are not alike
         for alike in _shared(of_size, _head):
             found += _shared(alike, file_checksum)
     return found
@@ -121,7 +124,7 @@ def _shared(videos: Iterable[VideoFile], key: Callable[[Path], Hashable]) -> lis
     for video in videos:
         try:
             groups.setdefault(key(video.path), []).append(video)
-        except OSError:  # reading it will say so
+        except OSError:  # a later stage reports that it can't be read
             continue
     return [group for group in groups.values() if len(group) > 1]
 
@@ -132,9 +135,9 @@ def _head(path: Path) -> bytes:
 
 
 def _followers(videos: Sequence[VideoFile]) -> list[tuple[VideoFile, VideoFile]]:
-    """Return pairs of numbered neighbours of which the second begins when the first ends.
+    """Return pairs of files with consecutive numbers, the second of which begins when the first ends.
 
-    Of each row of names, as far as its files follow each other; of kinds that recorders split, all.
+    A sequence of names is searched up to the first pair that does not follow; with suffixes in ``_STREAMS`` to its end.
     """
     rows: dict[tuple[Path, str, str], list[tuple[int, VideoFile]]] = {}
     for video in videos:
@@ -161,11 +164,11 @@ def _follows(first: tuple[float, float], second: tuple[float, float]) -> bool:
 
 
 def _span(path: Path) -> tuple[float, float] | None:
-    """Return when a video begins and ends by its own clock, in seconds, if it says so."""
+    """Return when a video begins and ends by its own clock, in seconds; None if unknown."""
     try:
         with open_video(path) as container:
             start, duration = container.start_time, container.duration
-            is_matroska = "matroska" in container.format.name  # whose length FFmpeg counts from zero on when it writes
+            is_matroska = "matroska" in container.format.name  # FFmpeg writes its duration as counted from zero
     except (FFmpegError, OSError, ValueError):
         return None
     return (

@@ -1,4 +1,4 @@
-"""What ``vdm-data index``, ``show`` and ``verify`` can be told, which read a set that is there."""
+"""Settings of ``vdm-data index``, ``show`` and ``verify``, which read an existing set."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,12 @@ class IndexSettings(CommandOptions):
     validation_fraction: ShareBelowOne = 0.02
     """Share of the tars that are held out; of two or more, at least one."""
     seed: Seed = 0
-    """Of the choice of these tars."""
+    """Seed of the choice of the held-out tars."""
     num_workers: NumProcesses | None = None
-    """Processes; None is one per core, 0 works in this process."""
+    """Number of processes; None is one per core, 0 works in this process."""
 
     def check_paths(self) -> None:
-        """Refuse a folder or a tar that is not there, or beside whose tars nothing can be written."""
+        """Refuse a missing folder or tar, and a folder that the index can't be written to."""
         try:
             locations = [Path(one) for one in expand(str(self.input))]
         except ValueError as error:
@@ -61,11 +61,11 @@ class ShowSettings(CommandOptions):
     """None shows all."""
     max_clips: CountOrZero = 60
     max_read: Count = 5000
-    """Clips whose metadata statistics are made of."""
+    """Number of clips whose metadata enter the statistics."""
     seed: Seed = 0
 
     def check_paths(self) -> None:
-        """Refuse a set that is not there, and a page that is a folder."""
+        """Refuse a missing set, and a page that is a folder."""
         check_shards(self.input)
         if self.output is not None and self.output.is_dir():
             raise ConfigError(f"output={self.output}: is a folder; give a file")
@@ -80,8 +80,8 @@ class VerifySettings(CommandOptions):
     decode: bool = True
     """Whether to decode every clip too."""
     num_workers: NumProcesses | None = None
-    """Processes; None is one per core, 0 works in this process."""
+    """Number of processes; None is one per core, 0 works in this process."""
 
     def check_paths(self) -> None:
-        """Refuse a set that is not there."""
+        """Refuse a missing set."""
         check_shards(self.input)

@@ -1,4 +1,4 @@
-"""What `vdm-data build` can be told, checked once at the border."""
+"""Settings of ``vdm-data build``, and those that it shares with other commands."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +15,12 @@ from vdm.config.words import Described
 from vdm.ranges import Count, NumProcesses, Positive, Seed, ShareBelowOne, Size
 
 MOVING_DIGITS = "moving_digits"
-"""The value of ``input`` that stands for the embedded data set."""
+"""The value of ``input`` for the embedded data set."""
 
 Precision = Literal["float16", "bfloat16", "float32"]
-"""Of stored latents and embeddings."""
+"""Precision of stored latents and embeddings."""
 HDR = Literal["map", "leave_out"]
-"""What becomes of videos of high dynamic range: they are mapped to standard range, or left out."""
+"""Treatment of videos of high dynamic range: mapped to standard range, or left out."""
 EvenSize = Annotated[
     int,
     Interval(ge=2, le=1_000_000),
@@ -37,7 +37,7 @@ def _refuse_url(path: object) -> object:
 
 NotURL = BeforeValidator(_refuse_url)
 LocalPath = Annotated[PlainPath, NotURL]
-"""A path; a URL would otherwise become one, and what is written to it be lost in the present folder."""
+"""A path, and no URL: as a path, ``s3://bucket`` would mean a folder named ``s3:`` in the current folder."""
 
 
 def check_videos(path: str, manifest: Path | None) -> Path | None:
@@ -55,7 +55,11 @@ def check_videos(path: str, manifest: Path | None) -> Path | None:
 
 
 def check_no_manifest(manifest: Path | None, whose: str) -> None:
-    """Refuse a manifest where nothing would read it.
+    """Refuse a manifest for an input that has captions of its own.
+
+    Args:
+        manifest: The manifest, if the user gave one.
+        whose: The input, for the message.
 
     Raises:
         ConfigError: In one line.
@@ -66,25 +70,25 @@ def check_no_manifest(manifest: Path | None, whose: str) -> None:
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """What every clip of a set looks like."""
+    """Shape, rate and stride of the clips of a set."""
 
     num_frames: Size
     fps: Positive
     height: EvenSize
-    """Even, as h264 halves the resolution of colour."""
+    """Even, since h264 halves the resolution of colour."""
     width: EvenSize
     stride_seconds: Positive
     """Time between the starts of two clips of one file."""
 
     @property
     def seconds(self) -> float:
-        """How long a clip lasts."""
+        """Duration of a clip."""
         return self.num_frames / self.fps
 
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """What the user said of ``ClipSettings``; None is the default of the kind of input."""
+    """``ClipSettings`` as the user gives them; None is the default of the kind of input."""
 
     num_frames: Size | None = None
     fps: Positive | None = None
@@ -101,7 +105,7 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class MovingDigitsOptions:
-    """What concerns the embedded data set only."""
+    """Settings of the embedded data set alone."""
 
     clips_per_handwriting: Count = 3
     """Clips of each handwritten digit, each with a motion of its own."""
@@ -109,7 +113,7 @@ class MovingDigitsOptions:
 
 @dataclass(frozen=True)
 class SetSettings:
-    """What a set of shards is like, whatever its clips are made from."""
+    """Settings of a set of shards that do not depend on the source of its clips."""
 
     output: LocalPath
     fps: float
@@ -133,13 +137,13 @@ class BuildSettings(CommandOptions):
     samples_per_shard: Count = 500
     seed: Seed = 0
     num_workers: NumProcesses | None = None
-    """Processes; None is one per core, 0 works in this process."""
+    """Number of processes; None is one per core, 0 works in this process."""
     moving_digits: MovingDigitsOptions = MovingDigitsOptions()
     source: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
-    """A source of the user's own, which says itself what ``input`` is."""
+    """A source of clips of the user's own, which interprets ``input``."""
 
     def check_paths(self) -> None:
-        """Refuse an input that is not there, and an output that can't be written."""
+        """Refuse a missing input, and an output that can't be written."""
         if self.source is not None:
             check_no_manifest(self.manifest, "a source of your own")
         elif self.input != MOVING_DIGITS:
@@ -149,12 +153,12 @@ class BuildSettings(CommandOptions):
         check_writable(self.output, "output")
 
     def resolved_clip(self) -> ClipSettings:
-        """The look of a clip, defaults filled in."""
+        """Return the settings of a clip, with defaults filled in."""
         if self.source is None and self.input == MOVING_DIGITS:
             return self.clip.resolve(num_frames=8, fps=8.0, height=32, width=32)
         return self.clip.resolve(num_frames=16, fps=8.0, height=64, width=64)
 
     def of_set(self) -> SetSettings:
-        """What concerns the set as a whole."""
+        """Return the settings of the set as a whole."""
         fps = self.resolved_clip().fps
         return SetSettings(self.output, fps, self.validation_fraction, self.samples_per_shard, self.seed)

@@ -1,4 +1,4 @@
-"""``vdm-data show``: a set of shards as a page to look at."""
+"""``vdm-data show``: an HTML page with clips and statistics of a set of shards."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,13 +26,13 @@ from vdm.regular_files import open_regular
 from vdm.text import printable
 
 MAX_SHOWN_BYTES = 1 << 24
-"""Of a clip on the page, which holds all of it."""
+"""Maximum size of a clip on the page, which embeds it whole."""
 MAX_SHOWN_TEXT = 2000
-"""Characters of a text on the page."""
+"""Maximum number of characters of a text on the page."""
 MAX_SHOWN_VALUES = 100
-"""Of a clip's ``.json``."""
+"""Maximum number of entries shown of a clip's ``.json``."""
 _MANY = 10**7
-"""Clips of which a random order fits into memory."""
+"""Number of clips of which a random order fits into memory."""
 
 
 def run(config: DictConfig) -> int:
@@ -42,13 +42,13 @@ def run(config: DictConfig) -> int:
 
 
 def show(settings: ShowSettings) -> int:
-    """Write the page, whatever is damaged.
+    """Write the page; damaged clips and shards are left out and named on stderr.
 
     Returns:
-        0, or 1 if a clip or shard that was to be read is damaged; each is named on stderr.
+        0, or 1 if a chosen clip or shard is damaged.
 
     Raises:
-        ValueError: In one line, if there is no such set or split, or the page can't be written.
+        ValueError: In one line, if the set or split does not exist, or the page can't be written.
     """
     index = read_index(settings.input, check_sizes=False)
     if settings.split is not None and settings.split not in index.splits:
@@ -75,7 +75,7 @@ def show(settings: ShowSettings) -> int:
 
 
 def _read(settings: ShowSettings, index: ShardIndex, faults: list[str]) -> Iterator[ShownClip]:
-    """Read the metadata of a random choice of clips, and the videos of the first of them.
+    """Read the metadata of randomly chosen clips, and the videos of the first of them.
 
     Shards that can't be read are added to ``faults``.
     """
@@ -90,7 +90,7 @@ def _read(settings: ShowSettings, index: ShardIndex, faults: list[str]) -> Itera
             bar.update(len(clips))
             try:
                 samples = read_samples(settings.input, clips[0].shard)
-            except (OSError, ValueError) as error:  # the other shards are shown
+            except (OSError, ValueError) as error:  # the other shards are still shown
                 faults.append(f"{clips[0].shard.name}: can't be shown: {error}")
                 continue
             for rank, split, shard, number in clips:
@@ -101,21 +101,21 @@ def _read(settings: ShowSettings, index: ShardIndex, faults: list[str]) -> Itera
 
 class _Place(NamedTuple):
     rank: int
-    """Of the random order in which clips are shown."""
+    """Rank in the random order in which clips are shown."""
     split: str
     shard: ShardEntry
     number: int
 
 
 def _choose(settings: ShowSettings, index: ShardIndex, splits: Sequence[str]) -> list[_Place]:
-    """Return some clips at random; memory does not depend on how many there are."""
+    """Choose clips at random, in memory that does not grow with the size of the set."""
     counts = np.concatenate([np.zeros(1, np.int64), *(index.splits[split].num_samples for split in splits)])
     ends = np.cumsum(counts)[1:]
     total = int(ends[-1]) if len(ends) else 0
     purpose = ("contact sheet", str(settings.split))
     if total <= _MANY:
         order = permutation(settings.seed, *purpose, total)[: settings.max_read]
-    else:  # two that are alike are so rare that one clip less is shown
+    else:  # draws with replacement: a rare repetition costs one clip
         drawn = torch.randint(total, (settings.max_read,), generator=generator(settings.seed, *purpose))
         order = list(dict.fromkeys(drawn.tolist()))
     tables = [(split, number) for split in splits for number in range(len(index.splits[split]))]
@@ -128,7 +128,7 @@ def _choose(settings: ShowSettings, index: ShardIndex, splits: Sequence[str]) ->
 
 
 def _clip(tar: Path, split: str, sample: SampleEntry, is_shown: bool) -> ShownClip:
-    """Read one clip; what is damaged is shown as such."""
+    """Read one clip; its metadata have an entry ``damage`` if it is damaged."""
     known = {"key": sample.key, "split": split, "shape": sample.shape}
     metadata: dict[str, Any] = dict(known)
     kind = next((name for name in (VIDEO, *PICTURES) if name in sample.members), "")
@@ -151,7 +151,7 @@ def _clip(tar: Path, split: str, sample: SampleEntry, is_shown: bool) -> ShownCl
 
 
 def _shown_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page shows of a clip's ``.json``: numbers that are none too large, and texts, cut."""
+    """Return the entries of a clip's ``.json`` that the page shows: finite numbers, and texts, truncated."""
     shown: dict[str, Any] = {}
     for name, value in content.items():
         if len(shown) == MAX_SHOWN_VALUES:

@@ -1,4 +1,4 @@
-"""What clips are made from, and the two kinds of input: a folder of videos and (elsewhere) moving digits."""
+"""Interface of a source of clips, and the search for videos in a folder."""
 
 import hashlib
 import os
@@ -17,7 +17,6 @@ from data_pipelines.suffixes import OTHER_SUFFIXES, VIDEO_SUFFIXES
 from vdm.data.containers import open_video
 from vdm.data.frames import film_of
 from vdm.regular_files import open_regular
-from vdm.text import printable as printable
 
 _BEGINNING = 1 << 12
 """Bytes at the start of a picture that say whether it is animated."""
@@ -26,15 +25,15 @@ _WEBP_ANIMATION_FLAG = 2
 
 
 class SourceError(ValueError):
-    """Why a source gave no clips, or fewer than it should."""
+    """Why a source has no clips, or fewer than it should."""
 
 
 class LeftOutError(SourceError):
-    """The source is as it should be, and of a kind that the settings leave out."""
+    """The source is intact, but of a kind that the settings leave out."""
 
 
 class UnavailableError(SourceError):
-    """The storage, not the content, is at fault: worth another try next time."""
+    """The storage or the machine is at fault, not the source: the next run should try again."""
 
 
 @dataclass(frozen=True)
@@ -45,32 +44,32 @@ class Clip:
     """Its name in the shards; see ``clip_key``."""
     video: UInt8[np.ndarray, "t h w c"]
     metadata: Mapping[str, Any]
-    """What its ``KEY.json`` says, apart from what is the same for all."""
+    """Entries of its ``KEY.json``, except those that are the same for all clips."""
 
 
 class Source(Protocol):
-    """What gives clips; all clips of a source go to the same split. Instances travel to other processes."""
+    """A source of clips, such as a video file. All its clips go to the same split. Instances must be picklable."""
 
     @property
     def name(self) -> str:
-        """Unique in its input, the same each time."""
+        """Unique within the input, and the same in every run."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the content does."""
+        """Changes when the content changes."""
         ...
 
     @property
     def settings(self) -> ClipSettings:
-        """What its clips look like."""
+        """Shape, rate and stride of its clips."""
         ...
 
     def clips(self) -> Iterator[Clip]:
         """Yield the clips in order.
 
         Raises:
-            SourceError: At the place where no more can be read, or in the end, if something was wrong on the way.
+            SourceError: Where no more can be read; or after the last clip, if there were errors before.
         """
         ...
 
@@ -80,49 +79,49 @@ AnySource = TypeVar("AnySource", bound=Source, covariant=True)
 
 @dataclass(frozen=True)
 class Inputs(Generic[AnySource]):
-    """All that one build starts from."""
+    """The sources of a build, and what is known about them before they are read."""
 
     sources: tuple[AnySource, ...]
     labels: tuple[str, ...]
     """Names of the classes, in the order of their numbers."""
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
-    """By name of the source, or by key of a clip, which goes first; overrides what clips say of themselves."""
+    """By key of a clip, else by name of its source; they override captions and labels in the metadata of clips."""
     recordings: Mapping[str, str] = field(default_factory=dict)
-    """By name of the source: what it is a part of. All sources of one recording go to the same split; others to any."""
+    """Recording by name of the source. All sources of one recording go to the same split."""
     ignored: tuple[str, ...] = ()
-    """Files passed over because they are neither videos nor captions of any."""
+    """Files that are neither videos nor used as captions."""
     faults: Mapping[str, str] = field(default_factory=dict)
-    """What is wrong before any source is read: by file, the reason."""
+    """Faults that are known before any source is read: the reason by file."""
     notes: tuple[str, ...] = ()
-    """What the user should know of how captions were read, a line each."""
+    """Notes for the user on how captions were read, in one line each."""
 
 
 def source_key(name: str) -> str:
-    """Return a name for files and sample keys: readable, unique, free of the dots and slashes WebDataset splits at."""
+    """Return a name for files and sample keys: readable, unique, and without dots or slashes, as WebDataset demands."""
     stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in Path(name).stem)
     return f"{stem[:40]}-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
 
 
 def clip_key(source_name: str, number: int) -> str:
-    """Return the name in the shards of a source's clip ``number``."""
+    """Return the key in the shards of clip ``number`` of a source."""
     return f"{source_key(source_name)}-{number:05d}"
 
 
 def list_videos(folder: Path, excluded: Collection[Path]) -> tuple[list[Path], list[Path]]:
-    """Find the videos below ``folder``, hidden files apart.
+    """Find the videos in ``folder``, except hidden files.
 
     Args:
-        folder: Searched with all its sub-folders, through symbolic links too.
-        excluded: Sub-folders to leave out: where the shards are written.
+        folder: Searched with all its sub-folders, also through symbolic links.
+        excluded: Sub-folders to leave out, such as that of the shards.
 
     Returns:
-        Paths of videos, and of files that are something else, each in order.
+        Paths of the videos, and of all other files, each in order.
     """
     videos, others, visited = [], [], {path.resolve() for path in excluded}
     for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         real = Path(root).resolve()
-        if real in visited:  # the shards, or a link that leads back
+        if real in visited:  # excluded, or a link to a folder that was searched before
             folders.clear()
             continue
         visited.add(real)
@@ -161,7 +160,7 @@ def _beginning(path: Path) -> bytes:
 
 
 def _holds_video(path: Path) -> bool:
-    """Whether FFmpeg finds a film in a file whose name says nothing."""
+    """Return whether FFmpeg finds a video in a file with an unknown suffix."""
     try:
         with open_video(path) as container:
             is_picture = container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe")

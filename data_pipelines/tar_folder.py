@@ -1,4 +1,4 @@
-"""The tars of a folder that are to be indexed, and where their index is written."""
+"""Listing the tars of a folder for ``vdm-data index``."""
 
 import os
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class ListedTars:
-    """What is to be indexed."""
+    """The tars to index."""
 
     tars: tuple[Path, ...]
-    """Where the sidecars are written too."""
+    """Sidecars are written beside these paths."""
     faults: tuple[str, ...] = ()
-    """What is left out and why, in one line each."""
+    """Tars that are left out, with the reason, in one line each."""
     are_links: bool = False
     """Whether the tars are links to those of another folder."""
 
@@ -28,7 +28,7 @@ class ListedTars:
         return self.tars[0].parent
 
     def unlink(self) -> None:
-        """Remove the links again, if they are links."""
+        """Remove the tars if they are links."""
         for tar in self.tars if self.are_links else ():
             tar.unlink()
 
@@ -37,12 +37,12 @@ def list_tars(location: Path, output: Path | None) -> ListedTars:
     """Find the tars of a folder, or of a list of folders and tars.
 
     Args:
-        location: Where they lie; a list is in the syntax of ``vdm.data.shard_lists``.
-        output: A new folder for the index, in which a link is made for each tar, of sub-folders too; None writes the
-            index beside the tars, for which sub-folders are left out.
+        location: The folder, or a list in the syntax of ``vdm.data.shard_lists``.
+        output: New folder for the index, which gets a link to each tar, also of sub-folders; None writes the index
+            beside the tars, and leaves out sub-folders.
 
     Raises:
-        ValueError: In one line, if there are none, or an index already.
+        ValueError: In one line, if there are no tars, or an index exists already.
     """
     if not location.is_dir():
         return _list_named(location, output)
@@ -94,7 +94,7 @@ def _list_named(location: Path, output: Path | None) -> ListedTars:
 
 
 def _search(folder: Path, output: Path | None) -> tuple[list[Path], list[Path], list[Path]]:
-    """Return the tars in a folder, those in its sub-folders, and compressed ones in either; hidden ones apart."""
+    """Return the tars in a folder, those in its sub-folders, and compressed tars in either; no hidden ones."""
     excluded = None if output is None else output.resolve()
     found: list[Path] = []
     for root, folders, files in os.walk(folder):
@@ -103,7 +103,9 @@ def _search(folder: Path, output: Path | None) -> tuple[list[Path], list[Path], 
             folders.clear()
             continue
         found += [Path(root) / name for name in sorted(files) if not name.startswith(".")]
-        found += [Path(root) / name for name in folders if name.endswith(".tar")]  # named as no file
+        found += [
+            Path(root) / name for name in folders if name.endswith(".tar")
+        ]  # folders named like tars, which indexing lists as faults
     tars = [path for path in found if path.name.endswith(".tar")]
     return (
         sorted(path for path in tars if path.parent == folder),
@@ -123,7 +125,7 @@ def _some(folder: Path, tars: list[Path]) -> str:
 
 
 def _linked(folder: Path, tars: list[Path], output: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Make a link for each tar in a new folder, named by its path; return the links, and what could not be linked."""
+    """Link each tar into a new folder, under a name made of its path; return the links and the faults."""
     if not tars:
         raise ValueError(f"input={folder}: has no file *.tar, nor have its sub-folders")
     links: list[Path] = []

@@ -1,6 +1,6 @@
-"""The files in a tar of whatever origin, by its headers alone: what they claim is believed as far as it is possible.
+"""Listing the files in an untrusted tar by its headers.
 
-Python's ``tarfile`` ends with an error, or takes memory, by what a header says; one that lies costs its member here.
+A false header makes Python's ``tarfile`` fail or allocate memory; here it costs only its own member.
 """
 
 import io
@@ -15,7 +15,7 @@ from vdm.text import printable
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_EXTENDED_BYTES = 1 << 20
-"""Of a header of its own for a long name, or for what else does not fit into a member's header."""
+"""Maximum size of an extended header, which holds a long name or other attributes of the next member."""
 
 _LONG_NAME, _LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -32,28 +32,28 @@ class TarMember:
 
     name: str
     offset: int
-    """First byte of its content, from the start of the tar."""
+    """Offset of its content from the start of the tar, in bytes."""
     length: int
 
 
 @dataclass
 class _Extended:
-    """What headers of their own say of the member that comes next."""
+    """Attributes of the next member, read from extended headers."""
 
     name: str | None = None
     link: str | None = None
-    """What a link leads to."""
+    """Target of a link."""
     size: int | None = None
     fault: str | None = None
 
 
 def read_members(file: io.BufferedIOBase, tar: str, faults: list[str]) -> Iterator[TarMember]:
-    """Yield the files of a tar that can be used, in order; memory does not depend on what the tar claims.
+    """Yield the usable files of a tar, in order; memory does not depend on the sizes that headers declare.
 
     Args:
         file: The tar, open for reading.
         tar: Its name, for messages.
-        faults: Receives in one line each what is left out and why, also where the tar ends before its time.
+        faults: Receives a line for each member that is left out, with the reason, and one if the tar is truncated.
     """
     num_bytes, position = file.seek(0, os.SEEK_END), 0
     extended = _Extended()
@@ -91,7 +91,7 @@ def read_members(file: io.BufferedIOBase, tar: str, faults: list[str]) -> Iterat
 
 
 def _read_header(file: io.BufferedIOBase, position: int, tar: str, faults: list[str]) -> tarfile.TarInfo | None:
-    """Return the header at a place, None where the tar ends or its next header is damaged."""
+    """Return the header at a position; None at the end of the tar, or if the header is damaged."""
     file.seek(position)
     block = file.read(BLOCK)
     if len(block) == BLOCK and any(block):
@@ -113,7 +113,7 @@ def _read_header(file: io.BufferedIOBase, position: int, tar: str, faults: list[
 def _only_zeros(file: io.BufferedIOBase, position: int) -> bool:
     num_bytes = file.seek(0, os.SEEK_END)
     while position < num_bytes:
-        try:  # holes in a file are zeros that need not be read
+        try:  # skip holes in a sparse file, which are zeros
             position = os.lseek(file.fileno(), position, os.SEEK_DATA)
         except OSError:
             return True
@@ -126,7 +126,7 @@ def _only_zeros(file: io.BufferedIOBase, position: int) -> bool:
 
 
 def _next_header(file: io.BufferedIOBase, position: int, num_bytes: int) -> int | None:
-    """Find the next member after one whose size is not true; None if there is none."""
+    """Find the next header after a member with a false size; None if there is none."""
     while position < num_bytes:
         file.seek(position)
         part = file.read(_SEARCHED_AT_ONCE)
@@ -148,7 +148,7 @@ def _is_header(block: bytes) -> bool:
 
 
 def _after_sparse_map(file: io.BufferedIOBase, position: int) -> int:
-    """Return where the content of a file begins that was stored without its holes."""
+    """Return the offset of the content of a sparse member, after the blocks of its map."""
     file.seek(position)
     is_extended = file.read(BLOCK)[482:483] not in (b"\0", b"")
     position += BLOCK
@@ -183,7 +183,7 @@ def _extend(extended: _Extended, file: io.BufferedIOBase, kind: bytes, offset: i
 
 
 def _pax_records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield names and values; a record is ``LENGTH NAME=VALUE`` and a line end, LENGTH being of all of it."""
+    """Yield names and values. A record is ``LENGTH NAME=VALUE`` and a line feed; LENGTH counts the whole record."""
     while content.strip(b"\0"):
         digits = content[:20].partition(b" ")[0]
         length = int(digits)
@@ -199,7 +199,7 @@ def _decoded(name: bytes) -> str:
 
 
 def _fault(header: tarfile.TarInfo, name: str, original: TarMember | None) -> str | None:
-    """Say why a member is left out; folders are, without a word. ``original`` is what a link leads to."""
+    """Return why a member is left out; None if it is not, or is a folder. ``original`` is the target of a hard link."""
     if header.type == tarfile.DIRTYPE:
         return None
     if header.type == tarfile.SYMTYPE:

@@ -1,4 +1,4 @@
-"""``vdm-data verify``: every byte of a set of shards against its index."""
+"""``vdm-data verify``: check every byte of a set of shards against its index."""
 
 import io
 import sys
@@ -35,10 +35,10 @@ from vdm.text import printable
 
 @dataclass(frozen=True)
 class Rules:
-    """What the samples of a set must be like."""
+    """Requirements on the samples of a set."""
 
     is_ours: bool
-    """Whether this program built the set; of others only what training needs is asked."""
+    """Whether this program built the set; other sets need only satisfy the requirements of training."""
     num_labels: int
     """Number of classes."""
     latents: StoredLatents | None
@@ -47,19 +47,19 @@ class Rules:
     """Whether to decode every clip too."""
 
     def required(self, sample: SampleEntry) -> tuple[str, ...]:
-        """Return the extensions of what a sample must have."""
+        """Return the extensions of the members that a sample must have."""
         clip = (VIDEO, "json") if self.is_ours else (pixels_of(sample.members),)
         return clip + (LATENTS,) * (self.latents is not None) + (TEXT,) * (self.text is not None)
 
 
 @dataclass(frozen=True)
 class CheckedShard:
-    """What was found in one shard."""
+    """Result of checking one shard."""
 
     faults: tuple[str, ...]
-    """In one line each, without the shard's name."""
+    """Faults in one line each, without the name of the shard."""
     keys: tuple[str, ...]
-    """Of its samples."""
+    """Keys of its samples."""
 
 
 def run(config: DictConfig) -> int:
@@ -69,7 +69,7 @@ def run(config: DictConfig) -> int:
 
 
 def verify(settings: VerifySettings) -> int:
-    """Check a set of shards, all of it anew; see ``verify_set``."""
+    """Check all of a set of shards; see ``verify_set``."""
     check_all = partial(_check_all, num_workers=settings.num_workers)
     return verify_set(settings.input, settings.decode, check_all)
 
@@ -84,10 +84,10 @@ def verify_set(
     Args:
         path: Folder of the set.
         decode: Whether to decode every clip too.
-        check_all: Calls ``check_shard`` for all of its shards, wherever that is; returns what was found by their names.
+        check_all: Calls ``check_shard`` for all shards; returns the results by name of the shard.
 
     Returns:
-        0 if there is none, 1 otherwise.
+        0 if there is no fault, 1 otherwise.
 
     Raises:
         ValueError: In one line, if there is no index to check against.
@@ -129,7 +129,7 @@ def _duplicates(found: Mapping[str, CheckedShard]) -> list[str]:
 
 
 def _strays(folder: Path, index: ShardIndex) -> list[str]:
-    """Tars that a reader of ``*.tar`` would find but the index does not know."""
+    """Return a fault for each tar that is not in the index, but would be found by a reader of ``*.tar``."""
     known = {shard.name for shard in index.shards()}
     return [f"{path.name}: is not in the index" for path in sorted(folder.glob("*.tar")) if path.name not in known]
 
@@ -148,9 +148,9 @@ def check_shard(shard: ShardEntry, path: Path, rules: Rules) -> CheckedShard:
     """Check one shard against the index and its sidecar.
 
     Args:
-        shard: What the index says of it.
+        shard: Its index entry.
         path: Folder of the set.
-        rules: What samples must be like.
+        rules: Requirements on its samples.
     """
     faults: list[str] = []
     tar = path / shard.name
@@ -172,7 +172,7 @@ def check_shard(shard: ShardEntry, path: Path, rules: Rules) -> CheckedShard:
 
 
 def _check_sample(file: io.BufferedIOBase, sample: SampleEntry, rules: Rules) -> Iterator[str]:
-    """Yield the faults of one sample: headers, which random access passes over, content, and what it means."""
+    """Yield the faults of one sample: checksums, tar headers, which random access skips, and content."""
     labels: dict[str, bytes] = {}
     for extension in dict.fromkeys((*rules.required(sample), *sample.members)):
         name = f"{sample.key}.{extension}"
@@ -189,7 +189,7 @@ def _check_sample(file: io.BufferedIOBase, sample: SampleEntry, rules: Rules) ->
             yield f"{name}: {error}"
         except OSError:
             raise
-        except Exception as error:  # whatever a strange file makes its reader do, the others are checked
+        except Exception as error:  # a malformed file may raise anything; the other samples are still checked
             yield f"{name}: can't be checked: {type(error).__name__}: {error}"
     if not rules.is_ours:
         yield from (f"{sample.key}: {fault}" for fault in _check_foreign_labels(labels))
@@ -199,10 +199,10 @@ def _check_sample(file: io.BufferedIOBase, sample: SampleEntry, rules: Rules) ->
 
 
 def _check_content(file: io.BufferedIOBase, name: str, sample: SampleEntry, extension: str, rules: Rules) -> None:
-    """Read what a file of a sample means, a clip frame by frame.
+    """Decode a member of a sample: a clip frame by frame, a picture, latents or a text embedding.
 
     Raises:
-        ValueError: If it is not what it should be.
+        ValueError: If its content is wrong.
     """
     if extension == pixels_of(sample.members) and rules.decode:
         if extension == VIDEO:
@@ -220,9 +220,9 @@ def _check_content(file: io.BufferedIOBase, name: str, sample: SampleEntry, exte
 
 
 def _check_header(file: io.BufferedIOBase, sample: SampleEntry, extension: str, is_ours: bool) -> Iterator[str]:
-    """A reader that goes from header to header loses what stands behind a damaged one without a word.
+    """Yield the faults of a tar header; behind a damaged one, a sequential reader silently loses all samples.
 
-    Other programs spell names in other ways: with ``./``, or long ones in a header of their own.
+    Names are compared in our own tars only: other programs add ``./``, or store long names in extended headers.
     """
     member, name = sample.members[extension], f"{sample.key}.{extension}"
     if member.offset < tarfile.BLOCKSIZE:
@@ -239,7 +239,7 @@ def _check_header(file: io.BufferedIOBase, sample: SampleEntry, extension: str, 
 
 
 def _check_foreign_labels(labels: Mapping[str, bytes]) -> Iterator[str]:
-    """What training can make no caption of."""
+    """Yield a fault if training can't read captions from the metadata of a set from elsewhere."""
     try:
         captions_of(parse_metadata(labels.get("json", b"{}")), labels.get("txt", b""))
     except MALFORMED as error:

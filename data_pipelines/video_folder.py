@@ -25,29 +25,29 @@ def read_video_folder(
     Args:
         input: The folder.
         manifest: Table of captions and labels; None looks for one in the folder.
-        excluded: Sub-folders that are no input.
-        clip: What the clips are to look like.
-        hdr: What becomes of videos of high dynamic range.
+        excluded: Sub-folders to leave out, such as that of the shards.
+        clip: Shape, rate and stride of the clips.
+        hdr: Whether videos of high dynamic range are mapped or left out.
 
     Raises:
-        ValueError: In one line, if there is no such folder, no video in it, or the manifest can't be used.
+        ValueError: In one line, if the folder does not exist or has no video, or the manifest can't be used.
     """
     folder = Path(input)
     manifest = check_videos(input, manifest)
-    said = read_manifest(manifest, folder) if manifest else Manifest({}, ())
+    table = read_manifest(manifest, folder) if manifest else Manifest({}, ())
     found, others = list_videos(folder, excluded)
     videos, links = _without_links(found)
     if not videos:
         raise ValueError(f"input={input}: no video among its {len(others)} files")
-    sources = _told_apart([_video_file(path, folder, clip, hdr) for path in videos])
+    sources = _with_unique_names([_video_file(path, folder, clip, hdr) for path in videos])
 
-    rows, faults = _match(said, sources, folder)
+    rows, faults = _match(table, sources, folder)
     animated = {path: kind for path in others if (kind := unread_animation(path)) is not None}
     for path, kind in animated.items():
         name = well_formed(path.relative_to(folder).as_posix())
         faults[name] = f"is an animated {kind}, which is not read; make it a video"
     annotations: dict[str, Annotation] = {}
-    used = {*said.files, *animated}
+    used = {*table.files, *animated}
     encodings: dict[str, list[Path]] = {}
     sidecars = Sidecars(path for path in others if path not in used)
     for source in sources:
@@ -58,8 +58,8 @@ def read_video_folder(
             faults[source.name] = "; ".join(beside.faults)
         for path, encoding in beside.encodings:
             encodings.setdefault(encoding, []).append(path)
-    said_recordings = {name: one.recording for name, one in annotations.items() if one.recording}
-    recordings = find_recordings(sources, others, said_recordings)
+    annotated = {name: one.recording for name, one in annotations.items() if one.recording}
+    recordings = find_recordings(sources, others, annotated)
     return Inputs(
         recordings=recordings,
         sources=tuple(sources),
@@ -68,7 +68,7 @@ def read_video_folder(
         ignored=tuple(well_formed(str(path.relative_to(folder))) for path in others if path not in used),
         faults=faults,
         notes=(
-            *said.notes,
+            *table.notes,
             *(_note(encoding, paths) for encoding, paths in encodings.items()),
             *(_link_note(link.relative_to(folder), path.relative_to(folder)) for link, path in links.items()),
             *recording_note(recordings),
@@ -82,12 +82,12 @@ def _note(encoding: str, texts: Sequence[Path]) -> str:
 
 
 def _without_links(videos: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
-    """Take each file once, so that none is in training and in validation.
+    """Leave out links to other videos of the list, so that no file is in training and in validation.
 
     Returns:
-        The videos without links to others of them, and for each such link what it leads to.
+        The remaining videos, and the target of each link that is left out.
     """
-    if not any(path.is_symlink() for path in videos):  # no folder is listed twice
+    if not any(path.is_symlink() for path in videos):  # without links to files no file is listed twice
         return list(videos), {}
     by_place: dict[Hashable, Path] = {}
     links: dict[Path, Path] = {}
@@ -102,19 +102,19 @@ def _link_note(link: Path, path: Path) -> str:
     return f"{link.as_posix()}: is the same file as {path.as_posix()}, which is taken once"
 
 
-def _match(said: Manifest, sources: Sequence[VideoFile], folder: Path) -> tuple[dict[str, Annotation], dict[str, str]]:
-    """Find the videos that the rows of a manifest are of.
+def _match(table: Manifest, sources: Sequence[VideoFile], folder: Path) -> tuple[dict[str, Annotation], dict[str, str]]:
+    """Assign the rows of a manifest to videos.
 
-    A name stands for the video of that name, in whatever Unicode form and with slashes of either kind; else for those
-    that are the same file by another path, as through a symbolic link.
+    A row belongs to the video with its name, whatever the Unicode form and the kind of slashes; else to all videos that
+    are the same file by another path, such as through a symbolic link.
 
     Returns:
-        Annotations by name of the video, and for each row that is of none, by its name, the reason.
+        Annotations by name of the video; and for each row without a video, by its name, the reason.
 
     Raises:
-        ValueError: In one line, if two rows say different things of one video.
+        ValueError: In one line, if two rows have different annotations for one video.
     """
-    if not said.rows:
+    if not table.rows:
         return {}, {}
     exact = {source.name: [source] for source in sources}
     spelled = _grouped(sources, lambda source: spelling(source.name))
@@ -122,12 +122,14 @@ def _match(said: Manifest, sources: Sequence[VideoFile], folder: Path) -> tuple[
 
     def give(name: str, found: Sequence[VideoFile]) -> None:
         for source in found:
-            other, annotation = given.setdefault(source.name, (name, said.rows[name]))
-            if annotation != said.rows[name]:
-                raise ValueError(f"{said.files[0]}: {other} and {name} are one file, with different captions or labels")
+            other, annotation = given.setdefault(source.name, (name, table.rows[name]))
+            if annotation != table.rows[name]:
+                raise ValueError(
+                    f"{table.files[0]}: {other} and {name} are one file, with different captions or labels"
+                )
 
     left: list[str] = []
-    for name in said.rows:
+    for name in table.rows:
         plain = name.replace("\\", "/").removeprefix("./")
         if found := exact.get(name) or spelled.get(spelling(name)) or spelled.get(spelling(plain)):
             give(name, found)
@@ -140,14 +142,14 @@ def _match(said: Manifest, sources: Sequence[VideoFile], folder: Path) -> tuple[
         if found := real.get(path, []) if path else []:
             give(name, [source for source in found if source.name not in given] or found)
         else:
-            faults[name] = f"is in {said.files[0]} but {_reason(path, folder)}"
+            faults[name] = f"is in {table.files[0]} but {_reason(path, folder)}"
     return {source: annotation for source, (_, annotation) in given.items()}, faults
 
 
 def _reason(path: Path | None, folder: Path) -> str:
     try:
         is_file = path is not None and path.is_file()
-    except OSError:  # as of a name that is too long
+    except OSError:  # such as for a name that is too long
         is_file = False
     if path is None or not is_file:
         return "not in the folder"
@@ -164,15 +166,15 @@ def _grouped(sources: Sequence[VideoFile], key: Callable[[VideoFile], Hashable])
 
 
 def _resolved(path: Path) -> Path | None:
-    """Return where a path leads, None if nowhere."""
+    """Return the real path; None if it can't be resolved."""
     try:
         return path.resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle, half characters, zeros
+    except (OSError, RuntimeError, ValueError):  # circular links, lone surrogates, null characters
         return None
 
 
-def _told_apart(videos: Sequence[VideoFile]) -> list[VideoFile]:
-    """Give names of their own to files whose names differ in bytes that are no text."""
+def _with_unique_names(videos: Sequence[VideoFile]) -> list[VideoFile]:
+    """Make names unique that differ only in bytes that are not text."""
     counts = Counter(video.name for video in videos)
     return [replace(one, name=f"{one.name} ({_digest(one.path)})") if counts[one.name] > 1 else one for one in videos]
 
@@ -185,6 +187,6 @@ def _video_file(path: Path, folder: Path, settings: ClipSettings, hdr: HDR) -> V
     try:
         status = path.stat()
         fingerprint = f"{status.st_size}-{status.st_mtime_ns}"
-    except OSError:  # a link to nowhere: reading it will say so
+    except OSError:  # a dangling link: the error is reported when it is read
         fingerprint = "missing"
     return VideoFile(path, well_formed(path.relative_to(folder).as_posix()), fingerprint, settings, hdr)

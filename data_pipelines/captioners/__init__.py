@@ -1,1 +1,1 @@
-"""Models that say what is to be seen in a clip."""
+"""Captioners: models that describe a clip in words."""

@@ -1,5 +1,5 @@
-"""No model: captions are what people wrote."""
+"""No captioner: captions come from annotations alone."""
 
 
 def annotations_only() -> None:
-    """Stand for captions from annotations alone."""
+    """Placeholder component for captions from annotations alone."""

@@ -1,4 +1,4 @@
-"""What a captioner is given and what it gives."""
+"""Interface of a captioner."""
 
 from typing import Protocol
 
@@ -7,13 +7,13 @@ from jaxtyping import UInt8
 
 
 class Captioner(Protocol):
-    """Says what is to be seen in a clip."""
+    """Describes a clip in words."""
 
     short_side: int
-    """Pixels of the shorter side of the pictures that it wants to see."""
+    """Pixels of the shorter side of its input pictures."""
     name: str
-    """How it is called in manifests."""
+    """Its name in manifests."""
 
     def __call__(self, video: UInt8[np.ndarray, "t h w c"]) -> str:
-        """Return one line of text; the pictures are RGB and uncropped."""
+        """Return a caption; the pictures are in RGB and not cropped."""
         ...

@@ -1,4 +1,4 @@
-"""Captions by a model of transformers that turns a picture into text: BLIP, GIT, vision encoder-decoders ..."""
+"""Captions by an image-to-text model of transformers: BLIP, GIT, vision encoder-decoders ..."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,13 +16,13 @@ from vdm.ranges import Location, NumSteps, Size, Text
 
 
 class TransformersCaptioner:
-    """Captions the middle frame of a clip, by greedy or beam search, so that the same clip has the same caption.
+    """Captions the middle frame of a clip by greedy or beam search, which always gives the same caption.
 
     Args:
         name_or_path: Folder saved by transformers, with the processor, or a name on the hub.
-        prompt: Text that the caption is to go on from, for models that take one; it is not part of the caption.
-        max_new_tokens: The caption is cut after so many.
-        num_beams: 1 is greedy.
+        prompt: Text that the model continues, for models that take one; it is not part of the caption.
+        max_new_tokens: Maximum length of the caption.
+        num_beams: Number of beams; 1 is greedy search.
         short_side: Pixels of the shorter side of the picture before the model's own processor scales it.
     """
 
@@ -41,10 +41,12 @@ class TransformersCaptioner:
         try:
             if Path(name_or_path).is_dir():
                 check_component(Path(name_or_path))
-            # Left out, trust_remote_code has transformers ask on the terminal whether code of the folder may run.
+            # Without trust_remote_code, transformers would ask on the terminal whether code of the folder may run.
             self.processor: Any = AutoProcessor.from_pretrained(name_or_path, trust_remote_code=False)
             self.image_processor: Any = self.processor
-            if not hasattr(self.processor, "image_processor"):  # a tokenizer: encoder-decoders have nothing for both
+            if not hasattr(
+                self.processor, "image_processor"
+            ):  # a tokenizer alone: encoder-decoders have no joint processor
                 self.image_processor = AutoImageProcessor.from_pretrained(name_or_path, trust_remote_code=False)
             model = AutoModelForImageTextToText.from_pretrained(
                 name_or_path, use_safetensors=True, trust_remote_code=False
@@ -61,14 +63,14 @@ class TransformersCaptioner:
     def __call__(self, video: UInt8[np.ndarray, "t h w c"]) -> str:
         """See ``Captioner``."""
         tokens = self.model.generate(**self._inputs(video[len(video) // 2]), **self.options)
-        said: str = self.processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
-        return said.removeprefix(self.prompt or "").strip()
+        caption: str = self.processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
+        return caption.removeprefix(self.prompt or "").strip()
 
     def _inputs(self, picture: UInt8[np.ndarray, "h w c"]) -> dict[str, Any]:
         text = {} if self.prompt is None else {"text": self.prompt}
         inputs = dict(self.image_processor(images=picture, return_tensors="pt", **text).to(device()))
         inputs.pop("token_type_ids", None)  # tokenizers make them, and no captioning model takes them
         if self.prompt is not None and self.model.config.model_type == "git":
-            # The tokenizer ends the prompt as if it were the whole caption; BLIP leaves that end out by itself.
+            # The tokenizer adds an end token to the prompt; BLIP removes it by itself.
             inputs |= {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
         return inputs

@@ -1,4 +1,4 @@
-"""Frozen encoders whose results are stored beside clips, as they travel to other processes: by their configuration."""
+"""Frozen encoders whose outputs are stored beside clips. They are pickled as their configurations."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,23 +17,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """Makes the latents of clips."""
+    """The autoencoder that makes the latents of clips."""
 
     node: str
-    """The configuration of the encoder, as JSON."""
+    """Configuration of the autoencoder, as JSON."""
     precision: Precision
 
     def members(self, video: UInt8[np.ndarray, "t h w c"]) -> dict[str, bytes]:
-        """Return what a sample has of this encoder, by extension."""
-        from data_pipelines.encode.frozen import encode_clip  # torch, which clips alone do not need
+        """Return the members with the latents of a clip, by extension."""
+        from data_pipelines.encode.frozen import encode_clip  # imports torch, which clips alone do not need
 
         return {LATENTS: encode_clip(self.node, video, self.precision)}
 
     def stored(self, shape: Shape) -> StoredLatents:
-        """Return what the index says of the latents of clips of this shape.
+        """Return the description of the latents in the index.
+
+        Args:
+            shape: Frames, rows and columns of the clips.
 
         Raises:
-            ValueError: In one line, if the encoder can't be loaded or takes no clips of that shape.
+            ValueError: In one line, if the autoencoder can't be loaded or does not take clips of that shape.
         """
         from data_pipelines.encode.frozen import describe, latent_shape
 
@@ -42,20 +45,20 @@ class ClipEncoder:
 
 @dataclass(frozen=True)
 class CaptionEncoder:
-    """Makes the embeddings of captions."""
+    """The text encoder that makes the embeddings of captions."""
 
     node: str
-    """The configuration of the text encoder, as JSON."""
+    """Configuration of the text encoder, as JSON."""
     precision: Precision
 
     def embed(self, captions: Iterable[str]) -> "dict[str, TextEmbedding]":
-        """Return the embedding of each caption, one for all that are alike."""
+        """Return the embedding by caption."""
         from data_pipelines.encode.frozen import embed_caption
 
         return {caption: embed_caption(self.node, caption, self.precision) for caption in dict.fromkeys(captions)}
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what the index says of the encoder.
+        """Return the identity of the text encoder, which the index records.
 
         Raises:
             ValueError: In one line, if it can't be loaded.

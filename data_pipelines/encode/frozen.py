@@ -1,4 +1,4 @@
-"""Frozen encoders at work, loaded once a process."""
+"""Running frozen encoders, which each process loads once."""
 
 import json
 from collections.abc import Mapping
@@ -22,12 +22,16 @@ from vdm.types import ClipSize
 
 @lru_cache(maxsize=2)
 def load_encoder(node: str, key: str) -> Any:
-    """Build an encoder on the device that is this process's own.
+    """Build an encoder on the device of this process.
+
+    Args:
+        node: Its configuration, as JSON.
+        key: Its key, for messages.
 
     Raises:
-        ConfigError: In one line, if it can't be loaded, or is trained along with a model.
+        ConfigError: In one line, if it can't be loaded, or is not frozen.
     """
-    if current_process().daemon:  # a worker: each core has one
+    if current_process().daemon:  # a worker process, of which each core has one
         torch.set_num_threads(1)
     encoder = build(json.loads(node), key)
     if not isinstance(encoder, Frozen):
@@ -36,7 +40,7 @@ def load_encoder(node: str, key: str) -> Any:
 
 
 def device() -> torch.device:
-    """Return the GPU of this process, by its number among the workers, or the CPU."""
+    """Return the GPU of this process, chosen by its number among the workers; the CPU if there is no GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     number = current_process().name.rpartition("-")[2]
@@ -44,7 +48,7 @@ def device() -> torch.device:
 
 
 def describe(node: str, key: str) -> Mapping[str, Any]:
-    """Return an encoder's identity and, for people to read, its name."""
+    """Return the identity of an encoder and its readable name."""
     return {**load_encoder(node, key).identity(), "name": json.loads(node).get("name_or_path")}
 
 
@@ -52,7 +56,7 @@ def latent_shape(node: str, shape: Shape) -> tuple[int, int, int, int]:
     """Return channels, frames, rows and columns of the latents of clips of this shape.
 
     Raises:
-        ConfigError: In one line, if the encoder takes no such clips.
+        ConfigError: In one line, if the autoencoder does not take such clips.
     """
     try:
         return load_encoder(node, "encoder").latent_shape(ClipSize(*shape))
@@ -70,5 +74,5 @@ def encode_clip(node: str, video: UInt8[np.ndarray, "t h w c"], precision: Preci
 def embed_caption(node: str, caption: str, precision: Precision) -> TextEmbedding:
     """Return the embedding of a caption, without padding."""
     tokens, mask, pooled = load_encoder(node, "text_encoder")([caption])
-    parts = (part.to("cpu", getattr(torch, precision)).contiguous() for part in (tokens[0][mask[0]], pooled[0]))
-    return TextEmbedding(*parts)
+    tensors = (one.to("cpu", getattr(torch, precision)).contiguous() for one in (tokens[0][mask[0]], pooled[0]))
+    return TextEmbedding(*tensors)

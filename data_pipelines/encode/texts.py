@@ -1,4 +1,4 @@
-"""Text embeddings of the clips of one source, in a file of their own until shards are written."""
+"""Files with the text embeddings of the clips of one source, kept until the shards are written."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,16 @@ from vdm.regular_files import open_regular
 
 
 def write_texts(path: Path, captions: Mapping[str, str], encoder: CaptionEncoder) -> None:
-    """Embed the captions of clips, which are given by key, and write the file whole or not at all."""
+    """Embed the captions of clips and write them to a file atomically.
+
+    Args:
+        path: The file.
+        captions: Caption by key of the clip.
+        encoder: The text encoder.
+    """
     embeddings = encoder.embed(captions.values())
     tensors = {
-        f"{key}/{name}": tensor.clone()  # clips with one caption share its tensors, which safetensors refuses
+        f"{key}/{name}": tensor.clone()  # clips with the same caption share tensors, which safetensors refuses
         for key, caption in captions.items()
         for name, tensor in embeddings[caption]._asdict().items()
     }
@@ -25,7 +31,7 @@ def write_texts(path: Path, captions: Mapping[str, str], encoder: CaptionEncoder
 
 
 def holds_texts(path: Path) -> bool:
-    """Whether there is such a file, and it is as long as it says."""
+    """Return whether the file exists and is as long as its header says."""
     try:
         with open_regular(path), safe_open(path, "pt"):
             return True

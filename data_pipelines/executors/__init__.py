@@ -1,1 +1,1 @@
-"""Where work is done: on this machine's cores, on a Ray cluster, or in the tasks of a SLURM array."""
+"""Executors: the cores of this machine, a Ray cluster, or the tasks of a SLURM array."""

@@ -11,10 +11,10 @@ from vdm.ranges import NumProcesses
 
 
 class LocalExecutor:
-    """Processes of this machine; the death of one costs the item it was at, which another process tries once more.
+    """Processes of this machine. An item at which a process dies is tried once more by another process.
 
     Args:
-        num_workers: Processes; None is one per core, 0 works in this process.
+        num_workers: Number of processes; None is one per core, 0 works in this process.
     """
 
     shares_folders = False
@@ -23,7 +23,7 @@ class LocalExecutor:
         self.num_workers = num_workers
 
     def submit(self, log_folder: Path) -> str | None:
-        """See ``Executor.submit``: the work begins here."""
+        """See ``Executor.submit``: nothing is submitted."""
         return None
 
     def run(
@@ -40,7 +40,7 @@ class LocalExecutor:
 def run_in_processes(
     work: Callable[[Item], None], items: Iterable[tuple[str, Item]], num_workers: int | None
 ) -> Iterator[tuple[str, str | None]]:
-    """Do ``work`` on named items, which are drawn when a process is free; see ``Executor.run``."""
+    """Call ``work`` with named items, taken one at a time when a process is free; see ``Executor.run``."""
     for death in range(1, MAX_DEATHS + 1):
         died: list[tuple[str, Item]] = []
         for (name, item), result in map_in_processes(partial(do, work), items, num_workers):
@@ -56,7 +56,7 @@ def run_in_processes(
 
 
 def do(work: Callable[[Item], None], named: tuple[str, Item]) -> str | None:
-    """Do ``work`` on one item; return why it is to be tried another time, or None."""
+    """Call ``work`` with one item; return why it should be tried again in the next run, or None."""
     try:
         work(named[1])
     except UnavailableError as error:

@@ -1,7 +1,7 @@
 """Work on a Ray cluster whose machines share the folders.
 
-It is done by Ray's tasks and not by way of Ray Data, which is made of them: results go to the disk that all share, so
-that there are no data for Ray to stream, and Ray Data would end all of the work where one piece costs two processes.
+It uses Ray's tasks rather than Ray Data: results go to the shared disk, so Ray has no data to stream, and Ray Data
+would end all of the work when one item costs two processes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,13 +16,13 @@ from vdm.ranges import Location, NotNegative, Positive, Size
 
 
 class RayExecutor:
-    """Tasks of Ray; one whose process or machine dies is started once more by Ray.
+    """Tasks of Ray, which retries a task once if its process or machine dies.
 
     Args:
-        address: Of the cluster, ``auto`` for that of this machine; None starts Ray on this machine alone.
-        cpus_per_task: Cores that Ray sets aside for a task.
-        gpus_per_task: GPUs that it sets aside, also in parts; needed where the encoders are to run on GPUs.
-        tasks_in_flight: Tasks that are handed to Ray at once.
+        address: Address of the cluster; ``auto`` is the cluster of this machine, None starts Ray on this machine alone.
+        cpus_per_task: Cores that Ray reserves for a task.
+        gpus_per_task: GPUs that Ray reserves for a task, also a fraction; needed to run the encoders on GPUs.
+        tasks_in_flight: Maximum number of tasks that are submitted to Ray at a time.
     """
 
     shares_folders = False
@@ -40,7 +40,7 @@ class RayExecutor:
         self.options = {"num_cpus": cpus_per_task, "num_gpus": gpus_per_task, "max_retries": MAX_DEATHS - 1}
 
     def submit(self, log_folder: Path) -> str | None:
-        """See ``Executor.submit``: the work begins here."""
+        """See ``Executor.submit``: nothing is submitted."""
         return None
 
     def run(

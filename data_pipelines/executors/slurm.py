@@ -1,10 +1,11 @@
 """Work in the tasks of a SLURM array, whose machines share the folders.
 
-Run outside of an array, the command submits itself as one. Each task of the array runs the same command; the tasks
-agree through files who does what: a claim on ``NAME.claim`` (see ``vdm.lock_files``) names its owner, who shows every
-few seconds that it is alive. When an owner dies, another task locks its items. So a death delays only the items that
-it was working on, and tasks may be requeued or added. An item at which a task died is retried by a task that does
-nothing else meanwhile: an item that kills its task, for instance by using up the memory, then harms no other item.
+Outside of an array, the command submits itself as one. Every task of the array runs the same command, and the tasks
+share the items through lock files: ``NAME.claim`` (see ``vdm.lock_files``) names the task that works on an item, and
+each task updates a heartbeat every few seconds. When a task dies, another takes over its locks. So a death delays only
+the items that the task was working on, and tasks may be requeued or added. An item at which a task died is retried by a
+task that does nothing else meanwhile: an item that kills its task, for instance by exhausting the memory, then harms no
+other item.
 """
 
 import os
@@ -29,18 +30,18 @@ from vdm.lock_files import acquire, heartbeat, lock_file, lock_holders, silence
 from vdm.ranges import Seconds, Size, Text
 
 MAX_DEAD_TASKS = 3
-"""Tasks that may die at an item before it is given up; more than ``MAX_DEATHS``, as most die of other causes."""
+"""An item is given up when so many tasks have died at it; more than ``MAX_DEATHS``, as most die of other causes."""
 
 
 class SlurmExecutor:
-    """One task of a SLURM array, or what submits the array.
+    """Submits a SLURM array, or does the work of one of its tasks.
 
     Args:
-        num_tasks: Tasks of the array.
-        cpus_per_task: Cores of each, and its processes.
+        num_tasks: Number of tasks of the array.
+        cpus_per_task: Cores of each task, and its number of processes.
         sbatch: Further options for sbatch, e.g. ``["--partition=cpu", "--time=12:00:00", "--gpus=1"]``.
-        alive_seconds: How often a task shows that it is alive.
-        dead_seconds: After which silence it counts as dead.
+        alive_seconds: Interval of the heartbeat of a task.
+        dead_seconds: A task counts as dead after so long without a heartbeat.
     """
 
     shares_folders = True
@@ -58,10 +59,10 @@ class SlurmExecutor:
         self.num_tasks, self.cpus_per_task, self.sbatch = num_tasks, cpus_per_task, tuple(sbatch)
         self.alive_seconds, self.dead_seconds = alive_seconds, dead_seconds
         self.job = os.environ.get("SLURM_ARRAY_JOB_ID", "none")
-        self.owner = f"{self.job}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.task_name = f"{self.job}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     def submit(self, log_folder: Path) -> str | None:
-        """Submit this very command as an array, and return what sbatch says; None inside of an array.
+        """Submit this command as an array and return the answer of sbatch; inside of an array return None.
 
         Raises:
             ValueError: In one line, if there is no sbatch, or it refuses.
@@ -95,8 +96,8 @@ class SlurmExecutor:
         processes = min(self.cpus_per_task, num_cores())
         with self._alive(locks.parent):
             while pending:
-                safe = run_in_processes(work, self._claimed(pending, locks, is_safe=True), processes)
-                suspect = run_in_processes(work, self._claimed(pending, locks, is_safe=False), 1)
+                safe = run_in_processes(work, self._locked_items(pending, locks, is_safe=True), processes)
+                suspect = run_in_processes(work, self._locked_items(pending, locks, is_safe=False), 1)
                 for name, fault in chain(safe, suspect):
                     self._mark_done(locks, name, fault)
                     del pending[name]
@@ -104,7 +105,7 @@ class SlurmExecutor:
                 for name in [name for name in pending if self._is_done(locks, name)]:
                     del pending[name]
                     yield name, self._done_path(locks, name).read_text() or None
-                if pending and not any(self._is_free(locks, name, self._owners(locks, name)) for name in pending):
+                if pending and not any(self._is_free(locks, name, self._holders(locks, name)) for name in pending):
                     time.sleep(self.alive_seconds / 2)
 
     def once(self, work: Callable[[], None], name: str, locks: Path) -> None:
@@ -112,16 +113,16 @@ class SlurmExecutor:
         locks.mkdir(parents=True, exist_ok=True)
         with self._alive(locks):
             while not self._is_done(locks, name):
-                if self._claim(locks, name, self._owners(locks, name)):
+                if self._acquire(locks, name, self._holders(locks, name)):
                     work()
                     self._mark_done(locks, name, None)
                 elif not self._is_done(locks, name):
                     time.sleep(self.alive_seconds / 2)
 
-    def _claimed(self, pending: Mapping[str, Item], locks: Path, is_safe: bool) -> Iterator[tuple[str, Item]]:
-        """Yield items as this task locks them, each just before it is worked on, beginning at a place of its own.
+    def _locked_items(self, pending: Mapping[str, Item], locks: Path, is_safe: bool) -> Iterator[tuple[str, Item]]:
+        """Yield items, each locked by this task just before; each task begins at another place of the list.
 
-        Either those at which no task of this array has died, or those at which some have, but not too many.
+        With ``is_safe``, those at which no task of this array has died; without, those at which some have died.
         """
         names = list(pending)
         task = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
@@ -129,53 +130,57 @@ class SlurmExecutor:
         for name in [*names[start:], *names[:start]]:
             if self._is_done(locks, name):
                 continue
-            owners = self._owners(locks, name)
-            num_dead = sum(owner.startswith(f"{self.job}-") for owner in {*owners} - {self.owner})
-            if (num_dead == 0) != is_safe or not self._claim(locks, name, owners):
+            holders = self._holders(locks, name)
+            num_dead = sum(holder.startswith(f"{self.job}-") for holder in {*holders} - {self.task_name})
+            if (num_dead == 0) != is_safe or not self._acquire(locks, name, holders):
                 continue
             if num_dead < MAX_DEAD_TASKS:
                 yield name, pending[name]
             else:
                 self._mark_done(locks, name, f"{num_dead} tasks of the array died while they were at it")
 
-    def _claim(self, locks: Path, name: str, owners: Sequence[str]) -> bool:
-        """Become the owner of an item that is to be done, after ``owners``, if none of them lives."""
-        if not self._is_free(locks, name, owners) or not acquire(_claims_on(locks, name), len(owners), self.owner):
+    def _acquire(self, locks: Path, name: str, holders: Sequence[str]) -> bool:
+        """Lock an item unless it is done or the last of ``holders`` is alive; return whether this task has it now."""
+        if not self._is_free(locks, name, holders) or not acquire(
+            _lock_path(locks, name), len(holders), self.task_name
+        ):
             return False
-        return not self._is_done(locks, name)  # an owner that is gone may have been done just before
+        return not self._is_done(locks, name)  # its last holder may have finished just before it ended
 
     @staticmethod
-    def _owners(locks: Path, name: str) -> list[str]:
-        """Return who claimed an item, the last of whom has it."""
-        return lock_holders(_claims_on(locks, name))
+    def _holders(locks: Path, name: str) -> list[str]:
+        """Return the names of the tasks that have locked an item; the last one holds it."""
+        return lock_holders(_lock_path(locks, name))
 
-    def _is_free(self, locks: Path, name: str, owners: Sequence[str]) -> bool:
-        """Whether an item that is not done is claimed by nobody, or by the dead."""
-        if not owners or owners[-1] == self.owner:  # of mine, and not done: I have given it up
+    def _is_free(self, locks: Path, name: str, holders: Sequence[str]) -> bool:
+        """Whether an item that is not done is locked by no task, or by a dead one."""
+        if not holders or holders[-1] == self.task_name:  # this task has given it up before
             return True
-        if not owners[-1]:  # damaged, or made a moment ago where there are no hard links
-            return silence(lock_file(_claims_on(locks, name), len(owners) - 1)) > self.dead_seconds
-        folder = locks if (locks / self._alive_name(self.owner)).exists() else locks.parent
+        if not holders[-1]:  # damaged, or not written yet on storage without hard links
+            return silence(lock_file(_lock_path(locks, name), len(holders) - 1)) > self.dead_seconds
+        folder = locks if (locks / self._alive_name(self.task_name)).exists() else locks.parent
         try:
-            now = (folder / self._alive_name(self.owner)).stat().st_mtime  # by the clock of the storage, as theirs
-            return now - (folder / self._alive_name(owners[-1])).stat().st_mtime > self.dead_seconds
+            now = (
+                (folder / self._alive_name(self.task_name)).stat().st_mtime
+            )  # by the clock of the storage, like theirs
+            return now - (folder / self._alive_name(holders[-1])).stat().st_mtime > self.dead_seconds
         except FileNotFoundError:
             return True
 
     @contextmanager
     def _alive(self, folder: Path) -> Iterator[None]:
-        """Show that this task is alive while the block runs."""
-        path = folder / self._alive_name(self.owner)
+        """Update the heartbeat of this task while the block runs."""
+        path = folder / self._alive_name(self.task_name)
         path.touch()
         try:
             with heartbeat(path, self.alive_seconds):
                 yield
         finally:
-            path.unlink(missing_ok=True)  # nothing is left undone, or it is free for others at once
+            path.unlink(missing_ok=True)  # what this task leaves undone is free for others at once
 
     @staticmethod
-    def _alive_name(owner: str) -> str:
-        return f"{owner}.alive"
+    def _alive_name(holder: str) -> str:
+        return f"{holder}.alive"
 
     def _done_path(self, locks: Path, name: str) -> Path:
         return locks / f"{name}.{self.job}.done"
@@ -184,10 +189,10 @@ class SlurmExecutor:
         return self._done_path(locks, name).exists()
 
     def _mark_done(self, locks: Path, name: str, fault: str | None) -> None:
-        mine = locks / f".{name}.{self.owner}"
+        mine = locks / f".{name}.{self.task_name}"
         mine.write_text(fault or "")
         mine.replace(self._done_path(locks, name))
 
 
-def _claims_on(locks: Path, name: str) -> Path:
+def _lock_path(locks: Path, name: str) -> Path:
     return locks / f"{name}.claim"

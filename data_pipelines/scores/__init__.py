@@ -1,1 +1,1 @@
-"""What is measured of clips, so that limits can be put on it; each score is a class named in conf/filter."""
+"""Scores of clips, by which curation filters them; each score is a class named in conf/filter."""

@@ -1,4 +1,4 @@
-"""How far things move."""
+"""Scores of motion."""
 
 from typing import Annotated
 
@@ -14,13 +14,13 @@ from vdm.ranges import Size
 class OpticalFlow:
     """Mean length of the optical flow from one frame of the clip to the next, over all pixels and frames.
 
-    In pixels of pictures whose shorter side has 256, per frame at the clip's own frame rate. The flow is that of
-    Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search", which is right to some 0.3 pixels of that size.
-    It is what ``vdm.data.motion`` measures, in another unit, where shards say nothing.
+    The unit is pixels per frame, of pictures whose shorter side has 256 pixels, at the frame rate of the clip. The flow
+    is that of Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search", accurate to about 0.3 of these
+    pixels. For shards without this score, ``vdm.data.motion`` measures the same in another unit.
 
     Args:
-        short_side: Pixels of the shorter side of the pictures that the flow is computed on; the fewer, the quicker.
-        max_pairs: Pairs of neighbouring frames that are looked at, evenly spread over the clip.
+        short_side: Pixels of the shorter side of the pictures that the flow is computed on; fewer are faster.
+        max_pairs: Maximum number of pairs of neighbouring frames, evenly spread over the clip.
     """
 
     def __init__(self, short_side: Annotated[int, Interval(ge=32, le=SHORT_SIDE)] = 128, max_pairs: Size = 8) -> None:

@@ -1,4 +1,4 @@
-"""How single pictures look: sharp or blurred, black, between bars."""
+"""Scores of single pictures: sharpness, black frames, black bars."""
 
 import numpy as np
 
@@ -7,13 +7,13 @@ from data_pipelines.scores.base import SeenClip
 from vdm.ranges import Share
 
 _DARK = 24
-"""Luma up to which a bar is black, or a picture: 16 is black in studio range, and compression adds noise."""
+"""Luma up to which a pixel counts as black: 16 is black in studio range, and compression adds noise."""
 
 
 class Sharpness:
     """Variance of the Laplacian, in squared gray levels, the median over the clip's frames (Pech-Pacheco et al. 2000).
 
-    Blurred pictures have less than about 50, sharp ones hundreds; flat ones, as a clear sky, have little too.
+    Blurred pictures have less than about 50, sharp ones hundreds; flat ones, such as a clear sky, have little too.
     """
 
     def __init__(self) -> None:
@@ -28,10 +28,10 @@ class Sharpness:
 
 
 class BlackFraction:
-    """Share of the clip's frames that are black: hardly a pixel in them is brighter than black in studio range.
+    """Fraction of the clip's frames that are black, except for few brighter pixels.
 
     Args:
-        bright_share: Share of the pixels that may be brighter, as a logo or noise.
+        bright_share: Fraction of the pixels that may be brighter, such as a logo or noise.
     """
 
     def __init__(self, bright_share: Share = 0.02) -> None:
@@ -43,15 +43,15 @@ class BlackFraction:
 
 
 class BarFraction:
-    """Share of the picture that black bars take, above and below (letterbox) or at the sides (pillarbox).
+    """Fraction of the picture that black bars cover, above and below (letterbox) or at the sides (pillarbox).
 
-    A row or column belongs to a bar if it is black in all frames, and so is all that lies between it and the edge. A
-    clip that is black throughout has no bars.
+    A row or column belongs to a bar if it is black in all frames, and so are all between it and the edge. A clip that
+    is black throughout has no bars.
     """
 
     def __call__(self, clip: SeenClip) -> float:
         """Return 0 to 1."""
-        # Compressed bars bleed at the edge, and a few pixels may be noise: the 98th percentile of a line is looked at.
+        # Use the 98th percentile of a line: the edges of compressed bars bleed, and some pixels may be noise.
         brightest = clip.gray.max(0)
         rows = np.percentile(brightest, 98, axis=1) > _DARK
         columns = np.percentile(brightest, 98, axis=0) > _DARK
@@ -62,6 +62,6 @@ class BarFraction:
 
 
 def _extent(lit: np.ndarray) -> int:
-    """Return how many lines lie from the first that is lit to the last."""
+    """Return the number of lines from the first lit line to the last."""
     places = np.flatnonzero(lit)
     return int(places[-1] - places[0] + 1)

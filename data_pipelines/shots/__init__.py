@@ -1,1 +1,1 @@
-"""Where one shot of a video ends and the next begins."""
+"""Shot detectors, which find the cuts and transitions of a video."""

@@ -1,4 +1,4 @@
-"""What a shot detector is given and what it gives."""
+"""Interface of a shot detector."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -12,10 +12,10 @@ class ShotDetector(Protocol):
     """Finds the shots of a video."""
 
     size: tuple[int, int]
-    """Rows and columns of the pictures that it wants to see."""
+    """Rows and columns of its input pictures."""
 
     def shots(self, pictures: Iterable[UInt8[np.ndarray, "h w c"]], fps: float) -> list[range]:
-        """Return the numbers of the frames of each shot, in order; what lies between two shots is a transition.
+        """Return the range of frame numbers of each shot, in order; frames between two shots are a transition.
 
         Args:
             pictures: All frames of the video in RGB.
@@ -25,6 +25,6 @@ class ShotDetector(Protocol):
 
 
 def shots_between(cuts: Iterable[int], num_frames: int) -> list[range]:
-    """Return the shots that ``cuts`` divide a video into: the number of each shot's first frame, the first's apart."""
+    """Return the shots of a video, given the number of the first frame of each shot but the first."""
     edges = sorted({0, num_frames, *(cut for cut in cuts if 0 < cut < num_frames)})
     return [range(first, end) for first, end in pairwise(edges)]

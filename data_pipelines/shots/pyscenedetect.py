@@ -1,4 +1,4 @@
-"""Shots by PySceneDetect: quick comparisons of neighbouring frames."""
+"""Shots by PySceneDetect, which compares neighbouring frames."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -13,14 +13,14 @@ from vdm.ranges import Positive
 
 
 class PySceneDetectShots:
-    """PySceneDetect's detectors of cuts.
+    """Finds cuts with a detector of PySceneDetect.
 
     Args:
-        detector: ``content`` compares colours of neighbouring frames; ``adaptive`` compares that change to that of the
-            frames around, so that a moving camera is no cut; ``histogram`` compares luma only.
-        threshold: How great a change must be; None is PySceneDetect's own default: 27, 3 and 0.2.
-        min_shot_seconds: Shorter shots are joined to what follows.
-        height: Rows of the pictures that are compared; the fewer, the quicker.
+        detector: ``content`` compares the colours of neighbouring frames; ``adaptive`` relates their change to that of
+            the frames around, so that a moving camera is no cut; ``histogram`` compares luma only.
+        threshold: Minimum change at a cut; None is PySceneDetect's default: 27, 3 and 0.2.
+        min_shot_seconds: Shorter shots are joined to the next one.
+        height: Rows of the pictures that are compared; fewer are faster.
     """
 
     def __init__(

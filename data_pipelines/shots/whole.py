@@ -1,4 +1,4 @@
-"""No detection: for videos that are one shot each."""
+"""No shot detection, for videos that are one shot each."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from data_pipelines.shots.base import shots_between
 
 
 class WholeVideo:
-    """Takes each video for one shot."""
+    """Treats each video as one shot."""
 
     size = (2, 2)
 

@@ -1,1 +1,1 @@
-"""The stages of curation, each from manifest rows to manifest rows."""
+"""The stages of curation; most take manifest rows and return manifest rows."""

@@ -1,4 +1,4 @@
-"""Caption: what people wrote about a clip's file, else what a model says of the clip."""
+"""Stage caption: the caption that people wrote for a clip's file, else one by a model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from vdm.config import build
 
 
 def annotate(rows: Sequence[ClipRow], annotations: Mapping[str, Annotation]) -> list[ClipRow]:
-    """Return all rows with the caption and label of their file."""
+    """Return the rows with the caption and label of their file."""
     found: list[ClipRow] = []
     for row in rows:
         annotation = annotations.get(row.source, Annotation())
@@ -30,7 +30,7 @@ def annotate(rows: Sequence[ClipRow], annotations: Mapping[str, Annotation]) -> 
 def caption(
     rows: Sequence[ClipRow], videos: Mapping[str, VideoFile], captioner: Mapping[str, Any], folder: WorkFolder
 ) -> tuple[list[ClipRow], dict[str, str]]:
-    """Return the rows with what the captioner says of each clip, and faults by file; clips that failed are dropped."""
+    """Return the rows with captions by the captioner, and faults by file; undecodable clips are dropped."""
     node = json.dumps(captioner, sort_keys=True)
     found, faults = run_clip_items("caption", rows, videos, node, caption_clips, folder)
     captioned: list[ClipRow] = []
@@ -43,7 +43,7 @@ def caption(
 
 
 def caption_clips(task: ClipTask) -> FileResult[ClipRow]:
-    """Decode a file's clips and let the captioner see each."""
+    """Decode the clips of a file and caption each."""
     captioner, rows = load_captioner(task.node), {row.key: row for row in task.rows}
     captioned: list[ClipRow] = []
     try:
@@ -59,5 +59,5 @@ def caption_clips(task: ClipTask) -> FileResult[ClipRow]:
 
 @lru_cache(maxsize=1)
 def load_captioner(node: str) -> Captioner:
-    """Build the captioner once a process."""
+    """Build the captioner, once in each process."""
     return build(json.loads(node), "captioner")

@@ -1,4 +1,4 @@
-"""Cut: where shots end, and which clips lie within one shot each."""
+"""Stage cut: the shots of each video, and the clips that lie within one shot each."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,19 +22,19 @@ _NO_PICTURE = np.zeros((1, 1, 3), np.uint8)
 
 @dataclass(frozen=True)
 class CutTask:
-    """A file that is to be cut."""
+    """A file to cut."""
 
     video: VideoFile
     detector: str
-    """The configuration of the shot detector, as JSON."""
+    """Configuration of the shot detector, as JSON."""
     margin_seconds: float
-    """What is left out at both sides of a cut."""
+    """Duration that is left out at both sides of a cut."""
 
 
 def cut_clips(
     videos: Sequence[VideoFile], detector: Mapping[str, Any], margin_seconds: float, folder: WorkFolder
 ) -> dict[str, FileResult[ClipRow]]:
-    """Return a row for every clip of each file."""
+    """Find the clips of each file; return the results by name of the file."""
     node = json.dumps(detector, sort_keys=True)
     tasks = {video.name: CutTask(video, node, margin_seconds) for video in videos}
     digests = {
@@ -48,7 +48,7 @@ def cut_clips(
 
 
 def cut_file(task: CutTask) -> FileResult[ClipRow]:
-    """Decode a file once, find its shots, and say which clips fit into them."""
+    """Decode a file once, find its shots, and return the clips that fit into them."""
     try:
         return _cut_file(task, load_detector(task.detector))
     except UnavailableError:
@@ -77,7 +77,7 @@ def _cut_file(task: CutTask, detector: ShotDetector) -> FileResult[ClipRow]:
 
 @lru_cache(maxsize=1)
 def load_detector(node: str) -> ShotDetector:
-    """Build the shot detector once a process."""
+    """Build the shot detector, once in each process."""
     return build(json.loads(node), "shots")
 
 
@@ -88,7 +88,7 @@ def _rows(
     for number, shot in enumerate(shots):
         frames = _within(times, shot, task.margin_seconds)
         for clip in cut(frames, task.video.settings, lambda _: _NO_PICTURE):
-            if clip.start <= last_start:  # a clock was turned back: the time has two meanings
+            if clip.start <= last_start:  # the clock was set back, so the time is ambiguous
                 continue
             last_start = clip.start
             yield ClipRow(
@@ -104,7 +104,7 @@ def _rows(
 
 
 def _within(times: Sequence[Timed[None]], shot: range, margin_seconds: float) -> list[Timed[None]]:
-    """Return the frames of a shot without the margins at those of its ends that are cuts."""
+    """Return the frames of a shot without the margins at its cuts; the ends of the video are no cuts."""
     frames = list(times[shot.start : shot.stop])
     start = frames[0].start + (margin_seconds if shot.start > 0 else 0)
     end = frames[-1].start + frames[-1].duration - (margin_seconds if shot.stop < len(times) else 0)

@@ -1,4 +1,4 @@
-"""Encode: each kept clip as h264, its latents and the embedding of its caption, by file of origin."""
+"""Stage encode: the sources of the kept clips, and the embeddings of their captions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from vdm.data.shards import StoredText, checksum
 
 @dataclass(frozen=True)
 class Encoders:
-    """What is stored beside clips, as far as configured."""
+    """The configured encoders; None stores no latents or no text embeddings."""
 
     clips: ClipEncoder | None
     captions: CaptionEncoder | None
@@ -28,7 +28,7 @@ class Encoders:
     def of(
         encoder: Mapping[str, Any] | None, text_encoder: Mapping[str, Any] | None, precision: Precision
     ) -> "Encoders":
-        """Return the encoders for these configurations."""
+        """Return the encoders with these configurations."""
         return Encoders(
             None if encoder is None else ClipEncoder(json.dumps(encoder, sort_keys=True), precision),
             None if text_encoder is None else CaptionEncoder(json.dumps(text_encoder, sort_keys=True), precision),
@@ -38,7 +38,7 @@ class Encoders:
 def sources_of(
     rows: Sequence[ClipRow], videos: Mapping[str, VideoFile], stored: StoredEncodings, precision: str
 ) -> list[VideoFile]:
-    """Return the files as sources of these clips alone; their fingerprints tell all that encoded clips depend on."""
+    """Return the files as sources of these clips alone; their fingerprints cover all that encoded clips depend on."""
     latents = None if stored.latents is None else [dict(stored.latents.encoder), precision]
     found: list[VideoFile] = []
     for source, clips in by_source(rows).items():
@@ -49,17 +49,17 @@ def sources_of(
 
 
 def _metadata(row: ClipRow) -> dict[str, Any]:
-    """Return what ``KEY.json`` says of a clip beside what it says of every clip."""
+    """Return the entries of ``KEY.json`` that curation adds."""
     return {"shot": row.shot, **row.scores}
 
 
 def embed_texts(rows: Sequence[ClipRow], encoder: CaptionEncoder, folder: WorkFolder) -> StoredEncodings:
-    """Embed the captions of all clips, and the empty one; what is done already is kept.
+    """Embed the captions of all clips, except those done before, and the empty caption.
 
     Raises:
-        ValueError: If an encoder can't be loaded, or a process that embeds dies again and again.
+        ValueError: If the text encoder can't be loaded, or captions could not be embedded.
     """
-    from data_pipelines.encode.texts import holds_texts  # these import torch, which clips alone do not need
+    from data_pipelines.encode.texts import holds_texts  # both import torch, which clips alone do not need
     from vdm.data.text_embeddings import write_text
 
     identity = encoder.identity()

@@ -1,4 +1,4 @@
-"""Filter, second half: limits on what is known and measured of the clips, and near duplicates."""
+"""Stage filter, second half: limits on known and measured values of clips, and near duplicates."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from data_pipelines.manifest import ClipRow
 
 @dataclass(frozen=True)
 class Limits:
-    """What a clip's value must be between, both included; None is no limit."""
+    """Minimum and maximum of a value, both included; None is no limit."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -19,7 +19,7 @@ class Limits:
     max: float | None = None
 
     def broken_by(self, value: float) -> str | None:
-        """Say which limit a value breaks, or None."""
+        """Return which limit a value breaks; None if it breaks none."""
         if self.min is not None and value < self.min:
             return f"below {self.min:g}"
         if self.max is not None and value > self.max:
@@ -28,16 +28,16 @@ class Limits:
 
 
 KNOWN = ("shot_seconds", "source_fps", "source_height", "source_width")
-"""What is known of a clip before it is measured, by the names of columns and of limits."""
+"""Values of a clip that are known before it is measured; columns of ``ClipRow`` and names of limits."""
 
 
 def value_of(row: ClipRow, name: str) -> float | None:
-    """Return a known or measured value of a clip, None if it has not been measured."""
+    """Return a known or measured value of a clip; None if it was not measured."""
     return float(getattr(row, name)) if name in KNOWN else row.scores.get(name)
 
 
 def apply_limits(rows: Iterable[ClipRow], limits: Mapping[str, Limits]) -> list[ClipRow]:
-    """Return all rows, those dropped with their reason that break a limit; what is not measured breaks none."""
+    """Return all rows; those that break a limit are dropped, with the reason. Values not measured break no limit."""
     return [row if row.dropped else replace(row, dropped=_reason(row, limits)) for row in rows]
 
 
@@ -50,7 +50,7 @@ def _reason(row: ClipRow, limits: Mapping[str, Limits]) -> str | None:
 
 
 def drop_duplicates(rows: Sequence[ClipRow], max_bits: int | None) -> list[ClipRow]:
-    """Return all rows, near duplicates dropped; of those that are alike, the one of the largest picture stays."""
+    """Return all rows; near duplicates are dropped, except the one with the largest picture."""
     places = [place for place, row in enumerate(rows) if row.dropped is None and row.perceptual_hash is not None]
     if max_bits is None:
         return list(rows)

@@ -1,4 +1,4 @@
-"""Filter, first half: the scores of every clip."""
+"""Stage filter, first half: the scores and perceptual hashes of the clips."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from vdm.config import build
 def measure(
     rows: Sequence[ClipRow], videos: Mapping[str, VideoFile], scores: Mapping[str, Any], folder: WorkFolder
 ) -> tuple[list[ClipRow], dict[str, str]]:
-    """Return the rows with their scores and perceptual hashes, and faults by file; clips that failed are dropped."""
+    """Return the rows with scores and perceptual hashes, and faults by file; undecodable clips are dropped."""
     node = json.dumps(scores, sort_keys=True)
     found, faults = run_clip_items("filter", rows, videos, node, measure_clips, folder)
     measured: list[ClipRow] = []
@@ -34,11 +34,11 @@ def measure(
 
 
 NOT_DECODED_AGAIN = "can't be decoded again"
-"""Why a clip is dropped that was found when its file was cut, and not when it was to be looked at."""
+"""Why a clip is dropped that the stage cut found, and a later stage could not decode."""
 
 
 def measure_clips(task: ClipTask) -> FileResult[ClipRow]:
-    """Decode a file's clips and measure each."""
+    """Decode the clips of a file and measure each."""
     scores, rows = load_scores(task.node), {row.key: row for row in task.rows}
     measured: list[ClipRow] = []
     try:
@@ -55,15 +55,15 @@ def measure_clips(task: ClipTask) -> FileResult[ClipRow]:
 
 @lru_cache(maxsize=1)
 def load_scores(node: str) -> dict[str, Score]:
-    """Build the scores once a process."""
+    """Build the scores, once in each process."""
     return build(json.loads(node), "filter.scores")
 
 
 def check_hashes() -> None:
-    """Look that perceptual hashes can be computed.
+    """Check that the package for perceptual hashes is installed.
 
     Raises:
-        ValueError: In one line, if not.
+        ValueError: In one line, if it is not.
     """
     with needs_extra("curation", "filter.near_duplicate_bits: perceptual hashes"):
         import imagehash  # noqa: F401

@@ -1,4 +1,4 @@
-"""Probe: what each file says of itself, without decoding it."""
+"""Stage probe: the header, first frame and checksum of each file."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +11,12 @@ from data_pipelines.stages.work_items import FileResult, WorkFolder, digest, run
 from vdm.data.shards import file_checksum
 
 UNREADABLE = "can't be used"
-"""How the reason begins why a file that is no good was dropped."""
+"""Start of the reason why an unreadable file is dropped."""
 
 
 def probe(videos: Sequence[VideoFile], drop_duplicates: bool, folder: WorkFolder) -> dict[str, FileResult[VideoRow]]:
-    """Return a row for every file; of files with the same bytes all but the first by name are dropped."""
-    outcomes = run_items(
+    """Return the results by name of the file; of files with the same bytes, all but the first are dropped."""
+    results = run_items(
         "probe",
         {video.name: video for video in videos},
         {video.name: digest(video.fingerprint, *([] if video.hdr == "map" else [video.hdr])) for video in videos},
@@ -24,11 +24,11 @@ def probe(videos: Sequence[VideoFile], drop_duplicates: bool, folder: WorkFolder
         VideoRow,
         folder,
     )
-    return _without_duplicates(outcomes) if drop_duplicates else outcomes
+    return _without_duplicates(results) if drop_duplicates else results
 
 
 def probe_file(video: VideoFile) -> FileResult[VideoRow]:
-    """Read a file's header and first frame, and the checksum of all of it."""
+    """Read the header and first frame of a file, and compute its checksum."""
     row = VideoRow(video.name, video.fingerprint, video.path.stat().st_size if video.path.exists() else 0)
     try:
         with video.reader() as reader:
@@ -49,13 +49,13 @@ def probe_file(video: VideoFile) -> FileResult[VideoRow]:
     )
 
 
-def _without_duplicates(outcomes: dict[str, FileResult[VideoRow]]) -> dict[str, FileResult[VideoRow]]:
+def _without_duplicates(results: dict[str, FileResult[VideoRow]]) -> dict[str, FileResult[VideoRow]]:
     first: dict[str, str] = {}
     found: dict[str, FileResult[VideoRow]] = {}
-    for source, outcome in outcomes.items():
-        rows = list(outcome.rows)
+    for source, result in results.items():
+        rows = list(result.rows)
         for place, row in enumerate(rows):
             if kept([row]) and (other := first.setdefault(row.checksum, source)) != source:
                 rows[place] = replace(row, dropped=f"exact duplicate of {other}")
-        found[source] = FileResult(tuple(rows), outcome.fault)
+        found[source] = FileResult(tuple(rows), result.fault)
     return found

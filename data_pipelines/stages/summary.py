@@ -1,4 +1,4 @@
-"""What a stage did, in one line."""
+"""The line that is printed after a stage."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from data_pipelines.manifest import ClipRow, VideoRow
 
 
 def summary(stage: str, rows: Sequence[VideoRow | ClipRow], more: str = "") -> str:
-    """Return how many rows a stage had, kept and dropped, and why."""
+    """Return how many rows a stage had, kept and dropped, with the reasons."""
     unit = "files" if rows and isinstance(rows[0], VideoRow) else "clips"
     dropped = [row.dropped for row in rows if row.dropped is not None]
     line = f"{stage:8}{unit}: {len(rows)}"
@@ -18,5 +18,5 @@ def summary(stage: str, rows: Sequence[VideoRow | ClipRow], more: str = "") -> s
 
 
 def _kind(reason: str) -> str:
-    """Return a reason without what differs from row to row."""
+    """Return a reason without the part that differs from row to row."""
     return reason.partition(" of ")[0].partition(":")[0]

@@ -1,7 +1,7 @@
-"""Verify: every byte of the finished set against its index, by shard; what was intact is not read again.
+"""Stage verify: check every byte of the finished set against its index, except shards that were found intact before.
 
-What was found in a shard is kept under a name that changes with what the index says of it, with what is asked of its
-samples, and when its tar or its sidecar is written anew or tampered with.
+The result for a shard is cached under a name that changes with its index entry, with the requirements on its samples,
+and whenever the size or modification time of its tar or sidecar changes.
 """
 
 import re
@@ -20,22 +20,22 @@ from vdm.regular_files import read_limited
 
 MAX_RESULT_BYTES = 1 << 30
 _RESULT = re.compile(r"-[0-9a-f]{16}\.json$")
-"""How the names of results end: with a ``digest``."""
+"""End of the names of results: a ``digest``."""
 
 
 def check_all(path: Path, shards: Sequence[ShardEntry], rules: Rules, folder: WorkFolder) -> dict[str, CheckedShard]:
-    """Check all shards of a set, those apart that were intact before and are as they were then.
+    """Check all shards of a set, except those that were intact before and are unchanged.
 
-    Shards with faults are read again in every run: the storage may have been at fault.
+    Shards with faults are read again in every run, since the storage may have been at fault.
 
     Args:
         path: Folder of the set.
-        shards: What the index says of them.
-        rules: What samples must be like.
-        folder: Where results are kept; those of shards that are no more are removed.
+        shards: Their index entries.
+        rules: Requirements on their samples.
+        folder: Keeps the results; those of shards that no longer exist are removed.
 
     Returns:
-        What was found, by name of the shard.
+        The results, by name of the shard.
     """
     results = folder.results("verify")
     results.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def check_all(path: Path, shards: Sequence[ShardEntry], rules: Rules, folder: Wo
     check = partial(check_shard, path=path, rules=rules)
     failed = run_missing("verify", "shard", partial(_check, check), todo, folder)
     for name, (shard, result) in todo.items():
-        # what another task of an array has done may have been lost since
+        # the result of another task of the array may have been lost since
         found[shard.name] = CheckedShard((failed[name],), ()) if name in failed else _read(result) or check(shard)
     for old in there - set(paths.values()):
         if _RESULT.search(old.name):
@@ -68,7 +68,7 @@ def _result_name(path: Path, shard: ShardEntry, rules: Rules) -> str:
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file does, as far as can be told without reading it; None if it can't be seen."""
+    """Return size and modification time of a file; None if it can't be accessed."""
     try:
         stat = path.stat()
     except OSError:
@@ -81,7 +81,7 @@ def _check(check: Callable[[ShardEntry], CheckedShard], task: tuple[ShardEntry, 
 
 
 def _read(path: Path) -> CheckedShard | None:
-    """Return what was found before, or None if that is gone or damaged."""
+    """Return a cached result; None if it is missing or damaged."""
     try:
         content = parse_json(read_limited(path, MAX_RESULT_BYTES))
         return CheckedShard(tuple(map(str, content["faults"])), tuple(map(str, content["keys"])))

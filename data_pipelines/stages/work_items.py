@@ -1,4 +1,4 @@
-"""A stage's work, one file of videos at a time: what is finished is kept and not done again."""
+"""The work of a stage as items, one for each video file; results are cached and not computed again."""
 
 import hashlib
 import json
@@ -20,26 +20,26 @@ Row = TypeVar("Row", VideoRow, ClipRow)
 
 @dataclass(frozen=True)
 class FileResult(Generic[Row]):
-    """What a stage made of one file."""
+    """Result of a stage for one file."""
 
     rows: tuple[Row, ...]
     fault: str | None = None
-    """What was wrong with the file, in one line, even where some rows came of it."""
+    """What was wrong with the file, in one line; there may be rows nevertheless."""
 
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """What is finished of all stages, and where the rest is done."""
+    """The folder with the results of all stages, and the executor that computes them."""
 
     path: Path
     executor: Executor
 
     def manifest(self, stage: str) -> Path:
-        """Return the table of a stage's rows."""
+        """Return the path of the table of a stage."""
         return self.path / "manifests" / f"{stage}.parquet"
 
     def results(self, stage: str) -> Path:
-        """Return the folder of a stage's results, one file each."""
+        """Return the folder of the cached results of a stage."""
         return self.path / "units" / stage
 
     @property
@@ -56,59 +56,59 @@ def run_items(
     kind: type[Row],
     folder: WorkFolder,
 ) -> dict[str, FileResult[Row]]:
-    """Do a stage's work on every file, that apart which is done already.
+    """Call ``work`` for every file without a cached result.
 
     Args:
-        stage: Its name.
-        tasks: What ``work`` needs to know of each file, by the file's name.
-        digests: By the same names: they change when the result would.
-        work: Importable by its name. May raise ``UnavailableError``: then the file is tried again next time.
-        kind: Of the rows.
-        folder: Where results are kept.
+        stage: Name of the stage.
+        tasks: Argument of ``work`` by name of the file.
+        digests: By the same names; a digest changes whenever the result would.
+        work: Importable by its name. May raise ``UnavailableError``; then the file is tried again in the next run.
+        kind: Class of the rows.
+        folder: Keeps the results.
 
     Returns:
-        By the names, in their order, what came of each file.
+        The result by name of the file, in the order of ``tasks``.
     """
     results = folder.results(stage)
     results.mkdir(parents=True, exist_ok=True)
     names = {f"{source_key(source)}-{digests[source]}": source for source in tasks}
     paths = {name: results / f"{name}.parquet" for name in names}
     there = {path.stem for path in results.glob("*.parquet")}
-    found = {name: outcome for name in names if name in there and (outcome := _finished(paths[name], kind)) is not None}
+    found = {name: result for name in names if name in there and (result := _finished(paths[name], kind)) is not None}
     todo = {name: (tasks[source], paths[name]) for name, source in names.items() if name not in found}
     failed = run_missing(stage, "file", partial(_work, work, kind), todo, folder)
     for name in todo:
-        found[name] = FileResult((), failed[name]) if name in failed else _outcome(paths[name], kind)
+        found[name] = FileResult((), failed[name]) if name in failed else _read_result(paths[name], kind)
     return {source: found[name] for name, source in names.items()}
 
 
 def _finished(path: Path, kind: type[Row]) -> FileResult[Row] | None:
-    """Return a result from before, or None if it is damaged: then it is made anew."""
+    """Return a cached result; None if it is damaged, so that it is computed again."""
     try:
-        return _outcome(path, kind)
+        return _read_result(path, kind)
     except ValueError:
         return None
 
 
-def _outcome(path: Path, kind: type[Row]) -> FileResult[Row]:
+def _read_result(path: Path, kind: type[Row]) -> FileResult[Row]:
     rows, notes = read_rows(path, kind)
     return FileResult(tuple(rows), notes.get("fault"))
 
 
 def _work(work: Callable[[Any], FileResult[Any]], kind: type[Any], task: tuple[Any, Path]) -> None:
-    outcome = work(task[0])
-    write_rows(task[1], kind, outcome.rows, {} if outcome.fault is None else {"fault": outcome.fault})
+    result = work(task[0])
+    write_rows(task[1], kind, result.rows, {} if result.fault is None else {"fault": result.fault})
 
 
 @dataclass(frozen=True)
 class ClipTask:
-    """Clips of one file that a stage is to look at."""
+    """Clips of one file for a stage to decode."""
 
     video: VideoFile
-    """With the clips chosen."""
+    """The file, as a source of these clips alone."""
     rows: tuple[ClipRow, ...]
     node: str
-    """The configuration of what looks at them, as JSON."""
+    """Configuration of the component that receives the clips, as JSON."""
 
 
 def run_clip_items(
@@ -119,18 +119,18 @@ def run_clip_items(
     work: Callable[[ClipTask], FileResult[ClipRow]],
     folder: WorkFolder,
 ) -> tuple[dict[str, ClipRow], dict[str, str]]:
-    """Do a stage's work on every clip, those apart that it has seen before, whatever others were asked for then.
+    """Call ``work`` for the clips without a cached result; results are cached for each clip.
 
     Args:
-        stage: Its name.
+        stage: Name of the stage.
         rows: The clips.
         videos: The files, by name.
-        node: The configuration of what looks at the clips, as JSON.
-        work: Importable by its name. Looks at clips of one file.
-        folder: Where results are kept.
+        node: Configuration of the component that receives the clips, as JSON.
+        work: Importable by its name. Processes clips of one file.
+        folder: Keeps the results.
 
     Returns:
-        What was found, by key of the clip, and faults by file.
+        The resulting rows by key of the clip, and faults by file.
     """
     folder.results(stage).mkdir(parents=True, exist_ok=True)
     paths: dict[str, Path] = {}
@@ -155,15 +155,15 @@ def run_clip_items(
 
 
 def _work_on_clips(work: Callable[[ClipTask], FileResult[ClipRow]], task: tuple[ClipTask, Path]) -> None:
-    outcome = work(task[0])
+    result = work(task[0])
     before, notes = _seen(task[1])
-    if outcome.fault is not None:
-        notes["fault"] = outcome.fault
-    write_rows(task[1], ClipRow, [*before, *outcome.rows], notes)
+    if result.fault is not None:
+        notes["fault"] = result.fault
+    write_rows(task[1], ClipRow, [*before, *result.rows], notes)
 
 
 def _seen(path: Path) -> tuple[list[ClipRow], dict[str, str]]:
-    """Return what was found before; nothing if it is damaged, so that it is made anew."""
+    """Return the cached rows and notes; none if they are damaged, so that they are computed again."""
     try:
         return read_rows(path, ClipRow) if path.exists() else ([], {})
     except ValueError:
@@ -173,17 +173,17 @@ def _seen(path: Path) -> tuple[list[ClipRow], dict[str, str]]:
 def run_missing(
     stage: str, unit: str, work: Callable[[Any], None], todo: Mapping[str, Any], folder: WorkFolder
 ) -> dict[str, str]:
-    """Do what is left of a stage's work, with a progress bar.
+    """Let the executor do the missing items of a stage, with a progress bar.
 
     Args:
-        stage: Its name.
-        unit: What the items are, for people to read.
+        stage: Name of the stage.
+        unit: Unit of the progress bar.
         work: See ``Executor.run``.
-        todo: The items, by names as ``Executor.run`` wants them.
-        folder: Where this is done.
+        todo: The items; see ``Executor.run``.
+        folder: Its executor does the work.
 
     Returns:
-        Why what could not be done was not, by name.
+        For each failed item, by its name, the reason.
     """
     failed: dict[str, str] = {}
     with progress_bar(len(todo), stage, unit) as bar:

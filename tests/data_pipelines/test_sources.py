@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.sources import list_videos, printable, source_key
+from data_pipelines.sources import list_videos, source_key
 from tests.data_pipelines.videos import gray_frames, write_video
+from vdm.text import printable
 
 
 def _names(paths: list[Path], folder: Path) -> list[str]:

@@ -93,17 +93,17 @@ def test_what_an_owner_has_done_just_before_it_was_gone_is_not_done_again(
 ) -> None:
     first, second = SlurmExecutor(), SlurmExecutor()
     done: list[str] = []
-    owners_of = SlurmExecutor._owners
+    holders_of = SlurmExecutor._holders
 
     def seen_before_the_end(locks: Path, name: str) -> list[str]:
-        found = owners_of(locks, name)
+        found = holders_of(locks, name)
         if not done:
             first.once(lambda: done.append("first"), name, locks)
-            found = owners_of(locks, name)
+            found = holders_of(locks, name)
         return found
 
     locks = tmp_path / "claims"
-    monkeypatch.setattr(second, "_owners", seen_before_the_end)
+    monkeypatch.setattr(second, "_holders", seen_before_the_end)
     second.once(lambda: done.append("second"), "publish", locks)
 
     assert done == ["first"]
