@@ -22,11 +22,11 @@ from vdm import randomness
 from vdm.data.cache import BoundedCache
 
 PADDING = -1
-"""Position of a slot that fills a micro-batch up and is no sample."""
+"""Position of a slot without a sample, which pads a micro-batch."""
 
 
 class Place(NamedTuple):
-    """Where a sample lies in its set."""
+    """The place of a sample in its set."""
 
     epoch: int
     shard: int
@@ -140,7 +140,7 @@ def accumulation(global_batch_size: int, micro_batch_size: int, world_size: int)
 
 
 def idle_devices(global_batch_size: int, world_size: int) -> str | None:
-    """Return a warning if there are more devices than samples in an optimizer step."""
+    """Return a warning if an optimizer step has fewer samples than there are devices."""
     if global_batch_size >= world_size:
         return None
     return (
@@ -159,12 +159,12 @@ def loss_scale(global_batch_size: int, micro_batch_size: int, world_size: int) -
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Which samples a process handles at once."""
+    """The positions of one micro-batch."""
 
     positions: tuple[int, ...]
-    """``PADDING`` fills it up."""
+    """With ``PADDING`` for slots without a sample."""
     first: int
-    """First position of the optimizer step; says what shape even a batch of nothing but padding has."""
+    """First position of the optimizer step, which determines the shape of the batch, even if it is all padding."""
 
 
 def micro_batches(
