@@ -6,8 +6,8 @@ in one micro-batch at most, A micro-batches that a rank accumulates in one step.
 This file has the order of one set's samples, and what a step gives to each rank; ``mixing.py`` puts several sets and
 shapes of clips into one order.
 
-Position ``P = k G + j`` is slot j of optimizer step k. It grows without end, so resuming at step ten million costs what
-starting costs, and a job may come back on another number of ranks: nothing but P need be saved.
+Position ``P = k G + j`` is slot j of optimizer step k. The order is endless, resuming at step ten million costs as much
+as starting, and a job may resume on another number of ranks: only P is saved.
 """
 
 from bisect import bisect_right
@@ -65,13 +65,13 @@ class IndexOrder:
 class ShuffledOrder:
     """An endless order that visits each sample exactly once in every epoch.
 
-    An epoch permutes the shards and lays their samples end to end. This row of N is cut into S streams of equal length
-    (to 1), which are read in rounds: place i of an epoch is number ``i // S`` of one of the streams, and each round
-    goes through them in an order of its own. Within its stream each window of successive samples is permuted. So a
-    reader has S short stretches of the set in hand at a time and no need for random access to the rest, and a batch
-    mixes distant parts of the set.
+    An epoch permutes the shards and concatenates their samples. This sequence of N is cut into S streams of equal
+    length (to 1), which are read in rounds: place i of an epoch is number ``i // S`` of one of the streams, and each
+    round goes through them in an order of its own. Within its stream each window of successive samples is permuted. So a
+    reader works on S short ranges of the set at a time, without random access to the rest, and a batch mixes distant
+    parts of the set.
 
-    How well that mixes, measured: see ``test_a_set_sorted_by_class_is_mixed_like_independent_draws``.
+    ``test_a_set_sorted_by_class_is_mixed_like_independent_draws`` measures the mixing.
 
     Args:
         seed: Seed of the run.
