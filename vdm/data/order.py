@@ -67,8 +67,8 @@ class ShuffledOrder:
 
     An epoch permutes the shards and concatenates their samples. This sequence of N is cut into S streams of equal
     length (to 1), which are read in rounds: place i of an epoch is number ``i // S`` of one of the streams, and each
-    round goes through them in an order of its own. Within its stream each window of successive samples is permuted. So a
-    reader works on S short ranges of the set at a time, without random access to the rest, and a batch mixes distant
+    round goes through them in an order of its own. Within its stream each window of successive samples is permuted. So
+    a reader works on S short ranges of the set at a time, without random access to the rest, and a batch mixes distant
     parts of the set.
 
     ``test_a_set_sorted_by_class_is_mixed_like_independent_draws`` measures the mixing.
