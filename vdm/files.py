@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files: a reader sees a complete file or none."""
 
 import errno
 import json
@@ -13,31 +13,31 @@ from pathlib import Path
 from typing import BinaryIO
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What comes of reading JSON that has another form than is expected; huge numbers and deep nesting among it."""
+"""Exceptions of code that reads JSON of unexpected form, with huge numbers or deep nesting among it."""
 
 
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
-"""What ``rename`` says of a path that something else has taken."""
+"""Errors of ``rename`` for a path that exists already."""
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
-"""What ``link`` says where a file system has no hard links."""
+"""Errors of ``link`` on a file system without hard links."""
 _NOT_SHOWN = re.compile("[\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-"""Characters that steer a terminal, turn the direction of writing or can't be encoded."""
+"""Characters that control a terminal, change the direction of writing or can't be encoded."""
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return where to write a file that is to be renamed to ``path``; no other process uses that name."""
+    """Return a temporary path beside ``path``, unique to this process, to be renamed to ``path``."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
 
 
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
-    """Open a file that becomes ``path`` when the block ends: a reader sees the old or the new one, never a part.
+    """Open a file that replaces ``path`` when the block ends: a reader sees the old or the new file, never a part.
 
-    After an error in the block the old one stays.
+    After an error in the block the old file stays.
 
     Args:
         path: The file; its folder must exist.
-        durable: Whether to wait until the disk has it, so that this holds after a power failure too.
+        durable: Whether to flush to the disk, so that this also holds after a power failure.
     """
     temporary = temporary_beside(path)
     try:
@@ -56,12 +56,12 @@ def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """Yield a path at which to make a file or folder; it becomes ``path`` when the block ends.
+    """Yield a temporary path for a file or folder, which is renamed to ``path`` when the block ends.
 
-    After an error, nothing is left of it. Folders that lead to ``path`` are made.
+    After an error it is removed. Parent folders of ``path`` are made.
 
     Raises:
-        ValueError: In one line, if nothing can be made there, or something has been made there in the meantime.
+        ValueError: In one line, if it can't be made, or ``path`` exists when the block ends.
     """
     partial = temporary_beside(path)
     try:
@@ -85,15 +85,15 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 def create_file(path: Path, text: str, durable: bool = False) -> bool:
-    """Create a file that is there whole at once; of any number of processes that try, one does.
+    """Create a complete file atomically; of several processes that try, exactly one succeeds.
 
     Args:
         path: The file; its folder must exist.
         text: Its content.
-        durable: Whether to wait until the disk has it.
+        durable: Whether to flush to the disk.
 
     Returns:
-        Whether it was created; not if there is a file already.
+        Whether this process created it; False if the file exists.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
@@ -127,7 +127,7 @@ def _link(temporary: Path, target: Path, text: str) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if there is one."""
+    """Remove a file or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -135,7 +135,7 @@ def _remove(path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -144,9 +144,9 @@ def flush(path: Path) -> None:
 
 
 def write_json(path: Path, content: object, indent: int | None = None, durable: bool = True) -> None:
-    """Write a JSON file whole or not at all; see ``replacing``.
+    """Write a JSON file atomically; see ``replacing``.
 
-    It is text that people can read, but for characters that would do more than be seen, which JSON spells.
+    Text stays readable; control characters and the like are escaped.
     """
     with replacing(path, durable) as file:
         text = json.dumps(content, indent=indent, ensure_ascii=False)
@@ -154,7 +154,7 @@ def write_json(path: Path, content: object, indent: int | None = None, durable: 
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, and the folders that lead to it; see ``replacing``."""
+    """Write a text file atomically, and make its parent folders; see ``replacing``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(text.encode())

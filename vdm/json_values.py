@@ -1,4 +1,4 @@
-"""JSON that others have written: what it says is of the kinds expected, or a ``ValueError``."""
+"""Typed values from untrusted JSON; other types and ranges raise ``ValueError``."""
 
 import json
 import math
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def parse_json(data: bytes | bytearray | str) -> Any:
-    """Return what JSON says.
+    """Return the value of JSON text.
 
-    Whoever calls this bounds the length of ``data``: values may take some 30 times its memory.
+    The caller must bound the length of ``data``: values may take some 30 times its memory.
 
     Raises:
-        ValueError: If it is not JSON, or nested too deeply to be read.
+        ValueError: If it is not JSON, or nested too deeply.
     """
     try:
         return json.loads(data)
@@ -75,12 +75,12 @@ def sequence(value: object) -> list[Any]:
 
 
 def known_version(value: object, known: int, what: str) -> int:
-    """Return the version of a format, if this program knows it.
+    """Return the version of a format if this program can read it.
 
     Args:
-        value: What the file says; versions count from 1.
-        known: The newest that this program reads.
-        what: What the file is, for the message.
+        value: Version in the file, counted from 1.
+        known: Newest version that this program reads.
+        what: Name of the file's kind, for the message.
 
     Raises:
         ValueError: If it is something else. The message names both versions.
@@ -93,7 +93,7 @@ def known_version(value: object, known: int, what: str) -> int:
 
 
 def shown(value: object) -> str:
-    """Return a value of JSON in few letters; of what is large its kind alone."""
+    """Return a short representation of a JSON value; the type alone if the value is large."""
     if isinstance(value, dict | list) or (isinstance(value, int) and value.bit_length() > 256):
         return f"a {type(value).__name__}"
     shown = repr(value)

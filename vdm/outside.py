@@ -1,7 +1,7 @@
-"""What comes from outside, read as plain values: JSON and YAML that can neither run code nor exhaust the machine.
+"""Safe reading of untrusted JSON and YAML as plain values, without running code or exhausting memory.
 
 All configurations that come with weights or data pass through here. Files are regular and of bounded size, nesting has
-a bounded depth, YAML has neither tags nor anchors, and ``typed`` holds what was read to known keys, types and ranges.
+a bounded depth, YAML may have neither tags nor anchors, and ``typed`` checks keys, types and ranges.
 """
 
 import json
@@ -18,18 +18,18 @@ from vdm.files import MALFORMED
 from vdm.regular_files import read_limited
 
 MAX_BYTES = 4 * 2**20
-"""Of one JSON or YAML file; the longest that are known, indices of sharded weights, have a tenth of it."""
+"""Size limit of a JSON or YAML file; the largest known ones, indices of sharded weights, have a tenth of it."""
 MAX_DEPTH = 40
-"""Of lists and mappings inside of each other."""
+"""Depth limit of nested lists and mappings."""
 
 Value = TypeVar("Value")
 
 
 def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
-    """Return the content of a file that is regular and not too long; a byte-order mark is left out.
+    """Return the text of a regular file of bounded size, without its byte-order mark.
 
     Raises:
-        ValueError: In one line, if there is no such file, or it is something else.
+        ValueError: In one line, if it is missing, too large, no regular file or not UTF-8.
     """
     try:
         content = read_limited(path, max_bytes)
@@ -47,16 +47,16 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        ValueError: In one line, if there is no such file, or something else in it.
+        ValueError: In one line, if the file is missing or its content is something else.
     """
     return parse_object(read_text(path, max_bytes), path)
 
 
 def parse_object(text: str, source: object) -> dict[str, Any]:
-    """Return the JSON object that a text is; whoever calls this bounds its length.
+    """Return the JSON object in a text, whose length the caller must bound.
 
     Raises:
-        ValueError: In one line that begins with ``source``, if it is something else.
+        ValueError: In one line that begins with ``source``, if the text is something else.
     """
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
@@ -69,10 +69,10 @@ def parse_object(text: str, source: object) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, as OmegaConf reads it but for interpolations, which stay texts.
+    """Return the mapping in a YAML file, as OmegaConf reads it, except that interpolations stay text.
 
     Raises:
-        ValueError: In one line, if there is no such file, or something else in it.
+        ValueError: In one line, if the file is missing or its content is something else.
     """
     text = read_text(path)
     try:
@@ -86,17 +86,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def dump_yaml(content: Mapping[str, Any]) -> str:
-    """Return plain values as YAML that ``read_yaml`` and OmegaConf read as the same values."""
+    """Return YAML that ``read_yaml`` and OmegaConf read back as ``content``."""
     return yaml.dump(dict(content), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
 
 
 def typed(cls: type[Value], values: Mapping[str, Any], source: object) -> Value:
-    """Return what ``cls``, a dataclass or a TypedDict, knows of ``values``; keys that it does not know are left out.
+    """Return ``values`` as ``cls``, a dataclass or a TypedDict; unknown keys are left out.
 
     Args:
-        cls: Its annotations say what is allowed.
+        cls: Its annotations define the allowed values.
         values: Plain values, as ``read_json`` and ``read_yaml`` return them.
-        source: Where they come from, for messages.
+        source: Their origin, for messages.
 
     Raises:
         ValueError: In one line that names source, key, value and what is allowed.
@@ -114,17 +114,17 @@ def typed(cls: type[Value], values: Mapping[str, Any], source: object) -> Value:
 
 
 def _path_in(values: Any, path: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Return the part of pydantic's path that leads through ``values``: it goes on into alternatives of types."""
+    """Return the part of pydantic's path that exists in ``values``; the rest names alternatives of types."""
     if not path:
         return ()
     try:
         return (path[0], *_path_in(values[path[0]], path[1:]))
-    except (LookupError, TypeError):  # no such place, or nothing that has places
+    except (LookupError, TypeError):  # no such key, or no container
         return ()
 
 
 class _PlainLoader(yaml.CSafeLoader):
-    """Reads numbers as OmegaConf does, dates as texts, and no key twice."""
+    """Reads numbers as OmegaConf does and dates as text, and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -137,7 +137,7 @@ class _PlainLoader(yaml.CSafeLoader):
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Writes each value in full, and in quotes what ``_PlainLoader`` and OmegaConf would take for another kind."""
+    """Writes no aliases, and quotes text that ``_PlainLoader`` and OmegaConf would read as another type."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -152,7 +152,7 @@ _FLOAT = re.compile(
     |\.(?:nan|NaN|NAN)$""",
     re.VERBOSE,
 )
-"""YAML 1.2's numbers, with 1e-4 among them, which PyYAML takes for a text."""
+"""Floats of YAML 1.2, including 1e-4, which PyYAML reads as text."""
 for _class in (_PlainLoader, _PlainDumper):
     _class.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float"))]
@@ -162,7 +162,7 @@ for _class in (_PlainLoader, _PlainDumper):
 
 
 def _check_events(text: str) -> None:
-    """Refuse YAML that means more than it says, before anything is made of it."""
+    """Refuse anchors, aliases, tags and deep nesting before values are constructed."""
     depth = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:

@@ -1,4 +1,4 @@
-"""JSON that this project wrote, read with no trust that it is still what was written."""
+"""Checked reading of this project's own JSON files, which may have been changed since."""
 
 import json
 import textwrap
@@ -12,12 +12,12 @@ from vdm.outside import MAX_BYTES, read_text
 
 
 def read_record(path: Path, kind: Any, max_bytes: int = MAX_BYTES) -> Any:
-    """Return what a JSON file holds, once it is known to have the shape of ``kind``.
+    """Return the content of a JSON file after checking it against the type ``kind``.
 
     Args:
         path: The file.
-        kind: Built of ``dict``, ``list`` and ``TypedDict``; what a ``TypedDict`` does not list may be there too.
-        max_bytes: Size from which on the file is refused.
+        kind: A type built of ``dict``, ``list`` and ``TypedDict``, which may have further keys.
+        max_bytes: Greatest size of the file.
 
     Raises:
         ValueError: In one line that names the file, and the key if one is wrong.
@@ -32,7 +32,7 @@ def read_record(path: Path, kind: Any, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def checked(value: Any, kind: Any, source: object) -> Any:
-    """Return ``value``, once it is known to have the shape of ``kind``; see ``read_record``.
+    """Return ``value`` after checking it against the type ``kind``; see ``read_record``.
 
     Raises:
         ValueError: In one line that begins with the source and the key.

@@ -1,6 +1,6 @@
-"""Opening files that others have made: only what is a file is read, and no more of it than is sensible.
+"""Safe opening of untrusted files: only regular files of bounded size are read.
 
-A pipe would be waited for, a device such as ``/dev/zero`` has no end, and what lies at a path may be either.
+Reading a named pipe would block, and a device such as ``/dev/zero`` has no end.
 """
 
 import errno
@@ -21,22 +21,22 @@ _KINDS = {
 
 
 class UnfitFileError(OSError):
-    """What lies at a path is no file, or larger than it may be; asking again changes nothing."""
+    """A path that is no regular file, or a file above its size limit; repeating the call does not help."""
 
 
 def open_descriptor(path: str | Path, flags: int = os.O_RDONLY, mode: int = 0o666, follow_links: bool = True) -> int:
     """Open a regular file, and return its descriptor; see ``os.open``.
 
-    Nothing is waited for, and a device is not even touched.
+    The call never blocks, and does not open devices.
 
     Args:
         path: The file.
         flags: As for ``os.open``.
-        mode: Permissions of a file that is made.
-        follow_links: Whether a symbolic link may stand in its place.
+        mode: Permissions of a new file.
+        follow_links: Whether ``path`` may be a symbolic link.
 
     Raises:
-        UnfitFileError: If something else lies there.
+        UnfitFileError: If the path is something else.
         OSError: If it can't be opened.
     """
     try:
@@ -82,12 +82,12 @@ def _check_kind(status: os.stat_result, path: str | Path) -> None:
 
 
 class FilePart(io.RawIOBase):
-    """A part of an open file, as a file of its own: none of it is held in memory.
+    """A part of an open file as a file object, not held in memory.
 
     Args:
         file: The file; its position changes.
         start: First byte of the part.
-        length: Bytes of the part; it ends earlier where the file does.
+        length: Bytes of the part; fewer if the file ends earlier.
     """
 
     def __init__(self, file: io.BufferedIOBase, start: int, length: int) -> None:

@@ -1,4 +1,4 @@
-"""Text from outside, made fit for a terminal, a log, a page or a file name: it may say anything, and do nothing."""
+"""Sanitizing of untrusted text for terminals, logs, HTML pages and file names."""
 
 import codecs
 import logging
@@ -7,18 +7,18 @@ import unicodedata
 from html import escape
 
 MAX_LINE = 10_000
-"""Characters of a line on the terminal or in a log, at most."""
+"""Greatest length of a line on the terminal or in a log."""
 _SHOWN_AS_THEY_ARE = frozenset("\u00ad\u200c\u200d")
 """Invisible characters that spelling needs: the soft hyphen, and the joiners of Persian, Indic scripts and emoji."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-"""Names that Windows keeps for devices, whatever their suffix."""
+"""Device names of Windows, with any suffix."""
 
 
 def well_formed(text: str) -> str:
-    """Return text that can be encoded: half characters become U+FFFD.
+    """Return text that can be encoded: lone surrogates become U+FFFD.
 
-    They stand for bytes of file names that are not UTF-8, and JSON may spell them too.
+    Surrogates stand for bytes of file names that are not UTF-8, and JSON can escape them too.
     """
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
@@ -29,7 +29,7 @@ def decode_text(data: bytes | bytearray | memoryview) -> tuple[str, str]:
     Byte-order marks are left out.
 
     Raises:
-        ValueError: In a few words, if it is text of none of these encodings.
+        ValueError: In a few words, if the data are in none of these encodings.
     """
     is_marked = bytes(data[:2]) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     for name, codec in (("UTF-16", "utf-16"),) if is_marked else (("UTF-8", "utf-8-sig"), ("cp1252", "cp1252")):
@@ -43,14 +43,14 @@ def decode_text(data: bytes | bytearray | memoryview) -> tuple[str, str]:
 
 
 def printable(text: object, max_chars: int = MAX_LINE) -> str:
-    r"""Return text as one line that a terminal only shows.
+    r"""Return text as one line that is safe to print.
 
-    Control characters, line ends, marks that turn the direction of writing and others that can't be seen are written as
-    Python would write them (``\x1b``, ``\u202e``); half characters become U+FFFD.
+    Control characters, line ends, marks of writing direction and other invisible characters are escaped as in Python
+    (``\x1b``, ``\u202e``); lone surrogates become U+FFFD.
 
     Args:
-        text: The text, or what ``str`` makes text of.
-        max_chars: Longer text is cut, and ends in dots.
+        text: The text, or an object to be converted by ``str``.
+        max_chars: Longer text is cut and ends in an ellipsis.
     """
     text = well_formed(str(text))
     if len(text) > max_chars:
@@ -65,15 +65,15 @@ def _is_shown(char: str) -> bool:
 
 
 def html_text(text: object, max_chars: int = MAX_LINE) -> str:
-    """Return text for a page, in an element or between the quotes of an attribute."""
+    """Return text escaped for HTML, in an element or a quoted attribute."""
     return escape(printable(" ".join(str(text).split()), max_chars), quote=True)
 
 
 def file_stem(text: str, max_chars: int) -> str:
-    """Return the words of a text as a part of a file name, lower case and joined by dashes; empty if it has none.
+    """Return the words of a text for a file name, in lower case and joined by dashes; empty without words.
 
-    No file system takes it for anything else than a name: it has no separators, dots or spaces, does not begin or end
-    with a dash, and is no device of Windows.
+    The result is safe on every file system: it has no separators, dots or spaces, does not begin or end with a dash,
+    and is no device name of Windows.
 
     Args:
         text: The text.
@@ -84,12 +84,12 @@ def file_stem(text: str, max_chars: int) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records so that they stay in their lines, and send nothing else to the terminal."""
+    """Formats log records with their control characters escaped."""
 
     _OWN = ("vdm", "data_pipelines")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        """Return the record's line; libraries may write several."""
+        """Return the record as one line; records of libraries may have several."""
         text = super().formatMessage(record)
         lines = [text] if record.name.partition(".")[0] in self._OWN else text.split("\n")
         return "\n".join(map(printable, lines))

@@ -114,10 +114,10 @@ def test_what_is_chosen_is_a_function_of_seed_and_position() -> None:
 
 def test_the_share_of_mirrored_clips_is_that_asked_for_and_sides_in_captions_forbid_it() -> None:
     sampling = ClipSampling(mirror_fraction=0.25)
-    mirrored = [sampling.cut(KIND, STORED, "a dog in bright light", 0, p).mirrored for p in range(2000)]
-    assert sum(mirrored) == pytest.approx(500, abs=4 * (2000 * 0.25 * 0.75) ** 0.5)
-    assert not any(sampling.cut(KIND, STORED, "a dog runs to the Left", 0, p).mirrored for p in range(100))
-    assert not any(sampling.without_chance().cut(KIND, STORED, "", 0, p).mirrored for p in range(100))
+    flipped = [sampling.cut(KIND, STORED, "a dog in bright light", 0, p).flipped for p in range(2000)]
+    assert sum(flipped) == pytest.approx(500, abs=4 * (2000 * 0.25 * 0.75) ** 0.5)
+    assert not any(sampling.cut(KIND, STORED, "a dog runs to the Left", 0, p).flipped for p in range(100))
+    assert not any(sampling.without_chance().cut(KIND, STORED, "", 0, p).flipped for p in range(100))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_cut_is_applied_as_tensor_operations_would() -> None:
     cut = Cut(tuple(range(1, 4, 2)), (16, 32), top=3, left=5, size=(8, 10))
     expected = whole[:, 1:4:2, 3:11, 5:15]
     assert torch.equal(decode_clip(data, (4, 16, 32), cut), expected)
-    assert torch.equal(decode_clip(data, (4, 16, 32), replace(cut, mirrored=True)), expected.flip(-1))
+    assert torch.equal(decode_clip(data, (4, 16, 32), replace(cut, flipped=True)), expected.flip(-1))
     halved = decode_clip(data, (4, 16, 32), Cut(tuple(range(4)), (8, 16), 0, 0, (8, 16)))
     peer = interpolate(whole[:, 0].float()[None], size=(8, 16), mode="bicubic", antialias=True)[0]
     assert (halved[:, 0].float() - peer)[:, :, 1:-1].abs().max() <= 3

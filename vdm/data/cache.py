@@ -1,4 +1,4 @@
-"""A cache of bounded size that travels to worker processes as long as it is empty."""
+"""A least-recently-used cache of bounded size."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 
 
 class BoundedCache(Generic[Key, Value]):
-    """Keeps the values used last, up to a total size; the newest value is always kept.
+    """Keeps the values used last, up to a total size; the newest value always stays, whatever its size.
 
     Args:
         capacity: Greatest total size.
@@ -33,7 +33,7 @@ class BoundedCache(Generic[Key, Value]):
         return len(self._values)
 
     def get(self, key: Key, make: Callable[[Key], Value]) -> Value:
-        """Return the value of ``key``, which ``make`` makes if the cache lacks it."""
+        """Return the value of ``key``; call ``make`` if the cache lacks it."""
         if key in self._values:
             self._values.move_to_end(key)
             return self._values[key]
@@ -44,7 +44,7 @@ class BoundedCache(Generic[Key, Value]):
         return value
 
     def clear(self) -> None:
-        """Let all values go."""
+        """Discard all values."""
         for key in list(self._values):
             self._remove(key)
 

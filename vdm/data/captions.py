@@ -1,6 +1,6 @@
-"""The captions of a sample: one, several of which training draws one, or none.
+"""The captions of a sample: none, one, or several of which training chooses one at random.
 
-Without PyTorch: the data tools read captions before they know that their settings are sound.
+This module does not import PyTorch, since the data tools use it before they have checked their settings.
 """
 
 import math
@@ -11,11 +11,11 @@ from vdm.json_values import mapping, parse_json, shown
 from vdm.text import decode_text, well_formed
 
 MAX_CAPTION = 1 << 14
-"""Characters of a caption that are kept; no text encoder reads so far."""
+"""Characters of a caption that are kept; text encoders read fewer."""
 
 
 def captions_in(value: object) -> tuple[str, ...]:
-    """Return the captions that a value of JSON stands for; null, NaN (a missing value of pandas) and blanks are none.
+    """Return the captions in a value of JSON; null, NaN (a missing value of pandas) and blank texts are no captions.
 
     Raises:
         ValueError: If it is neither a text, a number nor a list of texts.
@@ -46,7 +46,7 @@ def captions_of(metadata: Mapping[str, Any], text: bytes | bytearray | memoryvie
 
 
 def parse_metadata(data: bytes | bytearray | memoryview) -> dict[str, Any]:
-    """Return what a sample's ``.json`` says.
+    """Return the metadata in a sample's ``.json``.
 
     Raises:
         ValueError: If it is no object in JSON, or text of no known encoding.

@@ -1,6 +1,6 @@
-"""Which frames and pixels of a stored clip are seen: sampling in time, scaling, cropping, mirroring.
+"""Sampling of clips: which frames of a stored clip to take, and how to scale, crop and flip them.
 
-Nothing here depends on more than the seed and the sample's position in the order of training.
+All random choices are functions of the seed and the sample's position in the order of training.
 """
 
 import math
@@ -18,22 +18,22 @@ from vdm.data.shards import MAX_PIXELS, Kind, Shape
 from vdm.ranges import Positive, Share, Size
 
 _SIDES = re.compile(r"\b(left|right|(counter|anti)?-?clockwise|mirror(ed|s)?)(-?(hand(ed)?|wards?|most|side))?\b", re.I)
-"""Words that a mirrored clip would make untrue."""
+"""Words that are no longer true of a horizontally flipped clip."""
 _SAME_RATE = 1.02
 """Quotient up to which two rates count as one: 23.976 and 24, 29.97 and 30 frames a second, but not 24 and 25."""
 MAX_SEEN_FRAMES = 1 << 16
 MAX_SEEN_BYTES = 1 << 31
-"""Of the pixels of a clip that is seen: 2,700 frames of 512x512."""
+"""Greatest size of a sampled clip in bytes: 2,700 frames of 512x512."""
 _JOINS = re.compile(r"_|(?<=[a-z])(?=[A-Z])")
-"""Where the words of an identifier meet."""
+"""Boundaries between the words of an identifier."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What is taken of a stored clip."""
+    """The part of a stored clip that is used."""
 
     frames: tuple[int, ...]
-    """Numbers of the frames, rising."""
+    """Numbers of the frames, in ascending order."""
     scaled: tuple[int, int]
     """Rows and columns to which each frame is scaled."""
     top: int
@@ -42,13 +42,13 @@ class Cut:
     """First column of the crop, after scaling."""
     size: tuple[int, int]
     """Rows and columns of the crop."""
-    mirrored: bool = False
-    """Whether left and right are exchanged after cropping."""
+    flipped: bool = False
+    """Whether the crop is flipped horizontally."""
 
     @staticmethod
     @lru_cache(maxsize=1024)
     def whole(shape: Shape) -> "Cut":
-        """Return the cut that takes all of a clip of ``shape``."""
+        """Return the cut that takes a whole clip of ``shape``."""
         t, h, w = shape
         return Cut(tuple(range(t)), (h, w), 0, 0, (h, w))
 
@@ -57,21 +57,21 @@ class Cut:
 class ClipSampling:
     """How stored clips become clips to train on.
 
-    Each stored clip comes out in the one of ``shapes`` whose aspect ratio is nearest to its own; of those, in the
-    longest that it fills; of those, in the largest that does not enlarge it, or else the smallest. Frames are scaled to
+    Each stored clip is brought to one of ``shapes``: the one with the nearest aspect ratio; among equals, the longest
+    that the clip fills; among equals, the largest that needs no enlargement, or else the smallest. Frames are scaled to
     cover that size and cropped. Clips too short for all shapes are left out.
 
-    With ``fps`` all videos are seen at one rate, whatever the rate at which each is stored: of a stored clip those
-    frames that are nearest in time. Videos of a lower rate, or of none that is known, are left out.
+    With ``fps`` all videos have one frame rate: the frames of a stored clip that are nearest in time are taken. Videos
+    with a lower or unknown rate are left out.
 
     Args:
-        shapes: Frames, rows and columns that clips may come out in; None leaves each as it is stored.
-        frame_stride: Every how many-th stored frame is seen.
-        fps: Frames per second to see of stored videos; None sees every ``frame_stride``-th, whatever their rate.
-        start: Where in a longer clip the frames begin.
-        crop: Where in a larger frame the crop lies.
-        mirror_fraction: Share of clips in which left and right are exchanged, but for those whose captions or classes
-            speak of sides. For scenes in which sides mean something, such as writing, it must be 0.
+        shapes: Allowed sizes of clips, as frames, rows and columns; None keeps the stored size.
+        frame_stride: Take every ``frame_stride``-th stored frame.
+        fps: Frame rate of all clips; None takes every ``frame_stride``-th frame, whatever the rate.
+        start: Position of the first frame in a longer clip.
+        crop: Position of the crop in a larger frame.
+        mirror_fraction: Probability of a horizontal flip. Clips whose captions or classes mention sides are never
+            flipped. Use 0 for scenes in which left and right matter, such as writing.
     """
 
     shapes: Annotated[Sequence[tuple[Size, Size, Size]], Len(1, 1000)] | None = None
@@ -95,15 +95,15 @@ class ClipSampling:
 
     @property
     def keeps_clips(self) -> bool:
-        """Whether all clips are seen just as they are stored."""
+        """Whether clips are used exactly as they are stored."""
         return self.shapes is None and self.frame_stride == 1 and self.fps is None and self.mirror_fraction == 0
 
     def without_chance(self) -> "ClipSampling":
-        """Return the sampling for validation: of the same shapes, from the middle, never mirrored."""
+        """Return the sampling for validation: the same shapes, cut from the middle, without flips."""
         return replace(self, start="center", crop="center", mirror_fraction=0.0)
 
     def stride(self, stored: Kind) -> float | None:
-        """Return how many stored frames lie from one that is seen to the next; None if the clip's rate is too low."""
+        """Return the distance between sampled frames in stored frames; None if the clip's rate is too low."""
         if self.fps is None or stored.shape[0] == 1:
             return self.frame_stride
         if stored.fps is None or stored.fps * _SAME_RATE < self.fps:
@@ -111,10 +111,9 @@ class ClipSampling:
         return stored.fps / self.fps if stored.fps > self.fps * _SAME_RATE else 1.0
 
     def shape_of(self, stored: Kind) -> Shape | None:
-        """Return the shape in which a stored clip comes out.
+        """Return the shape that a stored clip is brought to.
 
-        None is for one that is too short, whose rate is too low, or that would take more memory than any training has:
-        as it is, or scaled, where it is long and narrow.
+        None if the clip is too short, its rate is too low, or it would take too much memory, as it is or scaled.
         """
         stride = self.stride(stored)
         if stride is None:
@@ -129,12 +128,12 @@ class ClipSampling:
         return found if found is None or math.prod(_covering(stored.shape, found)) <= MAX_PIXELS else None
 
     def cut(self, stored: Kind, shape: Shape, caption: str, seed: int, position: int | str) -> Cut:
-        """Choose what the sample at a position takes of its stored clip.
+        """Choose the part of a stored clip for the sample at a position.
 
         Args:
-            stored: How the clip is stored.
-            shape: What ``shape_of`` says of it.
-            caption: Its caption, and the name of its class if it has one; may forbid mirroring.
+            stored: Shape and rate of the stored clip.
+            shape: ``shape_of(stored)``.
+            caption: Its caption, and the name of its class if it has one; these may forbid a flip.
             seed: Seed of the run.
             position: Place of the sample in the order of training.
         """
@@ -148,12 +147,12 @@ class ClipSampling:
         height, width = _covering(stored.shape, shape)
         top = self._first(self.crop, height - size[0], seed, "crop row", position)
         left = self._first(self.crop, width - size[1], seed, "crop column", position)
-        mirrored = (
+        flipped = (
             self.mirror_fraction > 0
             and not speaks_of_sides(caption)
             and float(randomness.uniform(seed, "mirror", [position])) < self.mirror_fraction
         )
-        return Cut(tuple(start + frame for frame in frames), (height, width), top, left, (size[0], size[1]), mirrored)
+        return Cut(tuple(start + frame for frame in frames), (height, width), top, left, (size[0], size[1]), flipped)
 
     @staticmethod
     def _first(where: str, room: int, seed: int, purpose: str, position: int | str) -> int:
@@ -166,30 +165,30 @@ class ClipSampling:
 
 
 def speaks_of_sides(caption: str) -> bool:
-    """Tell whether a caption, or a class by a name such as ``pushLeft``, would be untrue of the mirrored clip."""
+    """Whether a caption, or the name of a class such as ``pushLeft``, would be untrue of the flipped clip."""
     return _SIDES.search(_JOINS.sub(" ", caption)) is not None
 
 
 def _nearest(number: int, stride: float) -> int:
-    """Return the number of the stored frame nearest in time to the ``number``-th frame that is seen."""
+    """Return the number of the stored frame nearest in time to the ``number``-th sampled frame."""
     return math.floor(number * stride + 0.5)
 
 
 def _covering(stored: Shape, shape: Shape) -> tuple[int, int]:
-    """Return rows and columns of a frame that is scaled to cover those of ``shape``."""
+    """Return rows and columns of a stored frame after scaling it to cover ``shape``."""
     (rows, columns), (height, width) = stored[1:], shape[1:]
     scale = max(height / rows, width / columns)
     return max(height, round(rows * scale)), max(width, round(columns * scale))
 
 
 def is_bounded(shape: Shape) -> bool:
-    """Tell whether a clip can be seen whole: one frame of it, and all of them, are not too large."""
+    """Whether a whole clip is within the limits of frames, pixels of a frame and bytes."""
     t, h, w = shape
     return t <= MAX_SEEN_FRAMES and h * w <= MAX_PIXELS and 3 * t * h * w <= MAX_SEEN_BYTES
 
 
 def _badness(shape: Shape, stored: Shape) -> tuple[float, int, bool, int]:
-    """Return what is smallest for the shape that suits a stored clip best; see ``ClipSampling``."""
+    """Return a sort key that is smallest for the best shape; see ``ClipSampling``."""
     t, h, w = shape
     aspect = round(abs(math.log(w / h) - math.log(stored[2] / stored[1])), 9)
     enlarges = max(h / stored[1], w / stored[2]) > 1

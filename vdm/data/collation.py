@@ -12,11 +12,11 @@ from vdm.data.text_embeddings import TextEmbedding
 from vdm.types import ClipBatch, ImageBatch, TextEmbeddings
 
 Crop = tuple[int, int, int, int]
-"""Rows and columns of a clip as stored, first row and column of its crop."""
+"""Rows and columns of the stored clip, and first row and column of the crop."""
 
 
 class LoadedClip(NamedTuple):
-    """What a batch has of one clip, but for pixels."""
+    """One clip of a batch, without its pixels."""
 
     key: str
     latents: Float[Tensor, "d t2 h2 w2"] | None

@@ -1,4 +1,4 @@
-"""Opening videos and pictures that others have made: their bytes alone are read, and memory has a bound.
+"""Safe opening of untrusted videos and pictures: no other file is opened, and memory is bounded.
 
 FFmpeg would take a playlist or a list of files for a video and open what it names, from this disk or from the network;
 Pillow would hand PostScript over to another program.
@@ -22,7 +22,7 @@ from vdm.data.shards import MAX_PIXELS
 from vdm.regular_files import open_regular
 
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What a shard's pictures may be, whatever their names say."""
+"""Allowed formats of pictures in shards, whatever their names say."""
 
 # fmt: off
 _VIDEO_FORMATS = (
@@ -37,9 +37,9 @@ _PICTURE_FORMATS = (
     "png_pipe", "ppm_pipe", "qoi_pipe", "sgi_pipe", "tiff_pipe", "webp_pipe",
 )
 # fmt: on
-"""FFmpeg's names of formats that name no other files."""
+"""FFmpeg's names of formats that never refer to other files."""
 _MAX_STREAMS = 64
-"""Streams of a container that FFmpeg decodes a part of, where it must, to tell what they are."""
+"""Streams of a container that FFmpeg may probe by decoding."""
 
 
 _MATROSKA = b"\x1aE\xdf\xa3"
@@ -68,7 +68,7 @@ def open_video(
     Raises:
         FFmpegError: If FFmpeg can't read it, or it is a list of other files.
         OSError: If the file is missing or not a regular file.
-        ImplausibleHeaderError: If it claims more frames than it can have.
+        ImplausibleHeaderError: If its header has more frames than the file can hold.
     """
     if isinstance(source, Path | str):
         with open_regular(source) as file, open_video(file, format, options, stream_options) as container:
@@ -107,10 +107,10 @@ def clip_format(source: io.BufferedIOBase) -> str:
 
 
 def bound_pixels(stream: av.VideoStream) -> None:
-    """Have a stream's decoder refuse frames of more than ``MAX_PIXELS``; call it before anything is decoded.
+    """Make a stream's decoder refuse frames of more than ``MAX_PIXELS``; call this before decoding.
 
     Raises:
-        TooLargeError: If it is to have such frames.
+        TooLargeError: If the header already says that its frames are larger.
     """
     check_pixels(stream.height or 0, stream.width or 0)
     stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(MAX_PIXELS)}
@@ -132,7 +132,7 @@ def check_pixels(height: float, width: float) -> None:
 def open_picture(
     source: Path | bytes | memoryview | io.BufferedIOBase, formats: tuple[str, ...] = PICTURE_FORMATS
 ) -> Iterator[Image.Image]:
-    """Open a picture by Pillow, and look at its size before it is decoded.
+    """Open a picture with Pillow; check its size before it is decoded.
 
     Args:
         source: A path, an open file, or the content of one.

@@ -49,22 +49,22 @@ class ClipDataModule(LightningDataModule):
             come from it, in any unit: ``{"videos": 3, "s3://bucket/pictures": 1}``.
         global_batch_size: G, samples in one optimizer step, over all processes and accumulated micro-batches.
         micro_batch_size: Samples that one process handles at once, at most, of whatever shape.
-        clips: What is taken of stored clips; None takes all of each.
+        clips: How stored clips are sampled; None takes each whole.
         stored_latents: Whether to read the latents that shards have beside clips, in place of pixels.
-        stored_text: Whether to read the text embeddings that shards have beside captions, in place of encoding those of
-            clips; captions of images beside clips are encoded all the same.
+        stored_text: Whether to read stored text embeddings instead of encoding the captions of clips; captions of
+            images beside clips are still encoded.
         num_workers: Loader processes beside each training process; 0 loads in the training process.
-        seed: Seed of the order, of the choice of images and of what is random in clips.
-        num_streams: Distant parts of a set that are read in turn; more mix better and keep more shards open.
-        shuffle_window: Successive samples of a stream among which the order is random.
+        seed: Seed of the order, the choice of images and the sampling of clips.
+        num_streams: Distant parts of a set that are read in turn; more streams mix better and keep more shards open.
+        shuffle_window: Number of successive samples of a stream that are shuffled among each other.
         num_images_per_clip: Frames of other clips put beside each clip as independent images.
-        overfit_one_batch: Whether all steps see the samples of the first; positions, and noise with them, go on.
-        check_shards: Whether the first process of each machine is to refuse, before training begins, a set whose shards
-            are missing or not those of its index; else what is whole of it is used, and the rest reported.
+        overfit_one_batch: Whether every step trains on the samples of the first; positions, and so the noise, advance.
+        check_shards: Whether the first process of each machine refuses a set whose shards are missing or do not match
+            the index, before training begins; otherwise training uses the undamaged samples and reports the others.
         max_bad_fraction: Share of samples that may prove unusable before the run stops, 0 to 1.
         max_validation_clips: Clips of the validation split in use, spread evenly over it; 0 for no validation,
             None for all.
-        cache_path: Folder of this machine in which to keep what is read of remote sets; None keeps nothing.
+        cache_path: Local folder that caches the data of remote sets; None caches nothing.
         cache_gib: Size of that folder in GiB, to 5% for each process that loads.
         quarantine_path: Report of unusable samples; None puts ``quarantine.jsonl`` in the trainer's root folder.
     """
@@ -105,7 +105,7 @@ class ClipDataModule(LightningDataModule):
         self.sampling = clips or ClipSampling()
         if stored_latents and not (self.sampling.keeps_clips and num_images_per_clip == 0):
             raise ValueError(
-                "stored_latents=True: latents can't be cut, mirrored or shown as images; use all of each clip, and "
+                "stored_latents=True: latents can't be cut, flipped or shown as images; use all of each clip, and "
                 "data.num_images_per_clip=0"
             )
         self.stored_latents = stored_latents
@@ -126,7 +126,7 @@ class ClipDataModule(LightningDataModule):
             check_report(Path(quarantine_path))
         self.quarantine_path = quarantine_path
         self.image_conditions = False
-        """Whether batches bring what image-to-video models are told; see ``add_image_conditions``."""
+        """Whether batches have the conditions of image-to-video models; see ``add_image_conditions``."""
         self.draw_noise: DrawNoise | None = None
         """Draws the noise of training ahead; see ``draw_ahead``."""
         self._loaders: WeakSet[ClipLoader] = WeakSet()
@@ -169,11 +169,11 @@ class ClipDataModule(LightningDataModule):
         log_captions(self.sets)
 
     def draw_ahead(self, draw_noise: DrawNoise) -> None:
-        """Have the workers that load clips for training, if there are any, also draw the noise of the coming step."""
+        """Have the loader's workers, if there are any, also draw the noise of the coming training step."""
         self.draw_noise = draw_noise
 
     def add_image_conditions(self) -> None:
-        """Have batches bring what image-to-video models are told: the first frame also beside latents, and the motion.
+        """Add the conditions of image-to-video models to batches: the first frame, also beside latents, and the motion.
 
         Raises:
             ValueError: If motion can't be measured here.
@@ -198,7 +198,7 @@ class ClipDataModule(LightningDataModule):
 
     @property
     def fps(self) -> float | None:
-        """Frames per second of all clips as they are seen, or None where they differ."""
+        """Frames per second of all sampled clips, or None if they differ."""
         if self.sampling.fps is not None:
             return self.sampling.fps
         rates = {one.index.fps for one in self.sets}
@@ -253,7 +253,7 @@ class ClipDataModule(LightningDataModule):
         return order.loss_scale(self.global_batch_size, self.micro_batch_size, world_size)
 
     def consumed(self, num_samples: int) -> None:
-        """Note that ``num_samples`` more positions have been trained on, over all ranks: G after each step."""
+        """Advance the position by ``num_samples``, counted over all ranks: G after each step."""
         assert num_samples % self.global_batch_size == 0, "only whole optimizer steps are consumed"
         self.position += num_samples
 
@@ -294,7 +294,7 @@ class ClipDataModule(LightningDataModule):
         return loader
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
-        """Copy a batch while the device works; Lightning would wait for the copy of what is no bare tensor."""
+        """Copy a batch asynchronously; Lightning would block, as a ``ClipBatch`` is no tensor."""
         return batch.to(device, non_blocking=device.type == "cuda")
 
     def held_out_clips(self, num_clips: int) -> ClipBatch | None:
@@ -355,11 +355,11 @@ class ClipDataModule(LightningDataModule):
             loader.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position, and what gives positions their meaning."""
+        """Return the position, and the settings and samples on which its meaning depends."""
         return {"position": self.position, "order": self._order_settings(), "keys": keys_of(self.sets)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to a saved position.
+        """Restore a saved position.
 
         Raises:
             ValueError: If positions meant other samples when it was saved.

@@ -1,4 +1,4 @@
-"""From positions in the order of samples to batches of clips; runs in the loader's workers."""
+"""Loading of batches of clips by positions in the order of samples; runs in the loader's workers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +31,7 @@ _METADATA = frozenset({"json", "txt"})
 
 
 class _Wanted(NamedTuple):
-    """What is to be read for one position: its sample, and those of the images beside it."""
+    """Places to read for one position: those of its clip and of the images beside it."""
 
     position: int
     places: tuple[MixedPlace, ...]
@@ -48,7 +48,7 @@ class _PixelBuffers(NamedTuple):
 
 
 DrawNoise = Callable[[Sequence[int], Shape], Tensor]
-"""Noise of clips by their positions and shape: a clip's latents and those of its independent images, each."""
+"""Noise of clips by positions and shape, for the latents of each clip and of its independent images."""
 
 
 class ClipDataset(Dataset[LoadedBatch]):
@@ -58,18 +58,18 @@ class ClipDataset(Dataset[LoadedBatch]):
         readers: Source of each set's samples.
         order: Where each position's sample lies.
         buckets: The buckets of the order.
-        sampling: What is taken of a stored clip.
-        seed: Seed of what is random in that.
-        label_names: Names of each set's classes, which its labels are indices into; where there are none, labels are
-            not read.
+        sampling: How stored clips are sampled.
+        seed: Seed of the random choices in that.
+        label_names: Names of each set's classes, to which its labels are indices; without names, labels are not
+            read.
         latent_shapes: Shape of the stored latents by shape of the clip, to read them in place of pixels; None reads
             pixels.
         empty_text: Stored text embedding of the empty caption, to read those of captions as well; None reads none.
         images: Images to put beside each clip, or None.
         period: Number of positions after which the samples repeat, to overfit one batch; None for the order as it is.
-        image_conditions: Whether to bring what image-to-video models are told: the first frame's pixels, also where
-            latents are read, and how much moves.
-        draw_noise: Draws the noise that training adds, by positions and shape of the clips; None leaves it to the step.
+        image_conditions: Whether batches have the conditions of image-to-video models: the pixels of the first frame,
+            also beside latents, and the motion.
+        draw_noise: Draws the noise that training adds; None leaves this to the training step.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         return _Wanted(position, places, tuple(frame for _, frame in images))
 
     def _read(self, places: Sequence[MixedPlace]) -> dict[MixedPlace, RawSample | BadSampleError]:
-        """Read all that a batch needs at once, set by set."""
+        """Read all samples of a batch at once, set by set."""
         found: dict[MixedPlace, RawSample | BadSampleError] = {}
         for number, reader in enumerate(self._readers):
             of_set = list(dict.fromkeys(place for place in places if place.set == number))
@@ -163,7 +163,7 @@ class ClipDataset(Dataset[LoadedBatch]):
     def _make(
         self, wanted: _Wanted, raws: dict[MixedPlace, RawSample | BadSampleError], buffers: _PixelBuffers, shape: Shape
     ) -> LoadedClip:
-        """Make a clip of what was read, with pixels and images in ``buffers``; one bad file makes it bad."""
+        """Return a clip; write its pixels and those of its images to ``buffers``. One bad file makes the clip bad."""
         samples = [_good(raws[place]) for place in wanted.places]
         names = [self._label_names[place.set] for place in wanted.places]
         labels = [
@@ -195,7 +195,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         )
 
     def _label(self, raw: RawSample, class_names: Sequence[str], position: int, number: int) -> ClipLabel:
-        """Return what is said of a clip (``number`` 0) or of an image beside it (from 1 on)."""
+        """Return the label of a clip (``number`` 0) or of an image beside it (from 1 on)."""
         place = f"{position} image {number - 1}" if number else position
         return parse_label(raw, self._sampling, class_names, self._seed, place)
 
@@ -208,7 +208,7 @@ class ClipDataset(Dataset[LoadedBatch]):
             raise raw.bad(error) from error
 
     def _motion(self, raw: RawSample, label: ClipLabel, cut: Cut, video: UInt8[Tensor, "c t h w"]) -> float:
-        """Return how much moves in what is seen of a clip: as it was measured beforehand, if that is all of it."""
+        """Return the motion of a sampled clip: the stored value if the whole clip is used, else a measurement."""
         if label.motion is not None and len(cut.frames) == raw.stored.shape[0]:
             return label.motion
         return motion_of(video if self._latent_shapes is None else _decode(raw, cut), label.fps)
@@ -225,10 +225,10 @@ class ClipDataset(Dataset[LoadedBatch]):
 
     def _image_cut(self, raw: RawSample, shape: Shape, label: ClipLabel, position: int, image: int, frame: int) -> Cut:
         cut = self._sampling.cut(raw.stored, shape, words_of(label), self._seed, f"{position} image {image}")
-        return Cut(cut.frames[frame : frame + 1], cut.scaled, cut.top, cut.left, cut.size, cut.mirrored)
+        return Cut(cut.frames[frame : frame + 1], cut.scaled, cut.top, cut.left, cut.size, cut.flipped)
 
     def _blank(self, buffers: _PixelBuffers, shape: Shape) -> LoadedClip:
-        """Make a clip of weight 0; clear ``buffers``, which a bad sample may have filled in part."""
+        """Return a clip of weight 0; clear ``buffers``, which a bad sample may have filled in part."""
         for pixels in buffers:
             pixels.zero_()
         latents = None if self._latent_shapes is None else torch.zeros(self._latent_shapes[shape])

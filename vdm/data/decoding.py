@@ -1,4 +1,4 @@
-"""From the bytes of an mp4, or of a picture, to pixels; only the frames that are wanted are decoded and converted."""
+"""Decoding of clips and pictures; only the frames that are used are decoded and converted."""
 
 import io
 import struct
@@ -28,8 +28,8 @@ from vdm.data.shards import Shape
 
 _PROBING = {"analyzeduration": "1", "probesize": "32"}
 _STREAM_PROBING = {"skip_frame": "all"}
-"""Options of a file, and of its streams, while it is opened: FFmpeg would read and decode a part of it, to tell
-what the header of an mp4 says."""
+"""Options for opening a file and its streams: FFmpeg would otherwise decode a part of it to learn what the header of an
+mp4 already says."""
 
 
 PICTURE_ERRORS = (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, struct.error, DecompressionBombError)
@@ -41,7 +41,7 @@ class UndecodableClipError(ValueError):
 
 
 def empty_clips(num_clips: int, num_frames: int, height: int, width: int) -> UInt8[Tensor, "b c t h w"]:
-    """Return room for clips; in memory it is ``b t h w c``, as decoding gives pixels and networks want them."""
+    """Return uninitialized memory for clips, laid out as ``b t h w c``, the layout of decoders and networks."""
     # numpy asks the system for huge pages, which torch does not: filling fresh memory takes a quarter of the time.
     pixels = np.empty((num_clips, num_frames, height, width, 3), dtype=np.uint8)
     return rearrange(torch.from_numpy(pixels), "b t h w c -> b c t h w")
@@ -55,8 +55,8 @@ def decode_clip(
     Args:
         data: An mp4, MOV or WebM file.
         shape: What the clip must be: frames, rows, columns.
-        cut: What to take of it; None takes all.
-        out: Where to put that, one of ``empty_clips``; None makes room.
+        cut: Which part to take; None takes all.
+        out: Where to write the pixels, one of ``empty_clips``; None allocates memory.
 
     Raises:
         UndecodableClipError: If it is damaged or of another shape.
@@ -73,7 +73,7 @@ def decode_clip(
 
 
 def check_clip(source: io.BufferedIOBase, shape: Shape) -> None:
-    """Decode all of a clip, and let each packet and frame go at once.
+    """Check that a whole clip decodes, without keeping its packets and frames.
 
     Args:
         source: An mp4, MOV or WebM file.
@@ -127,7 +127,7 @@ def _decode(data: bytes | memoryview, shape: Shape, cut: Cut) -> Iterator[UInt8[
 
 @contextmanager
 def _opened(source: io.BufferedIOBase) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """Open the video of a clip; what goes wrong, here or in the caller's decoding, is an ``UndecodableClipError``.
+    """Open the video of a clip; any error, here or in the caller's decoding, becomes an ``UndecodableClipError``.
 
     One thread decodes and one converts: FFmpeg's default, a thread for each core, costs small frames up to four times
     as much, and the loader has several workers already.
@@ -153,9 +153,9 @@ def _opened(source: io.BufferedIOBase) -> Iterator[tuple[InputContainer, av.Vide
 def _frames(
     container: InputContainer, stream: av.VideoStream, shape: Shape, frames: Sequence[int]
 ) -> Iterator[av.VideoFrame]:
-    """Yield frames by their numbers in the order in which they are shown.
+    """Yield frames by their numbers, in display order.
 
-    Decoding begins at the nearest key frame, and leaves out frames that are neither wanted nor needed by others.
+    Decoding begins at the nearest key frame, and skips frames that are neither wanted nor referred to by others.
     """
     stream.codec_context.open()  # dav1d holds on to what skip_frame is then
     # The last, empty packet makes the decoder hand out what it holds back.
@@ -200,7 +200,7 @@ def shown_times(packets: list[Packet]) -> list[int]:
 
 
 def _key_packet(packets: list[Packet], numbers: dict[int, int], first: int) -> int:
-    """Return the last packet from which decoding can start to get frame number ``first``."""
+    """Return the last packet from which decoding reaches frame number ``first``."""
     start = 0
     for place, packet in enumerate(packets):
         if packet.is_keyframe and packet.pts is not None and numbers.get(packet.pts, first + 1) <= first:
@@ -216,14 +216,14 @@ def _check_size(size: tuple[int, int], shape: Shape) -> None:
 
 
 class _FrameCutter:
-    """Scales, crops and mirrors frames."""
+    """Scales, crops and flips frames."""
 
     def __init__(self, cut: Cut) -> None:
         self.cut = cut
         self._scale, self._convert = RGBScaler(), VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w c"]:
-        """Return what is wanted of a frame."""
+        """Return the cut of a frame."""
         cut = self.cut
         if cut.scaled == (frame.height, frame.width) and transfer_of(frame) is None:
             frame = opaque(frame)
@@ -233,4 +233,4 @@ class _FrameCutter:
             pixels = self._scale(frame, *cut.scaled)
         rows, columns = cut.size
         part = pixels[cut.top : cut.top + rows, cut.left : cut.left + columns]
-        return part[:, ::-1] if cut.mirrored else part
+        return part[:, ::-1] if cut.flipped else part

@@ -1,7 +1,7 @@
-"""How a batch gets from a loader worker to the training process: in anonymous memory, which no file system bounds.
+"""Transfer of batches from loader workers to the training process, in anonymous shared memory.
 
-By itself torch takes ``/dev/shm``, which containers make small (Docker: 64 MB); where it is full, a batch is lost, and
-training waits for it in vain.
+By default torch uses ``/dev/shm``, which containers make small (Docker: 64 MB). If it is full, a batch is lost and
+training waits for it forever.
 """
 
 import errno
@@ -39,7 +39,7 @@ class Delivery(NamedTuple):
 
 
 def _received(content: bytes) -> Delivery | UndeliverableBatchError:
-    """Take over what a worker has pickled; errors are returned, since a thread of torch may be the one to ask."""
+    """Unpickle a batch of a worker; errors are returned, since the caller may be a thread of torch."""
     try:
         return Delivery(*pickle.loads(content))
     except (OSError, EOFError, RuntimeError) as error:
@@ -54,7 +54,7 @@ def _undeliverable(reason: str) -> UndeliverableBatchError:
 
 
 def shared(tensor: Tensor) -> Tensor:
-    """Return a tensor in memory that is handed to another process without a copy.
+    """Return the tensor in memory that can be passed to another process without a copy.
 
     Raises:
         OSError: If the process has too many open files.
@@ -75,7 +75,7 @@ def shared(tensor: Tensor) -> Tensor:
 
 
 def _anonymous_file() -> int | None:
-    """Open a file that lies in memory and has no name; none where the system, or a sandbox, does not allow it."""
+    """Open an anonymous file in memory; None if the system or a sandbox does not allow it."""
     if not hasattr(os, "memfd_create"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""A folder of bounded size that keeps what was read of remote files, shared by all processes of a machine."""
+"""A cache of remote data in a local folder of bounded size, shared by all processes of a machine."""
 
 import os
 import re
@@ -13,11 +13,11 @@ from vdm.regular_files import open_descriptor
 
 DIGEST_BYTES = 16
 MARKER = ".vdm-cache"
-"""An empty folder that tells a cache from other folders: to make one either succeeds or finds it there."""
+"""An empty folder that marks a cache; making it is atomic."""
 
 _FOLDER = re.compile(r"[0-9a-f]{2}")
 _FILE = re.compile(r"[0-9a-f]{32}(\.\d+\.tmp)?")
-"""What a cache writes: values, and those that are being written."""
+"""Names of complete and unfinished values of a cache."""
 
 
 class _Kept(NamedTuple):
@@ -31,17 +31,17 @@ class _Kept(NamedTuple):
 
 
 class DiskCache:
-    """Keeps the values used last, one in a file; a value that was damaged on the disk counts as absent.
+    """Keeps the values used last, one a file; a value that was damaged on the disk counts as absent.
 
-    Each process looks at the folder's size when it has written a twentieth of what the folder may hold. Nothing is
-    deleted but files that have the names of a cache's own, in a folder that has been empty when the cache was begun.
+    Each process checks the folder's size after it has written a twentieth of the limit. Only files with a cache's own
+    names are deleted, in a folder that was empty when the cache was begun.
 
     Args:
-        path: The folder; it is made when something is kept.
+        path: The folder; it is made for the first value.
         max_gib: Size to which the folder may grow, in GiB.
 
     Raises:
-        ValueError: In one line, if the folder holds other things.
+        ValueError: In one line, if the folder has other content.
     """
 
     def __init__(self, path: Path, max_gib: float) -> None:
@@ -67,7 +67,7 @@ class DiskCache:
         return data if blake2b(data, digest_size=DIGEST_BYTES).digest() == digest else None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a value; a disk that is full or read-only is no reason to stop."""
+        """Store a value; errors of the disk are ignored, since a cache is optional."""
         with suppress(OSError):
             if not self._begin():
                 return
@@ -78,7 +78,7 @@ class DiskCache:
             self._make_room()
 
     def drop(self, key: str) -> None:
-        """Keep the value of ``key`` no longer."""
+        """Delete the value of ``key``."""
         file = self._file(key)
         with suppress(OSError):
             _delete(str(file.parent), file.name)
@@ -88,11 +88,11 @@ class DiskCache:
         return self._path / name[:2] / name
 
     def _is_ours(self) -> bool:
-        """Whether the folder is a cache, or may become one as it is empty."""
+        """Whether the folder is a cache, or is empty and may become one."""
         return not any(self._path.iterdir()) or (self._path / MARKER).is_dir()
 
     def _begin(self) -> bool:
-        """Make the folder, or tell whether it is a cache."""
+        """Make the folder if it is missing; return whether it is a cache."""
         self._path.mkdir(parents=True, exist_ok=True)
         if not self._is_ours():
             return False
@@ -114,7 +114,7 @@ class DiskCache:
                 temporary.unlink()
 
     def _make_room(self) -> None:
-        """Delete what was used longest ago; other processes may do the same at the same time."""
+        """Delete the values used longest ago; other processes may do so at the same time."""
         found = list(self._kept())
         excess = sum(one.num_bytes for one in found) - self._max_bytes
         for one in sorted(found):
@@ -125,7 +125,7 @@ class DiskCache:
             excess -= one.num_bytes
 
     def _kept(self) -> Iterator[_Kept]:
-        """Yield the files that the cache has written, and no others."""
+        """Yield the files that the cache has written."""
         if not (self._path / MARKER).is_dir():
             return
         for folder in self._path.iterdir():
@@ -140,7 +140,7 @@ class DiskCache:
 
 
 def _delete(folder: str, name: str) -> None:
-    """Delete a file of a folder, which must be no link: it may have been exchanged for one since it was looked into."""
+    """Delete a file of a folder; refuse a folder that has been exchanged for a link since it was listed."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         os.unlink(name, dir_fd=descriptor)

@@ -1,6 +1,6 @@
-"""What decoded frames and pictures are to look like: upright, of square pixels, RGB without transparency.
+"""Rules for decoded frames and pictures: upright, square pixels, RGB without transparency.
 
-All that reads videos or pictures, for training, sampling or making shards, reads them by these rules.
+Training, sampling and the data tools all read videos and pictures by these rules.
 """
 
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ from jaxtyping import UInt8
 from PIL import Image
 
 BACKGROUND = 255
-"""Grey level, white, of what is seen through transparent pixels."""
+"""Grey level of the background behind transparent pixels: white."""
 DEINTERLACING = "mode=send_frame:deint=interlaced"
 """Options of FFmpeg's bwdif: a picture for each frame, and frames that are not interlaced stay as they are."""
 MAX_DECLARED_FPS = 240
-"""What declares more is believed only if its frames are as close: Matroska, WebM and FLV may know no rate, and FFmpeg
-then takes the unit of their times, a millisecond, for it."""
+"""Higher rates are believed only if the times of the frames agree. Matroska, WebM and FLV may have no rate, for which
+FFmpeg then takes the unit of their times, a millisecond."""
 _UNSPECIFIED_COLORSPACE = 2
 _HIGH_DEFINITION_ROWS = 720
-"""From here on, players take a video that does not say otherwise to have colours as in BT.709, below as in BT.601."""
+"""Players assume BT.709 for videos of at least so many rows that don't name their colour matrix, and BT.601 below."""
 
 
 def _unknown_type(cls: Any, value: object) -> Any:
-    """Return a member for a kind of side data that PyAV has no name for, though its FFmpeg gives it to frames."""
+    """Return an enum member for a kind of side data that FFmpeg knows and PyAV does not."""
     member = object.__new__(cls)
     member._name_, member._value_ = f"UNKNOWN_{value}", value
     return member
@@ -43,15 +43,15 @@ _kinds._missing_ = classmethod(_unknown_type)
 
 
 def is_cover(stream: av.VideoStream) -> bool:
-    """Tell whether a stream is a still picture attached to music or a film."""
+    """Whether a stream is a still picture attached to music or a film."""
     return bool(stream.disposition & Disposition.attached_pic)
 
 
 def film_of(container: InputContainer) -> av.VideoStream | None:
-    """Return the stream that is the film, None if there is none.
+    """Return the main video stream, or None.
 
-    Of several, covers apart, it is the one marked as the default, then the one of most pixels, then the first: like
-    FFmpeg's choice, but for the parts of that which depend on how much of the file has been looked at.
+    Covers are no candidates. Of several streams it is the one marked as the default, then the one with the most pixels,
+    then the first: FFmpeg's choice without the criteria that depend on how much of the file was probed.
     """
     films = [stream for stream in container.streams.video if not is_cover(stream)]
     return max(films, key=_rank, default=None)
@@ -62,10 +62,10 @@ def _rank(stream: av.VideoStream) -> tuple[bool, int]:
 
 
 def believed_rate(declared: float, observed: float | None) -> float:
-    """Return frames per second of a video: what it declares, unless that is beyond belief and its frames say otherwise.
+    """Return frames per second of a video: the declared rate, unless it is implausible and the frames disagree.
 
     Args:
-        declared: By the container; 0 if it does not say.
+        declared: Rate in the container; 0 if it has none.
         observed: Mean of some frames by their times, if they have any.
     """
     if declared <= MAX_DECLARED_FPS or observed is None or observed > declared / 2:
@@ -74,9 +74,9 @@ def believed_rate(declared: float, observed: float | None) -> float:
 
 
 def pixel_aspect(stream: av.VideoStream) -> float:
-    """Return the width of a pixel over its height; 1 where the file says nothing or nonsense.
+    """Return the width of a pixel over its height; 1 if the file has no plausible value.
 
-    Some files say it in the bitstream alone, so that it is not known before a frame has been decoded.
+    Some files have it in the bitstream alone, so that it is unknown before a frame has been decoded.
     """
     aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
     return aspect if 0.1 <= aspect <= 10 else 1.0
@@ -84,21 +84,21 @@ def pixel_aspect(stream: av.VideoStream) -> float:
 
 @dataclass(frozen=True)
 class Orientation:
-    """How to turn a coded picture upright: first transpose, then flip."""
+    """Transformation of a coded picture to its upright form: first transpose, then flip."""
 
     transpose: bool = False
     flip_rows: bool = False
     flip_columns: bool = False
 
     def apply(self, picture: UInt8[np.ndarray, "rows columns c"]) -> UInt8[np.ndarray, "h w c"]:
-        """Return the picture as it is to be seen."""
+        """Return the upright picture."""
         if self.transpose:
             picture = picture.swapaxes(0, 1)
         return picture[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
 
 def orientation(frame: av.VideoFrame) -> Orientation:
-    """Read the display matrix of a frame, rounded to a quarter turn, with or without a mirror.
+    """Read the display matrix of a frame, rounded to a quarter turn, with or without a flip.
 
     The matrix [[a, b, u], [c, d, v], [x, y, w]] sends column p and row q to column a p + c q and row b p + d q.
     """
@@ -113,7 +113,7 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def square_size(frame: av.VideoFrame, aspect: float) -> tuple[int, int]:
-    """Return rows and columns of a frame stretched to square pixels, of the coded rows' size, as it is coded.
+    """Return rows and columns of a coded frame after stretching its rows to square pixels.
 
     Args:
         frame: The frame.
@@ -123,7 +123,7 @@ def square_size(frame: av.VideoFrame, aspect: float) -> tuple[int, int]:
 
 
 def colorspace_of(frame: av.VideoFrame) -> Colorspace | None:
-    """Return what players take for granted where a frame does not say; None is its own, or FFmpeg's default, BT.601."""
+    """Return the colour space that players assume for a frame; None is its own, or FFmpeg's default, BT.601."""
     if frame.height < _HIGH_DEFINITION_ROWS or frame.colorspace != _UNSPECIFIED_COLORSPACE or frame.format.is_rgb:
         return None
     return Colorspace.ITU709
@@ -131,15 +131,15 @@ def colorspace_of(frame: av.VideoFrame) -> Colorspace | None:
 
 @lru_cache
 def has_alpha(format_name: str) -> bool:
-    """Tell whether frames of a pixel format may be transparent."""
+    """Whether frames of a pixel format may be transparent."""
     pixel_format = VideoFormat(format_name)
     return pixel_format.has_palette or any(component.is_alpha for component in pixel_format.components)
 
 
 def opaque(frame: av.VideoFrame) -> av.VideoFrame:
-    """Return a frame as it is seen on ``BACKGROUND``; itself if nothing of it is transparent.
+    """Return a frame composed onto ``BACKGROUND``; itself if it is opaque.
 
-    What is made is RGB, and has neither a display matrix nor an aspect of its own.
+    A composed frame is RGB without a display matrix or a pixel aspect.
     """
     if not has_alpha(frame.format.name):
         return frame
@@ -154,7 +154,7 @@ def opaque(frame: av.VideoFrame) -> av.VideoFrame:
 def on_background(
     pixels: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w 1"] | None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return what is seen of pixels of some alpha on ``BACKGROUND``; None is opaque."""
+    """Return pixels composed onto ``BACKGROUND`` by their alpha; None is opaque."""
     if alpha is None:
         return pixels
     share = alpha.astype(np.uint16)
@@ -162,7 +162,7 @@ def on_background(
 
 
 def rgb_picture(picture: Image.Image) -> Image.Image:
-    """Return a picture as RGB of 8 bits, as it is seen on ``BACKGROUND``."""
+    """Return a picture as RGB of 8 bits, composed onto ``BACKGROUND``."""
     if picture.mode.startswith(("I", "F")):  # 16 bit and float: Pillow would clip instead of scaling
         values = np.asarray(picture, dtype=np.float64)
         spread = 65535 if picture.mode.startswith("I") else max(float(values.max()), 1e-9)

@@ -1,4 +1,4 @@
-"""High dynamic range: from the numbers of a PQ or HLG video to light, and from light to pictures of standard range.
+"""High dynamic range: conversion of PQ and HLG signals to light, and of light to pictures of standard range.
 
 ITU-R BT.2100-2 defines both signals, BT.2408-7 the level of white, BT.2390-10 how highlights are compressed, and
 BT.1886 the display that pictures of standard range are meant for. All functions are pure; colours lie along the first
@@ -17,7 +17,7 @@ Chromaticities = tuple[tuple[float, float], tuple[float, float], tuple[float, fl
 """x and y of red, green and blue."""
 
 PEAK = 1000.0
-"""cd/m2 of the display that HLG is seen on here, and above which PQ is clipped; BT.2100's reference for both."""
+"""cd/m2 of the display assumed for HLG, and clipping level of PQ; BT.2100's reference for both."""
 WHITE = 203.0
 """cd/m2 of reference white, such as paper or captions (BT.2408-7, table 1): the brightest that SDR can show."""
 
@@ -65,7 +65,7 @@ def scene_to_display(scene: Float[np.ndarray, "3 ..."], peak: float = PEAK) -> F
 
 
 def compress_highlights(signal: Floats, peak: float = PEAK, target: float = WHITE) -> Floats:
-    """Return the PQ signal that a display of less light shows: dark parts as they are, bright ones on a spline.
+    """Return the PQ signal for a dimmer display: dark parts are unchanged, bright parts follow a spline.
 
     BT.2390-10, section 5.4.1, for black levels of zero.
 
@@ -85,7 +85,7 @@ def compress_highlights(signal: Floats, peak: float = PEAK, target: float = WHIT
 
 
 def highlight_gain(light: Floats) -> Floats:
-    """Return what ``compress_highlights`` multiplies light of so many cd/m2 by."""
+    """Return the factor by which ``compress_highlights`` scales light in cd/m2."""
     compressed = pq_to_light(compress_highlights(light_to_pq(light)))
     return np.where(light > 1e-3, compressed / np.maximum(light, 1e-3), 1.0)
 

@@ -1,6 +1,6 @@
-"""Decoded frames of high dynamic range as pictures of standard range; ``vdm/data/hdr.py`` has the formulas.
+"""Tone mapping of decoded frames from high to standard dynamic range; ``vdm/data/hdr.py`` has the formulas.
 
-Frames are scaled first, so that what mapping costs depends on the size that is wanted.
+Frames are scaled first, so that the cost of mapping depends on the output size.
 """
 
 import av
@@ -18,15 +18,15 @@ _LUMA = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114)}
 """By FFmpeg's numbers, which are those of ITU-T H.273; all others stand for BT.2020."""
 _UNREAD_MATRICES = {10: "BT.2020 of constant luminance", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-R", 17: "YCgCo-R"}
 _PIXELS_AT_ONCE = 1 << 16
-"""So that memory does not grow with the frame, and what is worked on stays in the processor's cache."""
+"""Bounds memory, and keeps the working set in the processor's cache."""
 
 
 class UnreadColorsError(ValueError):
-    """A frame of high dynamic range whose colours are coded in a way that is not read."""
+    """A frame of high dynamic range with an unsupported colour matrix."""
 
 
 def transfer_of(frame: av.VideoFrame) -> Transfer | None:
-    """Return what kind of high dynamic range a frame has; None if it is of standard range, or does not say."""
+    """Return the HDR transfer function of a frame; None if it has standard range, or does not say."""
     return _TRANSFERS.get(int(frame.color_trc))
 
 
@@ -72,7 +72,7 @@ class SDRMapper:
         return pixels.reshape(height, width, 3), alpha
 
     def _codes(self, frame: av.VideoFrame, height: int, width: int) -> tuple[Integer[np.ndarray, "c n"], int]:
-        """Return what the pixels are coded by, without loss of bits and at full resolution of colour, and the bits."""
+        """Return the integer codes of the pixels, at full bit depth and chroma resolution, and the depth."""
         name, depth = _full_format(frame)
         same_range = ColorRange(frame.color_range)
         planar = self._scaler.reformat(
@@ -92,7 +92,7 @@ class SDRMapper:
 
 
 def _full_format(frame: av.VideoFrame) -> tuple[str, int]:
-    """Return the name of the planar format of a frame's kind with colour in every pixel, and its bits."""
+    """Return the planar format without chroma subsampling that holds a frame, and its bit depth."""
     components = frame.format.components
     has_alpha = any(component.is_alpha for component in components)
     bits = max(component.bits for component in components)

@@ -1,4 +1,4 @@
-"""The index of a shard set: ``index.json`` says what the set is, ``shards.parquet`` lists its shards."""
+"""The index of a shard set: ``index.json`` describes the set, ``shards.parquet`` lists its shards."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +26,7 @@ SHARDS_NAME = "shards.parquet"
 FORMAT = "vdm-shards"
 VERSION = 3
 STORED_VERSION = 1
-"""Of what is said of latents and of text embeddings."""
+"""Version of the entries on latents and text embeddings."""
 MAX_INDEX_BYTES = 1 << 26
 MAX_SHARDS_BYTES = 1 << 30
 """Of ``shards.parquet``: a million shards take 80 MB."""
@@ -41,7 +41,7 @@ MAX_TEXT = 1000
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What a shard set consists of, wherever it lies."""
+    """The content of a shard set."""
 
     splits: Mapping[str, ShardTable]
     """Shards of each split (``"train"``, ``"validation"``), in order."""
@@ -50,9 +50,9 @@ class ShardIndex:
     fps: float | None = None
     """Frames per second of every clip, or None where clips differ."""
     latents: StoredLatents | None = None
-    """What the samples have beside clips, if so."""
+    """The latents that the samples have beside clips, or None."""
     text: StoredText | None = None
-    """What the samples have beside captions, if so."""
+    """The text embeddings that the samples have beside captions, or None."""
     num_uncaptioned: Mapping[str, int] | None = None
     """How many clips of each split have no caption; None if that is not known, as of sets of earlier versions."""
 
@@ -62,7 +62,7 @@ class ShardIndex:
         return ShardIndex({split: ShardTable.of(shards) for split, shards in splits.items()}, **rest)
 
     def shards(self) -> tuple[ShardEntry, ...]:
-        """The shards of all splits, each as an object: of a million they take 1 GB."""
+        """The shards of all splits as objects: a million take 1 GB."""
         return tuple(shard for shards in self.splits.values() for shard in shards)
 
     def chosen(self, names: Collection[str]) -> "ShardIndex":
@@ -88,7 +88,7 @@ def read_index(path: str | Path | Folder, check_sizes: bool = True) -> ShardInde
 
     Args:
         path: Folder of the set, or its URL.
-        check_sizes: Whether to look that every shard is there with the size recorded.
+        check_sizes: Whether to check that every shard exists with the recorded size.
 
     Raises:
         ValueError: In one line, if there is no usable index or a shard is missing or of another size.
@@ -102,7 +102,7 @@ def read_index(path: str | Path | Folder, check_sizes: bool = True) -> ShardInde
 
 
 def write_index(path: Path, index: ShardIndex) -> None:
-    """Write the index into the folder of a set; a reader sees all of it or none, never a part."""
+    """Write the index into the folder of a set; a reader sees the complete index or none."""
     (path / INDEX_NAME).unlink(missing_ok=True)
     shards = ShardTable.joined(list(index.splits.values())).to_parquet()
     with replacing(path / SHARDS_NAME) as file:
@@ -215,7 +215,7 @@ def _parse_text(content: Mapping[str, Any]) -> StoredText:
 
 
 def check_sizes_of(folder: Folder, index: ShardIndex) -> None:
-    """Look that every shard of an index is there with the size recorded.
+    """Check that every shard of an index exists with the recorded size.
 
     Raises:
         ValueError: In one line, if one is not.

@@ -15,7 +15,7 @@ from vdm.files import MALFORMED
 
 
 class ClipLabel(NamedTuple):
-    """What a batch says of a clip or an image in words and numbers."""
+    """Caption, class, frame rate and motion of a clip or an image."""
 
     caption: str = ""
     label: int = -1
@@ -24,18 +24,18 @@ class ClipLabel(NamedTuple):
     fps: float = 1.0
     """Frames per second as the clip is seen."""
     motion: float | None = None
-    """Of the whole stored clip, where it was measured beforehand."""
+    """Of the whole stored clip, if it was measured when the set was made."""
 
 
 def words_of(label: ClipLabel) -> str:
-    """Return all that is said of a clip: its caption, and the name of its class."""
+    """Return the caption of a clip and the name of its class."""
     return f"{label.caption}\n{label.class_name}"
 
 
 def parse_label(
     raw: RawSample, sampling: ClipSampling, class_names: Sequence[str], seed: int, position: int | str
 ) -> ClipLabel:
-    """Read a caption, a class and a frame rate out of a sample's ``.json``, or else its ``.txt`` and its index."""
+    """Read the label of a sample from its ``.json``, its ``.txt`` and the index."""
     try:
         metadata = parse_metadata(raw.members.get("json", b"{}"))
         caption = _draw_caption(captions_of(metadata, raw.members.get("txt", b"")), seed, position)
@@ -50,7 +50,7 @@ def parse_label(
 
 
 def _draw_caption(captions: Sequence[str], seed: int, position: int | str) -> str:
-    """Return one of a sample's captions, the same for the same seed and position; empty if there is none."""
+    """Choose a caption, as a function of seed and position; empty if there is none."""
     if len(captions) < 2:
         return captions[0] if captions else ""
     number = torch.randint(len(captions), (1,), generator=randomness.generator(seed, "caption", position))
@@ -58,7 +58,7 @@ def _draw_caption(captions: Sequence[str], seed: int, position: int | str) -> st
 
 
 def _class_of(label: Any, num_classes: int) -> int:
-    """Return the class that a sample's ``.json`` has, -1 if it has none, or the set names none."""
+    """Return the class in a sample's ``.json``; -1 if it or the set has no classes."""
     if label is None or num_classes == 0:
         return -1
     if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < num_classes:

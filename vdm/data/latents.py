@@ -1,4 +1,4 @@
-"""Latents that were encoded beforehand, read in place of pixels."""
+"""Stored latents, read in place of pixels."""
 
 import torch
 from jaxtyping import Float
@@ -20,12 +20,12 @@ def read_latents(
 ) -> Float[Tensor, "c t h w"]:
     """Return the clean latents of one clip, in the data type that they are stored in.
 
-    They may share the memory of ``data``. Where the encoder's posterior was stored, they are drawn from it, as a
-    function of (seed, position).
+    They may share the memory of ``data``. If the posterior of the autoencoder was stored, they are sampled from it; the
+    sample is a function of (seed, position).
 
     Args:
         data: A safetensors file; see ``vdm.data.shards.StoredLatents``.
-        shape: What the latents must be.
+        shape: Required shape of the latents.
         seed: Seed of the run.
         position: Place of the sample in the order of training.
 

@@ -1,4 +1,4 @@
-"""The loader: asks workers for batches in the order of positions and accounts for bad samples."""
+"""The loader: requests batches from workers in the order of positions, and counts bad samples."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -77,7 +77,7 @@ class ValidationPositions:
 
 
 class ClipLoader(Iterable[ClipBatch]):
-    """Batches of clips in the order of ``positions``, without end and so without a length.
+    """Endless batches of clips in the order of ``positions``.
 
     Args:
         dataset: Loads the batch of a tuple of positions.
@@ -146,7 +146,7 @@ class ClipLoader(Iterable[ClipBatch]):
 
 
 class _Loading(Dataset[Delivery | StorageFailedError]):
-    """Hands failed storage over to the training process; raised in a worker it would come with its traceback."""
+    """Returns an error of the storage to the training process; raised in a worker, it would print its traceback."""
 
     def __init__(self, dataset: ClipDataset) -> None:
         self._dataset = dataset

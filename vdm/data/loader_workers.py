@@ -1,4 +1,4 @@
-"""The loader's worker processes: how they start, what they ignore, when they end, and what is said if they die."""
+"""The loader's worker processes: their start, signals, end, and messages about their death."""
 
 import errno
 import multiprocessing
@@ -16,12 +16,12 @@ from vdm.logs import log_to_terminal
 from vdm.processes import ProcessDiedError, describe_exit, end_with_parent
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""What terminals and clusters send to all processes of a job, and only the training process is to heed."""
+"""Signals that terminals and clusters send to all processes of a job; only the training process handles them."""
 
 _SECONDS_UNTIL_SEEN = 1.0
-"""How long after a worker's connection broke its exit code may come."""
+"""How long to wait for a worker's exit code after its connection broke."""
 _DIED_WITH_SERVER = 255
-"""Exit code that ``multiprocessing`` gives to processes whose fork server is gone, and with it their real one."""
+"""Exit code that ``multiprocessing`` reports for processes whose fork server has died."""
 _ADVICE = (
     "; fewer workers (data.num_workers) and smaller micro-batches (data.micro_batch_size) need less memory, and the run"
     " resumes exactly from its last checkpoint"
@@ -29,7 +29,7 @@ _ADVICE = (
 
 
 def start_method(preloaded: str) -> BaseContext:
-    """Return the way to start workers: forked from a server that has done the imports, so they start within a second.
+    """Return the context that starts workers by a fork server, which has done the imports: they start within a second.
 
     Workers forked from the training process itself would inherit its threads' locks and clients of remote storage.
 
@@ -42,10 +42,10 @@ def start_method(preloaded: str) -> BaseContext:
 
 
 def try_semaphores() -> None:
-    """Make as many semaphores as torch does before its first worker, and let them go.
+    """Make and release as many semaphores as torch does before its first worker.
 
     Raises:
-        OSError: If ``/dev/shm`` has no room for them. Torch would leave an object behind that complains at its end.
+        OSError: If ``/dev/shm`` is full. In torch, the same error would leave an object that prints an error at exit.
     """
     context = multiprocessing.get_context("forkserver")
     _ = context.Queue(), context.Event()
@@ -53,10 +53,10 @@ def try_semaphores() -> None:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold signals back from this thread, and from the processes that it starts."""
+    """Block signals in this thread, and in the processes that it starts."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        resource_tracker.ensure_running()  # the first process that is started, after which some are let through
+        resource_tracker.ensure_running()  # starting it as the first process unblocks some signals
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:
@@ -64,9 +64,9 @@ def signals_held() -> Iterator[None]:
 
 
 class WorkerSetUp:
-    """Makes a worker ignore what is meant for the training process, end with it, and have its environment.
+    """Sets up a worker: it ignores signals, ends with the training process, and gets its environment.
 
-    The latter may have changed since the server was forked; clients of remote storage look there for credentials.
+    The environment may have changed since the server was forked; clients of remote storage read credentials from it.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class WorkerSetUp:
 
 @contextmanager
 def faults_in_one_line(workers: Callable[[], Sequence[BaseProcess]], is_starting: bool = False) -> Iterator[None]:
-    """Say in one line what died, or what the system is short of, where torch reports what followed from it.
+    """Turn torch's errors into one line about the dead process or the missing resource that caused them.
 
     Args:
         workers: Returns the workers that have been started.
@@ -92,7 +92,7 @@ def faults_in_one_line(workers: Callable[[], Sequence[BaseProcess]], is_starting
 
     Raises:
         ProcessDiedError: If a worker or the fork server has died.
-        ValueError: If the system is short of files, processes or memory that are shared.
+        ValueError: If the system lacks file descriptors, processes or shared memory.
     """
     try:
         yield
@@ -109,7 +109,7 @@ def faults_in_one_line(workers: Callable[[], Sequence[BaseProcess]], is_starting
 
 
 def _death(workers: Sequence[BaseProcess]) -> str | None:
-    """Return a message about a dead worker or fork server; none if all are alive."""
+    """Return a message about a dead worker or fork server; None if all are alive."""
     wait([worker.sentinel for worker in workers], _SECONDS_UNTIL_SEEN)
     dead = [(number, worker) for number, worker in enumerate(workers) if worker.exitcode is not None]
     server = _end_of_server()
@@ -121,7 +121,7 @@ def _death(workers: Sequence[BaseProcess]) -> str | None:
 
 
 def _end_of_server() -> str | None:
-    """Return how the fork server of this process ended; none if it has not, or was never started."""
+    """Return how the fork server of this process ended; None if it runs or was never started."""
     number = forkserver._forkserver._forkserver_pid  # pyright: ignore[reportAttributeAccessIssue]
     if number is None:
         return None
@@ -137,7 +137,7 @@ def _end_of_server() -> str | None:
 
 
 def _shortage_at_start(error: Exception) -> str | None:
-    """Return a message if the system lacks a resource that starting workers takes; none otherwise."""
+    """Return a message if the system lacks a resource for starting workers; None otherwise."""
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOSYS):  # of semaphores
         return (

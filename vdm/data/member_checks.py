@@ -10,7 +10,7 @@ from vdm.regular_files import FilePart
 Data = TypeVar("Data", bound=bytes | bytearray | memoryview)
 
 
-class DamagedSample(ValueError):  # noqa: N818 (what it is, rather than that it is an error)
+class DamagedSample(ValueError):  # noqa: N818 (named after the sample, not the error)
     """A sample whose bytes are not those that the index records."""
 
 
@@ -49,15 +49,15 @@ def _member_of(shard: str, entry: SampleEntry, extension: str) -> Member:
 
 
 def too_long(num_bytes: int, extension: str) -> str:
-    """Say that a sample's file has more bytes than it may."""
+    """Return the message for a file of a sample that exceeds its limit."""
     return f"has {num_bytes} bytes, more than the {max_bytes_of(extension)} that a .{extension} may have"
 
 
 def check_member(data: Data, shard: str, entry: SampleEntry, extension: str) -> Data:
-    """Return what was read of a sample's file if it is what the index records.
+    """Return the bytes of a sample's file if they match the index.
 
     Raises:
-        DamagedSample: If not.
+        DamagedSample: If they don't.
     """
     _check(len(data), checksum(data), shard, entry, extension)
     return data

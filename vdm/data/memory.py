@@ -1,13 +1,13 @@
-"""Memory that is used again and again."""
+"""Reusable memory for the files of a batch."""
 
 _ALIGNMENT = 64
-"""Bytes of which each part's place is a multiple: as processors want numbers to lie."""
+"""Alignment of each part in bytes."""
 
 
 class ReusedMemory:
-    """Memory for what belongs together, such as the files of one batch, and is needed no more when the next comes.
+    """Memory for the files of one batch, which the files of the next batch overwrite.
 
-    For fresh memory the system clears each page, which for latents costs as much as reading them.
+    The system clears each page of fresh memory, which for latents costs as much as reading them.
     """
 
     def __init__(self) -> None:
@@ -15,13 +15,13 @@ class ReusedMemory:
         self._used = 0
 
     def clear(self) -> None:
-        """Give all that was taken free, to be overwritten; room is made for as much as that was."""
+        """Release all memory; grow to the size that was taken since the last call."""
         if self._used > len(self._block):
             self._block = memoryview(bytearray(self._used))
         self._used = 0
 
     def take(self, length: int) -> memoryview:
-        """Return memory of ``length`` bytes, whose content is left over from earlier use."""
+        """Return ``length`` bytes of memory with arbitrary content."""
         start, end = self._used, self._used + length
         self._used = -(-end // _ALIGNMENT) * _ALIGNMENT
         return self._block[start:end] if end <= len(self._block) else memoryview(bytearray(length))

@@ -1,6 +1,6 @@
 """Several sets of several shapes in one order of samples, as elastic as that of one set.
 
-A *bucket* holds the samples that come out in one shape, of whatever set; every optimizer step is of one bucket.
+A *bucket* holds the samples of all sets that are brought to one shape; every optimizer step takes one bucket.
 Letters: P position, G samples in a step, k step, w weight of a set, N samples of a set, n those of them in a bucket.
 
 Step k goes to a bucket, which had k' steps before; slot j is then number ``k' G + j`` of that bucket. That number goes
@@ -26,12 +26,12 @@ from vdm.data.shards import Kind, Shape
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """The samples that come out in one shape."""
+    """The samples that are brought to one shape."""
 
     shape: Shape
-    """Frames, rows and columns as they come out."""
+    """Frames, rows and columns."""
     stored: Mapping[int, frozenset[Kind]]
-    """By number of the set: the kinds that its samples of this bucket are of, as its index counts them."""
+    """By number of the set: the kinds of its samples in this bucket, as its index counts them."""
     samples_per_shard: Mapping[int, np.ndarray]
     """By number of the set: how many of these samples each shard has."""
 
@@ -49,7 +49,7 @@ def fill_buckets(
     Args:
         sets: Shards of each set.
         rates: Frames per second of each set's clips, where their kinds don't say it.
-        shape_of: In what shape a sample of a kind comes out, or None if it can't be used.
+        shape_of: Shape that samples of a kind are brought to; None if they can't be used.
 
     Returns:
         The buckets, and the number of samples that can't be used.
@@ -75,7 +75,7 @@ def fill_buckets(
 
 
 class MixedPlace(NamedTuple):
-    """Where a sample lies."""
+    """The place of a sample in several sets."""
 
     bucket: int
     set: int
@@ -84,10 +84,10 @@ class MixedPlace(NamedTuple):
 
 
 class Order(Protocol):
-    """Says where the sample of a position lies."""
+    """Order of samples: the place of the sample at each position."""
 
     def bucket_of(self, position: int) -> tuple[int, int]:
-        """Return the bucket of a position, and the number that the position has in it."""
+        """Return the bucket of a position, and its number among the positions of that bucket."""
         ...
 
     def locate(self, position: int) -> MixedPlace:
@@ -154,7 +154,7 @@ class MixedOrder:
         ]
 
     def bucket_of(self, position: int) -> tuple[int, int]:
-        """Return the bucket of a position, and the number that the position has in it."""
+        """Return the bucket of a position, and its number among the positions of that bucket."""
         step, slot = divmod(position, self._global_batch_size)
         bucket, earlier = self._bucket_schedule.assign(step)
         return bucket, earlier * self._global_batch_size + slot

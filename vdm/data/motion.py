@@ -1,8 +1,8 @@
-"""How much moves in a clip: what image-to-video models are told.
+"""The motion of a clip, a condition of image-to-video models.
 
-The unit is the frame's shorter side per second: 0.1 means that, over all pixels and pairs of successive frames, what is
-seen moves on by a tenth of that side in a second. Half of some 30 videos of people and places lie between 0.01 and
-0.026 at 7 frames per second; a camera that rides along gives 0.5.
+Motion is the mean length of the optical flow, in shorter sides of the frame per second: at 0.1, pixels move by a tenth
+of that side in a second. Half of some 30 videos of people and places lie between 0.01 and 0.026 at 7 frames per second;
+a moving camera gives 0.5.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ def check_measurable() -> None:
 
 
 def stored_motion(metadata: Mapping[str, Any], fps: float) -> float | None:
-    """Return the motion that shards have for a clip, or None if they have none.
+    """Return the motion of a clip that is stored in its shard, or None.
 
     Args:
         metadata: The sample's ``.json``.

@@ -1,4 +1,4 @@
-"""How many frames an mp4 claims to have: FFmpeg takes memory for as many before it reads one of them.
+"""Check of the frame counts in an mp4's header: FFmpeg allocates memory by them before it reads a frame.
 
 ISO/IEC 14496-12. A file is a row of boxes, some of which hold boxes; of a track, ``stsz`` says how many samples
 (frames) it has and of what sizes, ``elst`` which parts of it are shown, and ``trun`` has the samples of a fragment.
@@ -46,7 +46,7 @@ class _Track:
 
 @dataclass
 class _Walk:
-    """What has been seen of a file so far."""
+    """State of the walk through the boxes of a file."""
 
     file: io.BufferedIOBase
     num_bytes: int
@@ -56,7 +56,7 @@ class _Walk:
 
 
 def check_tables(file: io.BufferedIOBase) -> None:
-    """Look at the sizes of an mp4's tables; other files pass.
+    """Check the sizes of an mp4's tables; other files pass.
 
     Args:
         file: Open for reading; it is at its start afterwards.

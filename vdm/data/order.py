@@ -6,8 +6,8 @@ in one micro-batch at most, A micro-batches that a rank accumulates in one step.
 This file has the order of one set's samples, and what a step gives to each rank; ``mixing.py`` puts several sets and
 shapes of clips into one order.
 
-Position ``P = k G + j`` is slot j of optimizer step k. It grows without end, so resuming at step ten million costs what
-starting costs, and a job may come back on another number of ranks: nothing but P need be saved.
+Position ``P = k G + j`` is slot j of optimizer step k. The order is endless, resuming at step ten million costs as much
+as starting, and a job may resume on another number of ranks: only P is saved.
 """
 
 from bisect import bisect_right
@@ -22,11 +22,11 @@ from vdm import randomness
 from vdm.data.cache import BoundedCache
 
 PADDING = -1
-"""Position of a slot that fills a micro-batch up and is no sample."""
+"""Position of a slot without a sample, which pads a micro-batch."""
 
 
 class Place(NamedTuple):
-    """Where a sample lies in its set."""
+    """The place of a sample in its set."""
 
     epoch: int
     shard: int
@@ -65,13 +65,13 @@ class IndexOrder:
 class ShuffledOrder:
     """An endless order that visits each sample exactly once in every epoch.
 
-    An epoch permutes the shards and lays their samples end to end. This row of N is cut into S streams of equal length
-    (to 1), which are read in rounds: place i of an epoch is number ``i // S`` of one of the streams, and each round
-    goes through them in an order of its own. Within its stream each window of successive samples is permuted. So a
-    reader has S short stretches of the set in hand at a time and no need for random access to the rest, and a batch
-    mixes distant parts of the set.
+    An epoch permutes the shards and concatenates their samples. This sequence of N is cut into S streams of equal
+    length (to 1), which are read in rounds: place i of an epoch is number ``i // S`` of one of the streams, and each
+    round goes through them in an order of its own. Within its stream each window of successive samples is permuted. So
+    a reader works on S short ranges of the set at a time, without random access to the rest, and a batch mixes distant
+    parts of the set.
 
-    How well that mixes, measured: see ``test_a_set_sorted_by_class_is_mixed_like_independent_draws``.
+    ``test_a_set_sorted_by_class_is_mixed_like_independent_draws`` measures the mixing.
 
     Args:
         seed: Seed of the run.
@@ -140,7 +140,7 @@ def accumulation(global_batch_size: int, micro_batch_size: int, world_size: int)
 
 
 def idle_devices(global_batch_size: int, world_size: int) -> str | None:
-    """Return a warning if there are more devices than samples in an optimizer step."""
+    """Return a warning if an optimizer step has fewer samples than there are devices."""
     if global_batch_size >= world_size:
         return None
     return (
@@ -159,12 +159,12 @@ def loss_scale(global_batch_size: int, micro_batch_size: int, world_size: int) -
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Which samples a process handles at once."""
+    """The positions of one micro-batch."""
 
     positions: tuple[int, ...]
-    """``PADDING`` fills it up."""
+    """With ``PADDING`` for slots without a sample."""
     first: int
-    """First position of the optimizer step; says what shape even a batch of nothing but padding has."""
+    """First position of the optimizer step, which determines the shape of the batch, even if it is all padding."""
 
 
 def micro_batches(

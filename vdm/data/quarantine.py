@@ -1,4 +1,4 @@
-"""Samples that proved bad: reported once, and too many of them stop the run."""
+"""Bad samples: each is reported once, and too many stop the run."""
 
 import errno
 import fcntl
@@ -16,11 +16,11 @@ from vdm.text import printable
 logger = logging.getLogger(__name__)
 
 MIN_SAMPLES = 200
-"""The share of bad samples is taken of no fewer than these, lest one bad sample in the first batch stop the run."""
+"""The share of bad samples is taken of at least so many, so that one in the first batch does not stop the run."""
 MAX_LINE_BYTES = 1 << 16
-"""Length of a line of a report, which tells a report from other files."""
+"""Greatest length of a line of a report."""
 RECENT_SAMPLES = 10_000
-"""The share is taken of the last so many as well, lest many good samples hide that there are no more of them."""
+"""The share is also taken of the last so many samples, so that earlier good samples don't hide a later fault."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Fault:
     key: str
     """Empty where the shard's own list of samples can't be read."""
     offset: int
-    """Byte of the shard at which the sample's video begins, -1 where unknown."""
+    """First byte of the sample's video in the shard; -1 if unknown."""
     reason: str
 
 
@@ -44,7 +44,7 @@ class BadSampleError(ValueError):
 
 
 class TooManyBadSamplesError(ValueError):
-    """So many samples are bad that training on the rest is not what was asked for."""
+    """More samples are bad than the run allows."""
 
 
 class Quarantine:
@@ -56,7 +56,7 @@ class Quarantine:
             which ``record`` raises.
 
     Raises:
-        ValueError: In one line, if the report would be appended to a file that is none.
+        ValueError: In one line, if ``path`` is another file than a report.
     """
 
     def __init__(self, path: Path | None, max_bad_fraction: float) -> None:
@@ -119,7 +119,7 @@ class Quarantine:
 
 
 def check_report(path: Path) -> None:
-    """Look that a report may be written to a path: to a new file, or at the end of an earlier report.
+    """Check that a report may be written to a path: a new file, or an earlier report to append to.
 
     Raises:
         ValueError: In one line, if something else lies there.
@@ -152,7 +152,7 @@ def _is_fault(line: bytes) -> bool:
 
 
 def _append_once(path: Path, line: str) -> None:
-    """Append a line that the file lacks; other ranks append to it as well, and earlier runs have."""
+    """Append a line unless the file has it; other ranks and earlier runs append to the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     check_report(path)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
@@ -165,7 +165,7 @@ def _append_once(path: Path, line: str) -> None:
 
 
 def _lock(descriptor: int) -> None:
-    """Wait until no other process appends, where the file system has locks."""
+    """Lock the file, if the file system has locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:

@@ -31,25 +31,25 @@ The order goes round ``num_streams`` shards for each shape of clips, and where t
 the parsing of a whole list: room for 64 shards of 10,000 samples of three files in seven shapes.
 """
 LARGE_BYTES = 1 << 24
-"""Before memory is taken for more than this, it is looked whether the shard has so much."""
+"""Before more memory than this is allocated, the size of the shard is checked."""
 MAX_ENTRIES = 1 << 12
 """Shards of which the index's entry is kept as an object."""
 
 
 def pixels_of(extensions: Container[str]) -> str:
-    """Return the extension of the member that is decoded, of those that a sample has: the video, or else a picture."""
+    """Return the extension of the member to decode: the video, or else a picture."""
     return next((extension for extension in (VIDEO, *PICTURES) if extension in extensions), VIDEO)
 
 
 class RawSample(NamedTuple):
-    """The files of one sample, as they lie in the shard."""
+    """The files of one sample, not yet decoded."""
 
     shard: str
     key: str
     offset: int
-    """Byte of the shard at which the first of the files begins."""
+    """First byte of the files in the shard."""
     stored: Kind
-    """With the rate of the clip, if any is known."""
+    """With the frame rate of the clip, if it is known."""
     members: Mapping[str, memoryview]
     """By extension."""
 
@@ -66,11 +66,11 @@ class Request(NamedTuple):
     """Number among the shard's samples of one of the kinds ``stored``."""
     stored: frozenset[Kind]
     extensions: frozenset[str]
-    """Which of its files to read; those that it lacks are left out."""
+    """Files to read; those that the sample lacks are left out."""
 
 
 class _Listed(NamedTuple):
-    """A sample that the sidecar lists, and where its files are to be read."""
+    """A sample of the sidecar, and the spans to read for it with their memory."""
 
     shard: ShardEntry
     entry: SampleEntry
@@ -78,7 +78,7 @@ class _Listed(NamedTuple):
 
 
 class ShardReader:
-    """Reads any samples of a split; opens only the shards that are asked for.
+    """Random access to the samples of a split; only requested shards are opened.
 
     Args:
         folder: Folder of the shard set.
@@ -96,15 +96,15 @@ class ShardReader:
         self._entries: BoundedCache[int, ShardEntry] = BoundedCache(MAX_ENTRIES)
         self._tables: BoundedCache[int, SampleTable] = BoundedCache(MAX_LISTED_BYTES, size=attrgetter("num_bytes"))
         self._missing: set[str] = set()
-        """Files of which a listing of their folder has shown that they are there no more."""
+        """Files that a listing of their folder has shown to be missing."""
         self._memory = ReusedMemory()
         self._threads: ThreadPoolExecutor | None = None
 
     def read(self, requests: Sequence[Request]) -> list[RawSample | BadSampleError]:
-        """Read samples and check their bytes against the index; return the error of those that are bad.
+        """Read samples and check their bytes against the index; return an error for each bad sample.
 
-        Bad are samples whose bytes are others than recorded, or whose file is there no more. Storage that does not
-        answer, or denies access, says nothing of samples: it is waited for.
+        A sample is bad if its bytes are not those recorded, or its file is missing. Storage that does not answer, or
+        denies access, says nothing about samples: the call waits for it.
 
         The next call overwrites the bytes that this one returns.
 
@@ -146,7 +146,7 @@ class ShardReader:
         return _Listed(shard, entry, [(span, self._memory.take(span.end - span.start)) for span in spans])
 
     def _too_large(self, shard: ShardEntry, entry: SampleEntry, spans: Sequence[Span]) -> str:
-        """Say which file of a sample is larger than it may be, or than its shard is: no memory is taken for it."""
+        """Return a message if a file of a sample exceeds its limit or the size of its shard; no memory is allocated."""
         for extension, member in entry.members.items():
             if member.length > max_bytes_of(extension):
                 return f".{extension} {too_long(member.length, extension)}"
@@ -196,10 +196,10 @@ class ShardReader:
         memory: memoryview | None,
         check: Callable[[bytes | bytearray | memoryview], T],
     ) -> T:
-        """Return what ``check`` makes of a part of a shard, for which there is ``memory``, or of a whole sidecar.
+        """Read a part of a shard into ``memory``, or a whole sidecar, and return the result of ``check``.
 
-        What a remote folder gives is read a second time if it fails the check, lest a bad transfer cost a sample; only
-        what passes is cached, by the checksum of its shard: a set that was built again is another one.
+        Data of a remote folder that fail the check are read once more, as a transfer may have damaged them. Only data
+        that pass are cached, under the checksum of their shard, so that a rebuilt set is a new one.
 
         Raises:
             ValueError: What ``check`` raises, or ``DamagedSample`` if there are no such bytes.
@@ -242,7 +242,7 @@ class ShardReader:
             raise OSError(f"{where}: {error}") from error
 
     def _is_missing(self, name: str) -> bool:
-        """Tell a file that was deleted from a folder that is out of reach, or not mounted."""
+        """Whether a file was deleted; False if its whole folder is out of reach or not mounted."""
         if name not in self._missing:
             try:
                 found = self._folder.sizes([name, INDEX_NAME])
@@ -254,7 +254,7 @@ class ShardReader:
         return True
 
     def _ends_before(self, name: str, end: int) -> bool:
-        """Tell a file that is too short, of which some services make an error, from storage that fails."""
+        """Whether a file is too short, which some services report as an error; False if the storage fails."""
         try:
             size = self._folder.size(name)
         except OSError:

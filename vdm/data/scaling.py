@@ -1,4 +1,4 @@
-"""Decoded frames, scaled to RGB by FFmpeg at its most accurate; of standard range and without transparency."""
+"""Accurate scaling of decoded frames to RGB of standard range without transparency, by FFmpeg."""
 
 import av
 import numpy as np
@@ -12,7 +12,7 @@ _INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolat
 
 
 class RGBScaler:
-    """Scales frames and turns them to RGB; what FFmpeg works out for one is kept for others like it.
+    """Scales frames and converts them to RGB; FFmpeg's tables are reused for frames of the same format.
 
     Args:
         interpolation: FFmpeg's.

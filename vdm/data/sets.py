@@ -1,4 +1,4 @@
-"""The shard sets of a run, with the weights in which they are mixed."""
+"""The shard sets of a run and their weights."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True)
 class ShardSet:
-    """A set that has been found."""
+    """A set and its weight in the mixture."""
 
     path: str
     weight: Fraction
@@ -34,7 +34,7 @@ class ShardSet:
         Args:
             path: Folder with index.json, or its URL.
             weight: Share of the samples that come from this set, in any unit.
-            check: Whether to look that the shards are those of the index.
+            check: Whether to check that the shards are those of the index.
             shards: Names of the shards to use, see ``ShardIndex.chosen``; None uses all.
 
         Raises:
@@ -90,7 +90,7 @@ class Split:
     """One split of all sets, sorted into buckets."""
 
     shards: tuple[ShardTable, ...]
-    """Of each set."""
+    """Shards of each set."""
     rates: tuple[float | None, ...]
     """Frames per second of each set's clips, where the index does not count them by rate."""
     buckets: tuple[Bucket, ...]
@@ -115,9 +115,9 @@ class Split:
         return list(map(ShardReader, folders, self.shards, self.rates))
 
     def describe(self) -> str:
-        """Return how many samples each bucket has of each shard, in few words: two orders differ if these do.
+        """Return a short description, with a digest, of the number of samples that each bucket has of each shard.
 
-        Which samples these are, ``ShardTable.keys`` tells.
+        Two orders differ if their descriptions differ. ``ShardTable.keys`` identifies the samples themselves.
         """
         digest = blake2b(digest_size=4)
         for bucket in self.buckets:

@@ -1,4 +1,4 @@
-"""The shards of an index as columns: of a million they take 80 MB, where as objects they would take 1 GB.
+"""The shards of an index as columns: a million take 80 MB, as objects they would take 1 GB.
 
 As a Parquet file they have the columns ``name``, ``num_bytes``, ``checksum`` and ``keys`` (16 bytes each), and
 ``samples``, which maps the names of kinds (``16x256x256@24.0``) to numbers of samples.
@@ -31,14 +31,14 @@ MAX_SAMPLES = 10**9
 MAX_UNPACKED_BYTES = 1 << 31
 _ROWS_AT_ONCE = 1 << 14
 _ODD_NAME = r"[/\\:\x00-\x1f\x7f]|^\.{0,2}$|^.{256}"
-"""What no shard's name holds; see ``is_plain_name``."""
+"""Names that are refused; see ``is_plain_name``."""
 
 
 class _Counts(NamedTuple):
-    """How many samples of each kind each shard has, where there are any: as many rows as such pairs."""
+    """Number of samples of each kind in each shard: a row for each pair with samples."""
 
     kinds: tuple[Kind, ...]
-    """All that there are."""
+    """All kinds of the table."""
     kind: np.ndarray
     """Number of the kind."""
     shard: np.ndarray
@@ -47,10 +47,10 @@ class _Counts(NamedTuple):
 
 
 class ShardTable(Sequence[ShardEntry]):
-    """Shards in order; an entry is made when it is asked for.
+    """Shards in order; entries are made on access.
 
     Args:
-        columns: What ``of`` or ``from_parquet`` makes.
+        columns: A table of the schema above; use ``of`` or ``from_parquet``.
     """
 
     def __init__(self, columns: pa.Table) -> None:
@@ -180,7 +180,7 @@ class ShardTable(Sequence[ShardEntry]):
 
     @cached_property
     def keys(self) -> str:
-        """Digest of the samples' keys in order, made of those of shards; see ``ShardEntry.keys``."""
+        """Digest of the samples' keys in order, computed from those of the shards; see ``ShardEntry.keys``."""
         digest = xxhash.xxh3_128()
         for batch in self._columns.select(["keys"]).to_batches(max_chunksize=1 << 16):
             digest.update(b"".join(batch.column(0).to_pylist()))
@@ -201,7 +201,7 @@ class ShardTable(Sequence[ShardEntry]):
 
 
 def _numbers(array: Any) -> np.ndarray:
-    """Return an Arrow array of numbers without copying it; its own ``to_numpy`` would import pandas."""
+    """Return an Arrow array as a NumPy array without a copy; Arrow's ``to_numpy`` would import pandas."""
     return np.from_dlpack(array)
 
 
@@ -210,9 +210,9 @@ def _by_name(item: tuple[Kind, int]) -> str:
 
 
 def is_plain_name(name: str) -> bool:
-    """Tell whether a name may be that of a shard: of a file in the set's folder, for every program that reads it.
+    """Whether a name is allowed for a shard: every program takes it for a file in the set's folder.
 
-    It has no separators, nothing that makes it a URL or a command (``pipe:``), and no characters that can't be seen.
+    It has no separators, no colon as in URLs and commands (``pipe:``), and no invisible characters.
     """
     return name.isprintable() and not _are_odd(pa.array([name]))[0].as_py()
 
@@ -222,7 +222,7 @@ def _are_odd(names: Any) -> Any:
 
 
 def _read_bounded(file: pq.ParquetFile) -> pa.Table:
-    """Read a file that may unpack to much more than it has."""
+    """Read a file that may be much larger when unpacked, within limits."""
     if not file.schema_arrow.equals(_SCHEMA):
         raise ValueError(f"has the columns {', '.join(file.schema_arrow.names)} where others are expected, or types")
     num_rows = file.metadata.num_rows

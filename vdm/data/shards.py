@@ -1,19 +1,19 @@
-"""The shard schema: tar files, and beside them an index that records what they must contain.
+"""The shard schema: tar files, and an index beside them that records their content.
 
 A shard set is a folder::
 
-    index.json                what the set is: its splits, classes and frame rate, and what lies beside its clips
-    shards.parquet            its shards, a row each: size, checksum, and how many samples of each kind it has
+    index.json                splits, classes, frame rate, and encoders of stored latents and text embeddings
+    shards.parquet            a row for each shard: size, checksum, and number of samples of each kind
     train-000000.tar          a WebDataset shard: KEY.mp4, KEY.json, KEY.mp4, ...
-    train-000000.index.json   its sidecar: offset, length and checksum of every member
+    train-000000.index.json   sidecar of the shard: offset, length and checksum of every member
     validation-000000.tar     ...
 
 A sample's further members are read where they are there: ``.txt`` (a caption), ``.latents.safetensors`` (see
 ``StoredLatents``) and ``.text.safetensors`` (see ``StoredText``). Instead of ``.mp4`` there may be a picture: ``.jpg``,
 ``.png`` or ``.webp`` is a clip of one frame.
 
-WebDataset readers need the ``.tar`` files alone. The index makes random access possible, and makes damage visible: a
-tar cut at a member's edge or with a flipped bit is otherwise read without a word. ``index.py`` reads and writes it,
+WebDataset readers need the ``.tar`` files alone. The index gives random access and detects damage: without it, nobody
+notices a tar that was cut at the edge of a member, or a flipped bit. ``index.py`` reads and writes it,
 ``sidecars.py`` the sidecars.
 """
 
@@ -35,18 +35,18 @@ Shape = tuple[int, int, int]
 """Size of a clip: (t frames, h rows, w columns)."""
 _SHAPE = re.compile(r"([1-9]\d{0,8})x([1-9]\d{0,5})x([1-9]\d{0,5})")
 MAX_FRAMES, MAX_SIDE = 10**9 - 1, 10**6 - 1
-"""Of a clip, as an index may count it."""
+"""Limits of a clip in an index."""
 MAX_PIXELS = 1 << 26
-"""Of a frame or picture that is decoded: twice those of 8K. FFmpeg holds up to 16 frames while it decodes."""
+"""Pixels of a decoded frame or picture: twice those of 8K. FFmpeg holds up to 16 frames while it decodes."""
 MAX_MEMBER_BYTES = 1 << 31
-"""Of a file of a sample, which training reads at once."""
+"""Size of a file of a sample; training reads it whole."""
 MAX_METADATA_BYTES = 1 << 24
-"""Of a sample's ``.json`` or ``.txt``."""
+"""Size of a sample's ``.json`` or ``.txt``."""
 MAX_PICTURE_BYTES = 1 << 28
 
 VIDEO, LATENTS, TEXT = "mp4", "latents.safetensors", "text.safetensors"
 PICTURES = ("jpg", "jpeg", "png", "webp")
-"""Extensions of what a sample's files may be."""
+"""Extensions of a sample's files."""
 HOW_TO_REMAKE = (
     "build the set again or, if its tars are from elsewhere, delete index.json and `vdm-data index` it again"
 )
@@ -55,20 +55,20 @@ EMPTY_TEXT_NAME = "empty_text.safetensors"
 
 
 class Kind(NamedTuple):
-    """What samples of a set are counted by: how their clips are stored."""
+    """Shape and frame rate of a stored clip; the index counts samples by kind."""
 
     shape: Shape
     fps: float | None = None
-    """Frames per second, where that is not the rate of all clips of the set."""
+    """Frames per second, if it is not the rate of the whole set."""
 
     @property
     def name(self) -> str:
-        """The kind in few letters: ``16x256x256``, ``16x256x256@24.0``."""
+        """Short name of the kind: ``16x256x256``, ``16x256x256@24.0``."""
         size = "x".join(map(str, self.shape))
         return size if self.fps is None else f"{size}@{self.fps!r}"
 
     def of_set(self, fps: float | None) -> "Kind":
-        """Return the kind with its rate, where ``fps`` is that of all videos of the set; pictures have none."""
+        """Return the kind with its rate, given the rate ``fps`` of the set; pictures have none."""
         return Kind(self.shape, fps) if self.fps is None and self.shape[0] > 1 else self
 
     @staticmethod
@@ -86,10 +86,10 @@ class Kind(NamedTuple):
 
 
 def parse_shape(name: str) -> Shape:
-    """Return the shape that ``16x256x256`` stands for.
+    """Return the shape of a name such as ``16x256x256``.
 
     Raises:
-        ValueError: If it stands for none.
+        ValueError: If the name is malformed.
     """
     if (found := _SHAPE.fullmatch(name)) is None:
         raise ValueError(f"{name[:80]!r} is no frames x rows x columns")
@@ -98,7 +98,7 @@ def parse_shape(name: str) -> Shape:
 
 
 def max_bytes_of(extension: str) -> int:
-    """Return how many bytes a sample's file of an extension may have."""
+    """Return the greatest size in bytes of a sample's file with this extension."""
     if extension in ("json", "txt"):
         return MAX_METADATA_BYTES
     return MAX_PICTURE_BYTES if extension in PICTURES else MAX_MEMBER_BYTES
@@ -106,7 +106,7 @@ def max_bytes_of(extension: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where one file of a sample lies in its tar."""
+    """Place of a sample's file in its tar."""
 
     offset: int
     """First byte of the payload, counted from the start of the tar."""
@@ -125,17 +125,17 @@ class SampleEntry:
     members: Mapping[str, Member]
     """By extension, without a dot: ``"mp4"``, ``"json"``."""
     fps: float | None = None
-    """Frames per second, where no ``.json`` of ours says it."""
+    """Frames per second, if the sample's ``.json`` is not ours and may not have it."""
 
     @property
     def kind(self) -> Kind:
-        """How the clip is stored."""
+        """Kind of the stored clip."""
         return Kind(self.shape, self.fps)
 
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """What the index says of one shard."""
+    """Entry of the index for one shard."""
 
     name: str
     """File name of the tar in the set's folder."""
@@ -145,9 +145,9 @@ class ShardEntry:
     kinds: Mapping[Kind, int]
     """Number of samples of each kind."""
     keys: str
-    """``digest_of`` what tells its samples from others, in order: their keys, whatever their bytes.
+    """``digest_of`` the names of its samples, in order: their keys, independent of their bytes.
 
-    The keys of sets from elsewhere are often mere numbers; there, the checksums of clips count as well.
+    The keys of sets from elsewhere are often plain numbers; their names include the checksums of clips.
     """
 
     @property
@@ -160,14 +160,14 @@ class ShardEntry:
 class StoredLatents:
     """The latents that every sample of a set has beside its clip, in ``KEY.latents.safetensors``.
 
-    That file has the tensor ``latents`` (c t h w), what the encoder returns for the clip; if it has ``std`` of the same
-    shape too, ``latents`` is the mean of a normal distribution and ``std`` its standard deviation.
+    The file has the tensor ``latents`` (c t h w), the autoencoder's output for the clip. If it also has ``std`` of the
+    same shape, ``latents`` is the mean of a normal distribution and ``std`` its standard deviation.
     """
 
     encoder: Mapping[str, Any]
-    """What tells the encoder from others, as its ``identity()`` says: checksum of its weights, scale.
+    """Identity of the autoencoder, from its ``identity()``: checksum of its weights, scale.
 
-    It may say more for people to read, such as ``name``; only what ``identity()`` has is compared.
+    Further entries such as ``name`` are for people; only the keys of ``identity()`` are compared.
     """
     shapes: Mapping[Shape, tuple[int, int, int, int]]
     """Channels, frames, rows and columns of the latents, by shape of the clip."""
@@ -183,9 +183,9 @@ class StoredText:
     """
 
     encoder: Mapping[str, Any]
-    """What tells the text encoder from others, as its ``identity()`` says: checksum of its weights, ``max_tokens``.
+    """Identity of the text encoder, from its ``identity()``: checksum of its weights, ``max_tokens``.
 
-    It may say more for people to read, such as ``name``; only what ``identity()`` has is compared.
+    Further entries such as ``name`` are for people; only the keys of ``identity()`` are compared.
     """
     channels: int
     """Width d of the embeddings."""
@@ -194,26 +194,26 @@ class StoredText:
 
 
 CHECKSUM_BYTES = 16
-"""Length of a ``checksum``, which is written as twice as many digits."""
+"""Length of a ``checksum``; it is written as twice as many hexadecimal digits."""
 
 
 def checksum(data: bytes | bytearray | memoryview) -> str:
     """Return the 128-bit XXH3 digest of ``data`` in hexadecimal.
 
-    It finds damage, at memory's speed (a cryptographic digest took a third of the time of reading latents); it is no
-    proof against people who want to deceive.
+    It detects damage, not forgery, at the speed of memory; a cryptographic digest took a third of the time of reading
+    latents.
     """
     return xxhash.xxh3_128_hexdigest(data)
 
 
 def file_checksum(path: Path) -> str:
-    """Return what ``checksum`` returns for the content of a file, without holding it in memory."""
+    """Return the ``checksum`` of a file's content, without holding it in memory."""
     with open_regular(path) as file:
         return stream_checksum(file)
 
 
 def stream_checksum(file: io.BufferedIOBase) -> str:
-    """Return what ``checksum`` returns for the rest of an open file, without holding it in memory."""
+    """Return the ``checksum`` of the rest of an open file, without holding it in memory."""
     digest = xxhash.xxh3_128()
     while block := file.read(1 << 20):
         digest.update(block)
@@ -223,14 +223,14 @@ def stream_checksum(file: io.BufferedIOBase) -> str:
 def shard_of(
     name: str, num_bytes: int, checksum: str, samples: Sequence[SampleEntry], keys: Sequence[str] | None = None
 ) -> ShardEntry:
-    """Return what the index says of a tar of ``samples``.
+    """Return the index's entry for a tar of ``samples``.
 
     Args:
         name: See ``ShardEntry``, as for ``num_bytes`` and ``checksum``.
         num_bytes: Of the tar.
         checksum: Of the tar.
         samples: In order.
-        keys: What tells each sample from others; None is their keys.
+        keys: Name of each sample for ``ShardEntry.keys``; None takes their keys.
     """
     told_by = [sample.key for sample in samples] if keys is None else keys
     return ShardEntry(name, num_bytes, checksum, count_kinds(samples), digest_of(told_by))

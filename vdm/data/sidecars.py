@@ -1,4 +1,4 @@
-"""The sidecar of a shard, ``train-000000.index.json``: where its tar holds each sample, and with which checksums."""
+"""The sidecar of a shard, ``train-000000.index.json``: place and checksum of each file of each sample in the tar."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from vdm.json_values import known_version, mapping, parse_json, positive_number,
 
 VERSION = 1
 MAX_SIDECAR_BYTES = 1 << 28
-"""Some 200 bytes a sample: more than a million of them."""
+"""Enough for a million samples of some 200 bytes."""
 MAX_KEY = 4096
 """Characters of a sample's key."""
 MAX_EXTENSION = 255
@@ -45,12 +45,12 @@ def read_samples(path: str | Path | Folder, shard: ShardEntry) -> tuple[SampleEn
 
 
 def parse_samples(where: str, data: bytes | bytearray, shard: ShardEntry) -> tuple[SampleEntry, ...]:
-    """Return what the sidecar of a shard says.
+    """Return the samples in the sidecar of a shard.
 
     Args:
         where: Path of the sidecar, for messages.
         data: Its content.
-        shard: What the index says of the shard.
+        shard: The index's entry for the shard.
 
     Raises:
         ValueError: In one line, if it is malformed or at odds with the index.
@@ -59,7 +59,7 @@ def parse_samples(where: str, data: bytes | bytearray, shard: ShardEntry) -> tup
 
 
 def read_sidecar(path: str | Path | Folder, shard_name: str) -> tuple[SampleEntry, ...]:
-    """Read the sidecar of a shard that no index speaks of; see ``read_samples``."""
+    """Read a sidecar without comparing it with an index; see ``read_samples``."""
     folder = folder_of(path)
     sidecar = folder.path_of(sidecar_name(shard_name))
     try:

@@ -1,4 +1,4 @@
-"""Whether shards are those that the index speaks of: a look at some samples before training begins."""
+"""Check of some samples before training: whether the shards are those of the index."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,18 +12,17 @@ from vdm.data.sidecars import read_samples
 from vdm.data.storage import Folder
 
 MAX_SHARDS = 16
-"""Shards that are looked into, evenly over the set; whatever a larger set has elsewhere is found as it is read."""
+"""Number of shards to check, spread evenly over the set; training finds other faults as it reads."""
 
 
 def check_shards(folder: Folder, index: ShardIndex) -> None:
-    """Refuse a set whose shards have been exchanged for others, or whose index belongs to another set.
+    """Refuse a set whose shards were exchanged, or whose index belongs to another set.
 
-    Sizes tell most of it, but not all, so of some shards the first sample is read, and if that is not what was
-    recorded, the middle and the last. A shard with one whole sample of these may have damaged ones, which training
-    leaves out and reports.
+    Equal sizes are no proof. So the first sample of some shards is read; if it does not match the index, the middle and
+    the last one too. A shard passes with one undamaged sample of these; training leaves out and reports damaged ones.
 
     Raises:
-        ValueError: In one line, if all three samples of a shard are others than recorded, or it can't be read.
+        ValueError: In one line, if none of the three samples of a shard matches, or the shard can't be read.
     """
     shards = ShardTable.joined(list(index.splits.values()))
     filled = np.flatnonzero(shards.num_samples)
@@ -36,7 +35,7 @@ def check_shards(folder: Folder, index: ShardIndex) -> None:
 
 
 def _fault(folder: Folder, shard: ShardEntry) -> str:
-    """Return what is wrong with a shard, or nothing."""
+    """Return a message about a shard, empty if it passes."""
     try:
         samples = read_samples(folder, shard)
         looked_at = (0, len(samples) // 2, len(samples) - 1)

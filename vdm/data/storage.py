@@ -1,7 +1,7 @@
-"""Where a shard set lies: a local folder, or a URL of S3, Google Cloud Storage, HTTP or the Hugging Face hub.
+"""Storage of shard sets: local folders, and URLs of S3, Google Cloud Storage, HTTP and the Hugging Face hub.
 
-Of remote files only the bytes asked for are fetched. Credentials come from where each service's own client looks for
-them (environment, configuration files, roles of the machine) and from nowhere else.
+Only the requested bytes of remote files are fetched. Credentials come only from the places where each service's own
+client looks for them: environment, configuration files, roles of the machine.
 """
 
 import errno
@@ -24,54 +24,52 @@ T = TypeVar("T")
 
 MAX_OPEN_FILES = 256
 NUM_CONNECTIONS = 16
-"""Requests that a process has under way at once, where storage is remote."""
+"""Concurrent requests of a process to remote storage."""
 LISTING_TIMEOUT_SECONDS = 600.0
-"""How long the listing of a remote folder may take."""
+"""Time-out for listing a remote folder."""
 
 _PACKAGES = {"s3": "'.[s3]'", "s3a": "'.[s3]'", "gs": "'.[gcs]'", "gcs": "'.[gcs]'", "hf": "'.[hub]'"}
-"""By protocol, what pip is to install."""
+"""Argument of ``pip install`` for each protocol."""
 
 
 class Folder(Protocol):
     """A folder of files that are read in parts."""
 
     is_remote: bool
-    """Whether every read is a round trip, so that several at once pay."""
+    """Whether every read is a round trip, so that concurrent reads are faster."""
     cache: DiskCache | None
-    """Where readers are to keep what they have read and found whole."""
+    """Cache of data that passed their check."""
 
     def path_of(self, name: str) -> str:
         """Return the full path or URL of a file, for messages."""
         ...
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes | bytearray:
-        """Return ``length`` bytes of a file from ``offset`` on, fewer where it ends before; None is all of them.
-
-        Remote files are not asked for more than they have.
+        """Return ``length`` bytes of a file from ``offset`` on, fewer if it ends earlier; None reads to the end.
 
         Raises:
-            OSError: If they can't be had, after some attempts; ``FileNotFoundError`` at once.
+            OSError: If they can't be read, after several attempts; ``FileNotFoundError`` at once.
         """
         ...
 
     def read_into(self, memory: memoryview, name: str, offset: int) -> int:
-        """Fill ``memory`` with the bytes of a file from ``offset`` on; return how many there are, as for ``read``."""
+        """Fill ``memory`` with the bytes of a file from ``offset`` on; return their number. See ``read``."""
         ...
 
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
-        """Return the bytes of each file that is there; None where the storage does not tell."""
+        """Return the size of each existing file; None if the storage does not report it."""
         ...
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of a file, by one attempt; None where the storage does not tell.
+        """Return the size of a file, in one attempt; None if the storage does not report it.
 
         Raises:
-            OSError: If it does not answer; ``FileNotFoundError`` if it lacks the file.
+            OSError: If the storage does not answer; ``FileNotFoundError`` if the file does not exist.
         """
         ...
 
     def close(self) -> None:
-        """Let open files and connections go; reading opens them again."""
+        """Close files and connections; reading opens them again."""
         ...
 
 
@@ -91,13 +89,13 @@ def open_folder(path: str | Path, cache: DiskCache | None = None) -> Folder:
 
 
 def read_whole(folder: Folder, name: str, max_bytes: int) -> bytes | bytearray:
-    """Return the content of a file that is not to be larger than ``max_bytes``.
+    """Return the content of a file of at most ``max_bytes``.
 
-    Of a remote one the size is known when it is there: to ask for it would be one more round trip.
+    The size of a remote file is checked after reading, to save a round trip.
 
     Raises:
-        UnfitFileError: If it is larger, or no file.
-        OSError: If it can't be had.
+        UnfitFileError: If it is larger, or no regular file.
+        OSError: If it can't be read.
     """
     num_bytes = 0 if folder.is_remote else folder.size(name) or 0
     data = b"" if num_bytes > max_bytes else folder.read(name)
@@ -107,12 +105,12 @@ def read_whole(folder: Folder, name: str, max_bytes: int) -> bytes | bytearray:
 
 
 def folder_of(place: str | Path | Folder) -> Folder:
-    """Return the folder at a path or URL, or the one that is given; see ``open_folder``."""
+    """Return the folder at a path or URL, or ``place`` itself if it is a folder; see ``open_folder``."""
     return open_folder(place) if isinstance(place, str | Path) else place
 
 
 class LocalFolder:
-    """A folder of this machine or of a file system that is mounted."""
+    """A folder of this machine or of a mounted file system."""
 
     is_remote = False
     cache: DiskCache | None = None
@@ -151,13 +149,13 @@ class LocalFolder:
         return retries.request(attempt, self.retry_delays_seconds, self.close)
 
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
-        """Return the bytes of each file that is there."""
+        """Return the size of each existing file."""
         wanted = set(names)
         with os.scandir(self.path) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.name in wanted and entry.is_file()}
 
     def size(self, name: str) -> int:
-        """Return the bytes of a file; see ``Folder``."""
+        """Return the size of a file; see ``Folder``."""
         return (self.path / name).stat().st_size
 
     def close(self) -> None:
@@ -174,7 +172,7 @@ class LocalFolder:
 class RemoteFolder:
     """A folder behind a URL that fsspec knows.
 
-    It travels to other processes as its URL: clients of remote storage do not survive a fork.
+    It is pickled as its URL: clients of remote storage do not survive a fork.
     """
 
     is_remote = True
@@ -182,12 +180,12 @@ class RemoteFolder:
     """Pauses before a failed request is repeated; see ``vdm.data.retries``."""
 
     timeout_seconds: float = 60.0
-    """How long an answer may take."""
+    """Time-out of a request."""
 
     def __init__(self, url: str, cache: DiskCache | None = None) -> None:
         self.url = url.rstrip("/")
         self.cache = cache
-        _ = self._file_system  # the mistakes of users come to light here
+        _ = self._file_system  # so that mistakes in the URL raise here
 
     @functools.cached_property
     def _file_system(self) -> Any:
@@ -237,7 +235,7 @@ class RemoteFolder:
         return len(data)
 
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
-        """Return the bytes of each file that is there, by one listing of the folder where the storage has listings."""
+        """Return the size of each existing file, by one listing of the folder if the storage has listings."""
         if self.url.startswith(("http://", "https://")):
             with ThreadPoolExecutor(NUM_CONNECTIONS, thread_name_prefix="sizes") as threads:
                 sizes = threads.map(self._size_or_missing, names)
@@ -252,11 +250,11 @@ class RemoteFolder:
         return {name: size for name, size in found.items() if name in wanted}
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of a file; see ``Folder``."""
+        """Return the size of a file; see ``Folder``."""
         return self._call("info", f"{self._root}/{name}").get("size")
 
     def _size_or_missing(self, name: str) -> int | None:
-        """Return the bytes of a file, None if the server does not tell, -1 if it lacks the file."""
+        """Return the size of a file, None if the server does not report it, -1 if the file does not exist."""
         try:
             return self._retried(lambda: self.size(name))
         except FileNotFoundError:
@@ -266,7 +264,7 @@ class RemoteFolder:
         return retries.request(attempt, self.retry_delays_seconds)
 
     def _call(self, method: str, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-        """Call a method of the file system; whatever goes wrong is an ``OSError``, as it would be on a disk."""
+        """Call a method of the file system; every error becomes an ``OSError``, as on a disk."""
         file_system, timeout = self._file_system, timeout or self.timeout_seconds
         try:
             if isinstance(file_system, AsyncFileSystem):
@@ -286,6 +284,6 @@ class RemoteFolder:
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """Return what the protocol's client must be told."""
-    # A listing that is kept would hide what changes; a few hundred MB for a million files, too.
+    """Return the options of the protocol's client."""
+    # A cached listing would hide changes, and take a few hundred MB for a million files.
     return {"use_listings_cache": False} if protocol not in ("memory", "file", "local") else {}

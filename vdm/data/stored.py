@@ -1,4 +1,4 @@
-"""What the sets of a run have encoded beforehand, and whether it may be used together."""
+"""Stored latents and text embeddings of a run's sets, and whether they fit together."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def common_latents(sets: Sequence[ShardSet], clip_shapes: Sequence[Shape]) -> St
     """Return the latents that all sets have.
 
     Raises:
-        ValueError: In one line, if a set lacks them, has them from another encoder, or not for a shape of clips.
+        ValueError: In one line, if a set has none, or they are of another encoder, or a shape of clips has none.
     """
     found: list[StoredLatents] = []
     shapes: dict[Shape, LatentShape] = {}
@@ -34,10 +34,10 @@ def common_latents(sets: Sequence[ShardSet], clip_shapes: Sequence[Shape]) -> St
 
 
 def common_text(sets: Sequence[ShardSet]) -> StoredText:
-    """Return what the text embeddings are that all sets have.
+    """Return the description of the text embeddings of all sets.
 
     Raises:
-        ValueError: In one line, if a set lacks them or has them from another encoder.
+        ValueError: In one line, if a set has none, or they are of another encoder.
     """
     found: list[StoredText] = []
     for one in sets:
@@ -71,10 +71,10 @@ def read_empty_text(one: ShardSet) -> TextEmbedding:
 
 
 def differences(stored: Mapping[str, Any], configured: Mapping[str, Any]) -> str:
-    """Return how an encoder that was used differs from the configured one, in few words; empty if it does not.
+    """Return the differences between the encoder of a set and the configured one, in few words; empty if none.
 
     Args:
-        stored: What a set's index says of the encoder; what ``configured`` lacks is for people to read.
+        stored: The encoder in a set's index; only the keys of ``configured`` are compared.
         configured: The encoder's ``identity()``.
     """
     return ", ".join(

@@ -1,6 +1,6 @@
-"""Tensors of a safetensors file that lies in memory, as views of its bytes.
+"""Tensors of a safetensors file in memory, as views of its bytes.
 
-safetensors' own reader copies them, which for latents costs more than reading them from the page cache.
+The reader of safetensors copies them, which for latents takes longer than reading them from the page cache.
 """
 
 import math
@@ -15,12 +15,12 @@ from vdm.files import MALFORMED
 from vdm.json_values import mapping, parse_json, sequence, whole_number
 
 _LENGTH_BYTES = 8
-"""The file begins with the length of its header, which is JSON; see https://huggingface.co/docs/safetensors."""
+"""The file begins with the length of its JSON header; see https://huggingface.co/docs/safetensors."""
 
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_DIMENSIONS = 8
 _MAX_SIZE = 1 << 40
-"""Of a file, and of the product of a tensor's sizes."""
+"""Limit of offsets, and of the number of elements of a tensor."""
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

@@ -1,4 +1,4 @@
-"""Text embeddings that were made beforehand, read in place of running a text encoder."""
+"""Stored text embeddings, read instead of running a text encoder."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from vdm.data.tensors import UnreadableTensorsError, read_tensors
 
 
 class TextEmbedding(NamedTuple):
-    """What a text encoder makes of one caption."""
+    """Output of a text encoder for one caption."""
 
     tokens: Float[Tensor, "l d"]
     """One embedding a token, without padding."""
