@@ -31,7 +31,7 @@ from vdm.training.ema import PowerFunctionEMA
 from vdm.training.power_functions import PostHocEMA, PowerFunction, reconstruct
 
 NOTABLE_ERROR = 0.1
-"""Difference of profiles above which the average deserves a warning."""
+"""Relative error of the profile above which the user is warned."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class _Source:
 
 
 def run(config: DictConfig) -> None:
-    """Write a run with the average as its weights, and a picture of how they were averaged."""
+    """Write a run with the average as its weights, and a plot of the averaging profile."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     options = parse(EmaOptions, plain)
     sigma_rel = options.sigma_rel
@@ -72,7 +72,7 @@ def run(config: DictConfig) -> None:
 
 
 def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int) -> Iterator[_Source]:
-    """Yield the averages in the checkpoint, and those in whole snapshots of earlier steps."""
+    """Yield the averages in the checkpoint, and those in complete snapshots of earlier steps."""
     if not sigma_rels:
         raise ConfigError(
             f"checkpoint={saved.folder}: trained without power-function averages; train with averages=post_hoc"
@@ -81,7 +81,9 @@ def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int
     for name, sigma_rel in names.items():
         yield _Source(PowerFunction(sigma_rel, last_step), saved.named_ema(name))
     for folder in ema_snapshots_of(run_folder(saved.folder)):
-        if step_of(folder) >= last_step:  # of a run that went on from an earlier checkpoint, or the checkpoint's own
+        if (
+            step_of(folder) >= last_step
+        ):  # left by a run that resumed from an earlier checkpoint, or the checkpoint's own
             continue
         try:
             verify_folder(folder)
@@ -93,7 +95,7 @@ def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int
 
 
 def _combined(saved: SavedCheckpoint, sources: list[_Source], found: PostHocEMA) -> dict[str, Tensor]:
-    """Return the averages asked for, and whatever has none as it is."""
+    """Return the combined averages, and weights without averages as they are."""
     weights: dict[str, Tensor] = {}
     of_model = [name for name in saved.weights.shapes if not is_of_objective(name)]
     for name in tqdm(of_model, desc="averaging", unit="tensor"):
@@ -108,7 +110,7 @@ def _combined(saved: SavedCheckpoint, sources: list[_Source], found: PostHocEMA)
 
 
 def plot_profile(found: PostHocEMA, path: Path) -> None:
-    """Draw the weight of each step in the average asked for, and in the one that was made."""
+    """Plot the weight of each step in the average that was asked for, and in the one that was made."""
     steps = np.linspace(0, found.target.step, 2000)
     made = sum(share * source.density(steps) for source, share in zip(found.sources, found.shares, strict=True))
     figure = Figure(figsize=(8, 4), layout="constrained")
