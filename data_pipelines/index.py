@@ -56,7 +56,7 @@ def index_folder(settings: IndexSettings) -> int:
         listed.unlink()
         raise ValueError(f"input={settings.input}: none of its {len(found)} tars can be used, for the reasons above")
     index = _index(shards, found, settings)
-    folder = settings.output or settings.input
+    folder = settings.output or listed.folder
     write_index(folder, index)
     print(f"{printable(folder)}: clips: {described(index)}" + (f"; faults: {len(faults)}" if faults else ""))
     for note in _notes(list(found.values())):

@@ -1,12 +1,14 @@
 """What ``vdm-data index``, ``show`` and ``verify`` can be told, which read a set that is there."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from data_pipelines.settings import HDR, LocalPath
 from vdm.cli.options.base import CommandOptions
-from vdm.cli.options.paths import check_folder, check_shards, check_writable
+from vdm.cli.options.paths import check_file, check_folder, check_shards, check_writable
 from vdm.config import ConfigError
 from vdm.config.options import Name
+from vdm.data.shard_lists import expand
 from vdm.ranges import Count, CountOrZero, NumProcesses, Seed, ShareBelowOne
 
 
@@ -15,7 +17,7 @@ class IndexSettings(CommandOptions):
     """Everything that ``conf/index.yaml`` sets."""
 
     input: LocalPath
-    """Folder of tars."""
+    """Folder of tars, or a list of tars and folders; see ``vdm.data.shard_lists``."""
     output: LocalPath | None = None
     """New folder for the index, with links to the tars; None writes it beside them."""
     hdr: HDR = "map"
@@ -27,13 +29,22 @@ class IndexSettings(CommandOptions):
     """Processes; None is one per core, 0 works in this process."""
 
     def check_paths(self) -> None:
-        """Refuse a folder that is not there, or beside whose tars nothing can be written."""
-        check_folder(self.input, "input", "of tars")
+        """Refuse a folder or a tar that is not there, or beside whose tars nothing can be written."""
+        try:
+            locations = [Path(one) for one in expand(str(self.input))]
+        except ValueError as error:
+            raise ConfigError(f"input={error}") from None
+        for location in locations:
+            if location.suffix != ".tar" or location.is_dir():
+                check_folder(location, "input", "of tars")
+            else:
+                check_file(location, "input")
         if self.output is not None:
             check_writable(self.output, "output")
             return
         try:
-            check_writable(self.input, "input")
+            for folder in {one if one.is_dir() else one.parent for one in locations}:
+                check_writable(folder, "input")
         except ConfigError as error:
             raise ConfigError(f"{error}; output=FOLDER writes the index there, with links to the tars") from None
 

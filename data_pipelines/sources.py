@@ -20,7 +20,9 @@ from vdm.regular_files import open_regular
 from vdm.text import printable as printable
 
 _BEGINNING = 1 << 12
-"""Bytes of a picture in which it says whether it is animated."""
+"""Bytes at the start of a picture that say whether it is animated."""
+_WEBP_ANIMATION_FLAG = 2
+"""In the first byte of a WebP's chunk ``VP8X``."""
 
 
 class SourceError(ValueError):
@@ -136,10 +138,18 @@ def _is_video(path: Path) -> bool:
     return suffix in VIDEO_SUFFIXES or (suffix not in OTHER_SUFFIXES and _holds_video(path))
 
 
-def is_animated_webp(path: Path) -> bool:
-    """Tell an animated picture that FFmpeg does not read, by the flag of its first chunk."""
-    start = _beginning(path) if path.suffix.lower() == ".webp" else b""
-    return start[8:16] == b"WEBPVP8X" and bool(start[20:21]) and bool(start[20] & 2)
+def unread_animation(path: Path) -> str | None:
+    """Return the format of an animated picture that can't be read as a video: ``WebP`` or ``AVIF``; else None.
+
+    FFmpeg does not decode animated WebP, and takes the cover of an animated AVIF for its default stream.
+    """
+    if path.suffix.lower() not in (".webp", ".avif", ".avifs"):
+        return None
+    start = _beginning(path)
+    if start[8:16] == b"WEBPVP8X":
+        return "WebP" if len(start) > 20 and start[20] & _WEBP_ANIMATION_FLAG else None
+    brands = start[8 : int.from_bytes(start[:4])] if start[4:8] == b"ftyp" else b""
+    return "AVIF" if b"avis" in [brands[place : place + 4] for place in range(0, len(brands), 4)] else None
 
 
 def _beginning(path: Path) -> bytes:

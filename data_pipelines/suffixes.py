@@ -1,4 +1,4 @@
-"""What the suffix of a file says of its content."""
+"""Suffixes of files that are certainly videos, or certainly not."""
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset([
@@ -8,13 +8,16 @@ VIDEO_SUFFIXES = frozenset([
     ".wmv", ".y4m",
 ])
 # fmt: on
-"""A file so named must be a video: it gives clips or is listed as a fault. Others are looked into."""
+"""A file with such a suffix gives clips, or is listed as a fault."""
 
 # fmt: off
 OTHER_SUFFIXES = frozenset([
-    ".bmp", ".csv", ".db", ".htm", ".html", ".ini", ".jpeg", ".jpg", ".json", ".jsonl", ".log", ".md", ".ndjson",
-    ".npy", ".npz", ".parquet", ".pdf", ".png", ".py", ".srt", ".svg", ".tar", ".tif", ".tiff", ".tsv", ".txt", ".vtt",
-    ".webp", ".xml", ".yaml", ".yml", ".zip",
+    ".avif", ".avifs", ".bmp", ".csv", ".db", ".heic", ".heif", ".htm", ".html", ".ini", ".jpeg", ".jpg", ".json",
+    ".jsonl", ".log", ".md", ".ndjson", ".npy", ".npz", ".parquet", ".pdf", ".png", ".py", ".srt", ".svg", ".tar",
+    ".tif", ".tiff", ".tsv", ".txt", ".vtt", ".webp", ".xml", ".yaml", ".yml", ".zip",
 ])
 # fmt: on
-"""Not looked into, as FFmpeg takes text for a film of letters and a picture for a film of one frame."""
+"""Files with such a suffix are passed over. FFmpeg would open a text as a film of letters, a picture as one frame.
+
+Files with any other suffix are opened, to see whether they hold a video.
+"""

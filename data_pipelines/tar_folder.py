@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdm.data.index import INDEX_NAME
+from vdm.data.shard_lists import expand
 
 _COMPRESSED = (".tgz", ".tbz2", ".txz", ".tzst", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4", ".tar.Z")
 _NAMED = 3
@@ -21,25 +22,31 @@ class ListedTars:
     are_links: bool = False
     """Whether the tars are links to those of another folder."""
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the tars, and of their index."""
+        return self.tars[0].parent
+
     def unlink(self) -> None:
         """Remove the links again, if they are links."""
         for tar in self.tars if self.are_links else ():
             tar.unlink()
 
 
-def list_tars(folder: Path, output: Path | None) -> ListedTars:
-    """Find the tars of a folder.
+def list_tars(location: Path, output: Path | None) -> ListedTars:
+    """Find the tars of a folder, or of a list of folders and tars.
 
     Args:
-        folder: Where they lie.
+        location: Where they lie; a list is in the syntax of ``vdm.data.shard_lists``.
         output: A new folder for the index, in which a link is made for each tar, of sub-folders too; None writes the
             index beside the tars, for which sub-folders are left out.
 
     Raises:
         ValueError: In one line, if there are none, or an index already.
     """
-    if not folder.is_dir():
-        raise ValueError(f"input={folder}: no such folder; give a folder of tars")
+    if not location.is_dir():
+        return _list_named(location, output)
+    folder = location
     tars, deeper, compressed = _search(folder, output)
     faults = [_compressed_fault(folder, compressed)] if compressed else []
     if output is not None:
@@ -51,6 +58,38 @@ def list_tars(folder: Path, output: Path | None) -> ListedTars:
         faults.append(f"{_some(folder, deeper)}: tars in sub-folders are indexed together with output=FOLDER")
     if not tars:
         raise ValueError("; ".join([f"input={folder}: has no file *.tar", *faults]))
+    return ListedTars(tuple(tars), tuple(faults))
+
+
+def _list_named(location: Path, output: Path | None) -> ListedTars:
+    """Find the tars of a list."""
+    tars: list[Path] = []
+    compressed: list[Path] = []
+    for one in map(Path, expand(str(location))):
+        if one.is_dir() and output is not None:
+            beside, deeper, unread = _search(one, output)
+            tars += [*beside, *deeper]
+            compressed += unread
+        elif one.is_dir():
+            raise ValueError(f"input={location}: output=NEW_FOLDER is needed for the index of several folders")
+        elif not one.exists():
+            raise ValueError(f"input={one}: no such folder; give a folder of tars, or a list of tars")
+        elif not one.name.endswith(".tar"):
+            raise ValueError(f"input={one}: is a file, not a folder of tars or a .tar")
+        else:
+            tars.append(one)
+    if len({tar.absolute() for tar in tars}) < len(tars):
+        raise ValueError(f"input={location}: lists a tar twice")
+    common = Path(os.path.commonpath([tar.parent.absolute() for tar in tars])) if tars else location
+    absolute = [tar.absolute() for tar in tars]
+    faults = [_compressed_fault(common, [tar.absolute() for tar in compressed])] if compressed else []
+    if output is not None:
+        links, more = _linked(common, absolute, output)
+        return ListedTars(links, (*faults, *more), are_links=True)
+    if len({tar.parent for tar in absolute}) > 1:
+        raise ValueError(f"input={location}: output=NEW_FOLDER is needed for the index of tars of several folders")
+    if (common / INDEX_NAME).exists():
+        raise ValueError(f"input={location}: {common} has an {INDEX_NAME} already; delete it to index the tars anew")
     return ListedTars(tuple(tars), tuple(faults))
 
 

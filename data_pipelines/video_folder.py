@@ -13,7 +13,7 @@ from data_pipelines.caption_tables import Manifest, read_manifest
 from data_pipelines.clips import VideoFile
 from data_pipelines.recordings import find_recordings, recording_note
 from data_pipelines.settings import HDR, ClipSettings, check_videos
-from data_pipelines.sources import Inputs, is_animated_webp, list_videos
+from data_pipelines.sources import Inputs, list_videos, unread_animation
 from vdm.text import well_formed
 
 
@@ -42,10 +42,10 @@ def read_video_folder(
     sources = _told_apart([_video_file(path, folder, clip, hdr) for path in videos])
 
     rows, faults = _match(said, sources, folder)
-    animated = [path for path in others if is_animated_webp(path)]
-    for path in animated:
+    animated = {path: kind for path in others if (kind := unread_animation(path)) is not None}
+    for path, kind in animated.items():
         name = well_formed(path.relative_to(folder).as_posix())
-        faults[name] = "is an animated WebP, which FFmpeg does not read; make it a video"
+        faults[name] = f"is an animated {kind}, which is not read; make it a video"
     annotations: dict[str, Annotation] = {}
     used = {*said.files, *animated}
     encodings: dict[str, list[Path]] = {}

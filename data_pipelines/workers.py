@@ -1,4 +1,4 @@
-"""Work spread over processes so that a crash of one costs only the item it was at."""
+"""Work spread over processes; a process that dies costs only the item that it was working on."""
 
 import multiprocessing
 import os
@@ -16,28 +16,34 @@ Result = TypeVar("Result")
 
 
 class WorkerDiedError(RuntimeError):
-    """The process that worked on an item ended: killed, out of memory, or a fault in a native library."""
+    """A process died while it worked on an item: killed, out of memory, or by a fault in a native library."""
 
 
 class _Worker(Generic[Item, Result]):
-    """A process that serves one item at a time."""
+    """A process that works on one item at a time, with a connection of its own."""
 
     def __init__(self, function: Callable[[Item], Result]) -> None:
-        context = multiprocessing.get_context("forkserver")  # a plain fork would copy the threads' locks
+        context = multiprocessing.get_context("forkserver")  # a plain fork would copy locks that threads hold
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(theirs, function), daemon=True)
         self.process.start()
         theirs.close()
         self.item: Item | None = None
 
-    def start(self, item: Item) -> None:
+    def start(self, item: Item) -> bool:
+        """Send an item to the process; return whether it was still alive to take it."""
         self.item = item
-        self.connection.send(item)
+        try:
+            self.connection.send(item)
+        except ConnectionError:
+            return False
+        return True
 
     def result(self) -> Result | WorkerDiedError:
+        """Wait for the result of the item; raise what the function raised."""
         try:
             result = self.connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # the process died before it had sent its result, or while it did
             self.process.join()
             return WorkerDiedError(f"the process that read it died (exit code {self.process.exitcode})")
         if isinstance(result, Exception):
@@ -46,15 +52,16 @@ class _Worker(Generic[Item, Result]):
 
 
 def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
+    """Answer each item with its result, until the parent closes the connection."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-    with suppress(EOFError, ConnectionError):  # the parent needs no more, or is gone
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends its workers
+    with suppress(EOFError, ConnectionError):
         while True:
             item = connection.recv()
-            connection.send(_outcome(function, item))
+            connection.send(_result_or_error(function, item))
 
 
-def _outcome(function: Callable[[Item], Result], item: Item) -> Result | Exception:
+def _result_or_error(function: Callable[[Item], Result], item: Item) -> Result | Exception:
     try:
         return function(item)
     except Exception as error:
@@ -64,12 +71,13 @@ def _outcome(function: Callable[[Item], Result], item: Item) -> Result | Excepti
 def map_in_processes(
     function: Callable[[Item], Result], items: Iterable[Item], num_workers: int | None
 ) -> Iterator[tuple[Item, Result | WorkerDiedError]]:
-    """Apply ``function`` to every item; yield items with their results as they are done.
+    """Apply ``function`` to every item; yield each item with its result, in the order in which they finish.
 
     Args:
-        function: Importable by its name, as are items and results; what it raises is raised here.
-        items: Drawn when a process is free.
-        num_workers: Processes; None is one per core, 0 works in this process.
+        function: Importable by its name. It, the items and the results must be picklable; its exceptions are raised
+            here, and end the work.
+        items: Taken from the iterable one at a time, when a process is free.
+        num_workers: Number of processes; None is one per core, 0 works in this process.
     """
     if num_workers == 0:
         yield from ((item, function(item)) for item in items)
@@ -88,8 +96,9 @@ def map_in_processes(
                 assert worker.item is not None
                 done, result = worker.item, worker.result()
                 for item in waiting:
-                    worker = _Worker(function) if isinstance(result, WorkerDiedError) else worker
-                    worker.start(item)
+                    if isinstance(result, WorkerDiedError) or not worker.start(item):
+                        worker = _Worker(function)
+                        worker.start(item)
                     busy[worker.connection] = worker
                     break
                 yield done, result
@@ -99,5 +108,5 @@ def map_in_processes(
 
 
 def num_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

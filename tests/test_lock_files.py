@@ -39,7 +39,7 @@ def test_of_many_processes_exactly_one_gets_each_lock(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_claim_that_was_judged_dead_is_taken_over_once_however_late_the_judge_acts(tmp_path: Path) -> None:
+def test_a_lock_of_a_dead_holder_is_taken_over_once_however_late_a_process_acts(tmp_path: Path) -> None:
     path = tmp_path / "run"
     assert acquire(path, 0, "dead")
     seen_by_all = lock_holders(path)
@@ -62,7 +62,7 @@ def test_a_claim_that_was_judged_dead_is_taken_over_once_however_late_the_judge_
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
-def test_where_there_are_no_hard_links_one_process_gets_the_claim_too(
+def test_without_hard_links_one_process_alone_gets_the_lock_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*arguments: object) -> None:
@@ -74,7 +74,7 @@ def test_where_there_are_no_hard_links_one_process_gets_the_claim_too(
     assert lock_holders(tmp_path / "a") == ["first"]
 
 
-def test_claim_that_storage_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_file_that_storage_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

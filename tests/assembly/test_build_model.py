@@ -94,7 +94,7 @@ def test_foreign_code_is_refused_in_every_part_of_a_model(tmp_path: Path, key: s
 
 
 def test_own_code_is_run_where_the_user_says_so(tmp_path: Path) -> None:
-    own = {"_target_": "tests.assembly.test_build.OwnEncoder"}
+    own = {"_target_": "tests.assembly.test_build_model.OwnEncoder"}
     save_run(tmp_path, small_model(), encoder=own)
 
     with pytest.raises(ConfigError, match=r"^encoder\._target_: "):
@@ -122,7 +122,7 @@ class OwnEncoder:
 def test_weights_of_another_model_are_named_in_one_line(tmp_path: Path, changes: dict[str, object], named: str) -> None:
     save_run(tmp_path, small_model(), **changes)
 
-    with pytest.raises(ValueError, match=rf"^{tmp_path}: weights of another model: {named}") as caught:
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/checkpoints/\S+: weights of another model: {named}") as caught:
         VideoDiffusionModel.from_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_folder_without_a_run_is_named(tmp_path: Path) -> None:
     [
         ({"model__conditioner__num_classes": 5}, "its number of classes is 5, but that of the model to be guided is 3"),
         (
-            {"encoder": {"_target_": "tests.assembly.test_build.OwnEncoder"}},
+            {"encoder": {"_target_": "tests.assembly.test_build_model.OwnEncoder"}},
             "its encoder is OwnEncoder, but that of the model to be guided is PixelAutoencoder",
         ),
     ],

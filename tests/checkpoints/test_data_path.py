@@ -23,6 +23,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_folders_are_looked_for_where_training_was_started(project: str) -> None:
     there = f"{project}/shards"
     assert found_again("shards", project) == there
+    Path(there, "a").mkdir()
+    Path(there, "b").mkdir()
+    assert found_again("shards/{a,b}", project) == f"{there}/{{a,b}}"
+    assert found_again("shards/a::s3://bucket/set::lost", project) == f"{there}/a::s3://bucket/set::lost"
+    assert found_again("shards/{a,lost}", project) == "shards/{a,lost}"
+    assert found_again("shards/{a", project) == "shards/{a"
     assert found_again({"shards": 3.0, "s3://bucket/set": 1.0}, project) == {there: 3.0, "s3://bucket/set": 1.0}
 
 

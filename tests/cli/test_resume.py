@@ -14,7 +14,7 @@ from vdm.cli.followers import followers_of
 from vdm.cli.resume import _is_changeable, apply_resume_overrides
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
-from vdm.training.starts import note_taken
+from vdm.training.starts import record_resume
 
 SAVED = {"seed": 1, "trainer": {"max_steps": 10, "devices": 1, "extra": "own"}, "logger": {"kind": "csv"}}
 
@@ -180,7 +180,7 @@ def test_restarted_job_goes_on_from_the_checkpoint_it_was_told_to_until_it_has(
     command = ("train", f"resume='{checkpoint}'")
 
     before = vdm(*command).configs[0].resume
-    note_taken(Path("first"), checkpoint)
+    record_resume(Path("first"), checkpoint)
     after = vdm(*command).configs[0].resume
     monkeypatch.setenv("SLURM_JOB_ID", "2")
     of_a_later_job = vdm(*command).configs[0].resume
@@ -199,7 +199,7 @@ def test_restarted_job_knows_by_a_link_which_checkpoint_it_has_gone_on_from(
         monkeypatch.setenv(name, value)
 
     before = vdm("train", "resume=first/checkpoints/best").configs[0].resume
-    note_taken(Path("first"), checkpoint)
+    record_resume(Path("first"), checkpoint)
 
     assert before == str(checkpoint)
     assert vdm("train", "resume=first/checkpoints/best").configs[0].resume == str(Path("first").absolute())

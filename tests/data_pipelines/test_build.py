@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from data_pipelines import assemble, parts, shard_set
+from data_pipelines import assemble, encoded_sources, shard_set
 from data_pipelines.assemble import choose_splits, plan_shards
 from data_pipelines.build import WORK_NAME
 from data_pipelines.encode.h264 import encode_h264
@@ -37,7 +37,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         calls.append(fps)
         return encode_h264(video, fps)
 
-    monkeypatch.setattr(parts, "encode_h264", counted)
+    monkeypatch.setattr(encoded_sources, "encode_h264", counted)
     return calls
 
 
@@ -217,7 +217,7 @@ def test_lost_shard_is_made_again_as_it_was(run_build: Build, shards: Path) -> N
 def test_interrupted_build_goes_on_where_it_stopped(
     run_build: Build, shards: Path, encoded: list[float], monkeypatch: pytest.MonkeyPatch, fatal_call: int
 ) -> None:
-    counted = parts.encode_h264
+    counted = encoded_sources.encode_h264
 
     def interrupted(video: Any, fps: float) -> bytes:
         if len(encoded) == fatal_call:
@@ -225,7 +225,7 @@ def test_interrupted_build_goes_on_where_it_stopped(
         return counted(video, fps)
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "encode_h264", interrupted)
+        patch.setattr(encoded_sources, "encode_h264", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_build()
     encoded.clear()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data_pipelines import parts
+from data_pipelines import encoded_sources
 from data_pipelines.manifest import ClipRow, VideoRow, read_rows
 from data_pipelines.stages import cut, measure, probe
 from tests.data_pipelines.conftest import Curate
@@ -32,7 +32,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     counted(cut, "load_detector")
     counted(measure, "perceptual_hash")
-    counted(parts, "encode_h264")
+    counted(encoded_sources, "encode_h264")
     return counter
 
 

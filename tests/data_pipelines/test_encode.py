@@ -125,10 +125,10 @@ def test_embeddings_that_a_power_failure_left_empty_are_made_anew(
     shards: Path, videos: Path, run_curate: Curate, encoders: list[str]
 ) -> None:
     written = [member(TEXT) for _, member in _samples(shards)]
-    units = list(shards.with_name("shards.work").rglob("*.safetensors"))
-    assert units
-    for unit in units:
-        unit.write_bytes(b"")
+    results = list(shards.with_name("shards.work").rglob("*.safetensors"))
+    assert results
+    for result in results:
+        result.write_bytes(b"")
     run_curate(f"input={videos}", *PLAIN, *encoders, "samples_per_shard=2")  # shards are written anew
     assert [member(TEXT) for _, member in _samples(shards)] == written
 

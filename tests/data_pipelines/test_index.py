@@ -51,6 +51,11 @@ def settings(path: Path, **changes: object) -> IndexSettings:
     return IndexSettings(**{"input": path, "num_workers": 0, **changes})  # type: ignore[arg-type]
 
 
+def next_commands(folder: Path) -> tuple[str, str]:
+    """Return the last lines that indexing prints."""
+    return f"Next: vdm-data verify {folder}", f"  or: vdm train data.path={folder}"
+
+
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
     """Two tars; in the second the members of samples lie apart, and videos differ in size."""
@@ -88,6 +93,43 @@ def test_an_indexed_webdataset_trains_as_it_is(foreign: Path, capsys: pytest.Cap
         assert abs(float(video[0, 0].float().mean()) - color_of(int(key), 0)[0]) <= 2
 
 
+def test_a_list_of_tars_is_indexed_alone(foreign: Path) -> None:
+    listed = Path(f"{foreign}/{{00001..00001}}.tar")
+    settings(listed).check_paths()
+    index_folder(settings(listed, validation_fraction=0))
+    assert read_index(foreign).splits["train"].names == ["00001.tar"]
+    with pytest.raises(ValueError, match=r"has an index.json already"):
+        index_folder(settings(listed))
+
+
+def test_tars_of_several_folders_are_indexed_elsewhere(foreign: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    write_tar(tmp_path / "more" / "0.tar", members(video_sample(9)))
+    listed = Path(f"{foreign}/0000{{0,1}}.tar::{tmp_path}/more")
+    with pytest.raises(ValueError, match="output=NEW_FOLDER is needed"):
+        index_folder(settings(listed))
+    output = tmp_path / "set"
+    index_folder(settings(listed, output=output, validation_fraction=0))
+    assert read_index(output).splits["train"].names == ["foreign-00000.tar", "foreign-00001.tar", "more-0.tar"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("{00000..00002}.tar", "00002.tar: no such file"),
+        ("pipe:touch hacked", "pipe: is a command, which is not run"),
+        ("{0,1", "its braces do not match"),
+        ("none::other", "none: no such folder"),
+    ],
+)
+def test_a_list_that_can_not_be_read_is_refused(
+    foreign: Path, monkeypatch: pytest.MonkeyPatch, listed: str, message: str
+) -> None:
+    monkeypatch.chdir(foreign)
+    with pytest.raises(ValueError, match=f"^input=.*{message}"):
+        settings(Path(listed)).check_paths()
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the garbage collector
 def test_keys_and_members_are_those_of_webdataset(tmp_path: Path) -> None:
     sample = {f"some.folder/clip.{extension}": data for extension, data in (("mp4", encode_clip(1)), ("txt", b"a"))}
@@ -123,6 +165,7 @@ def test_every_member_of_a_tar_is_used_or_named(tmp_path: Path, capsys: pytest.C
     assert out.splitlines()[:-2] == [
         f"{tmp_path}: clips: train 1, validation 0; faults: 4",
         f"{tmp_path}: members not read: 1 without an extension, 1 hidden, 1 .cls, 1 .seg.png",
+        *next_commands(tmp_path),
     ]
 
 
@@ -146,6 +189,7 @@ def test_clips_without_a_caption_and_texts_in_other_encodings_are_counted(
     assert capsys.readouterr().out.splitlines()[:-2] == [
         f"{tmp_path}: clips: train 6, validation 0; without a caption: 2",
         f"{tmp_path}: texts not in UTF-8: 1 cp1252, 1 UTF-16",
+        *next_commands(tmp_path),
     ]
     assert read_index(tmp_path).num_uncaptioned == {"train": 2, "validation": 0}
     data = ClipDataModule(tmp_path, global_batch_size=6, micro_batch_size=6, num_workers=0, max_validation_clips=0)

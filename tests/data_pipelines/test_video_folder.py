@@ -104,16 +104,19 @@ def test_a_file_with_links_to_it_is_taken_once(folder: Path) -> None:
 
 def test_animated_pictures_are_videos_or_named(folder: Path) -> None:
     first, *rest = (Image.new("RGB", (16, 16), (40 * number,) * 3) for number in range(4))
-    for name in ("film.png", "film.webp"):
+    for name in ("film.png", "film.webp", "film.avif"):
         first.save(folder / name, save_all=True, append_images=rest)
-    for name in ("still.png", "still.webp"):
+    for name in ("still.png", "still.webp", "still.avif"):
         first.save(folder / name)
 
     inputs = read(folder)
 
     assert "film.png" in [source.name for source in inputs.sources]
-    assert inputs.faults == {"film.webp": "is an animated WebP, which FFmpeg does not read; make it a video"}
-    assert set(inputs.ignored) == {"notes.docx", "still.png", "still.webp"}
+    assert inputs.faults == {
+        f"film.{kind.lower()}": f"is an animated {kind}, which is not read; make it a video"
+        for kind in ("WebP", "AVIF")
+    }
+    assert set(inputs.ignored) == {"notes.docx", "still.png", "still.webp", "still.avif"}
 
 
 def test_two_rows_of_one_video_must_agree(folder: Path) -> None:

@@ -45,6 +45,55 @@ def test_crash_of_a_process_costs_its_item_only() -> None:
     assert done == {number: number for number in (1, 2, 4, 6, 7, 8)}
 
 
+def _return_something_large(paths: tuple[str, str]) -> bytes:
+    """Return more than the buffer of a connection holds, once the file ``paths[1]`` exists if it is given."""
+    started, may_end = map(Path, paths)
+    started.write_text(str(os.getpid()))
+    wait_until(may_end.exists, "it may not end")
+    return bytes(1 << 24)
+
+
+def test_crash_while_a_result_is_sent_costs_its_item_only(tmp_path: Path) -> None:
+    may_end, second_may_end = tmp_path / "end", tmp_path / "second_end"
+    items = [(str(tmp_path / "a"), str(may_end)), (str(tmp_path / "b"), str(second_may_end))]
+    may_end.touch()
+    results = map_in_processes(_return_something_large, [*items, (str(tmp_path / "c"), str(may_end))], 2)
+
+    first = next(results)  # nothing is received until the next call
+    second_may_end.touch()
+    wait_until((tmp_path / "b").exists, "the second process does not work")
+    time.sleep(0.3)  # for its buffer to fill; without the pause it dies a little earlier
+    os.kill(int((tmp_path / "b").read_text()), signal.SIGKILL)
+    done = dict([first, *results])
+
+    assert isinstance(done.pop(items[1]), WorkerDiedError)
+    assert [len(result) for result in done.values() if isinstance(result, bytes)] == [1 << 24] * 2
+
+
+def _name_process(path: str) -> int:
+    (Path(path) / str(os.getpid())).touch()
+    return os.getpid()
+
+
+def test_crash_between_two_items_costs_none(tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(6)]
+    for folder in folders:
+        folder.mkdir()
+    results = map_in_processes(_name_process, map(str, folders), 2)
+
+    first = next(results)
+    wait_until(lambda: all(any(folder.iterdir()) for folder in folders[:2]), "two processes do not work")
+    idle = {int(file.name) for folder in folders[:2] for file in folder.iterdir()} - {first[1]}
+    time.sleep(0.3)  # for its result to be sent
+    for process in idle:
+        os.kill(process, signal.SIGKILL)
+        wait_until(lambda process=process: not is_running(process), "it lives")
+    done = dict([first, *results])
+
+    assert len(done) == 6
+    assert not any(isinstance(result, WorkerDiedError) for result in done.values())
+
+
 def test_exception_is_raised_here() -> None:
     with pytest.raises(ValueError, match="five"):
         dict(map_in_processes(_fragile, [4, 5, 6], 2))

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 
 from tests.training.runs import TINY
 from tests.training.zygote import Zygote
-from vdm.checkpoints.collectives import gathered
+from vdm.checkpoints.collectives import all_gather
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.types import ClipBatch
@@ -61,7 +61,7 @@ class RecordSamples(Callback):
             if weight > 0
         ]
         if trainer.global_step > self.step:
-            everyone = [sample for samples in gathered(self.samples) for sample in samples]
+            everyone = [sample for samples in all_gather(self.samples) for sample in samples]
             self.committed.append([trainer.global_step, *sorted(everyone)])
             self.step, self.samples = trainer.global_step, []
             _note("training", trainer)

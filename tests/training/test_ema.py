@@ -1,4 +1,4 @@
-"""Averages against their formulas, and averages made after training against those of all weights there were."""
+"""EMAs against their formulas, and post-hoc EMAs against averages of the weights of all steps."""
 
 import math
 from pathlib import Path
@@ -96,7 +96,7 @@ def test_products_and_errors_of_profiles_are_integrals() -> None:
 
 
 @pytest.mark.parametrize(("sigma_rel", "most"), [(0.03, 0.03), (0.07, 0.003), (0.15, 0.006), (0.2, 0.02)])
-def test_average_of_any_length_is_made_of_twenty_snapshots_of_two(sigma_rel: float, most: float) -> None:
+def test_ema_of_any_length_is_made_of_twenty_snapshots_of_two(sigma_rel: float, most: float) -> None:
     snapshots = [PowerFunction(s, step) for step in range(50, 1001, 50) for s in (0.05, 0.1)]
     found = reconstruct(PowerFunction(sigma_rel, 1000), snapshots)
     assert found.error < most
@@ -111,7 +111,7 @@ def test_average_of_any_length_is_made_of_twenty_snapshots_of_two(sigma_rel: flo
     assert made == pytest.approx(wanted, abs=most)
 
 
-def test_average_made_after_training_is_that_of_all_weights_there_were(tmp_path: Path, shards: Path) -> None:
+def test_post_hoc_ema_is_the_average_of_the_weights_of_all_steps(tmp_path: Path, shards: Path) -> None:
     seen: list[dict[str, Tensor]] = []
 
     class Record(Callback):
@@ -143,9 +143,7 @@ def test_average_made_after_training_is_that_of_all_weights_there_were(tmp_path:
         torch.testing.assert_close(
             load_weights(tmp_path, ema=name)[min(seen[0])], training.module.ema.weights[name][min(seen[0])]
         )
-    with pytest.raises(
-        ValueError, match=r"^ema=long: averages in .*: half_life_110000, sigma_rel_0\.05, sigma_rel_0\.1"
-    ):
+    with pytest.raises(ValueError, match=r"^ema=long: EMAs in .*: half_life_110000, sigma_rel_0\.05, sigma_rel_0\.1"):
         load_weights(tmp_path, ema="long")
 
 
@@ -194,7 +192,7 @@ def test_impossible_length_is_one_line(tmp_path: Path, sigma_rel: object) -> Non
         command.run(OmegaConf.create({"checkpoint": str(tmp_path), "sigma_rel": sigma_rel, "output": None}))
 
 
-def test_swapped_in_averages_are_swapped_out_again_even_after_an_error() -> None:
+def test_swapped_in_ema_is_swapped_out_again_even_after_an_error() -> None:
     module = nn.Linear(2, 2)
     spread: list[float] = []
     ema = EMA(half_lives=[8])

@@ -10,7 +10,7 @@ from vdm.checkpoints.tree import split
 
 
 def tensors_of(run: Path) -> dict[str, torch.Tensor]:
-    """Return every tensor of a run's latest checkpoint: weights, averages, moments."""
+    """Return every tensor of a run's latest checkpoint: weights, EMA weights, moments."""
     checkpoint = SavedCheckpoint(latest_checkpoint(run))
     found = split(checkpoint.state(), "checkpoint")[1]
     for kind in ("weights", "ema", "optimizer"):

@@ -25,7 +25,7 @@ JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm", "SLURM_PROCID": "0"}
 
 
 def plant(run: Path, holder: LockHolder, silent_seconds: float = 0.0) -> Path:
-    """Leave a claim behind as another process would, and return its file."""
+    """Leave a lock file behind as another process would, and return its file."""
     path = run / "claims" / "start"
     path.parent.mkdir(parents=True, exist_ok=True)
     number = len(lock_holders(path))
@@ -89,7 +89,7 @@ def test_run_on_another_machine_counts_as_dead_after_its_silence_alone(tmp_path:
         mine.check()
 
 
-def test_damaged_claim_holds_no_longer_than_one_of_another_machine(tmp_path: Path) -> None:
+def test_damaged_lock_file_holds_no_longer_than_one_of_another_machine(tmp_path: Path) -> None:
     file = plant(tmp_path, elsewhere())
     file.write_text("")
     with pytest.raises(ConfigError, match=r"start\.0, which can't be read; last sign of life"), lock_run(tmp_path):
@@ -112,7 +112,7 @@ def test_job_that_is_started_again_goes_on_at_once_wherever_it_was_before(
         pass
 
 
-def test_further_processes_of_a_start_share_the_claim_of_its_first_and_refuse_that_of_others(
+def test_further_processes_of_a_start_share_the_lock_of_its_first_and_refuse_that_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(tmp_path, elsewhere(job="torchrun-mine", start=[0, 0]))
@@ -126,7 +126,7 @@ def test_further_processes_of_a_start_share_the_claim_of_its_first_and_refuse_th
                 refuse_if_locked(tmp_path, is_first=False)
 
 
-def test_nodes_of_torchrun_that_share_but_a_folder_claim_it_too(
+def test_nodes_of_torchrun_that_share_only_a_folder_lock_it_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"TORCHELASTIC_RUN_ID": "none", "GROUP_WORLD_SIZE": "2"}.items():
@@ -137,7 +137,7 @@ def test_nodes_of_torchrun_that_share_but_a_folder_claim_it_too(
             refuse_if_locked(tmp_path, is_first=True)
 
 
-def test_heartbeat_keeps_the_claim_of_a_run_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeat_keeps_the_lock_of_a_run_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.01)
     with lock_run(tmp_path) as mine:
         os.utime(mine.file, (0, 0))
@@ -145,7 +145,7 @@ def test_heartbeat_keeps_the_claim_of_a_run_fresh(tmp_path: Path, monkeypatch: p
             pass
 
 
-def fit_in_claimed_folder(training: TrainingRun, run: Path) -> None:
+def fit_in_locked_folder(training: TrainingRun, run: Path) -> None:
     with lock_run(run) as lock:
         training.strategy.run_lock = lock
         training.trainer.fit(training.module, datamodule=training.data)
@@ -187,7 +187,7 @@ def test_run_that_has_lost_its_folder_ends_in_one_line_at_its_next_save_and_writ
     (run / "config.yaml").touch()
     training = build_training(config, run)
     with pytest.raises(ValueError, match=message) as told:
-        fit_in_claimed_folder(training, run)
+        fit_in_locked_folder(training, run)
     assert "\n" not in str(told.value)
     left = tmp_path / "renamed" if what == "renamed" else run
     if what == "removed":
@@ -200,7 +200,7 @@ def test_run_that_has_lost_its_folder_ends_in_one_line_at_its_next_save_and_writ
         assert (last["host"], last["ended"]) == ("node7", None)
 
 
-def test_without_a_claim_no_checkpoint_appears_in_a_folder_that_is_gone(tmp_path: Path, shards: Path) -> None:
+def test_without_a_lock_no_checkpoint_appears_in_a_folder_that_is_gone(tmp_path: Path, shards: Path) -> None:
     run = tmp_path / "run"
     config = configuration(shards, "save.every_steps=1", "trainer.max_steps=9")
     config["logger"] = {}

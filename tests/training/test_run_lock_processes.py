@@ -76,7 +76,7 @@ def test_processes_that_start_at_the_same_moment_share_no_folder(tmp_path: Path,
         assert f"seed: {number}\n" in (Path(folder) / "config.yaml").read_text()
 
 
-def test_processes_of_one_run_share_its_claim(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
+def test_processes_of_one_run_share_its_lock(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     argv = arguments(
         shards, "trainer.max_steps=1", "trainer.devices=2", "strategy=ddp", "strategy.process_group_backend=gloo"

@@ -8,7 +8,7 @@ from tests.training.runs import configuration, train
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.config import ConfigError
 from vdm.training.slurm import release_stop_signals
-from vdm.training.starts import is_to_be_taken, shared_name
+from vdm.training.starts import has_yet_to_resume, shared_name
 
 JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm"}
 
@@ -57,16 +57,16 @@ def test_job_that_has_gone_on_from_a_checkpoint_does_not_do_so_again(
     checkpoint = latest_checkpoint(tmp_path)
     for name, value in JOB.items():
         monkeypatch.setenv(name, value)
-    assert is_to_be_taken(tmp_path, checkpoint)
+    assert has_yet_to_resume(tmp_path, checkpoint)
 
     train(tmp_path, configuration(shards, "trainer.max_steps=2"), resume=True)
     release_stop_signals()  # held back again for the rest of the job
 
-    assert not is_to_be_taken(tmp_path, checkpoint)
-    assert is_to_be_taken(tmp_path, latest_checkpoint(tmp_path))
-    assert not is_to_be_taken(tmp_path, Path("elsewhere/checkpoints/step=00000001"))
+    assert not has_yet_to_resume(tmp_path, checkpoint)
+    assert has_yet_to_resume(tmp_path, latest_checkpoint(tmp_path))
+    assert not has_yet_to_resume(tmp_path, Path("elsewhere/checkpoints/step=00000001"))
     for start in ("first", "second"):  # torchrun inside the job
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", start)
-        assert not is_to_be_taken(tmp_path, checkpoint)
+        assert not has_yet_to_resume(tmp_path, checkpoint)
     monkeypatch.setenv("SLURM_JOB_ID", "13")
-    assert is_to_be_taken(tmp_path, checkpoint)
+    assert has_yet_to_resume(tmp_path, checkpoint)

@@ -183,7 +183,7 @@ def test_average_that_does_not_fit_the_model_is_one_line(tmp_path: Path, shards:
     ):
         save_file(damaged, before / "ema.safetensors")
         rewrite(folder, before)
-        with pytest.raises(ValueError, match=rf"average half_life_\d+: {re.escape(name)} {complaint}"):
+        with pytest.raises(ValueError, match=rf"EMA half_life_\d+: {re.escape(name)} {complaint}"):
             train(tmp_path, config, resume=True)
 
 

@@ -31,9 +31,7 @@ from vdm.training.training_run import build_training
 
 SAMPLES = "callbacks.samples={_target_:vdm.training.callbacks.samples.SampleVideos,every_steps:1,num_videos:2}"
 VALIDATION = "validate.every_steps=1"
-AVERAGES = (
-    "averages=post_hoc averages.half_lives=[20,40] callbacks.averages.every_steps=2 callbacks.averages.dtype=fp32"
-)
+EMAS = "averages=post_hoc averages.half_lives=[20,40] callbacks.averages.every_steps=2 callbacks.averages.dtype=fp32"
 STAGES = (
     "ddp 2 blocks.recompute=all",
     f"fsdp2 3 blocks.recompute=[0] {SAMPLES}",
@@ -47,7 +45,7 @@ STAGES = (
 
 
 def content(run: Path) -> dict[str, Tensor]:
-    """Return weights, averages and all that the optimizer keeps in a run's latest checkpoint, and saved averages."""
+    """Return weights, EMA weights and the optimizer's state in a run's latest checkpoint, and its EMA snapshots."""
     checkpoint = SavedCheckpoint(latest_checkpoint(run))
     kinds = {"weights": checkpoint.weights, **checkpoint.emas(), "optimizer": checkpoint.optimizer}
     for folder in ema_snapshots_of(run):
@@ -73,12 +71,12 @@ def test_each_strategy_knows_its_device_and_samples_in_the_precision_of_training
 
 
 def test_run_that_changes_strategies_equals_one_process(tmp_path: Path, shards: Path) -> None:
-    config = configuration(shards, *ADAMW, *MICRO_BATCHES, VALIDATION, *AVERAGES.split(), "trainer.max_steps=10")
+    config = configuration(shards, *ADAMW, *MICRO_BATCHES, VALIDATION, *EMAS.split(), "trainer.max_steps=10")
     first = {**config, "trainer": {**config["trainer"], "max_steps": 1}}
     run = tmp_path / "many"
     train(tmp_path / "one", config)
     train(run, first)
-    train_in_processes(shards, run, *(f"{stage} {VALIDATION} {AVERAGES}" for stage in STAGES))
+    train_in_processes(shards, run, *(f"{stage} {VALIDATION} {EMAS}" for stage in STAGES))
     train(run, config, resume=True)
 
     expected, found = content(tmp_path / "one"), content(run)
@@ -174,7 +172,7 @@ def test_automatic_choice_follows_from_size_and_memory_and_says_why(
     assert f"{float(millions)} M weights" in line
 
 
-def test_automatic_choice_counts_averages() -> None:
+def test_automatic_choice_counts_emas() -> None:
     model = torch.nn.Linear(1000, 500_000, bias=False, device="meta")  # 8 GB, and 2 GB an average
     devices = Devices(torch.device("cpu"), 8, 1, 24 * 2**30)
     assert type(auto(model, devices, num_emas=1)) is DataParallel

@@ -19,7 +19,7 @@ def num_processes() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """Return the values of all processes, in order of ranks, to all of them."""
     if not distributed.is_initialized():
         return [value]
@@ -28,7 +28,7 @@ def gathered(value: T) -> list[T]:
     return values
 
 
-def together(action: Callable[[], T]) -> list[T]:
+def run_on_all(action: Callable[[], T]) -> list[T]:
     """Run an action in every process, and return all results; an error in one process becomes an error in all.
 
     Raises:
@@ -44,7 +44,7 @@ def together(action: Callable[[], T]) -> list[T]:
         complaint = getattr(error, "strerror", None) or str(error).removeprefix("Error while serializing: ")
     except Exception as error:
         bug, complaint = error, repr(error)
-    outcomes = gathered((result, complaint))
+    outcomes = all_gather((result, complaint))
     if bug is not None:
         raise bug
     for _, found in outcomes:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from vdm.data.shard_lists import SEPARATOR, listed_sets
+
 STARTED_IN = "started_in"
 """Key of a recorded configuration: the folder in which ``vdm train`` was started."""
 
@@ -13,7 +15,7 @@ def found_again(path: str | dict[str, float], started_in: str | None) -> str | d
     was moved, or if that folder was not recorded, the path starts from the current folder.
 
     Args:
-        path: A folder or a URL, or several with their shares.
+        path: A folder or a URL, a list of them (see ``vdm.data.shard_lists``), or several with their shares.
         started_in: Folder in which training was started, if recorded.
     """
     if started_in is None:
@@ -24,7 +26,19 @@ def found_again(path: str | dict[str, float], started_in: str | None) -> str | d
 
 
 def _found(path: str, started_in: str) -> str:
-    there = Path(started_in) / path
-    if "://" in path or Path(path).is_absolute() or not there.is_dir() or there.resolve() == Path(path).resolve():
-        return path
-    return str(there)
+    is_folder = any(folder.is_dir() for folder in (Path(path), Path(started_in) / path))
+    parts = [path] if is_folder else path.split(SEPARATOR)
+    return SEPARATOR.join(_part_found(part, started_in) for part in parts)
+
+
+def _part_found(part: str, started_in: str) -> str:
+    if "://" in part or Path(part).is_absolute():
+        return part
+    there = str(Path(started_in) / part)
+    try:
+        folders, folders_here = ([Path(one.path) for one in listed_sets(text)] for text in (there, part))
+    except ValueError:  # whoever opens it says why
+        return part
+    is_there = all(folder.is_dir() for folder in folders)
+    is_here = [folder.resolve() for folder in folders] == [folder.resolve() for folder in folders_here]
+    return there if is_there and not is_here else part

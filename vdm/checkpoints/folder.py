@@ -97,7 +97,7 @@ def verify_folder(folder: Path, rank: int = 0, num_processes: int = 1) -> None:
 
 
 def checksum_of(folder: Path) -> str:
-    """Return one checksum of all that a whole folder holds: two that have the same hold the same."""
+    """Return one checksum of a whole folder: folders with equal files have equal checksums."""
     listed = sorted((name, description["blake2b"]) for name, description in _listed_files(folder).items())
     return hashlib.blake2b(json.dumps(listed).encode(), digest_size=16).hexdigest()
 

@@ -73,7 +73,7 @@ class _RecordedModel:
 
 
 @dataclass(frozen=True)
-class _RecordedAverages:
+class _RecordedEMA:
     sigma_rels: Annotated[tuple[Positive, ...], Len(0, 100)] = ()
 
 
@@ -86,7 +86,7 @@ class RunConfig:
     parts: Mapping[str, Any]
     """The nodes ``encoder``, ``model`` with network and conditioner, ``diffusion``, ``sampler``, ``guidance``."""
     objective: Mapping[str, Any] | None
-    """What was minimized; None where it can't be built, which only the held-out loss needs."""
+    """The training objective, which only the held-out loss needs; ``None`` if it can't be built."""
     objective_fault: str | None
     """Why it can't be, in one line: as of code of the run's own that the user has not allowed."""
     guidance_scale: float
@@ -99,7 +99,7 @@ class RunConfig:
     started_from: str | None
     """Published weights, or a run, that training began with; to be shown."""
     sigma_rels: Sequence[float]
-    """Lengths of the power-function averages that were kept in training."""
+    """Relative standard deviation of each power-function EMA that was kept in training."""
     allowed_modules: Sequence[str] | None
     """Packages from which components may come; ``None`` allows all."""
     text: str
@@ -148,7 +148,7 @@ class RunConfig:
             started_in=rest.started_in,
             data_module=data_module,
             started_from=model.pretrained or rest.init_from,
-            sigma_rels=typed(_RecordedAverages, _mapping(config.get("averages")), f"{file}: averages").sigma_rels,
+            sigma_rels=typed(_RecordedEMA, _mapping(config.get("averages")), f"{file}: averages").sigma_rels,
             allowed_modules=allowed,
             text=dump_yaml({key: value for key, value in config.items() if key != STARTED_IN}),
         )

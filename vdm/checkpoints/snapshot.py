@@ -120,11 +120,11 @@ class SavedCheckpoint:
         Raises:
             ValueError: If there is no EMA of that name.
         """
-        averages = self.emas()
-        if name not in averages:
-            has = f"{', '.join(averages)}; true takes the first" if averages else "none of a name; true or false"
-            raise ValueError(f"ema={name}: averages in {self.folder}: {has}, false the weights as trained")
-        return averages[name]
+        emas = self.emas()
+        if name not in emas:
+            has = f"{', '.join(emas)}; true takes the first" if emas else "none of a name; true or false"
+            raise ValueError(f"ema={name}: EMAs in {self.folder}: {has}, false the weights as trained")
+        return emas[name]
 
     def state(self) -> dict[str, Any]:
         """Return everything but weights, EMA weights and the optimizer's state of each weight.

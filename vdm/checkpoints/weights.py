@@ -63,7 +63,7 @@ def _weights(checkpoint: Path, ema: bool | str) -> dict[str, Tensor]:
 
 def _all_weights(checkpoint: Path, ema: bool | str, is_wanted: Callable[[str], bool]) -> dict[str, Tensor]:
     saved = SavedCheckpoint(checkpoint)
-    averages = saved.named_ema(ema) if isinstance(ema, str) else saved.ema
-    averaged = averages.shapes if ema else {}
+    ema_weights = saved.named_ema(ema) if isinstance(ema, str) else saved.ema
+    averaged = ema_weights.shapes if ema else {}
     names = filter(is_wanted, saved.weights.shapes)
-    return {name: (averages if name in averaged else saved.weights).whole(name) for name in names}
+    return {name: (ema_weights if name in averaged else saved.weights).whole(name) for name in names}

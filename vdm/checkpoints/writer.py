@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from vdm.checkpoints.collectives import gathered, rank, together
+from vdm.checkpoints.collectives import all_gather, rank, run_on_all
 from vdm.checkpoints.folder import abandon_folder, begin_folder, finish_folder
 from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.snapshot import Snapshot
@@ -46,9 +46,9 @@ class CheckpointWriter:
             ValueError: If storage fails, ``state`` holds a value that can't be saved, or ``check`` raises it.
         """
         assert self._folder is None, "finish() the one before"
-        together(self._check)
+        run_on_all(self._check)
         self._snapshot = Snapshot.take(pieces, state, former=self._snapshot)
-        partials = _told(folder, lambda: begin_folder(folder) if rank() == 0 else None)
+        partials = _run_on_all_for(folder, lambda: begin_folder(folder) if rank() == 0 else None)
         assert partials[0] is not None
         self._folder = folder
         self._written = self._thread.submit(self._snapshot.write, partials[0], rank())
@@ -59,7 +59,7 @@ class CheckpointWriter:
         Raises:
             ValueError: If it could not be written.
         """
-        if self._folder is None or not all(gathered(self._is_written())):
+        if self._folder is None or not all(all_gather(self._is_written())):
             return None
         return self.finish()
 
@@ -74,11 +74,11 @@ class CheckpointWriter:
         if self._after is not None:
             self._after.finish()
         folder, self._folder = self._folder, None
-        together(self._check)
+        run_on_all(self._check)
         try:
-            described = _told(folder, self._written.result)
+            described = _run_on_all_for(folder, self._written.result)
             files = {name: description for files in described for name, description in files.items()}
-            _told(folder, lambda: finish_folder(folder, files) if rank() == 0 else None)
+            _run_on_all_for(folder, lambda: finish_folder(folder, files) if rank() == 0 else None)
         except ValueError:
             if rank() == 0:
                 abandon_folder(folder)
@@ -91,8 +91,8 @@ class CheckpointWriter:
         return is_done and (self._after is None or self._after._is_written())
 
 
-def _told(folder: Path, action: Any) -> list[Any]:
+def _run_on_all_for(folder: Path, action: Any) -> list[Any]:
     try:
-        return together(action)
+        return run_on_all(action)
     except ValueError as error:
         raise ValueError(f"{folder}: can't be saved: {error}; checkpoints saved before are whole") from None

@@ -1,4 +1,4 @@
-"""``vdm ema``: averaged weights of any length after training (Karras et al. 2024, section 3.2)."""
+"""``vdm ema``: post-hoc EMA weights of any length (Karras et al. 2024, section 3.2)."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -31,21 +31,21 @@ from vdm.training.ema import PowerFunctionEMA
 from vdm.training.power_functions import PostHocEMA, PowerFunction, reconstruct
 
 NOTABLE_ERROR = 0.1
-"""Relative error of the profile above which the user is warned."""
+"""Difference of profiles above which there is a warning."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """An average that was saved in training."""
+    """EMA weights that were saved in training."""
 
     profile: PowerFunction
     weights: PieceFiles
 
 
 def run(config: DictConfig) -> None:
-    """Write a run with the average as its weights, and a plot of the averaging profile."""
+    """Write a run with the post-hoc EMA as its weights, and a plot of its profile."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     options = parse(EmaOptions, plain)
     sigma_rel = options.sigma_rel
@@ -72,7 +72,7 @@ def run(config: DictConfig) -> None:
 
 
 def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int) -> Iterator[_Source]:
-    """Yield the averages in the checkpoint, and those in complete snapshots of earlier steps."""
+    """Yield the EMAs in the checkpoint, and those in whole snapshots of earlier steps."""
     if not sigma_rels:
         raise ConfigError(
             f"checkpoint={saved.folder}: trained without power-function averages; train with averages=post_hoc"
@@ -95,7 +95,7 @@ def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int
 
 
 def _combined(saved: SavedCheckpoint, sources: list[_Source], found: PostHocEMA) -> dict[str, Tensor]:
-    """Return the combined averages, and weights without averages as they are."""
+    """Return the post-hoc EMA of each weight that has one, and the other weights unchanged."""
     weights: dict[str, Tensor] = {}
     of_model = [name for name in saved.weights.shapes if not is_of_objective(name)]
     for name in tqdm(of_model, desc="averaging", unit="tensor"):
@@ -110,7 +110,7 @@ def _combined(saved: SavedCheckpoint, sources: list[_Source], found: PostHocEMA)
 
 
 def plot_profile(found: PostHocEMA, path: Path) -> None:
-    """Plot the weight of each step in the average that was asked for, and in the one that was made."""
+    """Plot the weight of each step in the requested and in the reconstructed EMA."""
     steps = np.linspace(0, found.target.step, 2000)
     made = sum(share * source.density(steps) for source, share in zip(found.sources, found.shares, strict=True))
     figure = Figure(figsize=(8, 4), layout="constrained")

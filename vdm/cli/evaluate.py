@@ -22,6 +22,7 @@ from vdm.cli.sample_folder import make_output_folder
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.data.datamodule import ClipDataModule
+from vdm.data.shard_lists import listed_sets
 from vdm.diffusion.likelihood.base import Likelihood
 from vdm.evaluation import bits_per_dim, moving_digits
 from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
@@ -134,11 +135,19 @@ def _own_path(trained: RunConfig) -> Any:
         raise ConfigError("data_path: no value given; the run was imported, and has no data of its own")
     path = found_again(path, trained.started_in)
     for folder in path if isinstance(path, dict) else [path]:
-        if not Path(folder).is_dir():
+        if not _is_here(folder):
             raise ConfigError(
                 f"data_path: no value given; the run was trained on {folder}, which is no folder of this machine"
             )
     return path
+
+
+def _is_here(path: str) -> bool:
+    """Tell whether all sets of a list are folders of this machine."""
+    try:
+        return all(Path(one.path).is_dir() for one in listed_sets(path))
+    except ValueError:
+        return False
 
 
 def _without_padding(batch: ClipBatch) -> ClipBatch:

@@ -48,9 +48,9 @@ def run(config: DictConfig) -> None:
         "x" * told.caption_bytes,
     )
     step = measure_step(options, clips)
-    averages = count_emas(options["averages"])
-    memories = list(_memories(options, step, devices, averages, micro_batches > 1))
-    for line in describe(step, clips, devices, options["data"]["global_batch_size"], micro_batches, averages):
+    num_emas = count_emas(options["averages"])
+    memories = list(_memories(options, step, devices, num_emas, micro_batches > 1))
+    for line in describe(step, clips, devices, options["data"]["global_batch_size"], micro_batches, num_emas):
         print(line)
     print()
     for line in table(memories, devices.memory_bytes, int(told.reserve_gib * GIB)):

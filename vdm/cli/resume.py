@@ -73,7 +73,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     if "resume" not in config:
         return config
     from vdm.checkpoints.layout import checkpoints_of, without_link
-    from vdm.training.starts import is_restart, is_to_be_taken
+    from vdm.training.starts import has_yet_to_resume, is_restart
 
     for key in _RECORDED:
         if key in config:
@@ -84,7 +84,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     goes_on = has_begun and is_restart()
     if config.resume is not None:
         source = without_link(Path(config.resume))
-        if goes_on and not is_to_be_taken(folder, source):
+        if goes_on and not has_yet_to_resume(folder, source):
             source = folder  # a restarted job continues from its own progress
         merged = apply_resume_overrides(_of_own(source), composed, overrides, followers)
         return DictConfig(escaped({**merged, "resume": str(source)}))

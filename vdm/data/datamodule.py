@@ -19,7 +19,7 @@ from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, Val
 from vdm.data.mixing import ListedOrder, MixedOrder
 from vdm.data.motion import check_measurable
 from vdm.data.quarantine import Quarantine, check_report
-from vdm.data.sets import ShardSet, Split
+from vdm.data.sets import TRAIN, VALIDATION, ShardSet, Split
 from vdm.data.shards import Shape, StoredLatents, StoredText
 from vdm.data.stored import common_latents, common_text, read_empty_text
 from vdm.data.text_embeddings import TextEmbedding
@@ -28,9 +28,6 @@ from vdm.ranges import Count, CountOrZero, Folder, Location, NumProcesses, Posit
 from vdm.types import ClipBatch
 
 logger = logging.getLogger(__name__)
-
-TRAIN = "train"
-VALIDATION = "validation"
 
 
 class ClipDataModule(LightningDataModule):
@@ -43,8 +40,9 @@ class ClipDataModule(LightningDataModule):
     proportion of their clips. A set of pictures, which are clips of one frame, trains beside sets of videos like that.
 
     Args:
-        path: Folder of the shard set, or its URL; or several, each with the share of samples that come from it, in any
-            unit: ``{"videos": 3, "s3://bucket/pictures": 1}``.
+        path: Folder of the shard set, or its URL; a list of sets or shards, mixed as if they were one set
+            (``SETS/{a,b}``, see ``vdm.data.shard_lists``); or several of these, each with the share of samples that
+            come from it, in any unit: ``{"videos": 3, "s3://bucket/pictures": 1}``.
         global_batch_size: G, samples in one optimizer step, over all processes and accumulated micro-batches.
         micro_batch_size: Samples that one process handles at once, at most, of whatever shape.
         clips: What is taken of stored clips; None takes all of each.
@@ -135,7 +133,11 @@ class ClipDataModule(LightningDataModule):
     def sets(self) -> tuple[ShardSet, ...]:
         """The sets, their indices read once."""
         check = self.check_shards and is_first_of_machine()  # thousands that list a large folder would bring it down
-        return tuple(ShardSet.open(path, weight, check) for path, weight in self.weights.items())
+        return tuple(
+            one
+            for path, weight in self.weights.items()
+            for one in ShardSet.open_listed(path, weight, self.sampling, check)
+        )
 
     @cached_property
     def training(self) -> Split:

@@ -1,7 +1,7 @@
 """The index of a shard set: ``index.json`` says what the set is, ``shards.parquet`` lists its shards."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,19 @@ class ShardIndex:
         """The shards of all splits, each as an object: of a million they take 1 GB."""
         return tuple(shard for shards in self.splits.values() for shard in shards)
 
+    def chosen(self, names: Collection[str]) -> "ShardIndex":
+        """Return the index of some shards alone; a split of which none is named keeps all of its shards.
+
+        Raises:
+            KeyError: If there is no shard of a name.
+        """
+        missing = set(names).difference(*(table.names for table in self.splits.values()))
+        if missing:
+            raise KeyError(min(missing))
+        parts = {split: table.chosen(names) for split, table in self.splits.items()}
+        splits = {split: parts[split] if len(parts[split]) else table for split, table in self.splits.items()}
+        return replace(self, splits=splits, num_uncaptioned=None)
+
     def num_samples(self, split: str) -> int:
         """Number of samples in ``split``."""
         return int(self.splits[split].num_samples.sum())
@@ -84,7 +97,7 @@ def read_index(path: str | Path | Folder, check_sizes: bool = True) -> ShardInde
     content = _read_header(folder)
     index = _parse(folder.path_of(INDEX_NAME), content, _read_shards(folder, content))
     if check_sizes:
-        _check_sizes(folder, index)
+        check_sizes_of(folder, index)
     return index
 
 
@@ -201,7 +214,12 @@ def _parse_text(content: Mapping[str, Any]) -> StoredText:
     return StoredText(mapping(content["encoder"]), channels, text(content["empty_checksum"], 2 * CHECKSUM_BYTES))
 
 
-def _check_sizes(folder: Folder, index: ShardIndex) -> None:
+def check_sizes_of(folder: Folder, index: ShardIndex) -> None:
+    """Look that every shard of an index is there with the size recorded.
+
+    Raises:
+        ValueError: In one line, if one is not.
+    """
     shards = ShardTable.joined(list(index.splits.values()))
     names = shards.names
     try:

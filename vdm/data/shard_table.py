@@ -4,7 +4,7 @@ As a Parquet file they have the columns ``name``, ``num_bytes``, ``checksum`` an
 ``samples``, which maps the names of kinds (``16x256x256@24.0``) to numbers of samples.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, cast, overload
 
@@ -110,6 +110,13 @@ class ShardTable(Sequence[ShardEntry]):
     def joined(tables: Sequence["ShardTable"]) -> "ShardTable":
         """Return one table of the shards of several."""
         return ShardTable(pa.concat_tables([one._columns for one in tables])) if tables else ShardTable.of(())
+
+    def chosen(self, names: Collection[str]) -> "ShardTable":
+        """Return the shards of some names, in the order of this table."""
+        is_chosen = pc.call_function(
+            "is_in", [self._columns.column("name")], pc.SetLookupOptions(pa.array(list(names)))
+        )
+        return ShardTable(self._columns.filter(is_chosen))
 
     def __len__(self) -> int:
         return self._columns.num_rows

@@ -70,9 +70,9 @@ class PowerFunctionEMA:
         return (1 - 1 / step) ** (gamma_of(self.sigma_rel) + 1)
 
 
-def count_emas(averages: Mapping[str, Any]) -> int:
+def count_emas(ema: Mapping[str, Any]) -> int:
     """Return how many EMAs a configuration asks for."""
-    return len(averages["half_lives"]) + len(averages["sigma_rels"])
+    return len(ema["half_lives"]) + len(ema["sigma_rels"])
 
 
 class EMA:
@@ -115,18 +115,18 @@ class EMA:
         return self.weights[self.kinds[0].name]
 
     def follow(
-        self, weights: Mapping[str, Tensor], clips_per_step: int, spread: Callable[[], None] = lambda: None
+        self, weights: Mapping[str, Tensor], clips_per_step: int, update_copies: Callable[[], None] = lambda: None
     ) -> None:
         """Start all averages at the present weights.
 
         Args:
             weights: Views of the weights that this process updates, by name.
             clips_per_step: Clips in an optimizer step, over all processes.
-            spread: Copies changed weights to wherever else they are kept.
+            update_copies: Copies changed weights to wherever else they are kept.
         """
         self._trained = weights
         self._clips_per_step = clips_per_step
-        self._spread = spread
+        self._update_copies = update_copies
         for name in self.weights:
             self.weights[name] = {name: weight.clone() for name, weight in weights.items()}
 
@@ -136,9 +136,9 @@ class EMA:
         self.num_updates += 1
         weights = list(self._trained.values())
         for kind in self.kinds:
-            averages = list(self.weights[kind.name].values())
+            ema_weights = list(self.weights[kind.name].values())
             new = 1 - kind.decay(self.num_updates, self._clips_per_step)
-            torch._foreach_lerp_(averages, weights, new)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_lerp_(ema_weights, weights, new)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
@@ -156,18 +156,18 @@ class EMA:
             kept = weight.clone()
             weight.copy_(self.first[name])
             self.first[name].copy_(kept)
-        self._spread()
+        self._update_copies()
 
     @torch.no_grad()
-    def load(self, averages: Mapping[str, Mapping[str, Tensor]], num_updates: int) -> None:
-        """Restore saved averages.
+    def load(self, saved: Mapping[str, Mapping[str, Tensor]], num_updates: int) -> None:
+        """Restore saved EMA weights.
 
         Raises:
-            ValueError: If the names of the saved averages are not those of this run.
+            ValueError: If the names of the saved EMAs are not those of this run.
         """
-        if list(averages) != list(self.weights):
-            raise ValueError(f"ema: the checkpoint has {', '.join(averages)}, but the run {', '.join(self.weights)}")
+        if list(saved) != list(self.weights):
+            raise ValueError(f"ema: the checkpoint has {', '.join(saved)}, but the run {', '.join(self.weights)}")
         for kind, of_kind in self.weights.items():
-            for name, average in of_kind.items():
-                average.copy_(averages[kind][name])
+            for name, weight in of_kind.items():
+                weight.copy_(saved[kind][name])
         self.num_updates = num_updates

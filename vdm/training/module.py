@@ -168,7 +168,7 @@ class DiffusionModule(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """Start the EMAs, sharded and placed as the strategy keeps the weights."""
         weights = {name: weight_slice.values for name, weight_slice in self.strategy.slices.trained.items()}
-        self.ema.follow(weights, self.data.global_batch_size, self.strategy.spread)
+        self.ema.follow(weights, self.data.global_batch_size, self.strategy.update_copies)
 
     def on_train_start(self) -> None:
         """Apply the configured learning-rate schedule, which may be longer than when the run was saved."""

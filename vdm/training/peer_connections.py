@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vdm.checkpoints.collectives import gathered, num_processes, rank
+from vdm.checkpoints.collectives import all_gather, num_processes, rank
 
 MEETING_SECONDS = 60.0
 """How long processes wait for each other's connections."""
@@ -77,7 +77,7 @@ def connect_peers(port: int) -> tuple[Sequence[Peer], dict[int, Connection]]:
         ValueError: In all processes, if the first one can't listen on ``port``.
     """
     here = socket.gethostname()
-    peers = [Peer(number, host, pid) for number, (host, pid) in enumerate(gathered((here, os.getpid())))]
+    peers = [Peer(number, host, pid) for number, (host, pid) in enumerate(all_gather((here, os.getpid())))]
     if num_processes() == 1:
         return peers, {}
     is_one_host = len({peer.host for peer in peers}) == 1
@@ -89,7 +89,7 @@ def connect_peers(port: int) -> tuple[Sequence[Peer], dict[int, Connection]]:
         except OSError as error:
             refusal = f"watchdog.port={port}: can't listen there for the other processes: {error.strerror}"
     address = "127.0.0.1" if is_one_host else os.environ.get("MASTER_ADDR", peers[0].host)
-    address, port, token, refusal = gathered((address, port, secrets.token_hex(16), refusal))[0]
+    address, port, token, refusal = all_gather((address, port, secrets.token_hex(16), refusal))[0]
     if refusal is not None:
         raise ValueError(refusal)
     connections: dict[int, Connection] = {}
@@ -101,7 +101,7 @@ def connect_peers(port: int) -> tuple[Sequence[Peer], dict[int, Connection]]:
             connections[0] = _connect(address, port, token)
     except OSError as error:
         complaint = f"rank {rank()}: {error}"
-    complaints = [found for found in gathered(complaint) if found is not None]
+    complaints = [found for found in all_gather(complaint) if found is not None]
     if complaints:
         for connection in connections.values():
             connection.socket.close()

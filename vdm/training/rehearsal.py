@@ -1,4 +1,4 @@
-"""A few steps of a training run, with each thing that a run does once: validation, sampling, saving and loading."""
+"""A short rehearsal of a training run: a few steps, one validation, sampling, saving and loading."""
 
 import resource
 import sys
@@ -12,7 +12,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from vdm.checkpoints.collectives import together
+from vdm.checkpoints.collectives import run_on_all
 from vdm.checkpoints.folder import folder_bytes
 from vdm.checkpoints.layout import checkpoint_folder
 from vdm.training.callbacks.samples import SampleVideos
@@ -20,33 +20,33 @@ from vdm.training.callbacks.saving import SaveCheckpoints
 from vdm.training.module import DiffusionModule
 
 NUM_STEPS = 3
-"""Optimizer steps, of which the first, slower by what is set up in it, is not timed if there are others."""
+"""Optimizer steps. The first is slower, since it sets things up; it is timed only if it is the only one."""
 SECONDS = 20.0
-"""How long steps may take before there are no more."""
+"""After this time no further step begins."""
 
 
 class Rehearsal(Callback):
-    """Ends training after a few steps, and notes what each part took. Belongs before all other callbacks."""
+    """Ends training after a few steps, and records the time of each part. It comes before all other callbacks."""
 
     def __init__(self) -> None:
         self.stage = "opening the data"
-        """What is being done, to be named where it fails."""
+        """The current stage, for the message if it fails."""
         self.first_step = 0
         self.losses: list[float] = []
-        """Of this process's last micro-batch of each step."""
+        """Loss of this process's last micro-batch of each step."""
         self.seconds: dict[str, float] = {}
-        """What parts beside the steps took, by name: ``validation``, ``sampling``, ``saving``, ``loading``."""
+        """Time of the parts beside the steps: ``validation``, ``sampling``, ``saving``, ``loading``."""
         self.checkpoint_bytes = 0
         self._step_seconds: list[float] = []
 
     @property
     def step_seconds(self) -> float | None:
-        """What a step took, with reading its clips."""
+        """Median time of a step, with loading its clips; ``None`` before the first."""
         timed = self._step_seconds[1:] or self._step_seconds
         return median(timed) if timed else None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Begin to measure."""
+        """Start the clock."""
         self.stage = "the first training step"
         self.first_step = self._step = trainer.global_step
         self._begun = time.perf_counter()
@@ -54,7 +54,7 @@ class Rehearsal(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: DiffusionModule, outputs: Any, *args: object
     ) -> None:
-        """Note a step, and end training after the last: Lightning answers that with a validation."""
+        """Record a step, and end training after the last one; Lightning then validates once."""
         if trainer.global_step == self._step:
             return  # between micro-batches of one step
         self.losses.append(outputs["loss_per_clip"][outputs["weight"] > 0].mean().item())  # waits for the device
@@ -68,12 +68,12 @@ class Rehearsal(Callback):
         self.stage = "a training step"
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Begin to measure."""
+        """Start the clock."""
         self.stage = "validation"
         self._at = time.perf_counter()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Note what it took."""
+        """Record the time of validation."""
         self.seconds["validation"] = time.perf_counter() - self._at
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
@@ -87,7 +87,7 @@ class Rehearsal(Callback):
         with self._timed("saving"):
             saving.save(trainer, pl_module)
             pl_module.strategy.writer.finish()
-        self.checkpoint_bytes = together(lambda: folder_bytes(folder))[0]
+        self.checkpoint_bytes = run_on_all(lambda: folder_bytes(folder))[0]
         with self._timed("loading"):
             checkpoint = pl_module.strategy.load_checkpoint(folder)
             pl_module.strategy.load_model_state_dict(checkpoint)
@@ -103,7 +103,7 @@ class Rehearsal(Callback):
 
 
 def peak_bytes(device: torch.device) -> tuple[int, str]:
-    """Return the most memory that this process has used, and of what."""
+    """Return this process's peak memory, and whose memory it is, in words."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device), "of the device"
     unit = 1 if sys.platform == "darwin" else 1024

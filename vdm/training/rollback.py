@@ -6,7 +6,7 @@ from typing import cast
 import lightning
 from torch.optim.lr_scheduler import LambdaLR
 
-from vdm.checkpoints.collectives import together
+from vdm.checkpoints.collectives import run_on_all
 from vdm.checkpoints.layout import checkpoints_of
 from vdm.training.lightning_internals import set_global_step
 from vdm.training.module import DiffusionModule
@@ -27,7 +27,9 @@ def roll_back(trainer: lightning.Trainer, module: DiffusionModule, run: Path) ->
     """
     strategy = module.strategy
     strategy.writer.finish()
-    if not together(lambda: bool(checkpoints_of(run)))[0]:  # network file systems may show processes different contents
+    if not run_on_all(lambda: bool(checkpoints_of(run)))[
+        0
+    ]:  # network file systems may show processes different contents
         return False
     checkpoint = strategy.load_checkpoint(run)
     strategy.load_model_state_dict(checkpoint)

@@ -13,7 +13,7 @@ from vdm.config import ConfigError
 from vdm.files import write_file
 from vdm.training.slurm import SlurmJob
 
-_TAKEN_NAME = "resumed_by"
+_RESUMES_NAME = "resumed_by"
 """File in a run's folder, with a line for each job that resumed from a chosen checkpoint of the run."""
 
 
@@ -23,25 +23,25 @@ def is_restart() -> bool:
     return (job is not None and job.restarts > 0) or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def note_taken(run: Path, checkpoint: Path) -> None:
+def record_resume(run: Path, checkpoint: Path) -> None:
     """Record that this job resumed from a chosen checkpoint, once later checkpoints are set aside.
 
     A restart of the job then resumes from the run's latest checkpoint, which is the job's own. Nothing is recorded
     without a job, because only jobs are restarted.
     """
     line = _line(checkpoint)
-    if line is not None and line not in _taken(run):
-        write_file(run / _TAKEN_NAME, "".join(f"{each}\n" for each in [*_taken(run), line]))
+    if line is not None and line not in _resumes(run):
+        write_file(run / _RESUMES_NAME, "".join(f"{each}\n" for each in [*_resumes(run), line]))
 
 
-def is_to_be_taken(run: Path, checkpoint: Path) -> bool:
+def has_yet_to_resume(run: Path, checkpoint: Path) -> bool:
     """Tell whether this job has yet to resume from a chosen checkpoint; false if the checkpoint is not of the run."""
     is_own = checkpoint.resolve().parent == checkpoint_folder(run, 0).resolve().parent
-    return is_own and _line(checkpoint) not in _taken(run)
+    return is_own and _line(checkpoint) not in _resumes(run)
 
 
-def _taken(run: Path) -> list[str]:
-    file = run / _TAKEN_NAME
+def _resumes(run: Path) -> list[str]:
+    file = run / _RESUMES_NAME
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 

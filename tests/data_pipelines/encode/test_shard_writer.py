@@ -1,3 +1,4 @@
+import errno
 import tarfile
 from pathlib import Path
 
@@ -71,5 +72,34 @@ def test_nothing_is_left_of_a_shard_that_failed(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         write_and_stop()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tar_does_not_tell_who_wrote_it_or_when(tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        with ShardWriter(tmp_path / name) as writer:
+            writer.add("a", (4, 16, 16), {"mp4": b"x", "json": b"{}"})
+
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert [(one.name, one.mtime, one.uid, one.uname, one.gname, one.mode) for one in tar] == [
+            (name, 0, 0, "", "", 0o444) for name in ("a.mp4", "a.json")
+        ]
+
+
+def test_nothing_is_left_of_a_shard_for_which_the_disk_is_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: object, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write() -> None:
+        with ShardWriter(tmp_path / "a.tar") as writer:
+            monkeypatch.setattr("data_pipelines.encode.shard_writer._DigestedFile.write", fail)
+            writer.add("a", (4, 16, 16), {"mp4": bytes(100_000)})
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
 
     assert list(tmp_path.iterdir()) == []

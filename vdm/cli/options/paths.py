@@ -7,6 +7,7 @@ from pathlib import Path
 from vdm.checkpoints.latest import checkpoints_to_try
 from vdm.checkpoints.layout import run_folder
 from vdm.config import ConfigError
+from vdm.data.shard_lists import listed_sets
 from vdm.found_instead import has_index
 
 
@@ -41,20 +42,25 @@ def check_folder(path: Path, key: str, of: str) -> None:
 
 
 def check_shards(path: str | Path, key: str | None = None) -> None:
-    """Refuse a path that is not a folder of shards. Damage is found when it is opened."""
-    if "://" in str(path) or has_index(Path(path)):
-        return
-    from vdm.data.index import read_index  # its error says what the path is
-
+    """Refuse a path, or one in a list of sets, that is not a folder of shards. Damage is found when it is opened."""
     try:
-        read_index(path)
+        for one in listed_sets(str(path)):
+            if "://" not in one.path and not has_index(Path(one.path)):
+                from vdm.data.index import read_index  # its error says what the path is
+
+                read_index(one.path)
     except ValueError as error:
         raise ConfigError(f"{key}: {error}" if key else str(error)) from None
 
 
 def is_missing_folder(path: object) -> bool:
-    """Tell whether a path is that of a missing folder; URLs are not checked."""
-    return isinstance(path, str | Path) and "://" not in str(path) and not Path(path).is_dir()
+    """Tell whether a path, or one in a list of sets, is that of a missing folder; URLs are not checked."""
+    if not isinstance(path, str | Path):
+        return False
+    try:
+        return any("://" not in one.path and not Path(one.path).is_dir() for one in listed_sets(str(path)))
+    except ValueError as error:
+        raise ConfigError(f"data.path: {error}") from None
 
 
 def check_new(path: Path, key: str) -> None:

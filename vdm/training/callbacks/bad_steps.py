@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, distributed
 
-from vdm.checkpoints.collectives import gathered
+from vdm.checkpoints.collectives import all_gather
 from vdm.ranges import CountOrZero, Folder, Positive
 from vdm.training.module import DiffusionModule
 from vdm.training.rollback import roll_back
@@ -54,7 +54,7 @@ class _Step:
             self._arrived.record()
 
     def figures(self) -> tuple[bool, float, float]:
-        """Return whether the step was left out, its loss and its gradient's norm."""
+        """Return whether the step was skipped, its loss and the norm of its gradient."""
         if self._arrived is not None:
             self._arrived.synchronize()
         bad, loss, norm = self._figures.tolist()
@@ -191,7 +191,7 @@ class LeaveOutBadSteps(Callback):
     def _go_on_after_bad_step(self, step: _Step, loss: float, norm: float) -> None:
         self.in_a_row += 1
         self.last_bad_step = max(self.last_bad_step, step.number)
-        clips = sorted((clip for clips in gathered(_described(step.clips)) for clip in clips), key=_worst_first)
+        clips = sorted((clip for clips in all_gather(_described(step.clips)) for clip in clips), key=_worst_first)
         reason = f"loss {loss:.4g}, gradient norm {norm:.4g}"
         if self.in_a_row > self.max_in_a_row:
             raise ValueError(

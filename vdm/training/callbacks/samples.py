@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from vdm.checkpoints.collectives import together
+from vdm.checkpoints.collectives import run_on_all
 from vdm.generation.generate import generate
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.prompts import Prompts
@@ -76,7 +76,7 @@ class SampleVideos(Callback):
             return
         self.sampled_step = step
         module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
-        together(module.strategy.check_lock)
+        run_on_all(module.strategy.check_lock)
         # All processes sample the same videos, since each may have only a shard of the weights.
         was_training = module.model.training
         module.model.eval()

@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from vdm.checkpoints.collectives import together
+from vdm.checkpoints.collectives import run_on_all
 from vdm.checkpoints.layout import CHECKPOINTS_NAME, checkpoint_folder
 from vdm.checkpoints.removal import prune
 from vdm.files import write_file
@@ -84,7 +84,7 @@ class SaveCheckpoints(Callback):
         """Skip the checkpoint from which the run was resumed."""
         self.last_saved = trainer.global_step
         # All take what the first one reads: a network file system may show processes different contents.
-        values = together(lambda: _read_values(self._values_path))[0]
+        values = run_on_all(lambda: _read_values(self._values_path))[0]
         self._values = {step: value for step, value in values.items() if step <= trainer.global_step}
         # A run that was killed while it sampled has not pruned yet.
         self._is_pruned = trainer.global_step == 0
@@ -140,7 +140,7 @@ class SaveCheckpoints(Callback):
         if self._is_pruned or module.strategy.writer.is_busy:
             return
         self._is_pruned = True
-        together(module.strategy.check_lock)
+        run_on_all(module.strategy.check_lock)
         if not trainer.is_global_zero:
             return
         prune(self.run, lambda steps: self.keep.kept(steps, self._values))

@@ -215,7 +215,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
             return None
         return flat_slice(buffer, offset, count, tuple(parameter.ds_shape), start, is_first_copy=True)
 
-    def spread(self) -> None:
+    def update_copies(self) -> None:
         """Copy the fp32 weights to the model's weights in all processes, as the optimizer does after a step."""
         zero = self._zero_optimizer
         if self.stage < 3:

@@ -85,7 +85,7 @@ class FSDP2(ProcessGroupStrategy):
             owner, _, own_name = name.rpartition(".")
             setattr(self.lightning_module.get_submodule(owner), own_name, buffer.to(self.root_device))
 
-    def spread(self) -> None:
+    def update_copies(self) -> None:
         """Release weights that were gathered before the change."""
         assert self.lightning_module is not None
         for module in self.lightning_module.modules():

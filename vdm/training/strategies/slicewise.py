@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from vdm.checkpoints.collectives import num_processes, rank, together
+from vdm.checkpoints.collectives import num_processes, rank, run_on_all
 from vdm.checkpoints.folder import verify_folder
 from vdm.checkpoints.latest import checkpoints_to_try, first_whole
 from vdm.checkpoints.layout import checkpoints_of
@@ -23,7 +23,7 @@ from vdm.checkpoints.writer import CheckpointWriter
 from vdm.training.joint_optimizer import each_of
 from vdm.training.resuming import checked_state
 from vdm.training.run_lock import RunLock
-from vdm.training.starts import note_taken
+from vdm.training.starts import record_resume
 from vdm.training.strategies.module_slices import ModuleSlices
 from vdm.training.strategies.weight_slices import (
     WeightSlice,
@@ -61,7 +61,7 @@ class SlicewiseStrategy(Strategy):
         assert self.lightning_module is not None
         return ModuleSlices(self.lightning_module, self.find_slice)
 
-    def spread(self) -> None:
+    def update_copies(self) -> None:
         """Copy changed slices to wherever else the weights are kept. All processes call it together."""
 
     # Stepping
@@ -178,7 +178,7 @@ class SlicewiseStrategy(Strategy):
             ValueError: If there is no whole checkpoint, or it is one of another model; the message names the file or
                 the weight.
         """
-        folders = together(lambda: checkpoints_to_try(Path(checkpoint_path)))[0]
+        folders = run_on_all(lambda: checkpoints_to_try(Path(checkpoint_path)))[0]
         folder = first_whole(folders, _verify_together)
         if rank() == 0:
             self._set_aside_later(folder, is_chosen=folder == Path(checkpoint_path))
@@ -186,7 +186,7 @@ class SlicewiseStrategy(Strategy):
         self._check_same_model(self._loaded)
         checkpoint = checked_state(self._loaded.state(), folder)
         checkpoint["ema"] = {
-            name: self._read_ema(files, f"{folder}: average {name}") for name, files in self._loaded.emas().items()
+            name: self._read_ema(files, f"{folder}: EMA {name}") for name, files in self._loaded.emas().items()
         }
         return checkpoint
 
@@ -205,14 +205,14 @@ class SlicewiseStrategy(Strategy):
         if folder.resolve() in [path.resolve() for path in checkpoints_of(run)]:
             set_aside_later(run, folder)
             if is_chosen:
-                note_taken(run, folder)
+                record_resume(run, folder)
 
     @torch.no_grad()
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Read this process's slices of the weights."""
         for name, weight_slice in self.slices.of_checkpoint().items():
             weight_slice.values.copy_(weight_slice.read(self._loaded.weights, name))
-        self.spread()
+        self.update_copies()
 
     def _check_same_model(self, checkpoint: SavedCheckpoint) -> None:
         saved, own = checkpoint.weights.shapes, self.slices.of_checkpoint()
@@ -237,4 +237,4 @@ class SlicewiseStrategy(Strategy):
 
 def _verify_together(folder: Path) -> None:
     """Verify every byte of a checkpoint, each process a share of its files, and agree on the result."""
-    together(partial(verify_folder, folder, rank(), num_processes()))
+    run_on_all(partial(verify_folder, folder, rank(), num_processes()))

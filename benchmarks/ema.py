@@ -1,6 +1,6 @@
-"""What averages of the weights cost: time of an update and of a snapshot, memory, and the fp16 snapshots' rounding.
+"""Cost of EMA weights: time of an update, memory, and the rounding error of fp16 snapshots.
 
-python benchmarks/averages.py [MILLIONS_OF_WEIGHTS]
+python benchmarks/ema.py [MILLIONS_OF_WEIGHTS]
 """
 
 import statistics
@@ -27,13 +27,13 @@ def main() -> None:
     weights = {str(i): torch.randn(TENSOR_SIZE) for i in range(int(millions * 1e6) // TENSOR_SIZE)}
     size = sum(weight.nbytes for weight in weights.values())
     times: dict[str, list[float]] = {name: [] for name in KINDS}
-    for name, ema in KINDS.items():  # one after another, so that the machine needs the memory of one alone
+    for name, ema in KINDS.items():  # one after another, to need the memory of only one
         ema.follow(weights, clips_per_step=16)
         for _ in range(NUM_ROUNDS):
             begin = time.perf_counter()
             ema.update()
             times[name].append(time.perf_counter() - begin)
-        kept = sum(average.nbytes for of_kind in ema.weights.values() for average in of_kind.values())
+        kept = sum(weight.nbytes for of_kind in ema.weights.values() for weight in of_kind.values())
         milliseconds = 1e3 * statistics.median(times[name])
         print(f"{name:18} {milliseconds:6.1f} ms a step, {kept / size:.0f} x the weights' {size / 2**20:.0f} MiB")
         ema.weights = {}
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def print_rounding() -> None:
-    """Print what rounding 20 pairs of snapshots to fp16 adds to an average made of them."""
+    """Print the error that rounding 20 pairs of snapshots to fp16 adds to a post-hoc EMA."""
     sources = [PowerFunction(sigma_rel, step) for step in range(50, 1001, 50) for sigma_rel in (0.05, 0.1)]
     saved = [torch.randn(10_000, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(40)]
     for sigma_rel in (0.03, 0.07, 0.15, 0.25):
