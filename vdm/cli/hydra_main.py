@@ -130,8 +130,9 @@ def _check_early(config_name: str, overrides: Sequence[str], options: type[Comma
         if key in known and "." not in key and not is_choice:
             check_given(completed, {**plain, key: value})
     overridden = [override.partition("=")[0] for override in common]
-    of_run = completed.of_run.difference(overridden)  # not known yet
-    check_without_import(config, (option for option in options_of(completed) if option.key not in of_run), overridden)
+    # The run has not been read yet, from which components of the run, or values of those chosen, are taken.
+    checked = (option for option in options_of(completed) if option.key not in completed.of_run)
+    check_without_import(config, checked, overridden)
 
 
 def _composed(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> DictConfig:
