@@ -9,13 +9,13 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from vdm.cli.as_trained import as_trained
 from vdm.cli.faults import one_line
 from vdm.cli.followers import ABSENT, select
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.own_code import make_importable
-from vdm.cli.repeated import repeated
 from vdm.cli.resume import resumed
+from vdm.cli.run_components import with_components_of_run
+from vdm.cli.sample_repeat import with_recorded_options
 from vdm.config import ConfigError
 from vdm.config import check as check_component
 from vdm.config.options import Option, options_of, parse
@@ -43,8 +43,8 @@ def ready(
     if options is not None and options.imports_from_here({"allow_own_code": config.get("allow_own_code")}):
         make_importable()  # also in the process of a SLURM job, and where a YAML allows it
     try:
-        config, recorded = repeated(resumed(config, overrides, folder), overrides, options)
-        config = as_trained(config, overrides, recorded)
+        config, recorded = with_recorded_options(resumed(config, overrides, folder), overrides, options)
+        config = with_components_of_run(config, overrides, recorded)
         missing = list(_missing_keys(config))
         if missing:
             raise ConfigError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")

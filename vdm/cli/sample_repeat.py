@@ -17,7 +17,7 @@ _OF_TASK = frozenset({"input", "input_fps", "input_frames", "from", "every", "nu
 """Recorded options that another task does not take over."""
 
 
-def repeated(
+def with_recorded_options(
     config: DictConfig, overrides: Sequence[str], options: type[CommandOptions] | None
 ) -> tuple[DictConfig, Mapping[str, Any]]:
     """Return the configuration with the options that ``config.settings`` records, and the recorded components.

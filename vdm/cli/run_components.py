@@ -13,7 +13,9 @@ from vdm.cli.resume import copy_key
 GROUPS = ("sampler", "guidance")
 
 
-def as_trained(config: DictConfig, overrides: Sequence[str], recorded: Mapping[str, Any] | None = None) -> DictConfig:
+def with_components_of_run(
+    config: DictConfig, overrides: Sequence[str], recorded: Mapping[str, Any] | None = None
+) -> DictConfig:
     """Return the configuration with sampler and guidance of the run that ``config.checkpoint`` names.
 
     A group chosen on the command line (``sampler=unipc``) is kept; a single key (``sampler.num_steps=20``) changes the
