@@ -297,7 +297,7 @@ def test_an_imported_run_makes_videos_of_a_picture(
 
     code, err = run_vdm("sample", "settings=run/samples/0000/settings.json")
     assert code == 0, err
-    assert models[2].conditioner.options == Motion(12, 200, 0.1)
+    assert models[2].conditioner.options == MicroConditioning(12, 200, 0.1)
     grids = [(tmp_path / folder / "samples" / "0000" / "grid.png").read_bytes() for folder in ("run", ".")]
     assert grids[0] == grids[1]
     for wrong, message in (

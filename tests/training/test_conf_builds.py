@@ -30,9 +30,13 @@ PUBLISHED = ("encoder=svd", "encoder=frames", "encoder=wan", "model=svd", "model
     "option",
     [*(option for option in OPTIONS if option not in PUBLISHED), "strategy=auto", "strategy=ddp", "trainer=default"],
 )
-def test_each_option_builds(tmp_path: Path, shards: Path, option: str) -> None:
-    # Not every sampler has a number of steps to be made small.
-    assert build_training(configuration(shards, option, without=("sampler.",)), tmp_path).trainer.max_steps > 0
+def test_smoke_each_option_builds(tmp_path: Path, shards: Path, option: str) -> None:
+    config = configuration(shards, option, without=("sampler.",))  # not every sampler has a number of steps
+    training = build_training(config, tmp_path)
+
+    assert training.trainer.max_steps == config["trainer"]["max_steps"]
+    for key in ("encoder", "diffusion", "sampler", "guidance"):
+        assert _path_of(getattr(training.module.model, key)) == config[key]["_target_"]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,13 @@ def test_each_option_builds(tmp_path: Path, shards: Path, option: str) -> None:
 )
 def test_each_model_builds_in_its_own_size(tmp_path: Path, shards: Path, name: str) -> None:
     config = configuration(shards, f"model={name}", without=("model.network.",))
-    assert build_training(config, tmp_path).module.model.network is not None
+    network = build_training(config, tmp_path).module.model.network
+
+    assert _path_of(network) == config["model"]["network"]["_target_"]
+
+
+def _path_of(component: object) -> str:
+    return f"{type(component).__module__}.{type(component).__qualname__}"
 
 
 @pytest.mark.parametrize(("kind", "save"), [("t5", save_t5), ("clip", save_clip)])

@@ -1,4 +1,4 @@
-"""``vdm check``: what ``vdm train`` would do, after a few steps that leave nothing behind."""
+"""``vdm check``: rehearses a training run for a few steps, and leaves nothing behind."""
 
 import os
 import shutil
@@ -27,13 +27,13 @@ from vdm.training.run_lock import refuse_if_locked
 from vdm.training.training_run import TrainingRun, build_training
 
 _SAMPLING_STEPS = 4
-"""Calls of the network, about, for the one video that is sampled."""
+"""Steps of the sampler for the one video that is sampled."""
 _NEVER = 10**9
-"""Optimizer steps until something that is not to be."""
+"""A number of optimizer steps that is not reached."""
 
 
 def run(config: DictConfig) -> int:
-    """Rehearse the run as configured, and print what it would do; return the exit code."""
+    """Rehearse the run and print a report; return the exit code."""
     die_with_parent()
     quieten()
     plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -70,7 +70,7 @@ def run(config: DictConfig) -> int:
 
 
 def _folder_of_run(plain: Mapping[str, Any]) -> str:
-    """Return where the run would be."""
+    """Return the folder that the run would have."""
     if plain["resume"] is not None:
         return str(run_folder(Path(plain["resume"])))
     chosen = Path(HydraConfig.get().runtime.output_dir)
@@ -79,7 +79,7 @@ def _folder_of_run(plain: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    """Give all processes a folder for what the run writes; in the end remove it, and what was made for it."""
+    """Make a folder for all files of the rehearsed run, common to all processes; remove it at the end."""
     chosen = Path(HydraConfig.get().runtime.output_dir)
     scratch = chosen if chosen.name.startswith(CHECK_PREFIX) else chosen / f"{CHECK_PREFIX}rehearsal"
     scratch.mkdir(exist_ok=True)
@@ -96,7 +96,7 @@ def _scratch_folder() -> Iterator[Path]:
 
 
 def _rehearsed(plain: Mapping[str, Any], scratch: Path, rehearsal: Rehearsal) -> TrainingRun:
-    """Build the run by its own configuration, but for what would leave traces or take long."""
+    """Build the run as configured, except for parts that would leave traces or take long."""
     config: dict[str, Any] = deepcopy(dict(plain))
     config |= {"logger": {}, "profiler": None}
     config["save"] |= {"every_steps": _NEVER, "in_background": False}
@@ -113,7 +113,7 @@ def _rehearsed(plain: Mapping[str, Any], scratch: Path, rehearsal: Rehearsal) ->
 
 
 def _in_few_steps(node: Any) -> Any:
-    """Return a sampler's configuration with but a few steps, where it says how many."""
+    """Return a sampler's configuration with few steps, if it has a number of steps."""
     if not isinstance(node, Mapping):
         return node
     return {

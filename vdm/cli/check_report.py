@@ -1,4 +1,4 @@
-"""What ``vdm check`` prints: what the run would do, by its configuration and by what a few steps of it took."""
+"""The report of ``vdm check``: what the run would do and take, by its configuration and the rehearsed steps."""
 
 import math
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""A console script with sub-commands: finds the command, and imports nothing that another command needs."""
+"""A console script with commands: runs the one that is asked for, without imports of the others."""
 
 import sys
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from vdm.cli.options.base import CommandOptions
 
 
 class Command(NamedTuple):
-    """One word after the program's name; ``conf/NAME.yaml`` is its configuration."""
+    """A command; ``conf/NAME.yaml`` is its configuration."""
 
     module: str
-    """Module with ``run(config: DictConfig) -> int | None``, imported when a configuration is ready to run."""
+    """Module with ``run(config: DictConfig) -> int | None``, imported when the configuration has been checked."""
     summary: str
     """One line for the list of commands."""
     options: str | None = None
-    """``MODULE:CLASS`` of what it can be told: a dataclass, imported with nothing heavy, to check the command line."""
+    """``MODULE:CLASS`` of its options: a dataclass without heavy imports, which checks the command line."""
 
     def options_class(self) -> type[CommandOptions] | None:
-        """Import the class of its options."""
+        """Import and return the class of its options."""
         if self.options is None:
             return None
         module, _, name = self.options.partition(":")
@@ -29,7 +29,7 @@ class Command(NamedTuple):
 
 
 def run_program(program: str, commands: Mapping[str, Command]) -> int:
-    """Run what ``sys.argv`` asks for and return the exit code."""
+    """Run the command in ``sys.argv`` and return the exit code."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help(program, commands), file=sys.stdout if arguments else sys.stderr)
@@ -58,7 +58,7 @@ def _help(program: str, commands: Mapping[str, Command]) -> str:
     lines = [f"  {name:{width}}{command.summary}" for name, command in commands.items()]
     text = [f"usage: {program} COMMAND [KEY=VALUE ...]", "", *lines, ""]
     text += [
-        f"{program} COMMAND --help     what a command can be told, with examples; --help all: everything",
+        f"{program} COMMAND --help     options of a command, with examples; --help all: everything",
         f"{program} --version          versions of this program, PyTorch and Python",
         f'eval "$({program} --completion bash)"     completion of commands, keys, choices and paths; also zsh, fish',
     ]

@@ -1,4 +1,4 @@
-"""Where the YAMLs are: package data in an installed wheel, ``conf/`` of the checkout otherwise."""
+"""The folder of the YAMLs: package data of an installed wheel, or ``conf/`` of the checkout."""
 
 from pathlib import Path
 

@@ -81,7 +81,9 @@ def _sources(saved: SavedCheckpoint, sigma_rels: Sequence[float], last_step: int
     for name, sigma_rel in names.items():
         yield _Source(PowerFunction(sigma_rel, last_step), saved.named_ema(name))
     for folder in ema_snapshots_of(run_folder(saved.folder)):
-        if step_of(folder) >= last_step:  # of a run that went on from an earlier checkpoint, or the checkpoint's own
+        if (
+            step_of(folder) >= last_step
+        ):  # left by a run that resumed from an earlier checkpoint, or the checkpoint's own
             continue
         try:
             verify_folder(folder)

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
-    """Print each figure, and write all of them, with how they were made, to ``results.json``."""
+    """Print each figure, and write all figures with their options to ``results.json``."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     options = parse(EvaluateOptions, plain)
     checkpoint = latest_checkpoint(options.checkpoint)
@@ -74,7 +74,7 @@ def run(config: DictConfig) -> None:
 
 
 class _HeldOut:
-    """Batches of held-out clips, without padding and what can't be read; they are read anew each time."""
+    """Batches of held-out clips, without padding and unreadable clips; each iteration reads them again."""
 
     def __init__(self, data: ClipDataModule) -> None:
         self._loader = data.val_dataloader()
@@ -94,10 +94,10 @@ class _HeldOut:
 
 
 def _data(options: EvaluateOptions, trained: RunConfig) -> ClipDataModule:
-    """Return the run's set, or another, as batches for evaluation.
+    """Return the run's data set, or another, in batches for evaluation.
 
-    Of what the run says of its data, only what is seen of each clip is taken over, and the path if it is a folder here:
-    a run from elsewhere does not decide what is written, kept or connected to.
+    Of the run's data options, only the sampling of clips is taken over, and the path if it is a folder here: a run from
+    elsewhere does not decide what is written, cached or contacted.
     """
     batch_size = options.batch_size
     node = {
@@ -109,7 +109,7 @@ def _data(options: EvaluateOptions, trained: RunConfig) -> ClipDataModule:
         "num_workers": 0,
         "num_images_per_clip": 0,
         "overfit_one_batch": False,
-        "stored_latents": False,  # clips are measured as people see them
+        "stored_latents": False,  # measures clips of pixels
         "stored_text": False,
         "max_validation_clips": options.max_clips,
     }
@@ -127,7 +127,7 @@ def _clips(trained: RunConfig) -> dict[str, Any] | None:
 
 
 def _own_path(trained: RunConfig) -> Any:
-    """Return where the run's data lies."""
+    """Return the path of the run's data."""
     if trained.data_module is not None:
         return trained.data_module.get("path")
     path = trained.data.path
@@ -164,7 +164,7 @@ def _rows(batch: ClipBatch, rows: Sequence[int]) -> ClipBatch:
 def _loss(
     model: VideoDiffusionModel, objective: Objective, held_out: _HeldOut, options: EvaluateOptions, folder: Path
 ) -> dict[str, Any]:
-    """Measure and show the held-out loss by noise level."""
+    """Measure, plot and print the held-out loss by noise level."""
     num_clips = 0
 
     def counted() -> Iterator[ClipBatch]:
@@ -185,7 +185,7 @@ def _loss(
 def _bits_per_dim(
     model: VideoDiffusionModel, likelihood: Likelihood, data: ClipDataModule, options: EvaluateOptions
 ) -> dict[str, Any]:
-    """Measure and show how well the model would compress held-out clips."""
+    """Measure and print the bits per dimension of held-out clips."""
     held_out = data.held_out_clips(options.bits_per_dim_clips)
     assert held_out is not None, "the set was checked for validation clips"
     clips = _without_padding(held_out)
@@ -212,7 +212,7 @@ def _prompted_digits(
     options: EvaluateOptions,
     folder: Path,
 ) -> dict[str, Any]:
-    """Measure and show the shares of sampled clips with the digit and the motion that their prompts asked for."""
+    """Measure and print the shares of sampled clips with the digit and the motion of their prompts."""
     classifier = moving_digits.train_classifier(data.train_dataloader())
     batches = list(held_out)  # clips of digits are small
     real = torch.cat([batch.video for batch in batches])
@@ -221,7 +221,7 @@ def _prompted_digits(
     ceiling = moving_digits.score(classifier, real, of_real, real_labels)
 
     pairs = sorted(set(zip(of_real, real_labels.tolist(), strict=True)))
-    # Evenly over all prompts, whatever the number of samples: digits are not equally hard.
+    # Evenly over all prompts for any number of samples, since digits are not equally hard.
     number = options.num_samples
     chosen = [pairs[i * len(pairs) // number % len(pairs)] for i in range(number)]
     captions, labels = zip(*chosen, strict=True)

@@ -1,4 +1,4 @@
-"""``vdm export``: gives a run's weights away, for others' software or for this project's."""
+"""``vdm export``: writes a run's weights for other software, or in this project's own format."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ def run(config: DictConfig) -> None:
     options = parse(ExportOptions, plain)
     to, checkpoint = options.to, latest_checkpoint(options.checkpoint)
     check_new(to, "to")
-    trained = RunConfig.read(checkpoint, allow_own_code=True)  # what is built of it is checked by itself
+    trained = RunConfig.read(checkpoint, allow_own_code=True)  # components are checked before they are built
     family = _family(trained, options)
     if options.lora:
         saved = _cast(saved_weights(checkpoint, options.ema), options)
@@ -65,7 +65,7 @@ def run(config: DictConfig) -> None:
 
 
 def _family(trained: RunConfig, options: ExportOptions) -> dict[str, Any] | None:
-    """Return the published family in whose format to write; none for this project's own."""
+    """Return the published family whose format is written; None for this project's own format."""
     target, wanted = trained.parts["model"]["network"].get("_target_"), options.format
     families = {name: f for name, f in options.families.items() if f["run"]["model"]["network"]["_target_"] == target}
     has_parts = (options.components or trained.parts["encoder"].get("name_or_path")) is not None
@@ -83,7 +83,7 @@ def _weights(checkpoint: Path, options: ExportOptions) -> dict[str, Tensor]:
 
 
 def _told(trained: RunConfig) -> dict[str, Any]:
-    """Return what a family's writer must know of the run, all of it plain values of the kinds that they are."""
+    """Return the settings of the run that a family's writer needs, as checked plain values."""
     diffusion = trained.parts["diffusion"]
     for name in ("schedule", "parameterization"):
         check_foreign(diffusion.get(name), f"diffusion.{name}", OWN_MODULES)
@@ -105,7 +105,7 @@ def _network(trained: RunConfig) -> nn.Module:
 
 
 def _of_network(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the network's weights, which must be all there are."""
+    """Return the weights of the network; others are refused."""
     prefix = "model.network."
     others = [name for name in weights if not name.startswith(prefix)]
     if others:
@@ -114,7 +114,7 @@ def _of_network(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _whole(folder: Path, write: Callable[[Path], str]) -> str:
-    """Write a folder beside its place and rename it, so that it is whole or not there; return how it is used."""
+    """Write a folder under a temporary name and rename it, so that it is complete or absent; return its usage."""
     with appearing(folder) as partial:
         partial.mkdir()
         return write(partial)
@@ -128,7 +128,7 @@ def _diffusers(
     options: ExportOptions,
     family: Mapping[str, Any],
 ) -> str:
-    """Write a folder that diffusers opens; return how it is used."""
+    """Write a folder that diffusers opens; return its usage."""
     encoder, card = trained.parts["encoder"], family["card"]
     name = options.components or encoder.get("name_or_path")
     if name is None:
@@ -153,7 +153,7 @@ def _lora(
     options: ExportOptions,
     family: Mapping[str, Any] | None,
 ) -> str:
-    """Write what LoRA added, as peft and as diffusers read it; return how it is used."""
+    """Write the LoRA weights for peft and for diffusers; return their usage."""
     layers = sorted({name.partition(".lora_")[0] for name in weights})
     rank = next(len(tensor) for name, tensor in weights.items() if name.endswith("lora_A.weight"))
     described = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": layers, "bias": "none"}
@@ -171,7 +171,7 @@ def _lora(
 def _own(
     folder: Path, checkpoint: Path, trained: RunConfig, weights: Mapping[str, Tensor], options: ExportOptions
 ) -> str:
-    """Write weights and configuration, which ``vdm import`` makes a run of; return how it is used."""
+    """Write weights and configuration for ``vdm import``; return their usage."""
     save_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, folder / EXPORTED_WEIGHTS)
     write_config(folder, trained.plain())
     usage = of_own(options.to, trained)

@@ -1,4 +1,4 @@
-"""The model card of what is exported: what a run's folder says of its data, its training and its evaluation."""
+"""The model card of an export: data, training and evaluation, as recorded in the run's folder."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,19 +18,19 @@ from vdm.outside import dump_yaml
 from vdm.records import read_record
 
 CARD_NAME = "README.md"
-"""Of the model card in an export."""
+"""File name of the model card."""
 
 _SOFTWARE = ("torch", "lightning", "diffusers", "transformers", "video-diffusion-training")
 
 
 def facts_of(checkpoint: Path, trained: RunConfig, weights: Mapping[str, Tensor], average: bool | str) -> Facts:
-    """Return what is known of a checkpoint.
+    """Return the facts of a checkpoint for its model card.
 
     Args:
         checkpoint: Its folder.
         trained: Configuration of its run.
-        weights: Its weights as they are given away.
-        average: Which average of them was taken, false for none.
+        weights: Its weights as they are exported.
+        average: Name of the EMA that was taken; true for the only one, false for none.
     """
     run = run_folder(checkpoint)
     metrics, protocol = _evaluation(run)
@@ -74,7 +74,7 @@ def _steps(checkpoint: Path) -> int | None:
 
 
 def _software(run: Path) -> dict[str, object]:
-    """Return the versions that a run was last started with."""
+    """Return the software versions of the run's last start."""
     starts = versions_of(run)
     if not starts:
         return {}
@@ -89,7 +89,7 @@ class _Results(TypedDict, total=False):
 
 
 def _evaluation(run: Path) -> tuple[dict[str, float], str]:
-    """Return the figures of a run, and how they were measured, as YAML."""
+    """Return the figures of a run, and the protocol of their measurement as YAML."""
     file = run / "evaluation" / "results.json"
     if not file.exists():
         return {}, ""
@@ -98,12 +98,12 @@ def _evaluation(run: Path) -> tuple[dict[str, float], str]:
     figures = {name: value for name, value in results.items() if name not in protocol}
     try:
         return dict(_numbers(figures)), dump_yaml(protocol) if protocol else ""
-    except MALFORMED as error:  # nested too deep, or a number beyond all measure
+    except MALFORMED as error:  # nested too deep, or a number too large
         raise ValueError(f"{file}: damaged: {error}") from None
 
 
 def _numbers(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield all numbers, those of nested figures under dotted names."""
+    """Yield all numbers; nested ones have dotted names."""
     for name, value in results.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{prefix}{name}.")

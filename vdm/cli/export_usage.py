@@ -1,4 +1,4 @@
-"""What to type to use exported weights: complete as it is printed, and as the model card has it."""
+"""Usage of exported weights: complete code or commands, for the terminal and the model card."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from vdm.config.foreign import check_foreign
 def of_pipeline(pipeline: str, folder: Path, weights: Mapping[str, Tensor]) -> str:
     """Return Python that opens a pipeline of diffusers.
 
-    Its parts come from elsewhere and may have another precision than the network: all get that of the network.
+    Its other components may have another precision than the exported network; all get that of the network.
     """
     return "\n".join(
         [
@@ -30,7 +30,7 @@ def of_pipeline(pipeline: str, folder: Path, weights: Mapping[str, Tensor]) -> s
 
 
 def of_lora(pipeline: str | None, folder: Path, weights: Mapping[str, Tensor], trained: RunConfig) -> str:
-    """Return Python that puts what LoRA added into the model that training started from."""
+    """Return Python that merges LoRA weights into the model that training started from."""
     merged = f"PeftModel.from_pretrained({{}}, {_text(folder)}).merge_and_unload()"
     if pipeline is None:
         lines = ["import vdm", "from peft import PeftModel", ""]
@@ -38,7 +38,7 @@ def of_lora(pipeline: str | None, folder: Path, weights: Mapping[str, Tensor], t
         return "\n".join([*lines, f"pipe.model.network = {merged.format('pipe.model.network')}"])
     encoder = trained.parts["encoder"]
     started_from = trained.started_from
-    # A single file has the network alone, and diffusers opens pipelines.
+    # A single file has only the network, and diffusers opens pipelines.
     base = encoder["name_or_path"] if started_from is None or Path(started_from).is_file() else started_from
     lines = ["import torch", f"from diffusers import {pipeline}", "from peft import PeftModel", ""]
     lines += [f"pipeline = {_opened(pipeline, base, weights.values(), encoder.get('variant'))}"]
@@ -46,7 +46,7 @@ def of_lora(pipeline: str | None, folder: Path, weights: Mapping[str, Tensor], t
 
 
 def of_own(folder: Path, trained: RunConfig) -> str:
-    """Return commands that make a run of an export in this project's own format, and sample from it."""
+    """Return commands that import an export in this project's own format, and sample from it."""
     allowed = {"allow_own_code": "true"} if _has_own_code(trained) else {}
     run = Path("runs") / folder.resolve().name
     return "\n".join(
@@ -55,7 +55,7 @@ def of_own(folder: Path, trained: RunConfig) -> str:
 
 
 def of_file(file: Path, trained: RunConfig) -> str:
-    """Return the command that makes a run of a file such as Stability's."""
+    """Return the command that imports a single file, such as Stability's."""
     components = trained.parts["encoder"].get("name_or_path") or "PIPELINE"
     return command("vdm import", from_=file, components=components, to=Path("runs") / file.stem)
 

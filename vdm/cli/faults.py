@@ -1,4 +1,4 @@
-"""A user's mistake in one line: what Hydra and OmegaConf say over many, and who is to be told."""
+"""Users' mistakes in one line: messages of Hydra and OmegaConf shortened, mistakes told from bugs."""
 
 import errno
 import re
@@ -21,13 +21,13 @@ from vdm.config.quoting import escaped, shell_list, shell_override, shell_word
 from vdm.logs import OWN_PACKAGES
 
 COMPOSITION_FAULTS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, UserWarning)
-"""What may be raised before a command's own code runs; all of it comes from the command line or from a YAML."""
+"""Errors before a command's own code runs; the cause is always the command line or a YAML."""
 
 _OF_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-"""Full, over quota, read-only: for whoever runs the machine to mend, whichever code met it."""
+"""Storage that is full, over quota or read-only: no bug, whichever code meets it."""
 _OF_PATHS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
-"""Not allowed, no folder or a folder where the other belongs, too long a name, a circle of links: of paths that users
-gave, as others are made by this project."""
+"""Wrong paths: not permitted, a file in place of a folder or the reverse, too long, a circle of links. They are users'
+paths, since this project makes none such."""
 
 _KEY = re.compile(r"[\w.+~/@:-]+")
 _REFERENCE = re.compile(r"\$\{[^${}]*\}")
@@ -35,9 +35,9 @@ _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*?)'\n1\. ", re.DOTALL
 
 
 def is_mistake(error: Exception) -> bool:
-    """Tell a user's mistake, or storage that is full, from a bug, in what a command's own code raised.
+    """Tell whether an error in a command's own code is a user's mistake, or full storage, rather than a bug.
 
-    In this project ``ValueError`` is for users' mistakes and its message is for users; raised by a library it is a bug.
+    A ``ValueError`` of this project is a user's mistake, with a message for users; one of a library is a bug.
     """
     if isinstance(error, ConfigError) or (isinstance(error, OSError) and error.errno in _OF_STORAGE):
         return True
@@ -52,7 +52,7 @@ def is_mistake(error: Exception) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Say what is wrong, where, and what is allowed, in one line."""
+    """Return one line that says what is wrong, where, and what is allowed."""
     cause = error.__cause__
     own = _config_error_behind(error)
     if own is not None:
@@ -79,7 +79,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _config_error_behind(error: BaseException | None) -> ConfigError | None:
-    """Find the error of ours that OmegaConf wrapped, as it does for what a resolver raises."""
+    """Return the ``ConfigError`` behind an error, such as one that OmegaConf wraps when a resolver raises it."""
     while error is not None and not isinstance(error, ConfigError):
         error = error.__cause__ or error.__context__
     return error
@@ -93,7 +93,7 @@ def _missing_option(error: MissingConfigException) -> str:
 
 
 def _unparsable(error: OverrideParseException) -> str:
-    found = str(error).partition("LexerNoViableAltException")[0]  # says no more than where
+    found = str(error).partition("LexerNoViableAltException")[0]  # it repeats only the place
     reasons = [line for line in found.splitlines() if not line.startswith(("See https", "Error parsing"))]
     reason = f": {_joined(' '.join(reasons))}" if reasons else ""
     key, _, value = str(error.override).partition("=")
@@ -102,7 +102,7 @@ def _unparsable(error: OverrideParseException) -> str:
 
 
 def _quoted(key: str, value: str) -> str:
-    """Return what to type for a value that Hydra can't read: a list of texts where it has brackets, or else a text."""
+    """Return the quoted form of a value that Hydra can't read: a list of texts if it has brackets, else a text."""
     if value.startswith("[") and value.endswith("]"):
         return shell_list(key, [item.strip().strip("'\"") for item in value[1:-1].split(",")])
     return shell_override(key, value if "${" not in _REFERENCE.sub("", value) else escaped(value))
@@ -117,7 +117,7 @@ def _ambiguous(override: str) -> str:
 
 
 def unknown_key(error: ConfigCompositionException) -> str | None:
-    """Return the key that was to be overridden and is not there; None where something else is wrong."""
+    """Return the overridden key that does not exist; None if something else is wrong."""
     cause = error.__cause__
     if not isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return None
@@ -138,7 +138,7 @@ def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
 
 
 def _paths(node: Any, names: Iterable[str]) -> Iterator[str]:
-    """Yield the dotted keys of all that is under ``names`` in ``node``."""
+    """Yield the dotted keys below ``names`` in ``node``."""
     for name in names:
         yield name
         child = node._get_node(name)

@@ -1,7 +1,7 @@
-"""Keys that take their values from other keys, which a resumed run may change: they change along with those.
+"""Followers: keys of a configuration that take their values from other keys, which a resumed run may change.
 
-A run's configuration is plain values. Beside them it records, as ``follows``, which key takes its value from which:
-``lr_schedule.decay_steps: trainer.max_steps``.
+A run records plain values, without references. So it also records, as ``follows``, which key takes its value from
+which: ``lr_schedule.decay_steps: trainer.max_steps``. When a resumed run changes a key, its followers change too.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 FOLLOWS = "follows"
-"""Key of a recorded configuration: by dotted key, the dotted key whose value it has."""
+"""Key of a recorded configuration. Its value maps each follower to the key that it follows."""
 
 _BEFORE = {
     "lr_schedule.decay_steps": "trainer.max_steps",
@@ -20,20 +20,21 @@ _BEFORE = {
     "launcher.nodes": "nodes",
     "launcher.gpus_per_node": "gpus_per_node",
 }
-"""What followed in runs that record nothing of it, where the two values are equal."""
+"""Followers of older runs, which record none; they count if the two values are equal."""
 _REFERENCE = re.compile(r"\$\{\s*(\.*)([\w.]+)\s*\}")
 _MAX_HOPS = 100
-"""References in a row; more go round in a circle, which OmegaConf refuses."""
+"""Length of a chain of references; a longer one is a circle, which OmegaConf refuses."""
 
 _Path = tuple[str, ...]
 
 
 def followers_of(config: DictConfig, is_changeable: Callable[[Sequence[str]], bool]) -> dict[str, str]:
-    """Return which keys of a composed configuration take their values from keys that a resumed run may change.
+    """Return the followers of keys that a resumed run may change.
 
     Args:
-        config: With its interpolations; those that are one key, such as ``${trainer.max_steps}``, count.
-        is_changeable: Tells of a key whether a resumed run may change it.
+        config: Composed configuration with its interpolations. A follower's value is a single reference, such as
+            ``${trainer.max_steps}``.
+        is_changeable: Tells whether a resumed run may change a key.
     """
     tree: Any = OmegaConf.to_container(config, resolve=False)
     pairs = _pairs(tree, tree, (), (), 0)
@@ -41,7 +42,7 @@ def followers_of(config: DictConfig, is_changeable: Callable[[Sequence[str]], bo
 
 
 def recorded_followers(saved: Mapping[str, Any]) -> dict[str, str]:
-    """Return which keys of a recorded configuration follow others; in one that does not say, those of equal value."""
+    """Return the followers of a recorded configuration; for older runs see ``_BEFORE``."""
     if FOLLOWS in saved:
         return dict(saved[FOLLOWS])
     return {
@@ -52,7 +53,7 @@ def recorded_followers(saved: Mapping[str, Any]) -> dict[str, str]:
 
 
 def let_follow(config: dict[str, Any], followers: Mapping[str, str]) -> None:
-    """Give keys the values of those that they follow, and record which these are; ``config`` is changed in place."""
+    """Set followers to the values of their keys, and record the followers; ``config`` is changed in place."""
     for key, source in followers.items():
         *parents, name = key.split(".")
         node, value = select(config, parents), select(config, source.split("."))
@@ -62,11 +63,11 @@ def let_follow(config: dict[str, Any], followers: Mapping[str, str]) -> None:
 
 
 ABSENT = object()
-"""What ``select`` returns where there is nothing."""
+"""Returned by ``select`` if there is no value."""
 
 
 def select(node: Any, path: Sequence[str]) -> Any:
-    """Return what is at a path of nested mappings."""
+    """Return the value at a path of nested mappings, or ``ABSENT``."""
     for key in path:
         if not isinstance(node, Mapping) or key not in node:
             return ABSENT
@@ -75,13 +76,13 @@ def select(node: Any, path: Sequence[str]) -> Any:
 
 
 def _pairs(tree: Any, node: Any, path: _Path, source: _Path, hops: int) -> Iterator[tuple[_Path, _Path]]:
-    """Yield each key with the key where its value stands.
+    """Yield each key with the key that holds its value.
 
     Args:
         tree: The whole configuration.
-        node: What is below ``path``; it stands at ``source``.
+        node: The value of ``path``, found at ``source``.
         path: Key of a value.
-        source: Key that references have led to.
+        source: Key to which references have led.
         hops: References followed so far.
     """
     if isinstance(node, Mapping):
@@ -96,7 +97,7 @@ def _pairs(tree: Any, node: Any, path: _Path, source: _Path, hops: int) -> Itera
 
 
 def _place(tree: Any, path: _Path, hops: int) -> _Path | None:
-    """Return where ``path`` leads, with references on the way to it followed; None where it leads nowhere."""
+    """Return the key to which ``path`` leads through references; None if it leads nowhere."""
     for length in range(1, len(path)):
         target = _target(select(tree, path[:length]), path[:length])
         if target is not None:
@@ -105,7 +106,7 @@ def _place(tree: Any, path: _Path, hops: int) -> _Path | None:
 
 
 def _target(node: Any, path: _Path) -> _Path | None:
-    """Return the key that the value at ``path`` is a reference to, if it is one and no more than that."""
+    """Return the key to which the value at ``path`` refers, if the value is a single reference."""
     match = _REFERENCE.fullmatch(node) if isinstance(node, str) else None
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Runs a command under Hydra; a user's mistake ends it with one line and exit code 2, a bug with its traceback."""
+"""Runs a command under Hydra. A user's mistake ends it with one line and exit code 2, a bug with a traceback."""
 
 import os
 import sys
@@ -34,20 +34,20 @@ from vdm.processes import is_first_of_machine
 from vdm.text import printable
 
 Task = Callable[[DictConfig], int | None]
-"""Receives a whole configuration, resolved and with no value missing; returns an exit code, ``None`` for 0."""
+"""Takes a complete, resolved configuration; returns an exit code, ``None`` for 0."""
 
 _VARIABLES = ("HYDRA_FULL_ERROR", "HYDRA_MAIN_MODULE")
-"""The first makes Hydra let exceptions through, the second is the job's name, by which its log is called."""
+"""The first makes Hydra pass exceptions on; the second is the job's name, after which its log is named."""
 
 
 def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | None = None) -> int:
     """Compose ``conf/CONFIG_NAME.yaml`` with the command line and run ``task`` on it, once or as a sweep (``-m``).
 
-    What the user says is checked against ``options`` before ``task`` is called, and so before it imports anything.
+    The user's values are checked against ``options`` before ``task`` is called, and so before it imports anything.
 
-    ``sys.argv[1]`` is taken for the command's name, which Hydra must not see. While ``task`` runs, ``sys.argv`` and the
-    environment are as the user gave them, since Lightning starts further processes by running them again.
-    With ``HYDRA_FULL_ERROR=1`` mistakes too keep their traceback.
+    ``sys.argv[1]`` is the command's name, which Hydra must not see. While ``task`` runs, ``sys.argv`` and the
+    environment are the user's, since Lightning starts further processes with them. With ``HYDRA_FULL_ERROR=1`` mistakes
+    keep their traceback too.
 
     Returns:
         The exit code: that of ``task``, 2 after a user's mistake, 130 after Ctrl-C.
@@ -67,9 +67,9 @@ def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | 
                 raise
             _report(error)
             _remove_unused(Path(HydraConfig.get().runtime.output_dir))
-            raise SystemExit(2) from error  # Hydra would announce an Exception in lines of its own
+            raise SystemExit(2) from error  # for an Exception, Hydra would print lines of its own
         if code is not None and code > 128:
-            raise SystemExit(code)  # told to stop: the further runs of a sweep are not begun
+            raise SystemExit(code)  # stopped by a signal: skip further runs of a sweep
         codes.append(code or 0)
         return code
 
@@ -82,7 +82,7 @@ def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | 
             _compose_and_run(config_name, run, options)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of a long --help has left; Python would complain once more at its end
+    except BrokenPipeError:  # the reader has left; at exit, Python would complain once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except SystemExit as stop:
@@ -112,30 +112,31 @@ def _compose_and_run(config_name: str, run: Task, options: type[CommandOptions] 
 
 
 def _check_early(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> None:
-    """Check plain values before Hydra makes the run's folder, options of all runs of a sweep too."""
+    """Check plain values, also those of all runs of a sweep, before Hydra makes the run's folder."""
     common, swept = split_sweeps(overrides)
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = _composed(config_name, common, options)
     plain: Any = OmegaConf.to_container(config, resolve=False)
     for key, value in plain.items():
         if isinstance(value, str) and "${" in value:
-            with suppress(OmegaConfBaseException):  # told where all are resolved
+            with suppress(OmegaConfBaseException):  # reported when all are resolved
                 plain[key] = config[key]
     plain = without_variables(plain, config, options)
     completed = options.completed({**plain, **{key: value for key, value in reversed(swept) if key in DECIDING}})
     check_given(completed, plain)
     known = {option.key for option in options_of(completed)}
     for key, value in swept:
-        is_choice = isinstance(plain.get(key), Mapping)  # of a component, which is Hydra's to find
+        is_choice = isinstance(plain.get(key), Mapping)  # of a group, which Hydra looks up
         if key in known and "." not in key and not is_choice:
             check_given(completed, {**plain, key: value})
     overridden = [override.partition("=")[0] for override in common]
-    of_run = completed.of_run.difference(overridden)  # not known yet
-    check_without_import(config, (option for option in options_of(completed) if option.key not in of_run), overridden)
+    # The run has not been read yet, from which components of the run, or values of those chosen, are taken.
+    checked = (option for option in options_of(completed) if option.key not in completed.of_run)
+    check_without_import(config, checked, overridden)
 
 
 def _composed(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> DictConfig:
-    """Compose, and say of a key that is in no YAML which options the checkpoint's model has, where that helps."""
+    """Compose; the error for a key that no YAML has gives advice, or lists the options of the checkpoint's model."""
     try:
         return hydra.compose(config_name, list(overrides))
     except ConfigCompositionException as error:
@@ -149,15 +150,15 @@ def _composed(config_name: str, overrides: Sequence[str], options: type[CommandO
 
 
 def _is_changed_by_flags(arguments: Namespace) -> bool:
-    """Tell whether flags of Hydra's ask for something else than to run, or for YAMLs from elsewhere."""
+    """Tell whether Hydra's flags ask for something other than a run, or for YAMLs from elsewhere."""
     others = ("help", "hydra_help", "cfg", "info", "shell_completion", "config_path", "config_name", "config_dir")
     return any(getattr(arguments, name) for name in others)
 
 
 def _register_launcher() -> None:
-    """Let Hydra find the launcher of ``launcher=slurm``.
+    """Register the launcher of ``launcher=slurm`` with Hydra.
 
-    Hydra imports launchers from the package ``hydra_plugins`` only, but looks first into its table of them.
+    Hydra imports launchers only from the package ``hydra_plugins``, but looks into its table of plugins first.
     """
 
     def refuse(**_: Any) -> NoReturn:
@@ -172,22 +173,22 @@ def _register_launcher() -> None:
 
 
 def _parsed_arguments() -> Namespace:
-    """Return Hydra's flags and the overrides; a mistake is one line, where argparse would add its usage."""
+    """Return Hydra's flags and the overrides. A mistake is one line, without the usage that argparse adds."""
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(message)
 
     parser = get_args_parser()
-    setattr(parser, "error", refuse)  # noqa: B010 - the method's place is not declared assignable
+    setattr(parser, "error", refuse)  # noqa: B010 - pyright takes the method as not assignable
     return parser.parse_args()
 
 
 @contextmanager
 def _process(argv: Sequence[str], variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Give the process another command line and environment for a while; None stands for a variable's absence.
+    """Replace the process's command line and environment until the block ends; None unsets a variable.
 
-    What is set meanwhile is undone as well: Lightning leaves ranks and addresses there, which a sweep's next job must
-    not take for its own.
+    Variables set within the block are undone too: Lightning leaves ranks and addresses there, which the next job of a
+    sweep must not use.
     """
     before = sys.argv, dict(os.environ)
     sys.argv = list(argv)
@@ -204,9 +205,9 @@ def _process(argv: Sequence[str], variables: Mapping[str, str | None]) -> Iterat
 
 
 def _argv_of_job(argv: Sequence[str]) -> Sequence[str]:
-    """Return a command line that runs this job alone, though it may be one of a sweep.
+    """Return a command line that runs this job alone, even if it belongs to a sweep.
 
-    Lightning adds ``hydra.run.dir``, which in a sweep is not the job's folder unless it is set here.
+    Lightning adds ``hydra.run.dir``, which in a sweep is the job's folder only if it is set here.
     """
     config: Any = HydraConfig.get()
     if config.mode != RunMode.MULTIRUN:
@@ -220,7 +221,7 @@ def _argv_of_job(argv: Sequence[str]) -> Sequence[str]:
 
 
 def _overrides() -> OverridesConf:
-    """Return the command line's overrides as they were given: accessed in place, their interpolations would resolve."""
+    """Return the overrides of the command line unresolved; accessed in place, interpolations in them would resolve."""
     config: Any = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(config.overrides, resolve=False)
     return OverridesConf(**overrides)
@@ -232,7 +233,7 @@ def _report(error: BaseException) -> None:
 
 
 def _remove_unused(folder: Path) -> None:
-    """Remove the run's folder, that of its name and that of all runs, where the mistake left them empty."""
+    """Remove the run's folder and the two above it, as far as they are empty."""
     for path in (folder, *folder.parents[:2]):
         if Path.cwd().is_relative_to(path):
             return

@@ -1,4 +1,4 @@
-"""``vdm import``: makes a run of weights that others, or ``vdm export``, have published."""
+"""``vdm import``: makes a run from published weights, or from an export of ``vdm export``."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -26,7 +26,7 @@ from vdm.models.pretrained.diffusers_folder import local_folder, pipeline_of
 from vdm.models.pretrained.stored import StoredTensors, check_names
 
 EXPORTED_WEIGHTS = "model.safetensors"
-"""In a folder of this project's own format, beside the configuration."""
+"""File of the weights in an export in this project's own format, beside the configuration."""
 
 
 def run(config: DictConfig) -> None:
@@ -45,7 +45,7 @@ def run(config: DictConfig) -> None:
 
 
 def _own(folder: Path, allow_own_code: bool) -> tuple[dict[str, Any], StoredTensors]:
-    """Open what ``vdm export`` wrote, and see to it that the weights are those of the configuration."""
+    """Open an export of ``vdm export``, and check that its weights fit its configuration."""
     if not (folder / EXPORTED_WEIGHTS).is_file():
         raise ConfigError(
             f"from={folder}: not an export, which has a {EXPORTED_WEIGHTS}, but a run, which needs no import:"
@@ -64,7 +64,7 @@ def _own(folder: Path, allow_own_code: bool) -> tuple[dict[str, Any], StoredTens
 
 
 def _published(options: ImportOptions) -> tuple[dict[str, Any], StoredTensors]:
-    """Return the configuration of a run with published weights, and these."""
+    """Return the configuration of a run with published weights, and the weights."""
     name, components = options.source, options.components
     clip = {name: value for name, value in asdict(options.clip).items() if value is not None}
     if components is not None and not Path(name).is_file():
@@ -81,7 +81,7 @@ def _published(options: ImportOptions) -> tuple[dict[str, Any], StoredTensors]:
 
 
 def _family(options: ImportOptions) -> dict[str, Any]:
-    """Return the configuration of a run of the family that the source belongs to."""
+    """Return the configuration of runs of the family to which the source belongs."""
     name, families = options.source, options.families
     if Path(name).is_file():
         return next(family["run"] for family in families.values() if family["run"]["model"]["readers"]["file"])
@@ -93,7 +93,7 @@ def _family(options: ImportOptions) -> dict[str, Any]:
 
 
 def _write(run: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write a run with one checkpoint, after no steps; it is whole or not there."""
+    """Write a run with one checkpoint at step 0; the run is complete or absent."""
     pieces = {WEIGHTS: {name: Piece.whole(tensor) for name, tensor in weights.items()}, STATE: {}}
 
     def write(folder: Path) -> None:

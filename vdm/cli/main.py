@@ -14,24 +14,24 @@ COMMANDS = {
     ),
     "check": Command(
         "vdm.cli.check",
-        "rehearse a training run in a minute, and tell what it will do",
+        "rehearse a training run in a minute, and print what it will do",
         "vdm.cli.options.train:TrainOptions",
     ),
     "plan": Command(
         "vdm.cli.plan",
-        "tell what a training run will take, before anything is rented",
+        "compute memory and work of a training run, before anything is rented",
         "vdm.cli.options.plan:PlanOptions",
     ),
     "sample": Command(
         "vdm.cli.sample", "make videos from prompts with a trained model", "vdm.cli.options.sample:SampleOptions"
     ),
     "evaluate": Command("vdm.cli.evaluate", "measure a trained model", "vdm.cli.options.evaluate:EvaluateOptions"),
-    "ema": Command(
-        "vdm.cli.ema", "make averaged weights of any length after training", "vdm.cli.options.ema:EmaOptions"
-    ),
-    "import": Command("vdm.cli.import_", "make a run of published weights", "vdm.cli.options.import_:ImportOptions"),
+    "ema": Command("vdm.cli.ema", "make EMA weights of any length after training", "vdm.cli.options.ema:EmaOptions"),
+    "import": Command("vdm.cli.import_", "make a run from published weights", "vdm.cli.options.import_:ImportOptions"),
     "export": Command(
-        "vdm.cli.export", "give a run's weights away, to diffusers' users too", "vdm.cli.options.export:ExportOptions"
+        "vdm.cli.export",
+        "write a run's weights for others, such as users of diffusers",
+        "vdm.cli.options.export:ExportOptions",
     ),
 }
 

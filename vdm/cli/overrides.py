@@ -1,7 +1,7 @@
-"""The command line before Hydra reads it: texts get the quotes of Hydra's grammar, and foreign habits an answer.
+"""The command line before Hydra reads it: texts are quoted for Hydra's grammar, and ``--key value`` is answered.
 
-Where an option is a text or a path (its annotation says so), what is typed after ``KEY=`` is that text, whatever is in
-it. Hydra's own syntax holds for all other options, and for all of them in a sweep (``-m``).
+If an option is a text or a path by its annotation, all that is typed after ``KEY=`` is that text. Hydra's own syntax
+holds for other options, and for all options in a sweep (``-m``).
 """
 
 import re
@@ -26,25 +26,25 @@ _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)
 _RUN_FOLDER = "hydra.run.dir"
 _UNREADABLE = object()
 DECIDING = ("checkpoint", "allow_own_code", "settings")
-"""Options on which it depends which others there are."""
+"""Options that decide which other options exist."""
 _SHOWING = frozenset({"-c", "--cfg"})
-"""Flags that ask for all options."""
+"""Flags that show all options."""
 _HYDRA_COMPLETION = frozenset({"-sc", "--shell-completion"})
-"""Hydra's own, which takes a command's name for an option."""
+"""Hydra's own completion, which would complete the command's name as an option."""
 _MAX_SWEPT = 1000
-"""Values of one option in a sweep that are looked at before the first run."""
+"""Values of one option in a sweep that are checked before the first run, at most."""
 
 
 def readable(arguments: Sequence[str], options: type[CommandOptions] | None, conf: Path) -> list[str]:
-    """Return the command line as Hydra is to read it.
+    """Return the command line in the form that Hydra reads.
 
     Args:
-        arguments: What comes after the command's name.
-        options: The class of the command's options.
-        conf: Folder of the YAMLs, whose sub-folders are groups of options.
+        arguments: All arguments after the command's name.
+        options: Class of the command's options.
+        conf: Folder of the YAMLs, whose sub-folders are groups.
 
     Raises:
-        ConfigError: If it can't be read, with what to type instead.
+        ConfigError: If it can't be read; the message says what to type instead.
     """
     known = {option.key: option for option in options_of(options)} if options else {}
     _check_words(arguments, known)
@@ -62,7 +62,7 @@ def readable(arguments: Sequence[str], options: type[CommandOptions] | None, con
 
 
 def deciding(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the options on which it depends which others there are; in a sweep the first value of each."""
+    """Return the options that decide which others exist; in a sweep the first value of each."""
     told: dict[str, Any] = {}
     for found in filter(None, map(_OVERRIDE.fullmatch, arguments)):
         if found["key"] in DECIDING:
@@ -77,7 +77,7 @@ def deciding(arguments: Sequence[str]) -> dict[str, Any]:
 def _with_options_of_model(
     arguments: Sequence[str], options: type[CommandOptions] | None, known: Mapping[str, Option]
 ) -> list[str]:
-    """Mark options that no YAML has, but the checkpoint's model, as such for Hydra; where all are shown, add them."""
+    """Mark options of the checkpoint's model, which no YAML has, as additions; for ``--cfg``, add them all."""
     all_options = [] if options is None else options_of(options)
     of_model = {option.key: option for option in all_options if option.key not in known}
     result, given = [], {found["key"] for found in map(_OVERRIDE.fullmatch, arguments) if found}
@@ -85,7 +85,9 @@ def _with_options_of_model(
         found = _OVERRIDE.fullmatch(argument)
         is_new = found is not None and found["key"] in of_model and not found["sign"]
         result.append(f"+{argument}" if is_new else argument)
-        if found is not None and found["key"] == "checkpoint":  # beside another: argparse takes them in one row only
+        if (
+            found is not None and found["key"] == "checkpoint"
+        ):  # next to another: argparse takes positional arguments in one row only
             result += _shown(arguments, {key: of_model[key] for key in of_model.keys() - given})
     return result
 
@@ -101,20 +103,30 @@ def _with_keys_of_run(arguments: Sequence[str], components: Collection[str]) -> 
 
 
 def _shown(arguments: Sequence[str], of_model: Mapping[str, Option]) -> list[str]:
-    """Return what lets ``--cfg`` show options of a model that are not given."""
+    """Return overrides that let ``--cfg`` show the options of a model."""
     return [] if _SHOWING.isdisjoint(arguments) else [f"+{name}=null" for name in sorted(of_model)]
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
-    """Tell whether the user asks for several runs."""
+    """Tell whether the command line asks for several runs."""
     return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
 
 
+def overridden_keys(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the keys and groups that overrides change, each split into names: ``["sampler", "spacing"]``.
+
+    Args:
+        overrides: In Hydra's syntax.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [override.key_or_group.replace("/", ".").split(".") for override in parsed]
+
+
 def split_sweeps(overrides: Sequence[str]) -> tuple[list[str], list[tuple[str, Any]]]:
-    """Return those overrides that are the same in all runs of a sweep, and the keys and values of the others.
+    """Return the overrides common to all runs of a sweep, and the keys and values of the others.
 
     Raises:
-        HydraException: If one can't be read.
+        HydraException: If an override can't be read.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     common = [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
@@ -127,7 +139,7 @@ def split_sweeps(overrides: Sequence[str]) -> tuple[list[str], list[tuple[str, A
 
 
 def _check_words(arguments: Sequence[str], known: Mapping[str, Option]) -> None:
-    """Refuse flags that are not Hydra's, and words that are no overrides."""
+    """Refuse flags that Hydra lacks, and words that are not overrides."""
     flags = get_args_parser()._option_string_actions
     remaining = list(arguments)
     while remaining:
@@ -146,7 +158,7 @@ def _check_words(arguments: Sequence[str], known: Mapping[str, Option]) -> None:
 
 
 def _check_choice(argument: str, conf: Path) -> None:
-    """Refuse a choice of a group that is no name: what Hydra says of it names no key."""
+    """Refuse a choice of a group that is not a name; Hydra's message would not name the key."""
     group, has_value, raw = argument.partition("=")
     group = group.lstrip("+").partition("@")[0]
     if has_value and re.fullmatch(r"[\w/]+", group) and (conf / group).is_dir():
@@ -178,7 +190,7 @@ def _to_type(key: str, value: str) -> str:
 
 
 def _quoted(argument: str, texts: Mapping[str, Option]) -> str:
-    """Return an override with quotes around its value where it is a text that Hydra would not read as one."""
+    """Quote the value of an override if it is a text that Hydra would not read as one."""
     found = _OVERRIDE.fullmatch(argument)
     option = texts.get(found["key"]) if found else None
     if found is None or option is None:
@@ -197,10 +209,10 @@ def _quoted(argument: str, texts: Mapping[str, Option]) -> str:
 
 
 def _is_meant_as_text(value: Any, raw: str, option: Option) -> bool:
-    """Tell whether what Hydra does not read as a text is one.
+    """Tell whether a value that Hydra does not read as a text is meant as one.
 
     Raises:
-        ConfigError: If it looks like a list, but can't be one.
+        ConfigError: If it looks like a list that can't be read.
     """
     if value is None or isinstance(value, dict | list):
         return False
@@ -218,7 +230,7 @@ def _is_list_of_numbers(value: Any) -> bool:
 
 
 def _read(raw: str) -> Any:
-    """Return what Hydra makes of a value: a plain one, a ``QuotedString``, a ``Sweep``, or that it can't be read."""
+    """Return a value as Hydra parses it: a plain value, ``QuotedString``, ``Sweep``, or ``_UNREADABLE``."""
     try:
         return OverridesParser.create().parse_override(f"key={raw}")._value
     except HydraException:

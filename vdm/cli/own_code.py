@@ -1,4 +1,4 @@
-"""Classes of the user's own: where their packages are looked for, and what is said where one is missing."""
+"""Users' own classes: where their packages are found, and the message if one is missing."""
 
 import sys
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from vdm.config.targets import targets_in
 
 
 def make_importable() -> None:
-    """Let packages in the current folder be imported, after all others: none of them stands in for an installed one."""
+    """Make packages in the current folder importable, after all others, so that none replaces an installed one."""
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)
 
 
 def refuse_missing(config: Mapping[str, Any], started_in: str | None) -> None:
-    """Refuse to go on with a run here whose packages are perhaps in the folder in which it was started.
+    """Refuse to resume a run whose packages are missing here, and may be in the folder in which it was started.
 
     Args:
-        config: The run's configuration.
-        started_in: That folder, if it was recorded.
+        config: Configuration of the run.
+        started_in: The folder in which the run was started, if it was recorded.
 
     Raises:
         ConfigError: In one line that names package and folder.

@@ -1,4 +1,4 @@
-"""``vdm plan``: what a training run will take, before anything is rented."""
+"""``vdm plan``: memory and work of a training run, before anything is rented."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vdm.assembly.pretrained import configured, open_pretrained
 from vdm.cli.next_step import command, say_next
+from vdm.cli.options.memory import GIB
 from vdm.cli.options.plan import PlanOptions
 from vdm.cli.options.train import TrainOptions
 from vdm.config import ConfigError, build
@@ -23,8 +24,6 @@ from vdm.training.planning.step import Clips, StepMeasure, measure_step
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipSize
-
-GIB = 2**30
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ def run(config: DictConfig) -> None:
 
 
 def _of_training(overrides: Sequence[str]) -> list[str]:
-    """Return the command line without what is for planning alone."""
+    """Return the overrides that ``vdm train`` takes too."""
     own = {option.key for option in options_of(PlanOptions)} - {option.key for option in options_of(TrainOptions)}
     own |= {"nodes"} if not any(one.startswith("launcher=") for one in overrides) else set()
     kept = [one for one in overrides if one.lstrip("+~").partition("=")[0] not in own]
@@ -96,7 +95,7 @@ def _micro_batches(data: Mapping[str, Any], devices: Devices) -> int:
 def _memories(
     options: Mapping[str, Any], step: StepMeasure, devices: Devices, num_emas: int, several: bool
 ) -> list[Memory]:
-    """Return what each strategy needs, the one that is configured first."""
+    """Return the memory under each strategy, first that of the configured one."""
     product_bytes = 2 if canonical_precision(options["trainer"]["precision"]) in ("bf16-mixed", "16-mixed") else 4
     trained, frozen = (torch.empty(number, device="meta") for number in (step.num_trained, step.num_frozen))
     weights = [torch.nn.Parameter(trained), torch.nn.Parameter(frozen, requires_grad=False)]
@@ -124,7 +123,7 @@ def describe(
     micro_batches: int,
     num_emas: int,
 ) -> Sequence[str]:
-    """Return what does not depend on the strategy, a line for each."""
+    """Return the lines that do not depend on the strategy."""
     size = f"{clips.size.num_frames}x{clips.size.height}x{clips.size.width}"
     per_device = micro_batches * step.flops
     saved = step.saved_bytes + num_emas * step.trained_bytes + step.optimizer_bytes
@@ -142,7 +141,7 @@ def describe(
 
 
 def table(memories: Sequence[Memory], memory_bytes: int, reserve_bytes: int) -> Sequence[str]:
-    """Return the memory of each process under each strategy, the first of which is the one that is configured."""
+    """Return a table of the memory of each process under each strategy, the configured one first."""
     parts = ("weights", "gradients", "optimizer", "ema", "activations", "temporary", "peak")
     names = [("* " if index == 0 else "  ") + memory.sharding.name for index, memory in enumerate(memories)]
     title = "GiB per device"

@@ -1,8 +1,8 @@
-"""``python -m vdm.cli.requeue RUN STATUS``: at the end of a SLURM job's script, start a job again that has failed.
+"""``python -m vdm.cli.requeue RUN STATUS``: requeues a failed SLURM job, at the end of its script.
 
-A job that fails again where it failed before would do so for ever; so it must have got further, by a checkpoint. One
-that a signal of SLURM's has ended need not have failed: it may come before Python runs, which holds it back. But
-``srun`` ends processes that way too where another has failed, so this is not without limit either.
+A job that fails twice at the same place would fail for ever, so it must have saved a later checkpoint in between. A job
+that was ended by a signal of SLURM need not have failed: the signal may arrive before Python can hold it back. But
+``srun`` also ends processes by signals if another one has failed, so their number is limited too.
 """
 
 import sys
@@ -13,18 +13,18 @@ from vdm.files import write_file
 from vdm.training.slurm import STOP_SIGNALS, SlurmJob
 
 MAX_SIGNALLED = 10
-"""How often in a row a job may be ended by signals without getting further."""
+"""How often in a row a job may be ended by signals without a later checkpoint."""
 
 _FAILED_NAME, _SIGNALLED_NAME = "failed_after_step", "signalled_after_step"
-"""Files in a run's folder with the job, the step after which it ended, and of signals how often."""
+"""Files in a run's folder: the job, the step at which it ended and, for signals, how often."""
 
 
 def requeue(run: Path, status: int) -> str:
-    """Put the present job back into the queue if its run has got further than at its last failure; say what was done.
+    """Requeue the present job if its run has a later checkpoint than at its last failure; return what was done.
 
     Args:
         run: Folder of the run.
-        status: Exit code of ``srun``; 128 plus a signal's number for one that a signal ended.
+        status: Exit code of ``srun``: 128 plus the number of the signal if one ended it.
     """
     job = SlurmJob.current()
     if job is None:
@@ -45,9 +45,9 @@ def requeue(run: Path, status: int) -> str:
 
 
 def _noted(file: Path, job: SlurmJob, count: int) -> tuple[int, ...]:
-    """Return the numbers that a file has of a job, or none: what happened to other jobs of the run does not count.
+    """Return the numbers that a file records of a job; none if it is of another job.
 
-    Nor does a file that is damaged: it must not keep a job from being requeued.
+    A damaged file has none either: it must not prevent a job from being requeued.
     """
     try:
         name, *numbers = file.read_text(encoding="utf-8").split()

@@ -1,4 +1,7 @@
-"""A run goes on in its own folder, under its own configuration: ``resume=RUN``, or started again in the same folder."""
+"""The configuration of a resumed run: its own, with the changes that are allowed.
+
+A run is resumed by ``resume=RUN``, or by starting the same command again in its folder, as a requeued job does.
+"""
 
 import logging
 import os
@@ -8,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.checkpoints.data_path import STARTED_IN, found_again
 from vdm.cli.followers import ABSENT, FOLLOWS, followers_of, let_follow, recorded_followers, select
+from vdm.cli.overrides import overridden_keys
 from vdm.cli.own_code import refuse_missing
 from vdm.config import ConfigError
 from vdm.config.quoting import escaped
@@ -48,24 +51,24 @@ CHANGEABLE = (
     "trainer.max_steps",
     "trainer.max_time",
 )
-"""Keys, and groups of keys, that may differ from the run that is resumed."""
+"""Keys, and groups of keys, that a resumed run may change."""
 
 _RECORDED = ("clip", FOLLOWS, STARTED_IN)
-"""Keys whose values are recorded when a run begins, and come from no YAML."""
+"""Keys that are recorded when training begins, and that users can't set."""
 
 _log = logging.getLogger(__name__)
 
 
 def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictConfig:
-    """Return the configuration of the run that is to go on, or ``config`` where a run begins, with what follows what.
+    """Return the configuration of the resumed run, or that of a new run with its followers.
 
     Args:
-        config: What the YAMLs and the command line make now.
-        overrides: The command line's overrides.
+        config: Configuration composed of YAMLs and command line.
+        overrides: Overrides of the command line.
         folder: Folder of the run.
 
     Raises:
-        ConfigError: If the run can't go on as it is asked to.
+        ConfigError: If the run can't be resumed so.
     """
     if "resume" not in config:
         return config
@@ -82,31 +85,31 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
     if config.resume is not None:
         source = without_link(Path(config.resume))
         if goes_on and not has_yet_to_resume(folder, source):
-            source = folder  # of a job that was restarted, its own progress
+            source = folder  # a restarted job continues from its own progress
         merged = apply_resume_overrides(_of_own(source), composed, overrides, followers)
         return DictConfig(escaped({**merged, "resume": str(source)}))
     if not has_begun:
         unresolved: Any = OmegaConf.to_container(config, resolve=False)
         return DictConfig({**unresolved, FOLLOWS: followers, STARTED_IN: escaped(str(Path.cwd()))})
     saved = _of_own(folder)
-    if not goes_on:  # a requeued job goes on even if YAMLs have been edited meanwhile
+    if not goes_on:  # a requeued job is resumed even if YAMLs have been edited meanwhile
         _refuse_difference(saved, _as_if_saved(config, saved), folder)
     return DictConfig(escaped({**_kept(saved, composed, followers), "resume": str(folder)}))
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """What is read here of a recorded configuration, beside what is built of it."""
+    """Keys of a recorded configuration that are read here; the others are built."""
 
     follows: dict[str, str] = field(default_factory=dict[str, str])
     started_in: str | None = None
 
 
 def _of_own(run: Path) -> dict[str, Any]:
-    """Return the configuration of a run to go on with: trusted, it says what is built and where that writes.
+    """Return the configuration of a run to resume. It is trusted: it decides what is built, and where that writes.
 
     Raises:
-        ConfigError: If training never began there, or what is recorded of it is damaged.
+        ConfigError: If training never began there, or the record is damaged.
     """
     from vdm.checkpoints.layout import config_file
     from vdm.checkpoints.run_record import load_config
@@ -124,14 +127,14 @@ def _of_own(run: Path) -> dict[str, Any]:
 
 
 def _kept(saved: Mapping[str, Any], composed: Mapping[str, Any], followers: Mapping[str, str]) -> dict[str, Any]:
-    """Return ``saved``, with all that may change as in ``composed``."""
+    """Return ``saved``, with all changeable keys as in ``composed``."""
     return _merged(saved, composed, followers, [key.split(".") for key in CHANGEABLE])
 
 
 def _merged(
     saved: Mapping[str, Any], composed: Mapping[str, Any], followers: Mapping[str, str], taken: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """Return ``saved`` with some keys as in ``composed``, and with what follows them."""
+    """Return ``saved`` with the keys ``taken`` as in ``composed``, and their followers with them."""
     result = {**deepcopy(dict(composed)), **deepcopy(dict(saved))}
     for path in taken:
         copy_key(composed, result, path)
@@ -147,7 +150,7 @@ def _merged(
 
 
 def _as_if_saved(config: DictConfig, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` with all that may change as in ``saved``, and with it what other keys take from there."""
+    """Return ``config`` with all changeable keys as in ``saved``, and the keys that refer to them."""
     result = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
     for key in CHANGEABLE:
         value = select(saved, key.split("."))
@@ -158,10 +161,10 @@ def _as_if_saved(config: DictConfig, saved: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _refuse_difference(saved: Mapping[str, Any], composed: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to go on with a run in a folder that was chosen for another.
+    """Refuse to resume a run in a folder that was chosen for another.
 
     Raises:
-        ConfigError: If a value differs that a resumed run keeps.
+        ConfigError: If a value differs that a resumed run can't change.
     """
     for path, value in _leaves(composed):
         before = select(saved, path)
@@ -178,27 +181,25 @@ def apply_resume_overrides(
     overrides: Sequence[str],
     followers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return ``saved`` with the overridden keys as they are in ``composed``, and with what follows them.
+    """Return ``saved`` with the overridden keys as in ``composed``, and their followers with them.
 
     Args:
-        saved: Configuration of the run to be resumed. What it lacks at the top level, as in a run older than the key,
-            it takes from ``composed``.
-        composed: Configuration that the YAMLs and the command line make now.
-        overrides: The command line's overrides, in Hydra's syntax.
-        followers: Which keys of ``composed`` follow others.
+        saved: Configuration of the run to resume. A top-level key that it lacks, as it is older than the key, comes
+            from ``composed``.
+        composed: Configuration composed of YAMLs and command line.
+        overrides: Overrides of the command line, in Hydra's syntax.
+        followers: Followers in ``composed``: by dotted key, the key whose value it takes.
 
     Raises:
-        ConfigError: If an override changes more than ``CHANGEABLE``.
+        ConfigError: If an override changes a key that is not in ``CHANGEABLE``.
     """
-    taken = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        path = override.key_or_group.replace("/", ".").split(".")
+    taken = overridden_keys(overrides)
+    for path, override in zip(taken, overrides, strict=True):
         if not _is_changeable(path):
             raise ConfigError(
-                f"{override.input_line}: a resumed run keeps its configuration except for {', '.join(CHANGEABLE)};"
+                f"{override}: a resumed run keeps its configuration except for {', '.join(CHANGEABLE)};"
                 " start another with init_from=RUN"
             )
-        taken.append(path)
     return _merged(saved, composed, followers or {}, taken)
 
 
@@ -207,12 +208,12 @@ def _is_changeable(path: Sequence[str]) -> bool:
 
 
 def _is_below(path: Sequence[str], roots: Sequence[Sequence[str]]) -> bool:
-    """Tell whether a key is one of ``roots``, or belongs to one."""
+    """Tell whether a key is one of ``roots``, or below one."""
     return any(list(path[: len(root)]) == list(root) for root in roots)
 
 
 def _leaves(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the path and value of all that is no mapping."""
+    """Yield the path and value of each leaf."""
     for key, value in node.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, (*path, key))
@@ -221,7 +222,7 @@ def _leaves(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def copy_key(source: Mapping[str, Any], target: dict[str, Any], path: Sequence[str]) -> None:
-    """Make ``target`` the same as ``source`` at ``path``, also where it is absent there."""
+    """Copy the value at ``path`` from ``source`` to ``target``, or remove it if ``source`` lacks it."""
     key, *rest = path
     if rest and isinstance(source.get(key), Mapping) and isinstance(target.get(key), dict):
         copy_key(source[key], target[key], rest)

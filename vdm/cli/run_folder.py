@@ -1,4 +1,4 @@
-"""Where a run lives: one folder for all of its processes, and the same each time they are started again."""
+"""The folder of a run: one for all of its processes, and the same when they are started again."""
 
 import os
 from itertools import count
@@ -12,21 +12,21 @@ from vdm.config import ConfigError
 from vdm.training.starts import shared_name
 
 CHECK_PREFIX = ".check-"
-"""Begins the name of the folder in which a run is rehearsed."""
+"""Prefix of the folder in which a run is rehearsed."""
 
 
 def register_run_folder(is_to_run: bool = True) -> None:
-    """Let YAMLs choose a run's folder with ``${vdm.run_folder:RESUME,PARENT,TIME}``.
+    """Register the resolvers by which YAMLs name a run's folder.
 
-    That of a sweep is ``${vdm.new_folder:PARENT,TIME}``, and in it that of a run
-    ``${vdm.sweep_run:}``. ``${vdm.check_folder:RESUME,PARENT}`` is that of a run that is only
-    rehearsed: beside the run's own, for its storage is what is tried, and hidden.
+    - ``${vdm.run_folder:RESUME,PARENT,TIME}``: the folder of a run.
+    - ``${vdm.new_folder:PARENT,TIME}``: the folder of a sweep, with ``${vdm.sweep_run:}`` for a run in it.
+    - ``${vdm.check_folder:RESUME,PARENT}``: the hidden folder of a rehearsal, on the storage of the run.
 
     Args:
-        is_to_run: Whether the command runs, and does not only show its configuration: then a folder that is named by
-            the time is made at once, which two commands begun in one second can't both do.
+        is_to_run: Whether the command runs, rather than only shows its configuration. A folder named by the time is
+            then created at once, so that two commands started in one second get different ones.
     """
-    chosen: dict[tuple[str, str], str] = {}  # YAMLs are asked again and again
+    chosen: dict[tuple[str, str], str] = {}  # resolvers are called many times
 
     def new_folder(parent: str, time: str) -> str:
         if not is_to_run:
@@ -49,7 +49,7 @@ def register_run_folder(is_to_run: bool = True) -> None:
 
     def sweep_run(*, _root_: Any) -> str:
         hydra = _root_.hydra
-        if OmegaConf.is_missing(hydra.job, "num"):  # of no run of a sweep
+        if OmegaConf.is_missing(hydra.job, "num"):  # not in a run of a sweep
             return "NUMBER"
         return run_name(hydra.job.num, differing(hydra.job, hydra.overrides.task))
 
@@ -68,7 +68,7 @@ def _folder_of(resume: str) -> str:
 
 
 def _make_new_folder(parent: str, time: str) -> str:
-    """Make a folder that nobody else has made, called by the time and, where others are so already, by a number."""
+    """Make a new folder named by the time, with a number if that name is taken."""
     try:
         Path(parent).mkdir(parents=True, exist_ok=True)
         for number in count(1):

@@ -1,4 +1,4 @@
-"""``vdm sample``: videos from prompts, and from other videos, with a trained model."""
+"""``vdm sample``: makes videos from prompts, and from other videos, with a trained model."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
-    """Record the settings, write an mp4 for each video as soon as it is made, then ``grid.mp4`` and ``grid.png``."""
+    """Record the settings, write an mp4 of each video as soon as it is made, then a grid of all videos."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     options = parse(SampleOptions.completed(plain), plain)
     trained = RunConfig.read(options.checkpoint, options.allow_own_code)
@@ -51,7 +51,7 @@ def run(config: DictConfig) -> None:
     _set_options(options, trained, model)
 
     parent = options.output or _folder_of_calls(options)
-    make_output_folder(parent)  # before anything is made that it could not take
+    make_output_folder(parent)  # fails before sampling, not after
     compression = model.encoder.compression
     block = block_size(compression, trained.clip.num_frames, options.block_frames, options.overlap)
     task = read_task(options, trained, model, block)
@@ -64,7 +64,7 @@ def run(config: DictConfig) -> None:
     remaining = iter(zip(files.videos, prompts.captions, strict=True))
 
     def write(batch: UInt8[Tensor, "b c t h w"]) -> None:
-        for video, (path, caption) in zip(batch, remaining, strict=False):  # the batch is through first
+        for video, (path, caption) in zip(batch, remaining, strict=False):  # the batch ends first
             write_mp4(path, video, task.fps, files.metadata(caption))
 
     total = count_steps(model, len(prompts), options.batch_size, len(blocks))
@@ -96,7 +96,7 @@ def _begin_call(
     fps: float,
     device: object,
 ) -> CallFiles:
-    """Record the settings, where and under which numbers nothing is that may not be replaced."""
+    """Record the settings in a new folder, or under numbers that are free in an existing one."""
     read = what_was_read(asked)
     if options.settings is not None:
         earlier = Settings.read_file(options.settings, options.allow_own_code)
@@ -108,10 +108,10 @@ def _begin_call(
 
 
 def _remove_results(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Remove what earlier calls have made.
+    """Remove the files that earlier calls have made.
 
     Raises:
-        ConfigError: If it is what this call is made of.
+        ConfigError: If this call needs one of them.
     """
     results = results_in(folder)
     needed = {Path(asked[key]).resolve(): key for key in ("image", "input") if asked[key] is not None}
@@ -124,14 +124,14 @@ def _remove_results(folder: Path, asked: Mapping[str, Any]) -> None:
 
 
 def _folder_of_calls(options: SampleOptions) -> Path:
-    """Return where each call has a folder of its own: in the run's, or in the current one for settings from a file."""
+    """Return the parent of the calls' folders: in the run's folder, or in the current one with ``settings=``."""
     if options.settings is not None:
         return Path("samples")
     return folder_for_results(run_folder(options.checkpoint), "samples")
 
 
 def _warn_of_levels_not_seen(options: SampleOptions, model: VideoDiffusionModel, blocks: Sequence[Block]) -> None:
-    """Say where frames will have noise levels together that they never had in training."""
+    """Warn if frames will have combinations of noise levels that did not occur in training."""
     levels, sampler = model.diffusion.frame_levels, model.sampler
     if isinstance(sampler, Staggered) and sampler.delay > 0 and not trained_on_any_levels(levels):
         _log.warning(
@@ -150,12 +150,12 @@ def _warn_of_levels_not_seen(options: SampleOptions, model: VideoDiffusionModel,
 
 
 def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunConfig) -> VideoDiffusionModel:
-    """Return a trained model with the sampler and guidance asked for, on the device asked for.
+    """Load a trained model with the chosen sampler, guidance and device.
 
     Args:
-        checkpoint: Folder of a checkpoint that is known to be whole.
-        options: What the command was told.
-        trained: Configuration of the run, whose guidance scale holds where none is given.
+        checkpoint: Folder of a checkpoint that is known to be complete.
+        options: Options of the command.
+        trained: Configuration of the run, with the default guidance scale.
     """
     device = options.find_device()
     model = load_whole(trained, checkpoint, options.ema)
@@ -168,14 +168,14 @@ def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunCo
 
 
 def _check_network(model: Mapping[str, Any], trained: RunConfig) -> None:
-    """Refuse a run whose network is another than that of ``model=NAME``."""
+    """Refuse a run whose network differs from that of ``model=NAME``."""
     asked, found = model["network"]["_target_"], trained.parts["model"]["network"]["_target_"]
     if found != asked:
         raise ConfigError(f"model: the checkpoint's network is a {found}, not a {asked}")
 
 
 def _set_options(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel) -> None:
-    """Tell the model's conditioner the numbers asked for; the others stay as in the run, but for the clips' speed."""
+    """Set the options of the model's conditioner that the user has chosen; the others stay as in the run."""
     present = model.conditioner.options
     if present is not None:
         told = {field.name: getattr(options, field.name, None) for field in fields(present)}
@@ -183,7 +183,7 @@ def _set_options(options: SampleOptions, trained: RunConfig, model: VideoDiffusi
 
 
 def _prompts(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel, size: ClipSize) -> Prompts:
-    """Return what to make videos of, ``num_videos`` for each prompt."""
+    """Return the prompts of all videos, ``num_videos`` for each caption."""
     captions = read_prompts(options.prompts, None if options.prompts_file is None else str(options.prompts_file))
     image = None
     if options.image is not None:

@@ -1,4 +1,4 @@
-"""Where a call of ``vdm sample`` writes: a new folder, or the next free numbers of one that has results already.
+"""The output files of a call of ``vdm sample``: in a new folder, or under the next free numbers of an existing one.
 
 ::
 
@@ -31,19 +31,19 @@ _VIDEO = re.compile(r"(\d{4,12})(-.*)?\.mp4", re.DOTALL)
 _SETTINGS = re.compile(r"settings(-(\d{4,12}))?\.json")
 _GRID = re.compile(rf"grid(-(\d{{4,12}}))?\.({'|'.join(GRID_SUFFIXES)})")
 _MAX_COMMENT = 1 << 16
-"""Characters of settings in an mp4, at most."""
+"""Characters of the settings in an mp4, at most."""
 _MAX_TITLE = 1000
 
 
 @dataclass(frozen=True)
 class CallFiles:
-    """The files of one call, whose names no other call has.
+    """The files of one call; no other call has files of these names.
 
     Args:
         settings: The file with the call's settings.
-        videos: Where each video is written.
+        videos: The files of the videos.
         grid: Name of the grid's files, without suffix.
-        comment: What the mp4 files say about themselves: the settings, if they are not too long.
+        comment: Comment in the mp4 files: the settings, if they are not too long.
     """
 
     settings: Path
@@ -52,13 +52,13 @@ class CallFiles:
     comment: str
 
     def metadata(self, caption: str) -> dict[str, str]:
-        """Return what an mp4 with this caption says about itself."""
+        """Return the tags of an mp4 with this caption."""
         title = {"title": printable(caption, _MAX_TITLE)} if caption else {}
         return {**title, "comment": self.comment}
 
 
 def make_output_folder(folder: Path) -> None:
-    """Make a folder for results, if it is not there.
+    """Make a folder for results, if it does not exist.
 
     Raises:
         ConfigError: If nothing can be written into it.
@@ -72,7 +72,7 @@ def make_output_folder(folder: Path) -> None:
 
 
 def new_folder(parent: Path) -> Path:
-    """Make a folder with the next free number; no other process gets the same."""
+    """Make a folder with the next free number, which no other process gets."""
     numbers = [int(path.name) for path in parent.iterdir() if re.fullmatch(r"\d{4,12}", path.name)]
     for number in count(max(numbers, default=-1) + 1):
         folder = parent / f"{number:04d}"
@@ -85,12 +85,12 @@ def new_folder(parent: Path) -> Path:
 
 
 def begin_call(folder: Path, captions: Sequence[str], content: Mapping[str, Any]) -> CallFiles:
-    """Record a call's settings, and so have its numbers for this process alone.
+    """Record the settings of a call, which reserves the numbers of its videos for this process.
 
     Args:
-        folder: Where it writes.
-        captions: One a video.
-        content: What is to be recorded; names and numbers of the videos are added.
+        folder: Folder of the results.
+        captions: One for each video.
+        content: The settings; names and numbers of the videos are added.
     """
     while True:
         first = _next_number(folder)
@@ -107,12 +107,12 @@ def begin_call(folder: Path, captions: Sequence[str], content: Mapping[str, Any]
 
 
 def _next_number(folder: Path) -> int:
-    """Return the number after those of all videos that are there, or that another call is making."""
+    """Return the number after those of all videos that exist, or that another call is making."""
     return max((number + 1 for path in folder.iterdir() for number in _numbers(path)), default=0)
 
 
 def _numbers(path: Path) -> Iterator[int]:
-    """Yield the number that a file's name takes, and the last one of the call whose settings it is."""
+    """Yield the number in a file's name and, for settings, the number of the call's last video."""
     if found := _VIDEO.fullmatch(path.name):
         yield int(found[1])
     elif found := _GRID.fullmatch(path.name):
@@ -125,7 +125,7 @@ def _numbers(path: Path) -> Iterator[int]:
 
 
 def _made(path: Path) -> Made | None:
-    """Return what a file with settings says was made; None if it is no such file."""
+    """Return the record of what a call made from its settings; None if the file has no settings."""
     try:
         return Settings.parse(read_text(path, MAX_BYTES), path).made
     except ValueError:
@@ -133,7 +133,7 @@ def _made(path: Path) -> Made | None:
 
 
 def results_in(folder: Path) -> list[Path]:
-    """Return the files that earlier calls have made in a folder: those that say so themselves, and their grids."""
+    """Return the files of earlier calls in a folder: those with settings in them, and their grids."""
     found: list[Path] = []
     for path in sorted(folder.iterdir()):
         if path.is_symlink() or not path.is_file():

@@ -1,4 +1,4 @@
-"""What ``vdm sample`` records of a call: all that decided its videos, and with which code they were made."""
+"""The record of a call of ``vdm sample``: all options that decide its videos, and versions of the code."""
 
 import hashlib
 import platform
@@ -33,9 +33,9 @@ def options_in_effect(
     task: Task,
     block: BlockSize,
 ) -> dict[str, Any]:
-    """Return all options that decide the videos, by their keys, as plain values: told ones and defaults alike.
+    """Return all options that decide the videos, by key, as plain values; defaults are filled in.
 
-    ``fps`` is as it was told: what a model is told, and the speed of the files, follow from it.
+    ``fps`` stays as the user set it: the model's condition and the speed of the files follow from it.
     """
     recorded = [option for option in options_of(type(options)) if option.key not in NEVER_RECORDED]
     told = {option.key: getattr(options, option.field.name) for option in recorded}
@@ -60,7 +60,7 @@ def options_in_effect(
 
 
 def guidance_in_effect(options: SamplingOptions, trained: RunConfig) -> dict[str, Any]:
-    """Return the configuration of guidance, whose scale is the run's where none is given."""
+    """Return the configuration of guidance, with the run's scale if none is set."""
     guidance = dict(options.guidance)
     if guidance.get("scale", 0) is None:
         guidance["scale"] = trained.guidance_scale
@@ -68,19 +68,19 @@ def guidance_in_effect(options: SamplingOptions, trained: RunConfig) -> dict[str
 
 
 def what_was_read(options: Mapping[str, Any]) -> dict[str, Identity]:
-    """Return the identities of checkpoints and files, by the keys of the options that name them."""
+    """Return the identities of the checkpoints and files that options name, by key."""
     found = {key: _of_checkpoint(Path(options[key])) for key in ("checkpoint", "guide") if options[key] is not None}
     return found | {key: _of_file(Path(options[key])) for key in ("image", "input") if options[key] is not None}
 
 
 def record(options: Mapping[str, Any], read: Mapping[str, Identity], fps: float, device: object) -> dict[str, Any]:
-    """Return what is recorded of a call, as plain values.
+    """Return the record of a call, as plain values.
 
     Args:
-        options: Those in effect.
-        read: What they name.
+        options: Options in effect.
+        read: Identities of the checkpoints and files that they name.
         fps: Frames per second of the files.
-        device: On which the videos are made.
+        device: Device on which the videos are made.
     """
     identities = {key: {"checksum": one.checksum, **_given(step=one.step)} for key, one in read.items()}
     made = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), "fps": fps, "device": str(device)}

@@ -1,4 +1,4 @@
-"""The settings that ``vdm sample`` records beside its videos and in them, read as what they are: a stranger's file."""
+"""The settings that ``vdm sample`` records beside its videos and in them, read as files from a stranger."""
 
 import logging
 import math
@@ -17,24 +17,24 @@ FORMAT_KEY, FORMAT = "settings_format", 1
 NEVER_RECORDED = frozenset(
     {"output", "overwrite", "device", "allow_own_code", "settings", "prompts_file", "model", "text_encoder"}
 )
-"""Options that say where to write, on which machine and with whose code; and those that others stand for."""
+"""Options of output, machine and trust, which settings must not decide, and options that others replace."""
 COMPONENTS = ("sampler", "guidance")
 ALLOWED_MODULES = ("vdm.diffusion",)
-"""Where these may come from, unless the user allows other code."""
+"""Packages of these components, unless the user allows other code."""
 MAX_BYTES = 1 << 27
-"""Of a file with settings, in which there may be as many prompts as in a file of them."""
+"""Bytes of a file with settings, at most; it may contain as many prompts as a file of prompts."""
 ELSEWHERE = "settings_in"
-"""Key of what an mp4 says in the place of settings that are too long for it: the name of the file that has them."""
+"""Key in an mp4 whose settings are too long for it; its value is the name of the file that has them."""
 
 _SPELLED = {".inf": math.inf, "-.inf": -math.inf}
-"""Numbers that JSON lacks, as YAML spells them; in components, as bounds of intervals are infinite."""
+"""Numbers that JSON lacks, as in YAML. Components contain them, such as infinite bounds of intervals."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """By what a file or checkpoint is told from another one at the same place."""
+    """Identity of a file or checkpoint, independent of its path."""
 
     checksum: str
     step: int | None = None
@@ -43,7 +43,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Made:
-    """What a call made."""
+    """The videos that a call made."""
 
     first: Annotated[int, Interval(ge=0)] = 0
     """Number of its first video."""
@@ -53,27 +53,27 @@ class Made:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a call of ``vdm sample`` was told, and what it read and made."""
+    """Options of a call of ``vdm sample``, and what it read and made."""
 
     options: dict[str, Any]
     """All options that decide the videos, by their keys, with their values in effect."""
     read: dict[str, Identity] = field(default_factory=dict[str, Identity])
-    """What was read, by the key of the option that names it."""
+    """Files and checkpoints that were read, by the key of their option."""
     made: Made = field(default_factory=Made)
 
     @classmethod
     def read_file(cls, path: Path, allow_own_code: bool = False) -> "Settings":
-        """Read ``settings.json``, or what an mp4 of ``vdm sample`` says about itself.
+        """Read ``settings.json``, or the settings in an mp4 of ``vdm sample``.
 
-        Whether the options' values are allowed is not checked, but for components: they are of this project.
+        Components are checked to be of this project; other values of options are not checked here.
 
         Args:
             path: The file.
-            allow_own_code: Let sampler and guidance be classes outside of this project.
+            allow_own_code: Allow sampler and guidance to be classes outside this project.
 
         Raises:
-            ConfigError: In one line, if there is no such file, it holds something else, a newer version wrote it, or it
-                has an option that settings may not have.
+            ConfigError: In one line, if the file does not exist, contains something else, was written by another
+                version, or contains an option that settings must not decide.
         """
         source = f"settings={path}"
         try:
@@ -96,7 +96,7 @@ class Settings:
 
     @classmethod
     def parse(cls, text: str, source: object) -> "Settings":
-        """Return what a text of bounded length says, as plain values.
+        """Parse a text of bounded length.
 
         Raises:
             ValueError: In one line that begins with ``source``.
@@ -115,12 +115,12 @@ class Settings:
         return replace(found, options={**found.options, **_changed(_components(found.options), _SPELLED)})
 
     def warn_of_others(self, path: Path, options: Mapping[str, Any], read: Mapping[str, Identity]) -> None:
-        """Say where something else lies at a path than when these settings were recorded.
+        """Warn if a path now leads to another file or checkpoint than when the settings were recorded.
 
         Args:
-            path: The file with these settings.
-            options: The options of the present call.
-            read: What it reads.
+            path: The file of these settings.
+            options: Options of the present call.
+            read: Identities of the files and checkpoints that the present call reads.
         """
         for key, identity in self.read.items():
             is_same_place = self.options.get(key) == options.get(key)
@@ -131,7 +131,7 @@ class Settings:
 
 
 def as_json(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as JSON has them: numbers that it lacks are spelled."""
+    """Return options for JSON: numbers that it lacks become texts."""
     return {**options, **_changed(_components(options), {number: text for text, number in _SPELLED.items()})}
 
 
@@ -140,7 +140,7 @@ def _components(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changed(node: Any, changes: Mapping[Any, Any]) -> Any:
-    """Return plain values with some texts or numbers in them exchanged."""
+    """Replace some texts or numbers in plain values."""
     if isinstance(node, Mapping):
         return {name: _changed(value, changes) for name, value in node.items()}
     if isinstance(node, list):
@@ -153,10 +153,10 @@ def _text(path: Path) -> str:
 
 
 def comment_of(path: Path) -> str:
-    """Return what an mp4 says about itself; empty if nothing.
+    """Return the comment in an mp4; empty if it has none.
 
     Raises:
-        ValueError: If it can't be read.
+        ValueError: If the file can't be read.
     """
     from av.error import FFmpegError
 

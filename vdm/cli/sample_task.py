@@ -1,4 +1,4 @@
-"""What ``vdm sample`` is to make: videos of a size, from prompts alone or from another video too."""
+"""The task of ``vdm sample``: size and speed of the videos, and what is known of them from an input video."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """What the videos are to be."""
+    """Size and speed of the videos, and what is known of them."""
 
     size: ClipSize
     fps: float
@@ -27,16 +27,16 @@ class Task:
 
 
 def clip_size(options: SampleOptions, trained: RunConfig) -> ClipSize:
-    """Return the size asked for, by default that of the clips in training."""
+    """Return the size of the videos, by default that of the training clips."""
     told = {"num_frames": options.num_frames, "height": options.height, "width": options.width}
     return ClipSize(**{name: getattr(trained.clip, name) if size is None else size for name, size in told.items()})
 
 
 def read_task(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel, block: BlockSize) -> Task:
-    """Return what is to be made, and read the video that it is to be made of.
+    """Return the task, and read the input video.
 
     Raises:
-        ValueError: If the options don't go together, or the video can't be read or doesn't fit.
+        ValueError: If options contradict one another, or the video can't be read or does not fit.
     """
     size, usual_fps = clip_size(options, trained), trained.clip.fps
     if options.task is None:
@@ -61,7 +61,7 @@ def read_task(options: SampleOptions, trained: RunConfig, model: VideoDiffusionM
 def _context(
     options: SampleOptions, size: ClipSize, usual_fps: float, model: VideoDiffusionModel, block: BlockSize
 ) -> InputVideo:
-    """Return the frames that a video is extended from: unless told, an overlap of blocks, at the model's rate."""
+    """Return the frames to extend: by default as many as blocks overlap, at the model's frame rate."""
     assert options.input is not None, "options were checked together"
     frame_size, fps = (size.height, size.width), options.input_fps or usual_fps
     wanted = block.overlap if options.input_frames is None else _limit(options.input_frames)
@@ -75,7 +75,7 @@ def _context(
         )
     if options.input_frames is not None:
         return video
-    # A video may be shorter than the overlap, and causal autoencoders take 4k + 1 frames alone.
+    # The video may be shorter than the overlap, and causal autoencoders take only 4k + 1 frames.
     span = model.encoder.compression.frames
     usable = (video.frames.shape[1] - 1) // span * span + 1
     frames = video.frames[:, -usable:] if options.goes_on_from == "end" else video.frames[:, :usable]
@@ -83,19 +83,19 @@ def _context(
 
 
 def _limit(input_frames: int | Literal["all"] | None) -> int | None:
-    """Return how many frames to take at most, None for all."""
+    """Return the number of frames to take, None for all."""
     return None if input_frames == "all" else input_frames
 
 
 def observation_method(options: SampleOptions) -> ObservationMethod:
-    """Return how blocks are told what is known of their frames."""
+    """Return the method that makes sampling consistent with known frames."""
     if options.method == "clean_frames":
         return CleanFrames()
     return Replacement() if options.method == "replacement" else ReconstructionGuidance(options.reconstruction_scale)
 
 
 def _default_frames(task: str, given: int, every: int, block: BlockSize) -> int:
-    """Return how many frames to make of ``given`` ones."""
+    """Return the default number of frames of a result, from that of the input."""
     if task == "extend":
         return max(block.num_frames, given + block.num_frames - block.overlap)
     return every * (given - 1) + 1
@@ -111,7 +111,7 @@ def _compare_speed(fps: float, usual_fps: float, every: int) -> None:
 
 
 def _known(task: str, model: VideoDiffusionModel, video: InputVideo, size: ClipSize, every: int) -> Known:
-    """Return what the input says of the videos."""
+    """Return what is known of the videos from the input."""
     if task == "extend":
         return extension(model, video.frames, size.num_frames)
     if task == "interpolate":

@@ -1,7 +1,7 @@
-"""``launcher=slurm``: Hydra's submitit launcher, but that it returns when SLURM has the jobs.
+"""``launcher=slurm``: Hydra's submitit launcher, which here returns as soon as SLURM has the jobs.
 
-A job is what is submitted by one ``sbatch``: a run, or one task of an array in a sweep. On the cluster ``srun`` starts
-its processes, each of which composes the configuration again and runs the command.
+A job is a run, or one task of a job array in a sweep. On the cluster ``srun`` starts its processes; each composes the
+configuration again and runs the command.
 """
 
 import shlex
@@ -37,10 +37,10 @@ class SlurmLauncher(SubmititLauncher):
         super().__init__(options=options)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Check the runs, submit them and say where they are.
+        """Check the runs, submit them, and print their folders.
 
         Raises:
-            ConfigError: If a run can't be as it is asked for, or SLURM refuses it.
+            ConfigError: If the configuration of a run is wrong, or SLURM refuses the job.
         """
         assert self.config is not None
         parent = Path(self.config.hydra.sweep.dir)
@@ -51,7 +51,7 @@ class SlurmLauncher(SubmititLauncher):
             for index, given in enumerate(job_overrides)
         ]
         overrides = [
-            # What the folder was called now is not what it would be called on the cluster.
+            # Composed again on the cluster, the folder would get another name.
             [*given, f"hydra.sweep.dir={hydra_quoted(str(parent))}", f"hydra.sweep.subdir={hydra_quoted(subdir)}"]
             for given, subdir in zip(job_overrides, subdirs, strict=True)
         ]
@@ -63,19 +63,19 @@ class SlurmLauncher(SubmititLauncher):
             _remove_unused(parent)
             raise
         if not is_sweep:
-            (parent / "multirun.yaml").unlink(missing_ok=True)  # Hydra's; the run records its configuration by itself
+            (parent / "multirun.yaml").unlink(missing_ok=True)  # Hydra's file; the run records its own configuration
         _announce(number, parent, subdirs)
         return []
 
     def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:
         """Run the command in one process of a job, and exit with its code."""
-        hold_stop_signals()  # submitit's handlers, which would requeue by themselves, never see them ...
-        signal.signal(signal.SIGCONT, signal.SIG_DFL)  # ... nor what comes before each of them
+        hold_stop_signals()  # submitit's handlers, which would requeue, never get them ...
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)  # ... nor SIGCONT, which precedes each of them
         outcome = super().__call__(*args, **kwargs)
-        sys.exit(outcome.return_value or 0)  # what the command raised, `return_value` raises again
+        sys.exit(outcome.return_value or 0)  # `return_value` raises the command's exception again
 
     def _check(self, overrides: list[str], folder: Path) -> None:
-        """Refuse now what would be refused on the cluster, perhaps after hours in the queue."""
+        """Refuse mistakes now, rather than on the cluster after hours in the queue."""
         from vdm.cli.train import check
 
         assert self.hydra_context is not None
@@ -95,13 +95,13 @@ class SlurmLauncher(SubmititLauncher):
         options = build(self.params["options"], "launcher")
         folder = shlex.quote(str(parent))
         names = " ".join(map(shlex.quote, subdirs))
-        # After as many shifts as the task's number says, the first word is its folder.
+        # Shifted by the number of the task, the first word is the folder of its run.
         run = folder if len(overrides) == 1 else f'{folder}/"$(set -- {names}; shift $SLURM_ARRAY_TASK_ID; echo "$1")"'
         numbers = range(first, first + len(overrides))
         try:
             executor = submitit.SlurmExecutor(parent / "slurm")
             executor.update_parameters(**options.parameters(self.config.name, run))
-            with redirect_stderr(StringIO()):  # it prints what it also raises
+            with redirect_stderr(StringIO()):  # submitit prints its exceptions too
                 jobs = executor.map_array(
                     self,
                     overrides,
@@ -126,7 +126,7 @@ def _announce(job: str, parent: Path, subdirs: Sequence[str]) -> None:
 
 
 def _remove_unused(parent: Path) -> None:
-    """Remove what Hydra wrote before the launcher was asked, and the folders that nothing else is in."""
+    """Remove what Hydra wrote before the launcher was called, and folders that are empty then."""
     (parent / "multirun.yaml").unlink(missing_ok=True)
     with suppress(OSError):
         parent.rmdir()

@@ -1,4 +1,4 @@
-"""What a user says of a SLURM job: ``launcher=slurm``."""
+"""Options of a SLURM job: ``launcher=slurm``."""
 
 import re
 import shlex
@@ -19,14 +19,14 @@ _TIME_FORMATS = (
 _SECONDS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 
 _NOTE_SIGNALS = "trap 'stopped=143' TERM USR1 USR2"
-"""Line of a job's script. What SLURM sends to the script too would end it, and the job with it."""
+"""Line of a job's script. SLURM signals the script too; without this line, it would end, and the job with it."""
 
 
 def seconds_of(time: str | int) -> int:
-    """Return how long a time limit is that is written as sbatch takes it, such as ``90``, ``1:30:00`` or ``2-12``.
+    """Return the seconds of a time limit in the syntax of sbatch, such as ``90``, ``1:30:00`` or ``2-12``.
 
     Raises:
-        ValueError: If it is not written so.
+        ValueError: If it has another syntax.
     """
     for pattern in _TIME_FORMATS:
         found = re.fullmatch(pattern, str(time))
@@ -45,7 +45,7 @@ def _limit(time: str | int) -> str | int:
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """A job, or each of a sweep's; conf/launcher/slurm.yaml has the meaning of each option.
+    """Options of a job, or of each job of a sweep; conf/launcher/slurm.yaml explains them.
 
     Raises:
         ValueError: One line that names the option.
@@ -78,7 +78,7 @@ class SlurmOptions:
             raise ValueError(f"time={self.time} leaves nothing before signal_delay_seconds={self.signal_delay_seconds}")
 
     def parameters(self, name: str, run: str) -> dict[str, Any]:
-        """Return what submitit is to be told.
+        """Return the parameters of submitit.
 
         Args:
             name: Name of the job.
@@ -99,15 +99,15 @@ class SlurmOptions:
             "array_parallelism": self.array_parallelism,
             "setup": [_NOTE_SIGNALS, *self.setup],
             "teardown": self._after_failure(run),
-            # Without the first, processes wait in vain for one that has died. srun does not take over the second.
+            # Without the first, processes wait for one that has died. srun does not inherit the second.
             "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={self.cpus_per_task}", *self.srun],
             "additional_parameters": {"time": self.time, "requeue": True, **self.sbatch},
         }
         given = {key: value for key, value in named.items() if value is not None}
-        return {**given, "wckey": None}  # submitit's own would be refused where such keys are kept account of
+        return {**given, "wckey": None}  # clusters that account by wckey refuse the default of submitit
 
     def _after_failure(self, run: str) -> list[str]:
-        """Return lines for the end of the job's script; exit code 2 is a mistake that no other start would mend."""
+        """Return the last lines of the job's script; exit code 2 is a mistake, which another start would not mend."""
         again = (
             f'{shlex.quote(sys.executable)} -m vdm.cli.requeue {run} "${{stopped:-$status}}"'
             if self.requeue_failed

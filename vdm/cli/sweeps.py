@@ -1,4 +1,4 @@
-"""The runs of a sweep (``vdm train -m``) by what they differ in: names of folders, a dashboard's group and tags."""
+"""Sweeps (``vdm train -m``): folder names, groups and tags of runs, by the overrides in which they differ."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,33 +15,33 @@ from vdm.config.quoting import hydra_quoted
 
 _EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"
 _MAX_NAME = 120
-"""Characters of a folder's name, which others are derived from; a character takes up to four bytes, a name 255."""
+"""Characters of a folder's name, at most. A character has up to four bytes, a name 255, and names are extended."""
 _MAX_ASCII_NAME = 200
 _MAX_TAG = 64
-"""What Weights & Biases allows."""
+"""Characters of a tag that Weights & Biases allows."""
 
 
 class Sweep(NamedTuple):
-    """What a run is a part of."""
+    """The sweep of a run."""
 
     name: str
     overrides: Sequence[str]
-    """Those that make the difference to its other runs."""
+    """Overrides in which the run differs from the other runs."""
 
 
 def with_common_keys(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Return a sweep's command line that tells Hydra which keys are the same in all runs, and are no part of names."""
+    """Return a sweep's command line with Hydra's option that keeps keys common to all runs out of names."""
     common, swept = split_sweeps(overrides)
     if not swept:
         return list(argv)
     parsed = OverridesParser.create().parse_overrides(common)
     keys = ",".join(hydra_quoted(key) for key in sorted({override.key_or_group for override in parsed}))
-    place = list(argv).index(overrides[0])  # beside the others: argparse takes them in one row only
+    place = list(argv).index(overrides[0])  # next to the others: argparse takes positional arguments in one row only
     return [*argv[:place], f"{_EXCLUDED}=[{keys}]", *argv[place:]]
 
 
 def run_name(number: int, overrides: Iterable[str]) -> str:
-    """Return the name of a run's folder: its number, and what it differs in as far as names may have that."""
+    """Return the name of a run's folder: its number, and its own overrides as far as they fit into a name."""
     words = ",".join(override.lstrip("+~") for override in overrides)
     words = re.sub(r"[^\w.,=+-]+", "-", words).strip("-.,")[:_MAX_NAME].rstrip("-.,")
     while len(words.encode()) > _MAX_ASCII_NAME:
@@ -50,14 +50,14 @@ def run_name(number: int, overrides: Iterable[str]) -> str:
 
 
 def differing(job: Any, overrides: Sequence[str] | ListConfig) -> list[str]:
-    """Return those of a run's overrides that differ in a sweep.
+    """Return the overrides in which a run differs from others of its sweep.
 
     Args:
         job: ``hydra.job`` in the configuration.
-        overrides: The run's, as texts or in the configuration.
+        overrides: All overrides of the run, as texts or as in the configuration.
     """
     excluded = set(job.config.override_dirname.exclude_keys)
-    # Accessed in place, interpolations in them would resolve.
+    # Accessed in place, interpolations in overrides would resolve.
     plain: Any = OmegaConf.to_container(overrides, resolve=False) if isinstance(overrides, ListConfig) else overrides
     texts = list(map(str, plain))
     parsed = OverridesParser.create().parse_overrides(texts)
@@ -65,7 +65,7 @@ def differing(job: Any, overrides: Sequence[str] | ListConfig) -> list[str]:
 
 
 def present_sweep() -> Sweep | None:
-    """Return the sweep that the present run is a part of, if it is."""
+    """Return the sweep of the present run; None if it is a single run."""
     config: Any = HydraConfig.get()
     if config.mode != RunMode.MULTIRUN or config.sweep.subdir == ".":  # the latter: a job of one run
         return None
@@ -73,11 +73,11 @@ def present_sweep() -> Sweep | None:
 
 
 def grouped(loggers: Mapping[str, Any], sweep: Sweep | None) -> dict[str, Any]:
-    """Return loggers whose dashboard shows the runs of a sweep together, unless the user groups them otherwise.
+    """Return loggers with group and tags of the sweep, unless the user has set a group.
 
     Args:
         loggers: ``logger`` in the configuration.
-        sweep: What the run is a part of.
+        sweep: The sweep of the run; None for a single run.
     """
     if sweep is None:
         return dict(loggers)

@@ -30,7 +30,7 @@ from vdm.training.training_run import TrainingRun, build_training, describe_clip
 
 
 def run(config: DictConfig) -> int:
-    """Train as configured, from the start or from where a run stopped; return the exit code."""
+    """Train as configured, from the beginning or from a checkpoint; return the exit code."""
     die_with_parent()
     quieten()
     plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -38,8 +38,8 @@ def run(config: DictConfig) -> int:
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if plain["resume"] is None else Path(plain["resume"])
     if checkpoint is not None:
-        checkpoints_to_try(checkpoint)  # refused before anything is built; which one is whole, processes find together
-    refuse_if_locked(folder, is_first_of_run())  # as well
+        checkpoints_to_try(checkpoint)  # fails before anything is built; processes choose a complete one together later
+    refuse_if_locked(folder, is_first_of_run())  # likewise
     training = build_training(plain, folder)
     if not training.trainer.is_global_zero:
         return _train(training, plain, folder, checkpoint)
@@ -53,7 +53,7 @@ def run(config: DictConfig) -> int:
 
 
 def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoint: Path | None) -> int:
-    """Train in a folder that is the run's own; return the exit code."""
+    """Train in the run's folder; return the exit code."""
     _announce(training, folder, checkpoint)
     if training.trainer.is_global_zero:
         plain = {**training.config, "clip": describe_clips(training.data)}
@@ -65,7 +65,7 @@ def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoin
 
     try:
         training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
-    except ProcessDiedError as error:  # nobody's mistake; a job that is started again goes on
+    except ProcessDiedError as error:  # no mistake: a job that is started again resumes
         print(error, file=sys.stderr)
         raise SystemExit(1) from error
 
@@ -73,12 +73,12 @@ def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoin
     close(training.trainer.loggers)
     _requeue(training)
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # the next run of a sweep begins another
+        torch.distributed.destroy_process_group()  # the next run of a sweep creates another
     return code
 
 
 def check(config: DictConfig) -> None:
-    """Refuse a configuration that can't be trained, as far as can be told without the machine it will run on.
+    """Refuse a configuration that can't be trained, as far as that is known without the machine that will run it.
 
     Raises:
         ConfigError: One line that names the key.
@@ -143,7 +143,7 @@ def _nothing_to_do(training: TrainingRun, folder: Path) -> int:
 
 
 def _requeue(training: TrainingRun) -> None:
-    """Put a SLURM job that was stopped back into the queue, before any process's exit code makes SLURM end it."""
+    """Requeue a SLURM job that was stopped, before an exit code of a process makes SLURM end it."""
     job = SlurmJob.current()
     if job is None or not training.stop.stopped:
         return
@@ -153,9 +153,9 @@ def _requeue(training: TrainingRun) -> None:
 
 
 def quieten() -> None:
-    """Keep what users can't act on off the terminal; what they can is checked and said by this project.
+    """Silence messages that users can't act on; the others are checked and printed by this project.
 
-    What goes on is said by the first of all processes.
+    Only the first process reports progress.
     """
     if rank_zero_only.rank:
         logging.getLogger("vdm").setLevel(logging.WARNING)
@@ -165,6 +165,6 @@ def quieten() -> None:
         ".*does not have many workers.*",  # small clips are decoded faster than they are trained on
         ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
         ".*The `srun` command is available.*",  # Lightning's advice; launching is the user's choice
-        r".*add the following callbacks: \['StepProgressBar'\].*",  # a resumed run may do without it
+        r".*add the following callbacks: \['StepProgressBar'\].*",  # a resumed run may have no progress bar
     ):
         warnings.filterwarnings("ignore", message=message)

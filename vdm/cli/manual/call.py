@@ -1,4 +1,4 @@
-"""``vdm COMMAND --help``, with ``all``, a key or a group after it, and with choices that change what there is."""
+"""``vdm COMMAND --help``, optionally with ``all``, a key or a group, and with choices of groups."""
 
 import os
 import re
@@ -13,16 +13,16 @@ from vdm.cli.manual.tree import Conf
 
 _CHOICE = re.compile(r"\+{0,2}(?P<key>[A-Za-z_][\w/.@]*)=(?P<value>.*)", re.DOTALL)
 _OF_A_RUN = ("sample", "evaluate")
-"""Commands of which the help tells what the checkpoint has."""
+"""Commands whose help shows the facts of a checkpoint."""
 
 
 def help_text(program: str, command: str, arguments: Sequence[str]) -> tuple[str, int]:
-    """Return what to print for a command line with ``--help``, and the exit code.
+    """Return the help for a command line, and the exit code.
 
     Args:
         program: ``vdm`` or ``vdm-data``.
         command: The command.
-        arguments: All that comes after it.
+        arguments: All arguments after the command.
     """
     given = {found["key"]: found["value"] for found in map(_CHOICE.fullmatch, arguments) if found}
     topics = [word for word in arguments if not word.startswith("-") and "=" not in word]
@@ -55,7 +55,7 @@ def _about(manual: Manual, topics: Sequence[str]) -> tuple[str, int]:
 
 
 def conf_of(arguments: Sequence[str]) -> Conf:
-    """Return the folders of YAMLs, the user's own among them, in the order in which Hydra searches them."""
+    """Return the folders of YAMLs, with the user's own, in the order in which Hydra searches them."""
     return Conf([conf_dir(), *_own_folders(arguments)])
 
 
@@ -76,11 +76,11 @@ def print_help(program: str, command: str, arguments: Sequence[str]) -> int:
     """Print the help of a command; return the exit code."""
     try:
         text, code = help_text(program, command, arguments)
-    except (OSError, ValueError) as error:  # of a YAML of the user's own
+    except (OSError, ValueError) as error:  # in a YAML of the user
         text, code = " ".join(str(error).split()), 2
     try:
         print(text, file=sys.stderr if code else sys.stdout, flush=True)
-    except BrokenPipeError:  # the reader has left, as `head` does; Python would complain once more at its end
+    except BrokenPipeError:  # the reader has left, as `head` does; at exit, Python would complain once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code

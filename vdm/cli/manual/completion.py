@@ -1,7 +1,7 @@
 """Shell completion, by ``eval "$(vdm --completion bash)"`` in ``~/.bashrc``; also for zsh and fish.
 
-At each TAB the shell runs ``vdm --complete LINE``, which prints what may stand where the line ends. That reads YAMLs
-and looks into folders, and imports neither Hydra nor PyTorch.
+At each TAB the shell runs ``vdm --complete LINE``, which prints the possible completions of the last word. It reads
+YAMLs and folders, and imports neither Hydra nor PyTorch.
 """
 
 import os
@@ -25,9 +25,9 @@ PATHS = frozenset(
 )
 """Keys whose values are files and folders."""
 _RUNS = frozenset({"checkpoint", "resume", "init_from", "guide"})
-"""Those whose values are folders of runs or checkpoints."""
+"""Keys whose values are folders of runs or checkpoints."""
 _SHARDS = ("index", "show", "verify")
-"""Commands that take a folder without a key."""
+"""Commands that take a folder as a bare argument."""
 
 _SCRIPTS = {
     "bash": r"""_PROGRAM() {
@@ -66,14 +66,14 @@ def run_completion(program: str, commands: Sequence[str], arguments: Sequence[st
 
 
 def completions(program: str, commands: Sequence[str], line: str, word_breaks: str = "") -> list[str]:
-    """Return what the last word of a line may become, quoted for the shell.
+    """Return the completions of the last word of a line, quoted for the shell.
 
     Args:
-        program: Name of the program, from which on the line is looked at.
+        program: Name of the program; words before it are ignored.
         commands: Names of the program's commands.
         line: The line up to the cursor.
-        word_breaks: Characters at which the shell begins another word, as bash does after ``=``: what is before the
-            last of them is left out.
+        word_breaks: Characters at which the shell starts a new word, such as ``=`` in bash; the text up to the last of
+            them is left out.
     """
     words, quote = _words(line)
     begin = next((i for i, word in enumerate(words) if Path(word).name == program), None)
@@ -93,7 +93,7 @@ def completions(program: str, commands: Sequence[str], line: str, word_breaks: s
 
 
 def _words(line: str) -> tuple[list[str], str]:
-    """Return the words of a line, the last of which may be unfinished or empty, and the quote that is open there."""
+    """Return the words of a line and the quote that is open at its end; the last word may be unfinished or empty."""
     for quote in ("", "'", '"'):
         try:
             words = shlex.split(f"{line}x{quote}" if not line.endswith("\\") else f"{line[:-1]}x{quote}")
@@ -128,7 +128,7 @@ def _manual(program: str, command: str, before: Sequence[str]) -> Manual:
 
 
 def _keys(manual: Manual, start: str) -> Iterator[str]:
-    """Yield keys and groups one level beyond what is typed, as ``data.`` for ``d``."""
+    """Yield keys and groups up to the next level below what is typed, such as ``data.`` for ``d``."""
     groups = manual.groups()
     names = [*manual.keys(), "hydra.run.dir"]
     for name in names:
@@ -158,10 +158,10 @@ def _values(program: str, command: str, before: Sequence[str], key: str, value: 
 
 
 def _paths(start: str, runs_alone: bool) -> Iterator[str]:
-    """Yield paths that begin so: folders with a ``/``, so that they can be gone on with, but runs and files without.
+    """Yield the paths that begin with ``start``. Folders end in ``/``, so that typing can continue; runs do not.
 
     Args:
-        start: What is typed of a path.
+        start: The typed part of a path.
         runs_alone: Whether files are left out.
     """
     name = start.rpartition("/")[2]

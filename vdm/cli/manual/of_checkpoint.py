@@ -1,4 +1,4 @@
-"""What a checkpoint has to be sampled with and evaluated: shown by ``vdm sample --help checkpoint=RUN``."""
+"""Facts of a checkpoint for sampling and evaluation: shown by ``vdm sample --help checkpoint=RUN``."""
 
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from vdm.records import read_record
 
 _MAX_STATE_BYTES = 1 << 30
 _CONDITIONS = {"text_encoder": "text", "num_classes": "label", "image": "image", "crop_channels": "crop"}
-"""Keys of a conditioner and the condition that each brings."""
+"""Conditions by the key of the conditioner that adds them."""
 _NO_TEXT = "vdm.models.text_encoders.no_text"
 
 
@@ -29,7 +29,7 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What is shown of a run's configuration, of which nothing is built."""
+    """The parts of a run's configuration that are shown; nothing is built of them."""
 
     model: _Model
     sampler: dict[str, Any]
@@ -39,11 +39,11 @@ class _Shown:
 
 
 def of_checkpoint(path: str, allow_own_code: bool, width: int) -> list[str]:
-    """Return lines that tell what a run has; one that says why not where it can't be read.
+    """Return lines with the facts of a run; one line with the error if it can't be read.
 
     Args:
-        path: What was given as ``checkpoint``.
-        allow_own_code: Whether classes of the run's own may be looked at.
+        path: The value of ``checkpoint``.
+        allow_own_code: Whether classes outside this project may be imported.
         width: Columns of a line.
     """
     try:
@@ -79,7 +79,7 @@ def _facts(path: Path, allow_own_code: bool) -> Iterator[tuple[str, str]]:
 
 
 def _averages(checkpoint: Path) -> list[str]:
-    """Return the names of the averages in a checkpoint, as its ``state.json`` has them."""
+    """Return the names of the averages in a checkpoint, from its ``state.json``."""
     state: Any = read_record(checkpoint / "state.json", dict[str, Any], _MAX_STATE_BYTES)
     names = state.get("ema_names", []) if isinstance(state, Mapping) else []
     return [str(name) for name in names] if isinstance(names, list) else []

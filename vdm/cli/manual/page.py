@@ -1,4 +1,4 @@
-"""The text of ``vdm COMMAND --help``, of the comments in ``conf/``."""
+"""The text of ``vdm COMMAND --help``, from the comments in ``conf/``."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from vdm.cli.manual.tree import Conf, Group, Tree
 from vdm.cli.manual.yaml_file import Setting
 
 _COLUMN = 36
-"""Where meanings begin."""
+"""Column in which meanings begin."""
 _REFERENCE = re.compile(r"\$\{[^{}]+\}")
 _REQUIRED = "???"
 _AS_IN_RUN = "(as in RUN)"
@@ -19,13 +19,13 @@ _AS_IN_RUN = "(as in RUN)"
 
 @dataclass(frozen=True)
 class Manual:
-    """What is known of a command.
+    """The manual of a command.
 
     Args:
         program: ``vdm`` or ``vdm-data``.
         command: Name of the command and of its YAML.
         conf: Folders of YAMLs.
-        choices: Options of groups that the user has chosen, by the group.
+        choices: The user's choices, by group.
     """
 
     program: str
@@ -34,11 +34,11 @@ class Manual:
     choices: Mapping[str, str]
 
     def tree(self) -> Tree:
-        """Return keys and groups, as the choices make them."""
+        """Return keys and groups under the user's choices."""
         return self.conf.tree(self.command, self.choices)
 
     def keys(self) -> dict[str, Setting]:
-        """Return all that can be set, by dotted keys: without what YAMLs have for Hydra or for themselves."""
+        """Return all keys that can be set, by dotted key; keys for Hydra or for other YAMLs are left out."""
         hidden = HIDDEN.get(self.command, frozenset())
         return {
             key: setting
@@ -47,7 +47,7 @@ class Manual:
         }
 
     def groups(self) -> dict[str, Group]:
-        """Return the groups that the user chooses of, by their keys."""
+        """Return the groups from which the user can choose, by key."""
         hidden = HIDDEN.get(self.command, frozenset())
         general = {group.key: group.meaning for group in self.conf.tree("train").groups}
         return {
@@ -60,7 +60,7 @@ class Manual:
         }
 
     def short(self) -> str:
-        """Return what is needed most, on a screen or two."""
+        """Return the short help: the most important keys, on one or two screens."""
         lines = self._head()
         for heading, keys in self._sections().items():
             lines += ["", f"{heading}:", *self._lines(keys)]
@@ -78,7 +78,7 @@ class Manual:
         return "\n".join([*lines, "", "Keys:", *self._lines(keys, are_keys=True)])
 
     def about(self, topic: str) -> str | None:
-        """Return what belongs to a key or a group; None if there is no such one."""
+        """Return the help of a key or group; None if there is none of that name."""
         group = self.groups().get(topic)
         keys = {key: one for key, one in self.keys().items() if f"{key}.".startswith(f"{topic.replace('/', '.')}.")}
         inner = [key for key in self.groups() if key.startswith(f"{topic}/")]
@@ -99,12 +99,12 @@ class Manual:
         return "\n".join(lines).rstrip()
 
     def _is_in_run(self, key: str) -> bool:
-        """Tell whether a key belongs to a component that is the run's own, as the user has chosen no other."""
+        """Tell whether a key belongs to a component that comes from the run, since the user has chosen no other."""
         name = key.partition(".")[0]
         return name in OF_RUN.get(self.command, ()) and name not in self.choices
 
     def topics(self) -> list[str]:
-        """Return all that ``about`` knows."""
+        """Return all names that ``about`` knows."""
         keys = self.keys()
         parents = {key[: end.start()] for key in keys for end in re.finditer(r"\.|$", key)}
         return sorted({*parents, *self.groups()})
@@ -147,7 +147,7 @@ class Manual:
         return dict(found)
 
     def _lines(self, names: Sequence[str] | Mapping[str, object], are_keys: bool = False) -> Iterator[str]:
-        """Yield the entries of keys and groups; a name that is both is a group, unless told otherwise."""
+        """Yield the entries of keys and groups; a name that is both is a group, unless ``are_keys``."""
         groups, keys = {} if are_keys else self.groups(), self.keys()
         tree = self.tree()
         for name in names:
@@ -163,7 +163,7 @@ class Manual:
 
 
 def _is_plumbing(key: str, setting: Setting) -> bool:
-    """Tell what serves Hydra, or hands one key's value on to another."""
+    """Tell whether a key is for Hydra only, or only passes another key's value on."""
     if any(name.startswith("_") for name in key.split(".")) or key.startswith("hydra.") or setting.children == {}:
         return True
     return bool(_REFERENCE.fullmatch(setting.value)) and not setting.meaning
@@ -174,7 +174,7 @@ def _assignment(key: str, value: str) -> str:
 
 
 def _entry(name: str, meaning: str) -> list[str]:
-    """Return the lines of a name and its meaning, side by side where the name is short enough."""
+    """Return the lines of a name and its meaning, side by side if the name is short enough."""
     lines = textwrap.wrap(meaning, width() - _COLUMN, break_on_hyphens=False, break_long_words=False)
     first = f"  {name}"
     if len(first) < _COLUMN - 1:
@@ -185,5 +185,5 @@ def _entry(name: str, meaning: str) -> list[str]:
 
 
 def width() -> int:
-    """Return how many columns a page has."""
+    """Return the width of a page in columns."""
     return min(max(shutil.get_terminal_size((120, 24)).columns, 80), 120)

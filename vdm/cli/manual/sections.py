@@ -1,4 +1,4 @@
-"""What the short help of a command shows, where that is not simply all keys of its own YAML."""
+"""Keys and groups in the short help of commands; other commands show all keys of their own YAML."""
 
 from collections.abc import Mapping, Sequence
 
@@ -74,18 +74,18 @@ SECTIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
         ),
     },
 }
-"""Keys and groups by heading, for the commands whose YAML has too many for one screen."""
+"""Keys and groups by heading, for commands with too many for one screen."""
 
 HIDDEN: Mapping[str, frozenset[str]] = {
     "sample": frozenset({"text_encoder", "model.readers"}),
     "export": frozenset({"families"}),
     "import": frozenset({"families"}),
 }
-"""Keys, with all below them, that users can't set, or that only other YAMLs refer to."""
+"""Keys, with all keys below, that users can't set, or that only other YAMLs refer to."""
 OF_RUN: Mapping[str, frozenset[str]] = {
     "sample": frozenset({"sampler", "guidance"}),
     "evaluate": frozenset({"sampler", "guidance"}),
 }
 """Groups whose default is the choice of the checkpoint's run; the one in the YAML only stands in for it."""
 HIDDEN_GROUPS = frozenset({"run_folder", "pretrained"})
-"""Groups of which a command's YAML chooses, and its user none."""
+"""Groups from which only YAMLs choose, and not users."""

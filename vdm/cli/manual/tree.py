@@ -1,6 +1,6 @@
-"""The keys of a command with defaults and meanings, composed of YAML files as Hydra does it, in a tenth of its time.
+"""The keys of a command with defaults and meanings, composed of YAML files as by Hydra, in a tenth of its time.
 
-Tests hold this to what Hydra composes, for each command and each choice of ``conf/``.
+Tests compare the result with Hydra's, for each command and each choice of ``conf/``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +13,12 @@ from vdm.cli.manual.yaml_file import SELF, Default, Setting, YamlFile, read_yaml
 
 @dataclass(frozen=True)
 class Group:
-    """A group of files, one of which is chosen by ``KEY=OPTION``."""
+    """A group of YAML files, one of which is chosen by ``KEY=OPTION``."""
 
     key: str
     """As on the command line: ``diffusion/schedule``."""
     package: str
-    """Key below which the choice's own keys are: ``diffusion.schedule``."""
+    """Key below which the keys of the chosen file are placed: ``diffusion.schedule``."""
     chosen: tuple[str, ...]
     options: tuple[str, ...]
     meaning: str
@@ -26,19 +26,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Tree:
-    """All that a command can be told."""
+    """All keys and groups of a command."""
 
     file: YamlFile
-    """The command's own."""
+    """The command's own YAML."""
     groups: tuple[Group, ...]
     settings: Mapping[str, Setting]
 
     def keys(self) -> dict[str, Setting]:
-        """Return the settings that have no others below them, by their dotted keys."""
+        """Return the leaves by dotted key."""
         return dict(_leaves(self.settings, ""))
 
     def find(self, key: str) -> Setting | None:
-        """Return what is at a dotted key."""
+        """Return the setting at a dotted key; None if there is none."""
         node: Setting | None = Setting(children=dict(self.settings))
         for name in key.split("."):
             node = node.children.get(name) if node is not None and node.children is not None else None
@@ -55,7 +55,7 @@ def _leaves(settings: Mapping[str, Setting], parent: str) -> Iterator[tuple[str,
 
 @dataclass(frozen=True)
 class Conf:
-    """Folders of YAML files, of which the first that has a file counts."""
+    """Folders of YAML files; the first folder that has a file wins."""
 
     folders: Sequence[Path]
 
@@ -64,7 +64,7 @@ class Conf:
 
         Args:
             command: Name of its YAML.
-            choices: Options of groups by the group, as on the command line; what can't be found is passed over.
+            choices: Chosen options by group, as on the command line; unknown ones are ignored.
         """
         return _Composition(self, dict(choices or {})).of(command)
 
@@ -85,7 +85,7 @@ class _Composition:
     conf: Conf
     choices: dict[str, str]
     overrides: dict[str, Default] = field(default_factory=dict[str, Default])
-    """By the group's key: the first that is found counts, and later entries of lists are looked at first."""
+    """Overrides by the group's key. The first one found wins; later entries of lists are visited first."""
     groups: list[Group] = field(default_factory=list[Group])
     settings: dict[str, Setting] = field(default_factory=dict[str, Setting])
 
@@ -98,7 +98,7 @@ class _Composition:
         return Tree(file, tuple(self.groups[::-1]), self.settings)
 
     def _expanded(self, name: str, file: YamlFile, package: str) -> list[tuple[YamlFile, str]]:
-        """Return the files that a file is made of, itself among them, in the order in which they are merged."""
+        """Return a file and those in its defaults list, with their packages, in the order of merging."""
         folder = name.rpartition("/")[0]
         entries = [default for default in file.defaults if not default.is_override]
         for default in (default for default in file.defaults if default.is_override):
@@ -129,7 +129,7 @@ class _Composition:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a file or group of a defaults list lies, and where its content belongs."""
+    """Path of a file or group in a defaults list, and the package for its content."""
 
     path: str
     package: str
@@ -151,7 +151,7 @@ class _Place:
         return self.path if self.package == self.path.replace("/", ".") else f"{self.path}@{self.package}"
 
     def with_header(self, file: YamlFile, default: Default, parent: str) -> str:
-        """Return where the file's content belongs, which it may say itself."""
+        """Return the package of the file's content, which its header may set."""
         if file.package is None or default.package is not None:
             return self.package
         return _joined("" if file.package.startswith("_global_") else parent, file.package)

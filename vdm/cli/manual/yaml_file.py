@@ -1,8 +1,8 @@
-"""A YAML file of ``conf/`` with its comments, which say what its keys mean.
+"""A YAML file of ``conf/`` with its comments, which explain its keys.
 
-The meaning of a key is the comment after it, with the lines that go on in the same column, or else the comment above
-it. A comment above a key that has one of its own begins a section of keys. The comment at the top of a file says what
-the file is; lines in it that are indented are examples.
+The meaning of a key is the comment after it, which may continue in the same column of further lines, or else the
+comment above it. If a key has both, the one above is the heading of a section. The comment at the top is the summary of
+the file; indented lines in it are examples.
 """
 
 import re
@@ -25,7 +25,7 @@ class Setting:
 
     meaning: str = ""
     value: str = ""
-    """As YAML has it; of a key with others below it, nothing."""
+    """The value as in the YAML; empty for a key with others below it."""
     children: "dict[str, Setting] | None" = None
     section: str = ""
     """Heading of the section that begins with this key."""
@@ -33,27 +33,27 @@ class Setting:
 
 @dataclass(frozen=True)
 class Default:
-    """An entry of a file's defaults list: a file that is taken in, or a choice of a group of files."""
+    """An entry of a file's defaults list: a file to include, or a choice from a group of files."""
 
     path: str
-    """Of a group or of a file, relative to the folder of the file with the list unless it begins with ``/``."""
+    """Path of the group or file, relative to the folder of the file with the list unless it begins with ``/``."""
     package: str | None
-    """Key below which its content belongs, relative to that of the list's own file."""
+    """Key below which the content is placed, relative to that of the file with the list."""
     is_group: bool
     is_override: bool = False
-    """Whether it replaces the choice that another list makes."""
+    """Whether the entry replaces the choice of another list."""
     options: tuple[str, ...] = ()
-    """Of a group: the names of the files that are chosen; none for ``null``."""
+    """Names of the chosen files of a group; empty for ``null``."""
     meaning: str = ""
 
 
 SELF = Default("_self_", None, is_group=False)
-"""Stands for the file's own content."""
+"""The place of the file's own content in the list."""
 
 
 @dataclass(frozen=True)
 class YamlFile:
-    """What is in a file."""
+    """The content of a file."""
 
     summary: str = ""
     examples: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ def read_yaml_file(path: Path) -> YamlFile:
 
     Raises:
         OSError: If it can't be read.
-        ValueError: If it is no YAML, or not of the kind that Hydra takes.
+        ValueError: If it is not YAML, or not in the form that Hydra takes.
     """
     text = path.read_text(encoding="utf-8")
     comments = _Comments(text.splitlines())
@@ -104,7 +104,7 @@ class _Comments:
         return self.lines[: self._header_end]
 
     def after(self, line: int, column: int) -> str:
-        """Return the comment that follows on a line, with the lines that go on in its column."""
+        """Return the comment after a position, with its further lines in the same column."""
         found = re.match(r"\s*:?\s*(?=#)", self.lines[line][column:]) if line < len(self.lines) else None
         if found is None:
             return ""

@@ -1,4 +1,4 @@
-"""What the options of all commands have in common."""
+"""Base class of the options of all commands."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -18,10 +18,10 @@ class CommandOptions:
 
     @classmethod
     def completed(cls, told: Mapping[str, Any]) -> type[Self]:
-        """Return the class with the options that depend on what else is told, as those of a checkpoint's model.
+        """Return the class with further options that depend on values, such as those of a checkpoint's model.
 
         Args:
-            told: Values by their keys, as far as they are known.
+            told: Values by key, as far as they are known.
         """
         return cls
 
@@ -32,11 +32,11 @@ class CommandOptions:
 
     @property
     def imports_any_code(self) -> bool:
-        """Whether its components may be imported from anywhere: not where they come from others' runs."""
+        """Whether components may be imported from anywhere; not if they come from others' runs."""
         return True
 
     def check_paths(self) -> None:
-        """Refuse files and folders that are not as they must be; this imports nothing heavy."""
+        """Refuse wrong files and folders; this imports nothing heavy."""
 
     def check_machine(self) -> None:
-        """Refuse what this machine does not have; this may import PyTorch."""
+        """Refuse devices and sizes that this machine does not have; this may import PyTorch."""

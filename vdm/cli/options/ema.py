@@ -11,7 +11,7 @@ from vdm.config.options import PlainPath
 from vdm.config.words import Described
 
 _MAX_SIGMA_REL = 12**-0.5
-"""Of a mean of all steps."""
+"""``sigma_rel`` of the uniform average over all steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class EmaOptions(CommandOptions):
     output: PlainPath | None
 
     def check_paths(self) -> None:
-        """Refuse a run that is not there, and an output that is."""
+        """Refuse a missing run, and an existing output."""
         check_checkpoint(self.checkpoint)
         if self.output is not None:
             check_new(self.output, "output")

@@ -23,11 +23,11 @@ class EvaluateOptions(SamplingOptions):
     num_samples: Size
 
     def check_paths(self) -> None:
-        """Refuse a set that is not there, too."""
+        """Refuse a missing data set, too."""
         super().check_paths()
         if self.data_path is not None:
             check_shards(self.data_path, "data_path")
 
     def check_machine(self) -> None:
-        """Refuse a device that is not there; this imports PyTorch."""
+        """Refuse a missing device; this imports PyTorch."""
         self.find_device()

@@ -16,7 +16,7 @@ class ExportOptions(CommandOptions):
     checkpoint: PlainPath
     to: PlainPath
     families: Mapping[str, Any]
-    """Published families by the name of their pipeline's class."""
+    """Published families by the class of their pipeline."""
     format: Literal["diffusers", "own"] | None
     ema: bool | Name
     lora: bool
@@ -26,7 +26,7 @@ class ExportOptions(CommandOptions):
     rest_of: PlainPath | None
 
     def check_paths(self) -> None:
-        """Refuse a run that is not there, and an output that is."""
+        """Refuse a missing run, and an existing output."""
         check_checkpoint(self.checkpoint)
         check_new(self.to, "to")
         if self.rest_of is not None:

@@ -12,7 +12,7 @@ from vdm.ranges import Positive, Size
 
 @dataclass(frozen=True, kw_only=True)
 class ClipWishes:
-    """What is made with the model unless ``vdm sample`` is told otherwise; None is as published."""
+    """Default size and speed of videos of the model; None is as published."""
 
     num_frames: Size | None
     height: Size | None
@@ -28,7 +28,7 @@ class ImportOptions(CommandOptions):
     """A folder, a file, or a name on the hub."""
     to: PlainPath
     families: Mapping[str, Any]
-    """Published families by the name of their pipeline's class."""
+    """Published families by the class of their pipeline."""
     variant: Name | None
     components: Name | None
     """A folder, or a name on the hub."""

@@ -1,4 +1,4 @@
-"""Whether videos fit into this machine's memory, before anybody waits for them."""
+"""Check that videos fit into this machine's memory, before they are made."""
 
 import os
 from typing import TYPE_CHECKING
@@ -16,18 +16,18 @@ GIB = 2**30
 def check_memory(
     num_frames: int, height: int, width: int, batch_size: int, num_videos: int, on: "torch.device"
 ) -> None:
-    """Refuse videos whose pixels alone need more memory than there is; the network needs more than they.
+    """Refuse videos whose pixels alone exceed the memory; the network needs more.
 
     Args:
         num_frames: Frames of a video.
         height: Pixels.
         width: Pixels.
-        batch_size: Videos made at once, at most: they are decoded to floats on the device.
-        num_videos: Videos in all: they are kept as bytes, twice at the end, when batches are joined for the grid.
+        batch_size: Videos made at once, at most; they are decoded to floats on the device.
+        num_videos: Videos in all; they are kept as bytes, twice at the end, when batches are joined for the grid.
         on: Device on which they are made.
 
     Raises:
-        ConfigError: In one line, with what it would need.
+        ConfigError: In one line, with the memory that they need.
     """
     video = _CHANNELS * num_frames * height * width
     size = f"num_frames={num_frames} height={height} width={width}"
@@ -47,7 +47,7 @@ def check_memory(
 
 
 def host_bytes() -> int:
-    """Return how much memory this machine has."""
+    """Return the bytes of this machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

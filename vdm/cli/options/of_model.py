@@ -1,4 +1,4 @@
-"""Options that a checkpoint's model adds to a command: the numbers that its conditioner declares."""
+"""Options that a checkpoint's model adds to a command, declared by its conditioner."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,16 +11,16 @@ from vdm.config.static_signatures import read_declared
 from vdm.config.targets import resolve
 
 _ATTRIBUTE = "options"
-"""Of conditioners; see ``vdm.models.conditioner.Conditioner.options``."""
+"""Attribute that declares them; see ``vdm.models.conditioner.Conditioner.options``."""
 
 
 def options_of_model(checkpoint: Path, allow_own_code: bool) -> Mapping[str, Any] | None:
-    """Return the annotations of the options that a run's conditioner declares, by their names.
+    """Return the annotations of the options that a run's conditioner declares, by name.
 
-    The class that the run's configuration names is read, not imported, unless it is the user's own.
+    The class of the conditioner is read from source, not imported, unless it is the user's own.
 
     Returns:
-        None where there is no such run, or its class may not be looked at.
+        None if there is no such run, or its class may not be imported.
 
     Raises:
         ConfigError: If a class of the user's own can't be imported.

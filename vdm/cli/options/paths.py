@@ -1,4 +1,4 @@
-"""Early answers about files and folders that options name: cheap, and before anything heavy is imported."""
+"""Early checks of files and folders that options name: cheap, and before heavy imports."""
 
 import os
 import tempfile
@@ -12,10 +12,10 @@ from vdm.found_instead import has_index
 
 
 def check_checkpoint(path: Path, key: str | None = None) -> None:
-    """Refuse what is no run's folder and no checkpoint of one; whether it is whole is found when it is read.
+    """Refuse a path that is neither a run's folder nor one of its checkpoints. Damage is found when it is read.
 
     Raises:
-        ConfigError: In one line, which begins with ``key`` if it is given.
+        ConfigError: In one line, which begins with ``key`` unless that is None.
     """
     try:
         run_folder(path)
@@ -25,7 +25,7 @@ def check_checkpoint(path: Path, key: str | None = None) -> None:
 
 
 def check_file(path: Path, key: str) -> None:
-    """Refuse a file that is not there, or is a folder."""
+    """Refuse a file that is missing, unreadable or a folder."""
     if path.is_dir():
         raise ConfigError(f"{key}={path}: is a folder; give a file")
     if not path.exists():
@@ -35,18 +35,18 @@ def check_file(path: Path, key: str) -> None:
 
 
 def check_folder(path: Path, key: str, of: str) -> None:
-    """Refuse a folder that is not there; ``of`` says what should be in it, as in ``of tars``."""
+    """Refuse a missing folder; ``of`` names its content, as in ``of tars``."""
     if not path.is_dir():
         kind = "is a file" if path.exists() else "no such folder"
         raise ConfigError(f"{key}={path}: {kind}; give a folder {of}")
 
 
 def check_shards(path: str | Path, key: str | None = None) -> None:
-    """Refuse a folder, or one of a list, that is no set of shards; faults of a set are found when it is opened."""
+    """Refuse a path, or one in a list of sets, that is not a folder of shards. Damage is found when it is opened."""
     try:
         for one in listed_sets(str(path)):
             if "://" not in one.path and not has_index(Path(one.path)):
-                from vdm.data.index import read_index  # has the words for it
+                from vdm.data.index import read_index  # its error says what the path is
 
                 read_index(one.path)
     except ValueError as error:
@@ -54,7 +54,7 @@ def check_shards(path: str | Path, key: str | None = None) -> None:
 
 
 def is_missing_folder(path: object) -> bool:
-    """Tell whether this is a path or a list with a folder of this machine, rather than a URL, that is not there."""
+    """Tell whether a path, or one in a list of sets, is that of a missing folder; URLs are not checked."""
     if not isinstance(path, str | Path):
         return False
     try:
@@ -64,14 +64,14 @@ def is_missing_folder(path: object) -> bool:
 
 
 def check_new(path: Path, key: str) -> None:
-    """Refuse an output that exists already, but for an empty folder, or can't be made."""
+    """Refuse an output that exists, except an empty folder, or that can't be created."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{key}={path}: exists already")
     check_writable(path, key)
 
 
 def check_writable(path: Path, key: str) -> None:
-    """Refuse an output folder into which nothing can be written; nothing is left behind."""
+    """Refuse an output folder that can't be written to; nothing is left behind."""
     nearest = path
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent

@@ -1,4 +1,4 @@
-"""Options of ``vdm plan``: those of ``vdm train``, and what is planned for."""
+"""Options of ``vdm plan``: those of ``vdm train``, the size of clips and the devices."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -27,7 +27,7 @@ class PlanOptions(TrainOptions):
     reserve_gib: _Gib
 
     def check_data(self) -> None:
-        """Refuse that there is nothing that tells the size of clips."""
+        """Refuse options that don't determine the size of clips."""
         path = self.data.get("path")
         if self.clip_shape is not None:
             return

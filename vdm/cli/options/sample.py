@@ -23,18 +23,18 @@ from vdm.ranges import Count, NotNegative, Positive, Size
 Label = Annotated[int, Ge(0)] | Annotated[str, NeverANumber()]
 """A class, by index or by name."""
 _SHARED = {"fps"}
-"""Options that the command and a model may both have: videos play at the speed that the model is told."""
+"""Options that both the command and a model may have: the speed of videos is also a condition of some models."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions(SamplingOptions):
-    """Everything that ``conf/sample.yaml`` sets, but for the options of the model, which ``completed`` adds."""
+    """Everything that ``conf/sample.yaml`` sets; ``completed`` adds the options of the model."""
 
     settings: PlainPath | None
     overwrite: bool
     model: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
     text_encoder: Component | None
-    """What YAMLs of models refer to; the run has its own."""
+    """Referred to by YAMLs of models; the run has its own."""
     prompts: Caption | Annotated[list[Caption], MinLen(1), Described("a list of one or more texts")] | None
     prompts_file: PlainPath | None
     labels: Annotated[
@@ -101,9 +101,9 @@ class SampleOptions(SamplingOptions):
         for key in sorted(told.keys() - general - of_model.keys()):
             advice = nearest(key, general | of_model.keys())
             if advice and advice == nearest(key, general):
-                continue  # one of the command's own, mistyped
+                continue  # a mistyped option of the command
             if found is None:
-                RunConfig.read(Path(str(checkpoint)), allow_own_code)  # says what is wrong with the run
+                RunConfig.read(Path(str(checkpoint)), allow_own_code)  # raises the error of the run
             names = ", ".join(sorted(of_model)) or "none"
             raise ConfigError(f"{key}: the model of {checkpoint} has no such option{advice}; it has: {names}")
         added = [
@@ -114,17 +114,17 @@ class SampleOptions(SamplingOptions):
 
     @property
     def default_folder(self) -> Path:
-        """A folder of the run; where settings may have named the run, one that they can't choose."""
+        """The run's folder; with ``settings=``, which may name any run, the current folder."""
         return super().default_folder if self.settings is None else Path()
 
     @property
     def num_prompts(self) -> int:
-        """How many prompts there are, as far as the command line tells."""
+        """Number of prompts on the command line; 1 if they come from a file."""
         given = self.prompts if isinstance(self.prompts, list) else self.labels
         return len(given) if isinstance(given, list) else 1
 
     def check_paths(self) -> None:
-        """Refuse files that are not there, too."""
+        """Refuse missing files, too."""
         super().check_paths()
         named = {"image": self.image, "input": self.input, "prompts_file": self.prompts_file, "settings": self.settings}
         for key, path in named.items():
@@ -132,7 +132,7 @@ class SampleOptions(SamplingOptions):
                 check_file(path, key)
 
     def check_machine(self) -> None:
-        """Refuse a device that is not there, and videos that would not fit into memory; this imports PyTorch."""
+        """Refuse a missing device, and videos that don't fit into memory; this imports PyTorch."""
         device = self.find_device()
         told, usual = (self.num_frames, self.height, self.width), _clip_size(self.checkpoint)
         num_frames, height, width = (size or other for size, other in zip(told, usual, strict=True))
@@ -141,7 +141,7 @@ class SampleOptions(SamplingOptions):
 
 
 def _clip_size(checkpoint: Path) -> tuple[int, int, int]:
-    """Return frames, height and width of a run's clips; 1 where it does not say, as the command will complain."""
+    """Return frames, height and width of a run's clips; 1 if they are not recorded, which the command reports later."""
     try:
         clip = load_config(checkpoint).get("clip")
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is common to the options of ``vdm sample`` and ``vdm evaluate``: a trained model and how it samples."""
+"""Options common to ``vdm sample`` and ``vdm evaluate``: a trained model and how it samples."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def _device_name(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(CommandOptions):
-    """Which model, and how it samples."""
+    """The trained model, sampler, guidance and device."""
 
     of_run: ClassVar[frozenset[str]] = frozenset({"sampler", "guidance"})
 
@@ -44,23 +44,23 @@ class SamplingOptions(CommandOptions):
 
     @property
     def imports_any_code(self) -> bool:
-        """Sampler and guidance may be those of somebody else's run."""
+        """Only with ``allow_own_code``: sampler and guidance may come from a stranger's run."""
         return self.allow_own_code
 
     @property
     def default_folder(self) -> Path:
-        """Where folders for results are made without ``output``."""
+        """Parent of the folder of results without ``output``."""
         return run_folder(self.checkpoint)
 
     def check_paths(self) -> None:
-        """Refuse runs that are not there, and an output that can't be written."""
+        """Refuse missing runs, and an output that can't be written."""
         check_checkpoint(self.checkpoint)
         if self.guide is not None:
             check_checkpoint(self.guide, "guide")
         check_writable(self.output or self.default_folder, "output")
 
     def find_device(self) -> "torch.device":
-        """Return the device asked for; ``auto`` is the first accelerator, or else the CPU.
+        """Return the chosen device; ``auto`` is the first accelerator, else the CPU.
 
         Raises:
             ConfigError: If there is no such device.

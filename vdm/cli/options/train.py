@@ -1,4 +1,4 @@
-"""Options of ``vdm train`` that are no components: what those take, their constructors say."""
+"""Options of ``vdm train``; those of components are declared by their constructors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,17 +68,17 @@ class TrainOptions(CommandOptions):
 
     @classmethod
     def imports_from_here(cls, told: Mapping[str, Any]) -> bool:
-        """Packages of the user's own may: what is trained is the user's own configuration."""
+        """Always: the configuration of a training run is the user's own."""
         return True
 
     def check_paths(self) -> None:
-        """Refuse weights to start from, and a set of shards, that are not there."""
+        """Refuse missing initial weights, and a missing set of shards."""
         if self.init_from is not None and self.resume is None:
             check_checkpoint(self.init_from, "init_from")
         self.check_data()
 
     def check_data(self) -> None:
-        """Refuse a folder of shards that is not there; what is wrong with one that is, is found when it is opened."""
+        """Refuse a missing folder of shards. Damage is found when it is opened."""
         given = self.data.get("path")
         for path in given if isinstance(given, Mapping) else [given]:
             if isinstance(path, str):

@@ -1,43 +1,40 @@
-"""``vdm sample settings=FILE``: what an earlier call was told, unless the command line says otherwise."""
+"""``vdm sample settings=FILE``: options of an earlier call, as defaults of this one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.cli.options.base import CommandOptions
+from vdm.cli.overrides import overridden_keys
 from vdm.cli.sample_settings import COMPONENTS, Settings
 from vdm.config import ConfigError
 from vdm.config.options import check_some
 from vdm.config.quoting import escaped
 
 _OF_TASK = frozenset({"input", "input_fps", "input_frames", "from", "every", "num_frames"})
-"""Recorded options that mean nothing to another task."""
+"""Recorded options that another task does not take over."""
 
 
-def repeated(
+def with_recorded_options(
     config: DictConfig, overrides: Sequence[str], options: type[CommandOptions] | None
 ) -> tuple[DictConfig, Mapping[str, Any]]:
-    """Return the configuration with what ``config.settings`` records, and the components that it records.
+    """Return the configuration with the options that ``config.settings`` records, and the recorded components.
 
     Args:
-        config: What the YAMLs and the command line make.
-        overrides: The command line's overrides, which win.
-        options: The class of the command's options.
+        config: Configuration composed of YAMLs and command line.
+        overrides: Overrides of the command line, which take precedence.
+        options: Class of the command's options.
 
     Raises:
-        ConfigError: In one line, if the settings can't be read, or have a key or value that is not allowed.
+        ConfigError: In one line, if the settings can't be read, or contain a key or value that is not allowed.
     """
     if options is None or config.get("settings") is None:
         return config, {}
     path, allow_own_code = Path(str(config.settings)), config.get("allow_own_code") is True
     recorded = Settings.read_file(path, allow_own_code).options
-    told = {
-        override.key_or_group.replace("/", ".").partition(".")[0]
-        for override in OverridesParser.create().parse_overrides(list(overrides))
-    }
+    told = {path[0] for path in overridden_keys(overrides)}
     if "prompts_file" in told:
         told.add("prompts")
     if "task" in told and config.task != recorded.get("task"):

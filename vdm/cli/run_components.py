@@ -1,28 +1,30 @@
-"""Sampler and guidance of ``vdm sample`` and ``vdm evaluate``: the run's own, unless the user chooses others."""
+"""Sampler and guidance of ``vdm sample`` and ``vdm evaluate``: those of the run, unless the user chooses others."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from vdm.cli.overrides import overridden_keys
 from vdm.cli.resume import copy_key
 
 GROUPS = ("sampler", "guidance")
 
 
-def as_trained(config: DictConfig, overrides: Sequence[str], recorded: Mapping[str, Any] | None = None) -> DictConfig:
+def with_components_of_run(
+    config: DictConfig, overrides: Sequence[str], recorded: Mapping[str, Any] | None = None
+) -> DictConfig:
     """Return the configuration with sampler and guidance of the run that ``config.checkpoint`` names.
 
-    A group chosen on the command line (``sampler=unipc``) stays as it is; single keys (``sampler.num_steps=20``) change
-    what the run has.
+    A group chosen on the command line (``sampler=unipc``) is kept; a single key (``sampler.num_steps=20``) changes the
+    run's component.
 
     Args:
-        config: What the YAMLs and the command line make.
-        overrides: The command line's overrides.
-        recorded: Components of earlier settings, in the place of the run's.
+        config: Configuration composed of YAMLs and command line.
+        overrides: Overrides of the command line.
+        recorded: Components of earlier settings, which replace those of the run.
 
     Raises:
         ValueError: In one line, if the run is missing or its configuration is refused; see ``RunConfig.read``.
@@ -34,12 +36,9 @@ def as_trained(config: DictConfig, overrides: Sequence[str], recorded: Mapping[s
     run = RunConfig.read(Path(str(config.checkpoint)), config.get("allow_own_code") is True)
     trained = {**run.parts, **(recorded or {})}
     plain: Any = OmegaConf.to_container(config, resolve=False)
-    paths = [
-        override.key_or_group.replace("/", ".").split(".")
-        for override in OverridesParser.create().parse_overrides(list(overrides))
-    ]
+    paths = overridden_keys(overrides)
     if ["guidance"] in paths and plain["guidance_scale"] is None:
-        plain["guidance_scale"] = run.guidance_scale  # what the guidance chosen refers to
+        plain["guidance_scale"] = run.guidance_scale  # the chosen guidance refers to it
     for group in GROUPS:
         if [group] in paths:
             continue
