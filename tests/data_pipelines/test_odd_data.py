@@ -228,7 +228,7 @@ def test_odd_metadata_is_named_by_verify_shown_as_damaged_and_left_out_in_traini
     assert verify(VerifySettings(folder, num_workers=0)) == 1
     named = _lines(capsys)
     assert [line.split(":")[1] for line in named] == [f" {number}" for number in range(len(ODD_JSON))]
-    assert show(ShowSettings(folder)) == 0
+    assert show(ShowSettings(folder)) == 1
     assert (folder / "contact_sheet.html").read_text().count("<article") >= 2
     assert _weights(folder) == {"first": 1, "last": 1, "": 0}
 
@@ -303,7 +303,7 @@ def test_what_is_no_file_in_a_set_is_named_at_once(
         return
     assert verify(VerifySettings(folder, num_workers=0)) == 1
     assert f"is {kind}, not a file" in "".join(_lines(capsys))
-    assert show(ShowSettings(folder)) == 0
+    assert show(ShowSettings(folder)) == 1
     assert _weights(folder, check_shards=False) == {"": 0}
 
 

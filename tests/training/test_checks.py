@@ -10,6 +10,8 @@ from tests.data.shard_sets import write_set
 from tests.training.runs import configuration, train
 from vdm.config import ConfigError
 from vdm.data.index import read_index, write_index
+from vdm.diffusion.time_shifts import ConstantShift
+from vdm.training.checks import check_together
 from vdm.training.training_run import build_training
 
 
@@ -59,10 +61,14 @@ def test_sampler_that_cannot_begin_where_the_schedule_ends_is_refused_before_tra
 
 
 def test_sampler_is_checked_on_the_times_that_it_will_walk_through(tmp_path: Path, shards: Path) -> None:
-    """A shift so large leaves no two times apart."""
-    shift = ("diffusion/time_shift=constant", "diffusion.time_shift.shift=1e30")
+    """A shift so large, which configurations can't have, leaves no two times apart."""
+    run = build_training(configuration(shards, "diffusion/time_shift=constant"), tmp_path)
+    model = run.module.model
+    check_together(model, run.data)
+
+    model.diffusion = replace(model.diffusion, time_shift=ConstantShift(1e30))
     with pytest.raises(ConfigError, match=r"^sampler: spacing must give falling noise levels above 0"):
-        build_training(configuration(shards, *shift), tmp_path)
+        check_together(model, run.data)
 
 
 @pytest.mark.parametrize(
