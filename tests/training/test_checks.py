@@ -67,7 +67,7 @@ def test_sampler_is_checked_on_the_times_that_it_will_walk_through(tmp_path: Pat
     check_together(model, run.data)
 
     model.diffusion = replace(model.diffusion, time_shift=ConstantShift(1e30))
-    with pytest.raises(ConfigError, match=r"^sampler: spacing must give falling noise levels above 0"):
+    with pytest.raises(ConfigError, match=r"^sampler: spacing must give decreasing noise levels above 0"):
         check_together(model, run.data)
 
 
