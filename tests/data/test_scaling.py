@@ -22,4 +22,6 @@ def test_values_are_those_of_scaling_to_interleaved_rgb(
         direct = frame.reformat(
             size[1], size[0], format="rgb24", src_colorspace=colorspace, interpolation=ACCURATE, threads=1
         )
-        np.testing.assert_array_equal(scale(frame, *size, colorspace), direct.to_ndarray())
+        if colorspace is not None:
+            frame.colorspace = colorspace
+        np.testing.assert_array_equal(scale(frame, *size), direct.to_ndarray())
