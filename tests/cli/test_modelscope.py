@@ -146,7 +146,7 @@ def test_an_imported_run_makes_videos_of_prompts(published: Path, run_vdm: RunVd
     code, err = run_vdm("sample", "checkpoint=run", 'prompts=["a dog","a cat"]', *wishes)
 
     assert code == 0, err
-    assert len(list((tmp_path / "run" / "samples" / "prompts").glob("0*.mp4"))) == 2
+    assert len(list((tmp_path / "run" / "samples" / "0000").glob("0*.mp4"))) == 2
 
 
 def other_pipeline(folder: Path) -> None:

@@ -116,7 +116,7 @@ def test_numbered_pictures_without_captions_may_be_frames_of_videos(
     code, out, faults = faults_of(tmp_path, capsys)
 
     assert (code, faults) == (0, [])
-    assert out.splitlines()[1:] == [
+    assert out.splitlines()[1:-2] == [
         f"{tmp_path}: 2 rows of numbered pictures without captions, such as v1/..., of which each picture is a clip of "
         "one frame; if they are frames of videos, make each an mp4"
     ]
@@ -150,7 +150,7 @@ def test_with_an_output_the_tars_stay_as_they_are_and_training_finds_them(
     code, out, faults = faults_of(folder, capsys, output=output, validation_fraction=0)
 
     assert (code, faults) == (0, [])
-    assert out == f"{output}: clips: train 3, validation 0\n"
+    assert out.splitlines()[0] == f"{output}: clips: train 3, validation 0"
     assert sorted(folder.rglob("*")) == before
     assert read_index(output).splits["train"].names == ["0.tar", "a-0.tar", "a-b-0.tar"]
     assert verify(VerifySettings(input=output, num_workers=0)) == 0

@@ -119,7 +119,10 @@ def test_weights_and_normalization_stay_out_of_checkpoints(encoder: WanAutoencod
     [
         ({"latents_mean": [0.0] * 3}, "name_or_path: latents_mean of FOLDER must be 4 numbers"),
         ({"latents_std": [1.0, 1.0, 0.0, 1.0]}, "name_or_path: latents_std of FOLDER must be 4 numbers above 0"),
-        ({"temperal_downsample": [True, False]}, "name_or_path: temperal_downsample=[True, False]: makes 2 frames one"),
+        (
+            {"temperal_downsample": [True, False]},
+            "name_or_path: temperal_downsample=[True, False]: 2 frames a latent frame",
+        ),
         ({"z_dim": 10**9}, "name_or_path: can't load FOLDER/vae: "),
         ({"dim_mult": [1] * 100}, "name_or_path: can't load FOLDER/vae: "),
     ],

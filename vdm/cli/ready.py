@@ -58,13 +58,13 @@ def ready(
 
 
 def check_without_import(config: DictConfig, options: Iterable[Option], overridden: Iterable[str]) -> None:
-    """Check the components that the command line changes, if that needs no import.
+    """Check the components of which the command line sets values, if that needs no import.
 
-    Components with values that can't be resolved yet are left to ``ready``.
+    Components with values that can't be resolved yet are left to ``ready``, and so are those that are only chosen.
     """
-    changed = {key.lstrip("+").replace("/", ".") for key in overridden}
+    changed = [key.lstrip("+") for key in overridden]
     for option in options:
-        if option.is_component and any(f"{key}.".startswith(f"{option.key}.") for key in changed):
+        if option.is_component and any(key.startswith(f"{option.key}.") for key in changed):
             try:
                 node: Any = OmegaConf.to_container(OmegaConf.select(config, option.key), resolve=True)
             except (OmegaConfBaseException, ValueError):  # a value is missing, or no group was chosen

@@ -24,7 +24,8 @@ def _help(command: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("command", sorted(path.stem for path in conf_dir().glob("*.yaml")))
-def test_short_help_fits_on_two_screens_and_has_the_examples(command: str) -> None:
+def test_short_help_fits_on_two_screens_and_has_the_examples(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     text = _help(command)
 
     assert len(text.splitlines()) <= 100
