@@ -96,7 +96,7 @@ def test_run_that_has_done_all_its_steps_says_so(train: Train, shards: Path) -> 
 
 
 def test_training_that_ends_within_the_warm_up_is_warned_of_in_one_line(train: Train, shards: Path) -> None:
-    said = train(*begun(shards, 3, "lr_schedule.warmup_steps=4", "trainer.log_every_n_steps=50"))
+    said = train(*begun(shards, 3, "lr_schedule.warmup_steps=3", "trainer.log_every_n_steps=50"))
 
     (line,) = (line for line in said.splitlines() if "warm-up" in line)
     assert "trainer.max_steps=3: training ends within the warm-up" in line

@@ -18,7 +18,7 @@ from vdm.checkpoints.layout import run_folder
 from vdm.cli.check_report import report
 from vdm.cli.next_step import command, say_next
 from vdm.cli.run_folder import CHECK_PREFIX
-from vdm.cli.train import quieten
+from vdm.cli.train import quieten, warn_of_short_training
 from vdm.config import build
 from vdm.processes import ProcessDiedError, is_first_of_run
 from vdm.training.launcher import die_with_parent
@@ -60,6 +60,7 @@ def run(config: DictConfig) -> int:
             print(f"The check failed at {rehearsal.stage}: {reason}", file=sys.stderr)
             return 1
     if training.trainer.is_global_zero:
+        warn_of_short_training(training)
         print("\n".join(report(training, plain, rehearsal, folder)))
         given = HydraConfig.get().overrides
         chosen = [one for one in given.hydra if one.startswith(("hydra.run.dir=", "hydra.searchpath="))]

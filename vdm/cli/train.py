@@ -58,7 +58,7 @@ def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoin
     if training.trainer.is_global_zero:
         plain = {**training.config, "clip": describe_clips(training.data)}
         record_run(folder, plain)
-        _warn_of_short_training(training)
+        warn_of_short_training(training)
     begin(training.trainer.loggers)
     for logger in training.trainer.loggers:
         logger.log_hyperparams({**plain, "git": git_version()})
@@ -107,9 +107,10 @@ def _announce(training: TrainingRun, folder: Path, checkpoint: Path | None) -> N
     )
 
 
-def _warn_of_short_training(training: TrainingRun) -> None:
+def warn_of_short_training(training: TrainingRun) -> None:
+    """Warn of a run that ends before the warm-up of its learning rate does."""
     schedule, last = training.module.lr_schedule, training.trainer.max_steps
-    if isinstance(schedule, WarmupConstant | WarmupCosine | WarmupLinear) and 0 < last < schedule.warmup_steps:
+    if isinstance(schedule, WarmupConstant | WarmupCosine | WarmupLinear) and 0 < last <= schedule.warmup_steps:
         logging.getLogger(__name__).warning(
             "trainer.max_steps=%d: training ends within the warm-up, at a learning rate far below optimizer.lr; choose"
             " lr_schedule.warmup_steps below its present %d",
