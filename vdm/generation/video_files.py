@@ -29,6 +29,10 @@ MIN_CAPTIONED = 144
 """Pixels of the width of a video with a caption, at least."""
 _LETTERS = 12
 """Height of a caption's letters in pixels, at least."""
+_X264 = {"crf": "12", "x264-params": "cpu-independent=1"}
+"""Options of x264. Without ``cpu-independent``, the motion estimation of B-frames depends on the processor and on
+previous content of the memory, so that the same frames give different files now and then.
+"""
 
 
 def write_mp4(
@@ -47,8 +51,8 @@ def write_mp4(
     frames = rearrange(padded.cpu(), "c t h w -> t h w c").numpy()
     with appearing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         container.metadata.update(metadata or {})
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"})
-        stream.codec_context.thread_count = 1  # with several, x264 may write the same frames in two ways
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=_X264)
+        stream.codec_context.thread_count = 1  # threads would make the bytes vary, too
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
