@@ -15,7 +15,7 @@ def test_model_is_found_at_the_top() -> None:
 
 def test_other_names_are_unknown() -> None:
     with pytest.raises(AttributeError, match="module 'vdm' has no attribute 'Video'"):
-        vdm.Video  # noqa: B018
+        vdm.Video  # noqa: B018 - an attribute that is looked up when it is asked for
 
 
 def test_importing_the_package_imports_no_torch() -> None:

@@ -41,7 +41,7 @@ def test_exported_lora_gives_the_same_in_diffusers_and_merged(
     card = (tmp_path / "lora" / "README.md").read_text()
     assert "licence" in card
     space: dict[str, Any] = {}
-    exec(card.split("```")[1], space)  # of the card, what is to be typed
+    exec(card.split("```")[1], space)  # the usage snippet of the model card
 
     inputs = Inputs.random(2, 3)
     base = StableVideoDiffusionPipeline.from_pretrained(published, low_cpu_mem_usage=False).unet

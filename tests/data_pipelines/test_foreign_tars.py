@@ -4,6 +4,7 @@ import io
 import tarfile
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,9 @@ from vdm.data.index import read_index
 from vdm.data.sidecars import read_samples
 
 
-def faults_of(folder: Path, capsys: pytest.CaptureFixture[str], **changes: object) -> tuple[int, str, list[str]]:
+def faults_of(folder: Path, capsys: pytest.CaptureFixture[str], **changes: Any) -> tuple[int, str, list[str]]:
     """Index a folder; return the exit code, and what was printed on both streams, progress apart."""
-    code = index_folder(IndexSettings(input=folder, num_workers=0, **changes))  # type: ignore[arg-type]
+    code = index_folder(IndexSettings(input=folder, num_workers=0, **changes))
     out, err = capsys.readouterr()
     return code, out, [line for line in err.splitlines() if line and "indexing" not in line]
 
@@ -33,8 +34,8 @@ def faults_of(folder: Path, capsys: pytest.CaptureFixture[str], **changes: objec
 @pytest.mark.parametrize(
     ("suffix", "options"), [("webm", {"codec": "libvpx-vp9", "pix_fmt": "yuv444p"}), ("mov", X264)]
 )
-def test_a_clip_is_read_by_what_it_is_and_not_by_its_name(tmp_path: Path, suffix: str, options: dict[str, str]) -> None:
-    film = write_video(tmp_path / f"film.{suffix}", gray_frames(8), **options)  # type: ignore[arg-type]
+def test_a_clip_is_read_by_what_it_is_and_not_by_its_name(tmp_path: Path, suffix: str, options: dict[str, Any]) -> None:
+    film = write_video(tmp_path / f"film.{suffix}", gray_frames(8), **options)
     film = film.rename(tmp_path / "a.mp4")
 
     assert gray_of(trained_on(film)) == list(range(8))

@@ -83,7 +83,7 @@ def test_latents_are_no_videos(tmp_path: Path) -> None:
 
 def test_videos_have_no_latents(videos: GeneratedVideos) -> None:
     with pytest.raises(ValueError, match=r"^latents: these are videos; output='latents' asks for their latents$"):
-        videos.latents  # noqa: B018
+        videos.latents  # noqa: B018 - a property that raises
 
 
 def test_a_notebook_plays_them_and_runs_nothing_of_their_captions(videos: GeneratedVideos) -> None:

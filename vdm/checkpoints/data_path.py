@@ -37,7 +37,7 @@ def _part_found(part: str, started_in: str) -> str:
     there = str(Path(started_in) / part)
     try:
         folders, folders_here = ([Path(one.path) for one in listed_sets(text)] for text in (there, part))
-    except ValueError:  # whoever opens it says why
+    except ValueError:  # the path is refused, with the reason, when it is opened
         return part
     is_there = all(folder.is_dir() for folder in folders)
     is_here = [folder.resolve() for folder in folders] == [folder.resolve() for folder in folders_here]

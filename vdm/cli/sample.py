@@ -58,8 +58,9 @@ def run(config: DictConfig) -> None:
     check_size(model, task.size)
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
     _warn_of_levels_not_seen(options, model, blocks)
-    prompts = _prompts(options, trained, model, task.size)
-    asked = options_in_effect(options, checkpoint, trained, model, task, block)
+    captions = read_prompts(options.prompts, None if options.prompts_file is None else str(options.prompts_file))
+    prompts = _prompts(captions, options, trained, model, task.size)
+    asked = options_in_effect(options, captions, checkpoint, trained, model, task, block)
     files = _begin_call(parent, options, asked, prompts.captions, task.fps, model.device)
     remaining = iter(zip(files.videos, prompts.captions, strict=True))
 
@@ -182,9 +183,14 @@ def _set_options(options: SampleOptions, trained: RunConfig, model: VideoDiffusi
         model.conditioner.options = model_options(present, told, trained.clip.fps)
 
 
-def _prompts(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel, size: ClipSize) -> Prompts:
+def _prompts(
+    captions: Sequence[str] | None,
+    options: SampleOptions,
+    trained: RunConfig,
+    model: VideoDiffusionModel,
+    size: ClipSize,
+) -> Prompts:
     """Return the prompts of all videos, ``num_videos`` for each caption."""
-    captions = read_prompts(options.prompts, None if options.prompts_file is None else str(options.prompts_file))
     image = None
     if options.image is not None:
         refuse_unless_taken(model, "image", f"image={options.image}")

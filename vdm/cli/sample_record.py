@@ -3,7 +3,7 @@
 import hashlib
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from importlib import metadata
@@ -15,18 +15,19 @@ from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.folder import checksum_of
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
+from vdm.cli.manual.versions import DISTRIBUTION
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.cli.sample_settings import NEVER_RECORDED, Identity, as_json
 from vdm.cli.sample_task import Task
 from vdm.config.options import options_of
 from vdm.generation.frame_blocks import BlockSize
-from vdm.generation.requests import read_prompts
 from vdm.regular_files import open_regular
 
 
 def options_in_effect(
     options: SampleOptions,
+    captions: Sequence[str] | None,
     checkpoint: Path,
     trained: RunConfig,
     model: VideoDiffusionModel,
@@ -39,13 +40,12 @@ def options_in_effect(
     """
     recorded = [option for option in options_of(type(options)) if option.key not in NEVER_RECORDED]
     told = {option.key: getattr(options, option.field.name) for option in recorded}
-    prompts_file = None if options.prompts_file is None else str(options.prompts_file)
     of_model = {} if model.conditioner.options is None else asdict(model.conditioner.options)
     guidance = guidance_in_effect(options, trained)
     effective = {
         "checkpoint": checkpoint,
         "guide": None if options.guide is None else latest_checkpoint(options.guide),
-        "prompts": read_prompts(options.prompts, prompts_file),
+        "prompts": None if captions is None else list(captions),
         **asdict(task.size),
         "guidance": guidance,
         "guidance_scale": guidance.get("scale"),
@@ -85,7 +85,7 @@ def record(options: Mapping[str, Any], read: Mapping[str, Identity], fps: float,
     identities = {key: {"checksum": one.checksum, **_given(step=one.step)} for key, one in read.items()}
     made = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), "fps": fps, "device": str(device)}
     code = {
-        "vdm": metadata.version("video-diffusion-training"),
+        "vdm": metadata.version(DISTRIBUTION),
         "git": git_version(),
         "torch": metadata.version("torch"),
         "python": platform.python_version(),

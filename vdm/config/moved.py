@@ -76,7 +76,7 @@ def _move(config: dict[str, Any], former: Sequence[str], present: Sequence[str])
 
 
 def _parent(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any] | None:
-    """Return the mapping that contains a key; None if there is no such mapping."""
+    """Return the mapping in which a key stands, or None if one of the keys above it is missing."""
     node: Any = config
     for name in path[:-1]:
         node = node.get(name) if isinstance(node, dict) else None

@@ -101,7 +101,7 @@ def webdataset(
         nodesplitter: Divides shards among processes, such as ``webdataset.split_by_node``.
 
     Raises:
-        ValueError: In one line, if there is no such set or split, or its shards are not those of its index.
+        ValueError: In one line, if the set or the split does not exist, or the shards differ from the index.
         BadSampleError: While iterating, if ``handler`` raises it.
         StorageFailedError: While iterating, if the storage fails for ten minutes.
     """

@@ -123,7 +123,7 @@ def _connect(address: str, port: int, token: str) -> Connection:
 
 
 def _accept_all(listener: socket.socket, token: str, connections: dict[int, Connection]) -> None:
-    """Add a connection for each other process; refuse whoever does not know the token."""
+    """Add a connection for each other process; close connections that do not present the run's token."""
     with listener:
         limit = time.monotonic() + MEETING_SECONDS
         while len(connections) < num_processes() - 1:

@@ -1,1 +1,1 @@
-"""A network, a sampler and an objective of one's own."""
+"""An example package with its own network, sampler and objective."""

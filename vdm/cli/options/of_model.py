@@ -20,7 +20,7 @@ def options_of_model(checkpoint: Path, allow_own_code: bool) -> Mapping[str, Any
     The class of the conditioner is read from source, not imported, unless it is the user's own.
 
     Returns:
-        None if there is no such run, or its class may not be imported.
+        None if the run does not exist, or importing its conditioner's class is not allowed.
 
     Raises:
         ConfigError: If a class of the user's own can't be imported.
