@@ -77,6 +77,20 @@ def test_mistyped_key_is_refused_before_anything_heavy_is_imported() -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "--completion bash", "train --help all", "train --cfg job"]
+)
+def test_output_whose_reader_has_left_ends_without_a_traceback(arguments: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "vdm.cli.main", *arguments.split()]
+
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
     ("command", "job", "held"),
     [
         ("train", {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0"}, {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}),

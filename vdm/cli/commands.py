@@ -1,5 +1,6 @@
 """A console script with commands: runs the one that is asked for, without imports of the others."""
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -30,6 +31,16 @@ class Command(NamedTuple):
 
 def run_program(program: str, commands: Mapping[str, Command]) -> int:
     """Run the command in ``sys.argv`` and return the exit code."""
+    try:
+        code = _run(program, commands)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has left, as `head` does; at exit, Python would complain once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _run(program: str, commands: Mapping[str, Command]) -> int:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help(program, commands), file=sys.stdout if arguments else sys.stderr)

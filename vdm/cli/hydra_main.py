@@ -82,9 +82,8 @@ def hydra_command(config_name: str, task: Task, options: type[CommandOptions] | 
             _compose_and_run(config_name, run, options)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader has left; at exit, Python would complain once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:  # an OSError, but no mistake
+        raise
     except SystemExit as stop:
         if not isinstance(stop.code, int):
             raise

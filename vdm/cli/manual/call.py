@@ -1,6 +1,5 @@
 """``vdm COMMAND --help``, optionally with ``all``, a key or a group, and with choices of groups."""
 
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -78,9 +77,5 @@ def print_help(program: str, command: str, arguments: Sequence[str]) -> int:
         text, code = help_text(program, command, arguments)
     except (OSError, ValueError) as error:  # in a YAML of the user
         text, code = " ".join(str(error).split()), 2
-    try:
-        print(text, file=sys.stderr if code else sys.stdout, flush=True)
-    except BrokenPipeError:  # the reader has left, as `head` does; at exit, Python would complain once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    print(text, file=sys.stderr if code else sys.stdout)
     return code
