@@ -33,6 +33,18 @@ def test_folders_group_and_tags_name_what_differs_and_nothing_else(vdm: Vdm) -> 
     assert sweeps[1] == Sweep(folders[0].parent.name, ["model=small", "trainer.max_steps=2"])
 
 
+def test_last_of_two_overrides_of_a_key_is_what_a_run_differs_in(vdm: Vdm) -> None:
+    folders = []
+
+    def task(config: DictConfig) -> None:
+        folders.append(Path(HydraConfig.get().runtime.output_dir).name)
+
+    outcome = vdm("train", "-m", "trainer.max_steps=1", "seed=5", "trainer.max_steps=2,3", task=task)
+
+    assert outcome.code == 0, outcome.err
+    assert folders == ["0_trainer.max_steps=2", "1_trainer.max_steps=3"]
+
+
 def test_single_run_is_no_sweep(vdm: Vdm) -> None:
     sweeps: list[Sweep | None] = []
     assert vdm("train", "seed=2", task=lambda config: sweeps.append(present_sweep())).code == 0

@@ -17,7 +17,7 @@ from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError, build
 from vdm.diffusion.denoiser import Denoiser
 from vdm.diffusion.gaussian import GaussianDiffusion
-from vdm.diffusion.loss_weights import VLB, ErrorOf, MinSNR, Sigmoid, Simple
+from vdm.diffusion.loss_weights import VLB, ErrorOf, MinSNR, SigmoidWeight, Simple
 from vdm.diffusion.parameterizations import EDM, V
 from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.models.space_time_unet import SpaceTimeUNet
@@ -122,8 +122,8 @@ def test_every_weight_is_finite_over_all_levels_that_a_preset_trains_on(preset: 
     t = diffusion.noise_levels.quantile(u, diffusion.schedule)
     nothing = torch.zeros(len(t), 1, 1, 1, 1)
     noised = diffusion.add_noise(nothing, nothing, t)
-    for weight in (Simple(), MinSNR(), ErrorOf(V()), ErrorOf(EDM()), VLB(), Sigmoid()):
-        if preset == "zero_terminal_snr" and isinstance(weight, VLB | Sigmoid):
+    for weight in (Simple(), MinSNR(), ErrorOf(V()), ErrorOf(EDM()), VLB(), SigmoidWeight()):
+        if preset == "zero_terminal_snr" and isinstance(weight, VLB | SigmoidWeight):
             continue  # whose derivative of log-SNR is infinite at its last timestep: refused, see test_gaussian
         factors = weight(noised, diffusion.parameterization, diffusion.schedule)
 
@@ -133,7 +133,7 @@ def test_every_weight_is_finite_over_all_levels_that_a_preset_trains_on(preset: 
 
 def test_part_of_a_preset_is_replaced_as_a_whole() -> None:
     diffusion = _diffusion("diffusion=min_snr", "diffusion/loss_weight=sigmoid", "diffusion.loss_weight.bias=-2")
-    assert diffusion.loss_weight == Sigmoid(-2)
+    assert diffusion.loss_weight == SigmoidWeight(-2)
     diffusion = _diffusion("diffusion=edm", "diffusion.loss_weight._target_=vdm.diffusion.loss_weights.MinSNR")
     assert diffusion.loss_weight == MinSNR()
 

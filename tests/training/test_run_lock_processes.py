@@ -70,7 +70,7 @@ def test_processes_that_start_at_the_same_moment_share_no_folder(tmp_path: Path,
         for number, log in enumerate(logs)
     ]
     assert zygote.wait(processes, timeout=240) == [0] * 3, [log.read_text() for log in logs]
-    folders = [last_line(log).partition("The run is in ")[2] for log in logs]
+    folders = re.findall(r"(?m)The run is in (.*)$", "".join(log.read_text() for log in logs))
     assert sorted(folders) == [f"{tmp_path}/runs/TIME{suffix}" for suffix in ("", "_2", "_3")]
     for number, folder in enumerate(folders):
         assert f"seed: {number}\n" in (Path(folder) / "config.yaml").read_text()

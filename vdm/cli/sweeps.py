@@ -35,7 +35,9 @@ def with_common_keys(argv: Sequence[str], overrides: Sequence[str]) -> list[str]
     if not swept:
         return list(argv)
     parsed = OverridesParser.create().parse_overrides(common)
-    keys = ",".join(hydra_quoted(key) for key in sorted({override.key_or_group for override in parsed}))
+    # A key given twice, once for all runs and once to sweep, differs between them.
+    equal = {override.key_or_group for override in parsed} - {key for key, _ in swept}
+    keys = ",".join(map(hydra_quoted, sorted(equal)))
     place = list(argv).index(overrides[0])  # next to the others: argparse takes positional arguments in one row only
     return [*argv[:place], f"{_EXCLUDED}=[{keys}]", *argv[place:]]
 
@@ -61,7 +63,8 @@ def differing(job: Any, overrides: Sequence[str] | ListConfig) -> list[str]:
     plain: Any = OmegaConf.to_container(overrides, resolve=False) if isinstance(overrides, ListConfig) else overrides
     texts = list(map(str, plain))
     parsed = OverridesParser.create().parse_overrides(texts)
-    return [text for text, override in zip(texts, parsed, strict=True) if override.key_or_group not in excluded]
+    last = {override.key_or_group: text for text, override in zip(texts, parsed, strict=True)}
+    return [text for key, text in last.items() if key not in excluded]
 
 
 def present_sweep() -> Sweep | None:
