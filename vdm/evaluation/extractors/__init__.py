@@ -1,0 +1,1 @@
+"""Extractors, which describe clips by numbers."""
