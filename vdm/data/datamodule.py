@@ -4,10 +4,10 @@ Longer than other files, as it is one interface: the options of ``conf/data`` wi
 Lightning and the training loop call. The modules that it imports do the work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from weakref import WeakSet
 
 import torch
@@ -19,7 +19,7 @@ from vdm.data.clips import ClipSampling
 from vdm.data.dataset import ClipDataset, DrawNoise
 from vdm.data.disk_cache import DiskCache
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
-from vdm.data.mixing import ListedOrder, MixedOrder, Order
+from vdm.data.mixing import Bucket, ListedOrder, MixedOrder, Order
 from vdm.data.motion import check_measurable
 from vdm.data.quarantine import Quarantine, check_report
 from vdm.data.random_images import RandomImages
@@ -306,6 +306,12 @@ class ClipDataModule(LightningDataModule):
         batches = FiniteClipLoader(self._validation_set(), positions, 0, self._quarantine())
         return max(batches, key=len)
 
+    def listed(self, split: Literal["train", "validation"]) -> tuple[ClipDataset, Sequence[Bucket]]:
+        """Return the clips of a split, cut as for validation, bucket by bucket in the order of the index."""
+        sampling = self.sampling.without_chance()
+        found = self.validation if split == VALIDATION else Split.of(self.sets, TRAIN, sampling)
+        return self._dataset(found, ListedOrder(found.buckets), sampling), found.buckets
+
     def _validation_positions(
         self, num_clips: int, rank: int, world_size: int, micro_batch_size: int | None = None
     ) -> ValidationPositions:
@@ -313,7 +319,7 @@ class ClipDataModule(LightningDataModule):
         return ValidationPositions(counts, num_clips, micro_batch_size or self.micro_batch_size, rank, world_size)
 
     def _validation_set(self) -> ClipDataset:
-        return self._dataset(self.validation, ListedOrder(self.validation.buckets), self.sampling.without_chance())
+        return self.listed(VALIDATION)[0]
 
     def _dataset(
         self,

@@ -43,6 +43,8 @@ class InputVideo:
     """Frames per second; None if the file does not say."""
     file_fps: float | None = None
     """Frames per second of the file itself, of which some or all frames were taken."""
+    title: str = ""
+    """Title in the file's metadata; ``vdm sample`` writes the caption there."""
 
 
 def read_video(
@@ -63,10 +65,10 @@ def read_video(
     with _film(path) as (container, stream):
         frames = _pictures(container.decode(stream), stream, size, fps)
         pictures = list(_bounded(islice(frames, max_frames), path))
-        rate = _rate(stream)
+        rate, title = _rate(stream), container.metadata.get("title", "")
     if fps is not None and not pictures:  # shorter than 1 / fps, as a picture is
         return replace(read_video(path, size, None, 1), fps=fps)
-    return InputVideo(_stacked(pictures, path), fps or rate, rate)
+    return InputVideo(_stacked(pictures, path), fps or rate, rate, title)
 
 
 def read_end(path: Path, size: tuple[int, int], fps: float, max_frames: int | None = None) -> InputVideo:
