@@ -90,7 +90,7 @@ def measure(
     return {name: _measured(name, one, of_videos[name], of_reference.get(name), seed) for name, one in metrics.items()}
 
 
-def num_passes(metrics: Mapping[str, NamedMetric], videos: ClipSource, reference: ClipSource | None) -> int:
+def num_videos_read(metrics: Mapping[str, NamedMetric], videos: ClipSource, reference: ClipSource | None) -> int:
     """Return how many videos are read or sampled if no descriptions are kept, for a progress bar."""
     counts = [one.metric.num_videos or len(videos) for one in metrics.values()]
     distances = [one.metric for one in metrics.values() if one.metric.statistic.needs_reference]

@@ -43,7 +43,7 @@ class ShardClips:
         num_threads: int = 2,
     ) -> None:
         self.name = data.name
-        self._data, self._num_threads = data, num_threads
+        self.data, self._num_threads = data, num_threads
         self._split: SplitName = split
         ends = accumulate(bucket.num_samples for bucket in data.listed(split)[1])
         found = [
@@ -64,8 +64,8 @@ class ShardClips:
     @cached_property
     def identity(self) -> str:
         """SHA-256 of the checksums of the split's shards, and of how clips are cut."""
-        digest = hashlib.sha256(f"{self._split} {self._data.sampling} {self._positions}\n".encode())
-        for one in self._data.sets:
+        digest = hashlib.sha256(f"{self._split} {self.data.sampling} {self._positions}\n".encode())
+        for one in self.data.sets:
             for shard in one.shards(self._split):
                 digest.update(f"{shard.name} {shard.checksum}\n".encode())
         return digest.hexdigest()
@@ -92,5 +92,5 @@ class ShardClips:
     def _dataset(self) -> ClipDataset:
         """Return the samples, with files of this thread's own."""
         if not hasattr(self._of_thread, "dataset"):
-            self._of_thread.dataset = self._data.listed(self._split)[0]
+            self._of_thread.dataset = self.data.listed(self._split)[0]
         return self._of_thread.dataset
