@@ -31,9 +31,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from vdm.assembly.build_model import build_model
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
+from vdm.config.conf_dir import conf_dir
 from vdm.models.autoencoder import Picture
 from vdm.training.planning.sharding import memory_of, single
 from vdm.training.planning.step import Clips, StepMeasure, measure_step

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_record import load_config
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
+from vdm.config.conf_dir import conf_dir
 from vdm.data.datamodule import ClipDataModule
 from vdm.diffusion.guidance import Extrapolation
 from vdm.evaluation.frechet import frechet_distance

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from vdm.cli import hydra_main
 from vdm.cli.commands import run_program
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.main import COMMANDS
+from vdm.config.conf_dir import conf_dir
 
 FILES = {
     "train.yaml": """

@@ -9,11 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 from tests.cli.conftest import Vdm
 from vdm.checkpoints.layout import checkpoint_folder
 from vdm.checkpoints.run_record import load_config, record_run, write_config
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.followers import followers_of
 from vdm.cli.resume import _is_changeable, apply_resume_overrides
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
+from vdm.config.conf_dir import conf_dir
 from vdm.training.starts import record_resume
 
 SAVED = {"seed": 1, "trainer": {"max_steps": 10, "devices": 1, "extra": "own"}, "logger": {"kind": "csv"}}

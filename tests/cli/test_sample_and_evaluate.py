@@ -21,10 +21,10 @@ from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.run_record import load_config, write_config
 from vdm.cli import evaluate, sample
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
+from vdm.config.conf_dir import conf_dir
 from vdm.config.options import parse
 from vdm.diffusion.guidance import Extrapolation
 from vdm.evaluation import moving_digits

@@ -13,7 +13,7 @@ from data_pipelines.curate_settings import CurateSettings
 from data_pipelines.settings import BuildSettings
 from tests.data_pipelines.moving import raw_footage
 from tests.data_pipelines.videos import gray_frames, write_h264
-from vdm.cli.conf_dir import conf_dir
+from vdm.config.conf_dir import conf_dir
 from vdm.config.options import parse
 
 

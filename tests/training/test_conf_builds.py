@@ -6,7 +6,7 @@ import pytest
 
 from tests.models.pretrained import save_clip, save_t5
 from tests.training.runs import configuration
-from vdm.cli.conf_dir import conf_dir
+from vdm.config.conf_dir import conf_dir
 from vdm.training.training_run import build_training
 
 GROUPS = (

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from tests.models.networks import random_input, randomized
 from tests.training.runs import configuration, train
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError, build
+from vdm.config.conf_dir import conf_dir
 from vdm.diffusion.denoiser import Denoiser
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.loss_weights import VLB, ErrorOf, MinSNR, SigmoidWeight, Simple

@@ -8,14 +8,12 @@ from tqdm import tqdm
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.collectives import num_processes, rank
-from vdm.cli.metric_names import published, result_name
 from vdm.cli.options.evaluate import EvaluateOptions
-from vdm.config import ConfigError, build
+from vdm.config import ConfigError
 from vdm.data.datamodule import ClipDataModule
-from vdm.evaluation.digit_classifier import LearnedDigits
+from vdm.evaluation.build import build_metrics, published
 from vdm.evaluation.feature_cache import FeatureCache, default_folder
 from vdm.evaluation.measure import Measurement, NamedMetric, measure, num_videos_read
-from vdm.evaluation.metric import Metric
 from vdm.evaluation.sources.base import ClipSource
 from vdm.evaluation.sources.sampled import SampledVideos
 from vdm.evaluation.sources.shard_clips import ShardClips
@@ -34,7 +32,7 @@ def measure_videos(options: EvaluateOptions) -> dict[str, Any]:
     videos = _source(options.videos, "videos", options)
     reference = None if options.reference is None else _source(options.reference, "reference", options)
     sets = [one.data for one in (reference, videos) if isinstance(one, ShardClips)]
-    metrics = _built(nodes, options, {"videos": videos.name}, sets[0] if sets else None)
+    metrics = _built(nodes, options, sets[0] if sets else None, {"videos": videos.name})
     return _measured(metrics, options, lambda _: videos, reference)
 
 
@@ -58,7 +56,7 @@ def measure_model(
         name: node if node.get("num_videos") is not None else {**node, "num_videos": options.num_samples}
         for name, node in options.metric.items()
     }
-    metrics = _built(nodes, options, {"sampling": dict(sampling), "conditions": data.name}, data)
+    metrics = _built(nodes, options, data, {"sampling": dict(sampling), "conditions": data.name})
     total = max(one.metric.num_videos or 0 for one in metrics.values())
 
     def sampled(on_step: Callable[[], object]) -> ClipSource:
@@ -114,23 +112,7 @@ def _source(place: str, key: str, options: EvaluateOptions) -> VideoFolder | Sha
 
 
 def _built(
-    nodes: Mapping[str, Any], options: EvaluateOptions, more: Mapping[str, Any], data: ClipDataModule | None
+    nodes: Mapping[str, Any], options: EvaluateOptions, data: ClipDataModule | None, more: Mapping[str, Any]
 ) -> dict[str, NamedMetric]:
-    """Build metrics by the names of their results; ``more`` is what else belongs to their protocols."""
-    device = options.find_device()
-    metrics: dict[str, NamedMetric] = {}
-    for name, node in nodes.items():
-        key = f"metric.{name}"
-        node = {**node, "strict": True} if options.strict else node
-        digits = {} if data is None else {"classifier": LearnedDigits(data)}
-        extractor = build(node.get("extractor"), f"{key}.extractor", defaults=digits)
-        metric = build(node, key, extractor=extractor.to(device))
-        if not isinstance(metric, Metric):
-            raise ConfigError(f"{key}._target_: must be {Metric.__module__}.{Metric.__name__}")
-        named = result_name(name, {key: value for key, value in node.items() if key != "strict"})
-        try:
-            metric.check_name(named)
-        except ValueError as error:
-            raise ConfigError(f"metric: {error}") from None
-        metrics[named] = NamedMetric(metric, {**node, **more})
-    return metrics
+    strict = {"strict": True} if options.strict else {}
+    return build_metrics({name: {**node, **strict} for name, node in nodes.items()}, options.find_device(), data, more)

@@ -307,10 +307,10 @@ class ClipDataModule(LightningDataModule):
         return max(batches, key=len)
 
     def listed(self, split: Literal["train", "validation"]) -> tuple[ClipDataset, Sequence[Bucket]]:
-        """Return the clips of a split, cut as for validation, bucket by bucket in the order of the index."""
+        """Return the pixels of a split's clips, cut as for validation, bucket by bucket in the order of the index."""
         sampling = self.sampling.without_chance()
         found = self.validation if split == VALIDATION else Split.of(self.sets, TRAIN, sampling)
-        return self._dataset(found, ListedOrder(found.buckets), sampling), found.buckets
+        return self._dataset(found, ListedOrder(found.buckets), sampling, with_latents=False), found.buckets
 
     def _validation_positions(
         self, num_clips: int, rank: int, world_size: int, micro_batch_size: int | None = None
@@ -319,7 +319,7 @@ class ClipDataModule(LightningDataModule):
         return ValidationPositions(counts, num_clips, micro_batch_size or self.micro_batch_size, rank, world_size)
 
     def _validation_set(self) -> ClipDataset:
-        return self.listed(VALIDATION)[0]
+        return self._dataset(self.validation, ListedOrder(self.validation.buckets), self.sampling.without_chance())
 
     def _dataset(
         self,
@@ -329,8 +329,9 @@ class ClipDataModule(LightningDataModule):
         images: RandomImages | None = None,
         period: int | None = None,
         draw_noise: DrawNoise | None = None,
+        with_latents: bool = True,
     ) -> ClipDataset:
-        latent_shapes = None if self.latents is None else self.latents.shapes
+        latent_shapes = self.latents.shapes if with_latents and self.latents is not None else None
         readers = split.readers(self.sets, self.cache)
         return ClipDataset(
             readers,

@@ -1,9 +1,18 @@
-"""A classifier of digits that is trained when it is first used."""
+"""A classifier of moving digits, trained when it is first used, the same in every process."""
 
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import count
 
+import torch
+
+from vdm import randomness
 from vdm.data.datamodule import ClipDataModule
+from vdm.data.order import MicroBatch
 from vdm.evaluation.moving_digits import LABEL_NAMES, DigitClassifier, train_classifier
+from vdm.types import ClipBatch
+
+_BATCH_SIZE = 32
 
 
 class LearnedDigits:
@@ -25,4 +34,15 @@ class LearnedDigits:
         """
         if self._data.label_names != LABEL_NAMES:
             raise ValueError(f"{self._data.name}: its classes are not the ten digits, which are learnt from it")
-        return train_classifier(self._data.train_dataloader())
+        with torch.random.fork_rng():  # training goes on with its own random numbers
+            return train_classifier(self._batches())
+
+    def _batches(self) -> Iterator[ClipBatch]:
+        dataset, buckets = self._data.listed("train")
+        num_clips = buckets[0].num_samples
+        for epoch in count():
+            order = randomness.permutation(0, "digits to learn", epoch, num_clips).tolist()
+            for start in range(0, num_clips, _BATCH_SIZE):
+                positions = tuple(order[start : start + _BATCH_SIZE])
+                batch, _ = dataset[MicroBatch(positions, positions[0])]
+                yield batch
