@@ -30,8 +30,10 @@ class EvaluatedClip:
 class Extractor(Protocol):
     """Describes clips by numbers: a network's features or logits, or a score of each clip."""
 
-    checksum: str | None
-    """SHA-256 of the file or folder of weights, in hexadecimal digits; None without weights."""
+    @property
+    def checksum(self) -> str | None:
+        """SHA-256 of the file or folder of weights, in hexadecimal digits; None without weights."""
+        ...
 
     def to(self, device: torch.device) -> "Extractor":
         """Move the network to a device."""
@@ -49,7 +51,10 @@ class Extractor(Protocol):
 class PairExtractor(Protocol):
     """Scores clips against the true clips that they should equal: predictions, interpolations, reconstructions."""
 
-    checksum: str | None
+    @property
+    def checksum(self) -> str | None:
+        """As for ``Extractor``."""
+        ...
 
     def to(self, device: torch.device) -> "PairExtractor":
         """Move the network to a device."""
@@ -67,8 +72,10 @@ class PairExtractor(Protocol):
 class Statistic(Protocol):
     """A number from descriptions of generated clips and, for distances, of reference clips."""
 
-    needs_reference: bool
-    """Whether it compares with reference clips."""
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with reference clips."""
+        ...
 
     def min_clips(self, num_features: int) -> int:
         """Return how many clips a reliable value needs on each side.

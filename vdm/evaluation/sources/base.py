@@ -28,12 +28,20 @@ Block = range
 class ClipSource(Protocol):
     """Videos in a fixed order, read or made again at each call."""
 
-    name: str
-    """What users call it: a path, or the checkpoint that samples."""
-    identity: str | None
-    """SHA-256 of its content; None if its features can't be kept for the next time."""
-    block_size: int
-    """Videos in a block, at most."""
+    @property
+    def name(self) -> str:
+        """What users call it: a path, or the checkpoint that samples."""
+        ...
+
+    @property
+    def identity(self) -> str | None:
+        """SHA-256 of its content; None if its features can't be kept for the next time."""
+        ...
+
+    @property
+    def block_size(self) -> int:
+        """Videos in a block, at most."""
+        ...
 
     def __len__(self) -> int:
         """Return the number of videos."""
