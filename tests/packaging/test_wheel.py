@@ -36,7 +36,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_packages_and_configuration_come_from_the_wheel(programs: Path, tmp_path: Path) -> None:
-    code = "import vdm, data_pipelines, vdm.config.conf_dir as c; print(vdm.__file__, data_pipelines.__file__, c.conf_dir())"
+    code = (
+        "import vdm, data_pipelines; from vdm.config.conf_dir import conf_dir;"
+        "print(vdm.__file__, data_pipelines.__file__, conf_dir())"
+    )
     for path in run(programs / "python", "-c", code, folder=tmp_path).split():
         assert Path(path).is_relative_to(programs.parent)
 

@@ -15,8 +15,8 @@ from vdm.training.callbacks.stopping import StopOnSignal
 def build_callbacks(config: Mapping[str, Any], run: Path, stop: StopOnSignal) -> list[Callback]:
     """Build the callbacks that a configuration asks for, ordered by what each may rely on after a step.
 
-    1. ``callbacks``, without those that sample videos: they observe the step. The EMA snapshot of a step is begun before
-       its checkpoint.
+    1. ``callbacks``, without those that sample videos: they observe the step. A step's EMA snapshot is begun before its
+       checkpoint.
     2. ``bad_steps``: may go back to an earlier checkpoint, which changes all that is saved.
     3. ``save``: comes after everything that changes the saved state.
     4. ``callbacks.samples`` and ``callbacks.measure``: may run out of memory, when the step's checkpoint is already

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property
 from itertools import accumulate
 from threading import local
 from typing import Literal
@@ -61,7 +60,7 @@ class ShardClips:
     def __len__(self) -> int:
         return len(self._positions)
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """SHA-256 of the checksums of the split's shards, and of how clips are cut."""
         digest = hashlib.sha256(f"{self._split} {self.data.sampling} {self._positions}\n".encode())
