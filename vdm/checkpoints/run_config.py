@@ -93,7 +93,7 @@ class RunConfig:
     recorded_clip: RecordedClip | None
     data: RecordedData
     started_in: str | None
-    """The folder from which a relative ``data.path`` counts; see ``found_again``."""
+    """The folder from which a relative ``data.path`` counts; see ``resolve_data_path``."""
     data_module: Mapping[str, Any] | None
     """The node of a data module of the user's own, where their code is allowed."""
     started_from: str | None

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.data_path import found_again
+from vdm.checkpoints.data_path import resolve_data_path
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import folder_for_results, run_folder
 from vdm.checkpoints.run_config import CLIP_SAMPLING, DATA_MODULE, RunConfig
@@ -133,7 +133,7 @@ def _own_path(trained: RunConfig) -> Any:
     path = trained.data.path
     if path is None:
         raise ConfigError("data_path: no value given; the run was imported, and has no data of its own")
-    path = found_again(path, trained.started_in)
+    path = resolve_data_path(path, trained.started_in)
     for folder in path if isinstance(path, dict) else [path]:
         if not _is_here(folder):
             raise ConfigError(
