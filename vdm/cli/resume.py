@@ -68,7 +68,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
         folder: Folder of the run.
 
     Raises:
-        ConfigError: If the run can't be resumed so.
+        ConfigError: If the run can't be resumed with these options.
     """
     if "resume" not in config:
         return config

@@ -25,7 +25,7 @@ from vdm.data.text_embeddings import TextEmbedding, UnusableTextError, read_text
 from vdm.types import ClipBatch
 
 LoadedBatch = tuple[ClipBatch, tuple[Fault, ...]]
-"""A batch, and what is wrong with its clips of weight 0."""
+"""A batch, and the faults of its clips of weight 0."""
 
 _METADATA = frozenset({"json", "txt"})
 
@@ -36,7 +36,7 @@ class _Wanted(NamedTuple):
     position: int
     places: tuple[MixedPlace, ...]
     frames: tuple[int, ...]
-    """Of each image."""
+    """Which frame of its clip each image is."""
 
 
 class _PixelBuffers(NamedTuple):
@@ -59,7 +59,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         order: Where each position's sample lies.
         buckets: The buckets of the order.
         sampling: How stored clips are sampled.
-        seed: Seed of the random choices in that.
+        seed: Seed of the random choices in the sampling.
         label_names: Names of each set's classes, to which its labels are indices; without names, labels are not
             read.
         latent_shapes: Shape of the stored latents by shape of the clip, to read them in place of pixels; None reads

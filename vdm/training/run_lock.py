@@ -1,7 +1,7 @@
 """The lock on a run's folder, held by the first process of one start of ``vdm train`` at a time.
 
-The end or death of the process releases the lock. Of a process on another machine, or in another container, only the
-time is known at which it last touched its lock file.
+The end or death of the process releases the lock. For a process on another machine, or in another container, only the
+time at which it last touched its lock file is known.
 """
 
 import os

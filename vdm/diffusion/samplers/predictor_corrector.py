@@ -45,7 +45,7 @@ class PredictorCorrector(GridSampler):
 
     @property
     def calls_network_once(self) -> bool:
-        """False with corrections, which call it too."""
+        """False with corrections, which also call the network."""
         return self.num_corrections == 0
 
     def step(self, state: SamplerState, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:

@@ -96,7 +96,7 @@ class Staggered:
 
 @dataclass
 class _Walk:
-    """The steps of some frames down the grid, of which the first is step ``start`` of the clip."""
+    """The steps of a group of frames down the grid; the first of them is step ``start`` of the clip."""
 
     sampler: GridSampler
     state: SamplerState
