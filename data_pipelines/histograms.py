@@ -1,4 +1,4 @@
-"""Histograms of the scores with their limits, to choose limits by."""
+"""Histograms of the scores with their limits, for choosing the limits."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

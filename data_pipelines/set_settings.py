@@ -22,7 +22,7 @@ class IndexSettings(CommandOptions):
     """New folder for the index, with links to the tars; None writes it beside them."""
     hdr: HDR = "map"
     validation_fraction: ShareBelowOne = 0.02
-    """Share of the tars that are held out; of two or more, at least one."""
+    """Share of the tars that are held out; at least one if there are two or more."""
     seed: Seed = 0
     """Seed of the choice of the held-out tars."""
     num_workers: NumProcesses | None = None

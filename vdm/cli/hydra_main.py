@@ -129,7 +129,7 @@ def _check_early(config_name: str, overrides: Sequence[str], options: type[Comma
         if key in known and "." not in key and not is_choice:
             check_given(completed, {**plain, key: value})
     overridden = [override.partition("=")[0] for override in common]
-    # The run has not been read yet, from which components of the run, or values of those chosen, are taken.
+    # The run has not been read yet; it supplies its components, and values for components that the user chose.
     checked = (option for option in options_of(completed) if option.key not in completed.of_run)
     check_without_import(config, checked, overridden)
 

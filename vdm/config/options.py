@@ -1,4 +1,4 @@
-"""Options of a command: a frozen dataclass declares their types and ranges, and a user's values are checked by it."""
+"""Options of a command: a frozen dataclass declares types and ranges, against which a user's values are checked."""
 
 import dataclasses
 import os

@@ -16,7 +16,7 @@ from lightning import LightningDataModule
 
 from vdm.data import order
 from vdm.data.clips import ClipSampling
-from vdm.data.dataset import ClipDataset, DrawNoise
+from vdm.data.dataset import ClipDataset, NoiseSource
 from vdm.data.disk_cache import DiskCache
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
 from vdm.data.mixing import Bucket, ListedOrder, MixedOrder, Order
@@ -127,8 +127,8 @@ class ClipDataModule(LightningDataModule):
         self.quarantine_path = quarantine_path
         self.image_conditions = False
         """Whether batches have the conditions of image-to-video models; see ``add_image_conditions``."""
-        self.draw_noise: DrawNoise | None = None
-        """Draws the noise of training ahead; see ``draw_ahead``."""
+        self.noise_source: NoiseSource | None = None
+        """Draws the noise of training ahead; see ``prefetch_noise``."""
         self._loaders: WeakSet[ClipLoader] = WeakSet()
         self.position = 0
         """First position not yet trained on."""
@@ -168,9 +168,9 @@ class ClipDataModule(LightningDataModule):
         """Log how many training clips have no caption, for a model that takes text; see ``log_captions``."""
         log_captions(self.sets)
 
-    def draw_ahead(self, draw_noise: DrawNoise) -> None:
+    def prefetch_noise(self, noise_source: NoiseSource) -> None:
         """Have the loader's workers, if there are any, also draw the noise of the coming training step."""
-        self.draw_noise = draw_noise
+        self.noise_source = noise_source
 
     def add_image_conditions(self) -> None:
         """Add the conditions of image-to-video models to batches: the first frame, also beside latents, and the motion.
@@ -270,8 +270,8 @@ class ClipDataModule(LightningDataModule):
         )
         images = RandomImages(self.seed, self.num_images_per_clip, samples) if self.num_images_per_clip else None
         period = self.global_batch_size if self.overfit_one_batch else None
-        draw_noise = self.draw_noise if self.num_workers else None
-        dataset = self._dataset(split, samples, self.sampling, images, period, draw_noise)
+        noise_source = self.noise_source if self.num_workers else None
+        dataset = self._dataset(split, samples, self.sampling, images, period, noise_source)
         positions = TrainingPositions(
             lambda: self.position, self.global_batch_size, self.micro_batch_size, *self._rank_and_world_size()
         )
@@ -328,7 +328,7 @@ class ClipDataModule(LightningDataModule):
         sampling: ClipSampling,
         images: RandomImages | None = None,
         period: int | None = None,
-        draw_noise: DrawNoise | None = None,
+        noise_source: NoiseSource | None = None,
         with_latents: bool = True,
     ) -> ClipDataset:
         latent_shapes = self.latents.shapes if with_latents and self.latents is not None else None
@@ -345,7 +345,7 @@ class ClipDataModule(LightningDataModule):
             images,
             period,
             self.image_conditions,
-            draw_noise,
+            noise_source,
         )
 
     def teardown(self, stage: str) -> None:

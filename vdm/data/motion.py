@@ -45,7 +45,9 @@ def stored_motion(metadata: Mapping[str, Any], fps: float) -> float | None:
         ValueError: If it is no number, or below 0.
     """
     scores = metadata.get("scores")
-    beside = scores.get(PIXELS_PER_FRAME) if isinstance(scores, Mapping) else None  # others mean something else by it
+    beside = (
+        scores.get(PIXELS_PER_FRAME) if isinstance(scores, Mapping) else None
+    )  # elsewhere the key may have another meaning
     pixels = metadata.get(PIXELS_PER_FRAME, beside)
     if pixels is None:
         return None
@@ -55,7 +57,7 @@ def stored_motion(metadata: Mapping[str, Any], fps: float) -> float | None:
 
 
 def motion_of(video: UInt8[Tensor, "c t h w"], fps: float) -> float:
-    """Return the mean length of the optical flow between successive frames; 0 of a single frame.
+    """Return the mean length of the optical flow between successive frames; 0 for a single frame.
 
     Flow is dense inverse search (Kroeger et al. 2016).
 

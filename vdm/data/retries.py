@@ -137,5 +137,5 @@ class _Outage:
 
 
 def _spread(seconds: float) -> float:
-    """Return a pause drawn out by up to a half, so that not all processes come back at once."""
+    """Return a pause that is longer by a random share of up to a half, so that processes do not retry together."""
     return seconds * random.uniform(1.0, 1.5)

@@ -41,7 +41,7 @@ class LearnedDigits:
         dataset, buckets = self._data.listed("train")
         num_clips = buckets[0].num_samples
         for epoch in count():
-            order = randomness.permutation(0, "digits to learn", epoch, num_clips).tolist()
+            order = randomness.permutation(0, "digits to learn", epoch, num_clips)
             for start in range(0, num_clips, _BATCH_SIZE):
                 positions = tuple(order[start : start + _BATCH_SIZE])
                 batch, _ = dataset[MicroBatch(positions, positions[0])]

@@ -173,7 +173,7 @@ def _decoded(container: InputContainer, stream: av.VideoStream, start: Fraction 
 
 
 def _times(frames: Iterator[av.VideoFrame], rate: float | None) -> list[float]:
-    """Return when each frame is shown, in seconds; of frames that don't say so, by ``rate``, or none without one."""
+    """Return the time in seconds at which each frame is shown: its own, else by ``rate``; none if both are unknown."""
     times = [frame.time for frame in frames]
     known = [time for time in times if time is not None]
     if len(known) == len(times) and all(earlier <= later for earlier, later in pairwise(known)):
@@ -182,7 +182,7 @@ def _times(frames: Iterator[av.VideoFrame], rate: float | None) -> list[float]:
 
 
 def _nearest(times: Sequence[float], wanted: Sequence[float]) -> list[int]:
-    """Return which of ascending ``times`` is nearest to each wanted one, of two the later."""
+    """Return the index of the one of ascending ``times`` nearest to each wanted one; of two equally near, the later."""
     later = np.searchsorted(times, wanted)
     earlier, later = np.maximum(later - 1, 0), np.minimum(later, len(times) - 1)
     given, asked = np.asarray(times), np.asarray(wanted)
