@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from vdm.checkpoints.data_path import found_again
+from vdm.checkpoints.data_path import resolve_data_path
 from vdm.checkpoints.run_config import CLIP_SAMPLING, DATA_MODULE, RunConfig
 from vdm.cli.options.evaluate import EvaluateOptions
 from vdm.config import ConfigError, build
@@ -51,7 +51,7 @@ def _own_path(trained: RunConfig) -> Any:
     path = trained.data.path
     if path is None:
         raise ConfigError("data_path: no value given; the run was imported, and has no data of its own")
-    path = found_again(path, trained.started_in)
+    path = resolve_data_path(path, trained.started_in)
     for folder in path if isinstance(path, dict) else [path]:
         if not _is_here(folder):
             raise ConfigError(

@@ -30,6 +30,7 @@ _SHARED = {"fps"}
 class SampleOptions(SamplingOptions):
     """Everything that ``conf/sample.yaml`` sets; ``completed`` adds the options of the model."""
 
+    checkpoint: PlainPath
     settings: PlainPath | None
     overwrite: bool
     model: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
