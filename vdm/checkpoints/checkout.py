@@ -7,24 +7,26 @@ from typing import TypedDict
 
 
 class GitVersion(TypedDict):
-    """A commit, and whether files differ from it."""
+    """The version of a checkout."""
 
     commit: str
+    """The full hash."""
     dirty: bool
+    """Whether files differ from the commit, or are not tracked."""
 
 
 def git_version() -> GitVersion | None:
-    """Return the checkout's commit; ``None`` if the code is not in a checkout, or git is missing."""
+    """Return the version of the checkout; ``None`` if the code is not in one, or git is missing or fails."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    # Git sets these for its hooks; they would lead to the repository that the command was started in.
-    elsewhere = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # Git sets GIT_* for its hooks; they would lead to the repository that the command was started in.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     commands = (["rev-parse", "HEAD"], ["status", "--porcelain"])
     try:
         commit, changes = (
             subprocess.run(
-                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True, env=elsewhere
+                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True, env=environment
             ).stdout.strip()
             for command in commands
         )
