@@ -91,10 +91,12 @@ def test_noise_of_a_wrong_size_is_refused(model: VideoDiffusionModel, size: tupl
         model(torch.zeros(1, 3, 4, *size), [""])
 
 
-def test_sampling_leaves_no_gradients(model: VideoDiffusionModel) -> None:
-    model(_noise(), ["", ""])
+def test_sampling_keeps_no_activations_for_a_backward_pass(model: VideoDiffusionModel) -> None:
+    steps: list[Tensor] = []
+    latents = model.sample(_noise(), ["", ""], on_step=lambda step, x0: steps.append(x0))
 
-    assert all(weight.grad is None for weight in model.parameters())
+    assert len(steps) == 3
+    assert not any(tensor.requires_grad for tensor in (latents, *steps))
 
 
 def test_prompts_without_labels_and_image_have_none(model: VideoDiffusionModel) -> None:
