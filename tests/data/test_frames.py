@@ -13,7 +13,7 @@ from PIL import Image
 from data_pipelines.decoding import thumbnail
 from data_pipelines.index import IndexSettings, index_folder
 from data_pipelines.verify import VerifySettings, verify
-from tests.data_pipelines.test_index import write_tar
+from tests.data_pipelines.tars import write_tar
 from tests.data_pipelines.videos import gray_frames, gray_of, quadrants, video_file, write_video
 from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture
 from vdm.data.frames import Orientation, film_of, has_alpha, opaque, orientation
