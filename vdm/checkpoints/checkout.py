@@ -20,13 +20,13 @@ def git_version() -> GitVersion | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    # Git sets GIT_* for its hooks; they would lead to the repository that the command was started in.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # Git sets these for its hooks; they would lead to the repository that the command was started in.
+    elsewhere = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     commands = (["rev-parse", "HEAD"], ["status", "--porcelain"])
     try:
         commit, changes = (
             subprocess.run(
-                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True, env=environment
+                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True, env=elsewhere
             ).stdout.strip()
             for command in commands
         )

@@ -93,9 +93,7 @@ def _refuse(url: str, flags: int, options: dict[str, str]) -> io.BufferedIOBase:
 
 
 def clip_format(source: io.BufferedIOBase) -> str:
-    """Return FFmpeg's name of the container of a clip in a shard: ``matroska`` or ``mp4``.
-
-    The content decides, since files from elsewhere are named ``.mp4`` though some are WebM.
+    """Return FFmpeg's name for the container of a clip in a shard; some ``.mp4`` are WebM.
 
     Args:
         source: An open file; it is at its start afterwards.

@@ -58,11 +58,9 @@ def stored_motion(metadata: Mapping[str, Any], fps: float) -> float | None:
 
 
 def motion_of(video: UInt8[Tensor, "c t h w"], fps: float) -> float:
-    """Return the motion of a video, in shorter sides per second; 0 of a single frame.
+    """Return the mean length of the optical flow between successive frames; 0 for a single frame.
 
-    This is the mean length of the optical flow over all pixels and pairs of successive frames.
-
-    The flow is that of dense inverse search (Kroeger et al. 2016).
+    In shorter sides of the frame per second, as above; the flow is that of dense inverse search (Kroeger et al. 2016).
 
     Args:
         video: RGB frames, on the CPU.
