@@ -4,6 +4,8 @@ All ways of reading take turns on the same shards in one process and one thread.
 within a turn, of which median and quartiles are printed: the machine's own speed, which changes by the second, drops
 out. Run with ``make bench``, or ``python benchmarks/data_loading.py``; needs decord. With ``VDM_VIDEOS=FOLDER`` clips
 of that folder's videos are read as well as made-up ones.
+
+Longer than other files, as all ways of reading share the shards and the turns, which makes their ratios meaningful.
 """
 
 import io

@@ -9,6 +9,8 @@ The rate counts the operations of a step without recomputation, so that modes co
 given over that of a matrix product in the same run and over the data sheet's. Plans know nothing of compiling.
 
 ``--device cpu --tiny`` runs the same on small networks, to try the script itself.
+
+Longer than other files: a script to run alone, in which cases, measurement and table are read together.
 """
 
 import argparse

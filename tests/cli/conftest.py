@@ -73,6 +73,23 @@ def run_vdm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     return run
 
 
+SHORT = ("device=cpu", "sampler=ddim", "sampler.num_steps=2")
+"""Options by which ``vdm sample`` is fast."""
+Sample = Callable[..., None]
+
+
+@pytest.fixture
+def sample(run_vdm: RunVdm, trained: Path) -> Sample:
+    """Run ``vdm sample`` of the trained run, and expect that it succeeds."""
+
+    def run(*arguments: str, checkpoint: Path | None = trained) -> None:
+        of_run = [] if checkpoint is None else [f"checkpoint={checkpoint}", *SHORT]
+        code, said = run_vdm("sample", *of_run, *arguments)
+        assert code == 0, said
+
+    return run
+
+
 class Outcome(NamedTuple):
     code: int
     out: str

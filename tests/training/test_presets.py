@@ -112,7 +112,12 @@ def test_each_part_builds_and_goes_with_a_preset(part: Path) -> None:
     node.pop("defaults", None)  # of the part's own parts, for which it has defaults in code too
     preset = _diffusion("diffusion=vp" if field == "loss_weight" else "diffusion=ho2022_video")
 
-    assert getattr(replace(preset, **{field: build(node, field)}), field) is not None
+    built = getattr(replace(preset, **{field: build(node, field)}), field)
+
+    assert f"{type(built).__module__}.{type(built).__qualname__}" == node.pop("_target_")
+    for name, value in node.items():
+        if not isinstance(value, dict):  # a part of its own
+            assert getattr(built, name) == (tuple(value) if isinstance(value, list) else value)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

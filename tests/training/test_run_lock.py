@@ -13,6 +13,7 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 
 from tests.training.runs import configuration, train
+from tests.waiting import wait_until
 from vdm.checkpoints.layout import checkpoints_of, step_of
 from vdm.config import ConfigError
 from vdm.lock_files import LockHolder, acquire, lock_file, lock_holders
@@ -151,8 +152,7 @@ def test_heartbeat_keeps_the_lock_of_a_run_fresh(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.01)
     with lock_run(tmp_path) as mine:
         os.utime(mine.file, (0, 0))
-        while mine.file.stat().st_mtime == 0:
-            pass
+        wait_until(lambda: mine.file.stat().st_mtime > 0, "the heart does not beat")
 
 
 def fit_in_locked_folder(training: TrainingRun, run: Path) -> None:

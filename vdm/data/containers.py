@@ -40,10 +40,8 @@ _PICTURE_FORMATS = (
 """FFmpeg's names of formats that never refer to other files."""
 _MAX_STREAMS = 64
 """Streams of a container that FFmpeg may probe by decoding."""
-
-
 _MATROSKA = b"\x1aE\xdf\xa3"
-"""How Matroska and WebM begin (RFC 8794, section 11.2.1)."""
+"""First bytes of Matroska and WebM (RFC 8794, section 11.2.1)."""
 
 
 class TooLargeError(ValueError):
@@ -117,7 +115,7 @@ def bound_pixels(stream: av.VideoStream) -> None:
 
 
 def check_pixels(height: float, width: float) -> None:
-    """Refuse a picture that would take too much memory.
+    """Refuse a picture that would take too much memory, by its size in pixels.
 
     Raises:
         TooLargeError: If it has more than ``MAX_PIXELS``.

@@ -101,7 +101,7 @@ def check_clip(source: io.BufferedIOBase, shape: Shape) -> None:
 def decode_picture(
     data: bytes | memoryview, shape: Shape, cut: Cut | None = None, out: UInt8[Tensor, "c 1 h w"] | None = None
 ) -> UInt8[Tensor, "c 1 h w"]:
-    """Decode a still picture, a clip of one frame; see ``decode_clip``."""
+    """Decode a still picture, a clip of one frame; arguments and errors are those of ``decode_clip``."""
     cut = cut or Cut.whole(shape)
     try:
         with open_picture(data) as image:

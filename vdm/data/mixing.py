@@ -189,7 +189,11 @@ class ListedOrder:
         return self.locate(position).bucket, position
 
     def locate(self, position: int) -> MixedPlace:
-        """Return the place of the ``position``-th sample."""
+        """Return the place of the ``position``-th sample.
+
+        Raises:
+            IndexError: If there are not so many samples.
+        """
         for bucket, number, order, count in self._groups:
             if position < count:
                 return MixedPlace(bucket, number, order.locate(position))

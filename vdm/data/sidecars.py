@@ -59,7 +59,11 @@ def parse_samples(where: str, data: bytes | bytearray, shard: ShardEntry) -> tup
 
 
 def read_sidecar(path: str | Path | Folder, shard_name: str) -> tuple[SampleEntry, ...]:
-    """Read a sidecar without comparing it with an index; see ``read_samples``."""
+    """Read a sidecar without comparing it with an index; see ``read_samples``.
+
+    Raises:
+        ValueError: In one line, if it is missing or malformed.
+    """
     folder = folder_of(path)
     sidecar = folder.path_of(sidecar_name(shard_name))
     try:
