@@ -11,6 +11,8 @@ from torch import Tensor
 Features = Float[Tensor, "n k d"]
 """Descriptions of n clips: k rows of d numbers each. Descriptions of whole clips have one row, those of single frames
 one row a frame; a score is one row of one number. fp32, on the CPU."""
+ReferenceFeatures = Float[Tensor, "m k d"]
+"""Descriptions of m reference clips."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Statistic(Protocol):
         """
         ...
 
-    def value(self, clips: Features, reference: Features | None) -> float:
+    def value(self, clips: Features, reference: ReferenceFeatures | None) -> float:
         """Return the statistic.
 
         Args:
