@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.curate_settings import STAGES, CurateSettings, Stage
 from data_pipelines.curation import Curation
 from data_pipelines.executors.base import Executor
-from data_pipelines.extras import check_installed
 from data_pipelines.output_folder import prepare_output, work_folder_lock
 from data_pipelines.stages.measure import check_hashes
 from data_pipelines.stages.work_items import WorkFolder
@@ -21,6 +20,7 @@ from data_pipelines.video_folder import read_video_folder
 from vdm.cli.next_step import command, say_next
 from vdm.config import build, check
 from vdm.config.options import parse
+from vdm.extras import check_installed
 from vdm.text import printable, well_formed
 
 _MODELS: tuple[tuple[str, Stage, str], ...] = (

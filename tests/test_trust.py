@@ -46,6 +46,12 @@ READERS = {
     "vdm/models/svd/components.py": {"from_pretrained"},
     "vdm/models/text_encoders.py": {"from_pretrained"},
     "vdm/training/planning/structure.py": {"from_pretrained"},
+    "vdm/evaluation/extractors/transformers_models.py": {"from_pretrained"},
+    "vdm/evaluation/extractors/clip.py": {"from_pretrained"},
+    # Networks of metrics, at paths that the user named: code, tensors alone, and an array
+    "vdm/evaluation/extractors/torchscript.py": {"torch.jit.load"},
+    "vdm/evaluation/extractors/videomae_v2.py": {"torch.load"},
+    "vdm/evaluation/extractors/c3d.py": {"np.load"},
     "data_pipelines/captioners/transformers.py": {"from_pretrained"},
     # Names in a configuration, which ``allowed_modules`` and ``check_foreign`` hold back; and this project's own source
     "vdm/config/targets.py": {"import_module"},
@@ -57,7 +63,16 @@ READERS = {
 """Where content from outside may become values, by which calls."""
 WATCHED = {
     *("json.load", "json.loads", "yaml.load", "yaml.safe_load", "yaml.parse", "OmegaConf.load", "tomllib.load"),
-    *("torch.load", "load_file", "safe_open", "np.load", "from_pretrained", "pickle.load", "pickle.loads"),
+    *(
+        "torch.load",
+        "torch.jit.load",
+        "load_file",
+        "safe_open",
+        "np.load",
+        "from_pretrained",
+        "pickle.load",
+        "pickle.loads",
+    ),
     *("import_module", "__import__", "eval", "exec", "os.system", "os.popen"),
 }
 """Calls that make values, or more, of content."""
@@ -94,6 +109,16 @@ def test_libraries_are_never_to_run_code_of_what_they_load() -> None:
             if re.match(r"Auto(Config|Tokenizer|Model|Processor|ImageProcessor)", ast.unparse(node.func)):
                 assert told["trust_remote_code"] == "False", f"{path}:{node.lineno}"
             assert told.get("trust_remote_code", "False") == "False"
+
+
+def test_libraries_never_unpickle() -> None:
+    for path in SOURCES:
+        for call, node in calls(path):
+            told = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if call == "torch.load":
+                assert told["weights_only"] == "True", f"{path}:{node.lineno}"
+            if call == "np.load":
+                assert told["allow_pickle"] == "False", f"{path}:{node.lineno}"
 
 
 def test_nothing_imports_pickle_to_read_it() -> None:

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from safetensors import SafetensorError
 
 from data_pipelines.encode.frozen import device
-from data_pipelines.extras import needs_extra
+from vdm.extras import needs_extra
 from vdm.models.component_config import check_component
 from vdm.ranges import Location, NumSteps, Size, Text
 

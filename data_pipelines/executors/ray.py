@@ -11,7 +11,7 @@ from typing import Any
 
 from data_pipelines.executors.base import MAX_DEATHS, Item
 from data_pipelines.executors.local import do
-from data_pipelines.extras import needs_extra
+from vdm.extras import needs_extra
 from vdm.ranges import Location, NotNegative, Positive, Size
 
 

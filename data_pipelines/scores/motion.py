@@ -6,8 +6,8 @@ import numpy as np
 from annotated_types import Interval
 from jaxtyping import Float, UInt8
 
-from data_pipelines.extras import needs_extra
 from data_pipelines.scores.base import SHORT_SIDE, SeenClip
+from vdm.extras import needs_extra
 from vdm.ranges import Size
 
 

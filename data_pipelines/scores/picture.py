@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from data_pipelines.extras import needs_extra
 from data_pipelines.scores.base import SeenClip
+from vdm.extras import needs_extra
 from vdm.ranges import Share
 
 _DARK = 24

@@ -7,8 +7,8 @@ import numpy as np
 from annotated_types import Interval
 from jaxtyping import UInt8
 
-from data_pipelines.extras import needs_extra
 from data_pipelines.shots.base import shots_between
+from vdm.extras import needs_extra
 from vdm.ranges import Positive
 
 

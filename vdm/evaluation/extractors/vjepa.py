@@ -1,0 +1,50 @@
+"""V-JEPA 2 from transformers, for distances in the style of JEDi."""
+
+from typing import Literal
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from vdm.evaluation.extractors.batches import NetworkExtractor, Video, check_frames
+from vdm.evaluation.extractors.checksums import weights_checksum
+from vdm.evaluation.extractors.transformers_models import load_transformer, read_pixel_rule
+from vdm.ranges import Location, Size
+
+
+class VJEPA2(NetworkExtractor):
+    """Features of V-JEPA 2 (Assran et al. 2025), one row a clip.
+
+    JEDi (Luo et al. 2025, "Beyond FVD") takes V-JEPA's features through an attentive pooler that was tuned on
+    Something-Something v2, or averaged over tokens. It uses the first V-JEPA, which transformers does not have: figures
+    are JEDi-style, and can't be compared with published ones.
+
+    Args:
+        name_or_path: Folder saved by transformers, or a name on the hub.
+        pooled: ``mean``: over tokens; ``attentive``: by the pooler of a folder that holds a classifier.
+        batch_size: Clips in a batch.
+    """
+
+    def __init__(
+        self, name_or_path: Location, pooled: Literal["mean", "attentive"] = "mean", batch_size: Size = 8
+    ) -> None:
+        model = load_transformer(name_or_path, ("VJEPA2ForVideoClassification", "VJEPA2Model"), "V-JEPA 2")
+        self.rule = read_pixel_rule(name_or_path)
+        self.encoder = getattr(model, "vjepa2", model)
+        self.pooler = getattr(model, "pooler", None)
+        if pooled == "attentive" and self.pooler is None:
+            raise ValueError(f"pooled=attentive: {name_or_path} holds no classifier, and so no pooler")
+        self.pooled = pooled
+        self.tubelet: int = model.config.tubelet_size
+        super().__init__(model, weights_checksum(model.state_dict()), batch_size)
+
+    def features(self, video: Video) -> Float[Tensor, "b 1 d"]:
+        """Return the features of clips of any size and number of frames."""
+        frames = video.shape[2]
+        check_frames(video, frames % self.tubelet == 0, f"this V-JEPA 2 takes multiples of {self.tubelet}")
+        pixels = rearrange(self.rule.apply(video), "b c t h w -> b t c h w")
+        tokens = self.encoder(pixel_values_videos=pixels, skip_predictor=True).last_hidden_state
+        if self.pooled == "mean":
+            return tokens.mean(1, keepdim=True)
+        assert self.pooler is not None
+        return rearrange(self.pooler(tokens), "b d -> b 1 d")
