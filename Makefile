@@ -10,6 +10,11 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 
+# Peers whose statistics ours are tested against. They ask for torchvision, which their statistics do not use, and which
+# does not import beside the CPU build of torch: they are installed without what they ask for.
+PEERS := cd-fvd torch-fidelity
+WITHOUT_DEPENDENCIES := --no-deps --no-build-isolation --use-pep517
+
 DEMO_DATA := data/moving_digits
 DEMO_RUN := runs/demo
 # Options for pytest, e.g. make test ARGS="-k shards"
@@ -37,6 +42,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the tools for development ..."
 	@$(PIP) --no-build-isolation --editable ".[dev]"
+	@$(PIP) $(WITHOUT_DEPENDENCIES) $(PEERS)
 	@touch $@
 
 demo: install ## Make data, train, sample and evaluate on moving digits
@@ -80,6 +86,7 @@ constraints: ## Renew constraints.txt: the same torch, the newest of all else
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/pip install "$$(grep '^torch==' constraints.txt)" hatchling
 	build/constraints/bin/pip install --no-build-isolation --editable ".[pretrained,deepspeed,curation,evaluation,ray,s3,gcs,hub,slurm,dev]"
+	build/constraints/bin/pip install $(WITHOUT_DEPENDENCIES) $(PEERS)
 	{ echo "# Every version, made by: make constraints"; \
 	  build/constraints/bin/pip freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt

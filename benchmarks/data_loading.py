@@ -4,6 +4,8 @@ All ways of reading take turns on the same shards in one process and one thread.
 within a turn, of which median and quartiles are printed: the machine's own speed, which changes by the second, drops
 out. Run with ``make bench``, or ``python benchmarks/data_loading.py``; needs decord. With ``VDM_VIDEOS=FOLDER`` clips
 of that folder's videos are read as well as made-up ones.
+
+Longer than other files, as all ways of reading share the shards and the turns, which makes their ratios meaningful.
 """
 
 import io
@@ -34,7 +36,7 @@ from data_pipelines.clips import VideoFile
 from data_pipelines.encode.h264 import encode_h264
 from data_pipelines.encode.shard_writer import ShardWriter
 from data_pipelines.settings import ClipSettings
-from data_pipelines.sources import SourceError, list_videos
+from data_pipelines.sources import SourceError
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.index import ShardIndex, read_index, write_index
@@ -43,6 +45,7 @@ from vdm.data.sample_table import SampleTable
 from vdm.data.shard_table import ShardTable
 from vdm.data.shards import Kind, Member, SampleEntry, Shape, ShardEntry, StoredLatents, checksum, shard_of
 from vdm.data.sidecars import parse_samples, sidecar_name, write_samples
+from vdm.data.video_listing import list_videos
 from vdm.types import ClipBatch
 
 NUM_ROUNDS = 9

@@ -9,6 +9,8 @@ The rate counts the operations of a step without recomputation, so that modes co
 given over that of a matrix product in the same run and over the data sheet's. Plans know nothing of compiling.
 
 ``--device cpu --tiny`` runs the same on small networks, to try the script itself.
+
+Longer than other files: a script to run alone, in which cases, measurement and table are read together.
 """
 
 import argparse
@@ -31,9 +33,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from vdm.assembly.build_model import build_model
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
+from vdm.config.conf_dir import conf_dir
 from vdm.models.autoencoder import Picture
 from vdm.training.planning.sharding import memory_of, single
 from vdm.training.planning.step import Clips, StepMeasure, measure_step

@@ -10,6 +10,8 @@ difference. The exit code is 1 where anything differs.
 
 BEFORE and AFTER are revisions, or folders with a checkout; without them, the last two commits that touch ``vdm`` or
 ``conf``, and with BEFORE alone, that and HEAD. ``.`` is the checkout as it is, with what is not committed.
+
+Longer than other files, and alone in one: it judges revisions of this project, so it imports nothing of them.
 """
 
 import argparse

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 
 from vdm.assembly.build_model import build_model
 from vdm.assembly.model import VideoDiffusionModel, step_noise
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
+from vdm.config.conf_dir import conf_dir
 from vdm.diffusion.denoiser import Denoised
 from vdm.diffusion.samplers.base import Sampler
 from vdm.diffusion.shapes import Latents, Level

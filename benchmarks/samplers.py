@@ -24,13 +24,13 @@ from torch import Tensor, nn
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_record import load_config
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import build
+from vdm.config.conf_dir import conf_dir
 from vdm.data.datamodule import ClipDataModule
 from vdm.diffusion.guidance import Extrapolation
-from vdm.evaluation.frechet import frechet_distance
 from vdm.evaluation.moving_digits import DigitClassifier, train_classifier
+from vdm.evaluation.statistics.frechet import FrechetDistance
 from vdm.generation.generate import generate
 from vdm.types import ClipSize
 
@@ -90,7 +90,7 @@ class Benchmark:
     def distance(self, clips: UInt8[Tensor, "b c t h w"]) -> float:
         """Return the Fréchet distance from the reference."""
         features: list[Float[Tensor, "b d"]] = [self.classifier.describe(video) for video in (clips, self.reference)]
-        return frechet_distance(*features)
+        return FrechetDistance(ddof=1).value(*(rows[:, None] for rows in features))
 
 
 def main() -> None:

@@ -39,8 +39,8 @@ def configuration(shards: str, *overrides: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from vdm.cli.conf_dir import conf_dir
     from vdm.cli.run_folder import register_run_folder
+    from vdm.config.conf_dir import conf_dir
 
     register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

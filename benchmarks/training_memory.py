@@ -14,8 +14,8 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
+from vdm.config.conf_dir import conf_dir
 from vdm.training.training_run import build_training
 
 NUM_STEPS = 500

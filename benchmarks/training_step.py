@@ -14,8 +14,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from vdm.assembly.build_model import build_model
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
+from vdm.config.conf_dir import conf_dir
 from vdm.training.planning.step import flop_counter
 
 NUM_ROUNDS = 7

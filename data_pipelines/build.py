@@ -61,7 +61,7 @@ def _build(settings: BuildSettings, inputs: Inputs[Source]) -> int:
     """Build in a folder that this process has locked."""
     folder = settings.output / WORK_NAME
     remove_leftovers(folder)
-    set_build = SetBuild(folder, folder / "claims", LocalExecutor(settings.num_workers))
+    set_build = SetBuild(folder, folder / "locks", LocalExecutor(settings.num_workers))
     encoded_sources = encode_sources(inputs.sources, settings.output, set_build)
     any_fault = print_faults(encoded_sources, inputs)
     if not any(encoded.num_clips for encoded in encoded_sources):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipelines.annotations import COLUMNS, Annotation, find_columns, parse_annotation
-from data_pipelines.suffixes import VIDEO_SUFFIXES
+from vdm.data.video_listing import VIDEO_SUFFIXES
 from vdm.json_values import mapping, parse_json, shown
 from vdm.regular_files import open_regular, read_limited
 from vdm.text import decode_text

@@ -163,7 +163,12 @@ class VideoFile:
 
     @contextmanager
     def reader(self) -> Iterator[VideoReader]:
-        """Open the video; any error, here or while the caller reads it, becomes a ``SourceError``."""
+        """Open the video; any error, here or while the caller reads it, becomes one of these two.
+
+        Raises:
+            SourceError: If the file is at fault.
+            UnavailableError: If the storage or the machine is: the file may be read another time.
+        """
         try:
             if self.path.is_file() and self.path.stat().st_size == 0:
                 raise SourceError("is empty (0 bytes)")

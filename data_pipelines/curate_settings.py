@@ -25,7 +25,7 @@ from vdm.ranges import Count, NotNegative, Seed, ShareBelowOne
 
 Stage = Literal["probe", "cut", "filter", "caption", "encode", "write", "verify"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""In the order in which they run."""
+"""The stages, in the order in which they run."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class FilterSettings:
     """The scores of clips, and the limits that clips must be within."""
 
     scores: Components
-    """Components by name; None is not measured."""
+    """Components by name; a score that is None is not measured."""
     limits: Mapping[str, Limits | None]
-    """By name of a score, or of a value in ``KNOWN``; None is no limit."""
+    """Limits by name of a score, or of a value in ``KNOWN``; None for no limit."""
     near_duplicate_bits: Annotated[int, Interval(ge=0, le=64)] | None
     """Maximum number of the 192 bits in which hashes of near duplicates differ; None keeps near duplicates."""
 

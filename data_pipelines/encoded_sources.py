@@ -129,7 +129,7 @@ def restore_encoded(encoded_sources: Sequence[EncodedSource], output: Path, fold
     """Copy encoded sources back from finished shards, without encoding.
 
     Returns:
-        Those of which every clip was intact.
+        The sources of which every clip was intact.
     """
     try:
         shards = read_index(output, check_sizes=False).shards()

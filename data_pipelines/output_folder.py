@@ -28,7 +28,11 @@ _UNRECORDED: Mapping[str, Any] = {"hdr": "map"}
 
 
 def prepare_output(output: Path, command: str, wanted: Mapping[str, Any]) -> None:
-    """Make the output folder and record the settings, or check those that it records; see ``check_output``."""
+    """Make the output folder and record the settings, or check those that it records; see ``check_output``.
+
+    Raises:
+        ValueError: In one line, if it can't be made, or holds something else.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

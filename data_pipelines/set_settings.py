@@ -22,14 +22,18 @@ class IndexSettings(CommandOptions):
     """New folder for the index, with links to the tars; None writes it beside them."""
     hdr: HDR = "map"
     validation_fraction: ShareBelowOne = 0.02
-    """Share of the tars that are held out; of two or more, at least one."""
+    """Share of the tars that are held out; at least one if there are two or more."""
     seed: Seed = 0
     """Seed of the choice of the held-out tars."""
     num_workers: NumProcesses | None = None
     """Number of processes; None is one per core, 0 works in this process."""
 
     def check_paths(self) -> None:
-        """Refuse a missing folder or tar, and a folder that the index can't be written to."""
+        """Refuse a missing folder or tar, and a folder that the index can't be written to.
+
+        Raises:
+            ConfigError: In one line that names the key.
+        """
         try:
             locations = [Path(one) for one in expand(str(self.input))]
         except ValueError as error:
@@ -65,7 +69,11 @@ class ShowSettings(CommandOptions):
     seed: Seed = 0
 
     def check_paths(self) -> None:
-        """Refuse a missing set, and a page that is a folder."""
+        """Refuse a missing set, and a page that is a folder.
+
+        Raises:
+            ConfigError: In one line that names the key.
+        """
         check_shards(self.input)
         if self.output is not None and self.output.is_dir():
             raise ConfigError(f"output={self.output}: is a folder; give a file")

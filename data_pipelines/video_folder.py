@@ -13,7 +13,8 @@ from data_pipelines.caption_tables import Manifest, read_manifest
 from data_pipelines.clips import VideoFile
 from data_pipelines.recordings import find_recordings, recording_note
 from data_pipelines.settings import HDR, ClipSettings, check_videos
-from data_pipelines.sources import Inputs, list_videos, unread_animation
+from data_pipelines.sources import Inputs
+from vdm.data.video_listing import list_videos, unread_animation
 from vdm.text import well_formed
 
 

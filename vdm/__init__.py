@@ -19,7 +19,7 @@ __all__ = ["GeneratedVideos", "VideoDiffusionModel", "VideoPipeline", "load_mode
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, and PyTorch with it, no earlier: ``vdm --help`` does without."""
+    """Import a name on first access only, since that imports PyTorch, which ``vdm --help`` does not need."""
     if name in __all__:
         from vdm.assembly.model import VideoDiffusionModel
         from vdm.generation.generated import GeneratedVideos

@@ -62,6 +62,7 @@ def appearing(path: Path) -> Iterator[Path]:
 
     Raises:
         ValueError: In one line, if it can't be made, or ``path`` exists when the block ends.
+        OSError: What the block raises; it names ``path`` if a library left out the file.
     """
     partial = temporary_beside(path)
     try:

@@ -1,4 +1,4 @@
-"""Says what a file or folder is that was given in the place of another, and which command takes it.
+"""Recognizes a file or folder that was given in place of another, and names the command that takes it.
 
 The names of files are those that the rest of this project, diffusers and peft give them.
 """
@@ -8,17 +8,17 @@ from pathlib import Path
 
 _PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _MAX_LOOKED_AT = 1000
-"""Files of a folder that are looked at."""
+"""Maximum number of files of a folder that are examined."""
 
 
 def found_instead(path: Path) -> str:
-    """Return the end of a message about a path that is not what was asked for: nothing where nobody can tell.
+    """Return the end of a message about a wrong path: what it is, and which command takes it; empty if unknown.
 
     Example: ``; it is an export: `vdm import from=PATH to=RUN` makes a run of it``.
     """
     try:
         found = _of_folder(path) if path.is_dir() else _of_file(path) if path.is_file() else None
-    except OSError:  # not ours to read
+    except OSError:  # it may not be read
         return ""
     return "" if found is None else f"; it is {found}"
 

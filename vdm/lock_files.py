@@ -2,8 +2,8 @@
 
 A lock on PATH is a sequence of files PATH.0, PATH.1, ...; each describes one holder, and the last one holds the lock. A
 process that finds the last holder dead creates the file with the next number. ``link`` creates it completely or not at
-all, and for one process alone. No file is ever removed or renumbered. So a process that decides late, by a holder that
-has been replaced meanwhile, takes nothing from a living one: the next number is already in use.
+all, and for one process alone. No file is ever removed or renumbered. So a process that decides late, after another has
+replaced the dead holder, can't take the lock from that one: the next number is already in use.
 """
 
 import json
@@ -173,7 +173,7 @@ class LockHolder:
 
 
 def _runs(process: int, start: int | None) -> bool:
-    """Tell whether the process of this machine lives that began at ``start``."""
+    """Tell whether the process of this machine that began at ``start`` still runs."""
     found = _state_and_start(process)
     if found is not None:
         return found[0] not in _ZOMBIE_STATES and start in (None, found[1])

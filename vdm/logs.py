@@ -1,7 +1,7 @@
-"""What of the log reaches the terminal: what this project and the user's own code say, not what libraries do.
+"""The log on the terminal: records of this project and of the user's own code, but not those of libraries.
 
-Nobody at the terminal can act on a library's retries and deprecations; what they end in is an error of ours. A run's
-log has all of it.
+Users can't act on a library's retries and deprecations; if these lead to a failure, this project reports it. A run's
+log file has all records.
 """
 
 import logging
@@ -20,12 +20,12 @@ _OWN = Path(__file__).parent
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _INSTALLED = ("site-packages", "dist-packages")
 _LEVELS = {
-    "TORCH_CPP_LOG_LEVEL": "ERROR",  # of PyTorch's C++ code
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # for PyTorch's C++ code
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_VERBOSITY": "error",
 }
-"""Variables that libraries look at when they are imported, which write to the terminal by themselves."""
+"""Log levels of libraries that write to the terminal by themselves; they read these variables when imported."""
 _WARNINGS = logging.getLogger("py.warnings")
 
 
@@ -45,14 +45,14 @@ def _is_of_library(file: str) -> bool:
 
 
 def quieten_libraries(variables: MutableMapping[str, str]) -> None:
-    """Have libraries that write to the terminal by themselves write errors alone, unless the user wants more."""
+    """Restrict libraries that write to the terminal by themselves to errors, unless the user wants more."""
     for name, level in _LEVELS.items():
         variables.setdefault(name, level)
 
 
 @contextmanager
 def library_warnings_logged() -> Iterator[None]:
-    """Log the warnings of libraries, also those that they blame on this project, instead of printing them."""
+    """Log the warnings of libraries instead of printing them, also those that name a line of this project."""
     before = warnings.showwarning
 
     def show(
@@ -76,7 +76,7 @@ def library_warnings_logged() -> Iterator[None]:
 
 
 def log_to_terminal() -> None:
-    """Set up the log of a process that no configuration sets it up for, such as a loader's worker."""
+    """Set up logging in a process without a logging configuration, such as a loader's worker."""
     handler = logging.StreamHandler()
     handler.addFilter(NotOfLibraries())
     handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))

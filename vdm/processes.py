@@ -37,7 +37,7 @@ def keep_current_folder_off_path() -> None:
     """Keep the current folder off the path on which Python processes that this one starts look for modules.
 
     ``multiprocessing`` starts its helpers, and submitit the processes of a SLURM job, with that folder before the
-    standard library: what somebody downloaded into it would be imported in the place of Python's own modules.
+    standard library: a file that was downloaded into it could replace one of Python's own modules.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
 

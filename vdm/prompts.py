@@ -99,7 +99,7 @@ class TensorCondition(Condition):
         return len(self.values)
 
     def drop(self, where: Bool[Tensor, " b"]) -> Self:
-        """Mark values where ``where`` is True as not present; ``values`` is unchanged."""
+        """Mark values where ``where`` is True as not present, if values can be dropped; ``values`` is unchanged."""
         if self.present is None:
             return self
         return dataclasses.replace(self, present=self.present & ~where.to(self.present.device))
@@ -122,6 +122,9 @@ class Prompts(TensorRecord):
     """Conditions of clips by name, each with one entry a clip.
 
     For the model, a missing condition is the same as one that is dropped for all clips.
+
+    Raises:
+        ValueError: If there are no conditions, or they are of different numbers of clips.
     """
 
     conditions: Mapping[str, Condition]
@@ -151,7 +154,8 @@ class Prompts(TensorRecord):
     def of_clips(batch: ClipBatch, x0: Float[Tensor, "b c t h w"]) -> Prompts:
         """Return the prompts that describe the clips of a batch.
 
-        They are ``text``, ``label``, ``image`` (latents of the first frame) and, if the batch has them, ``crops``.
+        They are ``text``, ``label``, ``image`` (latents of the first frame) and, if the batch has them, ``crops``,
+        which are never dropped.
 
         Args:
             batch: The clips.
@@ -177,7 +181,7 @@ class Prompts(TensorRecord):
 
     @property
     def device(self) -> torch.device | None:
-        """Device of the conditions; None if none of them holds a tensor."""
+        """Device of the conditions, which share one; None if none of them holds a tensor."""
         devices: list[torch.device] = []
 
         def note(tensor: Tensor) -> Tensor:
@@ -199,7 +203,11 @@ class Prompts(TensorRecord):
         return found
 
     def with_conditions(self, **conditions: Condition) -> Prompts:
-        """Return the prompts with further conditions; they replace conditions of the same names."""
+        """Return the prompts with further conditions; they replace conditions of the same names.
+
+        Raises:
+            ValueError: If they are of another number of clips.
+        """
         return Prompts({**self.conditions, **conditions})
 
     def asking(self, caption: str) -> Prompts:
@@ -214,11 +222,12 @@ class Prompts(TensorRecord):
         """Return the prompts with conditions dropped, for classifier-free guidance (Ho & Salimans 2022).
 
         Args:
-            where: By the name of a condition, True for the clips that lose it. Other conditions are unchanged.
+            where: By the name of a condition, which must be there, True for the clips that lose it. Other conditions
+                are unchanged.
         """
         dropped = {name: self.conditions[name].drop(marked) for name, marked in where.items()}
         return Prompts({**self.conditions, **dropped})
 
     def without_conditions(self) -> Prompts:
-        """Return the prompts with all conditions dropped."""
+        """Return the prompts with all conditions dropped that can be."""
         return self.drop(dict.fromkeys(self.conditions, torch.ones(len(self), dtype=torch.bool)))

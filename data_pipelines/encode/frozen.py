@@ -31,7 +31,7 @@ def load_encoder(node: str, key: str) -> Any:
     Raises:
         ConfigError: In one line, if it can't be loaded, or is not frozen.
     """
-    if current_process().daemon:  # a worker process, of which each core has one
+    if current_process().daemon:  # a worker process; there is one for each core
         torch.set_num_threads(1)
     encoder = build(json.loads(node), key)
     if not isinstance(encoder, Frozen):

@@ -45,7 +45,7 @@ class ShardWriter:
         self.path, self.durable = path, durable
         self.samples: list[SampleEntry] = []
         self.entry: ShardEntry | None = None
-        """What the index says of the shard, once it is complete."""
+        """The index entry of the shard, once it is complete."""
         self._temporary = temporary_beside(path)
         self._file = self._temporary.open("wb")
         self._digested = _DigestedFile(self._file)

@@ -1,7 +1,7 @@
 """Work in the tasks of a SLURM array, whose machines share the folders.
 
 Outside of an array, the command submits itself as one. Every task of the array runs the same command, and the tasks
-share the items through lock files: ``NAME.claim`` (see ``vdm.lock_files``) names the task that works on an item, and
+share the items through lock files: ``NAME.lock`` (see ``vdm.lock_files``) names the task that works on an item, and
 each task updates a heartbeat every few seconds. When a task dies, another takes over its locks. So a death delays only
 the items that the task was working on, and tasks may be requeued or added. An item at which a task died is retried by a
 task that does nothing else meanwhile: an item that kills its task, for instance by exhausting the memory, then harms no
@@ -195,4 +195,4 @@ class SlurmExecutor:
 
 
 def _lock_path(locks: Path, name: str) -> Path:
-    return locks / f"{name}.claim"
+    return locks / f"{name}.lock"

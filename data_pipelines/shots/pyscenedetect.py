@@ -18,9 +18,13 @@ class PySceneDetectShots:
     Args:
         detector: ``content`` compares the colours of neighbouring frames; ``adaptive`` relates their change to that of
             the frames around, so that a moving camera is no cut; ``histogram`` compares luma only.
-        threshold: Minimum change at a cut; None is PySceneDetect's default: 27, 3 and 0.2.
+        threshold: Minimum change at a cut, in the unit of the detector; None is PySceneDetect's default: 27 for
+            ``content``, 3 for ``adaptive``, 0.2 for ``histogram``.
         min_shot_seconds: Shorter shots are joined to the next one.
-        height: Rows of the pictures that are compared; fewer are faster.
+        height: Rows of the pictures that are compared, which are 16:9 whatever the video is; fewer are faster.
+
+    Raises:
+        ValueError: In one line that says what to install, if PySceneDetect is missing.
     """
 
     def __init__(
@@ -39,7 +43,7 @@ class PySceneDetectShots:
         """See ``ShotDetector.shots``."""
         from scenedetect import FrameTimecode
 
-        fps = float(fps or 25.0)
+        fps = float(fps or 25.0)  # a container may not know its rate; here it only scales min_shot_seconds
         detector = self._detector(fps)
         cuts: list[Any] = []
         num_frames = 0
@@ -54,7 +58,7 @@ class PySceneDetectShots:
     def _detector(self, fps: float) -> Any:
         from scenedetect.detectors import AdaptiveDetector, ContentDetector, HistogramDetector
 
-        shortest = max(1, round(self.min_shot_seconds * fps))
+        shortest = max(1, round(self.min_shot_seconds * fps))  # PySceneDetect counts frames
         if self.detector == "adaptive":
             return AdaptiveDetector(adaptive_threshold=self.threshold or 3.0, min_scene_len=shortest)
         if self.detector == "content":

@@ -54,7 +54,7 @@ def _metadata(row: ClipRow) -> dict[str, Any]:
 
 
 def embed_texts(rows: Sequence[ClipRow], encoder: CaptionEncoder, folder: WorkFolder) -> StoredEncodings:
-    """Embed the captions of all clips, except those done before, and the empty caption.
+    """Embed the captions of all clips, except those embedded before, and the empty caption.
 
     Raises:
         ValueError: If the text encoder can't be loaded, or captions could not be embedded.

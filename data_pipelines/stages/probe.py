@@ -28,7 +28,11 @@ def probe(videos: Sequence[VideoFile], drop_duplicates: bool, folder: WorkFolder
 
 
 def probe_file(video: VideoFile) -> FileResult[VideoRow]:
-    """Read the header and first frame of a file, and compute its checksum."""
+    """Read the header and first frame of a file, and compute its checksum.
+
+    Raises:
+        UnavailableError: If the storage or the machine fails; a file that can't be used is a row that is dropped.
+    """
     row = VideoRow(video.name, video.fingerprint, video.path.stat().st_size if video.path.exists() else 0)
     try:
         with video.reader() as reader:

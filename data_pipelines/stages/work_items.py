@@ -45,7 +45,7 @@ class WorkFolder:
     @property
     def locks(self) -> Path:
         """See ``Executor.run``."""
-        return self.path / "claims"
+        return self.path / "locks"
 
 
 def run_items(

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from tests.models.networks import randomized
+from tests.models.networks import random_input, randomized
 from vdm.assembly.build_model import build_model
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.layout import CONFIG_NAME, checkpoint_folder
@@ -69,6 +69,11 @@ def small_model(**changes: object) -> VideoDiffusionModel:
     model = build_model(config(**changes))
     randomized(model)
     return model
+
+
+def sampling_noise(num_clips: int = 2) -> Tensor:
+    """Return noise for clips of 4 frames of 8x8 pixels; it is the same at every call."""
+    return random_input("sampling", num_clips, 3, 4, 8, 8)
 
 
 def save_config(run: Path, **changes: object) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vdm.checkpoints.data_path import found_again
+from vdm.checkpoints.data_path import resolve_data_path
 from vdm.checkpoints.run_config import RunConfig
 from vdm.cli.evaluate import _own_path
 
@@ -22,22 +22,22 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_folders_are_looked_for_where_training_was_started(project: str) -> None:
     there = f"{project}/shards"
-    assert found_again("shards", project) == there
+    assert resolve_data_path("shards", project) == there
     Path(there, "a").mkdir()
     Path(there, "b").mkdir()
-    assert found_again("shards/{a,b}", project) == f"{there}/{{a,b}}"
-    assert found_again("shards/a::s3://bucket/set::lost", project) == f"{there}/a::s3://bucket/set::lost"
-    assert found_again("shards/{a,lost}", project) == "shards/{a,lost}"
-    assert found_again("shards/{a", project) == "shards/{a"
-    assert found_again({"shards": 3.0, "s3://bucket/set": 1.0}, project) == {there: 3.0, "s3://bucket/set": 1.0}
+    assert resolve_data_path("shards/{a,b}", project) == f"{there}/{{a,b}}"
+    assert resolve_data_path("shards/a::s3://bucket/set::lost", project) == f"{there}/a::s3://bucket/set::lost"
+    assert resolve_data_path("shards/{a,lost}", project) == "shards/{a,lost}"
+    assert resolve_data_path("shards/{a", project) == "shards/{a"
+    assert resolve_data_path({"shards": 3.0, "s3://bucket/set": 1.0}, project) == {there: 3.0, "s3://bucket/set": 1.0}
 
 
 def test_what_is_not_there_counts_from_the_present_folder(project: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("lost", "/shards", "s3://bucket/shards", "file://shards"):
-        assert found_again(path, project) == path
-    assert found_again("shards", None) == "shards"
+        assert resolve_data_path(path, project) == path
+    assert resolve_data_path("shards", None) == "shards"
     monkeypatch.chdir(project)
-    assert found_again("shards", project) == "shards"
+    assert resolve_data_path("shards", project) == "shards"
 
 
 def test_run_is_evaluated_on_its_own_data_from_another_folder_and_does_not_show_where_that_is(project: str) -> None:

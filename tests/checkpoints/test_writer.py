@@ -108,7 +108,8 @@ def test_storage_that_fails_while_writing_is_told_at_the_next_step_and_leaves_wh
     verify_folder(tmp_path / "step=00000001")
     monkeypatch.undo()
     writer.start(tmp_path / "step=00000003", pieces(), {})
-    assert writer.finish() is not None
+    assert writer.finish() == tmp_path / "step=00000003"
+    verify_folder(tmp_path / "step=00000003")
 
 
 def test_folder_that_cannot_be_made_is_told_at_once(tmp_path: Path) -> None:

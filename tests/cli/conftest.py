@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from vdm.cli import hydra_main
 from vdm.cli.commands import run_program
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.main import COMMANDS
+from vdm.config.conf_dir import conf_dir
 
 FILES = {
     "train.yaml": """
@@ -69,6 +69,23 @@ def run_vdm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
         monkeypatch.setattr(sys, "argv", ["vdm", *arguments])
         capfd.readouterr()
         return run_program("vdm", COMMANDS), capfd.readouterr().err
+
+    return run
+
+
+SHORT = ("device=cpu", "sampler=ddim", "sampler.num_steps=2")
+"""Options by which ``vdm sample`` is fast."""
+Sample = Callable[..., None]
+
+
+@pytest.fixture
+def sample(run_vdm: RunVdm, trained: Path) -> Sample:
+    """Run ``vdm sample`` of the trained run, and expect that it succeeds."""
+
+    def run(*arguments: str, checkpoint: Path | None = trained) -> None:
+        of_run = [] if checkpoint is None else [f"checkpoint={checkpoint}", *SHORT]
+        code, said = run_vdm("sample", *of_run, *arguments)
+        assert code == 0, said
 
     return run
 

@@ -1,10 +1,11 @@
+"""``hydra_command``: composing, the exit code, mistakes and bugs, the log."""
+
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -163,42 +164,6 @@ def test_ctrl_c_ends_with_code_130(vdm: Vdm) -> None:
     assert vdm("train", task=task).code == 130
 
 
-def test_sweep_runs_each_choice_in_a_folder_of_its_own(vdm: Vdm) -> None:
-    folders, command_lines = [], []
-
-    def task(config: DictConfig) -> None:
-        folders.append(Path(HydraConfig.get().runtime.output_dir))
-        command_lines.append((sys.argv, Path(HydraConfig.get().run.dir)))
-
-    outcome = vdm("train", "-m", "seed=1,2", "model=large", task=task)
-
-    assert outcome.code == 0
-    assert [config.seed for config in outcome.configs] == [1, 2]
-    assert [folder.name for folder in folders] == ["0_seed=1", "1_seed=2"]
-    assert folders[0].parent.parent == Path("runs/test").absolute()
-    # What Lightning starts as a further process is this one job, in this job's folder.
-    assert command_lines == [(["vdm", "train", f"seed={seed}", "model=large"], folders[seed - 1]) for seed in (1, 2)]
-
-
-def test_job_of_a_sweep_does_not_see_the_environment_of_the_one_before(vdm: Vdm) -> None:
-    ranks = []
-
-    def task(config: DictConfig) -> None:
-        ranks.append(os.environ.get("LOCAL_RANK"))
-        os.environ["LOCAL_RANK"] = "0"
-
-    vdm("train", "-m", "seed=1,2", task=task)
-
-    assert ranks == [None, None]
-
-
-def test_sweep_stops_at_a_mistake(vdm: Vdm) -> None:
-    outcome = vdm("train", "-m", "seed=1,2", task=_raise_config_error)
-
-    assert (outcome.code, outcome.err) == (2, "wrong\n")
-    assert len(outcome.configs) == 1
-
-
 def test_configuration_can_be_shown_without_running(vdm: Vdm) -> None:
     outcome = vdm("train", "--cfg", "job", "trainer.max_steps=77")
 
@@ -251,13 +216,6 @@ def test_text_from_outside_reaches_terminal_and_log_as_text(vdm: Vdm) -> None:
         assert outcome.err.replace("\n", "").isprintable()
         assert outcome.err.endswith("input=caf\ufffd \\x1b[2J\\u202e INFO: all is well\n")
     assert Path("here/train.log").read_text(encoding="utf-8").replace("\n", "").isprintable()
-
-
-def test_signal_that_stops_one_run_of_a_sweep_stops_the_sweep(vdm: Vdm) -> None:
-    outcome = vdm("train", "-m", "seed=1,2,3", task=lambda config: 143 if config.seed == 2 else 0)
-
-    assert outcome.code == 143
-    assert [config.seed for config in outcome.configs] == [1, 2]
 
 
 def test_folder_named_by_the_time_is_made_by_one_command_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

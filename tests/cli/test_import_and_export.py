@@ -1,4 +1,7 @@
-"""``vdm import`` and ``vdm export``, on small models that diffusers saved."""
+"""``vdm import`` and ``vdm export``, on small models that diffusers saved.
+
+Longer than other files: most tests go through both commands, since each is the test of the other.
+"""
 
 import json
 import shlex

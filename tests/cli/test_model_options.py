@@ -9,10 +9,10 @@ import pytest
 from tests.assembly.small_model import save_config
 from tests.cli.conftest import RunVdm
 from vdm.cli.commands import run_program
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.main import COMMANDS
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.overrides import readable
+from vdm.config.conf_dir import conf_dir
 from vdm.config.options import options_of
 from vdm.config.static_signatures import read_declared
 from vdm.models.svd.conditioner import MicroConditioning

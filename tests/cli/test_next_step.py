@@ -5,10 +5,10 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.next_step import command, say_next
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.overrides import readable
+from vdm.config.conf_dir import conf_dir
 
 
 @pytest.mark.parametrize("path", ["runs/a", "runs/a/checkpoints/step=00000005", "my run's", "a,b", "$HOME/é!", "[1]"])

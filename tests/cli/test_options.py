@@ -14,10 +14,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from data_pipelines.cli import COMMANDS as DATA_COMMANDS
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.main import COMMANDS
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError
+from vdm.config.conf_dir import conf_dir
 from vdm.config.options import NeverANumber, Option, check_given, options_of, parse
 from vdm.config.words import limits_of
 

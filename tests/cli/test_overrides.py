@@ -13,11 +13,11 @@ from tests.cli.conftest import Vdm
 from tests.config.test_quoting import texts
 from vdm.checkpoints.layout import checkpoint_folder
 from vdm.checkpoints.run_record import load_config, record_run
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.train import TrainOptions
 from vdm.cli.overrides import readable
 from vdm.config import ConfigError
+from vdm.config.conf_dir import conf_dir
 
 
 def read(*arguments: str, options: type = SampleOptions) -> dict[str, Any]:

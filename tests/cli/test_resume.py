@@ -1,31 +1,23 @@
+"""Which folder and configuration a resumed run has, and what it may change."""
+
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
 
 from tests.cli.conftest import Vdm
+from tests.cli.recording import record
 from vdm.checkpoints.layout import checkpoint_folder
 from vdm.checkpoints.run_record import load_config, record_run, write_config
-from vdm.cli.conf_dir import conf_dir
-from vdm.cli.followers import followers_of
-from vdm.cli.resume import _is_changeable, apply_resume_overrides
-from vdm.cli.run_folder import register_run_folder
+from vdm.cli.resume import apply_resume_overrides
 from vdm.config import ConfigError
 from vdm.training.starts import record_resume
 
 SAVED = {"seed": 1, "trainer": {"max_steps": 10, "devices": 1, "extra": "own"}, "logger": {"kind": "csv"}}
 
 
-def _record(config: DictConfig) -> None:
-    plain: Any = OmegaConf.to_container(config)
-    record_run(Path(HydraConfig.get().runtime.output_dir), plain)
-
-
 def test_resumed_run_goes_on_in_its_folder_under_its_configuration(vdm: Vdm) -> None:
-    vdm("train", "hydra.run.dir=first", "model=large", "seed=5", task=_record)
+    vdm("train", "hydra.run.dir=first", "model=large", "seed=5", task=record)
     folders = []
 
     outcome = vdm(
@@ -41,86 +33,16 @@ def test_resumed_run_goes_on_in_its_folder_under_its_configuration(vdm: Vdm) -> 
 
 
 def test_run_can_be_resumed_by_one_of_its_checkpoints(vdm: Vdm) -> None:
-    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    vdm("train", "hydra.run.dir=first", "seed=5", task=record)
     checkpoint = checkpoint_folder(Path("first"), 7)
     checkpoint.mkdir(parents=True)
 
     # "=" in a value is quoted for Hydra's grammar
-    outcome = vdm("train", f"resume='{checkpoint}'", task=_record)
+    outcome = vdm("train", f"resume='{checkpoint}'", task=record)
 
     assert outcome.code == 0
     assert load_config(Path("first"))["seed"] == 5
     assert load_config(Path("first"))["resume"] == str(checkpoint)
-
-
-@pytest.mark.parametrize("way", ["resume=first", "hydra.run.dir=first"])
-def test_what_takes_its_value_from_a_changeable_key_follows_it_when_the_run_goes_on(vdm: Vdm, way: str) -> None:
-    vdm("train", "hydra.run.dir=first", task=_record)
-    checkpoint_folder(Path("first"), 7).mkdir(parents=True)
-    followers = {"twice": "trainer.max_steps", "logged.every": "trainer.log_every_n_steps"}
-    assert load_config(Path("first"))["follows"] == followers
-
-    (config,) = vdm("train", way, "trainer.max_steps=99", task=_record).configs
-
-    assert (config.twice, config.logged.every) == (99, 5)
-    assert load_config(Path("first"))["follows"] == followers
-    assert vdm("train", way, "trainer.max_steps=7").configs[0].twice == 7
-
-
-@pytest.mark.parametrize("way", ["resume=first", "hydra.run.dir=first"])
-def test_value_that_the_user_gave_does_not_follow(vdm: Vdm, way: str) -> None:
-    vdm("train", "hydra.run.dir=first", "twice=10", task=_record)
-    checkpoint_folder(Path("first"), 7).mkdir(parents=True)
-    arguments = [] if way.startswith("resume") else ["twice=10"]
-
-    assert vdm("train", way, "trainer.max_steps=99", *arguments).configs[0].twice == 10
-
-
-def test_in_a_run_that_records_nothing_of_it_equal_values_follow() -> None:
-    saved = {
-        "trainer": {"max_steps": 10, "log_every_n_steps": 5},
-        "lr_schedule": {"decay_steps": 10},
-        "training": {"lr_schedule": {"decay_steps": 10}},
-        "callbacks": {"metrics": {"every_steps": 2}},
-    }
-    composed = {**saved, "trainer": {"max_steps": 20, "log_every_n_steps": 6}}
-
-    result = apply_resume_overrides(saved, composed, ["trainer.max_steps=20", "trainer.log_every_n_steps=6"])
-
-    assert result["lr_schedule"] == {"decay_steps": 20}
-    assert result["training"] == {"lr_schedule": {"decay_steps": 20}}
-    assert result["callbacks"] == {"metrics": {"every_steps": 2}}  # was another, so the user gave it
-
-
-def test_every_reference_of_conf_to_a_changeable_key_is_recorded() -> None:
-    register_run_folder()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("train", ["data.path=SHARDS", "launcher=slurm", "nodes=2", "gpus_per_node=8"])
-
-    assert followers_of(config, _is_changeable) == {
-        "lr_schedule.decay_steps": "trainer.max_steps",
-        "training.lr_schedule.decay_steps": "trainer.max_steps",
-        "callbacks.metrics.every_steps": "trainer.log_every_n_steps",
-        "launcher.nodes": "nodes",
-        "launcher.gpus_per_node": "gpus_per_node",
-    }
-
-
-def test_references_of_any_form_are_followed_to_where_the_value_stands() -> None:
-    config = OmegaConf.create(
-        {
-            "trainer": {"max_steps": 3, "same": "${.max_steps}"},
-            "a": {"b": "${..trainer.same}", "text": "steps ${trainer.max_steps}"},
-            "c": "${a}",
-            "d": "${c.b}",
-            "round": "${round}",
-            "lost": "${nowhere}",
-        }
-    )
-
-    assert followers_of(config, _is_changeable) == dict.fromkeys(
-        ("trainer.same", "a.b", "c.b", "d"), "trainer.max_steps"
-    )
 
 
 def test_relative_path_of_data_is_found_from_another_folder_and_in_a_moved_project(
@@ -128,7 +50,7 @@ def test_relative_path_of_data_is_found_from_another_folder_and_in_a_moved_proje
 ) -> None:
     project = tmp_path / "work"
     Path("here").mkdir()
-    vdm("train", "hydra.run.dir=first", "data.path=here", task=_record)
+    vdm("train", "hydra.run.dir=first", "data.path=here", task=record)
     assert load_config(Path("first"))["started_in"] == str(project)
     assert vdm("train", "resume=first").configs[0].data.path == "here"
 
@@ -142,7 +64,7 @@ def test_relative_path_of_data_is_found_from_another_folder_and_in_a_moved_proje
 
 
 def test_run_started_again_in_its_folder_goes_on(vdm: Vdm) -> None:
-    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    vdm("train", "hydra.run.dir=first", "seed=5", task=record)
     checkpoint_folder(Path("first"), 7).mkdir(parents=True)
 
     outcome = vdm("train", "hydra.run.dir=first", "seed=5", "trainer.max_steps=99")
@@ -155,11 +77,11 @@ def test_run_started_again_in_its_folder_goes_on(vdm: Vdm) -> None:
 def test_restarted_job_goes_on_from_its_own_progress_whatever_it_was_to_resume(
     vdm: Vdm, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    vdm("train", "hydra.run.dir=first", "seed=5", task=record)
     checkpoint_folder(Path("first"), 7).mkdir(parents=True)
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     options = ("resume=first", "hydra.run.dir=second", "trainer.max_steps=99")
-    vdm("train", *options, task=_record)
+    vdm("train", *options, task=record)
     checkpoint_folder(Path("second"), 9).mkdir(parents=True)
 
     assert vdm("train", *options).configs[0].resume == "first"
@@ -171,7 +93,7 @@ def test_restarted_job_goes_on_from_its_own_progress_whatever_it_was_to_resume(
 def test_restarted_job_goes_on_from_the_checkpoint_it_was_told_to_until_it_has(
     vdm: Vdm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vdm("train", "hydra.run.dir=first", task=_record)
+    vdm("train", "hydra.run.dir=first", task=record)
     for step in (2, 4):
         checkpoint_folder(Path("first"), step).mkdir(parents=True)
     checkpoint = checkpoint_folder(Path("first"), 2)
@@ -191,7 +113,7 @@ def test_restarted_job_goes_on_from_the_checkpoint_it_was_told_to_until_it_has(
 def test_restarted_job_knows_by_a_link_which_checkpoint_it_has_gone_on_from(
     vdm: Vdm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vdm("train", "hydra.run.dir=first", task=_record)
+    vdm("train", "hydra.run.dir=first", task=record)
     checkpoint = checkpoint_folder(Path("first").absolute(), 2)
     checkpoint.mkdir(parents=True)
     (checkpoint.parent / "best").symlink_to(checkpoint.name)
@@ -208,7 +130,7 @@ def test_restarted_job_knows_by_a_link_which_checkpoint_it_has_gone_on_from(
 def test_run_recorded_by_an_earlier_version_goes_on_by_its_present_names(vdm: Vdm, small_conf: Path) -> None:
     train = small_conf / "train.yaml"
     train.write_text(train.read_text() + "training: {condition_dropout: {all: 0.1, text: 0.5}}\n")
-    vdm("train", "hydra.run.dir=first", task=_record)
+    vdm("train", "hydra.run.dir=first", task=record)
     recorded = load_config(Path("first"))
     former = {"_target_": "vdm.training.module.ConditionDropout", "all": 0.1, "text": 0.5}
     write_config(Path("first"), {**recorded, "training": {"condition_dropout": former}})
@@ -221,13 +143,13 @@ def test_run_recorded_by_an_earlier_version_goes_on_by_its_present_names(vdm: Vd
 
 
 def test_run_without_a_checkpoint_begins_anew_in_its_folder(vdm: Vdm) -> None:
-    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    vdm("train", "hydra.run.dir=first", "seed=5", task=record)
 
     assert vdm("train", "hydra.run.dir=first", "seed=6").configs[0].resume is None
 
 
 def test_another_run_in_a_folder_with_checkpoints_is_refused(vdm: Vdm) -> None:
-    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    vdm("train", "hydra.run.dir=first", "seed=5", task=record)
     checkpoint_folder(Path("first"), 7).mkdir(parents=True)
 
     outcome = vdm("train", "hydra.run.dir=first", "seed=6")
@@ -243,7 +165,7 @@ def test_another_run_in_a_folder_with_checkpoints_is_refused(vdm: Vdm) -> None:
 def test_requeued_job_goes_on_though_yamls_were_edited(
     vdm: Vdm, small_conf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vdm("train", "hydra.run.dir=first", task=_record)
+    vdm("train", "hydra.run.dir=first", task=record)
     checkpoint_folder(Path("first"), 7).mkdir(parents=True)
     (small_conf / "model" / "small.yaml").write_text("width: 64")
     for name, value in {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm", "SLURM_RESTART_COUNT": "1"}.items():
@@ -255,7 +177,7 @@ def test_requeued_job_goes_on_though_yamls_were_edited(
 
 
 def test_change_of_the_model_in_a_resumed_run_is_one_line(vdm: Vdm) -> None:
-    vdm("train", "hydra.run.dir=first", task=_record)
+    vdm("train", "hydra.run.dir=first", task=record)
 
     outcome = vdm("train", "resume=first", "model=large")
 
@@ -267,7 +189,7 @@ def test_change_of_the_model_in_a_resumed_run_is_one_line(vdm: Vdm) -> None:
 def test_values_that_a_resumed_run_has_need_not_be_given_again(vdm: Vdm, small_conf: Path) -> None:
     train = small_conf / "train.yaml"
     train.write_text(train.read_text().replace("path: ./shards", "path: '???'"))
-    vdm("train", "hydra.run.dir=first", "data.path=here", task=_record)
+    vdm("train", "hydra.run.dir=first", "data.path=here", task=record)
 
     assert vdm("train").err == "data.path: no value given; add data.path=...\n"
     assert vdm("train", "resume=first").configs[0].data.path == "here"
@@ -311,7 +233,7 @@ def test_other_override_is_refused(override: str) -> None:
 
 
 def test_run_of_another_user_is_trusted_with_one_word_of_warning(vdm: Vdm, monkeypatch: pytest.MonkeyPatch) -> None:
-    vdm("train", "hydra.run.dir=first", "seed=5", task=_record)
+    vdm("train", "hydra.run.dir=first", "seed=5", task=record)
     owner = Path("first/config.yaml").stat().st_uid
     warnings: list[str] = []
     monkeypatch.setattr("vdm.cli.resume._log.warning", lambda text, *values: warnings.append(text % values))
@@ -335,7 +257,7 @@ def test_run_that_was_never_trained_here_is_not_resumed_and_nothing_of_it_is_bui
     ("key", "value"), [("follows", [1]), ("follows", {"a": {"b": 1}}), ("started_in", 5), ("started_in", ["x"])]
 )
 def test_damaged_record_of_what_a_run_needs_to_go_on_is_named_in_one_line(vdm: Vdm, key: str, value: object) -> None:
-    vdm("train", "hydra.run.dir=first", task=_record)
+    vdm("train", "hydra.run.dir=first", task=record)
     write_config(Path("first"), {**load_config(Path("first")), key: value})
 
     outcome = vdm("train", "resume=first")

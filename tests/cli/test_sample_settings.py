@@ -1,9 +1,7 @@
-"""``vdm sample`` records its settings, never writes over earlier results unless told, and repeats what it recorded."""
+"""``vdm sample`` records its settings, and repeats what it recorded."""
 
 import json
 import re
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import RunVdm
+from tests.cli.calling import frames_of, names_in
+from tests.cli.conftest import RunVdm, Sample
 from tests.data_pipelines.videos import gray_frames, write_h264
-from vdm.cli.sample_folder import begin_call, new_folder, results_in
-
-SHORT = ("device=cpu", "sampler=ddim", "sampler.num_steps=2")
-Sample = Callable[..., None]
-
-
-@pytest.fixture
-def sample(run_vdm: RunVdm, trained: Path) -> Sample:
-    """Run ``vdm sample`` of the trained run, and expect that it succeeds."""
-
-    def run(*arguments: str, checkpoint: Path | None = trained) -> None:
-        of_run = [] if checkpoint is None else [f"checkpoint={checkpoint}", *SHORT]
-        code, said = run_vdm("sample", *of_run, *arguments)
-        assert code == 0, said
-
-    return run
-
-
-def frames(path: Path) -> np.ndarray:
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
-def videos(folder: Path) -> list[np.ndarray]:
-    return [frames(path) for path in sorted(folder.glob("0*.mp4"))]
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def comment(path: Path) -> dict[str, Any]:
-    with av.open(str(path)) as container:
-        return json.loads(container.metadata["comment"])
-
+from vdm.cli.sample_folder import begin_call, results_in
 
 CALLS = {
     "prompts": [
@@ -65,6 +30,43 @@ CALLS = {
     "interpolate": ["task=interpolate", "input=film.mp4", "input_frames=3", "every=3"],
     "guide": ["guide=RUN", "guidance_scale=2"],
 }
+HOSTILE: list[tuple[dict[str, Any], str]] = [
+    ({"settings_format": 2}, "settings_format=2: written by another version of vdm; this one reads 1"),
+    ({"settings_format": None}, "no settings of vdm sample: settings_format is missing"),
+    ({"options": 3}, "options=3 is not allowed"),
+    ({"read": {"checkpoint": 3}}, "read.checkpoint=3 is not allowed"),
+    ({"made": {"first": -1}}, "made.first=-1 is not allowed"),
+]
+HOSTILE_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"output": "/tmp/there"}, "output: settings don't decide that; say it on the command line"),
+    ({"overwrite": True}, "overwrite: settings don't decide that"),
+    ({"device": "cuda"}, "device: settings don't decide that"),
+    ({"allow_own_code": True}, "allow_own_code: settings don't decide that"),
+    ({"settings": "other.json"}, "settings: settings don't decide that"),
+    ({"hydra": {"run": {"dir": "/tmp/there"}}}, "hydra: "),
+    ({"sampler": {"_target_": "os.system", "command": "touch made"}}, "sampler._target_"),
+    ({"guidance": {"_target_": "vdm.files.write_file", "path": "made"}}, "guidance._target_"),
+    ({"sampler": "${oc.env:HOME}"}, "sampler='${oc.env:HOME}': must be a mapping"),
+    ({"sampler": {"_target_": "vdm.diffusion.samplers.ddim.DDIM", "num_steps": "${oc.env:HOME}"}}, "sampler.num_steps"),
+    ({"sampelr": {}}, "sampelr: "),
+    ({"seed": "abc"}, "seed=abc: must be a whole number"),
+    ({"seed": True}, "seed=true: must be a whole number"),
+    ({"num_frames": 10**9}, "num_frames=1000000000"),
+    ({"prompts": [["a"]]}, "prompts"),
+    ({"seed": "${oc.env:HOME}"}, "seed=${oc.env:HOME}: must be a whole number"),
+    ({"checkpoint": "/nowhere"}, "/nowhere: not a run"),
+    ({"checkpoint": ["a"]}, "checkpoint"),
+    ({"checkpoint": None}, "checkpoint"),
+]
+
+
+def videos(folder: Path) -> list[np.ndarray]:
+    return [frames_of(path) for path in sorted(folder.glob("0*.mp4"))]
+
+
+def comment(path: Path) -> dict[str, Any]:
+    with av.open(str(path)) as container:
+        return json.loads(container.metadata["comment"])
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -80,7 +82,7 @@ def test_settings_make_the_same_videos_bit_for_bit(sample: Sample, trained: Path
 
     expected = videos(tmp_path / "first")
     for folder in ("again", "from_mp4"):
-        assert names(tmp_path / folder) == names(tmp_path / "first")
+        assert names_in(tmp_path / folder) == names_in(tmp_path / "first")
         assert all((a == b).all() for a, b in zip(videos(tmp_path / folder), expected, strict=True))
         pictures = (np.asarray(Image.open(tmp_path / f / "grid.png")) for f in ("first", folder))
         assert np.array_equal(*pictures)
@@ -129,85 +131,6 @@ def test_another_task_leaves_the_former_one_s_input_alone(sample: Sample, tmp_pa
     assert json.loads((tmp_path / "second" / "settings.json").read_text())["options"]["input"] is None
 
 
-def test_each_call_has_a_folder_of_its_own(sample: Sample, trained: Path, tmp_path: Path) -> None:
-    for number in range(2):
-        sample("prompts=[a dog]")
-        assert names(trained / "samples" / f"{number:04d}") >= {"0000-a-dog.mp4", "settings.json", "grid.png"}
-    before = names(trained / "samples")
-    sample(f"settings={trained}/samples/0000/settings.json", "device=cpu", checkpoint=None)
-    assert names(trained / "samples") == before  # which settings may have named
-    assert (tmp_path / "samples" / "0000" / "0000-a-dog.mp4").exists()
-
-
-def test_files_get_the_next_free_numbers(sample: Sample, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    sample("prompts=[a dog,a cat]", "output=out")
-    before = {path: path.read_bytes() for path in out.iterdir()}
-    sample("prompts=[a cow]", "output=out")
-    assert before.items() <= {path: path.read_bytes() for path in out.iterdir()}.items()
-    later = {"0002-a-cow.mp4", "settings-0002.json", "grid-0002.mp4", "grid-0002.gif", "grid-0002.png"}
-    assert names(out) - {path.name for path in before} == later
-    sample("settings=out/settings-0002.json", "output=out", "device=cpu", checkpoint=None)
-    assert (frames(out / "0003-a-cow.mp4") == frames(out / "0002-a-cow.mp4")).all()
-
-
-def test_overwriting_removes_what_earlier_calls_made_and_nothing_else(sample: Sample, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    sample("prompts=[a dog,a cat]", "output=out")
-    sample("prompts=[a cow]", "output=out")
-    own = {"2024-holiday.mp4", "0001.mp4", "notes.txt", "grid-0099.png", "settings-0098.json", "0005-link.mp4"}
-    write_h264(out / "2024-holiday.mp4", gray_frames(2))
-    for name in ("0001.mp4", "notes.txt", "grid-0099.png"):
-        (out / name).write_text("mine")
-    (out / "settings-0098.json").write_text('{"videos": ["notes.txt"]}')
-    (out / "0005-link.mp4").symlink_to(out / "0000-a-dog.mp4")
-    sample("prompts=[a pig]", "output=out", "overwrite=true")
-
-    call = "2025"  # after all numbers that are taken
-    made = {f"{call}-a-pig.mp4", f"settings-{call}.json", *(f"grid-{call}.{end}" for end in ("mp4", "gif", "png"))}
-    assert names(out) == own | made
-    assert (out / "0001.mp4").read_text() == "mine"
-
-    for name in own:
-        (out / name).unlink()
-    sample("prompts=[a pig]", "output=out", "overwrite=true")
-    assert names(out) == {"0000-a-pig.mp4", "settings.json", "grid.mp4", "grid.gif", "grid.png"}
-    sample("settings=out/settings.json", "output=out", "overwrite=true", "device=cpu", checkpoint=None)
-    assert names(out) == {"0000-a-pig.mp4", "settings.json", "grid.mp4", "grid.gif", "grid.png"}
-
-
-def test_overwriting_spares_what_the_call_is_made_of(
-    sample: Sample, run_vdm: RunVdm, trained: Path, tmp_path: Path
-) -> None:
-    sample("prompts=[a dog]", "output=out")
-    before = names(tmp_path / "out")
-    extend = ["task=extend", "input=out/0000-a-dog.mp4", "output=out", "overwrite=true", "method=replacement"]
-    code, said = run_vdm("sample", f"checkpoint={trained}", *SHORT, *extend)
-    assert code == 2
-    assert said.splitlines()[-1].startswith("overwrite=true: would remove input=")
-    assert names(tmp_path / "out") == before
-
-
-def test_calls_at_the_same_time_never_share_a_number(tmp_path: Path) -> None:
-    calls: list[Any] = []
-    folders: list[Path] = []
-
-    def call(number: int) -> None:
-        for _ in range(10):
-            calls.append(begin_call(tmp_path, [f"call {number}"] * (1 + number % 3), {"options": {}}))
-            folders.append(new_folder(tmp_path / "folders"))
-
-    (tmp_path / "folders").mkdir()
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    numbers = [int(path.name[:4]) for files in calls for path in files.videos]
-    assert sorted(numbers) == list(range(120))
-    assert len({files.settings for files in calls}) == len(set(folders)) == 60
-
-
 def test_settings_too_long_for_an_mp4_are_named_there(tmp_path: Path) -> None:
     files = begin_call(tmp_path, ["a dog"], {"options": {"prompts": ["a" * 100_000]}})
     assert json.loads(files.comment) == {"settings_format": 1, "settings_in": "settings.json"}
@@ -230,36 +153,6 @@ def test_another_checkpoint_or_file_at_the_same_place_is_warned_of(
     sample("settings=out/settings.json", "seed=1", "output=again", "device=cpu", checkpoint=None)
 
 
-HOSTILE: list[tuple[dict[str, Any], str]] = [
-    ({"settings_format": 2}, "settings_format=2: written by another version of vdm; this one reads 1"),
-    ({"settings_format": None}, "no settings of vdm sample: settings_format is missing"),
-    ({"options": 3}, "options=3 is not allowed"),
-    ({"read": {"checkpoint": 3}}, "read.checkpoint=3 is not allowed"),
-    ({"made": {"first": -1}}, "made.first=-1 is not allowed"),
-]
-HOSTILE_OPTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"output": "/tmp/there"}, "output: settings don't decide that; say it on the command line"),
-    ({"overwrite": True}, "overwrite: settings don't decide that"),
-    ({"device": "cuda"}, "device: settings don't decide that"),
-    ({"allow_own_code": True}, "allow_own_code: settings don't decide that"),
-    ({"settings": "other.json"}, "settings: settings don't decide that"),
-    ({"hydra": {"run": {"dir": "/tmp/there"}}}, "hydra: "),
-    ({"sampler": {"_target_": "os.system", "command": "touch made"}}, "sampler._target_"),
-    ({"guidance": {"_target_": "vdm.files.write_file", "path": "made"}}, "guidance._target_"),
-    ({"sampler": "${oc.env:HOME}"}, "sampler='${oc.env:HOME}': must be a mapping"),
-    ({"sampler": {"_target_": "vdm.diffusion.samplers.ddim.DDIM", "num_steps": "${oc.env:HOME}"}}, "sampler.num_steps"),
-    ({"sampelr": {}}, "sampelr: "),
-    ({"seed": "abc"}, "seed=abc: must be a whole number"),
-    ({"seed": True}, "seed=true: must be a whole number"),
-    ({"num_frames": 10**9}, "num_frames=1000000000"),
-    ({"prompts": [["a"]]}, "prompts"),
-    ({"seed": "${oc.env:HOME}"}, "seed=${oc.env:HOME}: must be a whole number"),
-    ({"checkpoint": "/nowhere"}, "/nowhere: not a run"),
-    ({"checkpoint": ["a"]}, "checkpoint"),
-    ({"checkpoint": None}, "checkpoint"),
-]
-
-
 @pytest.mark.parametrize(("changes", "message"), HOSTILE, ids=str)
 def test_what_settings_may_not_say_is_one_line(
     run_vdm: RunVdm, trained: Path, tmp_path: Path, changes: dict[str, Any], message: str
@@ -279,11 +172,11 @@ def test_what_settings_may_not_decide_is_one_line(
 ) -> None:
     content = {"settings_format": 1, "options": {"checkpoint": str(trained), **options}}
     (tmp_path / "settings.json").write_text(json.dumps(content))
-    before = names(tmp_path)
+    before = names_in(tmp_path)
     code, said = run_vdm("sample", "settings=settings.json", "output=out", "device=cpu")
     assert (code, said.count("\n")) == (2, 1), said
     assert message in said
-    assert names(tmp_path) == before
+    assert names_in(tmp_path) == before
 
 
 def test_texts_of_settings_mean_nothing_else(sample: Sample, trained: Path, tmp_path: Path) -> None:
@@ -305,9 +198,3 @@ def test_what_is_no_file_with_settings_is_one_line(run_vdm: RunVdm, tmp_path: Pa
         code, said = run_vdm("sample", f"settings={name}", "output=out", *more)
         assert (code, said.count("\n")) == (2, 1), said
         assert re.match(rf"settings={name}: |nowhere: not a run", said), said
-
-
-def test_overwriting_needs_to_be_told_where(run_vdm: RunVdm, trained: Path) -> None:
-    code, said = run_vdm("sample", f"checkpoint={trained}", "overwrite=true")
-    assert (code, said.count("\n")) == (2, 1)
-    assert said.startswith("overwrite=true: needs output=FOLDER")

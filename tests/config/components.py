@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from vdm.cli.conf_dir import conf_dir
+from vdm.config.conf_dir import conf_dir
 
 
 def _nodes(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -9,9 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import check
+from vdm.config.conf_dir import conf_dir
 
 PRIMARY = sorted(path.stem for path in conf_dir().glob("*.yaml"))
 OPTIONS = sorted(path.relative_to(conf_dir()) for path in conf_dir().glob("*/**/*.yaml"))

@@ -1,78 +1,29 @@
-import dataclasses
+"""The data module: what its loaders yield, in which order, resumed, divided among ranks, and after faults."""
+
 import json
-import multiprocessing
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from itertools import islice, starmap
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning import LightningModule, Trainer
 
+from tests.data.loading import assert_equal, keys_by_position, module, take
 from tests.data.shard_sets import SHAPE, TRAIN_COUNTS, VALIDATION_COUNTS, color_of, key_of
 from vdm.cli.faults import is_mistake, one_line
-from vdm.data.datamodule import ClipDataModule
 from vdm.data.index import ShardIndex, read_index, write_index
 from vdm.data.mixing import MixedOrder, fill_buckets
-from vdm.data.order import PADDING
 from vdm.data.quarantine import TooManyBadSamplesError
 from vdm.data.retries import StorageFailedError
 from vdm.data.shard_table import ShardTable
 from vdm.data.shards import ShardEntry, checksum
 from vdm.data.sidecars import read_samples
-from vdm.types import ClipBatch, TensorRecord
 
 N = sum(TRAIN_COUNTS)
 STARTS = [sum(TRAIN_COUNTS[:i]) for i in range(len(TRAIN_COUNTS))]
-
-
-class FakeTrainer:
-    """What the data module asks its trainer for."""
-
-    def __init__(self, global_rank: int, world_size: int) -> None:
-        self.global_rank, self.world_size = global_rank, world_size
-        self.default_root_dir = tempfile.mkdtemp()
-
-
-def module(
-    path: str | Path | dict[str, float], rank: int = 0, world_size: int = 1, **changes: object
-) -> ClipDataModule:
-    settings: dict[str, Any] = {
-        "global_batch_size": 6,
-        "micro_batch_size": 4,
-        "num_workers": 0,
-        "num_streams": 3,
-        "shuffle_window": 4,
-    }
-    data = ClipDataModule(path, **(settings | changes))
-    data.trainer = FakeTrainer(rank, world_size)
-    return data
-
-
-def take(loader: Iterable[ClipBatch], num_batches: int) -> list[ClipBatch]:
-    return list(islice(loader, num_batches))
-
-
-def keys_by_position(batches: Iterable[ClipBatch]) -> dict[int, str]:
-    pairs = [pair for b in batches for pair in zip(b.positions.tolist(), b.keys, strict=True)]
-    real = [pair for pair in pairs if pair[0] != PADDING]
-    assert len({position for position, _ in real}) == len(real), "a position was loaded twice"
-    return dict(real)
-
-
-def assert_equal(batch: TensorRecord, other: TensorRecord) -> None:
-    for field in dataclasses.fields(batch):
-        value, other_value = getattr(batch, field.name), getattr(other, field.name)
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(value, other_value), field.name
-        elif isinstance(value, TensorRecord):
-            assert_equal(value, other_value)
-        else:
-            assert value == other_value, field.name
 
 
 def test_a_batch_holds_the_samples_of_its_positions(shard_set: Path) -> None:
@@ -329,72 +280,3 @@ def test_unusable_sets_are_refused_in_one_line(tmp_path: Path, make_shard_set: C
     path = make_shard_set(train=(2,))
     assert "no samples in the split 'validation'" in message(path)
     module(path, max_validation_clips=0).check()
-
-
-class CountingModule(LightningModule):
-    """Trains one number and notes what it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.trained: list[int] = []
-        self.validated: list[int] = []
-
-    def training_step(self, batch: ClipBatch, batch_index: int) -> torch.Tensor:
-        self.trained += batch.positions.tolist()
-        return (self.weight - batch.video.float().mean()).square()
-
-    def validation_step(self, batch: ClipBatch, batch_index: int) -> None:
-        self.validated += batch.positions.tolist()
-
-    def on_train_batch_end(self, outputs: object, batch: ClipBatch, batch_index: int) -> None:
-        if (batch_index + 1) % self.trainer.accumulate_grad_batches == 0:
-            self.trainer.datamodule.consumed(6)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def fit(data: ClipDataModule, root: Path, max_steps: int, checkpoint: Path | None = None) -> CountingModule:
-    model = CountingModule()
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=max_steps,
-        accumulate_grad_batches=data.accumulation(1),
-        use_distributed_sampler=False,
-        val_check_interval=4,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=root,
-    )
-    trainer.fit(model, data, ckpt_path=checkpoint)
-    trainer.save_checkpoint(root / f"{max_steps}.ckpt")
-    return model
-
-
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning's use of torch
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_lightning_trains_without_end_of_epoch_and_resumes_at_the_position(
-    shard_set: Path, tmp_path: Path, num_workers: int
-) -> None:
-    def data() -> ClipDataModule:
-        return ClipDataModule(shard_set, global_batch_size=6, micro_batch_size=4, num_workers=num_workers)
-
-    first = fit(data(), tmp_path, max_steps=5)  # 30 positions: more than the 23 of an epoch
-    assert first.trained == list(range(30))
-    assert first.validated == [*range(7), PADDING] * 2
-    second = fit(data(), tmp_path, max_steps=8, checkpoint=tmp_path / "5.ckpt")
-    assert second.trained == list(range(30, 48))
-    assert multiprocessing.active_children() == []
-
-
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning's use of torch
-def test_an_error_in_training_ends_the_workers(shard_set: Path, tmp_path: Path) -> None:
-    data = ClipDataModule(shard_set, global_batch_size=5, micro_batch_size=5, num_workers=2)
-    with pytest.raises(AssertionError, match="only whole optimizer steps"):
-        fit(data, tmp_path, max_steps=5)  # consumes 6 a step
-    assert multiprocessing.active_children() == []

@@ -13,10 +13,10 @@ from PIL import Image
 from data_pipelines.decoding import thumbnail
 from data_pipelines.index import IndexSettings, index_folder
 from data_pipelines.verify import VerifySettings, verify
-from tests.data_pipelines.test_index import write_tar
+from tests.data_pipelines.tars import write_tar
 from tests.data_pipelines.videos import gray_frames, gray_of, quadrants, video_file, write_video
 from vdm.data.decoding import UndecodableClipError, decode_clip, decode_picture
-from vdm.data.frames import film_of, has_alpha, opaque, orientation
+from vdm.data.frames import Orientation, film_of, has_alpha, opaque, orientation
 from vdm.data.index import read_index
 from vdm.data.sidecars import read_samples
 from vdm.generation.input_video import read_video
@@ -181,12 +181,12 @@ def test_side_data_that_pyav_has_no_name_for_does_not_hide_the_display_matrix() 
     """FFmpeg hands the EXIF data of JPEG frames on as a kind of its own."""
     buffer = io.BytesIO()
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
     Image.fromarray(quadrants(16, 32)).save(buffer, "JPEG", exif=exif)
     with av.open(io.BytesIO(buffer.getvalue()), format="jpeg_pipe") as container:
         frame = next(container.decode(video=0))
 
-    assert orientation(frame).transpose
+    assert orientation(frame) == Orientation(transpose=True, flip_columns=True)
 
 
 def test_large_videos_without_a_tag_have_the_colours_of_high_definition(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save
 
 from data_pipelines.encode.shard_writer import ShardWriter
+from tests.data.loading import module, take
 from tests.data.shard_sets import color_of, encode_clip
-from tests.data.test_datamodule import module, take
 from vdm.data.clips import ClipSampling
 from vdm.data.index import ShardIndex, read_index, write_index
 from vdm.data.latents import UnusableLatentsError, read_latents

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.data import shard_sets
+from tests.data.loading import assert_equal, keys_by_position, module, take
 from tests.data.shard_sets import SHAPE, encode_pixels, write_set
-from tests.data.test_datamodule import assert_equal, keys_by_position, module, take
 from vdm.data.clips import ClipSampling
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.index import read_index, write_index

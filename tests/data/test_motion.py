@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_pipelines.encode.shard_writer import ShardWriter
+from tests.data.loading import module, take
 from tests.data.shard_sets import encode_pixels
-from tests.data.test_datamodule import module, take
 from vdm.data.clips import ClipSampling
 from vdm.data.index import ShardIndex, write_index
 from vdm.data.motion import motion_of, stored_motion

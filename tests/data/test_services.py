@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.http_server import Failure, FaultyServer, in_front_of
+from tests.data.loading import assert_equal, keys_by_position, module, take
 from tests.data.services import Service, google_cloud_storage, hub, s3
-from tests.data.test_datamodule import assert_equal, keys_by_position, module, take
 from vdm.data.index import read_index
 from vdm.data.reading import ShardReader
 from vdm.data.retries import StorageFailedError

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from webdataset.shardlists import expand_urls
 
+from tests.data.loading import module, take
 from tests.data.shard_sets import key_of, write_set
-from tests.data.test_datamodule import module, take
 from vdm.data.shard_lists import ListedSet, expand, listed_sets
 
 

@@ -13,8 +13,8 @@ import fsspec
 import pytest
 
 from tests.data.http_server import Failure, FaultyServer, Handler, serving
+from tests.data.loading import assert_equal, module, take
 from tests.data.shard_sets import SHAPE, list_samples
-from tests.data.test_datamodule import assert_equal, module, take
 from vdm.data.disk_cache import DIGEST_BYTES, DiskCache
 from vdm.data.index import read_index, write_index
 from vdm.data.order import PADDING

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save
 
 from data_pipelines.encode.shard_writer import ShardWriter
+from tests.data.loading import module, take
 from tests.data.shard_sets import SHAPE, encode_clip
-from tests.data.test_datamodule import module, take
 from vdm.data.index import ShardIndex, read_index, write_index
 from vdm.data.shards import EMPTY_TEXT_NAME, StoredText, checksum
 from vdm.data.sidecars import read_samples

@@ -12,8 +12,9 @@ from data_pipelines.curate import curate
 from data_pipelines.curate_settings import CurateSettings
 from data_pipelines.settings import BuildSettings
 from tests.data_pipelines.moving import raw_footage
+from tests.data_pipelines.tars import members, video_sample, write_tar
 from tests.data_pipelines.videos import gray_frames, write_h264
-from vdm.cli.conf_dir import conf_dir
+from vdm.config.conf_dir import conf_dir
 from vdm.config.options import parse
 
 
@@ -74,3 +75,19 @@ def run_curate(footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         return Outcome(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Two tars; in the second the members of samples lie apart, and videos differ in size."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    write_tar(folder / "00000.tar", members(*(video_sample(number) for number in range(4))))
+    apart = [video_sample(4), video_sample(5, (7, 32, 32)), video_sample(6, (8, 48, 32))]
+    write_tar(folder / "00001.tar", sorted(members(*apart), key=lambda pair: pair[0].split(".")[1]))
+    return folder
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    return tmp_path / "shards"

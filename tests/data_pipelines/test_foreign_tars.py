@@ -15,7 +15,7 @@ from data_pipelines.verify import VerifySettings, verify
 from tests.data.shard_sets import color_of, encode_clip
 from tests.data.test_frames import X264, trained_on
 from tests.data.test_hdr import write_hdr
-from tests.data_pipelines.test_index import members, video_sample, write_tar
+from tests.data_pipelines.tars import members, video_sample, write_tar
 from tests.data_pipelines.videos import gray_frames, gray_of, write_video
 from vdm.config import ConfigError
 from vdm.data.clips import ClipSampling

@@ -1,4 +1,7 @@
-"""Sets of shards with one odd sample, file or claim: it is named, costs itself alone, and takes no memory."""
+"""Sets of shards with one odd sample, file or claim: it is named, costs itself alone, and takes no memory.
+
+Longer than other files for its tables of odd content, which index, verify, show and training all have to stand.
+"""
 
 import base64
 import hashlib

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.decoding import VideoReader
-from data_pipelines.sources import list_videos
 from tests.data_pipelines.conftest import Build
 from tests.data_pipelines.videos import CLIP, gray_frames, video_file, write_h264
 from tests.odd_files import ODD_FILES
 from vdm.data.index import read_index
+from vdm.data.video_listing import list_videos
 
 
 def _faults(err: str) -> list[str]:

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.sources import list_videos, source_key
+from data_pipelines.sources import source_key
 from tests.data_pipelines.videos import gray_frames, write_video
+from vdm.data.video_listing import list_videos
 from vdm.text import printable
 
 

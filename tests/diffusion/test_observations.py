@@ -1,3 +1,8 @@
+"""Sampling with observations: operators, methods, and what they make of a Gaussian process, which is known exactly.
+
+Longer than other files: all methods are held to the same process and the same closed forms.
+"""
+
 from collections.abc import Callable
 
 import pytest

@@ -100,7 +100,7 @@ def make(folder: Path) -> None:
     vdm(folder, "train", "hydra.run.dir=run", *TRAINING)
     run = folder / "run"
     shutil.rmtree(checkpoint_folder(run, LAST_STEP))
-    for name in ("logs", "claims"):
+    for name in ("logs", "locks"):
         shutil.rmtree(run / name)
     (run / "train.log").unlink(missing_ok=True)
     versions = json.loads((run / VERSIONS_NAME).read_text())

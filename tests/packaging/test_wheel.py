@@ -37,14 +37,16 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_packages_and_configuration_come_from_the_wheel(programs: Path, tmp_path: Path) -> None:
     code = (
-        "import vdm, data_pipelines, vdm.cli.conf_dir as c; print(vdm.__file__, data_pipelines.__file__, c.conf_dir())"
+        "import vdm, data_pipelines; from vdm.config.conf_dir import conf_dir;"
+        "print(vdm.__file__, data_pipelines.__file__, conf_dir())"
     )
-    for path in run(programs / "python", "-c", code, folder=tmp_path).split():
-        assert Path(path).is_relative_to(programs.parent)
+    paths = run(programs / "python", "-c", code, folder=tmp_path).split()
+    assert len(paths) == 3
+    assert all(Path(path).is_relative_to(programs.parent) for path in paths)
 
 
 def test_wheel_carries_each_yaml_of_the_checkout(programs: Path, tmp_path: Path) -> None:
-    code = "from vdm.cli.conf_dir import conf_dir; print(conf_dir())"
+    code = "from vdm.config.conf_dir import conf_dir; print(conf_dir())"
     installed = Path(run(programs / "python", "-c", code, folder=tmp_path).strip())
     assert yamls(installed) == yamls(CHECKOUT / "conf") != []
 

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_record import record_run
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
+from vdm.config.conf_dir import conf_dir
 from vdm.training.training_run import TrainingRun, build_training, describe_clips
 
 TINY = (

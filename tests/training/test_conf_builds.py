@@ -1,12 +1,13 @@
 """Every option of the groups that train a model builds, beside the rest of a small run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.models.pretrained import save_clip, save_t5
 from tests.training.runs import configuration
-from vdm.cli.conf_dir import conf_dir
+from vdm.config.conf_dir import conf_dir
 from vdm.training.training_run import build_training
 
 GROUPS = (
@@ -43,7 +44,7 @@ def test_smoke_each_option_builds(tmp_path: Path, shards: Path, option: str) -> 
     "name",
     sorted({path.stem for path in (conf_dir() / "model").glob("*.yaml") if f"model={path.stem}" not in PUBLISHED}),
 )
-def test_each_model_builds_in_its_own_size(tmp_path: Path, shards: Path, name: str) -> None:
+def test_smoke_each_model_builds_in_its_own_size(tmp_path: Path, shards: Path, name: str) -> None:
     config = configuration(shards, f"model={name}", without=("model.network.",))
     network = build_training(config, tmp_path).module.model.network
 
@@ -54,13 +55,14 @@ def _path_of(component: object) -> str:
     return f"{type(component).__module__}.{type(component).__qualname__}"
 
 
-@pytest.mark.parametrize(("kind", "save"), [("t5", save_t5), ("clip", save_clip)])
-def test_frozen_text_encoders_build_from_a_folder(tmp_path: Path, shards: Path, kind: str, save: object) -> None:
-    assert callable(save)
+@pytest.mark.parametrize(("kind", "save", "width"), [("t5", save_t5, 16), ("clip", save_clip, 24)])
+def test_frozen_text_encoders_build_from_a_folder(
+    tmp_path: Path, shards: Path, kind: str, save: Callable[[Path], Path], width: int
+) -> None:
     folder = save(tmp_path / kind)
     choice = [f"text_encoder={kind}", f"text_encoder.name_or_path={folder}", "text_encoder.max_tokens=12"]
     config = configuration(shards, *choice, without=("text_encoder",))
     training = build_training(config, tmp_path)
-    assert training.module.model.conditioner.text_channels in (16, 24)
+    assert training.module.model.conditioner.text_channels == width
     names = [name for name, parameter in training.module.named_parameters() if parameter.requires_grad]
     assert not any("frozen" in name for name in names)

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from tests.models.networks import random_input, randomized
 from tests.training.runs import configuration, train
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.run_folder import register_run_folder
 from vdm.config import ConfigError, build
+from vdm.config.conf_dir import conf_dir
 from vdm.diffusion.denoiser import Denoiser
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.loss_weights import VLB, ErrorOf, MinSNR, SigmoidWeight, Simple
@@ -112,7 +112,12 @@ def test_each_part_builds_and_goes_with_a_preset(part: Path) -> None:
     node.pop("defaults", None)  # of the part's own parts, for which it has defaults in code too
     preset = _diffusion("diffusion=vp" if field == "loss_weight" else "diffusion=ho2022_video")
 
-    assert getattr(replace(preset, **{field: build(node, field)}), field) is not None
+    built = getattr(replace(preset, **{field: build(node, field)}), field)
+
+    assert f"{type(built).__module__}.{type(built).__qualname__}" == node.pop("_target_")
+    for name, value in node.items():
+        if not isinstance(value, dict):  # a part of its own
+            assert getattr(built, name) == (tuple(value) if isinstance(value, list) else value)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

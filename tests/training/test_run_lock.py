@@ -13,6 +13,7 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 
 from tests.training.runs import configuration, train
+from tests.waiting import wait_until
 from vdm.checkpoints.layout import checkpoints_of, step_of
 from vdm.config import ConfigError
 from vdm.lock_files import LockHolder, acquire, lock_file, lock_holders
@@ -24,9 +25,9 @@ from vdm.training.training_run import TrainingRun, build_training
 JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm", "SLURM_PROCID": "0"}
 
 
-def plant(run: Path, holder: LockHolder, silent_seconds: float = 0.0) -> Path:
+def plant(run: Path, holder: LockHolder, silent_seconds: float = 0.0, folder: str = "locks") -> Path:
     """Leave a lock file behind as another process would, and return its file."""
-    path = run / "claims" / "start"
+    path = run / folder / "start"
     path.parent.mkdir(parents=True, exist_ok=True)
     number = len(lock_holders(path))
     assert acquire(path, number, holder.text())
@@ -78,13 +79,23 @@ def test_folder_is_free_when_a_run_has_ended_well_or_badly(tmp_path: Path) -> No
         mine.check()
 
 
+def test_lock_of_a_process_of_an_earlier_version_is_respected_and_taken_over(tmp_path: Path) -> None:
+    file = plant(tmp_path, elsewhere(), folder="claims")
+    with pytest.raises(ConfigError, match="on node7"):
+        refuse_if_locked(tmp_path, is_first=True)
+    os.utime(file, (0, 0))
+    with lock_run(tmp_path) as mine:
+        assert mine.file == lock_file(tmp_path / "claims" / "start", 1)
+    assert not (tmp_path / "locks").exists()
+
+
 def test_run_on_another_machine_counts_as_dead_after_its_silence_alone(tmp_path: Path) -> None:
     plant(tmp_path, elsewhere(), silent_seconds=SILENT_SECONDS - 60)
     with pytest.raises(
         ConfigError, match=r"on node7, since .*; last sign of life 6\d s ago, and 120 s without one free"
     ):
         refuse_if_locked(tmp_path, is_first=True)
-    os.utime(lock_file(tmp_path / "claims" / "start", 0), (0, 0))
+    os.utime(lock_file(tmp_path / "locks" / "start", 0), (0, 0))
     with lock_run(tmp_path) as mine:
         mine.check()
 
@@ -141,8 +152,7 @@ def test_heartbeat_keeps_the_lock_of_a_run_fresh(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.01)
     with lock_run(tmp_path) as mine:
         os.utime(mine.file, (0, 0))
-        while mine.file.stat().st_mtime == 0:
-            pass
+        wait_until(lambda: mine.file.stat().st_mtime > 0, "the heart does not beat")
 
 
 def fit_in_locked_folder(training: TrainingRun, run: Path) -> None:
@@ -196,7 +206,7 @@ def test_run_that_has_lost_its_folder_ends_in_one_line_at_its_next_save_and_writ
         assert [step_of(folder) for folder in checkpoints_of(left)] == [1]
         assert [path.name for path in tmp_path.iterdir()] == [left.name]
     if what == "taken over":
-        last = json.loads(lock_holders(run / "claims" / "start")[-1])
+        last = json.loads(lock_holders(run / "locks" / "start")[-1])
         assert (last["host"], last["ended"]) == ("node7", None)
 
 

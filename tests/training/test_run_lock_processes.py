@@ -84,4 +84,4 @@ def test_processes_of_one_run_share_its_lock(tmp_path: Path, shards: Path, zygot
     shared = {"TORCHELASTIC_RUN_ID": "mine", "GROUP_WORLD_SIZE": "1", "MASTER_PORT": str(free_port())}
     ranks = zygote.start_ranks([*argv, f"hydra.run.dir={run}"], 2, log, **shared)
     assert zygote.wait(ranks, timeout=240) == [0, 0], [path.read_text() for path in tmp_path.glob("log*")]
-    assert [path.name for path in (run / "claims").iterdir()] == ["start.0"]
+    assert [path.name for path in (run / "locks").iterdir()] == ["start.0"]

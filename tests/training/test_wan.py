@@ -12,7 +12,7 @@ from einops import rearrange
 
 from data_pipelines.encode.frozen import describe, encode_clip, latent_shape
 from data_pipelines.encode.shard_writer import ShardWriter
-from tests.cli.test_sample_and_evaluate import composed, frames_of
+from tests.cli.calling import composed, frames_of
 from tests.data import shard_sets
 from tests.data_pipelines.videos import write_video
 from tests.models.wan import save_autoencoder

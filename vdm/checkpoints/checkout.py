@@ -7,14 +7,16 @@ from typing import TypedDict
 
 
 class GitVersion(TypedDict):
-    """A commit, and whether files differ from it."""
+    """The version of a checkout."""
 
     commit: str
+    """The full hash."""
     dirty: bool
+    """Whether files differ from the commit, or are not tracked."""
 
 
 def git_version() -> GitVersion | None:
-    """Return the checkout's commit; ``None`` if the code is not in a checkout, or git is missing."""
+    """Return the version of the checkout; ``None`` if the code is not in one, or git is missing or fails."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -8,7 +8,7 @@ STARTED_IN = "started_in"
 """Key of a recorded configuration: the folder in which ``vdm train`` was started."""
 
 
-def found_again(path: str | dict[str, float], started_in: str | None) -> str | dict[str, float]:
+def resolve_data_path(path: str | dict[str, float], started_in: str | None) -> str | dict[str, float]:
     """Return a recorded ``data.path`` as seen from the current folder.
 
     A relative folder is searched in the folder in which training was started. If it is not there, because the project
@@ -21,17 +21,17 @@ def found_again(path: str | dict[str, float], started_in: str | None) -> str | d
     if started_in is None:
         return path
     if isinstance(path, dict):
-        return {_found(one, started_in): share for one, share in path.items()}
-    return _found(path, started_in)
+        return {_resolve_list(one, started_in): share for one, share in path.items()}
+    return _resolve_list(path, started_in)
 
 
-def _found(path: str, started_in: str) -> str:
+def _resolve_list(path: str, started_in: str) -> str:
     is_folder = any(folder.is_dir() for folder in (Path(path), Path(started_in) / path))
     parts = [path] if is_folder else path.split(SEPARATOR)
-    return SEPARATOR.join(_part_found(part, started_in) for part in parts)
+    return SEPARATOR.join(_resolve_part(part, started_in) for part in parts)
 
 
-def _part_found(part: str, started_in: str) -> str:
+def _resolve_part(part: str, started_in: str) -> str:
     if "://" in part or Path(part).is_absolute():
         return part
     there = str(Path(started_in) / part)

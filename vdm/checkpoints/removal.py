@@ -36,7 +36,7 @@ def clear_interrupted(folder: Path) -> None:
 
 
 def set_aside_later(run: Path, checkpoint: Path) -> None:
-    """Move the checkpoints after a given one aside, since the run resumes from that one and goes by the latest."""
+    """Move the checkpoints after a given one aside, since the run resumes from it and always uses the latest."""
     later = [path for path in checkpoints_of(run) if step_of(path) > step_of(checkpoint)]
     if not later:
         return

@@ -88,12 +88,12 @@ class RunConfig:
     objective: Mapping[str, Any] | None
     """The training objective, which only the held-out loss needs; ``None`` if it can't be built."""
     objective_fault: str | None
-    """Why it can't be, in one line: as of code of the run's own that the user has not allowed."""
+    """Why it can't be built, in one line; for example, since it is the run's own code and not allowed."""
     guidance_scale: float
     recorded_clip: RecordedClip | None
     data: RecordedData
     started_in: str | None
-    """The folder from which a relative ``data.path`` counts; see ``found_again``."""
+    """The folder from which a relative ``data.path`` counts; see ``resolve_data_path``."""
     data_module: Mapping[str, Any] | None
     """The node of a data module of the user's own, where their code is allowed."""
     started_from: str | None
@@ -174,7 +174,7 @@ class RunConfig:
 
 
 def _objective(node: object, allow_own_code: bool) -> tuple[Mapping[str, Any] | None, str | None]:
-    """Return the node, or why nothing can be built of it."""
+    """Return the node, or why nothing can be built from it."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         return None, "objective: is no component: it has no _target_"
     if not allow_own_code:

@@ -29,7 +29,7 @@ from vdm.training.training_run import TrainingRun, build_training
 _SAMPLING_STEPS = 4
 """Steps of the sampler for the one video that is sampled."""
 _NEVER = 10**9
-"""A number of optimizer steps that is not reached."""
+"""More optimizer steps than the rehearsal takes."""
 
 
 def run(config: DictConfig) -> int:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
 from vdm.cli.options.memory import GIB
@@ -10,17 +9,17 @@ from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.rehearsal import Rehearsal, peak_bytes
 from vdm.training.training_run import TrainingRun
 
-_WIDTH = 14
+_NAME_WIDTH = 14
 
 
 def report(training: TrainingRun, plain: Mapping[str, Any], rehearsal: Rehearsal, folder: str) -> Iterator[str]:
-    """Yield the lines.
+    """Yield the lines of the report.
 
     Args:
         training: The run that was rehearsed.
-        plain: The run's own configuration.
+        plain: The configuration of the run itself, without the changes of the rehearsal.
         rehearsal: What was measured.
-        folder: Where the run would be.
+        folder: The folder that the run would have.
     """
     if not training.module.has_begun:
         steps = training.trainer.global_step
@@ -28,19 +27,19 @@ def report(training: TrainingRun, plain: Mapping[str, Any], rehearsal: Rehearsal
         return
     yield "The check passed. The run would be:"
     for name, text in (
-        *_data(training, plain),
-        *_model(training, plain),
+        *_data(training),
+        *_model(training),
         *_steps(training, plain, rehearsal),
         *_saving(training, plain, rehearsal),
         *_length(training, plain, rehearsal),
         ("folder", folder),
         ("logger", ", ".join(_loggers(plain)) or "none"),
     ):
-        yield f"{name:{_WIDTH}}{text}"
+        yield f"{name:{_NAME_WIDTH}}{text}"
     yield from _warnings(rehearsal)
 
 
-def _data(training: TrainingRun, plain: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _data(training: TrainingRun) -> Iterator[tuple[str, str]]:
     data, size = training.data, training.data.num_train_samples
     shapes = ", ".join("x".join(map(str, shape)) for shape in data.clip_shapes)
     fps = f" at {data.fps:g} frames per second" if data.fps else ""
@@ -55,7 +54,7 @@ def _data(training: TrainingRun, plain: Mapping[str, Any]) -> Iterator[tuple[str
     yield "passes", f"{passes}, {batch} clips a step"
 
 
-def _model(training: TrainingRun, plain: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _model(training: TrainingRun) -> Iterator[tuple[str, str]]:
     module, trainer = training.module, training.trainer
     parameters = list(module.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
@@ -80,8 +79,8 @@ def _steps(training: TrainingRun, plain: Mapping[str, Any], rehearsal: Rehearsal
         end = last if last > 0 else 100_000
         marks = sorted({0, getattr(schedule, "warmup_steps", 0), end // 2, end - 1} & set(range(end)))
         yield "learning rate", ", ".join(f"{rate * schedule(step):.3g} at step {step:,}" for step in marks)
-    finite = [f"{loss:.4g}" for loss in rehearsal.losses]
-    yield "loss", f"{', '.join(finite)} in the first {len(finite)} steps"
+    losses = [f"{loss:.4g}" for loss in rehearsal.losses]
+    yield "loss", f"{', '.join(losses)} in the first {len(losses)} steps"
 
 
 def _saving(training: TrainingRun, plain: Mapping[str, Any], rehearsal: Rehearsal) -> Iterator[tuple[str, str]]:
@@ -142,11 +141,8 @@ def _bytes(number: float) -> str:
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
-    minutes = timedelta(seconds=round(seconds)).total_seconds() / 60
-    return (
-        f"{minutes:.0f} min"
-        if minutes < 90
-        else f"{minutes / 60:.1f} h"
-        if minutes < 60 * 48
-        else f"{minutes / 1440:.1f} days"
-    )
+    minutes = seconds / 60
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    hours = minutes / 60
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

@@ -54,7 +54,7 @@ def run(config: DictConfig) -> None:
     check_new(output, "output")
     saved = SavedCheckpoint(checkpoint)
     target = PowerFunction(sigma_rel, step_of(checkpoint))
-    trained = RunConfig.read(checkpoint, allow_own_code=True)  # nothing is built of it
+    trained = RunConfig.read(checkpoint, allow_own_code=True)  # nothing is built from it
     sources = list(_sources(saved, trained.sigma_rels, target.step))
     found = reconstruct(target, [source.profile for source in sources])
 

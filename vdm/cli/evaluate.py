@@ -1,240 +1,124 @@
-"""``vdm evaluate``: measures a trained model on held-out clips."""
+"""``vdm evaluate``: measures a trained model on held-out clips, or finished videos against others."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.checkpoints.data_path import found_again
+from vdm.checkpoints.checkout import git_version
+from vdm.checkpoints.collectives import rank
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import folder_for_results, run_folder
-from vdm.checkpoints.run_config import CLIP_SAMPLING, DATA_MODULE, RunConfig
+from vdm.checkpoints.run_config import RunConfig
+from vdm.cli.evaluated_data import held_out_data
+from vdm.cli.evaluated_metrics import measure_model, measure_videos
+from vdm.cli.evaluated_model import HeldOut, measure_bits_per_dim, measure_loss, measure_prompted_digits
 from vdm.cli.next_step import command, say_next
 from vdm.cli.options.evaluate import EvaluateOptions
 from vdm.cli.sample import load_for_sampling
 from vdm.cli.sample_folder import make_output_folder
-from vdm.config import ConfigError, build
+from vdm.cli.sample_record import guidance_in_effect
+from vdm.config import build
 from vdm.config.options import parse
 from vdm.data.datamodule import ClipDataModule
-from vdm.data.shard_lists import listed_sets
 from vdm.diffusion.likelihood.base import Likelihood
 from vdm.evaluation import bits_per_dim, moving_digits
-from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
 from vdm.files import write_json
-from vdm.generation.generate import count_steps, generate
-from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.objectives.base import Objective
 from vdm.objectives.load import load_objective
-from vdm.types import ClipBatch, ClipSize
+from vdm.training.joined_processes import joined_processes
 
 _log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
-    """Print each figure, and write all figures with their options to ``results.json``."""
+    """Print each figure, and write all figures with their options to ``results.json``.
+
+    Metrics of videos are measured by all processes together, the figures of the model itself by the first.
+    """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     options = parse(EvaluateOptions, plain)
-    checkpoint = latest_checkpoint(options.checkpoint)
-    trained = RunConfig.read(checkpoint, options.allow_own_code)
-    data = _data(options, trained)
-    model = load_for_sampling(checkpoint, options, trained)
+    with joined_processes(options.find_device()):
+        if options.checkpoint is None:
+            _evaluate_videos(options, plain)
+        else:
+            _evaluate_model(options, options.checkpoint, plain)
+
+
+def _evaluate_videos(options: EvaluateOptions, plain: dict[str, Any]) -> None:
+    folder = options.output or Path("evaluation")
+    if rank() == 0:
+        make_output_folder(folder)
+    metrics = measure_videos(options)
+    if rank() == 0:
+        _write(folder, {"options": plain, "metrics": metrics})
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A trained model and what is needed to measure it."""
+
+    checkpoint: Path
+    config: RunConfig
+    model: VideoDiffusionModel
+    data: ClipDataModule
+    objective: Objective | None
+    likelihood: Likelihood | None
+    with_digits: bool
+
+
+def _evaluate_model(options: EvaluateOptions, run: Path, plain: dict[str, Any]) -> None:
+    trained = _load(options, run)
+    folder = options.output or folder_for_results(run_folder(trained.checkpoint), "evaluation")
+    if rank() == 0:
+        make_output_folder(folder)
+    results: dict[str, Any] = {"checkpoint": str(trained.checkpoint), "options": plain}
+    if options.metric:
+        sampling = {
+            "checkpoint": str(trained.checkpoint),
+            "sampler": options.sampler,
+            "guidance": guidance_in_effect(options, trained.config),
+            "ema": options.ema,
+            "seed": options.seed,
+        }
+        results["metrics"] = measure_model(options, trained.model, trained.data, sampling)
+    if rank() > 0:
+        return
+    held_out = HeldOut(trained.data)
+    if trained.objective is not None:
+        results |= measure_loss(trained.model, trained.objective, held_out, options, folder)
+    if trained.likelihood is not None:
+        results |= measure_bits_per_dim(trained.model, trained.likelihood, trained.data, options)
+    if trained.with_digits:
+        results |= measure_prompted_digits(trained.model, trained.data, held_out, options, folder)
+    _write(folder, results)
+    of_run = run_folder(trained.checkpoint)
+    say_next(command("vdm export", checkpoint=trained.checkpoint, to=of_run.with_name(f"{of_run.name}-export")))
+
+
+def _load(options: EvaluateOptions, run: Path) -> _Trained:
+    checkpoint = latest_checkpoint(run)
+    config = RunConfig.read(checkpoint, options.allow_own_code)
+    data = held_out_data(options, config)
+    model = load_for_sampling(checkpoint, options, config)
     if model.conditioner.needs_pixels:
         data.add_image_conditions()
     likelihood: Likelihood | None = build(options.bits_per_dim, "bits_per_dim") or None
     wanted = options.prompted_digits
     with_digits = wanted is True or (wanted == "auto" and data.label_names == moving_digits.LABEL_NAMES)
     objective = None
-    if trained.objective is None and (with_digits or likelihood is not None):
-        _log.warning("The held-out loss is left out: %s", trained.objective_fault)
+    if config.objective is None and (with_digits or options.metric or likelihood is not None):
+        _log.warning("The held-out loss is left out: %s", config.objective_fault)
     else:
-        objective = load_objective(trained, checkpoint, model, options.ema)
+        objective = load_objective(config, checkpoint, model, options.ema)
     if likelihood is not None:
         bits_per_dim.check(model)
-    folder = options.output or folder_for_results(run_folder(checkpoint), "evaluation")
-    make_output_folder(folder)
+    return _Trained(checkpoint, config, model, data, objective, likelihood, with_digits)
 
-    held_out = _HeldOut(data)
-    results: dict[str, Any] = {"checkpoint": str(checkpoint), "options": plain}
-    if objective is not None:
-        results |= _loss(model, objective, held_out, options, folder)
-    if likelihood is not None:
-        results |= _bits_per_dim(model, likelihood, data, options)
-    if with_digits:
-        results |= _prompted_digits(model, data, held_out, options, folder)
-    write_json(folder / "results.json", results, indent=1)
+
+def _write(folder: Path, results: dict[str, Any]) -> None:
+    write_json(folder / "results.json", {**results, "code": git_version()}, indent=1)
     print(f"Wrote {folder / 'results.json'}")
-    run = run_folder(checkpoint)
-    say_next(command("vdm export", checkpoint=checkpoint, to=run.with_name(f"{run.name}-export")))
-
-
-class _HeldOut:
-    """Batches of held-out clips, without padding and unreadable clips; each iteration reads them again."""
-
-    def __init__(self, data: ClipDataModule) -> None:
-        self._loader = data.val_dataloader()
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[ClipBatch]:
-        num_clips = 0
-        for batch in self._loader:
-            whole = _without_padding(batch)
-            num_clips += len(whole)
-            if len(whole) > 0:
-                yield whole
-        if num_clips == 0:
-            raise ConfigError("data_path: none of the held-out clips can be read")
-
-
-def _data(options: EvaluateOptions, trained: RunConfig) -> ClipDataModule:
-    """Return the run's data set, or another, in batches for evaluation.
-
-    Of the run's data options, only the sampling of clips is taken over, and the path if it is a folder here: a run from
-    elsewhere does not decide what is written, cached or contacted.
-    """
-    batch_size = options.batch_size
-    node = {
-        **(trained.data_module or {"_target_": DATA_MODULE, "clips": _clips(trained)}),
-        "path": options.data_path or _own_path(trained),
-        "seed": trained.data.seed,
-        "global_batch_size": batch_size,
-        "micro_batch_size": batch_size,
-        "num_workers": 0,
-        "num_images_per_clip": 0,
-        "overfit_one_batch": False,
-        "stored_latents": False,  # measures clips of pixels
-        "stored_text": False,
-        "max_validation_clips": options.max_clips,
-    }
-    allowed = None if trained.data_module is not None else ("vdm.data",)
-    data: ClipDataModule = build(node, "data", allowed)
-    try:
-        data.check()
-    except ValueError as error:
-        raise ConfigError(f"data_path: {error}") from error
-    return data
-
-
-def _clips(trained: RunConfig) -> dict[str, Any] | None:
-    return trained.data.clips and {**trained.data.clips, "_target_": CLIP_SAMPLING}
-
-
-def _own_path(trained: RunConfig) -> Any:
-    """Return the path of the run's data."""
-    if trained.data_module is not None:
-        return trained.data_module.get("path")
-    path = trained.data.path
-    if path is None:
-        raise ConfigError("data_path: no value given; the run was imported, and has no data of its own")
-    path = found_again(path, trained.started_in)
-    for folder in path if isinstance(path, dict) else [path]:
-        if not _is_here(folder):
-            raise ConfigError(
-                f"data_path: no value given; the run was trained on {folder}, which is no folder of this machine"
-            )
-    return path
-
-
-def _is_here(path: str) -> bool:
-    """Tell whether all sets of a list are folders of this machine."""
-    try:
-        return all(Path(one.path).is_dir() for one in listed_sets(path))
-    except ValueError:
-        return False
-
-
-def _without_padding(batch: ClipBatch) -> ClipBatch:
-    """Return the batch without padding and without clips that could not be read."""
-    return _rows(batch, (batch.weights > 0).nonzero()[:, 0].tolist())
-
-
-def _rows(batch: ClipBatch, rows: Sequence[int]) -> ClipBatch:
-    """Return some clips of a batch."""
-    part = batch.map(lambda tensor: tensor[list(rows)])
-    return replace(part, captions=tuple(batch.captions[i] for i in rows), keys=tuple(batch.keys[i] for i in rows))
-
-
-def _loss(
-    model: VideoDiffusionModel, objective: Objective, held_out: _HeldOut, options: EvaluateOptions, folder: Path
-) -> dict[str, Any]:
-    """Measure, plot and print the held-out loss by noise level."""
-    num_clips = 0
-
-    def counted() -> Iterator[ClipBatch]:
-        nonlocal num_clips
-        for batch in tqdm(held_out, desc="held-out loss", unit="batch"):
-            num_clips += len(batch)
-            yield batch
-
-    losses = loss_by_level(model, objective, counted(), options.num_levels, options.seed)
-    plot_loss_by_level(losses, folder / "loss_by_level.png")
-    for t, loss in losses.items():
-        print(f"held-out loss at t={t:.2f}  {loss:.4f}")
-    mean = sum(losses.values()) / len(losses)
-    print(f"held-out loss, mean     {mean:.4f}")
-    return {"held_out_loss": mean, "held_out_loss_by_t": losses, "num_held_out_clips": num_clips}
-
-
-def _bits_per_dim(
-    model: VideoDiffusionModel, likelihood: Likelihood, data: ClipDataModule, options: EvaluateOptions
-) -> dict[str, Any]:
-    """Measure and print the bits per dimension of held-out clips."""
-    held_out = data.held_out_clips(options.bits_per_dim_clips)
-    assert held_out is not None, "the set was checked for validation clips"
-    clips = _without_padding(held_out)
-    starts = range(0, len(clips), options.batch_size)
-    batches = [_rows(clips, range(len(clips))[start : start + options.batch_size]) for start in starts]
-    total = None if likelihood.num_steps is None else len(batches) * likelihood.num_steps
-    with tqdm(total=total, desc="bits per dimension", unit="step") as bar:
-
-        def announced() -> Iterator[ClipBatch]:
-            for number, batch in enumerate(batches, start=1):
-                bar.set_description(f"bits per dimension, batch {number} of {len(batches)}")
-                yield batch
-
-        found = bits_per_dim.bits_per_dim(model, announced(), likelihood, options.seed, bar.update)
-    error = "" if found.standard_error is None else f"standard error {found.standard_error:.4f}, "
-    print(f"bits per dimension      {found.mean:.4f} ({error}{found.num_clips} clips)")
-    return {"bits_per_dim": asdict(found)}
-
-
-def _prompted_digits(
-    model: VideoDiffusionModel,
-    data: ClipDataModule,
-    held_out: _HeldOut,
-    options: EvaluateOptions,
-    folder: Path,
-) -> dict[str, Any]:
-    """Measure and print the shares of sampled clips with the digit and the motion of their prompts."""
-    classifier = moving_digits.train_classifier(data.train_dataloader())
-    batches = list(held_out)  # clips of digits are small
-    real = torch.cat([batch.video for batch in batches])
-    of_real = [caption for batch in batches for caption in batch.captions]
-    real_labels = torch.cat([batch.labels for batch in batches])
-    ceiling = moving_digits.score(classifier, real, of_real, real_labels)
-
-    pairs = sorted(set(zip(of_real, real_labels.tolist(), strict=True)))
-    # Evenly over all prompts for any number of samples, since digits are not equally hard.
-    number = options.num_samples
-    chosen = [pairs[i * len(pairs) // number % len(pairs)] for i in range(number)]
-    captions, labels = zip(*chosen, strict=True)
-    prompts = model.prompts(captions, labels)
-    total = count_steps(model, len(captions), options.batch_size)
-    with tqdm(total=total, desc="sampling", unit="step") as bar:
-        size = ClipSize(*data.clip_shape)
-        videos = generate(model, prompts, size, options.seed, options.batch_size, on_step=bar.update)
-    shown = slice(None, None, max(1, len(videos) // 16))
-    write_grid(folder / "prompted_digits", list(videos[shown]), data.fps or DEFAULT_FPS, captions[shown])
-    found = moving_digits.score(classifier, videos, captions, torch.tensor(labels))
-    print(
-        f"clips with the digit asked for   {found.digit:.1%} of {len(videos)} (held-out real clips {ceiling.digit:.1%})"
-    )
-    print(f"clips with the motion asked for  {found.direction:.1%} (held-out real clips {ceiling.direction:.1%})")
-    return {"prompted_digits": asdict(found), "held_out_real_clips": asdict(ceiling), "num_samples": len(videos)}

@@ -24,7 +24,7 @@ COMPOSITION_FAULTS = (HydraException, OmegaConfBaseException, YAMLError, ValueEr
 """Errors before a command's own code runs; the cause is always the command line or a YAML."""
 
 _OF_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-"""Storage that is full, over quota or read-only: no bug, whichever code meets it."""
+"""Storage that is full, over quota or read-only: never a bug, in whichever code the error arises."""
 _OF_PATHS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """Wrong paths: not permitted, a file in place of a folder or the reverse, too long, a circle of links. They are users'
 paths, since this project makes none such."""

@@ -19,7 +19,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line, unknown_key
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.overrides import DECIDING, deciding, readable, split_sweeps
@@ -28,6 +27,7 @@ from vdm.cli.ready import check_without_import, ready, without_variables
 from vdm.cli.run_folder import register_run_folder
 from vdm.cli.sweeps import with_common_keys
 from vdm.config import ConfigError
+from vdm.config.conf_dir import conf_dir
 from vdm.config.options import check_given, options_of
 from vdm.logs import library_warnings_logged
 from vdm.processes import is_first_of_machine
@@ -129,7 +129,7 @@ def _check_early(config_name: str, overrides: Sequence[str], options: type[Comma
         if key in known and "." not in key and not is_choice:
             check_given(completed, {**plain, key: value})
     overridden = [override.partition("=")[0] for override in common]
-    # The run has not been read yet, from which components of the run, or values of those chosen, are taken.
+    # The run has not been read yet; it supplies its components, and values for components that the user chose.
     checked = (option for option in options_of(completed) if option.key not in completed.of_run)
     check_without_import(config, checked, overridden)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vdm.checkpoints.data_path import STARTED_IN, found_again
+from vdm.checkpoints.data_path import STARTED_IN, resolve_data_path
 from vdm.cli.followers import ABSENT, FOLLOWS, followers_of, let_follow, recorded_followers, select
 from vdm.cli.overrides import overridden_keys
 from vdm.cli.own_code import refuse_missing
@@ -68,7 +68,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], folder: Path) -> DictC
         folder: Folder of the run.
 
     Raises:
-        ConfigError: If the run can't be resumed so.
+        ConfigError: If the run can't be resumed with these options.
     """
     if "resume" not in config:
         return config
@@ -143,7 +143,7 @@ def _merged(
     let_follow(result, before | now)
     path = select(result, ["data", "path"])
     if isinstance(path, str | dict) and not _is_below(["data", "path"], taken):
-        result["data"]["path"] = found_again(path, saved.get(STARTED_IN))
+        result["data"]["path"] = resolve_data_path(path, saved.get(STARTED_IN))
     refuse_missing(result, saved.get(STARTED_IN))
     result[STARTED_IN] = str(Path.cwd())
     return result

@@ -31,6 +31,8 @@ def with_components_of_run(
     """
     if not {"checkpoint", *GROUPS} <= set(config) or OmegaConf.is_missing(config, "checkpoint"):
         return config
+    if config.checkpoint is None:  # finished videos are evaluated
+        return config
     from vdm.checkpoints.run_config import RunConfig
 
     run = RunConfig.read(Path(str(config.checkpoint)), config.get("allow_own_code") is True)

@@ -36,7 +36,8 @@ def read_task(options: SampleOptions, trained: RunConfig, model: VideoDiffusionM
     """Return the task, and read the input video.
 
     Raises:
-        ValueError: If options contradict one another, or the video can't be read or does not fit.
+        ConfigError: If options contradict one another.
+        ValueError: If the video can't be read or does not fit.
     """
     size, usual_fps = clip_size(options, trained), trained.clip.fps
     if options.task is None:

@@ -107,7 +107,7 @@ class SlurmOptions:
         return {**given, "wckey": None}  # clusters that account by wckey refuse the default of submitit
 
     def _after_failure(self, run: str) -> list[str]:
-        """Return the last lines of the job's script; exit code 2 is a mistake, which another start would not mend."""
+        """Return the last lines of the job's script; exit code 2 is a user's mistake, which would happen again."""
         again = (
             f'{shlex.quote(sys.executable)} -m vdm.cli.requeue {run} "${{stopped:-$status}}"'
             if self.requeue_failed

@@ -1,4 +1,4 @@
-"""Check of configurations that came with weights from elsewhere, before anything is built of them."""
+"""Check of configurations that came with weights from elsewhere, before anything is built from them."""
 
 import types
 from collections.abc import Mapping, Sequence

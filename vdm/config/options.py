@@ -1,17 +1,18 @@
-"""Options of a command: a frozen dataclass declares their types and ranges, and a user's values are checked by it."""
+"""Options of a command: a frozen dataclass declares types and ranges, against which a user's values are checked."""
 
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Strict, TypeAdapter, ValidationError
 
 from vdm.config.errors import ConfigError, did_you_mean
+from vdm.config.option_types import choices_of, dataclass_in_mapping, kinds_of, metadata_of, nested_dataclass
 from vdm.config.quoting import shell_list, shell_override
 from vdm.config.words import Described, described
 
@@ -21,6 +22,8 @@ MAY_BE_ABSENT = {"may_be_absent": True}
 """Metadata of a field whose key may be missing, as it comes with a group or is added later."""
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4095
 """Limits of Linux for a name and for a path."""
+_TEXT_LIKE = (str, bool, int, float)
+"""What YAML may read in the place of a text."""
 _MAX_SHOWN = 100
 """Characters of a wrong value that are shown, at most."""
 _LOOKS_PLAIN = re.compile(r"[-+.\d]*\d[\d_.eE+-]*|true|false|null|nan|inf", re.IGNORECASE)
@@ -91,11 +94,11 @@ class Option:
     @property
     def kinds(self) -> frozenset[type]:
         """Plain types of its values: ``Path``, ``str``, ``list`` ..."""
-        return _kinds(self.annotation)
+        return kinds_of(self.annotation)
 
     def has(self, marker: type) -> bool:
         """Tell whether the annotation has a marker of this class, at any depth."""
-        return any(isinstance(found, marker) for found in _metadata(self.annotation))
+        return any(isinstance(found, marker) for found in metadata_of(self.annotation))
 
     @property
     def is_component(self) -> bool:
@@ -112,7 +115,7 @@ def options_of(cls: type, parent: str = "") -> Iterator[Option]:
     """Yield all options of a class, those of nested classes by their dotted keys."""
     for option in _fields(cls):
         key = f"{parent}{option.key}"
-        nested = _nested(option.annotation)
+        nested = nested_dataclass(option.annotation)
         if nested is None:
             yield dataclasses.replace(option, key=key)
         else:
@@ -123,7 +126,7 @@ def texts_of(cls: type) -> dict[str, Option]:
     """Return the options that are texts or paths by key, with the declared paths of components."""
     found = {option.key: option for option in options_of(cls) if {str, Path} & option.kinds}
     for option in options_of(cls):
-        for marker in _metadata(option.annotation):
+        for marker in metadata_of(option.annotation):
             for name in marker.paths if isinstance(marker, Built) else ():
                 key = f"{option.key}.{name}"
                 found[key] = Option(key, PlainPath | Mapping[str, Any] | None, option.field)
@@ -190,13 +193,13 @@ def _fields(cls: type) -> tuple[Option, ...]:
 def _checked(value: Any, annotation: Any, key: str, is_complete: bool) -> Any:
     if not is_complete and _is_pending(value):
         return value
-    nested, inner = _nested(annotation), _of_mapping(annotation)
+    nested, inner = nested_dataclass(annotation), dataclass_in_mapping(annotation)
     if isinstance(value, Mapping) and nested is not None:
         arguments = _arguments(nested, value, f"{key}.", is_complete)
         return nested(**arguments) if is_complete else arguments
     if isinstance(value, Mapping) and inner is not None:
         return {name: _checked(item, inner, f"{key}.{name}", is_complete) for name, item in value.items()}
-    if nested is not None and not (value is None and NoneType in _kinds(annotation)):
+    if nested is not None and not (value is None and NoneType in kinds_of(annotation)):
         raise ConfigError(f"{key}={_shown(value)}: must be a mapping with the keys {_names(nested)}")
     return _of_leaf(value, annotation, key)
 
@@ -206,7 +209,7 @@ def _names(cls: type) -> str:
 
 
 def _of_leaf(value: Any, annotation: Any, key: str) -> Any:
-    kinds = _kinds(annotation)
+    kinds = kinds_of(annotation)
     if isinstance(value, str) and not value.strip() and Path in kinds:
         raise ConfigError(f"{key}=: must not be empty")
     try:
@@ -215,7 +218,7 @@ def _of_leaf(value: Any, annotation: Any, key: str) -> Any:
         own = [one["msg"].removeprefix("Value error, ") for one in error.errors() if one["type"] == "value_error"]
     if own:
         raise ConfigError(f"{key}={_shown(value)}: {own[0]}")
-    choices = _choices(annotation)
+    choices = choices_of(annotation)
     if choices and isinstance(value, str):
         raise ConfigError(f"{key}={value}: no such choice{did_you_mean(value, choices)}")
     shown = repr(value) if isinstance(value, str) and _LOOKS_PLAIN.fullmatch(value) else _shown(value)
@@ -233,10 +236,8 @@ def _advice(value: object, kinds: Iterable[type], key: str) -> str:
         return ""
     if isinstance(value, bool | int | float):
         return f"; a text that reads as something else needs quotes: {shell_override(key, _shown(value))}"
-    if isinstance(value, list) and list in kinds and all(isinstance(item, str | bool | int | float) for item in value):
-        return f"; texts that read as something else need quotes: {shell_list(key, [*map(_shown, value)])}" * bool(
-            value
-        )
+    if isinstance(value, list) and value and list in kinds and all(isinstance(item, _TEXT_LIKE) for item in value):
+        return f"; texts that read as something else need quotes: {shell_list(key, [*map(_shown, value)])}"
     return ""
 
 
@@ -253,61 +254,3 @@ def _is_pending(value: object) -> bool:
     if isinstance(value, list):
         return any(map(_is_pending, value))
     return isinstance(value, str) and (value == "???" or "${" in value)
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, without metadata."""
-    if get_origin(annotation) is Annotated:
-        return _members(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return tuple(inner for member in get_args(annotation) for inner in _members(member))
-    return (annotation,)
-
-
-@cache
-def _kinds(annotation: Any) -> frozenset[type]:
-    """Return the plain types that an annotation allows."""
-    return frozenset(_plain_types(annotation))
-
-
-def _plain_types(annotation: Any) -> Iterator[type]:
-    for member in _members(annotation):
-        origin = get_origin(member)
-        if origin is Literal:
-            yield from (type(choice) for choice in get_args(member))
-        elif origin is not None:
-            yield list if origin in (list, tuple, Sequence) else dict if origin is Mapping else origin
-        elif isinstance(member, type):
-            yield member
-
-
-def _metadata(annotation: Any) -> Iterator[Any]:
-    """Yield all metadata of an annotation, at any depth."""
-    if get_origin(annotation) is Annotated:
-        yield from get_args(annotation)[1:]
-    for inner in get_args(annotation):
-        yield from _metadata(inner) if get_origin(annotation) is not Literal else ()
-
-
-@cache
-def _nested(annotation: Any) -> type | None:
-    """Return the dataclass in an annotation, if there is one."""
-    found = [member for member in _members(annotation) if isinstance(member, type) and dataclasses.is_dataclass(member)]
-    return found[0] if found else None
-
-
-@cache
-def _of_mapping(annotation: Any) -> Any:
-    """Return the annotation of the values of a mapping of dataclasses."""
-    for member in _members(annotation):
-        if get_origin(member) is Mapping and _nested(get_args(member)[1]) is not None:
-            return get_args(member)[1]
-    return None
-
-
-def _choices(annotation: Any) -> list[str]:
-    """Return the words of a ``Literal``; nothing if the option allows other values too."""
-    members = [member for member in _members(annotation) if member is not NoneType]
-    if not all(get_origin(member) is Literal for member in members):
-        return []
-    return [str(choice) for member in members for choice in get_args(member)]

@@ -1,4 +1,4 @@
-"""Targets: the classes and functions that ``_target_`` names, which of them may be imported, and where they stand."""
+"""Targets: the classes and functions that ``_target_`` names, which of them may be imported, and where they occur."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ __all__ = ["webdataset"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``webdataset``, and PyTorch with it, when it is asked for."""
+    """Import ``webdataset`` on first access only, since it imports PyTorch."""
     if name == "webdataset":
         from vdm.data.plain_loop import webdataset
 

@@ -40,8 +40,8 @@ def collate(
     """Return the batch of some clips.
 
     Args:
-        positions: Of the clips in the order of training.
-        clips: What the batch has of each.
+        positions: Position of each clip in the order of training.
+        clips: The clips, without their pixels.
         videos: Pixels of the clips.
         images: Pixels of the images beside the clips, or None.
         empty_text: Stored text embedding of the empty caption, if text embeddings are read.

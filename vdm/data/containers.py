@@ -40,10 +40,8 @@ _PICTURE_FORMATS = (
 """FFmpeg's names of formats that never refer to other files."""
 _MAX_STREAMS = 64
 """Streams of a container that FFmpeg may probe by decoding."""
-
-
 _MATROSKA = b"\x1aE\xdf\xa3"
-"""How Matroska and WebM begin (RFC 8794, section 11.2.1)."""
+"""First bytes of Matroska and WebM (RFC 8794, section 11.2.1)."""
 
 
 class TooLargeError(ValueError):
@@ -62,8 +60,8 @@ def open_video(
     Args:
         source: A path, never taken for a URL, or an open file.
         format: FFmpeg's name of the container, where it is known.
-        options: FFmpeg's, of the container.
-        stream_options: FFmpeg's, of each stream while it is looked at.
+        options: FFmpeg's options for the container.
+        stream_options: FFmpeg's options for each stream while it is probed.
 
     Raises:
         FFmpegError: If FFmpeg can't read it, or it is a list of other files.
@@ -95,7 +93,7 @@ def _refuse(url: str, flags: int, options: dict[str, str]) -> io.BufferedIOBase:
 
 
 def clip_format(source: io.BufferedIOBase) -> str:
-    """Return FFmpeg's name of the container of a clip in a shard, which names call mp4 though some are WebM.
+    """Return FFmpeg's name for the container of a clip in a shard; some ``.mp4`` are WebM.
 
     Args:
         source: An open file; it is at its start afterwards.
@@ -117,7 +115,7 @@ def bound_pixels(stream: av.VideoStream) -> None:
 
 
 def check_pixels(height: float, width: float) -> None:
-    """Refuse a picture that would take too much memory.
+    """Refuse a picture that would take too much memory, by its size in pixels.
 
     Raises:
         TooLargeError: If it has more than ``MAX_PIXELS``.
@@ -136,7 +134,7 @@ def open_picture(
 
     Args:
         source: A path, an open file, or the content of one.
-        formats: Pillow's names of what it may be.
+        formats: Allowed formats, by Pillow's names.
 
     Raises:
         TooLargeError: If it has too many pixels.

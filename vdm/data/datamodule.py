@@ -4,10 +4,10 @@ Longer than other files, as it is one interface: the options of ``conf/data`` wi
 Lightning and the training loop call. The modules that it imports do the work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from weakref import WeakSet
 
 import torch
@@ -16,10 +16,10 @@ from lightning import LightningDataModule
 
 from vdm.data import order
 from vdm.data.clips import ClipSampling
-from vdm.data.dataset import ClipDataset, DrawNoise
+from vdm.data.dataset import ClipDataset, NoiseSource
 from vdm.data.disk_cache import DiskCache
 from vdm.data.loader import ClipLoader, FiniteClipLoader, TrainingPositions, ValidationPositions
-from vdm.data.mixing import ListedOrder, MixedOrder, Order
+from vdm.data.mixing import Bucket, ListedOrder, MixedOrder, Order
 from vdm.data.motion import check_measurable
 from vdm.data.quarantine import Quarantine, check_report
 from vdm.data.random_images import RandomImages
@@ -127,8 +127,8 @@ class ClipDataModule(LightningDataModule):
         self.quarantine_path = quarantine_path
         self.image_conditions = False
         """Whether batches have the conditions of image-to-video models; see ``add_image_conditions``."""
-        self.draw_noise: DrawNoise | None = None
-        """Draws the noise of training ahead; see ``draw_ahead``."""
+        self.noise_source: NoiseSource | None = None
+        """Draws the noise of training ahead; see ``prefetch_noise``."""
         self._loaders: WeakSet[ClipLoader] = WeakSet()
         self.position = 0
         """First position not yet trained on."""
@@ -168,9 +168,9 @@ class ClipDataModule(LightningDataModule):
         """Log how many training clips have no caption, for a model that takes text; see ``log_captions``."""
         log_captions(self.sets)
 
-    def draw_ahead(self, draw_noise: DrawNoise) -> None:
+    def prefetch_noise(self, noise_source: NoiseSource) -> None:
         """Have the loader's workers, if there are any, also draw the noise of the coming training step."""
-        self.draw_noise = draw_noise
+        self.noise_source = noise_source
 
     def add_image_conditions(self) -> None:
         """Add the conditions of image-to-video models to batches: the first frame, also beside latents, and the motion.
@@ -270,8 +270,8 @@ class ClipDataModule(LightningDataModule):
         )
         images = RandomImages(self.seed, self.num_images_per_clip, samples) if self.num_images_per_clip else None
         period = self.global_batch_size if self.overfit_one_batch else None
-        draw_noise = self.draw_noise if self.num_workers else None
-        dataset = self._dataset(split, samples, self.sampling, images, period, draw_noise)
+        noise_source = self.noise_source if self.num_workers else None
+        dataset = self._dataset(split, samples, self.sampling, images, period, noise_source)
         positions = TrainingPositions(
             lambda: self.position, self.global_batch_size, self.micro_batch_size, *self._rank_and_world_size()
         )
@@ -306,6 +306,12 @@ class ClipDataModule(LightningDataModule):
         batches = FiniteClipLoader(self._validation_set(), positions, 0, self._quarantine())
         return max(batches, key=len)
 
+    def listed(self, split: Literal["train", "validation"]) -> tuple[ClipDataset, Sequence[Bucket]]:
+        """Return the pixels of a split's clips, cut as for validation, bucket by bucket in the order of the index."""
+        sampling = self.sampling.without_chance()
+        found = self.validation if split == VALIDATION else Split.of(self.sets, TRAIN, sampling)
+        return self._dataset(found, ListedOrder(found.buckets), sampling, with_latents=False), found.buckets
+
     def _validation_positions(
         self, num_clips: int, rank: int, world_size: int, micro_batch_size: int | None = None
     ) -> ValidationPositions:
@@ -322,9 +328,10 @@ class ClipDataModule(LightningDataModule):
         sampling: ClipSampling,
         images: RandomImages | None = None,
         period: int | None = None,
-        draw_noise: DrawNoise | None = None,
+        noise_source: NoiseSource | None = None,
+        with_latents: bool = True,
     ) -> ClipDataset:
-        latent_shapes = None if self.latents is None else self.latents.shapes
+        latent_shapes = self.latents.shapes if with_latents and self.latents is not None else None
         readers = split.readers(self.sets, self.cache)
         return ClipDataset(
             readers,
@@ -338,7 +345,7 @@ class ClipDataModule(LightningDataModule):
             images,
             period,
             self.image_conditions,
-            draw_noise,
+            noise_source,
         )
 
     def teardown(self, stage: str) -> None:

@@ -25,7 +25,7 @@ from vdm.data.text_embeddings import TextEmbedding, UnusableTextError, read_text
 from vdm.types import ClipBatch
 
 LoadedBatch = tuple[ClipBatch, tuple[Fault, ...]]
-"""A batch, and what is wrong with its clips of weight 0."""
+"""A batch, and the faults of its clips of weight 0."""
 
 _METADATA = frozenset({"json", "txt"})
 
@@ -36,7 +36,7 @@ class _Wanted(NamedTuple):
     position: int
     places: tuple[MixedPlace, ...]
     frames: tuple[int, ...]
-    """Of each image."""
+    """Which frame of its clip each image is."""
 
 
 class _PixelBuffers(NamedTuple):
@@ -47,7 +47,7 @@ class _PixelBuffers(NamedTuple):
     images: UInt8[Tensor, "c k h w"]
 
 
-DrawNoise = Callable[[Sequence[int], Shape], Tensor]
+NoiseSource = Callable[[Sequence[int], Shape], Tensor]
 """Noise of clips by positions and shape, for the latents of each clip and of its independent images."""
 
 
@@ -59,7 +59,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         order: Where each position's sample lies.
         buckets: The buckets of the order.
         sampling: How stored clips are sampled.
-        seed: Seed of the random choices in that.
+        seed: Seed of the random choices in the sampling.
         label_names: Names of each set's classes, to which its labels are indices; without names, labels are not
             read.
         latent_shapes: Shape of the stored latents by shape of the clip, to read them in place of pixels; None reads
@@ -69,7 +69,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         period: Number of positions after which the samples repeat, to overfit one batch; None for the order as it is.
         image_conditions: Whether batches have the conditions of image-to-video models: the pixels of the first frame,
             also beside latents, and the motion.
-        draw_noise: Draws the noise that training adds; None leaves this to the training step.
+        noise_source: Draws the noise that training adds; None leaves this to the training step.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         images: RandomImages | None = None,
         period: int | None = None,
         image_conditions: bool = False,
-        draw_noise: DrawNoise | None = None,
+        noise_source: NoiseSource | None = None,
     ) -> None:
         self._readers = readers
         self._order = order
@@ -101,7 +101,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         self._period = period
         self._image_conditions = image_conditions
         self._label_names = label_names
-        self._draw_noise = draw_noise
+        self._noise_source = noise_source
 
     def __getitem__(self, batch: MicroBatch) -> LoadedBatch:
         """Load a micro-batch; padding and bad samples become blank clips of weight 0."""
@@ -127,8 +127,8 @@ class ClipDataset(Dataset[LoadedBatch]):
             self._empty_text,
             has_motion=self._image_conditions,
         )
-        if self._draw_noise is not None:
-            collated = replace(collated, noise=self._draw_noise(batch.positions, shape))
+        if self._noise_source is not None:
+            collated = replace(collated, noise=self._noise_source(batch.positions, shape))
         return collated, tuple(faults)
 
     def _empty_pixels(

@@ -101,7 +101,7 @@ def check_clip(source: io.BufferedIOBase, shape: Shape) -> None:
 def decode_picture(
     data: bytes | memoryview, shape: Shape, cut: Cut | None = None, out: UInt8[Tensor, "c 1 h w"] | None = None
 ) -> UInt8[Tensor, "c 1 h w"]:
-    """Decode a still picture, a clip of one frame; see ``decode_clip``."""
+    """Decode a still picture, a clip of one frame; arguments and errors are those of ``decode_clip``."""
     cut = cut or Cut.whole(shape)
     try:
         with open_picture(data) as image:
@@ -146,7 +146,7 @@ def _opened(source: io.BufferedIOBase) -> Iterator[tuple[InputContainer, av.Vide
         raise UndecodableClipError(str(error)) from error
     except (UndecodableClipError, MemoryError):
         raise
-    except Exception as error:  # whatever a strange file makes the decoder do
+    except Exception as error:  # a malformed file may make the decoder raise anything
         raise UndecodableClipError(f"does not decode: {type(error).__name__}: {error}") from error
 
 
@@ -157,8 +157,8 @@ def _frames(
 
     Decoding begins at the nearest key frame, and skips frames that are neither wanted nor referred to by others.
     """
-    stream.codec_context.open()  # dav1d holds on to what skip_frame is then
-    # The last, empty packet makes the decoder hand out what it holds back.
+    stream.codec_context.open()  # dav1d keeps the value that skip_frame has now
+    # The last, empty packet makes the decoder return the frames that it still buffers.
     packets = list(container.demux(stream))
     numbers = {time: number for number, time in enumerate(shown_times(packets))}
     if len(numbers) != shape[0]:
@@ -178,9 +178,9 @@ def _frames(
 
 
 def _check_frame(frame: av.VideoFrame, stream: av.VideoStream, shape: Shape) -> None:
-    if frame.is_corrupt:  # FFmpeg guesses what is missing, also of those frames that wanted ones are made from
+    if frame.is_corrupt:  # FFmpeg conceals missing parts, also those of reference frames
         raise UndecodableClipError("is damaged: a frame decodes in part only")
-    # Older indexes have the coded size of pixels that are not square, and such clips stay as they were.
+    # Older indexes record the coded size of clips whose pixels are not square; such clips are read at that size.
     if (frame.height, frame.width) != shape[1:]:
         _check_size(square_size(frame, pixel_aspect(stream)), shape)
 

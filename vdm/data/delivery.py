@@ -22,7 +22,7 @@ class UndeliverableBatchError(ValueError):
 
 
 class Delivery(NamedTuple):
-    """A batch, and what is wrong with its clips of weight 0.
+    """A batch, and the faults of its clips of weight 0.
 
     Pickling it, which a thread of the worker does, moves its tensors to memory that both processes see.
     """

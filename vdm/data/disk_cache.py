@@ -49,7 +49,7 @@ class DiskCache:
             raise ValueError(f"cache_gib={max_gib}: must be above 0")
         self._path = path
         self._max_bytes = int(max_gib * 2**30)
-        self._unseen_bytes = self._max_bytes  # the first value is reason to look: the folder may be full already
+        self._unseen_bytes = self._max_bytes  # the size is checked at the first value: the folder may be full already
         if path.is_dir() and not self._is_ours():
             raise ValueError(
                 f"cache_path={path}: is not empty and no cache; name a folder that is empty or does not exist"

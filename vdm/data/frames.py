@@ -50,8 +50,8 @@ def is_cover(stream: av.VideoStream) -> bool:
 def film_of(container: InputContainer) -> av.VideoStream | None:
     """Return the main video stream, or None.
 
-    Covers are no candidates. Of several streams it is the one marked as the default, then the one with the most pixels,
-    then the first: FFmpeg's choice without the criteria that depend on how much of the file was probed.
+    Cover pictures are not candidates. Of several streams it is the one marked as the default, then the one with the
+    most pixels, then the first: FFmpeg's choice without the criteria that depend on how much of the file was probed.
     """
     films = [stream for stream in container.streams.video if not is_cover(stream)]
     return max(films, key=_rank, default=None)
@@ -123,7 +123,7 @@ def square_size(frame: av.VideoFrame, aspect: float) -> tuple[int, int]:
 
 
 def colorspace_of(frame: av.VideoFrame) -> Colorspace | None:
-    """Return the colour space that players assume for a frame; None is its own, or FFmpeg's default, BT.601."""
+    """Return the colour space that players assume for a frame; None means its own, or FFmpeg's default, BT.601."""
     if frame.height < _HIGH_DEFINITION_ROWS or frame.colorspace != _UNSPECIFIED_COLORSPACE or frame.format.is_rgb:
         return None
     return Colorspace.ITU709

@@ -15,7 +15,7 @@ from vdm.data.hdr import Transfer
 _TRANSFERS: dict[int, Transfer] = {16: "PQ", 18: "HLG"}
 _PRIMARIES = {1: hdr.BT709, 12: hdr.P3}
 _LUMA = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114)}
-"""By FFmpeg's numbers, which are those of ITU-T H.273; all others stand for BT.2020."""
+"""The keys of these tables are FFmpeg's numbers, those of ITU-T H.273; BT.2020 is assumed for other numbers."""
 _UNREAD_MATRICES = {10: "BT.2020 of constant luminance", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-R", 17: "YCgCo-R"}
 _PIXELS_AT_ONCE = 1 << 16
 """Bounds memory, and keeps the working set in the processor's cache."""

@@ -54,7 +54,7 @@ class ShardIndex:
     text: StoredText | None = None
     """The text embeddings that the samples have beside captions, or None."""
     num_uncaptioned: Mapping[str, int] | None = None
-    """How many clips of each split have no caption; None if that is not known, as of sets of earlier versions."""
+    """How many clips of each split have no caption; None if unknown, as in sets of earlier versions."""
 
     @staticmethod
     def of(splits: Mapping[str, Iterable[ShardEntry]], **rest: Any) -> "ShardIndex":

@@ -35,7 +35,11 @@ def words_of(label: ClipLabel) -> str:
 def parse_label(
     raw: RawSample, sampling: ClipSampling, class_names: Sequence[str], seed: int, position: int | str
 ) -> ClipLabel:
-    """Read the label of a sample from its ``.json``, its ``.txt`` and the index."""
+    """Read the label of a sample from its ``.json``, its ``.txt`` and the index.
+
+    Raises:
+        BadSampleError: If its metadata is malformed.
+    """
     try:
         metadata = parse_metadata(raw.members.get("json", b"{}"))
         caption = _draw_caption(captions_of(metadata, raw.members.get("txt", b"")), seed, position)

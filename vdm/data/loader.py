@@ -125,13 +125,13 @@ class ClipLoader(Iterable[ClipBatch]):
     def close(self) -> None:
         """End the workers; a new iteration starts new ones.
 
-        Left to the garbage collector they may be waited for in vain, 5 seconds each.
+        The garbage collector would end them too, but might wait 5 seconds for each.
         """
         batches = self._batches._iterator
         if isinstance(batches, _MultiProcessingDataLoaderIter):
             batches._shutdown_workers()
             for worker in batches._workers:
-                worker.kill()  # of those that hang; they ignore what torch sends them
+                worker.kill()  # workers that hang ignore the signal that torch sends
         self._batches._iterator = None
 
     def _faults_in_one_line(self, is_starting: bool = False) -> AbstractContextManager[None]:
@@ -140,7 +140,7 @@ class ClipLoader(Iterable[ClipBatch]):
 
     @property
     def _workers(self) -> Sequence[BaseProcess]:
-        """The processes that load, as far as they have been started."""
+        """The loader processes that have been started."""
         batches = self._batches._iterator
         return batches._workers if isinstance(batches, _MultiProcessingDataLoaderIter) else ()
 
@@ -159,7 +159,7 @@ class _Loading(Dataset[Delivery | StorageFailedError]):
 
 
 class FiniteClipLoader(ClipLoader):
-    """Batches of clips that end: its ``positions`` have a length."""
+    """A finite sequence of batches: its ``positions`` have a length."""
 
     def __len__(self) -> int:
         return len(self._batches)

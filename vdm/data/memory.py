@@ -27,4 +27,4 @@ class ReusedMemory:
         return self._block[start:end] if end <= len(self._block) else memoryview(bytearray(length))
 
     def __reduce__(self) -> tuple[type["ReusedMemory"], tuple[()]]:
-        return ReusedMemory, ()  # it travels to other processes without its content
+        return ReusedMemory, ()  # pickled without its content

@@ -80,7 +80,7 @@ class MixedPlace(NamedTuple):
     bucket: int
     set: int
     place: Place
-    """Its sample is the number among those of the shard that are in the bucket."""
+    """``sample`` counts only the samples of the shard that are in the bucket."""
 
 
 class Order(Protocol):
@@ -96,7 +96,7 @@ class Order(Protocol):
 
 
 class ShuffledBuckets(Order, Protocol):
-    """An order in which neighbours of a sample in its bucket are in reach."""
+    """An order that also locates the neighbours of a sample in its bucket."""
 
     def locate_in_bucket(self, bucket: int, number: int) -> MixedPlace:
         """Return the place of the ``number``-th sample of a bucket."""
@@ -189,7 +189,11 @@ class ListedOrder:
         return self.locate(position).bucket, position
 
     def locate(self, position: int) -> MixedPlace:
-        """Return the place of the ``position``-th sample."""
+        """Return the place of the ``position``-th sample.
+
+        Raises:
+            IndexError: If there are not so many samples.
+        """
         for bucket, number, order, count in self._groups:
             if position < count:
                 return MixedPlace(bucket, number, order.locate(position))

@@ -19,9 +19,10 @@ PIXELS_PER_FRAME = "motion_pixels_per_frame"
 """Key in a sample's ``.json``, or among its ``scores``, of the mean flow of the whole stored clip from one frame to the
 next, in pixels of pictures whose shorter side has 256: as curation measures it."""
 
-_SHORTER_SIDE = 256
-_SIDE = 128
-"""Pixels of the shorter side at which the flow is computed; larger frames are scaled down."""
+_STORED_SHORTER_SIDE = 256
+"""Pixels of the shorter side to which ``PIXELS_PER_FRAME`` refers."""
+_MEASURED_SHORTER_SIDE = 128
+"""Pixels of the shorter side at which ``motion_of`` computes the flow; larger frames are scaled down."""
 
 
 def check_measurable() -> None:
@@ -35,32 +36,36 @@ def check_measurable() -> None:
 
 
 def stored_motion(metadata: Mapping[str, Any], fps: float) -> float | None:
-    """Return the motion of a clip that is stored in its shard, or None.
+    """Return the motion of a whole clip, in shorter sides per second, if its shard has it; otherwise None.
 
     Args:
-        metadata: The sample's ``.json``.
+        metadata: The sample's ``.json``, which may be anybody's.
         fps: Frames per second of the stored clip.
 
     Raises:
-        ValueError: If it is no number, or below 0.
+        ValueError: If it is a text that is no number, below 0 or not finite.
+        TypeError: If it is a list or a mapping.
+        OverflowError: If it is a whole number beyond floating point.
     """
     scores = metadata.get("scores")
-    beside = scores.get(PIXELS_PER_FRAME) if isinstance(scores, Mapping) else None  # others mean something else by it
+    beside = (
+        scores.get(PIXELS_PER_FRAME) if isinstance(scores, Mapping) else None
+    )  # elsewhere the key may have another meaning
     pixels = metadata.get(PIXELS_PER_FRAME, beside)
     if pixels is None:
         return None
     if not 0 <= float(pixels) < math.inf:
-        raise ValueError(f"{PIXELS_PER_FRAME}={pixels}")
-    return float(pixels) / _SHORTER_SIDE * fps
+        raise ValueError(f"{PIXELS_PER_FRAME}={pixels}: must be a finite number, at least 0")
+    return float(pixels) / _STORED_SHORTER_SIDE * fps
 
 
 def motion_of(video: UInt8[Tensor, "c t h w"], fps: float) -> float:
-    """Return the mean length of the optical flow between successive frames; 0 of a single frame.
+    """Return the mean length of the optical flow between successive frames; 0 for a single frame.
 
-    Flow is dense inverse search (Kroeger et al. 2016).
+    In shorter sides of the frame per second, as above; the flow is that of dense inverse search (Kroeger et al. 2016).
 
     Args:
-        video: RGB frames.
+        video: RGB frames, on the CPU.
         fps: Frames per second.
     """
     import cv2  # heavy, and needed by image-to-video models alone
@@ -68,7 +73,7 @@ def motion_of(video: UInt8[Tensor, "c t h w"], fps: float) -> float:
     _, num_frames, height, width = video.shape
     if num_frames < 2:
         return 0.0
-    scale = min(1.0, _SIDE / min(height, width))
+    scale = min(1.0, _MEASURED_SHORTER_SIDE / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     grey = [
         cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)

@@ -1,7 +1,7 @@
 """Check of the frame counts in an mp4's header: FFmpeg allocates memory by them before it reads a frame.
 
-ISO/IEC 14496-12. A file is a row of boxes, some of which hold boxes; of a track, ``stsz`` says how many samples
-(frames) it has and of what sizes, ``elst`` which parts of it are shown, and ``trun`` has the samples of a fragment.
+ISO/IEC 14496-12. A file is a sequence of boxes, some of which contain boxes. For a track, ``stsz`` gives the number and
+sizes of its samples (frames), ``elst`` the parts of it that are shown, and ``trun`` the samples of a fragment.
 """
 
 import io
@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 
 MAX_SAMPLES = 1 << 22
-"""Of a track, 38 hours at 30 frames a second; FFmpeg takes some 70 bytes for each."""
+"""Limit for one track: 38 hours at 30 frames a second. FFmpeg takes some 70 bytes for each sample."""
 _MAX_BOXES = 100_000
 _MAX_DEPTH = 16
 _HOLD_BOXES = frozenset(
@@ -41,7 +41,7 @@ class _Track:
     num_samples: int = 0
     num_edits: int = 1
     is_counted_by_chunks: bool = False
-    """Whether it is sound without compression, of which FFmpeg keeps chunks and not samples."""
+    """Whether it is uncompressed sound, for which FFmpeg's table lists chunks instead of samples."""
 
 
 @dataclass

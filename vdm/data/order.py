@@ -41,7 +41,7 @@ class _Epoch:
 
     shards: np.ndarray
     ends: np.ndarray
-    """Number of samples in the shards up to and with each."""
+    """Number of samples in the shards up to and including each."""
 
     def locate(self, row: int) -> tuple[int, int]:
         """Return the shard and the sample in it of the ``row``-th sample of the epoch."""

@@ -1,4 +1,4 @@
-"""A shard set as an ordinary ``webdataset.WebDataset``, for training loops of people's own."""
+"""A shard set as an ordinary ``webdataset.WebDataset``, for users' own training loops."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -90,8 +90,8 @@ def webdataset(
     - ``latents.safetensors``, ``text.safetensors``: dictionaries of tensors, where the set has them
 
     Other members of the tars are not read, and nothing is unpickled. Bytes are checked against the set's index, and may
-    lie wherever ``data.path`` may. What training has beyond that is missing: its order and exact resuming, buckets of
-    shapes, cropping, mixing by weight, and the quarantine.
+    lie wherever ``data.path`` may. The dataset lacks other features of training: its order and exact resuming, buckets
+    of shapes, cropping, mixing by weight, and the quarantine.
 
     Args:
         path: Folder or URL of a set, or a list of sets or shards; see ``vdm.data.shard_lists``.

@@ -16,11 +16,11 @@ from vdm.text import printable
 logger = logging.getLogger(__name__)
 
 MIN_SAMPLES = 200
-"""The share of bad samples is taken of at least so many, so that one in the first batch does not stop the run."""
+"""The share of bad samples is computed over at least this many, so that one in the first batch can't stop a run."""
 MAX_LINE_BYTES = 1 << 16
 """Greatest length of a line of a report."""
 RECENT_SAMPLES = 10_000
-"""The share is also taken of the last so many samples, so that earlier good samples don't hide a later fault."""
+"""The share is also computed over this many latest samples, so that earlier good samples don't hide a later fault."""
 
 
 @dataclass(frozen=True)

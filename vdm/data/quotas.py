@@ -1,4 +1,4 @@
-"""Shares kept by quotas: the choice that each number goes to, and how often it came before, in closed form."""
+"""Shares kept by quotas: the choice of each number, and how many smaller numbers had it, in closed form."""
 
 import math
 from collections.abc import Sequence

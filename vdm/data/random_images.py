@@ -21,7 +21,7 @@ class RandomImages:
     order: ShuffledBuckets
 
     def choose(self, position: int, num_frames: int) -> list[tuple[MixedPlace, int]]:
-        """Return the place of each image's clip, and the image's frame in it; the clip's own is left out if it can."""
+        """Return the place of each image's clip, and the image's frame in it; the clip's own frames are avoided."""
         bucket, number = self.order.bucket_of(position)
         generator = randomness.generator(self.seed, "image", position)
         reach = max(2, self.order.reach(bucket))

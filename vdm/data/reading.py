@@ -31,9 +31,9 @@ The order goes round ``num_streams`` shards for each shape of clips, and where t
 the parsing of a whole list: room for 64 shards of 10,000 samples of three files in seven shapes.
 """
 LARGE_BYTES = 1 << 24
-"""Before more memory than this is allocated, the size of the shard is checked."""
+"""The size of the shard is checked before more memory than this is allocated."""
 MAX_ENTRIES = 1 << 12
-"""Shards of which the index's entry is kept as an object."""
+"""Maximum number of shards whose index entries are kept as objects."""
 
 
 def pixels_of(extensions: Container[str]) -> str:
@@ -49,9 +49,9 @@ class RawSample(NamedTuple):
     offset: int
     """First byte of the files in the shard."""
     stored: Kind
-    """With the frame rate of the clip, if it is known."""
+    """Kind of the stored clip, with its frame rate if that is known."""
     members: Mapping[str, memoryview]
-    """By extension."""
+    """Content of each file, by extension."""
 
     def bad(self, reason: object) -> BadSampleError:
         """Return the error that says why this sample can't be used."""

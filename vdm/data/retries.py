@@ -1,10 +1,11 @@
-"""When reading is tried again: the one policy for all storage.
+"""When reading is repeated: the one policy for all storage.
 
 1. A request that fails is repeated after short pauses (``request``).
 2. Bytes that came over a network and fail their check are read once more (``checked``).
-3. If requests still fail, the whole batch waits for the storage, within a limit (``batch``).
+3. If requests still fail, the items that failed wait for the storage, within a limit (``batch``).
 
-A file that is missing, or is no regular file, is no fault of the storage and is never asked for again by ``request``.
+``request`` never repeats one for a file that is missing, not a regular file, or may not be read: waiting a few seconds
+does not help there. ``batch`` does wait for a file that may not be read, as network storage may refuse for a while.
 Clients of remote storage may repeat a request by themselves. For this policy that is one request, which the time-out of
 ``RemoteFolder`` bounds.
 """
@@ -35,15 +36,16 @@ class StorageFailedError(ValueError):
 def request(
     attempt: Callable[[], T], pauses_seconds: Sequence[float], before_repeat: Callable[[], None] | None = None
 ) -> T:
-    """Return the result of ``attempt``, which is repeated after an ``OSError`` that may pass.
+    """Return the result of ``attempt``, which is repeated after a passing ``OSError``; others are raised at once.
 
     Args:
         attempt: Sends the request.
-        pauses_seconds: Pause before each repetition.
+        pauses_seconds: Pause before each repetition, each drawn out by up to a half; their number is that of the
+            repetitions.
         before_repeat: Called before each pause, such as to close a file.
 
     Raises:
-        OSError: That of the last attempt.
+        OSError: That of the last attempt, or one that does not pass.
     """
     for pause_seconds in pauses_seconds:
         try:
@@ -77,12 +79,12 @@ def batch(
     """Return the results of ``attempt`` for all items; items for which the storage fails are attempted again.
 
     Args:
-        attempt: Returns a result or an error of the storage for each of some items.
+        attempt: Takes some of the items, and returns a result or an error of the storage for each.
         items: What is to be read.
-        patience_seconds: How long to wait for the storage.
+        patience_seconds: How long to wait for the storage, from its first error on.
 
     Raises:
-        StorageFailedError: In one line, if the storage fails for longer.
+        StorageFailedError: In one line, if any item still fails after that.
     """
     found: dict[int, T] = {}
     todo: Sequence[int] = range(len(items))
@@ -137,5 +139,5 @@ class _Outage:
 
 
 def _spread(seconds: float) -> float:
-    """Return a pause drawn out by up to a half, so that not all processes come back at once."""
+    """Return a pause that is longer by a random share of up to a half, so that processes do not retry together."""
     return seconds * random.uniform(1.0, 1.5)

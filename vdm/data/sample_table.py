@@ -26,7 +26,7 @@ class SampleTable:
         self._lengths = lengths.astype(np.uint32) if lengths.max(initial=0) < 1 << 32 else lengths
         self._checksums = bytes.fromhex("".join(member.checksum for member in members))
         self._rows: dict[frozenset[Kind], np.ndarray] = {}
-        rows_bytes = 4 * len(samples)  # of the lists in ``_rows``, which have no sample in common
+        rows_bytes = 4 * len(samples)  # for the lists in ``_rows``, which are disjoint
         columns = (self._key_ends, self._kind_of, self._offsets, self._lengths)
         self.num_bytes = sum(map(len, (self._keys, self._checksums))) + sum(one.nbytes for one in columns) + rows_bytes
         """Memory that the table takes."""

@@ -8,7 +8,7 @@ A shard set is a folder::
     train-000000.index.json   sidecar of the shard: offset, length and checksum of every member
     validation-000000.tar     ...
 
-A sample's further members are read where they are there: ``.txt`` (a caption), ``.latents.safetensors`` (see
+These further members of a sample are read if it has them: ``.txt`` (a caption), ``.latents.safetensors`` (see
 ``StoredLatents``) and ``.text.safetensors`` (see ``StoredText``). Instead of ``.mp4`` there may be a picture: ``.jpg``,
 ``.png`` or ``.webp`` is a clip of one frame.
 
@@ -125,7 +125,7 @@ class SampleEntry:
     members: Mapping[str, Member]
     """By extension, without a dot: ``"mp4"``, ``"json"``."""
     fps: float | None = None
-    """Frames per second, if the sample's ``.json`` is not ours and may not have it."""
+    """Frames per second, if the sample's ``.json`` is from elsewhere and may lack it."""
 
     @property
     def kind(self) -> Kind:

@@ -59,7 +59,11 @@ def parse_samples(where: str, data: bytes | bytearray, shard: ShardEntry) -> tup
 
 
 def read_sidecar(path: str | Path | Folder, shard_name: str) -> tuple[SampleEntry, ...]:
-    """Read a sidecar without comparing it with an index; see ``read_samples``."""
+    """Read a sidecar without comparing it with an index; see ``read_samples``.
+
+    Raises:
+        ValueError: In one line, if it is missing or malformed.
+    """
     folder = folder_of(path)
     sidecar = folder.path_of(sidecar_name(shard_name))
     try:
@@ -121,5 +125,5 @@ def _parse_sample(row: dict[str, Any]) -> SampleEntry:
     t, h, w = sequence(row["shape"])
     shape: Shape = (whole_number(t, 1, MAX_FRAMES), whole_number(h, 1, MAX_SIDE), whole_number(w, 1, MAX_SIDE))
     key = text(row["key"], MAX_KEY)
-    key.encode()  # JSON can spell half characters, which nothing else can write
+    key.encode()  # JSON can contain lone surrogates, which UTF-8 can't encode
     return SampleEntry(key, shape, members, positive_number(row["fps"]) if "fps" in row else None)

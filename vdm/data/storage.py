@@ -243,7 +243,7 @@ class RemoteFolder:
         wanted = set(names)
 
         def attempt() -> list[dict[str, Any]]:
-            self._file_system.invalidate_cache()  # of listings, which some clients keep whatever they are told
+            self._file_system.invalidate_cache()  # some clients cache listings in spite of their options
             return self._call("ls", self._root, detail=True, timeout=LISTING_TIMEOUT_SECONDS)
 
         found = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in self._retried(attempt)}

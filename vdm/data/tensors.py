@@ -60,7 +60,7 @@ def _tensor(values: memoryview, place: _Place) -> Tensor:
     return torch.frombuffer(values[place.start : place.end], dtype=place.dtype).view(place.shape)
 
 
-@lru_cache(maxsize=256)  # the samples of a set have few headers
+@lru_cache(maxsize=256)  # the samples of a set have few different headers
 def _places(header: bytes) -> Mapping[str, _Place]:
     try:
         content = mapping(parse_json(header))

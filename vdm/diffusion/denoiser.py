@@ -60,7 +60,7 @@ class Denoiser:
         """Return the network's raw output for noised latents.
 
         Raises:
-            ValueError: If the network returns something else than latents of the size that it was given.
+            ValueError: If the network does not return latents of the size that it was given.
         """
         c_in, c_noise = self.parameterization.c_in(alpha, sigma), self.parameterization.c_noise(alpha, sigma)
         output = self.network(over_latents(c_in) * xt, c_noise, condition, num_images)
@@ -76,7 +76,7 @@ class Denoiser:
 
 
 def _check_output(output: object, xt: Latents, network: str) -> None:
-    """Refuse what a network of a user's own may return by mistake."""
+    """Refuse wrong outputs, which a user's own network may return."""
     b, _, *size = xt.shape
     if isinstance(output, Tensor):
         if output.ndim == xt.ndim and [output.shape[0], *output.shape[2:]] == [b, *size]:

@@ -48,8 +48,8 @@ class Independent(NoisePrior):
 class Offset(NoisePrior):
     """Offset noise (Guttenberg 2023): independent noise, plus a random constant for each channel of a clip.
 
-    Independent noise hides the mean brightness of a clip hardly at all; the constant hides it too. The variance is
-    ``1 + strength^2``.
+    Independent noise averages out over a clip and hardly hides its mean brightness; the constant hides it. The
+    variance is ``1 + strength^2``.
 
     Args:
         strength: Standard deviation of the constant.

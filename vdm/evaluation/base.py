@@ -11,6 +11,8 @@ from torch import Tensor
 Features = Float[Tensor, "n k d"]
 """Descriptions of n clips: k rows of d numbers each. Descriptions of whole clips have one row, those of single frames
 one row a frame; a score is one row of one number. fp32, on the CPU."""
+ReferenceFeatures = Float[Tensor, "m k d"]
+"""Descriptions of m reference clips."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class EvaluatedClip:
 class Extractor(Protocol):
     """Describes clips by numbers: a network's features or logits, or a score of each clip."""
 
-    checksum: str | None
-    """SHA-256 of the file or folder of weights, in hexadecimal digits; None without weights."""
+    @property
+    def checksum(self) -> str | None:
+        """SHA-256 of the file or folder of weights, in hexadecimal digits; None without weights."""
+        ...
 
     def to(self, device: torch.device) -> "Extractor":
         """Move the network to a device."""
@@ -49,7 +53,10 @@ class Extractor(Protocol):
 class PairExtractor(Protocol):
     """Scores clips against the true clips that they should equal: predictions, interpolations, reconstructions."""
 
-    checksum: str | None
+    @property
+    def checksum(self) -> str | None:
+        """As for ``Extractor``."""
+        ...
 
     def to(self, device: torch.device) -> "PairExtractor":
         """Move the network to a device."""
@@ -67,8 +74,10 @@ class PairExtractor(Protocol):
 class Statistic(Protocol):
     """A number from descriptions of generated clips and, for distances, of reference clips."""
 
-    needs_reference: bool
-    """Whether it compares with reference clips."""
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with reference clips."""
+        ...
 
     def min_clips(self, num_features: int) -> int:
         """Return how many clips a reliable value needs on each side.
@@ -78,7 +87,7 @@ class Statistic(Protocol):
         """
         ...
 
-    def value(self, clips: Features, reference: Features | None) -> float:
+    def value(self, clips: Features, reference: ReferenceFeatures | None) -> float:
         """Return the statistic.
 
         Args:

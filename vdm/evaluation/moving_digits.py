@@ -57,7 +57,7 @@ class DigitClassifier(nn.Module):
 
     @torch.no_grad()
     def describe(self, video: Video) -> Float[Tensor, "b d"]:
-        """Return the features of each clip: those of the last layer but one, averaged over frames."""
+        """Return the features of each clip: those of the penultimate layer, averaged over frames."""
         features = self.features(rearrange(grey(video), "b t h w -> (b t) 1 h w"))
         return rearrange(features, "(b t) d -> b t d", b=len(video)).mean(1)
 

@@ -39,7 +39,7 @@ class Canvas(Protocol):
 
 
 def canvas_of(model: VideoDiffusionModel, size: ClipSize, known: Known, num_videos: int) -> Canvas:
-    """Return a canvas for videos of a size, of each of which ``known`` is known."""
+    """Return a canvas for videos of one size; ``known`` is what is known of each of them."""
     kind = FrameLatents if model.encoder.compression.frames == 1 else ClipPixels
     return kind(model, size, known, num_videos)
 

@@ -1,4 +1,4 @@
-"""Prompts of a model, and the options of its conditioner, made from what a user asks for."""
+"""Prompts of a model, and the options of its conditioner, made from the arguments of a call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace

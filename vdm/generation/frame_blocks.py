@@ -39,7 +39,7 @@ def block_size(
         overlap: Frames known from earlier blocks; None for the default.
 
     Raises:
-        ValueError: If the autoencoder takes no clips of this length, or the overlap is not a possible one.
+        ValueError: If the autoencoder takes no clips of this length, or an overlap of this length is impossible.
     """
     num_frames = trained_frames if num_frames is None else num_frames
     half = max(1, (num_frames // 2 - 1) // compression.frames * compression.frames + 1)

@@ -34,6 +34,7 @@ def generate(
     on_batch: Callable[[UInt8[Tensor, "b c t h w"] | Float[Tensor, "b c t h w"]], object] | None = None,
     noise: Float[Tensor, "n c t h w"] | None = None,
     output: Output = "videos",
+    first: int = 0,
 ) -> UInt8[Tensor, "n c t h w"] | Float[Tensor, "n c t h w"]:
     """Return a video for each prompt. The noise of video number i does not depend on the batch size.
 
@@ -53,6 +54,7 @@ def generate(
         noise: Initial noise in the shape of the latents; by default it is drawn from ``seed``. The noise that some
             samplers add in their steps is always drawn from ``seed``.
         output: ``videos``, or the ``latents`` that they are decoded from.
+        first: Number of the first video.
 
     Raises:
         ValueError: If the network does not fit this size, the autoencoder does not fit the blocks, ``batch_size`` is
@@ -73,14 +75,14 @@ def generate(
         raise ValueError("output=latents: videos in blocks of a causal autoencoder have latents block by block alone")
     made = []
     for start in range(0, len(prompts), batch_size):
-        clips = range(start, min(start + batch_size, len(prompts)))
-        part = prompts.rows(slice(clips.start, clips.stop))
+        rows = slice(start, min(start + batch_size, len(prompts)))
+        clips, part = range(first + rows.start, first + rows.stop), prompts.rows(rows)
         canvas = canvas_of(model, size, known, len(clips))
         for number, block in enumerate(blocks):
             latents = canvas.latents(block)
             drawn, draw_noise = _noise(model, seed, clips, latents, number)
             new = model.sample(
-                drawn if noise is None else noise[clips.start : clips.stop].to(drawn),
+                drawn if noise is None else noise[rows].to(drawn),
                 _told_first_frame(model, part, latents, seed, clips, number) if block.start in block.known else part,
                 negative,
                 draw_noise,

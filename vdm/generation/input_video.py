@@ -43,6 +43,8 @@ class InputVideo:
     """Frames per second; None if the file does not say."""
     file_fps: float | None = None
     """Frames per second of the file itself, of which some or all frames were taken."""
+    title: str = ""
+    """Title in the file's metadata; ``vdm sample`` writes the caption there."""
 
 
 def read_video(
@@ -63,10 +65,10 @@ def read_video(
     with _film(path) as (container, stream):
         frames = _pictures(container.decode(stream), stream, size, fps)
         pictures = list(_bounded(islice(frames, max_frames), path))
-        rate = _rate(stream)
+        rate, title = _rate(stream), container.metadata.get("title", "")
     if fps is not None and not pictures:  # shorter than 1 / fps, as a picture is
         return replace(read_video(path, size, None, 1), fps=fps)
-    return InputVideo(_stacked(pictures, path), fps or rate, rate)
+    return InputVideo(_stacked(pictures, path), fps or rate, rate, title)
 
 
 def read_end(path: Path, size: tuple[int, int], fps: float, max_frames: int | None = None) -> InputVideo:
@@ -171,7 +173,7 @@ def _decoded(container: InputContainer, stream: av.VideoStream, start: Fraction 
 
 
 def _times(frames: Iterator[av.VideoFrame], rate: float | None) -> list[float]:
-    """Return when each frame is shown, in seconds; of frames that don't say so, by ``rate``, or none without one."""
+    """Return the time in seconds at which each frame is shown: its own, else by ``rate``; none if both are unknown."""
     times = [frame.time for frame in frames]
     known = [time for time in times if time is not None]
     if len(known) == len(times) and all(earlier <= later for earlier, later in pairwise(known)):
@@ -180,7 +182,7 @@ def _times(frames: Iterator[av.VideoFrame], rate: float | None) -> list[float]:
 
 
 def _nearest(times: Sequence[float], wanted: Sequence[float]) -> list[int]:
-    """Return which of ascending ``times`` is nearest to each wanted one, of two the later."""
+    """Return the index of the one of ascending ``times`` nearest to each wanted one; of two equally near, the later."""
     later = np.searchsorted(times, wanted)
     earlier, later = np.maximum(later - 1, 0), np.minimum(later, len(times) - 1)
     given, asked = np.asarray(times), np.asarray(wanted)

@@ -91,5 +91,5 @@ def load_image(path: Path, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
         raise ValueError(f"image={path}: no such file") from None
     except UnfitFileError as error:
         raise ValueError(f"image={path}: can't be read as a picture: {error.strerror}") from None
-    except PICTURE_ERRORS as error:  # whatever Pillow stumbles over
+    except PICTURE_ERRORS as error:  # Pillow raises errors of many classes for damaged files
         raise ValueError(f"image={path}: can't be read as a picture: {' '.join(str(error).split())}") from None

@@ -34,7 +34,7 @@ def is_at_hand(*layers: nn.Module) -> bool:
 
 
 def is_in_cpu_memory(x: Tensor) -> bool:
-    """Return whether slices of ``x`` can stay in a processor's cache; tensors without memory (of plans) have none."""
+    """Return whether slices of ``x`` can stay in a processor's cache; fake tensors (of ``vdm plan``) have none."""
     return x.device.type == "cpu" and not isinstance(x, FakeTensor)
 
 

@@ -75,7 +75,7 @@ def losses_of(
     """Call an objective.
 
     Raises:
-        ValueError: If it returns something else than losses, as one of a user's own may by mistake.
+        ValueError: If it does not return losses, which can happen with a user's own objective.
     """
     losses = objective(model, latents, randomness)
     if not isinstance(losses, Losses):

@@ -21,7 +21,7 @@ def build_objective(
         allowed_modules: Packages from which it may come, ``None`` for all.
 
     Raises:
-        ConfigError: If it can't be built, is none, or keeps weights that no checkpoint would hold.
+        ConfigError: If it can't be built, is not an objective, or has weights that no checkpoint would hold.
     """
     objective: Objective = build(node, "objective", allowed_modules, {"model": model})
     name = type(objective).__name__

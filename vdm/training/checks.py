@@ -16,7 +16,7 @@ from vdm.types import ClipSize
 
 
 def check_stored(model: VideoDiffusionModel, data: ClipDataModule) -> None:
-    """Refuse stored latents and text embeddings that other encoders made than the model's.
+    """Refuse stored latents and text embeddings that were not made by the model's encoders.
 
     Raises:
         ConfigError: One line that names the key.

@@ -46,8 +46,7 @@ class Devices:
 def find_devices(trainer: Mapping[str, Any]) -> Devices:
     """Return the devices that Lightning chooses for a configuration of the trainer.
 
-    They are asked of a trainer that is then thrown away: the strategy, which the real one is built with, depends on
-    them.
+    A temporary trainer chooses them: the strategy depends on them, and must exist before the real trainer is built.
 
     Raises:
         ConfigError: If there are no such devices.

@@ -1,7 +1,7 @@
 """Ends this process when C code holds its interpreter for too long, so that none of its Python threads can run.
 
-That takes a second process, to which this one sends ticks. Time for which either of them was suspended does not count:
-by Ctrl-Z, ``docker pause`` or ``scontrol suspend``.
+That takes a second process, to which this one sends ticks. Time for which either of them was suspended (by Ctrl-Z,
+``docker pause`` or ``scontrol suspend``) does not count.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class Guard:
         listening, self._line = os.pipe()
         os.set_blocking(self._line, False)
         arguments = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(limit_seconds)]
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the other one leaves it so
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # inherited by the second process
         try:
             self._process = subprocess.Popen(arguments, stdin=listening, stdout=subprocess.DEVNULL)
         finally:

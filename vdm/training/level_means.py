@@ -18,7 +18,7 @@ class LevelMeans:
 
     def __init__(self, num_bins: int, device: torch.device | str = "cpu") -> None:
         self.num_bins = num_bins
-        # Row 0 sums weight times loss, row 1 weights; float64, so that long sums lose nothing.
+        # Row 0 sums weight times loss, row 1 weights; float64, so that long sums lose no precision.
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
         self.sums = torch.zeros(2, num_bins, dtype=dtype, device=device)
         self._scalars: dict[str, Tensor] = {}

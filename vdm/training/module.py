@@ -36,7 +36,9 @@ NUM_LEVEL_BINS = 10
 
 def log_scalars(trainer: lightning.Trainer, scalars: dict[str, float]) -> None:
     """Log scalars under the number of optimizer steps done; Lightning's own log lags behind by one in validation."""
-    trainer.lightning_module.scalars.update(scalars)  # type: ignore[union-attr, operator]  # it is a DiffusionModule
+    module: Any = trainer.lightning_module
+    module.scalars.update(scalars)
+    module.logged_at.update(dict.fromkeys(scalars, trainer.global_step))
     for logger in trainer.loggers:
         logger.log_metrics(scalars, step=trainer.global_step)
 
@@ -74,6 +76,8 @@ class DiffusionModule(lightning.LightningModule):
         self.seed = seed
         self.scalars: dict[str, float] = {}
         """The latest value of each logged scalar, by name."""
+        self.logged_at: dict[str, int] = {}
+        """The step at which each scalar was logged last."""
         self.has_begun = False
         """Whether training had any step to do."""
         self.is_validation_whole = True

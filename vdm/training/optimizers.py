@@ -16,14 +16,17 @@ def adamw(
     weight_decay: NotNegative = 0.0,
     fused: bool = True,
 ) -> torch.optim.AdamW:
-    """Return AdamW; weight decay acts on matrices and convolutions alone, not on biases and norms.
+    """Return AdamW (Loshchilov & Hutter 2019).
+
+    Weight decay acts on weights of two or more dimensions (matrices, convolutions, embeddings), not on biases and
+    norms.
 
     Args:
         params: Trained weights.
         lr: Learning rate after warm-up.
-        betas: Decay of the means of gradients and of their squares.
-        eps: Added to the root of the mean square.
-        weight_decay: Share of a weight lost in each step, per learning rate.
+        betas: Decay of the running means of the gradient and of its square, in a step.
+        eps: Added to the root of the mean square of the gradient.
+        weight_decay: Each step multiplies a weight by ``1 - lr * weight_decay``.
         fused: Update all weights in one kernel, instead of one operation after another.
     """
     parameters = list(params)

@@ -18,7 +18,7 @@ from vdm.processes import is_from_torchrun
 from vdm.training.slurm import is_shell
 
 _OPEN = {"num_nodes": 1, "devices": "auto"}
-"""Values of the trainer's keys that leave the number open."""
+"""Values of the trainer's keys that leave a number to the launcher."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,12 @@ class ProcessLayout:
 def find_layout(variables: Mapping[str, str] = os.environ) -> ProcessLayout | None:
     """Return the layout of the processes that ``torchrun`` or ``srun`` started; ``None`` if this one is alone.
 
+    Args:
+        variables: Environment variables.
+
     Raises:
-        ConfigError: If nodes have different numbers of processes, or a job of several tasks was started without srun.
+        ConfigError: If nodes have different numbers of processes, if SLURM was told of processes by ``--ntasks`` alone,
+            or if a job of several tasks was started without ``srun``.
     """
     if is_from_torchrun(variables):
         per_node = int(variables["LOCAL_WORLD_SIZE"])
@@ -55,7 +59,7 @@ def find_layout(variables: Mapping[str, str] = os.environ) -> ProcessLayout | No
                 f"the SLURM job has {variables['SLURM_NTASKS']} tasks: start them all with srun vdm train"
             )
         return None
-    per_node = _same_on_all_nodes(variables["SLURM_STEP_TASKS_PER_NODE"])
+    per_node = _tasks_on_each_node(variables["SLURM_STEP_TASKS_PER_NODE"])
     if "SLURM_NTASKS_PER_NODE" not in variables and int(variables["SLURM_NTASKS"]) > 1:
         raise ConfigError("SLURM must be told of processes by --ntasks-per-node, not by --ntasks alone")
     # Lightning would requeue the job inside a signal handler, and tear checkpoints; vdm does so between two steps.
@@ -76,10 +80,10 @@ def cluster_environment(layout: ProcessLayout | None) -> ClusterEnvironment:
 
 
 def with_layout(trainer: Mapping[str, Any], layout: ProcessLayout | None) -> dict[str, Any]:
-    """Return the trainer's configuration with the numbers of nodes and processes filled in.
+    """Return the trainer's configuration with ``num_nodes`` and ``devices`` of a layout, unchanged without one.
 
     Raises:
-        ConfigError: If it has other numbers.
+        ConfigError: If it sets numbers other than the launcher's.
     """
     if layout is None:
         return dict(trainer)
@@ -91,8 +95,8 @@ def with_layout(trainer: Mapping[str, Any], layout: ProcessLayout | None) -> dic
     return {**trainer, **found}
 
 
-def _same_on_all_nodes(tasks_per_node: str) -> int:
-    """Read SLURM's ``4(x2)``: four tasks on each of two nodes. ``4,2`` is refused."""
+def _tasks_on_each_node(tasks_per_node: str) -> int:
+    """Return 4 for SLURM's ``4(x2)``, four tasks on each of two nodes; refuse ``4,2``."""
     numbers = {int(number) for number in re.sub(r"\(x\d+\)", "", tasks_per_node).split(",")}
     if len(numbers) > 1:
         raise ConfigError(f"nodes have {tasks_per_node} tasks in SLURM: give each as many by --ntasks-per-node")

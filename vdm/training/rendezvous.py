@@ -23,7 +23,7 @@ _SECONDS_TO_CONNECT = 10.0
 _SECONDS_TO_ANSWER = 30.0
 """The first process answers from a thread of its own, so this does not depend on what it does."""
 _SECONDS_UNTIL_TOLD = 30.0
-"""A process that waits longer than this for the first one says so."""
+"""A process that waits longer than this for the first one says so once."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,11 +33,12 @@ def check_rendezvous(environment: ClusterEnvironment, num_nodes: int, timeout_se
 
     Args:
         environment: Lightning's interface to the processes.
-        num_nodes: Number of machines.
+        num_nodes: Number of nodes.
         timeout_seconds: How long to wait for the first process.
 
     Raises:
-        ConfigError: One line that names the environment variable.
+        ConfigError: In one line that names the environment variable, if one is malformed, nothing can be reached at the
+            address, or something else than a run listens there.
     """
     _check_variables(os.environ)
     if environment.node_rank() >= num_nodes:
@@ -46,7 +47,7 @@ def check_rendezvous(environment: ClusterEnvironment, num_nodes: int, timeout_se
     _resolve(address)
     is_served_by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
     if environment.global_rank() > 0 or is_served_by_torchrun:
-        _wait_for_first(address, port, timeout_seconds, is_here=num_nodes == 1)
+        _wait_for_first(address, port, timeout_seconds, is_on_one_node=num_nodes == 1)
         return
     try:
         socket.create_server(("", port)).close()
@@ -54,17 +55,16 @@ def check_rendezvous(environment: ClusterEnvironment, num_nodes: int, timeout_se
         raise ConfigError(
             f"MASTER_PORT={port}: can't listen there for the other processes: {error.strerror}; choose another port"
         ) from None
-    complaint = _complaint_of_reach(address, 0)
-    # Some networks forward only the configured port.
-    complaint = complaint and _complaint_of_reach(address, port)
-    if complaint is not None:
+    # Any free port first; some networks forward only the configured one.
+    if _loopback_error(address, 0) is not None and (error := _loopback_error(address, port)) is not None:
         raise ConfigError(
-            f"MASTER_ADDR={address}: the first process can't be reached there, not even by itself ({complaint}); give"
+            f"MASTER_ADDR={address}: the first process can't be reached there, not even by itself ({error}); give"
             " the address of its machine"
         )
 
 
 def _check_variables(variables: Mapping[str, str]) -> None:
+    """Check the numbers that users may set; a variable that is not set passes, as Lightning then chooses."""
     port = variables.get("MASTER_PORT", "1")
     if not (port.isdecimal() and 0 < int(port) < 1 << 16):
         raise ConfigError(f"MASTER_PORT={port}: must be a whole number from 1 to 65535")
@@ -87,8 +87,8 @@ def _resolve(address: str) -> None:
             time.sleep(1)
 
 
-def _complaint_of_reach(address: str, port: int) -> str | None:
-    """Listen on a port (0: any), connect to it through an address, and return the error, if any."""
+def _loopback_error(address: str, port: int) -> str | None:
+    """Listen on a port (0: any), connect to it through an address of this machine, and return the error, if any."""
     try:
         has_ipv6 = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if has_ipv6 else socket.AF_INET
@@ -99,10 +99,11 @@ def _complaint_of_reach(address: str, port: int) -> str | None:
     return None
 
 
-def _wait_for_first(address: str, port: int, timeout_seconds: float, is_here: bool) -> None:
+def _wait_for_first(address: str, port: int, timeout_seconds: float, is_on_one_node: bool) -> None:
     """Wait until the first process listens, and check that it is a process of torch."""
-    if is_here and _complaint_of_reach(address, 0) is not None:
-        timeout_seconds = min(timeout_seconds, _SECONDS_UNTIL_TOLD)  # the first process will not come to listen there
+    if is_on_one_node and _loopback_error(address, 0) is not None:
+        # The address is not of this machine, so the first process fails too; this one gives it time to say so.
+        timeout_seconds = min(timeout_seconds, _SECONDS_UNTIL_TOLD)
     start = time.monotonic()
     is_told = False
     while True:
@@ -139,7 +140,7 @@ def _answers(address: str, port: int) -> bool:
         with contextlib.suppress(RuntimeError):  # torch's network errors
             stores.append(TCPStore(address, port, None, is_master=False, timeout=limit, wait_for_workers=False))
 
-    thread = threading.Thread(target=ask, name="meeting", daemon=True)
+    thread = threading.Thread(target=ask, name="rendezvous", daemon=True)
     thread.start()
     thread.join(_SECONDS_TO_ANSWER)
     return bool(stores)

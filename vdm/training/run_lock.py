@@ -1,7 +1,7 @@
 """The lock on a run's folder, held by the first process of one start of ``vdm train`` at a time.
 
-The end or death of the process releases the lock. Of a process on another machine, or in another container, only the
-time is known at which it last touched its lock file.
+The end or death of the process releases the lock. For a process on another machine, or in another container, only the
+time at which it last touched its lock file is known.
 """
 
 import os
@@ -15,8 +15,10 @@ from vdm.lock_files import LockHolder, acquire, heartbeat, lock_file, lock_holde
 from vdm.training.slurm import SlurmJob
 from vdm.training.starts import shared_name
 
-LOCKS_NAME = "claims"
+LOCKS_NAME = "locks"
 """Folder, within a run's folder, of the lock files of its starts."""
+_OLD_LOCKS_NAME = "claims"
+"""Name of that folder in runs of earlier versions, which keep it: a process of such a version may hold the lock."""
 
 BEAT_SECONDS = 10.0
 """How often a run shows that it is alive."""
@@ -147,4 +149,5 @@ def _this_process() -> LockHolder:
 
 
 def _locks_of(run: Path) -> Path:
-    return run / LOCKS_NAME / "start"
+    old = run / _OLD_LOCKS_NAME
+    return (old if old.is_dir() else run / LOCKS_NAME) / "start"

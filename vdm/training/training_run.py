@@ -103,7 +103,7 @@ def _fit_data_to_model(data: ClipDataModule, model: VideoDiffusionModel, seed: i
     if "text" in model.conditioner.takes:
         data.report_captions()
     shapes = {shape: model.encoder.latent_shape(ClipSize(*shape)) for shape in data.clip_shapes}
-    data.draw_ahead(NoisePrefetcher(seed, model.diffusion.noise_prior, shapes, data.num_images_per_clip))
+    data.prefetch_noise(NoisePrefetcher(seed, model.diffusion.noise_prior, shapes, data.num_images_per_clip))
 
 
 def _load_initial_weights(model: VideoDiffusionModel, config: Mapping[str, Any], published: Published | None) -> None:

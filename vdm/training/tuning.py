@@ -33,7 +33,11 @@ class ChosenWeights:
     names: Texts
 
     def apply(self, model: nn.Module) -> None:
-        """Freeze all weights that match none of the names."""
+        """Freeze all weights that match none of the names.
+
+        Raises:
+            ValueError: If no trained weight matches.
+        """
         trainable = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         chosen = {name for name, _ in trainable if any(fnmatchcase(name, pattern) for pattern in self.names)}
         if not chosen:
@@ -60,7 +64,11 @@ class LoRA:
             raise ValueError(f"rank must be at least 1, but is {self.rank}")
 
     def apply(self, model: nn.Module) -> None:
-        """Freeze the model, and add trained low-rank weights to its layers."""
+        """Freeze the model, and add trained low-rank weights to its layers.
+
+        Raises:
+            ValueError: If no linear layer matches.
+        """
         linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
         if add_lora(model, self.layers, self.rank) == 0:
             examples = ", ".join(linear[:2])

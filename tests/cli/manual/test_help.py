@@ -9,10 +9,10 @@ import pytest
 
 from tests.assembly.small_model import save_config
 from vdm.cli.commands import run_program
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.main import COMMANDS
 from vdm.cli.manual.call import help_text
 from vdm.cli.manual.yaml_file import read_yaml_file
+from vdm.config.conf_dir import conf_dir
 
 SVD = {"model__conditioner": {"_target_": "vdm.models.svd.conditioner.SVDConditioner"}}
 

@@ -8,12 +8,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.manual.page import Manual
 from vdm.cli.manual.sections import HIDDEN_GROUPS, SECTIONS
 from vdm.cli.manual.tree import Conf, Tree
 from vdm.cli.manual.yaml_file import Setting, read_yaml_file
 from vdm.cli.run_folder import register_run_folder
+from vdm.config.conf_dir import conf_dir
 
 COMMANDS = sorted(path.stem for path in conf_dir().glob("*.yaml"))
 CONF = Conf([conf_dir()])

@@ -12,7 +12,7 @@ if __name__ == "__main__":
     executor = SlurmExecutor(num_tasks=2, cpus_per_task=2 if sys.argv[4:] else 1, alive_seconds=0.2, dead_seconds=1.5)
     work = jobs(folder, count, seconds=seconds)
     work |= {name: replace(work[name], kills_task=True) for name in sys.argv[4:]}
-    for name, fault in executor.run(leave_a_file, work, folder / "claims" / "work"):
+    for name, fault in executor.run(leave_a_file, work, folder / "locks" / "work"):
         print(name, fault, flush=True)
-    executor.once(lambda: (folder / "published").touch(exist_ok=False), "publish", folder / "claims")
+    executor.once(lambda: (folder / "published").touch(exist_ok=False), "publish", folder / "locks")
     print("all done", flush=True)

@@ -45,7 +45,7 @@ def test_a_killed_process_costs_a_second_try_of_its_item_and_nothing_else(execut
     work["job3"] = replace(work["job3"], deaths=9)
     work["job4"] = replace(work["job4"], unavailable=True)
 
-    outcomes = dict(executor.run(leave_a_file, work, tmp_path / "claims"))
+    outcomes = dict(executor.run(leave_a_file, work, tmp_path / "locks"))
 
     died = outcomes.pop("job3")
     assert died is not None
@@ -59,13 +59,13 @@ def test_a_machine_of_a_cluster_that_dies_costs_a_second_try_of_its_items(cluste
     machine, executor = cluster.add_node(num_cpus=1), RayExecutor(cluster.address)
     (tmp_path / "before").mkdir()
     for _ in range(40):  # until both machines are at work
-        list(executor.run(leave_a_file, jobs(tmp_path / "before", 4, seconds=0.5), tmp_path / "claims"))
+        list(executor.run(leave_a_file, jobs(tmp_path / "before", 4, seconds=0.5), tmp_path / "locks"))
         processes = {path.read_text() for path in (tmp_path / "before").glob("*.begun-*")}
         if len(processes) > 1:
             break
     assert len(processes) == 2
     work, outcomes = jobs(tmp_path, 6, seconds=1.0), {}
-    for name, outcome in executor.run(leave_a_file, work, tmp_path / "claims"):
+    for name, outcome in executor.run(leave_a_file, work, tmp_path / "locks"):
         outcomes[name] = outcome
         if len(outcomes) == 2:
             cluster.remove_node(machine, allow_graceful=False)

@@ -73,12 +73,12 @@ def test_what_is_to_be_done_once_is_done_once_by_many_tasks_at_the_same_moment(t
     def run(task: SlurmExecutor) -> None:
         for number in range(25):
             barrier.wait()
-            task.once(lambda number=number: begun.append(number), f"publish{number}", tmp_path / "claims")
+            task.once(lambda number=number: begun.append(number), f"publish{number}", tmp_path / "locks")
 
-    (tmp_path / "claims").mkdir()
+    (tmp_path / "locks").mkdir()
     for number in range(25):
         for former in range(dead):  # they left no sign of life
-            assert acquire(tmp_path / "claims" / f"publish{number}.claim", former, f"none-node-{former}")
+            assert acquire(tmp_path / "locks" / f"publish{number}.lock", former, f"none-node-{former}")
     threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
     for thread in threads:
         thread.start()
@@ -102,7 +102,7 @@ def test_what_an_owner_has_done_just_before_it_was_gone_is_not_done_again(
             found = holders_of(locks, name)
         return found
 
-    locks = tmp_path / "claims"
+    locks = tmp_path / "locks"
     monkeypatch.setattr(second, "_holders", seen_before_the_end)
     second.once(lambda: done.append("second"), "publish", locks)
 

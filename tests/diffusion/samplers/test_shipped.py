@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.diffusion.samplers.closed_forms import GAUSSIAN, Mixture, moments
-from vdm.cli.conf_dir import conf_dir
 from vdm.config import build
+from vdm.config.conf_dir import conf_dir
 from vdm.diffusion.samplers.heun import Heun
 from vdm.diffusion.samplers.spacing import Karras, Leading, Linspace, Spacing, Trailing
 from vdm.diffusion.schedules.base import NoiseSchedule

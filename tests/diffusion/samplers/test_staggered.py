@@ -17,7 +17,7 @@ from vdm.diffusion.observations import (
     ReconstructionGuidance,
     Replacement,
 )
-from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run, Transition
+from vdm.diffusion.samplers.base import GridPoint, GridSampler, SamplerState, Transition
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.diffusion.samplers.euler import Euler
@@ -153,10 +153,10 @@ def test_samplers_that_call_the_network_more_often_are_refused(sampler: GridSamp
 class Twice(DDIM):
     """A user's sampler, which does not say how often it calls the network."""
 
-    def step(self, run: Run, xt: Tensor, now: GridPoint, then: GridPoint) -> tuple[Tensor, Tensor]:
+    def step(self, state: SamplerState, xt: Tensor, now: GridPoint, then: GridPoint) -> tuple[Tensor, Tensor]:
         """Take the step of DDIM after a needless call."""
-        run.denoise(xt, now)
-        return super().step(run, xt, now, then)
+        state.denoise(xt, now)
+        return super().step(state, xt, now, then)
 
 
 def test_a_second_call_that_a_sampler_does_not_announce_is_no_silent_mistake() -> None:

@@ -1,4 +1,4 @@
-"""What the commands say of themselves: help, shell completion and versions, without Hydra and PyTorch."""
+"""Help, shell completion and versions of the commands, without imports of Hydra and PyTorch."""
 
 FLAGS = ("-h", "--help")
-"""Ask for a command's help, wherever they stand."""
+"""Flags that ask for a command's help, anywhere in the command line."""

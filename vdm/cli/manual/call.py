@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from vdm.cli.conf_dir import conf_dir
 from vdm.cli.manual.page import Manual, width
 from vdm.cli.manual.tree import Conf
+from vdm.config.conf_dir import conf_dir
 
 _CHOICE = re.compile(r"\+{0,2}(?P<key>[A-Za-z_][\w/.@]*)=(?P<value>.*)", re.DOTALL)
 _OF_A_RUN = ("sample", "evaluate")

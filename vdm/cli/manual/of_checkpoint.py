@@ -29,7 +29,7 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Shown:
-    """The parts of a run's configuration that are shown; nothing is built of them."""
+    """The parts of a run's configuration that are shown; nothing is built from them."""
 
     model: _Model
     sampler: dict[str, Any]

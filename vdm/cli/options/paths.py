@@ -25,7 +25,11 @@ def check_checkpoint(path: Path, key: str | None = None) -> None:
 
 
 def check_file(path: Path, key: str) -> None:
-    """Refuse a file that is missing, unreadable or a folder."""
+    """Refuse a file that is missing, unreadable or a folder.
+
+    Raises:
+        ConfigError: In one line that begins with ``key``.
+    """
     if path.is_dir():
         raise ConfigError(f"{key}={path}: is a folder; give a file")
     if not path.exists():
@@ -35,14 +39,22 @@ def check_file(path: Path, key: str) -> None:
 
 
 def check_folder(path: Path, key: str, of: str) -> None:
-    """Refuse a missing folder; ``of`` names its content, as in ``of tars``."""
+    """Refuse a missing folder; ``of`` names its content, as in ``of tars``.
+
+    Raises:
+        ConfigError: In one line that begins with ``key``.
+    """
     if not path.is_dir():
         kind = "is a file" if path.exists() else "no such folder"
         raise ConfigError(f"{key}={path}: {kind}; give a folder {of}")
 
 
 def check_shards(path: str | Path, key: str | None = None) -> None:
-    """Refuse a path, or one in a list of sets, that is not a folder of shards. Damage is found when it is opened."""
+    """Refuse a path, or one in a list of sets, that is not a folder of shards. Damage is found when it is opened.
+
+    Raises:
+        ConfigError: In one line, which begins with ``key`` unless that is None.
+    """
     try:
         for one in listed_sets(str(path)):
             if "://" not in one.path and not has_index(Path(one.path)):
@@ -54,7 +66,11 @@ def check_shards(path: str | Path, key: str | None = None) -> None:
 
 
 def is_missing_folder(path: object) -> bool:
-    """Tell whether a path, or one in a list of sets, is that of a missing folder; URLs are not checked."""
+    """Tell whether a path, or one in a list of sets, is that of a missing folder; URLs are not checked.
+
+    Raises:
+        ConfigError: If a list of sets is malformed; the message calls it ``data.path``.
+    """
     if not isinstance(path, str | Path):
         return False
     try:
@@ -64,14 +80,22 @@ def is_missing_folder(path: object) -> bool:
 
 
 def check_new(path: Path, key: str) -> None:
-    """Refuse an output that exists, except an empty folder, or that can't be created."""
+    """Refuse an output that exists, except an empty folder, or that can't be created.
+
+    Raises:
+        ConfigError: In one line that begins with ``key``.
+    """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{key}={path}: exists already")
     check_writable(path, key)
 
 
 def check_writable(path: Path, key: str) -> None:
-    """Refuse an output folder that can't be written to; nothing is left behind."""
+    """Refuse an output folder that can't be written to; nothing is left behind.
+
+    Raises:
+        ConfigError: In one line that begins with ``key``.
+    """
     nearest = path
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent

@@ -27,7 +27,11 @@ class PlanOptions(TrainOptions):
     reserve_gib: _Gib
 
     def check_data(self) -> None:
-        """Refuse options that don't determine the size of clips."""
+        """Refuse options that don't determine the size of clips.
+
+        Raises:
+            ConfigError: In one line that names ``data.path``.
+        """
         path = self.data.get("path")
         if self.clip_shape is not None:
             return

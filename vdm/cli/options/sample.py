@@ -30,6 +30,7 @@ _SHARED = {"fps"}
 class SampleOptions(SamplingOptions):
     """Everything that ``conf/sample.yaml`` sets; ``completed`` adds the options of the model."""
 
+    checkpoint: PlainPath
     settings: PlainPath | None
     overwrite: bool
     model: Component | None = field(default=None, metadata=MAY_BE_ABSENT)
@@ -83,7 +84,9 @@ class SampleOptions(SamplingOptions):
         """Return the class with the options of the checkpoint's model.
 
         Raises:
-            ValueError: In one line, if ``told`` has a key that neither the command nor the model has.
+            ConfigError: If ``told`` has a key that neither the command nor the model has, or an option of the model has
+                the name of one of the command.
+            ValueError: In one line, if ``settings`` or the checkpoint can't be read.
         """
         checkpoint, allow_own_code = told.get("checkpoint", "???"), told.get("allow_own_code") is True
         settings = told.get("settings")

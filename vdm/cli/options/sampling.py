@@ -30,7 +30,7 @@ class SamplingOptions(CommandOptions):
 
     of_run: ClassVar[frozenset[str]] = frozenset({"sampler", "guidance"})
 
-    checkpoint: PlainPath
+    checkpoint: PlainPath | None
     sampler: Component
     guidance: Component
     guidance_scale: float | None
@@ -50,11 +50,12 @@ class SamplingOptions(CommandOptions):
     @property
     def default_folder(self) -> Path:
         """Parent of the folder of results without ``output``."""
-        return run_folder(self.checkpoint)
+        return Path() if self.checkpoint is None else run_folder(self.checkpoint)
 
     def check_paths(self) -> None:
         """Refuse missing runs, and an output that can't be written."""
-        check_checkpoint(self.checkpoint)
+        if self.checkpoint is not None:
+            check_checkpoint(self.checkpoint)
         if self.guide is not None:
             check_checkpoint(self.guide, "guide")
         check_writable(self.output or self.default_folder, "output")

@@ -52,6 +52,7 @@ class TrainOptions(CommandOptions):
     watchdog: Component
     save: Component
     logger: Components
+    metric: Components
     callbacks: Components
     profiler: Component | None
     # Recorded when training begins:

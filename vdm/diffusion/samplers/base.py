@@ -100,8 +100,8 @@ need.
 
 
 @dataclass
-class Run:
-    """State of a sampling run that steps use: the model, fresh noise and earlier evaluations."""
+class SamplerState:
+    """What the steps of one sampled batch share: the model, fresh noise and earlier evaluations."""
 
     schedule: NoiseSchedule
     denoise_at_level: Denoise
@@ -229,11 +229,11 @@ class GridSampler(ABC):
             raise ValueError(f"t_end must lie in [0, 1), but is {self.t_end}")
 
     @abstractmethod
-    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+    def step(self, state: SamplerState, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step.
 
         Args:
-            run: The model, fresh noise and earlier evaluations.
+            state: The model, fresh noise and earlier evaluations.
             xt: Noised latents at ``now``.
             now: Grid point at the beginning of the step; ``sigma > 0``.
             then: Grid point at its end; ``alpha > 0``, and ``CLEAN`` in the last step unless ``t_end`` is above 0.
@@ -257,11 +257,11 @@ class GridSampler(ABC):
             ValueError: If sampler, spacing and schedule are not compatible, as in ``grid``.
         """
         grid = self.grid(schedule)
-        run = Run(schedule, denoise, draw_noise, grid, on_transition=on_transition)
+        state = SamplerState(schedule, denoise, draw_noise, grid, on_transition=on_transition)
         xt = self.first_latents(noise, grid)
         for number, (now, then) in enumerate(pairwise(grid), start=1):
-            run.steps_left = self.num_steps - number
-            xt, x0 = self.step(run, xt, now, then)
+            state.steps_left = self.num_steps - number
+            xt, x0 = self.step(state, xt, now, then)
             if on_step is not None:
                 on_step(number, x0)
         return xt

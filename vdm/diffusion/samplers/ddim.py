@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
+from vdm.diffusion.samplers.base import GridPoint, GridSampler, SamplerState
 from vdm.diffusion.shapes import Latents
 from vdm.ranges import Share
 
@@ -28,10 +28,10 @@ class DDIM(GridSampler):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], but is {self.eta}")
 
-    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+    def step(self, state: SamplerState, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
-        x0 = run.denoise(xt, now)
+        x0 = state.denoise(xt, now)
         eps = (xt - now.alpha * x0) / now.sigma
         fresh = self.eta * then.sigma * math.sqrt(1 - (then.noise_to_signal / now.noise_to_signal) ** 2)
         mean = then.alpha * x0 + math.sqrt(then.sigma**2 - fresh**2) * eps
-        return run.drawn(mean, fresh, now, then), x0
+        return state.drawn(mean, fresh, now, then), x0

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
+from vdm.diffusion.samplers.base import GridPoint, GridSampler, SamplerState
 from vdm.diffusion.shapes import Latents
 from vdm.ranges import NumSteps, Share
 
@@ -29,9 +29,9 @@ class DDPM(GridSampler):
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma must lie in [0, 1], but is {self.gamma}")
 
-    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+    def step(self, state: SamplerState, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
-        denoised = run.denoised(xt, now)
+        denoised = state.denoised(xt, now)
         if then.sigma == 0:
             return denoised.x0, denoised.x0
         ratio = now.alpha / then.alpha
@@ -41,4 +41,4 @@ class DDPM(GridSampler):
         share = self.gamma if denoised.variance_share is None else denoised.variance_share
         # The posterior's variance is shrink * forward.
         deviation = math.sqrt(forward) * shrink ** ((1 - share) / 2)
-        return run.drawn(mean, deviation, now, then), denoised.x0
+        return state.drawn(mean, deviation, now, then), denoised.x0

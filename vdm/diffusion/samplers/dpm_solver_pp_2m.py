@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vdm.diffusion.samplers.base import Evaluation, GridPoint, GridSampler, Run
+from vdm.diffusion.samplers.base import Evaluation, GridPoint, GridSampler, SamplerState
 from vdm.diffusion.shapes import Latents
 from vdm.ranges import NotNegative
 
@@ -32,18 +32,18 @@ class DPMSolverPP2M(GridSampler):
         if self.eta < 0:
             raise ValueError(f"eta must be >= 0, but is {self.eta}")
 
-    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+    def step(self, state: SamplerState, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
-        x0 = run.denoise(xt, now)
+        x0 = state.denoise(xt, now)
         extrapolated = x0
-        if run.past and then.sigma > 0:
-            before = run.past[-1]
+        if state.past and then.sigma > 0:
+            before = state.past[-1]
             # 1 / (2 r); it is 0 if the step before started from pure noise, where log-SNR is minus infinity.
             half_step = (then.half_log_snr - now.half_log_snr) / (now.half_log_snr - before.level.half_log_snr) / 2
             extrapolated = x0 + half_step * (x0 - before.x0)
-        run.past = [Evaluation(now, xt, x0)]
+        state.past = [Evaluation(now, xt, x0)]
         shrink = then.noise_to_signal / now.noise_to_signal  # exp(-h)
         kept = then.sigma / now.sigma * shrink**self.eta
         mean = kept * xt + then.alpha * (1 - shrink ** (1 + self.eta)) * extrapolated
         variance = then.sigma**2 * (1 - shrink ** (2 * self.eta))
-        return run.drawn(mean, variance**0.5, now, then), x0
+        return state.drawn(mean, variance**0.5, now, then), x0

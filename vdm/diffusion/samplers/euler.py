@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from vdm.diffusion.samplers.base import GridPoint, GridSampler, NoiseLevel, Run
+from vdm.diffusion.samplers.base import GridPoint, GridSampler, NoiseLevel, SamplerState
 from vdm.diffusion.shapes import Latents
 from vdm.ranges import NotNegative, PositiveOrInfinite
 
@@ -19,7 +19,7 @@ class Euler(GridSampler):
     Args:
         num_steps: Number of network evaluations.
         spacing: Spacing of the grid's points.
-        s_churn: Amount of noise added over the whole run, which the steps also remove; 0 is deterministic.
+        s_churn: Amount of noise added over all steps, which the steps also remove; 0 is deterministic.
         s_tmin: Lowest noise-to-signal ratio at which noise is added.
         s_tmax: Highest noise-to-signal ratio at which noise is added.
         s_noise: Standard deviation of the added noise; slightly above 1 compensates for smoothing by the network.
@@ -46,21 +46,21 @@ class Euler(GridSampler):
         """False with churn, which adds noise before the call."""
         return self.s_churn == 0
 
-    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+    def step(self, state: SamplerState, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
-        xt, level = self.churned(run, xt, now)
-        x0 = run.denoise(xt, level)
+        xt, level = self.churned(state, xt, now)
+        x0 = state.denoise(xt, level)
         return straight(xt, x0, level, then), x0
 
-    def churned(self, run: Run, xt: Latents, now: NoiseLevel) -> tuple[Latents, NoiseLevel]:
+    def churned(self, state: SamplerState, xt: Latents, now: NoiseLevel) -> tuple[Latents, NoiseLevel]:
         """Raise the noise level from ``now`` by adding noise; return the latents and the new level (lines 4 to 6)."""
         gamma = min(self.s_churn / self.num_steps, math.sqrt(2) - 1)
         # Pure noise can't become noisier.
         if gamma == 0 or now.alpha == 0 or not self.s_tmin <= now.noise_to_signal <= self.s_tmax:
             return xt, now
-        level = run.level((1 + gamma) * now.noise_to_signal)
+        level = state.level((1 + gamma) * now.noise_to_signal)
         added = math.sqrt(level.noise_to_signal**2 - now.noise_to_signal**2)
-        return run.drawn(level.alpha / now.alpha * xt, level.alpha * added * self.s_noise, now, level), level
+        return state.drawn(level.alpha / now.alpha * xt, level.alpha * added * self.s_noise, now, level), level
 
 
 def straight(xt: Latents, x0: Latents, now: NoiseLevel, then: NoiseLevel) -> Latents:

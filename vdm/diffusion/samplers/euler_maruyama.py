@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
+from vdm.diffusion.samplers.base import GridPoint, GridSampler, SamplerState
 from vdm.diffusion.shapes import Latents
 from vdm.ranges import NumSteps
 
@@ -25,13 +25,13 @@ class EulerMaruyama(GridSampler):
 
     needs_signal: ClassVar[bool] = True
 
-    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+    def step(self, state: SamplerState, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
-        x0 = run.denoise(xt, now)
+        x0 = state.denoise(xt, now)
         if then.sigma == 0:
             return x0, x0
-        drift, diffusion = run.drift_diffusion[now]
+        drift, diffusion = state.drift_diffusion[now]
         dt = now.t - then.t
         minus_score = (xt - now.alpha * x0) / now.sigma**2
         mean = xt - dt * drift * xt - dt * diffusion * minus_score
-        return run.drawn(mean, math.sqrt(dt * diffusion), now, then), x0
+        return state.drawn(mean, math.sqrt(dt * diffusion), now, then), x0

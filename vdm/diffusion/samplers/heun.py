@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from vdm.diffusion.samplers.base import GridPoint, Run
+from vdm.diffusion.samplers.base import GridPoint, SamplerState
 from vdm.diffusion.samplers.euler import Euler, straight
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents
@@ -50,10 +50,10 @@ class Heun(Euler):
             )
         return grid
 
-    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+    def step(self, state: SamplerState, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
-        xt, level = self.churned(run, xt, now)
-        x0 = run.denoise(xt, level)
+        xt, level = self.churned(state, xt, now)
+        x0 = state.denoise(xt, level)
         xt = straight(xt, x0, level, then)
         # Clean latents have no slope, and neither has pure noise in the paper's variables.
         if then.sigma == 0 or level.alpha == 0:
@@ -61,7 +61,7 @@ class Heun(Euler):
         # Lines 10 and 11 add (sigma' - sigma) (d' - d) / 2. Since x' was reached along d, the difference of slopes is
         # d' - d = (x0 - x0') / sigma'. This form avoids cancellation of large numbers where there is little signal.
         half_step = (level.noise_to_signal / then.noise_to_signal - 1) / 2
-        return xt + then.alpha * half_step * (run.denoise(xt, then) - x0), x0
+        return xt + then.alpha * half_step * (state.denoise(xt, then) - x0), x0
 
 
 def _deviation_of_unit_gaussian(grid: Sequence[GridPoint]) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Interval
 
-from vdm.diffusion.samplers.base import GridPoint, GridSampler, Run
+from vdm.diffusion.samplers.base import GridPoint, GridSampler, SamplerState
 from vdm.diffusion.shapes import Latents, PerClip, over_latents
 from vdm.ranges import NumSteps, Positive
 
@@ -45,30 +45,30 @@ class PredictorCorrector(GridSampler):
 
     @property
     def calls_network_once(self) -> bool:
-        """False with corrections, which call it too."""
+        """False with corrections, which also call the network."""
         return self.num_corrections == 0
 
-    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+    def step(self, state: SamplerState, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
         a = now.alpha / then.alpha
         for _ in range(self.num_corrections):
-            xt = self._corrected(run, xt, now, a)
-        x0 = run.denoise(xt, now)
+            xt = self._corrected(state, xt, now, a)
+        x0 = state.denoise(xt, now)
         if then.sigma == 0:
             return x0, x0
         beta = now.sigma**2 - (a * then.sigma) ** 2
         mean = (2 - a) * xt + beta * _score(xt, x0, now)
-        return run.drawn(mean, math.sqrt(beta), now, then), x0
+        return state.drawn(mean, math.sqrt(beta), now, then), x0
 
-    def _corrected(self, run: Run, xt: Latents, now: GridPoint, a: float) -> Latents:
+    def _corrected(self, state: SamplerState, xt: Latents, now: GridPoint, a: float) -> Latents:
         """Take one Langevin step (algorithms 4 and 5), whose size depends on the norm of the noise."""
-        score = _score(xt, run.denoise(xt, now), now)
-        noise = run.draw_noise()
+        score = _score(xt, state.denoise(xt, now), now)
+        noise = state.draw_noise()
         # A score that rounding made 0 gives a step of size 0.
         length = _norm(score)
         ratio = torch.where(length > 0, _norm(noise) / length, 0)
         step_size = over_latents(2 * a**2 * (self.snr * ratio) ** 2)
-        return run.drawn(xt + step_size * score, torch.sqrt(2 * step_size), now, now, noise)
+        return state.drawn(xt + step_size * score, torch.sqrt(2 * step_size), now, now, noise)
 
 
 def _score(xt: Latents, x0: Latents, now: GridPoint) -> Latents:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vdm.diffusion.denoiser import Denoise, Denoised
-from vdm.diffusion.samplers.base import DrawNoise, GridPoint, GridSampler, OnStep, OnTransition, Run
+from vdm.diffusion.samplers.base import DrawNoise, GridPoint, GridSampler, OnStep, OnTransition, SamplerState
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Latents, Level
@@ -75,12 +75,15 @@ class Staggered:
         groups = [slice(None)] if self.delay == 0 else [slice(frame, frame + 1) for frame in range(num_frames)]
         walks = [
             _Walk(
-                self.sampler, Run(schedule, denoise, _of_frames(draw_noise, frames), grid), frames, number * self.delay
+                self.sampler,
+                SamplerState(schedule, denoise, _of_frames(draw_noise, frames), grid),
+                frames,
+                number * self.delay,
             )
             for number, frames in enumerate(groups)
         ]
         for walk in walks:
-            walk.run.on_transition = on_transition
+            walk.state.on_transition = on_transition
         xt = self.sampler.first_latents(noise, grid)
         for step in range(walks[-1].start + self.sampler.num_steps):
             denoised = denoise(xt, *_levels([walk.point(step) for walk in walks], xt))
@@ -93,16 +96,16 @@ class Staggered:
 
 @dataclass
 class _Walk:
-    """The steps of some frames down the grid, of which the first is step ``start`` of the clip."""
+    """The steps of a group of frames down the grid; the first of them is step ``start`` of the clip."""
 
     sampler: GridSampler
-    run: Run
+    state: SamplerState
     frames: slice
     start: int
 
     def point(self, step: int) -> GridPoint:
         """Return the grid point before a step: the first point until ``start``, the last after the end."""
-        return self.run.grid[min(max(step - self.start, 0), self.sampler.num_steps)]
+        return self.state.grid[min(max(step - self.start, 0), self.sampler.num_steps)]
 
     def step(self, step: int, xt: Latents, denoised: Denoised) -> tuple[SomeFrames, SomeFrames]:
         """Return the frames after a step, and denoised, given the model's prediction for all frames."""
@@ -119,9 +122,9 @@ class _Walk:
                 raise ValueError(f"{self.sampler} calls the network twice a step: its calls_network_once must be False")
             return answers.pop()
 
-        self.run.denoise_at_level = answer
-        self.run.steps_left = self.sampler.num_steps - number - 1
-        return self.sampler.step(self.run, latents, *self.run.grid[number : number + 2])
+        self.state.denoise_at_level = answer
+        self.state.steps_left = self.sampler.num_steps - number - 1
+        return self.sampler.step(self.state, latents, *self.state.grid[number : number + 2])
 
 
 def _of_frames(draw_noise: DrawNoise, frames: slice) -> DrawNoise:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from vdm.diffusion.samplers.base import Evaluation, GridPoint, GridSampler, NoiseLevel, Run
+from vdm.diffusion.samplers.base import Evaluation, GridPoint, GridSampler, NoiseLevel, SamplerState
 from vdm.diffusion.shapes import Latents
 
 
@@ -50,18 +50,18 @@ class UniPC(GridSampler):
                 f"num_steps must be at least the order, {self.order}, but is {self.num_steps}: choose a lower order"
             )
 
-    def step(self, run: Run, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
+    def step(self, state: SamplerState, xt: Latents, now: GridPoint, then: GridPoint) -> tuple[Latents, Latents]:
         """Take one step."""
-        here = Evaluation(now, xt, run.denoise(xt, now))
-        if self.corrector and run.past:
-            order_before = min(len(run.past), run.steps_left + 2)
-            *others, start = run.past[-order_before:]
+        here = Evaluation(now, xt, state.denoise(xt, now))
+        if self.corrector and state.past:
+            order_before = min(len(state.past), state.steps_left + 2)
+            *others, start = state.past[-order_before:]
             here = Evaluation(now, self._advanced(start, [*others, here], now), here.x0)
-        order = min(self.order, len(run.past) + 1, run.steps_left + 1)
-        xt = self._advanced(here, run.past[len(run.past) + 1 - order :], then)
+        order = min(self.order, len(state.past) + 1, state.steps_left + 1)
+        xt = self._advanced(here, state.past[len(state.past) + 1 - order :], then)
         # A prediction for pure noise is infinitely far away in log-SNR and can't be used in later steps.
         if now.alpha > 0:
-            run.past = [*run.past, here][-self.order :]
+            state.past = [*state.past, here][-self.order :]
         return xt, here.x0
 
     def _advanced(self, start: Evaluation, others: Sequence[Evaluation], to: NoiseLevel) -> Latents:

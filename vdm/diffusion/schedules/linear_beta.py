@@ -38,7 +38,7 @@ class LinearBeta(NoiseSchedule):
         """Return the integral of beta up to the time at which log-SNR has this value."""
 
     def time(self, log_snr: Level) -> Level:
-        """Return the time in [0, 1] at which log-SNR is this; what lies outside is taken to the end."""
+        """Return the time at which log-SNR has this value; clipped to [0, 1]."""
         growth = self.beta_max - self.beta_min
         integral = self.integral_at_log_snr(log_snr).clamp(max=self.beta_min + growth / 2)
         # The quadratic equation's solution in the form without cancellation.

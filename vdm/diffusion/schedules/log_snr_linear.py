@@ -33,5 +33,5 @@ class LogSNRLinear(NoiseSchedule):
         return self.log_snr_max + (self.log_snr_min - self.log_snr_max) * t
 
     def time(self, log_snr: Level) -> Level:
-        """Return the time at which log-SNR is this, be it outside [0, 1]."""
+        """Return the time at which log-SNR has this value; it may lie outside of [0, 1]."""
         return (log_snr - self.log_snr_max) / (self.log_snr_min - self.log_snr_max)

@@ -21,5 +21,5 @@ class RectifiedFlow(NoiseSchedule):
         return torch.sigmoid(log_snr / 2), torch.sigmoid(-log_snr / 2)
 
     def time(self, log_snr: Level) -> Level:
-        """Return the time at which log-SNR is this."""
+        """Return the time at which log-SNR has this value."""
         return torch.sigmoid(-log_snr / 2)

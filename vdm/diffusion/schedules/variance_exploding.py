@@ -40,5 +40,5 @@ class VarianceExploding(NoiseSchedule):
         return torch.ones_like(log_snr), torch.exp(-log_snr / 2)
 
     def time(self, log_snr: Level) -> Level:
-        """Return the time at which log-SNR is this, be it outside [0, 1]."""
+        """Return the time at which log-SNR has this value; it may lie outside of [0, 1]."""
         return (-log_snr / 2 - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)

@@ -26,7 +26,7 @@ class Retention:
         last: Number of latest checkpoints to keep, at least 1.
         every_steps: Checkpoints at multiples of this many steps are kept for good; ``None`` disables the rule.
         best: Number of checkpoints with the lowest ``metric`` to keep; 0 disables the rule.
-        metric: Name of a scalar that validation logs.
+        metric: Name of a scalar that validation or ``callbacks.measure`` logs.
     """
 
     last: Count = 3
@@ -98,15 +98,21 @@ class SaveCheckpoints(Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Save a model that is among the best so far by the metric."""
+        if pl_module.is_validation_whole:
+            self.save_if_best(trainer, pl_module)
+
+    def save_if_best(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Save a model that is among the best so far by the metric, if that has been logged at this step."""
         value = pl_module.scalars.get(self.keep.metric)
-        if self.keep.best == 0 or value is None or not math.isfinite(value) or not pl_module.is_validation_whole:
+        is_measured = pl_module.logged_at.get(self.keep.metric) == trainer.global_step
+        if self.keep.best == 0 or value is None or not is_measured or not math.isfinite(value):
             return
         better = sorted(self._values.values())[: self.keep.best]
         if len(better) < self.keep.best or value < better[-1]:
             self._values[trainer.global_step] = value
             self._is_pruned = False
             self.save(trainer, pl_module)
-            self._prune(trainer, pl_module)  # this step's checkpoint may have been completed before validation
+            self._prune(trainer, pl_module)  # this step's checkpoint may have been completed before it was measured
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Save the last step, also of a stopped run, and wait until it is on disk."""

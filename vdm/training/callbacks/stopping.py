@@ -72,13 +72,13 @@ class StopOnSignal(Callback):
             raise StopIteration  # as if there were no more batches
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the earlier signal handlers."""
         self._restore()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Give the signals back."""
+        """Restore the earlier signal handlers."""
         self._restore()
 
     def _agree(self, trainer: lightning.Trainer) -> None:

@@ -1,8 +1,8 @@
 """Memory of tensors from moment to moment, for fake tensors as for real ones.
 
 ``torch.distributed._tools.mem_tracker.MemTracker`` has a similar purpose, but records the peak of one sharding alone.
-Here the whole course is kept, with gradients and autocast copies apart, so that one measured step yields the peak under
-each strategy.
+Here all moments are recorded, with separate counts of gradients and autocast copies, so that one measured step yields
+the peak under each strategy.
 """
 
 import weakref

@@ -67,7 +67,11 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
 
     @property
     def precision_plugin(self) -> Precision:
-        """Lightning's plug-in for mixed precision."""
+        """Lightning's plug-in for mixed precision.
+
+        Raises:
+            ValueError: If it is set to a precision that DeepSpeed lacks.
+        """
         return super().precision_plugin
 
     @precision_plugin.setter

@@ -222,7 +222,11 @@ class SlicewiseStrategy(Strategy):
             raise ValueError(f"{checkpoint.folder}: weights of another model: it differs in {different[0]}")
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Restore the optimizer's options, and its state of this process's slices."""
+        """Restore the optimizer's options, and its state of this process's slices.
+
+        Raises:
+            ValueError: If the checkpoint's optimizer has another number of groups of weights.
+        """
         optimizer, saved = self.base_optimizer, checkpoint["optimizer_states"]
         if len(saved) != len(optimizer.param_groups):
             raise ValueError(

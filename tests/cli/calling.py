@@ -1,0 +1,39 @@
+"""Calls of ``vdm sample`` and ``vdm evaluate`` from Python, and what they make."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from vdm.cli import sample
+from vdm.cli.run_folder import register_run_folder
+from vdm.config.conf_dir import conf_dir
+
+
+def composed(command: str, *overrides: str) -> DictConfig:
+    """Return the configuration that a command composes from its command line."""
+    register_run_folder()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose(command, list(overrides))
+    OmegaConf.resolve(config)
+    return config
+
+
+def frames_of(path: Path) -> np.ndarray:
+    """Return the frames of a video: t h w c, RGB."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def sampled(trained: Path, folder: Path, *overrides: str) -> list[np.ndarray]:
+    """Run ``vdm sample`` and return the videos it wrote."""
+    options = [f"checkpoint={trained}", f"output={folder}", "sampler.num_steps=2", *overrides]
+    sample.run(composed("sample", *options))
+    return [frames_of(path) for path in sorted(folder.glob("0*.mp4"))]
+
+
+def names_in(folder: Path) -> set[str]:
+    """Return the names of the files in a folder."""
+    return {path.name for path in folder.iterdir()}

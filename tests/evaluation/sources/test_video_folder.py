@@ -1,0 +1,96 @@
+"""A folder of videos as a source of clips."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vdm.evaluation.base import EvaluatedClip
+from vdm.evaluation.clip_rule import ClipRule
+from vdm.evaluation.sources.base import UnusableClip, blocks_of_rank
+from vdm.evaluation.sources.video_folder import VideoFolder
+from vdm.generation.video_files import write_mp4
+
+RULE = ClipRule(4)
+
+
+def write(path: Path, grey: int, num_frames: int = 6, title: str = "", fps: float = 8.0) -> None:
+    """Write a video whose frames get brighter by 10 levels each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    levels = torch.arange(num_frames, dtype=torch.uint8) * 10 + grey
+    write_mp4(path, levels.view(1, -1, 1, 1).expand(3, num_frames, 32, 32), fps, {"title": title})
+
+
+def seen(folder: VideoFolder, rule: ClipRule = RULE) -> list[EvaluatedClip | UnusableClip]:
+    return [views[rule] for _, views in folder.views([range(len(folder))], [rule])]
+
+
+def test_videos_come_in_order_with_their_captions(tmp_path: Path) -> None:
+    write(tmp_path / "b.mp4", 100, title="of the title")
+    write(tmp_path / "a" / "x.mp4", 20, title="of the title")
+    (tmp_path / "a" / "x.txt").write_text("of the text file\n")
+    clips = seen(VideoFolder(tmp_path))
+    assert [(one.key, one.caption) for one in clips if isinstance(one, EvaluatedClip)] == [
+        ("a/x", "of the text file"),
+        ("b", "of the title"),
+    ]
+    first = clips[0]
+    assert isinstance(first, EvaluatedClip)
+    assert first.video.shape == (3, 4, 32, 32)
+    assert first.fps == 8.0
+    levels = first.video.float().mean((0, 2, 3))
+    torch.testing.assert_close(levels, torch.tensor([20.0, 30.0, 40.0, 50.0]), atol=2.0, rtol=0)
+
+
+def test_a_lower_rate_takes_every_other_frame(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", 20, num_frames=9, fps=16.0)
+    (clip,) = seen(VideoFolder(tmp_path), rule := ClipRule(4, fps=8.0))
+    assert isinstance(clip, EvaluatedClip)
+    assert clip.fps == rule.fps
+    torch.testing.assert_close(
+        clip.video.float().mean((0, 2, 3)), torch.tensor([20.0, 40.0, 60.0, 80.0]), atol=2.0, rtol=0
+    )
+
+
+def test_what_cannot_be_looked_at_is_said_among_the_others(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", 20, num_frames=3)
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    write(tmp_path / "c.mp4", 20)
+    short, damaged, good = seen(VideoFolder(tmp_path))
+    assert short == UnusableClip("a", "has 3 frames; 4 take 4")
+    assert isinstance(damaged, UnusableClip)
+    assert damaged.reason.startswith("can't be")
+    assert isinstance(good, EvaluatedClip)
+
+
+def test_grids_of_samples_are_no_videos_of_the_folder(tmp_path: Path) -> None:
+    for name in ("0000-a.mp4", "grid.mp4", "grid-0004.mp4", "gridlock.mp4"):
+        write(tmp_path / name, 20)
+    assert len(VideoFolder(tmp_path)) == 4
+    (tmp_path / "settings.json").write_text("{}")
+    assert [one.key for one in seen(VideoFolder(tmp_path))] == ["0000-a", "gridlock"]
+
+
+def test_identity_is_that_of_names_and_contents(tmp_path: Path) -> None:
+    for folder in ("one", "same", "renamed", "changed"):
+        write(tmp_path / folder / ("a.mp4" if folder != "renamed" else "b.mp4"), 20 if folder != "changed" else 30)
+    one, same, renamed, changed = (
+        VideoFolder(tmp_path / name).identity for name in ("one", "same", "renamed", "changed")
+    )
+    assert one == same
+    assert len({one, renamed, changed}) == 3
+
+
+def test_nothing_to_look_at_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^.*missing: no such folder$"):
+        VideoFolder(tmp_path / "missing")
+    with pytest.raises(ValueError, match=r"^.*: no videos in it$"):
+        VideoFolder(tmp_path)
+
+
+@pytest.mark.parametrize(("num_videos", "block", "world"), [(10, 3, 2), (1, 4, 3), (7, 7, 2), (12, 2, 5)])
+def test_processes_share_all_videos_and_take_equal_numbers_of_blocks(num_videos: int, block: int, world: int) -> None:
+    shares = [blocks_of_rank(num_videos, block, rank, world) for rank in range(world)]
+    assert sorted(number for share in shares for one in share for number in one) == list(range(num_videos))
+    assert len({len(share) for share in shares}) == 1
+    assert all(one.start % block == 0 and len(one) <= block for share in shares for one in share)

@@ -1,0 +1,236 @@
+"""Measuring of videos by metrics: what is read, described, refused and said."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from vdm.evaluation.statistics.frechet import FrechetDistance
+from vdm.evaluation.statistics.mean import Mean
+
+from vdm.evaluation.base import EvaluatedClip, Features
+from vdm.evaluation.clip_rule import ClipRule
+from vdm.evaluation.feature_cache import FeatureCache
+from vdm.evaluation.measure import NamedMetric, measure, num_videos_read
+from vdm.evaluation.metric import Metric
+from vdm.evaluation.sources.base import Block, UnusableClip, Views, view
+
+
+@dataclass
+class Numbers:
+    """A source of clips whose brightness is drawn from a normal distribution."""
+
+    num_videos: int
+    mean: float
+    name: str = "numbers"
+    identity: str | None = None
+    block_size: int = 3
+    bad: Collection[int] = ()
+    sizes: Sequence[int] = (8,)
+    num_read: int = 0
+
+    def __len__(self) -> int:
+        return self.num_videos
+
+    def views(self, blocks: Sequence[Block], rules: Collection[ClipRule]) -> Iterator[tuple[int, Views]]:
+        for number in (number for block in blocks for number in block):
+            self.num_read += 1
+            if number in self.bad:
+                yield number, dict.fromkeys(rules, UnusableClip(str(number), "is bad"))
+                continue
+            generator = torch.Generator().manual_seed(number)
+            size = self.sizes[number % len(self.sizes)]
+            level = self.mean + 20 * torch.randn(3, 1, 1, 1, generator=generator)
+            video = level.clamp(0, 255).to(torch.uint8).expand(3, 4, size, size)
+            yield number, {rule: view(video, rule, str(number), 8.0) for rule in rules}
+
+
+@dataclass
+class MeanColor:
+    """Describes a clip by its mean colour."""
+
+    checksum: str | None = "abc"
+    batches: list[tuple[int, ...]] = field(default_factory=list)
+
+    def to(self, device: torch.device) -> "MeanColor":
+        return self
+
+    def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
+        self.batches.append(tuple(clip.video.shape[-1] for clip in clips))
+        return torch.stack([clip.video.float().mean((1, 2, 3)) for clip in clips])[:, None]
+
+
+class Brightness(MeanColor):
+    """Describes a clip by one number."""
+
+    def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
+        return super().describe(clips).mean(2, keepdim=True)
+
+
+class Difference:
+    """Compares brightness with that of the true clip."""
+
+    checksum = None
+
+    def to(self, device: torch.device) -> "Difference":
+        return self
+
+    def compare(self, clips: Sequence[EvaluatedClip], truth: Sequence[EvaluatedClip]) -> Features:
+        pairs = zip(clips, truth, strict=True)
+        return torch.stack([(a.video.float() - b.video.float()).mean().view(1, 1) for a, b in pairs])
+
+
+def named(metric: Metric) -> NamedMetric:
+    return NamedMetric(metric, {"extractor": {"_target_": "MeanColor"}, "num_frames": metric.num_frames})
+
+
+def colors(source: Numbers) -> Tensor:
+    rule = ClipRule(2)
+    clips = [views[rule] for _, views in source.views([range(len(source))], [rule])]
+    return MeanColor().describe([clip for clip in clips if isinstance(clip, EvaluatedClip)])
+
+
+def test_a_distance_is_that_of_the_descriptions_of_all_clips() -> None:
+    videos, reference = Numbers(10, 100.0), Numbers(14, 130.0)
+    metric = named(Metric(MeanColor(), FrechetDistance(), num_frames=2, batch_size=4))
+    found = measure({"frechet": metric}, videos, reference)["frechet"]
+    assert found.value == pytest.approx(FrechetDistance().value(colors(videos), colors(reference)), rel=1e-12)
+    assert (found.num_videos, found.num_reference, found.checksum) == (10, 14, "abc")
+    assert found.interval is not None
+    assert found.interval[0] < found.value < found.interval[1]
+    assert found.reliable
+
+
+def test_videos_are_read_once_whatever_the_number_of_metrics() -> None:
+    videos, reference = Numbers(9, 100.0), Numbers(9, 100.0)
+    metrics = {
+        "a": named(Metric(MeanColor(), FrechetDistance(), num_frames=2)),
+        "b": named(Metric(Brightness(), Mean(), num_frames=3, num_videos=5)),
+    }
+    found = measure(metrics, videos, reference)
+    assert (videos.num_read, reference.num_read) == (9, 9)
+    assert num_videos_read(metrics, videos, reference) == 18
+    assert (found["a"].num_videos, found["b"].num_videos, found["b"].num_reference) == (9, 5, None)
+
+
+def test_extractors_see_full_batches_of_one_size_and_filling_changes_nothing() -> None:
+    extractor = Brightness()
+    videos = Numbers(10, 100.0, sizes=(8, 8, 16))
+    measure({"mean": named(Metric(extractor, Mean(), num_frames=2, batch_size=4))}, videos, None)
+    assert all(len(batch) == 4 and len(set(batch)) == 1 for batch in extractor.batches)
+    equal_sizes = Numbers(10, 100.0)
+    first = measure({"mean": named(Metric(Brightness(), Mean(), num_frames=2, batch_size=4))}, videos, None)
+    second = measure({"mean": named(Metric(Brightness(), Mean(), num_frames=2, batch_size=10))}, equal_sizes, None)
+    assert first["mean"].value == pytest.approx(second["mean"].value, abs=1e-4)
+
+
+def test_pairs_are_compared_number_by_number() -> None:
+    metric = named(Metric(Difference(), Mean(), num_frames=2))
+    found = measure({"difference": metric}, Numbers(6, 100.0), Numbers(6, 90.0))["difference"]
+    assert found.value == pytest.approx(10.0, abs=0.5)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_bad_videos_are_listed_or_refused(strict: bool, caplog: pytest.LogCaptureFixture) -> None:
+    metric = named(Metric(Brightness(), Mean(), num_frames=2, strict=strict))
+    videos = Numbers(6, 100.0, bad=(1, 4))
+    if strict:
+        with pytest.raises(
+            ValueError, match=r"^m: 2 videos can't be looked at, and it is strict; the first: 1: is bad$"
+        ):
+            measure({"m": metric}, videos, None)
+        return
+    found = measure({"m": metric}, videos, None)["m"]
+    assert (found.num_videos, found.num_unusable, found.unusable) == (4, 2, ("1: is bad", "4: is bad"))
+    assert caplog.messages == ["m: 2 videos can't be looked at and are left out; the first: 1: is bad"]
+
+
+def test_a_figure_of_too_few_videos_is_not_reliable_or_refused(caplog: pytest.LogCaptureFixture) -> None:
+    def metric(strict: bool) -> NamedMetric:
+        return named(Metric(MeanColor(), FrechetDistance(), num_frames=2, strict=strict))
+
+    few, many = Numbers(3, 100.0), Numbers(9, 100.0)
+    found = measure({"m": metric(strict=False)}, few, many)["m"]
+    assert not found.reliable
+    needed = FrechetDistance().min_clips(3)
+    assert caplog.messages == [f"m: needs {needed} videos on each side to be reliable, and has 3"]
+    with pytest.raises(ValueError, match=rf"^m: needs {needed} videos on each side .* has 3; it is strict$"):
+        measure({"m": metric(strict=True)}, few, many)
+
+
+@pytest.mark.parametrize(
+    ("metric", "videos", "reference", "message"),
+    [
+        (Metric(MeanColor(), FrechetDistance()), 9, None, "m: compares with other videos; reference=FOLDER names them"),
+        (Metric(Brightness(), Mean(), num_videos=10), 9, None, "m: takes 10 videos, but numbers has 9"),
+        (
+            Metric(MeanColor(), FrechetDistance(), num_reference=10),
+            9,
+            9,
+            "m: takes 10 reference videos, but numbers has 9",
+        ),
+        (Metric(Difference(), Mean()), 9, 8, "m: compares each of 9 videos with a true one, but numbers has 8"),
+        (
+            Metric(Brightness(), Mean(), num_frames=5),
+            9,
+            None,
+            "m: none of 9 videos can be looked at; the first: 0: has 4 ",
+        ),
+    ],
+)
+def test_sources_that_do_not_fit_the_protocol_are_one_line(
+    metric: Metric, videos: int, reference: int | None, message: str
+) -> None:
+    true = None if reference is None else Numbers(reference, 100.0)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        measure({"m": named(metric)}, Numbers(videos, 100.0), true)
+
+
+def test_descriptions_of_a_reference_are_kept_by_its_content(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    metric = named(Metric(MeanColor(), FrechetDistance(), num_frames=2))
+    reference = Numbers(9, 130.0, identity="content")
+    first = measure({"m": metric}, Numbers(9, 100.0), reference, cache)["m"]
+    again = Numbers(9, 130.0, identity="content")
+    assert measure({"m": metric}, Numbers(9, 100.0), again, cache)["m"] == first
+    assert again.num_read == 0
+    others = (
+        (metric, Numbers(9, 130.0, identity="other")),
+        (named(Metric(MeanColor(), FrechetDistance(), num_frames=3)), Numbers(9, 130.0, identity="content")),
+        (
+            named(Metric(MeanColor("other weights"), FrechetDistance(), num_frames=2)),
+            Numbers(9, 130.0, identity="content"),
+        ),
+        (metric, Numbers(9, 130.0, identity=None)),
+    )
+    for other, source in others:
+        measure({"m": other}, Numbers(9, 100.0), source, cache)
+        assert source.num_read == 9
+
+
+def test_damaged_kept_descriptions_are_made_again(tmp_path: Path) -> None:
+    cache, metric = FeatureCache(tmp_path), named(Metric(MeanColor(), FrechetDistance(), num_frames=2))
+    first = measure({"m": metric}, Numbers(9, 100.0), Numbers(9, 130.0, identity="content"), cache)["m"]
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-8])
+    again = Numbers(9, 130.0, identity="content")
+    assert measure({"m": metric}, Numbers(9, 100.0), again, cache)["m"] == first
+    assert again.num_read == 9
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_name_fvd_is_that_of_its_own_networks(strict: bool) -> None:
+    metric = Metric(MeanColor(), FrechetDistance(), strict=strict)
+    metric.check_name("frechet_color")
+    with pytest.raises(ValueError, match=r"^fvd_x: a figure of another extractor must not be called FVD"):
+        metric.check_name("fvd_x")
+    published = MeanColor()
+    published.is_of_fvd = True  # pyright: ignore[reportAttributeAccessIssue]
+    own = Metric(published, FrechetDistance(), strict=strict)
+    if strict:
+        own.check_name("fvd_x")
+    else:
+        with pytest.raises(ValueError, match=r"^fvd_x: is always strict"):
+            own.check_name("fvd_x")

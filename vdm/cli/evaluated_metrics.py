@@ -1,0 +1,118 @@
+"""Metrics of videos in ``vdm evaluate``: built from ``metric=``, measured and printed."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.collectives import num_processes, rank
+from vdm.cli.options.evaluate import EvaluateOptions
+from vdm.config import ConfigError
+from vdm.data.datamodule import ClipDataModule
+from vdm.evaluation.build import build_metrics, published
+from vdm.evaluation.feature_cache import FeatureCache, default_folder
+from vdm.evaluation.measure import Measurement, NamedMetric, measure, num_videos_read
+from vdm.evaluation.sources.base import ClipSource
+from vdm.evaluation.sources.sampled import SampledVideos
+from vdm.evaluation.sources.shard_clips import ShardClips
+from vdm.evaluation.sources.video_folder import VideoFolder
+from vdm.found_instead import has_index
+from vdm.types import ClipSize
+
+DEFAULT = "frechet_transnet"
+"""The metric of finished videos where none is chosen."""
+
+
+def measure_videos(options: EvaluateOptions) -> dict[str, Any]:
+    """Measure finished videos, and return the entries of ``results.json``."""
+    assert options.videos is not None, "options have been checked"
+    nodes = options.metric or {DEFAULT: published(DEFAULT)}
+    videos = _source(options.videos, "videos", options)
+    reference = None if options.reference is None else _source(options.reference, "reference", options)
+    sets = [one.data for one in (reference, videos) if isinstance(one, ShardClips)]
+    metrics = _built(nodes, options, sets[0] if sets else None, {"videos": videos.name})
+    return _measured(metrics, options, lambda _: videos, reference)
+
+
+def measure_model(
+    options: EvaluateOptions,
+    model: VideoDiffusionModel,
+    data: ClipDataModule,
+    sampling: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Sample videos with the conditions of held-out clips, and return the entries of ``results.json``.
+
+    Args:
+        options: Options of the command.
+        model: The model, with the sampler and guidance to sample with.
+        data: The held-out clips, which are also the reference unless another is named.
+        sampling: How videos are sampled, as a part of every protocol.
+    """
+    held_out = ShardClips(data, "validation", options.max_clips, data.clip_shape, max(1, options.num_threads))
+    reference = held_out if options.reference is None else _source(options.reference, "reference", options)
+    nodes = {
+        name: node if node.get("num_videos") is not None else {**node, "num_videos": options.num_samples}
+        for name, node in options.metric.items()
+    }
+    metrics = _built(nodes, options, data, {"sampling": dict(sampling), "conditions": data.name})
+    total = max(one.metric.num_videos or 0 for one in metrics.values())
+
+    def sampled(on_step: Callable[[], object]) -> ClipSource:
+        return SampledVideos(
+            str(sampling["checkpoint"]),
+            model,
+            held_out,
+            ClipSize(*data.clip_shape),
+            data.fps,
+            total,
+            options.seed,
+            options.batch_size,
+            on_step,
+        )
+
+    return _measured(metrics, options, sampled, reference)
+
+
+def _measured(
+    metrics: Mapping[str, NamedMetric],
+    options: EvaluateOptions,
+    videos: Callable[[Callable[[], object]], ClipSource],
+    reference: ClipSource | None,
+) -> dict[str, Any]:
+    with tqdm(desc="videos", unit="video", disable=rank() > 0) as bar:
+        source = videos(bar.refresh)
+        bar.total = -(-num_videos_read(metrics, source, reference) // num_processes())
+        cache = FeatureCache(default_folder() if options.keep_features else None)
+        found = measure(metrics, source, reference, cache, options.seed, bar.update)
+    if rank() == 0:
+        for name, one in found.items():
+            print(_line(name, one))
+    return {name: one.plain() for name, one in found.items()}
+
+
+def _line(name: str, found: Measurement) -> str:
+    interval = "" if found.interval is None else f" (95% interval {found.interval[0]:.4g} to {found.interval[1]:.4g})"
+    against = "" if found.num_reference is None else f" against {found.num_reference}"
+    doubt = "" if found.reliable else ", not reliable"
+    return f"{name}  {found.value:.4f}{interval}, {found.num_videos} videos{against}{doubt}"
+
+
+def _source(place: str, key: str, options: EvaluateOptions) -> VideoFolder | ShardClips:
+    """Return the videos of a folder, or the clips of a shard set."""
+    threads = max(1, options.num_threads)
+    try:
+        if "://" not in place and not has_index(Path(place)):
+            return VideoFolder(Path(place), threads)
+        data = ClipDataModule(place, options.batch_size, options.batch_size, num_workers=0, max_validation_clips=None)
+        return ShardClips(data, options.split, None, num_threads=threads)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def _built(
+    nodes: Mapping[str, Any], options: EvaluateOptions, data: ClipDataModule | None, more: Mapping[str, Any]
+) -> dict[str, NamedMetric]:
+    strict = {"strict": True} if options.strict else {}
+    return build_metrics({name: {**node, **strict} for name, node in nodes.items()}, options.find_device(), data, more)

@@ -1,0 +1,77 @@
+"""Metrics, built from a configuration's ``metric`` and named by their protocols."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from vdm.config import ConfigError, build
+from vdm.config.conf_dir import conf_dir
+from vdm.data.datamodule import ClipDataModule
+from vdm.evaluation.digit_classifier import LearnedDigits
+from vdm.evaluation.measure import NamedMetric
+from vdm.evaluation.metric import Metric
+from vdm.outside import read_yaml
+
+NO_PROTOCOL = ("path", "sha256", "batch_size", "num_resamples", "strict")
+"""Keys that don't change the figure: where weights are, which checksum they must have, and how the work is done."""
+
+
+def build_metrics(
+    nodes: Mapping[str, Any], device: torch.device, data: ClipDataModule | None, more: Mapping[str, Any]
+) -> dict[str, NamedMetric]:
+    """Build metrics by the names of their results.
+
+    Args:
+        nodes: Configuration of each metric by the name of its YAML.
+        device: Where extractors run.
+        data: A data set, from which extractors that know digits learn them.
+        more: What else belongs to the protocols.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    learned = {} if data is None else {"digits": LearnedDigits(data)}
+    metrics: dict[str, NamedMetric] = {}
+    for name, node in nodes.items():
+        key = f"metric.{name}"
+        extractor = build(node.get("extractor"), f"{key}.extractor", defaults=learned)
+        if not hasattr(extractor, "to"):
+            raise ConfigError(f"{key}.extractor: no value given; it describes the clips")
+        metric = build(node, key, extractor=extractor.to(device))
+        if not isinstance(metric, Metric):
+            raise ConfigError(f"{key}._target_: must be {Metric.__module__}.{Metric.__name__}")
+        named = result_name(name, node)
+        try:
+            metric.check_name(named)
+        except ValueError as error:
+            raise ConfigError(f"metric: {error}") from None
+        metrics[named] = NamedMetric(metric, {**node, **more})
+    return metrics
+
+
+def published(name: str) -> dict[str, Any] | None:
+    """Return the metric of ``conf/metric/NAME.yaml``; None if there is none."""
+    path = conf_dir() / "metric" / f"{name}.yaml"
+    return read_yaml(path) if path.is_file() else None
+
+
+def result_name(name: str, node: Mapping[str, Any]) -> str:
+    """Return the metric's name, followed by the parts of its protocol that differ from the YAML of that name.
+
+    A user's own metric keeps its name, whatever its protocol.
+    """
+    usual = published(name)
+    if usual is None:
+        return name
+    before, now = dict(_flat(usual)), dict(_flat(node))
+    changed = [f"{key}={now.get(key)}" for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    return f"{name}[{','.join(changed)}]" if changed else name
+
+
+def _flat(node: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{parent}{key}.")
+        elif key not in NO_PROTOCOL:
+            yield f"{parent}{key}", value

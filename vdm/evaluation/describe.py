@@ -1,0 +1,130 @@
+"""One pass over a source: every metric's descriptions of its clips, on all processes together."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+
+from vdm.checkpoints.collectives import all_gather, num_processes, rank, run_on_all
+from vdm.evaluation.base import EvaluatedClip, Features
+from vdm.evaluation.metric import Metric
+from vdm.evaluation.sources.base import ClipSource, UnusableClip, Views, blocks_of_rank
+
+OnVideo = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Described:
+    """The descriptions of a source's clips, in their order."""
+
+    features: Features
+    unusable: Sequence[UnusableClip]
+    """The clips that could not be looked at; they have no features."""
+
+
+@dataclass
+class _Part:
+    """What one process has described for one metric."""
+
+    name: str
+    metric: Metric
+    num_videos: int
+    features: dict[int, Features] = field(default_factory=dict)
+    unusable: dict[int, UnusableClip] = field(default_factory=dict)
+    waiting: list[tuple[int, EvaluatedClip, EvaluatedClip | None]] = field(default_factory=list)
+
+    def add(self, number: int, views: Views, true_views: Views | None) -> None:
+        """Describe a video together with others of its size.
+
+        Args:
+            number: Number of the video in its source.
+            views: What the rules see of it.
+            true_views: What they see of the video that it is compared with, for metrics that do so.
+        """
+        if number >= self.num_videos:
+            return
+        clip, rule = views[self.metric.rule], self.metric.rule
+        truth = true_views[rule] if true_views is not None and self.metric.compares_pairs else None
+        if isinstance(clip, UnusableClip):
+            self.unusable[number] = clip
+        elif isinstance(truth, UnusableClip):
+            self.unusable[number] = truth
+        else:
+            if truth is not None and truth.key != clip.key:
+                raise ValueError(f"{self.name}: compares videos of equal names, but finds {clip.key} and {truth.key}")
+            if self.waiting and self.waiting[0][1].video.shape != clip.video.shape:
+                self.flush()
+            self.waiting.append((number, clip, truth))
+            if len(self.waiting) == self.metric.batch_size:
+                self.flush()
+
+    def flush(self) -> None:
+        """Describe the clips that wait for others. A short batch is filled up, since kernels depend on its size."""
+        if not self.waiting:
+            return
+        filled = self.waiting + self.waiting[-1:] * (self.metric.batch_size - len(self.waiting))
+        clips = [clip for _, clip, _ in filled]
+        truths = [truth for _, _, truth in filled if truth is not None]
+        extractor: Any = self.metric.extractor
+        found = extractor.compare(clips, truths) if self.metric.compares_pairs else extractor.describe(clips)
+        rows = found.float().cpu()
+        self.features |= {number: rows[place] for place, (number, _, _) in enumerate(self.waiting)}
+        self.waiting.clear()
+
+
+def describe(
+    source: ClipSource,
+    metrics: Mapping[str, Metric],
+    num_videos: Mapping[str, int],
+    truth: ClipSource | None = None,
+    on_video: OnVideo | None = None,
+) -> dict[str, Described]:
+    """Read or sample the videos of a source once, and describe them for every metric.
+
+    All processes call this together. Each takes every R-th block, and all get the descriptions of all clips.
+
+    Args:
+        source: The videos.
+        metrics: Metrics by name.
+        num_videos: How many of the source's videos each metric looks at: the first ones.
+        truth: The true clips, in the same order, for metrics that compare pairs.
+        on_video: Called after each video of this process.
+
+    Raises:
+        ValueError: In one line, if the source can't be read or an extractor can't describe its clips.
+    """
+    total = max(num_videos.values(), default=0)
+    blocks = blocks_of_rank(total, source.block_size, rank(), num_processes())
+
+    parts = {name: _Part(name, metric, num_videos[name]) for name, metric in metrics.items()}
+    rules = {metric.rule for metric in metrics.values()}
+
+    def fill() -> None:
+        views = source.views(blocks, rules)
+        numbers = chain.from_iterable(blocks)
+        truths = ((number, None) for number in numbers) if truth is None else truth.views(blocks, rules)
+        for (number, seen), (_, true) in zip(views, truths, strict=True):
+            for part in parts.values():
+                part.add(number, seen, true)
+            if on_video is not None:
+                on_video()
+        for part in parts.values():
+            part.flush()
+
+    run_on_all(fill)
+    return {name: _gathered(part) for name, part in parts.items()}
+
+
+def _gathered(part: _Part) -> Described:
+    features: dict[int, Features] = {}
+    unusable: dict[int, UnusableClip] = {}
+    for of_rank, without in all_gather((part.features, part.unusable)):
+        features |= of_rank
+        unusable |= without
+    if not features:
+        reason = next((f"; the first: {one.key}: {one.reason}" for one in unusable.values()), "")
+        raise ValueError(f"{part.name}: none of {len(unusable)} videos can be looked at{reason}")
+    rows = torch.stack([features[number] for number in sorted(features)])
+    return Described(rows, [unusable[number] for number in sorted(unusable)])

@@ -1,0 +1,89 @@
+"""Videos that a model samples with the conditions of held-out clips, as a source."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import torch
+
+from vdm.assembly.model import VideoDiffusionModel
+from vdm.evaluation.base import EvaluatedClip
+from vdm.evaluation.clip_rule import ClipRule
+from vdm.evaluation.sources.base import Block, UnusableClip, Views, view
+from vdm.evaluation.sources.shard_clips import ShardClips
+from vdm.generation.generate import generate
+from vdm.objectives.batch_randomness import HeldOutRandomness
+from vdm.objectives.latents import latents_of
+from vdm.types import ClipSize
+
+
+class SampledVideos:
+    """Video number i is sampled with the captions, class and first frame of held-out clip number i.
+
+    After the last held-out clip they begin again. Videos are made block by block, all blocks of one size, so that a
+    video is the same whatever the number of processes.
+
+    Args:
+        name: What users call the model: the checkpoint.
+        model: The model; samples with its own sampler and guidance.
+        held_out: Held-out clips of one shape.
+        size: Size of the videos.
+        fps: Frames per second of the model's videos; None if unknown.
+        num_videos: How many.
+        seed: Seed of the noise.
+        batch_size: Videos made at once.
+        on_step: Called after each sampling step of each block.
+    """
+
+    identity = None
+
+    def __init__(
+        self,
+        name: str,
+        model: VideoDiffusionModel,
+        held_out: ShardClips,
+        size: ClipSize,
+        fps: float | None,
+        num_videos: int,
+        seed: int = 0,
+        batch_size: int = 8,
+        on_step: Callable[[], object] | None = None,
+    ) -> None:
+        self.name = name
+        self.block_size = batch_size
+        self._model, self._held_out, self._size, self._fps = model, held_out, size, fps
+        self._num_videos, self._seed, self._on_step = num_videos, seed, on_step
+
+    def __len__(self) -> int:
+        return self._num_videos
+
+    def views(self, blocks: Sequence[Block], rules: Collection[ClipRule]) -> Iterator[tuple[int, Views]]:
+        """See ``ClipSource.views``. For an empty block a video is made in vain, as sharded weights need all ranks."""
+        for block in blocks:
+            for number, clip in zip(block, self._sampled(block.start), strict=False):
+                yield number, {rule: _seen(clip, rule) for rule in rules}
+
+    @torch.no_grad()
+    def _sampled(self, first: int) -> list[EvaluatedClip | UnusableClip]:
+        """Sample a whole block of videos, whether all of them are wanted or not."""
+        numbers = [number % len(self._held_out) for number in range(first, first + self.block_size)]
+        batch, faults = self._held_out.batch(numbers)
+        batch = batch.to(self._model.device)
+        prompts = latents_of(self._model, batch, HeldOutRandomness(batch.keys)).prompts
+        videos = generate(
+            self._model, prompts, self._size, self._seed, self.block_size, on_step=self._on_step, first=first
+        )
+        unreadable = f"its held-out clip can't be read: {'; '.join(fault.reason for fault in faults)}"
+        clips: list[EvaluatedClip | UnusableClip] = []
+        for row, video in enumerate(videos.cpu()):
+            if batch.weights[row] == 0:
+                clips.append(UnusableClip(f"video {first + row}", unreadable))
+            else:
+                label = int(batch.labels[row])
+                known = (batch.keys[row], batch.captions[row], None if label < 0 else label)
+                clips.append(EvaluatedClip(video, *known, self._fps))
+        return clips
+
+
+def _seen(clip: EvaluatedClip | UnusableClip, rule: ClipRule) -> EvaluatedClip | UnusableClip:
+    if isinstance(clip, UnusableClip):
+        return clip
+    return view(clip.video, rule, clip.key, clip.fps, clip.caption, clip.label)

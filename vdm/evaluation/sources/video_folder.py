@@ -1,0 +1,120 @@
+"""The videos of a folder as a source of clips."""
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from vdm.data.video_listing import list_videos
+from vdm.evaluation.clip_rule import ClipRule
+from vdm.evaluation.sources.base import Block, UnusableClip, Views, view
+from vdm.generation.input_video import InputVideo, read_video
+from vdm.regular_files import open_regular, read_limited
+from vdm.text import decode_text
+
+_GRID = re.compile(r"grid(-\d+)?\.(mp4|gif)")
+"""A picture of all videos, which ``vdm sample`` writes beside them and its settings."""
+_CHUNK = 1 << 20
+_MAX_TEXT = 1 << 16
+"""Bytes of a caption's file."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class VideoFolder:
+    """All videos below a folder, in the order of their paths.
+
+    The caption of ``a.mp4`` is the text of ``a.txt`` if there is one, else the title in the file's metadata.
+
+    Grids that ``vdm sample`` has made are no videos of it.
+
+    Args:
+        folder: The folder.
+        num_threads: Videos that are decoded at once.
+
+    Raises:
+        ValueError: If there is no such folder, or no video in it.
+    """
+
+    block_size = 16
+
+    def __init__(self, folder: Path, num_threads: int = 2) -> None:
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder")
+        self.name = str(folder)
+        self._folder = folder
+        self._num_threads = num_threads
+        self._files = [path for path in list_videos(folder, ())[0] if not _is_grid(path)]
+        if not self._files:
+            raise ValueError(f"{folder}: no videos in it")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of names and contents."""
+        digest = hashlib.sha256()
+        for path in self._files:
+            digest.update(f"{path.relative_to(self._folder)}\0".encode(errors="surrogateescape"))
+            digest.update(_digest(path))
+        return digest.hexdigest()
+
+    def views(self, blocks: Sequence[Block], rules: Collection[ClipRule]) -> Iterator[tuple[int, Views]]:
+        """See ``ClipSource.views``."""
+        numbers = [number for block in blocks for number in block]
+        views = ahead(lambda number: self._views(self._files[number], rules), numbers, self._num_threads)
+        yield from zip(numbers, views, strict=True)
+
+    def _views(self, path: Path, rules: Collection[ClipRule]) -> Views:
+        key = path.relative_to(self._folder).with_suffix("").as_posix()
+        needs_all = any(rule.start == "center" or rule.fps is not None for rule in rules)
+        try:
+            video = read_video(path, max_frames=None if needs_all else max(rule.num_frames for rule in rules))
+        except ValueError as error:
+            reason = str(error).removeprefix(f"input={path}: ")
+            return dict.fromkeys(rules, UnusableClip(key, reason))
+        caption = _caption(path, video)
+        return {rule: view(video.frames, rule, key, video.fps, caption) for rule in rules}
+
+
+def _caption(path: Path, video: InputVideo) -> str:
+    try:
+        return decode_text(read_limited(path.with_suffix(".txt"), _MAX_TEXT))[0].strip()
+    except (OSError, ValueError):
+        return video.title
+
+
+def _is_grid(path: Path) -> bool:
+    return _GRID.fullmatch(path.name) is not None and any(path.parent.glob("settings*.json"))
+
+
+def _digest(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    try:
+        with open_regular(path) as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        return f"unreadable: {error.strerror}".encode()
+    return digest.digest()
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], num_threads: int) -> Iterator[Result]:
+    """Yield the function's results in order; threads compute them ahead, a few more than there are threads."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * num_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,119 @@
+"""Metrics of sampled videos during training."""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from vdm.checkpoints.collectives import run_on_all
+from vdm.config.options import Components
+from vdm.evaluation.build import build_metrics
+from vdm.evaluation.feature_cache import FeatureCache
+from vdm.evaluation.measure import Measurement, measure
+from vdm.evaluation.sources.sampled import SampledVideos
+from vdm.evaluation.sources.shard_clips import ShardClips
+from vdm.files import write_json
+from vdm.ranges import Count, Folder, Seed, Size
+from vdm.training.callbacks.saving import SaveCheckpoints
+from vdm.training.module import DiffusionModule, log_scalars
+from vdm.types import ClipSize
+
+_log = logging.getLogger(__name__)
+
+
+class MeasureVideos(Callback):
+    """Samples videos with the EMA weights, measures them, and logs ``val/NAME`` for each metric.
+
+    The processes share the videos. The figures with their protocols are in ``evaluation/step=…/results.json`` of the
+    run's folder; descriptions of held-out clips are kept in ``evaluation/features``.
+
+    Args:
+        run: Folder of the run.
+        every_steps: Optimizer steps from one measurement to the next.
+        metric: The metrics by name; see ``conf/metric``. Without any, nothing is measured.
+        num_videos: Videos that are sampled, for metrics that don't say how many they take.
+        seed: Seed of the noise.
+    """
+
+    def __init__(
+        self, run: Folder, every_steps: Count, metric: Components, num_videos: Size = 256, seed: Seed = 0
+    ) -> None:
+        self.run = Path(run)
+        self.every_steps = every_steps
+        self.nodes: Mapping[str, Any] = {
+            name: node if node.get("num_videos") is not None else {**node, "num_videos": num_videos}
+            for name, node in metric.items()
+            if node
+        }
+        self.seed = seed
+
+        self.measured_step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Build the metrics, so that a mistake ends training before the first step."""
+        self.measured_step = trainer.global_step
+        if not self.nodes:
+            return
+        data, model = pl_module.data, pl_module.model
+        sampling = {"sampler": str(model.sampler), "guidance": str(model.guidance), "ema": True, "seed": self.seed}
+        self.metrics = build_metrics(self.nodes, pl_module.device, data, {"sampling": sampling})
+        self.held_out = ShardClips(data, "validation", None, data.clip_shape)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
+        """Measure after every ``every_steps`` steps."""
+        if trainer.global_step % self.every_steps == 0:
+            self.measure(trainer, pl_module)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        """Measure the final weights, unless training was stopped early."""
+        if trainer.global_step >= trainer.max_steps > 0:
+            self.measure(trainer, pl_module)
+
+    def measure(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
+        """Measure unless this step has been measured already."""
+        step = trainer.global_step
+        if step == self.measured_step or not self.nodes:
+            return
+        self.measured_step = step
+        module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
+        run_on_all(module.strategy.check_lock)
+        start = time.perf_counter()
+        was_training = module.model.training
+        module.model.eval()
+        with module.ema.swapped_in(), trainer.precision_plugin.forward_context():
+            found = measure(self.metrics, self._sampled(module), self.held_out, self._cache, self.seed)
+        module.model.train(was_training)
+        values = ", ".join(f"{name} {one.value:.4g}" for name, one in found.items())
+        seconds = time.perf_counter() - start
+        if trainer.is_global_zero:
+            self._write(step, found)
+            _log.info("Measured after step %d in %.0f s: %s", step, seconds, values)
+        log_scalars(trainer, {**{f"val/{name}": one.value for name, one in found.items()}, "val/seconds": seconds})
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own property
+            if isinstance(callback, SaveCheckpoints):
+                callback.save_if_best(trainer, module)
+
+    @property
+    def _cache(self) -> FeatureCache:
+        return FeatureCache(self.run / "evaluation" / "features")
+
+    def _sampled(self, module: DiffusionModule) -> SampledVideos:
+        return SampledVideos(
+            "the model",
+            module.model,
+            self.held_out,
+            ClipSize(*module.data.clip_shape),
+            module.data.fps,
+            max(one.metric.num_videos or 0 for one in self.metrics.values()),
+            self.seed,
+            module.data.micro_batch_size,
+        )
+
+    def _write(self, step: int, found: Mapping[str, Measurement]) -> None:
+        folder = self.run / "evaluation" / f"step={step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "results.json", {"metrics": {name: one.plain() for name, one in found.items()}}, indent=1)
