@@ -17,10 +17,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
+from vdm.evaluation.frechet import frechet_distance
 
 from vdm.evaluation.base import EvaluatedClip
 from vdm.evaluation.extractors.transnet import TransNet
-from vdm.evaluation.frechet import frechet_distance
 
 FRAMES, EVERY = 16, 2
 """Frames of a clip, and how many frames of the video one of them stands for."""

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from vdm.evaluation.statistics.frechet import FrechetDistance
-from vdm.evaluation.statistics.mean import Mean
 
 from vdm.evaluation.base import EvaluatedClip, Features
 from vdm.evaluation.clip_rule import ClipRule
@@ -16,6 +14,8 @@ from vdm.evaluation.feature_cache import FeatureCache
 from vdm.evaluation.measure import NamedMetric, measure, num_videos_read
 from vdm.evaluation.metric import Metric
 from vdm.evaluation.sources.base import Block, UnusableClip, Views, view
+from vdm.evaluation.statistics.frechet import FrechetDistance
+from vdm.evaluation.statistics.mean import Mean, MeanDifference
 
 
 @dataclass
@@ -52,6 +52,7 @@ class MeanColor:
     """Describes a clip by its mean colour."""
 
     checksum: str | None = "abc"
+    batch_size: int = 4
     batches: list[tuple[int, ...]] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "MeanColor":
@@ -73,6 +74,7 @@ class Difference:
     """Compares brightness with that of the true clip."""
 
     checksum = None
+    batch_size = 4
 
     def to(self, device: torch.device) -> "Difference":
         return self
@@ -94,7 +96,7 @@ def colors(source: Numbers) -> Tensor:
 
 def test_a_distance_is_that_of_the_descriptions_of_all_clips() -> None:
     videos, reference = Numbers(10, 100.0), Numbers(14, 130.0)
-    metric = named(Metric(MeanColor(), FrechetDistance(), num_frames=2, batch_size=4))
+    metric = named(Metric(MeanColor(), FrechetDistance(), num_frames=2))
     found = measure({"frechet": metric}, videos, reference)["frechet"]
     assert found.value == pytest.approx(FrechetDistance().value(colors(videos), colors(reference)), rel=1e-12)
     assert (found.num_videos, found.num_reference, found.checksum) == (10, 14, "abc")
@@ -115,15 +117,29 @@ def test_videos_are_read_once_whatever_the_number_of_metrics() -> None:
     assert (found["a"].num_videos, found["b"].num_videos, found["b"].num_reference) == (9, 5, None)
 
 
-def test_extractors_see_full_batches_of_one_size_and_filling_changes_nothing() -> None:
+def test_extractors_see_clips_of_one_size_at_a_time_and_all_of_them() -> None:
     extractor = Brightness()
     videos = Numbers(10, 100.0, sizes=(8, 8, 16))
-    measure({"mean": named(Metric(extractor, Mean(), num_frames=2, batch_size=4))}, videos, None)
-    assert all(len(batch) == 4 and len(set(batch)) == 1 for batch in extractor.batches)
-    equal_sizes = Numbers(10, 100.0)
-    first = measure({"mean": named(Metric(Brightness(), Mean(), num_frames=2, batch_size=4))}, videos, None)
-    second = measure({"mean": named(Metric(Brightness(), Mean(), num_frames=2, batch_size=10))}, equal_sizes, None)
-    assert first["mean"].value == pytest.approx(second["mean"].value, abs=1e-4)
+    found = measure({"mean": named(Metric(extractor, Mean(), num_frames=2))}, videos, None)["mean"]
+    assert all(len(batch) <= 4 and len(set(batch)) == 1 for batch in extractor.batches)
+    assert sum(map(len, extractor.batches)) == 10
+    equal = measure({"mean": named(Metric(Brightness(), Mean(), num_frames=2))}, Numbers(10, 100.0), None)["mean"]
+    assert found.value == pytest.approx(equal.value, abs=1e-4)
+
+
+def test_videos_alone_are_reversed() -> None:
+    class FirstFrame(Brightness):
+        def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
+            return torch.stack([clip.video[:, 0].float().mean().view(1, 1) for clip in clips])
+
+    class Brightening(Numbers):
+        def views(self, blocks: Sequence[Block], rules: Collection[ClipRule]) -> Iterator[tuple[int, Views]]:
+            levels = torch.tensor([10, 20, 30, 40], dtype=torch.uint8).view(1, 4, 1, 1).expand(3, 4, 8, 8)
+            for number in (number for block in blocks for number in block):
+                yield number, {rule: view(levels, rule, str(number), 8.0) for rule in rules}
+
+    metric = named(Metric(FirstFrame(), MeanDifference(), num_frames=3, reverse=True))
+    assert measure({"m": metric}, Brightening(4, 0.0), Brightening(4, 0.0))["m"].value == 30.0 - 10.0
 
 
 def test_pairs_are_compared_number_by_number() -> None:

@@ -37,6 +37,11 @@ class Extractor(Protocol):
         """SHA-256 of the file or folder of weights, in hexadecimal digits; None without weights."""
         ...
 
+    @property
+    def batch_size(self) -> int:
+        """Clips that it describes at once."""
+        ...
+
     def to(self, device: torch.device) -> "Extractor":
         """Move the network to a device."""
         ...
@@ -56,6 +61,11 @@ class PairExtractor(Protocol):
     @property
     def checksum(self) -> str | None:
         """As for ``Extractor``."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Clips that it compares at once."""
         ...
 
     def to(self, device: torch.device) -> "PairExtractor":

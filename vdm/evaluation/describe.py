@@ -1,7 +1,7 @@
 """One pass over a source: every metric's descriptions of its clips, on all processes together."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -31,6 +31,7 @@ class _Part:
     name: str
     metric: Metric
     num_videos: int
+    is_reversed: bool
     features: dict[int, Features] = field(default_factory=dict)
     unusable: dict[int, UnusableClip] = field(default_factory=dict)
     waiting: list[tuple[int, EvaluatedClip, EvaluatedClip | None]] = field(default_factory=list)
@@ -56,17 +57,18 @@ class _Part:
                 raise ValueError(f"{self.name}: compares videos of equal names, but finds {clip.key} and {truth.key}")
             if self.waiting and self.waiting[0][1].video.shape != clip.video.shape:
                 self.flush()
+            if self.is_reversed:
+                clip = replace(clip, video=clip.video.flip(1))
             self.waiting.append((number, clip, truth))
-            if len(self.waiting) == self.metric.batch_size:
+            if len(self.waiting) == self.metric.extractor.batch_size:
                 self.flush()
 
     def flush(self) -> None:
-        """Describe the clips that wait for others. A short batch is filled up, since kernels depend on its size."""
+        """Describe the clips that wait for others."""
         if not self.waiting:
             return
-        filled = self.waiting + self.waiting[-1:] * (self.metric.batch_size - len(self.waiting))
-        clips = [clip for _, clip, _ in filled]
-        truths = [truth for _, _, truth in filled if truth is not None]
+        clips = [clip for _, clip, _ in self.waiting]
+        truths = [truth for _, _, truth in self.waiting if truth is not None]
         extractor: Any = self.metric.extractor
         found = extractor.compare(clips, truths) if self.metric.compares_pairs else extractor.describe(clips)
         rows = found.float().cpu()
@@ -80,6 +82,7 @@ def describe(
     num_videos: Mapping[str, int],
     truth: ClipSource | None = None,
     on_video: OnVideo | None = None,
+    are_reference: bool = False,
 ) -> dict[str, Described]:
     """Read or sample the videos of a source once, and describe them for every metric.
 
@@ -91,6 +94,7 @@ def describe(
         num_videos: How many of the source's videos each metric looks at: the first ones.
         truth: The true clips, in the same order, for metrics that compare pairs.
         on_video: Called after each video of this process.
+        are_reference: Whether these are reference videos, which are never reversed.
 
     Raises:
         ValueError: In one line, if the source can't be read or an extractor can't describe its clips.
@@ -98,7 +102,10 @@ def describe(
     total = max(num_videos.values(), default=0)
     blocks = blocks_of_rank(total, source.block_size, rank(), num_processes())
 
-    parts = {name: _Part(name, metric, num_videos[name]) for name, metric in metrics.items()}
+    parts = {
+        name: _Part(name, metric, num_videos[name], metric.reverse and not are_reference)
+        for name, metric in metrics.items()
+    }
     rules = {metric.rule for metric in metrics.values()}
 
     def fill() -> None:

@@ -11,14 +11,12 @@ from vdm.evaluation.describe import Described, describe
 from vdm.evaluation.feature_cache import FeatureCache
 from vdm.evaluation.metric import Metric
 from vdm.evaluation.sources.base import ClipSource
-from vdm.evaluation.statistics.bootstrap import standard_error
+from vdm.evaluation.statistics.bootstrap import interval, standard_error
 
 _log = logging.getLogger(__name__)
-_NORMAL_975 = 1.959963984540054
-"""The 97.5% quantile of the normal distribution."""
 _MAX_LISTED = 20
 """Unusable videos that a result lists, at most."""
-_EXTRACTION = ("extractor", "num_frames", "fps", "start", "batch_size")
+_EXTRACTION = ("extractor", "num_frames", "fps", "start")
 """Parts of a protocol on which the features of a clip depend."""
 
 
@@ -137,7 +135,7 @@ def _of_reference(
             found[name] = Described(kept, [])
     missing = {name: one.metric for name, one in metrics.items() if name not in found}
     counts = {name: metric.num_reference or len(reference) for name, metric in missing.items()}
-    described = describe(reference, missing, counts, None, on_video) if missing else {}
+    described = describe(reference, missing, counts, None, on_video, are_reference=True) if missing else {}
     for name, one in described.items():
         if identity is not None and not one.unusable and rank() == 0:
             cache.save(keys[name], one.features)
@@ -162,13 +160,13 @@ def _measured(name: str, named: NamedMetric, videos: Described, reference: Descr
             raise ValueError(f"{message}; it is strict")
         _log.warning("%s", message)
     value = metric.statistic.value(videos.features, true)
-    interval = None
-    if metric.num_resamples > 0 and min(counts) > 1:
+    bounds = None
+    if metric.num_resamples > 1 and min(counts) > 1:
         error = standard_error(metric.statistic, videos.features, true, metric.num_resamples, seed)
-        interval = (value - _NORMAL_975 * error, value + _NORMAL_975 * error)
+        bounds = interval(value, error)
     return Measurement(
         value,
-        interval,
+        bounds,
         reliable,
         len(videos.features),
         None if true is None else len(true),

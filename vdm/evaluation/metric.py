@@ -13,7 +13,7 @@ RESERVED_NAME = "fvd"
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric with its whole protocol; every argument is part of the protocol, but ``batch_size``.
+    """A metric with its whole protocol; every argument is part of the protocol.
 
     Args:
         extractor: Describes clips, or compares each with a true clip.
@@ -25,7 +25,8 @@ class Metric:
         num_reference: Reference videos; None for all.
         strict: Whether to refuse what is not reliable: fewer clips than the statistic needs, and unreadable videos.
         num_resamples: Bootstrap samples for the interval; 0 for no interval.
-        batch_size: Clips that the extractor describes at once.
+        reverse: Whether videos are seen last frame first, and reference videos as they are: a distance that stays as it
+            is sees nothing of the direction of time.
 
     Raises:
         ValueError: If the statistic does not fit the extractor.
@@ -40,7 +41,7 @@ class Metric:
     num_reference: Size | None = None
     strict: bool = False
     num_resamples: CountOrZero = 50
-    batch_size: Size = 8
+    reverse: bool = False
 
     def __post_init__(self) -> None:
         if self.compares_pairs and self.statistic.needs_reference:

@@ -2,6 +2,8 @@
 
 import math
 import sys
+from dataclasses import dataclass, replace
+from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -11,11 +13,11 @@ from einops import rearrange
 
 from tests.evaluation.extractors.networks import batch, make_clips
 from vdm.evaluation.base import EvaluatedClip
-from vdm.evaluation.extractors.digits import DigitFeatures
-from vdm.evaluation.extractors.motion import MotionMagnitude, Reversed, StaticClips, TemporalFlickering
+from vdm.evaluation.extractors.digits import DigitFeatures, PromptedDigit, PromptedMotion
+from vdm.evaluation.extractors.motion import MotionMagnitude, StaticClips, TemporalFlickering
 from vdm.evaluation.extractors.paired import PSNR, SSIM
 from vdm.evaluation.extractors.transnet import TransNet
-from vdm.evaluation.moving_digits import DigitClassifier
+from vdm.evaluation.moving_digits import DigitClassifier, score
 
 
 def clip_of(*brightness: int) -> EvaluatedClip:
@@ -62,21 +64,6 @@ def test_share_of_static_clips() -> None:
 def test_a_single_frame_has_no_motion(extractor: MotionMagnitude) -> None:
     with pytest.raises(ValueError, match=r"^clips have 1 frame; motion needs at least 2$"):
         extractor.describe(make_clips(1, frames=1))
-
-
-def test_reversed_clips_are_described_last_frame_first() -> None:
-    class Brightness:
-        checksum = "0" * 64
-
-        def to(self, device: torch.device) -> "Brightness":
-            return self
-
-        def describe(self, clips: list[EvaluatedClip]) -> torch.Tensor:
-            return batch(clips).float().mean((1, 3, 4))[:, None]
-
-    extractor = Reversed(Brightness())
-    assert extractor.checksum == "0" * 64
-    assert extractor.describe([clip_of(1, 2, 3)]).flatten().tolist() == [3, 2, 1]
 
 
 # Pixels
@@ -191,10 +178,41 @@ def test_transnet_names_the_extra_that_it_needs(monkeypatch: pytest.MonkeyPatch)
         TransNet()
 
 
-def test_digit_features_are_the_classifiers() -> None:
+@dataclass
+class Digits:
+    """Digits that have been learnt already, or not well."""
+
+    classifier: DigitClassifier
+
+
+def learned() -> Any:
     torch.manual_seed(0)
-    classifier = DigitClassifier().eval()
-    clips = make_clips(3, 4, 32, 32)
-    features = DigitFeatures(classifier, batch_size=2).describe(clips)
+    return Digits(DigitClassifier().eval())
+
+
+def test_digit_features_are_the_classifiers() -> None:
+    digits, clips = learned(), make_clips(3, 4, 32, 32)
+    features = DigitFeatures(digits, batch_size=2).describe(clips)
     assert features.shape == (3, 1, 64)
-    torch.testing.assert_close(features[:, 0], classifier.describe(batch(clips)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(features[:, 0], digits.classifier.describe(batch(clips)), rtol=1e-5, atol=1e-6)
+
+
+def test_prompted_digits_and_motions_are_those_of_the_evaluation_of_digits() -> None:
+    digits, clips = learned(), make_clips(40, 4, 32, 32)
+    labels, captions = (
+        [number % 10 for number in range(40)],
+        [f"a digit moving {where}" for where in 20 * ["up", "left"]],
+    )
+    clips = [
+        replace(clip, label=label, caption=caption)
+        for clip, label, caption in zip(clips, labels, captions, strict=True)
+    ]
+    expected = score(digits.classifier, batch(clips), captions, torch.tensor(labels))
+    assert PromptedDigit(digits).describe(clips).mean().item() == pytest.approx(expected.digit)
+    assert PromptedMotion().describe(clips).mean().item() == pytest.approx(expected.direction)
+    assert 0 < expected.digit < 1
+
+
+def test_a_digit_without_a_label_can_not_be_right_or_wrong() -> None:
+    with pytest.raises(ValueError, match=r"^grey: has no label, which is the digit that it was to show$"):
+        PromptedDigit(learned()).describe([clip_of(1, 2)])

@@ -44,6 +44,8 @@ class I3D(NetworkExtractor):
         batch_size: Clips in a batch.
     """
 
+    is_of_fvd = True
+
     def __init__(
         self,
         path: Location,

@@ -1,10 +1,9 @@
-"""What Fréchet distances of appearance are blind to: flicker, too little motion, frozen clips, the direction of time.
+"""What Fréchet distances of appearance are blind to: flicker, too little motion, frozen clips.
 
 No network is needed.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Self
 
 import torch
@@ -13,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vdm.evaluation.base import EvaluatedClip, Extractor, Features
+from vdm.evaluation.base import EvaluatedClip, Features
 from vdm.evaluation.extractors.batches import Video, check_frames, in_batches, stacked
-from vdm.ranges import NotNegative, Size
+from vdm.ranges import NotNegative
 
 _GRID = 32
+_BATCH_SIZE = 16
 
 
 class TemporalFlickering:
@@ -29,6 +29,7 @@ class TemporalFlickering:
     """
 
     checksum: str | None = None
+    batch_size = _BATCH_SIZE
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -51,6 +52,7 @@ class MotionMagnitude:
     """
 
     checksum: str | None = None
+    batch_size = _BATCH_SIZE
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -73,6 +75,7 @@ class StaticClips:
     """
 
     checksum: str | None = None
+    batch_size = _BATCH_SIZE
 
     def __init__(self, threshold: NotNegative = 0.5) -> None:
         self.threshold = threshold
@@ -86,29 +89,6 @@ class StaticClips:
     def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
         """Return 0 or 1 for each clip."""
         return _scores(lambda video: (motion_magnitude(video) * 255 <= self.threshold).float(), clips, self.device)
-
-
-class Reversed:
-    """Describes clips as if time ran backwards.
-
-    The Fréchet distance of reversed real clips from real ones says how much of the direction of time an extractor sees.
-
-    Args:
-        extractor: Describes the reversed clips.
-    """
-
-    def __init__(self, extractor: Extractor) -> None:
-        self.extractor = extractor
-        self.checksum = extractor.checksum
-
-    def to(self, device: torch.device) -> Self:
-        """Move the network to a device."""
-        self.extractor.to(device)
-        return self
-
-    def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
-        """Describe clips, last frame first; see ``Extractor``."""
-        return self.extractor.describe([replace(clip, video=clip.video.flip(1)) for clip in clips])
 
 
 def motion_magnitude(video: Video) -> Float[Tensor, " b"]:
@@ -125,12 +105,10 @@ def _mean_change(video: Float[Tensor, "b c t h w"]) -> Float[Tensor, " b"]:
     return reduce((video[:, :, 1:] - video[:, :, :-1]).abs(), "b c t h w -> b", "mean")
 
 
-def _scores(
-    score: Callable[[Tensor], Tensor], clips: Sequence[EvaluatedClip], device: torch.device, batch_size: Size = 16
-) -> Features:
+def _scores(score: Callable[[Tensor], Tensor], clips: Sequence[EvaluatedClip], device: torch.device) -> Features:
     def describe(batch: Sequence[EvaluatedClip]) -> Float[Tensor, "b 1 1"]:
         video = stacked(batch).to(device)
         check_frames(video, video.shape[2] >= 2, "motion needs at least 2")
         return rearrange(score(video), "b -> b 1 1")
 
-    return in_batches(describe, clips, batch_size)
+    return in_batches(describe, clips, _BATCH_SIZE)

@@ -49,6 +49,8 @@ class VideoMAEv2(NetworkExtractor):
         batch_size: Clips in a batch.
     """
 
+    is_of_fvd = True
+
     def __init__(
         self, path: Location, sha256: Sha256 | None = None, num_heads: Width = 16, batch_size: Size = 8
     ) -> None:
