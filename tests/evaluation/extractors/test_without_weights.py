@@ -12,12 +12,13 @@ import torch
 from einops import rearrange
 
 from tests.evaluation.extractors.networks import batch, make_clips
+from vdm.evaluation import moving_digits
 from vdm.evaluation.base import EvaluatedClip
 from vdm.evaluation.extractors.digits import DigitFeatures, PromptedDigit, PromptedMotion
 from vdm.evaluation.extractors.motion import MotionMagnitude, StaticClips, TemporalFlickering
 from vdm.evaluation.extractors.paired import PSNR, SSIM
 from vdm.evaluation.extractors.transnet import TransNet
-from vdm.evaluation.moving_digits import DigitClassifier, score
+from vdm.evaluation.moving_digits import DigitClassifier
 
 
 def clip_of(*brightness: int) -> EvaluatedClip:
@@ -207,7 +208,7 @@ def test_prompted_digits_and_motions_are_those_of_the_evaluation_of_digits() -> 
         replace(clip, label=label, caption=caption)
         for clip, label, caption in zip(clips, labels, captions, strict=True)
     ]
-    expected = score(digits.classifier, batch(clips), captions, torch.tensor(labels))
+    expected = moving_digits.score(digits.classifier, batch(clips), captions, torch.tensor(labels))
     assert PromptedDigit(digits).describe(clips).mean().item() == pytest.approx(expected.digit)
     assert PromptedMotion().describe(clips).mean().item() == pytest.approx(expected.direction)
     assert 0 < expected.digit < 1
