@@ -396,7 +396,7 @@ def test_bad_wishes_for_evaluation_are_one_line(trained: Path, override: str, me
 def test_what_videos_can_not_be_written_with_is_refused_before_they_are_made(
     trained: Path, tmp_path: Path, option: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sample, "generate", lambda *args: pytest.fail("videos are made"))
+    monkeypatch.setattr(sample, "generate", lambda *args, **more: pytest.fail("videos are made"))
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(ConfigError, match=f"^{re.escape(message.format(file=file))}"):
