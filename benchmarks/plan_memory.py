@@ -79,7 +79,7 @@ def train(config: dict[str, Any]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         training = build_training(config, Path(folder))
         training.trainer.callbacks.append(peak)  # type: ignore[attr-defined]
-        training.trainer.fit(training.module, datamodule=training.data)
+        training.fit()
     return peak.bytes
 
 

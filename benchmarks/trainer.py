@@ -89,7 +89,7 @@ def framework(config: dict[str, Any], clock: Clock) -> None:
         training = build_training(config, Path(folder))
         watch = LambdaCallback(on_train_batch_end=clock.step_ended, on_before_optimizer_step=clock.gradients_are_there)
         training.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-        training.trainer.fit(training.module, datamodule=training.data)
+        training.fit()
 
 
 def bare(config: dict[str, Any], clips: Iterable[tuple[Any, Sequence[str]]]) -> Iterator[None]:

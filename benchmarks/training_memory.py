@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         training = build_training(config, Path(folder))
         training.trainer.callbacks.append(memory)  # type: ignore[attr-defined]
-        training.trainer.fit(training.module, datamodule=training.data)
+        training.fit()
     for step, mib in memory.mib.items():
         print(f"after step {step:4d}  {mib:.0f} MiB")
     print(

@@ -46,7 +46,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one step, conditioned on text, classes and the first frame."""
+    """A run of one step, conditioned on text, classes and the first frame; its clips have 4 frames of 16x32."""
     from tests.data.shard_sets import write_set  # heavy, and needed by few
     from tests.training.runs import configuration, train
 

@@ -101,6 +101,9 @@ def test_commit_is_that_of_the_code_wherever_the_command_is_started(
     commit = subprocess.run(
         ["git", "-C", str(code), "rev-parse", "HEAD"], check=True, env=clean, capture_output=True, text=True
     ).stdout.strip()
+    index = (code / ".git" / "index").read_bytes()
+    os.utime(code / "file", (0, 0))  # an ordinary `git status` would note it in the index, which it locks for that
     assert git_version() == {"commit": commit, "dirty": False}
+    assert (code / ".git" / "index").read_bytes() == index
     (code / "file").write_text("changed")
     assert git_version() == {"commit": commit, "dirty": True}

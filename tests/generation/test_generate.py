@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from vdm.diffusion.samplers.ddim import DDIM
 from vdm.diffusion.samplers.ddpm import DDPM
 from vdm.diffusion.samplers.probability_flow import ProbabilityFlow
 from vdm.generation.frame_blocks import BlockSize, plan_blocks
-from vdm.generation.generate import count_steps, generate
+from vdm.generation.generate import generate
 from vdm.generation.tasks import extension, interpolation, super_resolution
 from vdm.models.autoencoder import PixelAutoencoder
 from vdm.types import ClipSize
@@ -48,28 +49,12 @@ def test_two_videos_of_the_same_prompt_differ(model: VideoDiffusionModel) -> Non
     assert not torch.equal(videos[0], videos[3])
 
 
-def test_every_step_of_every_batch_is_reported() -> None:
-    model, steps = small_model(), []
-    generate(model, model.prompts(CAPTIONS), SIZE, batch_size=3, on_step=lambda: steps.append(None))
-
-    assert len(steps) == 2 * model.sampler.num_steps
-
-
 def test_videos_are_handed_out_batch_by_batch(model: VideoDiffusionModel) -> None:
     batches: list[torch.Tensor] = []
     videos = generate(model, model.prompts(CAPTIONS), SIZE, batch_size=3, on_batch=batches.append)
 
     assert [len(batch) for batch in batches] == [3, 1]
     assert torch.equal(torch.cat(batches), videos)
-
-
-def test_number_of_steps_is_known_before_or_not_at_all() -> None:
-    model = small_model()
-
-    assert count_steps(model, 4, 3) == 2 * 3
-    assert count_steps(model, 4, 4, num_blocks=5) == 5 * 3
-    model.sampler = ProbabilityFlow()
-    assert count_steps(model, 4, 3) is None
 
 
 LONG = replace(SIZE, num_frames=7)
@@ -96,11 +81,20 @@ def test_long_video_begins_with_the_short_one_of_the_same_seed(model: VideoDiffu
     assert len({frame.float().mean().item() for frame in long[0].unbind(1)}) == 7, "each frame has noise of its own"
 
 
-def test_every_step_of_every_block_is_reported() -> None:
-    model, steps = small_model(), []
-    generate(model, model.prompts(CAPTIONS), LONG, batch_size=3, on_step=lambda: steps.append(None), blocks=BLOCKS)
+def test_bar_counts_every_step_of_every_block_of_every_batch(capfd: pytest.CaptureFixture[str]) -> None:
+    model = small_model()
+    generate(model, model.prompts(CAPTIONS), LONG, batch_size=3, blocks=BLOCKS)
+    assert capfd.readouterr().err == ""
+    generate(model, model.prompts(CAPTIONS), LONG, batch_size=3, blocks=BLOCKS, progress=True)
+    batches, blocks, steps = 2, 3, 3
+    assert f" {batches * blocks * steps}/{batches * blocks * steps} [" in capfd.readouterr().err
 
-    assert len(steps) == count_steps(model, 4, 3, len(BLOCKS)) == 2 * 3 * 3
+
+def test_bar_has_no_end_if_the_sampler_can_not_tell_its_steps(capfd: pytest.CaptureFixture[str]) -> None:
+    model = small_model()
+    model.sampler = ProbabilityFlow()
+    generate(model, model.prompts(CAPTIONS[:1]), SIZE, progress=True)
+    assert re.search(r"sampling: [1-9]\d*step \[", capfd.readouterr().err)
 
 
 def test_extended_video_begins_with_what_is_given(model: VideoDiffusionModel) -> None:

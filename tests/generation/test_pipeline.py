@@ -14,10 +14,8 @@ from torch import Tensor
 
 import vdm
 from tests.assembly.small_model import save_run, small_model
-from tests.cli.conftest import RunVdm, run_vdm
-from tests.data.shard_sets import write_set
+from tests.cli.conftest import RunVdm, run_vdm, trained
 from tests.extending.brightness import Emphasis
-from tests.training.runs import configuration, train
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RecordedClip
 from vdm.cli import sample
@@ -29,7 +27,7 @@ from vdm.diffusion.samplers.probability_flow import ProbabilityFlow
 from vdm.generation.pipeline import VideoPipeline
 from vdm.generation.tasks import extension
 
-__all__ = ["run_vdm"]  # a fixture
+__all__ = ["run_vdm", "trained"]  # fixtures
 
 CLIP = RecordedClip(num_frames=4, height=8, width=12, fps=5.0, label_names=("zero", "one", "two"))
 
@@ -37,16 +35,6 @@ CLIP = RecordedClip(num_frames=4, height=8, width=12, fps=5.0, label_names=("zer
 @pytest.fixture
 def pipe() -> VideoPipeline:
     return VideoPipeline(small_model(), CLIP)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one step, conditioned on text, classes and the first frame; its clips have 4 frames of 16x32."""
-    folder = tmp_path_factory.mktemp("trained")
-    shards = write_set(folder / "shards", {"train": (5,), "validation": (3,)})
-    conditions = ("model.conditioner.num_classes=3", "model.conditioner.image=true")
-    train(folder / "run", configuration(shards, *conditions, "trainer.max_steps=1"))
-    return folder / "run"
 
 
 def made_by_command(run_vdm: RunVdm, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Tensor:

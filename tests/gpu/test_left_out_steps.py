@@ -32,7 +32,7 @@ def test_step_that_is_not_finite_changes_neither_weights_nor_moments(
 
 def test_decision_of_a_fused_optimizer_stays_on_the_device(tmp_path: Path, shards: Path, device: str) -> None:
     training = build_training(configuration(shards, "trainer.max_steps=2", *on(device)), tmp_path)
-    training.trainer.fit(training.module, datamodule=training.data)
+    training.fit()
     found_inf = training.strategy.base_optimizer.found_inf  # type: ignore[attr-defined]  # set by the strategy, for fused kernels
     assert (found_inf.device.type, found_inf.item()) == (device, 0)
 

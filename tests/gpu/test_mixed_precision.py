@@ -27,7 +27,7 @@ def train_fp16(run: Path, config: dict[str, Any], device: str) -> TrainingRun:
     training = build_training(config, run)
     if device == "cpu":
         training.trainer.strategy._precision_plugin = MixedPrecision("16-mixed", "cpu")
-    training.trainer.fit(training.module, datamodule=training.data)
+    training.fit()
     return training
 
 
@@ -57,7 +57,7 @@ def test_bf16_run_has_the_losses_of_fp32_and_moves_fp32_weights(
     options = (STEPS, "trainer.precision=bf16-mixed", f"+optimizer.fused={fused}")
     training = build_training(configuration(shards, *ADAMW, *MICRO_BATCHES, *options, *on(device)), tmp_path)
     before = {name: p.detach().clone() for name, p in training.module.named_parameters()}
-    training.trainer.fit(training.module, datamodule=training.data)
+    training.fit()
     assert curve(tmp_path, "train/loss") == pytest.approx(curve(on_cpu, "train/loss"), rel=2e-2)
     for name, parameter in training.module.named_parameters():
         assert parameter.dtype == torch.float32

@@ -73,7 +73,7 @@ def test_peak_of_training_is_near_the_planned_one(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    training.trainer.fit(training.module, datamodule=training.data)
+    training.fit()
     if device == "cpu":
         pytest.skip("benchmarks/plan_memory.py compares what training takes on a CPU")
     measured = peak.bytes - before

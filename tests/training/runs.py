@@ -6,11 +6,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from vdm.checkpoints.latest import latest_checkpoint
-from vdm.checkpoints.run_record import record_run
 from vdm.cli.run_folder import register_run_folder
 from vdm.config.conf_dir import conf_dir
-from vdm.training.training_run import TrainingRun, build_training, describe_clips
+from vdm.training.training_run import TrainingRun, build_training
 
 TINY = (
     "model.network.channels=[16,16]",
@@ -49,10 +47,8 @@ def configuration(shards: Path, *overrides: str, without: tuple[str, ...] = ()) 
 
 
 def train(run: Path, config: dict[str, Any], resume: bool = False) -> TrainingRun:
-    """Train to the end, and return what was trained."""
+    """Build a run, record it and train to the end, as ``vdm train`` does; return what was trained."""
     training = build_training(config, run)
-    if training.trainer.is_global_zero:
-        record_run(run, {**training.config, "clip": describe_clips(training.data)})
-    checkpoint = latest_checkpoint(run) if resume else None
-    training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+    training.record()
+    training.fit(run if resume else None)
     return training

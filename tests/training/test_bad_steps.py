@@ -108,7 +108,7 @@ def test_rollback_goes_on_from_the_latest_checkpoint_past_the_bad_samples(tmp_pa
     jump = build_training(plain, tmp_path / "plain")
     load = jump.data.load_state_dict
     jump.data.load_state_dict = lambda state: load({**state, "position": 20})  # type: ignore[method-assign]
-    jump.trainer.fit(jump.module, datamodule=jump.data, ckpt_path=tmp_path / "plain", weights_only=True)
+    jump.fit(tmp_path / "plain")
     assert_equal(content(tmp_path / "run"), content(tmp_path / "plain"))
 
 
@@ -146,7 +146,7 @@ def test_losses_are_compared_without_the_scale_of_fp16(tmp_path: Path, shards: P
         training = build_training(config, tmp_path / name)
         if plugin is not None:  # Lightning itself takes bf16 on CPUs, which needs no scale
             training.trainer.strategy._precision_plugin = plugin
-        training.trainer.fit(training.module, datamodule=training.data)
+        training.fit()
         (watcher,) = (callback for callback in training.trainer.callbacks if isinstance(callback, LeaveOutBadSteps))  # type: ignore[attr-defined]
         means.append(watcher.mean_loss.item())
     assert means[1] == pytest.approx(means[0], rel=0.02)

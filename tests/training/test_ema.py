@@ -18,7 +18,6 @@ from vdm.checkpoints.folder import CHECKSUMS_NAME
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import ema_snapshots_of, step_of
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.run_record import record_run
 from vdm.checkpoints.weights import load_weights
 from vdm.cli import ema as command
 from vdm.config import ConfigError
@@ -122,8 +121,8 @@ def test_post_hoc_ema_is_the_average_of_the_weights_of_all_steps(tmp_path: Path,
     config = configuration(shards, "averages=post_hoc", *every_step, "trainer.max_steps=8")
     training = build_training(config, tmp_path)
     training.trainer.callbacks.append(Record())  # type: ignore[attr-defined]
-    record_run(tmp_path, config)
-    training.trainer.fit(training.module, datamodule=training.data)
+    training.record()
+    training.fit()
     assert len(ema_snapshots_of(tmp_path)) == 8
 
     command.run(OmegaConf.create({"checkpoint": str(tmp_path), "sigma_rel": 0.2, "output": None}))
@@ -174,9 +173,7 @@ def test_snapshot_is_there_where_its_checkpoint_is(
 
 def test_damaged_snapshot_is_passed_over(tmp_path: Path, shards: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = configuration(shards, "averages=post_hoc", "callbacks.averages.every_steps=1")
-    training = build_training(config, tmp_path)
-    record_run(tmp_path, config)
-    training.trainer.fit(training.module, datamodule=training.data)
+    train(tmp_path, config)
     damaged = ema_snapshots_of(tmp_path)[1] / "sigma_rel_0.1.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     command.run(OmegaConf.create({"checkpoint": str(tmp_path), "sigma_rel": 0.1, "output": str(tmp_path / "made")}))

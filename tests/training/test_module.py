@@ -44,7 +44,7 @@ def test_loss_curve_does_not_depend_on_micro_batches(tmp_path: Path, shards: Pat
 def test_bad_clip_of_weight_0_does_not_touch_the_gradient(tmp_path: Path, shards: Path) -> None:
     config = configuration(shards)
     training = build_training(config, tmp_path)
-    training.trainer.fit(training.module, datamodule=training.data)
+    training.fit()
     module = training.module
     batch = next(iter(training.data.train_dataloader()))
     weights = torch.tensor([1.0, 0.0, 1.0, 1.0])
@@ -66,7 +66,7 @@ def test_gradient_is_clipped_after_the_loss_scale_of_fp16_is_taken_out(tmp_path:
         training = build_training(configuration(shards, "trainer.max_steps=1"), tmp_path / name)
         if plugin is not None:  # Lightning itself takes bf16 on CPUs, which needs no scale
             training.trainer.strategy._precision_plugin = plugin
-        training.trainer.fit(training.module, datamodule=training.data)
+        training.fit()
         assert training.module.optimizers().defaults["fused"]
         norms.append(training.module.grad_norm.item())
     assert norms[1] == pytest.approx(norms[0], rel=0.02)
@@ -79,7 +79,7 @@ def test_no_bound_of_the_gradient_is_said_by_none_and_by_zero(tmp_path: Path, sh
         overrides = (*SGD, f"trainer.gradient_clip_val={limit}", "trainer.max_steps=1", "lr_schedule.warmup_steps=0")
         training = build_training(configuration(shards, *overrides, without=("lr_schedule",)), tmp_path / limit)
         before = [p.detach().clone() for p in training.module.parameters()]
-        training.trainer.fit(training.module, datamodule=training.data)
+        training.fit()
         pairs = zip(training.module.parameters(), before, strict=True)
         moved[limit] = float(torch.stack([(after - old).detach().norm() for after, old in pairs]).norm())
     assert moved["0"] == moved["null"] > 10 * moved["1e-3"] > 0
@@ -99,7 +99,7 @@ def test_gradients_are_let_go_once_they_are_stepped(tmp_path: Path, shards: Path
     training = build_training(configuration(shards, "data.micro_batch_size=2", "trainer.max_steps=2"), tmp_path)
     there = GradientsThere()
     training.trainer.callbacks.append(there)  # type: ignore[attr-defined]
-    training.trainer.fit(training.module, datamodule=training.data)
+    training.fit()
     assert there.noted == [True, False, True, False]
 
 

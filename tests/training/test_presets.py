@@ -72,7 +72,7 @@ def _held_out_loss(training: TrainingRun) -> float:
 def test_short_run_lowers_the_held_out_loss(tmp_path: Path, digits: Path, preset: str) -> None:
     training = _built(tmp_path, digits, preset)
     before = _held_out_loss(training)
-    training.trainer.fit(training.module, datamodule=training.data)
+    training.fit()
     after = _held_out_loss(training)
 
     assert after < 0.9 * before

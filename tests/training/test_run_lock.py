@@ -158,7 +158,7 @@ def test_heartbeat_keeps_the_lock_of_a_run_fresh(tmp_path: Path, monkeypatch: py
 def fit_in_locked_folder(training: TrainingRun, run: Path) -> None:
     with lock_run(run) as lock:
         training.strategy.run_lock = lock
-        training.trainer.fit(training.module, datamodule=training.data)
+        training.fit()
 
 
 class BeforeSavingStep2(Callback):

@@ -82,13 +82,13 @@ def test_loss_that_is_not_finite_is_not_the_best_so_far(tmp_path: Path, shards: 
     training = build_training(config, tmp_path)
     losses = Measure({2: 0.5, 3: float("nan"), 4: 0.6})
     training.trainer.callbacks.insert(0, losses)
-    training.trainer.fit(training.module, datamodule=training.data, ckpt_path=tmp_path, weights_only=True)
+    training.fit(tmp_path)
     assert steps_of(tmp_path) == [2, 4]
     assert json.loads((tmp_path / "checkpoints" / "metric.json").read_text()) == {"2": 0.5}
     training = build_training(configuration(shards, *best), tmp_path / "nan")
     losses = Measure({1: float("nan"), 2: 0.5, 3: float("-inf"), 4: 0.6})
     training.trainer.callbacks.insert(0, losses)
-    training.trainer.fit(training.module, datamodule=training.data)
+    training.fit()
     assert steps_of(tmp_path / "nan") == [2, 4]
 
 

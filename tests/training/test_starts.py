@@ -9,6 +9,7 @@ from vdm.checkpoints.latest import latest_checkpoint
 from vdm.config import ConfigError
 from vdm.training.slurm import release_stop_signals
 from vdm.training.starts import has_yet_to_resume, shared_name
+from vdm.training.training_run import build_training
 
 JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vdm"}
 
@@ -59,7 +60,7 @@ def test_job_that_has_gone_on_from_a_checkpoint_does_not_do_so_again(
         monkeypatch.setenv(name, value)
     assert has_yet_to_resume(tmp_path, checkpoint)
 
-    train(tmp_path, configuration(shards, "trainer.max_steps=2"), resume=True)
+    build_training(configuration(shards, "trainer.max_steps=2"), tmp_path).fit(checkpoint)
     release_stop_signals()  # held back again for the rest of the job
 
     assert not has_yet_to_resume(tmp_path, checkpoint)

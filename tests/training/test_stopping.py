@@ -17,9 +17,8 @@ from tests.training.stages import train_in_processes
 from tests.training.test_resume import tensors_of
 from tests.training.zygote import Zygote
 from vdm.checkpoints.layout import checkpoints_of
-from vdm.checkpoints.run_record import record_run
 from vdm.training.callbacks.stopping import StopOnSignal
-from vdm.training.training_run import TrainingRun, build_training, describe_clips
+from vdm.training.training_run import TrainingRun, build_training
 
 RECORD = "+callbacks.record._target_=tests.training.chaos.RecordSamples"
 
@@ -50,9 +49,8 @@ def interrupted(run: Path, config: dict[str, Any], *callbacks: Callback) -> Trai
     """Train with callbacks that come before all others."""
     training = build_training(config, run)
     training.trainer.callbacks[:0] = callbacks
-    record_run(run, {**config, "clip": describe_clips(training.data)})
-    checkpoint = run if checkpoints_of(run) else None
-    training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+    training.record()
+    training.fit(run if checkpoints_of(run) else None)
     return training
 
 

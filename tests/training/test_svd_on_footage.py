@@ -48,6 +48,6 @@ def test_tuning_lowers_the_loss_of_videos_that_were_held_out(
     options = (f"tune={tune}", "data.global_batch_size=4", "trainer.max_steps=20", "optimizer.lr=2e-3")
     training = build_training(finetuning(footage, pretrained, *options), tmp_path / "run")
     before = held_out_loss(training)
-    training.trainer.fit(training.module, datamodule=training.data)
+    training.fit()
 
     assert held_out_loss(training) < share * before

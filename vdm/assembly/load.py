@@ -26,16 +26,33 @@ def load_trained(path: str | Path, ema: bool | str = True, allow_own_code: bool 
     Raises:
         ValueError: If there is no complete checkpoint, or its weights don't fit its configuration.
     """
-    return load_recorded(RunConfig.read(Path(path), allow_own_code), path, ema)
+    run = RunConfig.read(Path(path), allow_own_code)
+    return _load_whole(run, latest_checkpoint(Path(path)), ema)
 
 
-def load_recorded(run: RunConfig, path: str | Path, ema: bool | str = True) -> VideoDiffusionModel:
-    """Return the model of a configuration that was read, with the weights of its run; see ``load_trained``."""
-    return load_whole(run, latest_checkpoint(Path(path)), ema)
+def load_with_guide(
+    run: RunConfig, checkpoint: Path, ema: bool | str, guide: str | Path | None, allow_own_code: bool
+) -> VideoDiffusionModel:
+    """Return the model of a checkpoint as videos are made with it, on the CPU.
+
+    Args:
+        run: Configuration of its run.
+        checkpoint: Folder of a checkpoint that is known to be complete.
+        ema: Load EMA weights; a text names one of several averages.
+        guide: Run or checkpoint of the autoguidance model, if there is to be one.
+        allow_own_code: Allow the configuration of ``guide`` to name classes outside this project.
+
+    Raises:
+        ValueError: If the weights don't fit the configuration, or the autoguidance model can't be loaded or used.
+    """
+    model = _load_whole(run, checkpoint, ema)
+    if guide is not None:
+        model.autoguidance_model = load_autoguidance_model(model, guide, ema, allow_own_code)
+    # Reconstruction guidance needs gradients with respect to latents; gradients of weights would cost memory.
+    return model.requires_grad_(False)
 
 
-def load_whole(run: RunConfig, checkpoint: Path, ema: bool | str = True) -> VideoDiffusionModel:
-    """Return the model of a checkpoint that is known to be complete; see ``load_recorded``."""
+def _load_whole(run: RunConfig, checkpoint: Path, ema: bool | str) -> VideoDiffusionModel:
     try:
         model = build_recorded(run, _in_model(merged_shapes(checkpoint)))
         _put(merged_weights(checkpoint, ema), model)

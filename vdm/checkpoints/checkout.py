@@ -22,7 +22,8 @@ def git_version() -> GitVersion | None:
         return None
     # Git sets these for its hooks; they would lead to the repository that the command was started in.
     elsewhere = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    commands = (["rev-parse", "HEAD"], ["status", "--porcelain"])
+    # While `status` held a lock of the repository, a commit that the user makes would fail.
+    commands = (["rev-parse", "HEAD"], ["--no-optional-locks", "status", "--porcelain"])
     try:
         commit, changes = (
             subprocess.run(

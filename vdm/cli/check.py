@@ -46,7 +46,7 @@ def run(config: DictConfig) -> int:
     with _scratch_folder() as scratch:
         try:
             training = _rehearsed(plain, scratch, rehearsal)
-            training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+            training.fit(checkpoint)
             training.trainer.strategy.barrier("rehearsed")
         except ProcessDiedError as error:
             print(error, file=sys.stderr)

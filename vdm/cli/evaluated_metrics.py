@@ -1,6 +1,6 @@
 """Metrics of videos in ``vdm evaluate``: built from ``metric=``, measured and printed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def measure_videos(options: EvaluateOptions) -> dict[str, Any]:
     reference = None if options.reference is None else _source(options.reference, "reference", options)
     sets = [one.data for one in (reference, videos) if isinstance(one, ShardClips)]
     metrics = _built(nodes, options, sets[0] if sets else None, {"videos": videos.name})
-    return _measured(metrics, options, lambda _: videos, reference)
+    return _measured(metrics, options, videos, reference)
 
 
 def measure_model(
@@ -57,35 +57,29 @@ def measure_model(
         for name, node in options.metric.items()
     }
     metrics = _built(nodes, options, data, {"sampling": dict(sampling), "conditions": data.name})
-    total = max(one.metric.num_videos or 0 for one in metrics.values())
-
-    def sampled(on_step: Callable[[], object]) -> ClipSource:
-        return SampledVideos(
-            str(sampling["checkpoint"]),
-            model,
-            held_out,
-            ClipSize(*data.clip_shape),
-            data.fps,
-            total,
-            options.seed,
-            options.batch_size,
-            on_step,
-        )
-
-    return _measured(metrics, options, sampled, reference)
+    videos = SampledVideos(
+        str(sampling["checkpoint"]),
+        model,
+        held_out,
+        ClipSize(*data.clip_shape),
+        data.fps,
+        max(one.metric.num_videos or 0 for one in metrics.values()),
+        options.seed,
+        options.batch_size,
+    )
+    return _measured(metrics, options, videos, reference)
 
 
 def _measured(
     metrics: Mapping[str, NamedMetric],
     options: EvaluateOptions,
-    videos: Callable[[Callable[[], object]], ClipSource],
+    videos: ClipSource,
     reference: ClipSource | None,
 ) -> dict[str, Any]:
-    with tqdm(desc="videos", unit="video", disable=rank() > 0) as bar:
-        source = videos(bar.refresh)
-        bar.total = -(-num_videos_read(metrics, source, reference) // num_processes())
-        cache = FeatureCache(default_folder() if options.keep_features else None)
-        found = measure(metrics, source, reference, cache, options.seed, bar.update)
+    total = -(-num_videos_read(metrics, videos, reference) // num_processes())
+    cache = FeatureCache(default_folder() if options.keep_features else None)
+    with tqdm(total=total, desc="videos", unit="video", disable=rank() > 0) as bar:
+        found = measure(metrics, videos, reference, cache, options.seed, bar.update)
     if rank() == 0:
         for name, one in found.items():
             print(_line(name, one))

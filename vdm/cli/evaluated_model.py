@@ -15,7 +15,7 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.diffusion.likelihood.base import Likelihood
 from vdm.evaluation import bits_per_dim, moving_digits
 from vdm.evaluation.denoising_loss import loss_by_level, plot_loss_by_level
-from vdm.generation.generate import count_steps, generate
+from vdm.generation.generate import generate
 from vdm.generation.video_files import DEFAULT_FPS, write_grid
 from vdm.objectives.base import Objective
 from vdm.types import ClipBatch, ClipSize
@@ -117,10 +117,7 @@ def measure_prompted_digits(
     chosen = [pairs[i * len(pairs) // number % len(pairs)] for i in range(number)]
     captions, labels = zip(*chosen, strict=True)
     prompts = model.prompts(captions, labels)
-    total = count_steps(model, len(captions), options.batch_size)
-    with tqdm(total=total, desc="sampling", unit="step") as bar:
-        size = ClipSize(*data.clip_shape)
-        videos = generate(model, prompts, size, options.seed, options.batch_size, on_step=bar.update)
+    videos = generate(model, prompts, ClipSize(*data.clip_shape), options.seed, options.batch_size, progress=True)
     shown = slice(None, None, max(1, len(videos) // 16))
     write_grid(folder / "prompted_digits", list(videos[shown]), data.fps or DEFAULT_FPS, captions[shown])
     found = moving_digits.score(classifier, videos, captions, torch.tensor(labels))

@@ -9,9 +9,8 @@ from typing import Any
 from jaxtyping import UInt8
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from tqdm import tqdm
 
-from vdm.assembly.load import load_autoguidance_model, load_whole
+from vdm.assembly.load import load_with_guide
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import folder_for_results, run_folder
@@ -30,7 +29,7 @@ from vdm.diffusion.samplers.staggered import Staggered
 from vdm.generation.canvas import known_latents
 from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
 from vdm.generation.frame_blocks import Block, block_size, plan_blocks
-from vdm.generation.generate import check_size, count_steps, generate
+from vdm.generation.generate import check_size, generate
 from vdm.generation.requests import load_image, read_prompts
 from vdm.generation.video_files import write_grid, write_mp4
 from vdm.prompts import Prompts
@@ -68,21 +67,19 @@ def run(config: DictConfig) -> None:
         for video, (path, caption) in zip(batch, remaining, strict=False):  # the batch ends first
             write_mp4(path, video, task.fps, files.metadata(caption))
 
-    total = count_steps(model, len(prompts), options.batch_size, len(blocks))
-    with tqdm(total=total, desc="sampling", unit="step") as bar:
-        videos = generate(
-            model,
-            prompts,
-            task.size,
-            options.seed,
-            options.batch_size,
-            options.negative,
-            bar.update,
-            task.known,
-            blocks,
-            observation_method(options),
-            write,
-        )
+    videos = generate(
+        model,
+        prompts,
+        task.size,
+        options.seed,
+        options.batch_size,
+        options.negative,
+        task.known,
+        blocks,
+        observation_method(options),
+        write,
+        progress=True,
+    )
     folder = files.settings.parent
     grid = write_grid(folder, list(videos), task.fps, prompts.captions, files.grid, files.metadata(""))
     print(f"Wrote {len(videos)} videos to {folder}, all of them in {grid[0].name} and {grid[1].name}")
@@ -159,13 +156,10 @@ def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunCo
         trained: Configuration of the run, with the default guidance scale.
     """
     device = options.find_device()
-    model = load_whole(trained, checkpoint, options.ema)
+    model = load_with_guide(trained, checkpoint, options.ema, options.guide, options.allow_own_code)
     model.sampler = build(options.sampler, "sampler")
     model.guidance = build(guidance_in_effect(options, trained), "guidance")
-    if options.guide is not None:
-        model.autoguidance_model = load_autoguidance_model(model, options.guide, options.ema, options.allow_own_code)
-    # Reconstruction guidance needs gradients with respect to latents; gradients of weights would cost memory.
-    return model.requires_grad_(False).to(device)
+    return model.to(device)
 
 
 def _check_network(model: Mapping[str, Any], trained: RunConfig) -> None:

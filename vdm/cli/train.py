@@ -12,21 +12,19 @@ from hydra.core.hydra_config import HydraConfig
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from vdm.checkpoints.checkout import git_version
 from vdm.checkpoints.latest import checkpoints_to_try
 from vdm.checkpoints.layout import checkpoints_of
-from vdm.checkpoints.run_record import record_run
 from vdm.cli.next_step import command, say_next
 from vdm.cli.sweeps import grouped, present_sweep
 from vdm.config import ConfigError, build
 from vdm.config import check as check_node
 from vdm.processes import ProcessDiedError, is_first_of_run
 from vdm.training.launcher import die_with_parent
-from vdm.training.loggers import begin, close
+from vdm.training.loggers import close
 from vdm.training.lr_schedules import WarmupConstant, WarmupCosine, WarmupLinear
 from vdm.training.run_lock import lock_run, refuse_if_locked
 from vdm.training.slurm import SlurmJob
-from vdm.training.training_run import TrainingRun, build_training, describe_clips
+from vdm.training.training_run import TrainingRun, build_training
 
 
 def run(config: DictConfig) -> int:
@@ -42,34 +40,29 @@ def run(config: DictConfig) -> int:
     refuse_if_locked(folder, is_first_of_run())  # likewise
     training = build_training(plain, folder)
     if not training.trainer.is_global_zero:
-        return _train(training, plain, folder, checkpoint)
+        return _train(training, checkpoint)
     with lock_run(folder) as lock:
         if checkpoint is None and checkpoints_of(folder):
             raise ConfigError(
                 f"{folder}: a run has been trained here since this command began; resume={folder} goes on"
             )
         training.strategy.run_lock = lock
-        return _train(training, plain, folder, checkpoint)
+        return _train(training, checkpoint)
 
 
-def _train(training: TrainingRun, plain: dict[str, Any], folder: Path, checkpoint: Path | None) -> int:
+def _train(training: TrainingRun, checkpoint: Path | None) -> int:
     """Train in the run's folder; return the exit code."""
-    _announce(training, folder, checkpoint)
+    _announce(training, checkpoint)
     if training.trainer.is_global_zero:
-        plain = {**training.config, "clip": describe_clips(training.data)}
-        record_run(folder, plain)
         warn_of_short_training(training)
-    begin(training.trainer.loggers)
-    for logger in training.trainer.loggers:
-        logger.log_hyperparams({**plain, "git": git_version()})
-
+    training.record()
     try:
-        training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+        training.fit(checkpoint)
     except ProcessDiedError as error:  # no mistake: a job that is started again resumes
         print(error, file=sys.stderr)
         raise SystemExit(1) from error
 
-    code = _farewell(training, folder) if training.module.has_begun else _nothing_to_do(training, folder)
+    code = _farewell(training) if training.module.has_begun else _nothing_to_do(training)
     close(training.trainer.loggers)
     _requeue(training)
     if torch.distributed.is_initialized():
@@ -91,13 +84,13 @@ def check(config: DictConfig) -> None:
         raise ConfigError(f"data.path: {error}") from error
 
 
-def _announce(training: TrainingRun, folder: Path, checkpoint: Path | None) -> None:
+def _announce(training: TrainingRun, checkpoint: Path | None) -> None:
     num_weights = sum(p.numel() for p in training.module.parameters() if p.requires_grad)
     shape = "x".join(map(str, training.data.clip_shape))
     trainer = training.trainer
     logging.getLogger(__name__).info(
         "Run %s: %.1f M weights, %d clips of %s, %d a step on %d process(es)%s",
-        folder,
+        training.folder,
         num_weights / 1e6,
         training.data.num_train_samples,
         shape,
@@ -119,8 +112,8 @@ def warn_of_short_training(training: TrainingRun) -> None:
         )
 
 
-def _farewell(training: TrainingRun, folder: Path) -> int:
-    trainer = training.trainer
+def _farewell(training: TrainingRun) -> int:
+    trainer, folder = training.trainer, training.folder
     if not training.stop.stopped:
         if trainer.is_global_zero:
             print(f"Trained {trainer.global_step} steps. The run is in {folder}")
@@ -134,12 +127,12 @@ def _farewell(training: TrainingRun, folder: Path) -> int:
     return 128 + (training.stop.received or signal.SIGINT)
 
 
-def _nothing_to_do(training: TrainingRun, folder: Path) -> int:
+def _nothing_to_do(training: TrainingRun) -> int:
     trainer = training.trainer
     if trainer.is_global_zero:
         steps = trainer.global_step
         print(f"Nothing left to do: the run has done {steps} of {trainer.max_steps} steps")
-        say_next(command("vdm train", resume=folder, trainer__max_steps=str(2 * steps)))
+        say_next(command("vdm train", resume=training.folder, trainer__max_steps=str(2 * steps)))
     return 0
 
 

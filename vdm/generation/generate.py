@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from tqdm import tqdm
 
 from vdm.assembly.model import VideoDiffusionModel, step_noise
 from vdm.diffusion.observations import ObservationMethod
@@ -27,13 +28,13 @@ def generate(
     seed: int = 0,
     batch_size: int = 8,
     negative: str = "",
-    on_step: Callable[[], object] | None = None,
     known: Known | None = None,
     blocks: Sequence[Block] | None = None,
     method: ObservationMethod | None = None,
     on_batch: Callable[[UInt8[Tensor, "b c t h w"] | Float[Tensor, "b c t h w"]], object] | None = None,
     noise: Float[Tensor, "n c t h w"] | None = None,
     output: Output = "videos",
+    progress: bool = False,
     first: int = 0,
 ) -> UInt8[Tensor, "n c t h w"] | Float[Tensor, "n c t h w"]:
     """Return a video for each prompt. The noise of video number i does not depend on the batch size.
@@ -45,7 +46,6 @@ def generate(
         seed: Seed of the noise.
         batch_size: Videos made at once, at most.
         negative: Caption to be guided away from.
-        on_step: Called after each sampling step of each block of each batch.
         known: What is known of every video, by default nothing.
         blocks: Frame blocks, from ``plan_blocks``; by default one block of all frames. With a causal autoencoder each
             block is decoded, and the frames shared with the next block are encoded again.
@@ -54,6 +54,7 @@ def generate(
         noise: Initial noise in the shape of the latents; by default it is drawn from ``seed``. The noise that some
             samplers add in their steps is always drawn from ``seed``.
         output: ``videos``, or the ``latents`` that they are decoded from.
+        progress: Show a bar of the sampling steps of all blocks of all batches.
         first: Number of the first video.
 
     Raises:
@@ -73,34 +74,32 @@ def generate(
         _check_noise(model, noise, len(prompts), size, len(blocks))
     if output == "latents" and len(blocks) != 1 and model.encoder.compression.frames > 1:
         raise ValueError("output=latents: videos in blocks of a causal autoencoder have latents block by block alone")
+    batches = [slice(start, min(start + batch_size, len(prompts))) for start in range(0, len(prompts), batch_size)]
+    steps = model.sampler.num_steps
+    total = None if steps is None else len(batches) * len(blocks) * steps
     made = []
-    for start in range(0, len(prompts), batch_size):
-        rows = slice(start, min(start + batch_size, len(prompts)))
-        clips, part = range(first + rows.start, first + rows.stop), prompts.rows(rows)
-        canvas = canvas_of(model, size, known, len(clips))
-        for number, block in enumerate(blocks):
-            latents = canvas.latents(block)
-            drawn, draw_noise = _noise(model, seed, clips, latents, number)
-            new = model.sample(
-                drawn if noise is None else noise[rows].to(drawn),
-                _told_first_frame(model, part, latents, seed, clips, number) if block.start in block.known else part,
-                negative,
-                draw_noise,
-                (lambda step, x0: on_step()) if on_step else None,
-                canvas.observations(block, latents),
-                method,
-            )
-            canvas.add(block, new)
-        made.append(canvas.videos() if output == "videos" else canvas.whole_latents())
-        if on_batch is not None:
-            on_batch(made[-1])
+    with tqdm(total=total, desc="sampling", unit="step", disable=not progress) as bar:
+        for rows in batches:
+            part, clips = prompts.rows(rows), range(first + rows.start, first + rows.stop)
+            canvas = canvas_of(model, size, known, len(clips))
+            for number, block in enumerate(blocks):
+                latents = canvas.latents(block)
+                drawn, draw_noise = _noise(model, seed, clips, latents, number)
+                is_told = block.start in block.known
+                new = model.sample(
+                    drawn if noise is None else noise[rows].to(drawn),
+                    _told_first_frame(model, part, latents, seed, clips, number) if is_told else part,
+                    negative,
+                    draw_noise,
+                    lambda step, x0: bar.update(),
+                    canvas.observations(block, latents),
+                    method,
+                )
+                canvas.add(block, new)
+            made.append(canvas.videos() if output == "videos" else canvas.whole_latents())
+            if on_batch is not None:
+                on_batch(made[-1])
     return torch.cat(made)
-
-
-def count_steps(model: VideoDiffusionModel, num_videos: int, batch_size: int, num_blocks: int = 1) -> int | None:
-    """Return how often ``generate`` calls ``on_step``; None if the sampler can't tell."""
-    num_batches = -(-num_videos // batch_size)
-    return None if model.sampler.num_steps is None else num_batches * num_blocks * model.sampler.num_steps
 
 
 def check_size(model: VideoDiffusionModel, size: ClipSize) -> None:

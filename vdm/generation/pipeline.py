@@ -10,10 +10,10 @@ from typing import Any, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
-from vdm.assembly.load import load_autoguidance_model, load_recorded
+from vdm.assembly.load import load_with_guide
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RecordedClip, RunConfig
 from vdm.config.annotations import annotations_of
 from vdm.config.errors import nearest
@@ -23,7 +23,7 @@ from vdm.diffusion.samplers.base import Sampler
 from vdm.generation.arguments import PLAIN, Picture, captions_of, changed, check_kinds, checked, first_frames
 from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
 from vdm.generation.frame_blocks import block_size, plan_blocks
-from vdm.generation.generate import Output, check_size, count_steps, generate
+from vdm.generation.generate import Output, check_size, generate
 from vdm.generation.generated import GeneratedVideos
 from vdm.generation.tasks import Known
 from vdm.prompts import Prompts
@@ -135,22 +135,20 @@ class VideoPipeline:
         )
         with _set(self.model, used_sampler, used_guidance), self._with_options(options, told["fps"]):
             asked = self._conditions(prompts, labels, image, size, num_videos, seed)
-            total = count_steps(self.model, len(asked), batch_size, len(blocks))
-            with tqdm(total=total, desc="sampling", unit="step", disable=not progress) as bar:
-                content = generate(
-                    self.model,
-                    asked,
-                    size,
-                    seed,
-                    batch_size,
-                    negative,
-                    bar.update,
-                    known,
-                    blocks,
-                    method,
-                    noise=noise,
-                    output=output,
-                )
+            content = generate(
+                self.model,
+                asked,
+                size,
+                seed,
+                batch_size,
+                negative,
+                known,
+                blocks,
+                method,
+                noise=noise,
+                output=output,
+                progress=progress,
+            )
         used = {**told, **asdict(size), "sampler": repr(used_sampler), "guidance": repr(used_guidance), **options}
         settings = {name: value for name, value in used.items() if value is not None and name not in _NO_SETTINGS}
         return GeneratedVideos(content, told["fps"] or self.clip.fps, asked.captions, settings)
@@ -219,11 +217,8 @@ def load_model(
             lacks a record of its clips.
     """
     trained = RunConfig.read(Path(path), allow_own_code)
-    model = load_recorded(trained, path, ema)
-    if guide is not None:
-        model.autoguidance_model = load_autoguidance_model(model, guide, ema, allow_own_code)
-    # Reconstruction guidance needs gradients with respect to latents; gradients of weights would cost memory.
-    return VideoPipeline(model.requires_grad_(False), trained.clip)
+    model = load_with_guide(trained, latest_checkpoint(Path(path)), ema, guide, allow_own_code)
+    return VideoPipeline(model, trained.clip)
 
 
 @contextmanager

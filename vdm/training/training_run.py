@@ -15,6 +15,8 @@ from vdm.assembly.build_model import build_model
 from vdm.assembly.load import load_into
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.assembly.pretrained import configured, load_pretrained, open_pretrained
+from vdm.checkpoints.checkout import git_version
+from vdm.checkpoints.run_record import record_run
 from vdm.config import ConfigError, build, check, errors_at
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import idle_devices
@@ -27,6 +29,7 @@ from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_dropout, check_together
 from vdm.training.devices import NO_EXTRAS, TRAINER_ERRORS, find_devices
 from vdm.training.ema import count_emas
+from vdm.training.loggers import begin
 from vdm.training.module import DiffusionModule
 from vdm.training.prepare import prepare
 from vdm.training.process_layout import cluster_environment, find_layout, with_layout
@@ -39,8 +42,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Everything that ``trainer.fit`` needs."""
+    """The parts of a training run, and its folder. ``record`` it, then ``fit``."""
 
+    folder: Path
     module: DiffusionModule
     data: ClipDataModule
     trainer: lightning.Trainer
@@ -52,6 +56,24 @@ class TrainingRun:
     def strategy(self) -> SlicewiseStrategy:
         """The trainer's strategy."""
         return cast(SlicewiseStrategy, self.trainer.strategy)
+
+    def record(self) -> None:
+        """Record the configuration and the clips in the run's folder, for resuming and sampling, and in its loggers."""
+        recorded = {**self.config, "clip": _describe_clips(self.data)}
+        if self.trainer.is_global_zero:
+            record_run(self.folder, recorded)
+        begin(self.trainer.loggers)
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams({**recorded, "git": git_version()})
+
+    def fit(self, checkpoint: Path | None = None) -> None:
+        """Train to the end.
+
+        Args:
+            checkpoint: Checkpoint to resume from, or a run, of which the latest whole checkpoint is taken; None begins
+                anew.
+        """
+        self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
 
 
 def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
@@ -84,10 +106,10 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     strategy = _build_strategy(config, model, objective)
     stop = StopOnSignal()
     trainer = _build_trainer(config, run, data, strategy, build_callbacks(config, run, stop))
-    return TrainingRun(module, data, trainer, stop, recorded)
+    return TrainingRun(run, module, data, trainer, stop, recorded)
 
 
-def describe_clips(data: ClipDataModule) -> dict[str, Any]:
+def _describe_clips(data: ClipDataModule) -> dict[str, Any]:
     """Return what sampling must know about the training clips, to be recorded with the run's configuration."""
     num_frames, height, width = data.clip_shape
     size = {"num_frames": num_frames, "height": height, "width": width}

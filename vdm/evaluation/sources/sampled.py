@@ -1,6 +1,6 @@
 """Videos that a model samples with the conditions of held-out clips, as a source."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
@@ -30,7 +30,6 @@ class SampledVideos:
         num_videos: How many.
         seed: Seed of the noise.
         batch_size: Videos made at once.
-        on_step: Called after each sampling step of each block.
     """
 
     identity = None
@@ -45,12 +44,11 @@ class SampledVideos:
         num_videos: int,
         seed: int = 0,
         batch_size: int = 8,
-        on_step: Callable[[], object] | None = None,
     ) -> None:
         self.name = name
         self.block_size = batch_size
         self._model, self._held_out, self._size, self._fps = model, held_out, size, fps
-        self._num_videos, self._seed, self._on_step = num_videos, seed, on_step
+        self._num_videos, self._seed = num_videos, seed
 
     def __len__(self) -> int:
         return self._num_videos
@@ -68,9 +66,7 @@ class SampledVideos:
         batch, faults = self._held_out.batch(numbers)
         batch = batch.to(self._model.device)
         prompts = latents_of(self._model, batch, HeldOutRandomness(batch.keys)).prompts
-        videos = generate(
-            self._model, prompts, self._size, self._seed, self.block_size, on_step=self._on_step, first=first
-        )
+        videos = generate(self._model, prompts, self._size, self._seed, self.block_size, first=first)
         unreadable = f"its held-out clip can't be read: {'; '.join(fault.reason for fault in faults)}"
         clips: list[EvaluatedClip | UnusableClip] = []
         for row, video in enumerate(videos.cpu()):
