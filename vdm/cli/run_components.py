@@ -31,8 +31,9 @@ def with_components_of_run(
     """
     if not {"checkpoint", *GROUPS} <= set(config) or OmegaConf.is_missing(config, "checkpoint"):
         return config
-    if config.checkpoint is None:  # finished videos are evaluated
-        return config
+    if config.checkpoint is None:  # finished videos are evaluated: there is nothing to sample with
+        chosen = {path[0] for path in overridden_keys(overrides)}
+        return DictConfig({**config, **{group: None for group in GROUPS if group not in chosen}})
     from vdm.checkpoints.run_config import RunConfig
 
     run = RunConfig.read(Path(str(config.checkpoint)), config.get("allow_own_code") is True)

@@ -2,8 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -14,6 +13,7 @@ from einops import rearrange
 from tests.evaluation.extractors.networks import batch, make_clips
 from vdm.evaluation import moving_digits
 from vdm.evaluation.base import EvaluatedClip
+from vdm.evaluation.digit_classifier import LearnedDigits
 from vdm.evaluation.extractors.digits import DigitFeatures, PromptedDigit, PromptedMotion
 from vdm.evaluation.extractors.motion import MotionMagnitude, StaticClips, TemporalFlickering
 from vdm.evaluation.extractors.paired import PSNR, SSIM
@@ -179,27 +179,23 @@ def test_transnet_names_the_extra_that_it_needs(monkeypatch: pytest.MonkeyPatch)
         TransNet()
 
 
-@dataclass
-class Digits:
-    """Digits that have been learnt already, or not well."""
+class Untrained(LearnedDigits):
+    """A classifier that has learnt nothing."""
 
-    classifier: DigitClassifier
-
-
-def learned() -> Any:
-    torch.manual_seed(0)
-    return Digits(DigitClassifier().eval())
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.__dict__["classifier"] = DigitClassifier().eval()  # in the place of the one that would be trained
 
 
 def test_digit_features_are_the_classifiers() -> None:
-    digits, clips = learned(), make_clips(3, 4, 32, 32)
+    digits, clips = Untrained(), make_clips(3, 4, 32, 32)
     features = DigitFeatures(digits, batch_size=2).describe(clips)
     assert features.shape == (3, 1, 64)
     torch.testing.assert_close(features[:, 0], digits.classifier.describe(batch(clips)), rtol=1e-5, atol=1e-6)
 
 
 def test_prompted_digits_and_motions_are_those_of_the_evaluation_of_digits() -> None:
-    digits, clips = learned(), make_clips(40, 4, 32, 32)
+    digits, clips = Untrained(), make_clips(40, 4, 32, 32)
     labels, captions = (
         [number % 10 for number in range(40)],
         [f"a digit moving {where}" for where in 20 * ["up", "left"]],
@@ -216,4 +212,4 @@ def test_prompted_digits_and_motions_are_those_of_the_evaluation_of_digits() -> 
 
 def test_a_digit_without_a_label_can_not_be_right_or_wrong() -> None:
     with pytest.raises(ValueError, match=r"^grey: has no label, which is the digit that it was to show$"):
-        PromptedDigit(learned()).describe([clip_of(1, 2)])
+        PromptedDigit(Untrained()).describe([clip_of(1, 2)])

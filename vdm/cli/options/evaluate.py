@@ -54,8 +54,9 @@ class EvaluateOptions(SamplingOptions):
             for key, value in given.items():
                 if value is not None:
                     raise ConfigError(f"{key}={value}: is for a model; give checkpoint=RUN instead of videos")
-            if self.bits_per_dim:
-                raise ConfigError("bits_per_dim: is for a model; give checkpoint=RUN instead of videos")
+            for key in ("sampler", "guidance", "bits_per_dim"):
+                if getattr(self, key):
+                    raise ConfigError(f"{key}: is for a model; give checkpoint=RUN instead of videos")
             if self.prompted_digits is True:
                 raise ConfigError("prompted_digits=true: is for a model; give checkpoint=RUN instead of videos")
 

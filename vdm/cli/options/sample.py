@@ -31,6 +31,8 @@ class SampleOptions(SamplingOptions):
     """Everything that ``conf/sample.yaml`` sets; ``completed`` adds the options of the model."""
 
     checkpoint: PlainPath
+    sampler: Component
+    guidance: Component
     settings: PlainPath | None
     overwrite: bool
     model: Component | None = field(default=None, metadata=MAY_BE_ABSENT)

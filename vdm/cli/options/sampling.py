@@ -31,8 +31,8 @@ class SamplingOptions(CommandOptions):
     of_run: ClassVar[frozenset[str]] = frozenset({"sampler", "guidance"})
 
     checkpoint: PlainPath | None
-    sampler: Component
-    guidance: Component
+    sampler: Component | None
+    guidance: Component | None
     guidance_scale: float | None
     guide: PlainPath | None
     seed: Seed
