@@ -45,7 +45,7 @@ class C3D(NetworkExtractor):
         preprocessing: Literal["in_file", "tgan2"] = "in_file",
         output: Literal["probabilities", "logits"] = "probabilities",
         mean: Location | None = None,
-        batch_size: Size = 16,
+        batch_size: Size = 8,
     ) -> None:
         if (preprocessing == "tgan2") != (mean is not None):
             raise ValueError(f"mean={mean}: preprocessing=tgan2 needs the file of the mean clip, and in_file none")

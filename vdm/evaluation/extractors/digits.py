@@ -18,7 +18,7 @@ class DigitFeatures(NetworkExtractor):
         batch_size: Clips in a batch.
     """
 
-    def __init__(self, classifier: DigitClassifier, batch_size: Size = 64) -> None:
+    def __init__(self, classifier: DigitClassifier, batch_size: Size = 8) -> None:
         super().__init__(classifier, weights_checksum(classifier.state_dict()), batch_size)
         self.classifier = classifier
 

@@ -51,7 +51,7 @@ class I3D(NetworkExtractor):
         preprocessing: Preprocessing = "in_file",
         layer: Literal["logits", "probabilities"] = "logits",
         resolution: Size | None = None,
-        batch_size: Size = 16,
+        batch_size: Size = 8,
     ) -> None:
         self.file = load_torchscript(path, sha256)
         self.is_styleganv = self.file.takes("rescale", "resize", "return_features")

@@ -126,7 +126,7 @@ def _mean_change(video: Float[Tensor, "b c t h w"]) -> Float[Tensor, " b"]:
 
 
 def _scores(
-    score: Callable[[Tensor], Tensor], clips: Sequence[EvaluatedClip], device: torch.device, batch_size: Size = 16
+    score: Callable[[Tensor], Tensor], clips: Sequence[EvaluatedClip], device: torch.device, batch_size: Size = 8
 ) -> Features:
     def describe(batch: Sequence[EvaluatedClip]) -> Float[Tensor, "b 1 1"]:
         video = stacked(batch).to(device)

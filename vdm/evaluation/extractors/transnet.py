@@ -28,7 +28,7 @@ class TransNet(NetworkExtractor):
         batch_size: Clips in a batch.
     """
 
-    def __init__(self, batch_size: Size = 16) -> None:
+    def __init__(self, batch_size: Size = 8) -> None:
         network: Any = load_transnetv2("evaluation")
         super().__init__(network, weights_checksum(network.state_dict()), batch_size)
         self.blocks = network.SDDCNN
