@@ -23,6 +23,7 @@ from tests.evaluation.extractors.networks import (
     make_clips,
     save_torchscript,
 )
+from vdm.config import ConfigError, build
 from vdm.evaluation.extractors import preprocess
 from vdm.evaluation.extractors.c3d import C3D
 from vdm.evaluation.extractors.i3d import I3D
@@ -184,6 +185,12 @@ def test_another_checksum_is_refused_before_the_code_is_loaded(tmp_path: Path) -
     (tmp_path / "other.pt").write_bytes(b"not even TorchScript")
     with pytest.raises(ValueError, match=rf"^sha256: .*other\.pt has SHA-256 [0-9a-f]{{64}}, not {'0' * 64}$"):
         I3D(str(tmp_path / "other.pt"), sha256="0" * 64)
+
+
+def test_a_checksum_in_a_configuration_has_64_digits(files: dict[str, str]) -> None:
+    node = {"_target_": "vdm.evaluation.extractors.i3d.I3D", "path": files["i3d"], "sha256": "abc"}
+    with pytest.raises(ConfigError, match=r"^metric\.extractor\.sha256: 'abc' is not allowed: must be 64 hexadecimal"):
+        build(node, "metric.extractor")
 
 
 class Trap:
