@@ -11,7 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 
 # Peers whose statistics ours are tested against. They ask for torchvision, which their statistics do not use, and which
-# does not import beside the CPU build of torch: they are installed without what they ask for.
+# does not import beside the CPU build of torch: they are installed without what they ask for, in a folder of their own,
+# since other packages would import torch-fidelity where they find it.
 PEERS := cd-fvd torch-fidelity
 WITHOUT_DEPENDENCIES := --no-deps --no-build-isolation --use-pep517
 
@@ -42,7 +43,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the tools for development ..."
 	@$(PIP) --no-build-isolation --editable ".[dev]"
-	@$(PIP) $(WITHOUT_DEPENDENCIES) $(PEERS)
+	@$(PIP) $(WITHOUT_DEPENDENCIES) --upgrade --target $(VENV)/peers $(PEERS)
 	@touch $@
 
 demo: install ## Make data, train, sample and evaluate on moving digits

@@ -3,11 +3,12 @@
 Clips of a folder of videos are split at random into two halves. One half is the reference; the other is damaged, ever
 more, and compared with it. The distance of the undamaged halves is what chance alone makes of so few clips.
 
-    python benchmarks/frechet_transnet.py ../shared/videos
-    python benchmarks/frechet_transnet.py FOLDER --clips 1000 --size 128
+    VDM_VIDEOS=FOLDER python benchmarks/frechet_transnet.py
+    VDM_VIDEOS=FOLDER python benchmarks/frechet_transnet.py --clips 1000 --size 128
 """
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
-from vdm.evaluation.frechet import frechet_distance
 
 from vdm.evaluation.base import EvaluatedClip
 from vdm.evaluation.extractors.transnet import TransNet
+from vdm.evaluation.statistics.frechet import FrechetDistance
 
 FRAMES, EVERY = 16, 2
 """Frames of a clip, and how many frames of the video one of them stands for."""
@@ -29,22 +30,26 @@ FRAMES, EVERY = 16, 2
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", type=Path, help="folder of videos")
     parser.add_argument("--clips", type=int, default=400, help="clips at most, in both halves together")
     parser.add_argument("--size", type=int, default=64, help="height and width of clips")
     arguments = parser.parse_args()
+    videos = os.environ.get("VDM_VIDEOS")
+    if videos is None:
+        print("not measured: VDM_VIDEOS names no folder of videos")
+        return
 
-    clips = list(read_clips(arguments.videos, arguments.size))
+    clips = list(read_clips(Path(videos), arguments.size))
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))[: arguments.clips].tolist()
     half = len(order) // 2
     reference, others = ([clips[index] for index in part] for part in (order[:half], order[half : 2 * half]))
     extractor = TransNet()
-    described = extractor.describe(reference)[:, 0]
+    described = extractor.describe(reference)
+    frechet = FrechetDistance()
     print(f"{half} clips against {half}, of {FRAMES} frames of {arguments.size}x{arguments.size}\n")
     print("| damage | strength | Fréchet-TransNet |\n| --- | --- | --- |")
     for name, strength, damage in DAMAGES:
         damaged = [replace(clip, video=damage(clip.video)) for clip in others]
-        distance = frechet_distance(extractor.describe(damaged)[:, 0], described)
+        distance = frechet.value(extractor.describe(damaged), described)
         print(f"| {name} | {strength} | {distance:.3f} |", flush=True)
 
 

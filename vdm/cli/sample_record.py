@@ -61,6 +61,7 @@ def options_in_effect(
 
 def guidance_in_effect(options: SamplingOptions, trained: RunConfig) -> dict[str, Any]:
     """Return the configuration of guidance, with the run's scale if none is set."""
+    assert options.guidance is not None, "only finished videos need no guidance"
     guidance = dict(options.guidance)
     if guidance.get("scale", 0) is None:
         guidance["scale"] = trained.guidance_scale

@@ -47,7 +47,7 @@ class Extractor(Protocol):
         ...
 
     def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
-        """Describe clips of equal size. A clip's description does not depend on the other clips.
+        """Describe clips. A clip's description does not depend on the other clips.
 
         Raises:
             ValueError: If it can't describe clips of this kind, in one line.
@@ -73,7 +73,7 @@ class PairExtractor(Protocol):
         ...
 
     def compare(self, clips: Sequence[EvaluatedClip], truth: Sequence[EvaluatedClip]) -> Features:
-        """Score each clip against its true clip of the same size.
+        """Score each clip against its true clip, which must be of the same size.
 
         Raises:
             ValueError: If it can't compare clips of this kind, in one line.

@@ -37,7 +37,7 @@ class _Part:
     waiting: list[tuple[int, EvaluatedClip, EvaluatedClip | None]] = field(default_factory=list)
 
     def add(self, number: int, views: Views, true_views: Views | None) -> None:
-        """Describe a video together with others of its size.
+        """Describe a video together with others.
 
         Args:
             number: Number of the video in its source.
@@ -55,8 +55,6 @@ class _Part:
         else:
             if truth is not None and truth.key != clip.key:
                 raise ValueError(f"{self.name}: compares videos of equal names, but finds {clip.key} and {truth.key}")
-            if self.waiting and self.waiting[0][1].video.shape != clip.video.shape:
-                self.flush()
             if self.is_reversed:
                 clip = replace(clip, video=clip.video.flip(1))
             self.waiting.append((number, clip, truth))

@@ -21,6 +21,21 @@ def test_every_batch_has_one_size_and_fillers_are_dropped(number: int) -> None:
     torch.testing.assert_close(features[:, 0, 0], batch(clips).double().mean((1, 2, 3, 4)).float())
 
 
+def test_clips_of_different_sizes_share_batches_with_their_like() -> None:
+    seen: list[set[tuple[int, ...]]] = []
+
+    def describe(clips: list[EvaluatedClip]) -> torch.Tensor:
+        seen.append({tuple(clip.video.shape) for clip in clips})
+        return batch(clips).double().mean((1, 2, 3, 4)).view(-1, 1, 1)
+
+    small, large = make_clips(5, 2, 20, 28), make_clips(4, 2, 8, 8)
+    clips = [clip for pair in zip(small, large, strict=False) for clip in pair] + small[4:]
+    features = in_batches(describe, clips, 3)
+    assert [len(shapes) for shapes in seen] == [1, 1, 1, 1]
+    expected = torch.tensor([clip.video.double().mean() for clip in clips])
+    torch.testing.assert_close(features[:, 0, 0], expected.float())
+
+
 def test_autocast_and_gradients_of_training_do_not_reach_features() -> None:
     layer = torch.nn.Linear(8, 8)
     inputs = torch.randn(4, 8)

@@ -1,4 +1,4 @@
-"""Against cd-fvd's own code, where it is installed."""
+"""Against cd-fvd's own code."""
 
 from functools import partial
 from pathlib import Path
@@ -11,19 +11,22 @@ from tests.evaluation.extractors.networks import batch, make_clips
 from vdm.evaluation.extractors.preprocess import i3d_cdfvd, videomae_cdfvd
 from vdm.evaluation.extractors.videomae_v2 import VideoMAEv2
 
+pytestmark = pytest.mark.usefixtures("peers")
 SIZES = [(20, 28), (240, 320), (33, 17), (224, 224)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_i3d_sees_the_same_pixels_bit_by_bit(size: tuple[int, int]) -> None:
-    utils = pytest.importorskip("cdfvd.third_party.i3d.utils")
+    from cdfvd.third_party.i3d import utils
+
     video = batch(make_clips(2, 3, *size))
     assert i3d_cdfvd(video).equal(utils.preprocess_i3d(video.permute(0, 2, 3, 4, 1).numpy()))
 
 
 @torch.no_grad()
 def test_videomae_v2_has_the_same_features(tmp_path: Path) -> None:
-    peer = pytest.importorskip("cdfvd.third_party.VideoMAEv2.videomaev2_finetune")
+    from cdfvd.third_party.VideoMAEv2 import videomaev2_finetune as peer
+
     torch.manual_seed(0)
     network = peer.VisionTransformer(
         img_size=224,

@@ -23,6 +23,7 @@ from tests.evaluation.extractors.networks import (
     make_clips,
     save_torchscript,
 )
+from vdm.config import ConfigError, build
 from vdm.evaluation.extractors import preprocess
 from vdm.evaluation.extractors.c3d import C3D
 from vdm.evaluation.extractors.i3d import I3D
@@ -186,6 +187,12 @@ def test_another_checksum_is_refused_before_the_code_is_loaded(tmp_path: Path) -
         I3D(str(tmp_path / "other.pt"), sha256="0" * 64)
 
 
+def test_a_checksum_in_a_configuration_has_64_digits(files: dict[str, str]) -> None:
+    node = {"_target_": "vdm.evaluation.extractors.i3d.I3D", "path": files["i3d"], "sha256": "abc"}
+    with pytest.raises(ConfigError, match=r"^metric\.extractor\.sha256: 'abc' is not allowed: must be 64 hexadecimal"):
+        build(node, "metric.extractor")
+
+
 class Trap:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -221,9 +228,9 @@ def test_other_files_are_one_line_and_run_nothing(tmp_path: Path, kind: str) -> 
         (lambda f: C3D(f["pair"]), "pair.pt: its network takes 2 inputs, not C3D's one"),
         (lambda f: Inception(f["i3d"]), "i3d.pt: not Inception, which takes"),
         (lambda f: LPIPS(f["i3d"]), "i3d.pt: its network takes 1 inputs, not LPIPS's two pictures"),
-        (lambda f: I3D(f["i3d_600"]).describe(make_clips(1)), r"returns shape \(16, 600\) for 16 inputs, but I3D"),
-        (lambda f: C3D(f["i3d"]).describe(make_clips(1)), r"returns shape \(16, 400\) for 16 inputs, but C3D"),
-        (lambda f: I3D(f["c3d"], preprocessing="cdfvd").describe(make_clips(1)), r"but I3D returns \(16, 400\)"),
+        (lambda f: I3D(f["i3d_600"]).describe(make_clips(1)), r"returns shape \(8, 600\) for 8 inputs, but I3D"),
+        (lambda f: C3D(f["i3d"]).describe(make_clips(1)), r"returns shape \(8, 400\) for 8 inputs, but C3D"),
+        (lambda f: I3D(f["c3d"], preprocessing="cdfvd").describe(make_clips(1)), r"but I3D returns \(8, 400\)"),
         (lambda f: LPIPS(f["pair"]).compare(make_clips(1), make_clips(2)), "1 clips can't be compared with 2"),
         (lambda f: LPIPS(f["pair"]).compare(make_clips(1), make_clips(1, frames=4)), "clips must be equal"),
     ],

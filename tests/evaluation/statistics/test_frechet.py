@@ -30,7 +30,7 @@ def test_it_is_that_of_the_formula_with_scipy_s_matrix_root(num_clips: int, ddof
     assert FrechetDistance(ddof).value(one, other) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.usefixtures("torchvision")
+@pytest.mark.usefixtures("peers")
 @pytest.mark.filterwarnings("ignore:The `disp` argument is deprecated:DeprecationWarning")
 def test_it_is_that_of_cd_fvd() -> None:
     from cdfvd.fvd import cdfvd

@@ -28,7 +28,7 @@ def test_it_is_the_exponential_of_the_entropy_of_certain_classes() -> None:
     assert InceptionScore(num_splits=1).value(one_hot([0, 0, 0, 1], 2)) == pytest.approx(4 / 3**0.75, rel=1e-12)
 
 
-@pytest.mark.usefixtures("torchvision")
+@pytest.mark.usefixtures("peers")
 @pytest.mark.parametrize(("num_clips", "num_splits"), [(50, 1), (50, 10), (57, 10)])
 def test_it_is_that_of_torch_fidelity_for_the_same_order_of_clips(num_clips: int, num_splits: int) -> None:
     from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric

@@ -23,7 +23,7 @@ def jedi_of_sklearn(one: Tensor, other: Tensor) -> float:
     return 100 * (within_one + within_other - 2 * between)
 
 
-@pytest.mark.usefixtures("torchvision")
+@pytest.mark.usefixtures("peers")
 @pytest.mark.parametrize("options", [{}, {"degree": 2, "gamma": 0.3, "coef0": 0.5}])
 def test_with_all_clips_in_each_subset_it_is_that_of_torch_fidelity(options: dict[str, float]) -> None:
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
@@ -36,7 +36,7 @@ def test_with_all_clips_in_each_subset_it_is_that_of_torch_fidelity(options: dic
     assert KernelDistance(subset_size=60, **options).value(one, other) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.usefixtures("torchvision")
+@pytest.mark.usefixtures("peers")
 @pytest.mark.parametrize("num_clips", [40, 400])  # kernels of all pairs at once, or subset by subset
 def test_over_many_subsets_it_agrees_with_torch_fidelity(num_clips: int) -> None:
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric

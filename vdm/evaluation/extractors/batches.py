@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Self, TypeVar
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from vdm.evaluation.base import EvaluatedClip, Features
@@ -20,21 +20,33 @@ def in_batches(
 ) -> Features:
     """Describe items in batches of one size, without gradients and autocast.
 
-    Kernels may round differently for batches of different size. The last batch is therefore filled up with copies of
-    its first item, whose rows are dropped: a description does not depend on the number of items around it.
+    Kernels may round differently for batches of different size. Short batches are therefore filled up with copies of
+    their first item, whose rows are dropped: a description does not depend on the number of items around it.
 
     Args:
-        describe: Describes ``batch_size`` items.
-        items: At least one item.
+        describe: Describes ``batch_size`` items of equal shape.
+        items: At least one item: clips, pairs of clips or prepared clips. Those of equal shape share batches.
         batch_size: Number of items in a batch.
     """
-    described = []
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for number, item in enumerate(items):
+        by_shape.setdefault(_shape(item), []).append(number)
+    rows: dict[int, Tensor] = {}
     with _exact():
-        for start in range(0, len(items), batch_size):
-            batch = items[start : start + batch_size]
-            filled = [*batch, *[batch[0]] * (batch_size - len(batch))]
-            described.append(describe(filled)[: len(batch)].float().cpu())
-    return torch.cat(described)
+        for numbers in by_shape.values():
+            for start in range(0, len(numbers), batch_size):
+                chosen = numbers[start : start + batch_size]
+                filled = [*chosen, *[chosen[0]] * (batch_size - len(chosen))]
+                described = describe([items[number] for number in filled]).float().cpu()
+                rows.update(zip(chosen, described, strict=False))  # fillers are dropped
+    return torch.stack([rows[number] for number in range(len(items))])
+
+
+def _shape(item: object) -> tuple[int, ...]:
+    first = item[0] if isinstance(item, tuple) else item
+    tensor = first.video if isinstance(first, EvaluatedClip) else first
+    assert isinstance(tensor, Tensor), "items are clips, pairs of clips or tensors"
+    return tuple(tensor.shape)
 
 
 @contextmanager
@@ -102,12 +114,24 @@ class NetworkExtractor(ABC):
         return self
 
     def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
-        """Describe clips of equal size; see ``Extractor``."""
-        return in_batches(lambda batch: self.features(stacked(batch).to(self.device)), clips, self.batch_size)
+        """Describe clips; see ``Extractor``."""
+        with _exact():
+            prepared = [self.prepare(stacked([clip]).to(self.device))[0] for clip in clips]
+        return in_batches(lambda batch: self.features(torch.stack(list(batch))), prepared, self.batch_size)
+
+    def prepare(self, video: Video) -> Shaped[Tensor, "b c t h2 w2"]:
+        """Return what the network sees of a clip: resized and scaled pixels, by default those of the clip.
+
+        Clips are prepared one by one, so that those of different sizes share batches of the network.
+
+        Raises:
+            ValueError: If it can't describe clips of this kind, in one line.
+        """
+        return video
 
     @abstractmethod
-    def features(self, video: Video) -> Float[Tensor, "b k d"]:
-        """Describe one batch on the extractor's device.
+    def features(self, pixels: Shaped[Tensor, "b c t h w"]) -> Float[Tensor, "b k d"]:
+        """Describe one batch of prepared clips on the extractor's device.
 
         Raises:
             ValueError: If it can't describe clips of this kind, in one line.

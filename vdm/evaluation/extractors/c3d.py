@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from vdm.evaluation.extractors.batches import NetworkExtractor, Video, check_frames
@@ -45,7 +45,7 @@ class C3D(NetworkExtractor):
         preprocessing: Literal["in_file", "tgan2"] = "in_file",
         output: Literal["probabilities", "logits"] = "probabilities",
         mean: Location | None = None,
-        batch_size: Size = 16,
+        batch_size: Size = 8,
     ) -> None:
         if (preprocessing == "tgan2") != (mean is not None):
             raise ValueError(f"mean={mean}: preprocessing=tgan2 needs the file of the mean clip, and in_file none")
@@ -56,11 +56,14 @@ class C3D(NetworkExtractor):
         self.preprocessing, self.output = preprocessing, output
         super().__init__(self.file.module, self.file.checksum, batch_size)
 
-    def features(self, video: Video) -> Float[Tensor, "b 1 101"]:
-        """Return logits over the classes."""
+    def prepare(self, video: Video) -> Shaped[Tensor, "b 3 16 h2 w2"]:
+        """Return the frames that the file takes."""
         check_frames(video, video.shape[2] == _FRAMES, f"C3D takes {_FRAMES}")
-        inputs = video if self.mean is None else c3d_tgan2(video, self.mean.to(video.device))
-        output = self.file.checked(self.file.call(inputs), len(video), [_CLASSES], "C3D")
+        return video if self.mean is None else c3d_tgan2(video, self.mean.to(video.device))
+
+    def features(self, pixels: Shaped[Tensor, "b 3 16 h w"]) -> Float[Tensor, "b 1 101"]:
+        """Return logits over the classes."""
+        output = self.file.checked(self.file.call(pixels), len(pixels), [_CLASSES], "C3D")
         return rearrange(
             self.file.log_probabilities(output) if self.output == "probabilities" else output, "b d -> b 1 d"
         )

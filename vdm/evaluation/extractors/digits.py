@@ -30,9 +30,9 @@ class DigitFeatures(NetworkExtractor):
         self.classifier = digits.classifier
         super().__init__(self.classifier, weights_checksum(self.classifier.state_dict()), batch_size)
 
-    def features(self, video: Video) -> Float[Tensor, "b 1 64"]:
+    def features(self, pixels: Video) -> Float[Tensor, "b 1 64"]:
         """Return the features of clips."""
-        return rearrange(self.classifier.describe(video), "b d -> b 1 d")
+        return rearrange(self.classifier.describe(pixels), "b d -> b 1 d")
 
 
 class PromptedDigit:

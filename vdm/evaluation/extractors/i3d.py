@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from vdm.evaluation.extractors.batches import NetworkExtractor, Video, check_frames
@@ -53,7 +53,7 @@ class I3D(NetworkExtractor):
         preprocessing: Preprocessing = "in_file",
         layer: Literal["logits", "probabilities"] = "logits",
         resolution: Size | None = None,
-        batch_size: Size = 16,
+        batch_size: Size = 8,
     ) -> None:
         self.file = load_torchscript(path, sha256)
         self.is_styleganv = self.file.takes("rescale", "resize", "return_features")
@@ -62,19 +62,21 @@ class I3D(NetworkExtractor):
         self.preprocessing, self.layer, self.resolution = preprocessing, layer, resolution
         super().__init__(self.file.module, self.file.checksum, batch_size)
 
-    def features(self, video: Video) -> Float[Tensor, "b 1 400"]:
-        """Return logits or probabilities."""
+    def prepare(self, video: Video) -> Shaped[Tensor, "b 3 t h2 w2"]:
+        """Return the frames that the file takes."""
         check_frames(video, video.shape[2] >= _MIN_FRAMES, f"I3D needs at least {_MIN_FRAMES}")
         if self.resolution is not None:
             video = cdfvd_loader(video, self.resolution)
-        in_file = self.preprocessing == "in_file"
-        inputs = video if in_file else _RULES[self.preprocessing](video)
+        return video if self.preprocessing == "in_file" else _RULES[self.preprocessing](video)
+
+    def features(self, pixels: Shaped[Tensor, "b 3 t h w"]) -> Float[Tensor, "b 1 400"]:
+        """Return logits or probabilities."""
         if self.is_styleganv:
-            raw = self.layer == "logits"
-            output = self.file.call(inputs, rescale=in_file, resize=in_file, return_features=raw)
+            in_file, raw = self.preprocessing == "in_file", self.layer == "logits"
+            output = self.file.call(pixels, rescale=in_file, resize=in_file, return_features=raw)
         else:
-            output = self.file.call(inputs)
-        return rearrange(self.file.checked(output, len(video), [_CLASSES], "I3D"), "b d -> b 1 d")
+            output = self.file.call(pixels)
+        return rearrange(self.file.checked(output, len(pixels), [_CLASSES], "I3D"), "b d -> b 1 d")
 
 
 def _check_plain(path: str, required: int, preprocessing: str, layer: str) -> None:

@@ -41,13 +41,13 @@ class Inception(NetworkExtractor):
         self.layer = layer
         super().__init__(self.file.module, self.file.checksum, batch_size)
 
-    def features(self, video: Video) -> Float[Tensor, "b t d"]:
+    def features(self, pixels: Video) -> Float[Tensor, "b t d"]:
         """Return features or logits of each frame."""
-        frames = rearrange(video, "b c t h w -> (b t) c h w")
+        frames = rearrange(pixels, "b c t h w -> (b t) c h w")
         if self.layer == "features":
             output = self.file.call(frames, return_features=True)
             rows = self.file.checked(output, len(frames), [_WIDTH], "Inception")
         else:
             output = self.file.call(frames, no_output_bias=True)
             rows = self.file.log_probabilities(self.file.checked(output, len(frames), _CLASSES, "Inception"))
-        return rearrange(rows, "(b t) d -> b t d", b=len(video))
+        return rearrange(rows, "(b t) d -> b t d", b=len(pixels))

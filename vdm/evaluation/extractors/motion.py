@@ -17,7 +17,8 @@ from vdm.evaluation.extractors.batches import Video, check_frames, in_batches, s
 from vdm.ranges import NotNegative
 
 _GRID = 32
-_BATCH_SIZE = 16
+_BATCH_SIZE = 1
+"""Clips at once: without a network nothing is gained by more."""
 
 
 class TemporalFlickering:

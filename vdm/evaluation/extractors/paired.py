@@ -29,7 +29,7 @@ class PSNR:
 
     checksum: str | None = None
 
-    def __init__(self, max_db: Positive = 100.0, batch_size: Size = 16) -> None:
+    def __init__(self, max_db: Positive = 100.0, batch_size: Size = 1) -> None:
         self.max_db, self.batch_size = max_db, batch_size
         self.device = torch.device("cpu")
 
@@ -60,7 +60,7 @@ class SSIM:
 
     checksum: str | None = None
 
-    def __init__(self, batch_size: Size = 16) -> None:
+    def __init__(self, batch_size: Size = 1) -> None:
         self.batch_size = batch_size
         self.device = torch.device("cpu")
 

@@ -28,20 +28,24 @@ class TransNet(NetworkExtractor):
         batch_size: Clips in a batch.
     """
 
-    def __init__(self, batch_size: Size = 16) -> None:
+    def __init__(self, batch_size: Size = 8) -> None:
         network: Any = load_transnetv2("evaluation")
         super().__init__(network, weights_checksum(network.state_dict()), batch_size)
         self.blocks = network.SDDCNN
 
-    def features(self, video: Video) -> Float[Tensor, "b 1 256"]:
-        """Return the features of clips of any size and number of frames."""
+    def prepare(self, video: Video) -> Float[Tensor, "b 3 t 27 48"]:
+        """Return small frames in whole bytes, 0 to 1."""
         small = per_frame(
             video.float(),
             lambda frames: F.interpolate(
                 frames, (_HEIGHT, _WIDTH), mode="bilinear", align_corners=False, antialias=True
             ),
         )
-        hidden = small.round().clamp(0, 255) / 255
+        return small.round().clamp(0, 255) / 255
+
+    def features(self, pixels: Float[Tensor, "b 3 t 27 48"]) -> Float[Tensor, "b 1 256"]:
+        """Return the features of clips of any number of frames."""
+        hidden = pixels
         for block in self.blocks:
             hidden = block(hidden)
         return reduce(hidden, "b d t h w -> b 1 d", "mean")

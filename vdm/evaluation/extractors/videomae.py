@@ -29,10 +29,13 @@ class VideoMAE(NetworkExtractor):
         self.num_frames: int = model.config.num_frames
         super().__init__(model, weights_checksum(model.state_dict()), batch_size)
 
-    def features(self, video: Video) -> Float[Tensor, "b 1 d"]:
-        """Return the features of clips of any size, in the number of frames of the network."""
+    def prepare(self, video: Video) -> Float[Tensor, "b 3 t h2 w2"]:
+        """Return pixels as the folder says that the network takes them."""
         check_frames(video, video.shape[2] == self.num_frames, f"this VideoMAE takes {self.num_frames}")
-        pixels = rearrange(self.rule.apply(video), "b c t h w -> b t c h w")
-        tokens = self.encoder(pixel_values=pixels).last_hidden_state
+        return self.rule.apply(video)
+
+    def features(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b 1 d"]:
+        """Return the features of clips in the number of frames of the network."""
+        tokens = self.encoder(pixel_values=rearrange(pixels, "b c t h w -> b t c h w")).last_hidden_state
         pooled = tokens.mean(1, keepdim=True)
         return pooled if self.normalize is None else self.normalize(pooled)

@@ -59,11 +59,15 @@ class VideoMAEv2(NetworkExtractor):
         super().__init__(network, checksum, batch_size)
         self.encoder, self.normalize = network.videomae, network.fc_norm
 
-    def features(self, video: Video) -> Float[Tensor, "b 1 d"]:
-        """Return the features of clips of any size, of 16 frames."""
+    def prepare(self, video: Video) -> Float[Tensor, "b 3 16 224 224"]:
+        """Return pixels by the rule of cd-fvd."""
         check_frames(video, video.shape[2] == _FRAMES, f"VideoMAE v2 takes {_FRAMES}")
-        pixels = rearrange(videomae_cdfvd(video), "b c t h w -> b t c h w")
-        return self.normalize(self.encoder(pixel_values=pixels).last_hidden_state.mean(1, keepdim=True))
+        return videomae_cdfvd(video)
+
+    def features(self, pixels: Float[Tensor, "b 3 16 h w"]) -> Float[Tensor, "b 1 d"]:
+        """Return the features of clips of 16 frames."""
+        tokens = self.encoder(pixel_values=rearrange(pixels, "b c t h w -> b t c h w")).last_hidden_state
+        return self.normalize(tokens.mean(1, keepdim=True))
 
 
 def _read(path: str, sha256: str | None) -> tuple[dict[str, Tensor], str]:

@@ -38,12 +38,16 @@ class VJEPA2(NetworkExtractor):
         self.tubelet: int = model.config.tubelet_size
         super().__init__(model, weights_checksum(model.state_dict()), batch_size)
 
-    def features(self, video: Video) -> Float[Tensor, "b 1 d"]:
-        """Return the features of clips of any size and number of frames."""
-        frames = video.shape[2]
-        check_frames(video, frames % self.tubelet == 0, f"this V-JEPA 2 takes multiples of {self.tubelet}")
-        pixels = rearrange(self.rule.apply(video), "b c t h w -> b t c h w")
-        tokens = self.encoder(pixel_values_videos=pixels, skip_predictor=True).last_hidden_state
+    def prepare(self, video: Video) -> Float[Tensor, "b 3 t h2 w2"]:
+        """Return pixels as the folder says that the network takes them."""
+        allowed = video.shape[2] % self.tubelet == 0
+        check_frames(video, allowed, f"this V-JEPA 2 takes multiples of {self.tubelet}")
+        return self.rule.apply(video)
+
+    def features(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b 1 d"]:
+        """Return the features of clips of any number of frames."""
+        frames_first = rearrange(pixels, "b c t h w -> b t c h w")
+        tokens = self.encoder(pixel_values_videos=frames_first, skip_predictor=True).last_hidden_state
         if self.pooled == "mean":
             return tokens.mean(1, keepdim=True)
         assert self.pooler is not None
