@@ -85,7 +85,7 @@ class Difference:
 
 
 def named(metric: Metric) -> NamedMetric:
-    return NamedMetric(metric, {"extractor": {"_target_": "MeanColor"}, "num_frames": metric.num_frames})
+    return NamedMetric("m", metric, {"extractor": {"_target_": "MeanColor"}, "num_frames": metric.num_frames})
 
 
 def colors(source: Numbers) -> Tensor:

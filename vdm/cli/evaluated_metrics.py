@@ -67,6 +67,8 @@ def measure_model(
         options.seed,
         options.batch_size,
     )
+    for one in metrics.values():
+        videos.check(one.key, one.metric.rule)
     return _measured(metrics, options, videos, reference)
 
 

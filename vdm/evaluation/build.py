@@ -15,6 +15,8 @@ from vdm.outside import read_yaml
 
 NO_PROTOCOL = ("path", "sha256", "batch_size", "num_resamples", "strict")
 """Keys that don't change the figure: where weights are, which checksum they must have, and how the work is done."""
+COUNTS = ("num_videos", "num_reference")
+"""Keys that don't change the name where the protocol leaves them open: the counts are in the result."""
 
 
 def build_metrics(
@@ -46,7 +48,7 @@ def build_metrics(
             metric.check_name(named)
         except ValueError as error:
             raise ConfigError(f"metric: {error}") from None
-        metrics[named] = NamedMetric(metric, {**node, **more})
+        metrics[named] = NamedMetric(name, metric, {**node, **more})
     return metrics
 
 
@@ -64,7 +66,8 @@ def result_name(name: str, node: Mapping[str, Any]) -> str:
     usual = published(name)
     if usual is None:
         return name
-    before, now = dict(_flat(usual)), dict(_flat(node))
+    is_open = [key for key in COUNTS if usual.get(key) is None]
+    before, now = ({key: value for key, value in _flat(one) if key not in is_open} for one in (usual, node))
     changed = [f"{key}={now.get(key)}" for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     return f"{name}[{','.join(changed)}]" if changed else name
 

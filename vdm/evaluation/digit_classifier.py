@@ -1,5 +1,6 @@
 """A classifier of moving digits, trained when it is first used, the same in every process."""
 
+import logging
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import count
@@ -12,6 +13,7 @@ from vdm.data.order import MicroBatch
 from vdm.evaluation.moving_digits import LABEL_NAMES, DigitClassifier, train_classifier
 from vdm.types import ClipBatch
 
+_log = logging.getLogger(__name__)
 _BATCH_SIZE = 32
 
 
@@ -34,6 +36,7 @@ class LearnedDigits:
         """
         if self._data.label_names != LABEL_NAMES:
             raise ValueError(f"{self._data.name}: its classes are not the ten digits, which are learnt from it")
+        _log.info("Learning the digits of %s for a metric", self._data.name)
         with torch.random.fork_rng():  # training goes on with its own random numbers
             return train_classifier(self._batches())
 

@@ -24,6 +24,8 @@ _EXTRACTION = ("extractor", "num_frames", "fps", "start")
 class NamedMetric:
     """A metric and its whole protocol."""
 
+    key: str
+    """Its name in the configuration, which that of its result begins with."""
     metric: Metric
     protocol: Mapping[str, Any]
     """All of the metric's settings, as plain values."""

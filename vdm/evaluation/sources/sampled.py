@@ -6,7 +6,7 @@ import torch
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.evaluation.base import EvaluatedClip
-from vdm.evaluation.clip_rule import ClipRule
+from vdm.evaluation.clip_rule import ClipRule, TooShortError
 from vdm.evaluation.sources.base import Block, UnusableClip, Views, view
 from vdm.evaluation.sources.shard_clips import ShardClips
 from vdm.generation.generate import generate
@@ -52,6 +52,24 @@ class SampledVideos:
 
     def __len__(self) -> int:
         return self._num_videos
+
+    def check(self, name: str, rule: ClipRule) -> None:
+        """Refuse a metric that looks at more frames than the videos have, before any is sampled.
+
+        Args:
+            name: Name of the metric in the configuration.
+            rule: The frames that it looks at.
+
+        Raises:
+            ValueError: In one line.
+        """
+        try:
+            rule.frames(self._size.num_frames, self._fps)
+        except TooShortError as error:
+            raise ValueError(
+                f"metric.{name}: a video of the model {error}; metric.{name}.num_frames={self._size.num_frames} "
+                "looks at all of its frames"
+            ) from None
 
     def views(self, blocks: Sequence[Block], rules: Collection[ClipRule]) -> Iterator[tuple[int, Views]]:
         """See ``ClipSource.views``. For an empty block a video is made in vain, as sharded weights need all ranks."""

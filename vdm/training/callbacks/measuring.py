@@ -62,6 +62,8 @@ class MeasureVideos(Callback):
         sampling = {"sampler": str(model.sampler), "guidance": str(model.guidance), "ema": True, "seed": self.seed}
         self.metrics = build_metrics(self.nodes, pl_module.device, data, {"sampling": sampling})
         self.held_out = ShardClips(data, "validation", None, data.clip_shape)
+        for one in self.metrics.values():
+            self._sampled(pl_module).check(one.key, one.metric.rule)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Measure after every ``every_steps`` steps."""
