@@ -5,6 +5,7 @@
 minutes to build.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,16 @@ WidthOfLevels = Annotated[Sequence[Width], Len(1, MAX_LEVELS)]
 """One number for each level, from the full resolution down."""
 
 # Text
+
+
+def _hexadecimal(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError("must be 64 hexadecimal digits, as sha256sum prints them")
+    return text
+
+
+Sha256 = Annotated[str, AfterValidator(_hexadecimal)]
+"""The SHA-256 of a file."""
 
 
 def _printable(text: str) -> str:

@@ -1,14 +1,14 @@
 """Options of ``vdm evaluate``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from vdm.cli.options.paths import check_folder, check_shards
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.config import ConfigError
-from vdm.config.options import Component, Components, Name
+from vdm.config.options import MAY_BE_ABSENT, Component, Components, Name
 from vdm.found_instead import has_index
 from vdm.ranges import Count, NumProcesses, Size
 
@@ -20,7 +20,7 @@ class EvaluateOptions(SamplingOptions):
     instead: ClassVar[Mapping[str, str]] = {"metrics": "metric=[NAME,NAME] chooses metrics"}
 
     bits_per_dim: Component | None
-    metric: Components
+    metric: Components = field(default_factory=dict, metadata=MAY_BE_ABSENT)
     videos: Name | None
     """A folder of videos, a shard set or its URL."""
     reference: Name | None

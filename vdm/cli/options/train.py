@@ -52,7 +52,7 @@ class TrainOptions(CommandOptions):
     watchdog: Component
     save: Component
     logger: Components
-    metric: Components
+    metric: Components = field(default_factory=dict, metadata=MAY_BE_ABSENT)
     callbacks: Components
     profiler: Component | None
     # Recorded when training begins:

@@ -11,10 +11,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from vdm.evaluation.extractors.batches import NetworkExtractor, Video, check_frames
-from vdm.evaluation.extractors.checksums import Sha256
 from vdm.evaluation.extractors.preprocess import c3d_tgan2
 from vdm.evaluation.extractors.torchscript import load_torchscript
-from vdm.ranges import Location, Size
+from vdm.ranges import Location, Sha256, Size
 from vdm.regular_files import read_limited
 
 _CLASSES = 101

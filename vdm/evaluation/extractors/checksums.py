@@ -1,23 +1,10 @@
 """Checksums of weights, which say with which network a metric was measured."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from io import BufferedReader
-from typing import Annotated
 
-from pydantic import AfterValidator
 from torch import Tensor
-
-
-def _hexadecimal(text: str) -> str:
-    if not re.fullmatch("[0-9a-fA-F]{64}", text):
-        raise ValueError("must be 64 hexadecimal digits, as sha256sum prints them")
-    return text
-
-
-Sha256 = Annotated[str, AfterValidator(_hexadecimal)]
-"""The SHA-256 of a file."""
 
 
 def file_checksum(file: BufferedReader, path: str, expected: str | None) -> str:

@@ -8,10 +8,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from vdm.evaluation.extractors.batches import NetworkExtractor, Video, check_frames
-from vdm.evaluation.extractors.checksums import Sha256
 from vdm.evaluation.extractors.preprocess import Prepared, cdfvd_loader, i3d_cdfvd, i3d_original, i3d_shorter_side
 from vdm.evaluation.extractors.torchscript import load_torchscript
-from vdm.ranges import Location, Size
+from vdm.ranges import Location, Sha256, Size
 
 Preprocessing = Literal["in_file", "original", "cdfvd", "shorter_side"]
 

@@ -7,9 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vdm.evaluation.extractors.batches import NetworkExtractor, Video
-from vdm.evaluation.extractors.checksums import Sha256
 from vdm.evaluation.extractors.torchscript import load_torchscript
-from vdm.ranges import Location, Size
+from vdm.ranges import Location, Sha256, Size
 
 _WIDTH = 2048
 _CLASSES = (1008, 1000)

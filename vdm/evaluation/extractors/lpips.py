@@ -8,10 +8,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vdm.evaluation.base import EvaluatedClip, Features
-from vdm.evaluation.extractors.checksums import Sha256
 from vdm.evaluation.extractors.pairs import compare_frames
 from vdm.evaluation.extractors.torchscript import load_torchscript
-from vdm.ranges import Location, Size
+from vdm.ranges import Location, Sha256, Size
 
 
 class LPIPS:

@@ -13,10 +13,10 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from vdm.evaluation.extractors.batches import NetworkExtractor, Video, check_frames
-from vdm.evaluation.extractors.checksums import Sha256, file_checksum
+from vdm.evaluation.extractors.checksums import file_checksum
 from vdm.evaluation.extractors.preprocess import videomae_cdfvd
 from vdm.extras import needs_extra
-from vdm.ranges import Location, Size, Width
+from vdm.ranges import Location, Sha256, Size, Width
 from vdm.regular_files import open_regular
 
 _FRAMES = 16

@@ -10,7 +10,6 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.collectives import run_on_all
-from vdm.config.options import Components
 from vdm.evaluation.build import build_metrics
 from vdm.evaluation.feature_cache import FeatureCache
 from vdm.evaluation.measure import Measurement, measure
@@ -40,7 +39,7 @@ class MeasureVideos(Callback):
     """
 
     def __init__(
-        self, run: Folder, every_steps: Count, metric: Components, num_videos: Size = 256, seed: Seed = 0
+        self, run: Folder, every_steps: Count, metric: Mapping[str, Any], num_videos: Size = 256, seed: Seed = 0
     ) -> None:
         self.run = Path(run)
         self.every_steps = every_steps
