@@ -29,6 +29,7 @@ READERS = {
     "vdm/checkpoints/pieces.py": {"json.loads", "safe_open"},
     "vdm/lock_files.py": {"json.loads"},
     "vdm/data/quarantine.py": {"json.loads"},
+    "vdm/evaluation/feature_cache.py": {"safe_open"},  # numbers of the user's own cache, or made again
     "vdm/training/peer_connections.py": {"json.loads"},  # of processes that know the run's secret
     "data_pipelines/write_shard.py": {"json.loads"},  # of a part that this command wrote
     # Configurations of the user's own, as text on their way to other processes

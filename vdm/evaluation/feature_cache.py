@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -36,9 +37,12 @@ class FeatureCache:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                return file.get_tensor("features") if file.metadata() == {"content": _text(content)} else None
+                if file.metadata() != {"content": _text(content)}:
+                    return None
+                features = file.get_tensor("features")
         except (OSError, SafetensorError):
             return None
+        return features if features.ndim == 3 and features.dtype == torch.float32 else None
 
     def save(self, content: Mapping[str, Any], features: Features) -> None:
         """Keep features; where nothing can be written, they are not kept."""
