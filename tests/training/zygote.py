@@ -154,7 +154,7 @@ def _serve() -> None:
                 continue
             content = os.read(0, 1 << 16)
             if not content:
-                return
+                os._exit(0)  # without the seconds that Python takes to clear away what was imported
             *lines, buffer = (buffer + content).split(b"\n")
             for line in lines:
                 _fork(json.loads(line))
