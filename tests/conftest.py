@@ -17,6 +17,7 @@ from jaxtyping import install_import_hook
 
 from tests.gpu.selection import selects_gpu_tests_alone
 from tests.runtime_types import check
+from tests.training.zygote import Zygote
 
 install_import_hook(["vdm", "data_pipelines"], f"{check.__module__}.{check.__name__}")
 
@@ -36,6 +37,20 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # fp32 is fp32, so that results can be compared with a CPU's
     else:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(scope="session")
+def shared_zygote() -> Iterator[Zygote]:
+    """Starts processes of ``vdm``; shared, since it has imported what they need, which takes seconds."""
+    with Zygote() as zygote:
+        yield zygote
+
+
+@pytest.fixture
+def zygote(shared_zygote: Zygote) -> Iterator[Zygote]:
+    """Starts processes of ``vdm``, and kills those that the test leaves."""
+    yield shared_zygote
+    shared_zygote.kill_all()
 
 
 @pytest.fixture(autouse=True)

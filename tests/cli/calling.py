@@ -1,15 +1,33 @@
-"""Calls of ``vdm sample`` and ``vdm evaluate`` from Python, and what they make."""
+"""Calls of commands from Python, and what they make."""
 
+import sys
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from vdm.cli import sample
+from vdm.cli.commands import run_program
+from vdm.cli.main import COMMANDS
 from vdm.cli.run_folder import register_run_folder
 from vdm.config.conf_dir import conf_dir
+
+
+def call_vdm(*arguments: str) -> None:
+    """Run a command, which must succeed: for fixtures of modules, where there is no ``run_vdm``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["vdm", *arguments])
+        assert run_program("vdm", COMMANDS) == 0
+
+
+def import_and_export(published: Path, folder: Path) -> Path:
+    """Import a published pipeline into the folder ``run`` in a folder, and export it from there into ``given``."""
+    call_vdm("import", f"from={published}", f"to={folder / 'run'}")
+    call_vdm("export", f"checkpoint={folder / 'run'}", f"to={folder / 'given'}")
+    return folder
 
 
 def composed(command: str, *overrides: str) -> DictConfig:

@@ -5,6 +5,7 @@ Longer than other files: most tests go through both commands, since each is the 
 
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.assembly.small_model import save_run, small_model
+from tests.cli.calling import import_and_export
 from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.models.svd.peers import our_unet
@@ -42,6 +44,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def kept(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what is imported from there, ``run``, and what is exported from that, ``given``."""
+    return import_and_export(published, tmp_path_factory.mktemp("kept"))
+
+
 CLIP = {"num_frames": 2, "height": 8, "width": 8, "fps": 8, "label_names": []}
 
 
@@ -56,19 +64,19 @@ def stability_file(path: Path) -> Path:
     return path
 
 
-def test_imported_exported_and_imported_again_is_the_same(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
-    assert run_vdm("import", f"from={published}", "to=run")[0] == 0
-    assert run_vdm("export", "checkpoint=run", "to=given")[0] == 0
-    assert run_vdm("import", "from=given", "to=again")[0] == 0
+def test_imported_exported_and_imported_again_is_the_same(
+    published: Path, kept: Path, run_vdm: RunVdm, tmp_path: Path
+) -> None:
+    assert run_vdm("import", f"from={kept / 'given'}", "to=again")[0] == 0
 
-    first, again = load_weights(tmp_path / "run"), load_weights(tmp_path / "again")
-    original, given = unet_of(published), unet_of(tmp_path / "given")
+    first, again = load_weights(kept / "run"), load_weights(tmp_path / "again")
+    original, given = unet_of(published), unet_of(kept / "given")
     assert first.keys() == again.keys() == {f"model.network.{name}" for name in original}
     assert all(torch.equal(first[f"model.network.{name}"], tensor) for name, tensor in original.items())
     assert all(torch.equal(first[name], tensor) for name, tensor in again.items())
     assert all(torch.equal(given[name], tensor) for name, tensor in original.items())
-    assert (tmp_path / "given" / "LICENSE.md").read_text() == LICENCE
-    card = (tmp_path / "given" / "README.md").read_text()
+    assert (kept / "given" / "LICENSE.md").read_text() == LICENCE
+    card = (kept / "given" / "README.md").read_text()
     assert card.startswith(
         "---\nlibrary_name: diffusers\npipeline_tag: image-to-video\nlicense: other\nlicense_name: svd-c"
     )
@@ -76,10 +84,7 @@ def test_imported_exported_and_imported_again_is_the_same(published: Path, run_v
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # between diffusers and numpy
-def test_diffusers_opens_and_runs_what_is_exported(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
-    run_vdm("import", f"from={published}", "to=run")
-    run_vdm("export", "checkpoint=run", "to=given")
-
+def test_diffusers_opens_and_runs_what_is_exported(published: Path, kept: Path) -> None:
     def made(folder: Path) -> torch.Tensor:
         opened = StableVideoDiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False)
         opened.set_progress_bar_config(disable=True)
@@ -87,7 +92,7 @@ def test_diffusers_opens_and_runs_what_is_exported(published: Path, run_vdm: Run
         options = {"height": 16, "width": 16, "num_frames": None, "num_inference_steps": 2, "output_type": "pt"}
         return opened(image, generator=torch.Generator().manual_seed(0), **options).frames
 
-    video = made(tmp_path / "given")
+    video = made(kept / "given")
     assert video.shape == (1, NUM_FRAMES, 3, 16, 16)
     assert torch.equal(video, made(published))
 
@@ -319,6 +324,24 @@ def test_an_imported_run_makes_videos_of_a_picture(
         assert err.splitlines()[-1].startswith(message)
 
 
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of what can't be imported or exported."""
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "other").mkdir()
+    (folder / "other" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (folder / "partial" / "unet").mkdir(parents=True)
+    (folder / "partial" / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
+    (folder / "pickle.ckpt").write_bytes(b"\x80\x02")
+    file = stability_file(folder / "svd.safetensors")
+    (folder / "cut.safetensors").write_bytes(file.read_bytes()[:-100])
+    few = load_file(file)
+    del few["model.diffusion_model.out.2.bias"]
+    save_file(few, folder / "few.safetensors")
+    save_run(folder / "own", small_model())
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -350,23 +373,10 @@ def test_an_imported_run_makes_videos_of_a_picture(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_are_one_line(
-    published: Path,
-    run_vdm: RunVdm,
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
+    published: Path, damaged: Path, run_vdm: RunVdm, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    (tmp_path / "partial" / "unet").mkdir(parents=True)
-    (tmp_path / "partial" / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
-    (tmp_path / "pickle.ckpt").write_bytes(b"\x80\x02")
-    file = stability_file(tmp_path / "svd.safetensors")
-    (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:-100])
-    few = load_file(file)
-    del few["model.diffusion_model.out.2.bias"]
-    save_file(few, tmp_path / "few.safetensors")
-    save_run(tmp_path / "own", small_model())
+    for path in damaged.iterdir():
+        (tmp_path / path.name).symlink_to(path)
 
     code, err = run_vdm(*(argument.replace("PUB", str(published)) for argument in arguments))
     assert code == 2
@@ -377,9 +387,9 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "x").exists()
 
 
-def test_imported_run_is_evaluated_on_a_set_that_is_given(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
+def test_imported_run_is_evaluated_on_a_set_that_is_given(kept: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
     write_set(tmp_path / "shards", {"train": (2,), "validation": (2,)})
-    assert run_vdm("import", f"from={published}", "to=run")[0] == 0
+    shutil.copytree(kept / "run", tmp_path / "run")
     code, said = run_vdm("evaluate", "checkpoint=run")
     assert (code, said) == (2, "data_path: no value given; the run was imported, and has no data of its own\n")
     code, said = run_vdm("evaluate", "checkpoint=run", "data_path=shards", "num_levels=1", "batch_size=1")
@@ -389,9 +399,9 @@ def test_imported_run_is_evaluated_on_a_set_that_is_given(published: Path, run_v
 
 @pytest.mark.parametrize("command", ["sample", "evaluate"])
 def test_a_run_from_elsewhere_can_not_have_code_run_by_an_interpolation(
-    published: Path, run_vdm: RunVdm, tmp_path: Path, command: str
+    kept: Path, run_vdm: RunVdm, tmp_path: Path, command: str
 ) -> None:
-    assert run_vdm("import", f"from={published}", "to=run")[0] == 0
+    shutil.copytree(kept / "run", tmp_path / "run")
     file = tmp_path / "run" / "config.yaml"
     config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     assert isinstance(config, dict)

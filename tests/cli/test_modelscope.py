@@ -12,6 +12,7 @@ import torch
 from diffusers import TextToVideoSDPipeline
 from safetensors.torch import load_file, save_file
 
+from tests.cli.calling import import_and_export
 from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.models.modelscope.pipelines import LICENCE, MAX_TOKENS, save_pipeline
@@ -32,6 +33,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_pipeline(tmp_path_factory.mktemp("published") / "pipeline")
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\ntags: [x]\n---\n# Text-to-video\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def kept(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what is imported from there, ``run``, and what is exported from that, ``given``."""
+    return import_and_export(published, tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture(scope="module")
@@ -99,32 +106,30 @@ def test_an_imported_run_is_a_whole_model_with_its_own_defaults(
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.network.state_dict().items())
 
 
-def test_imported_exported_and_imported_again_is_the_same(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
-    assert run_vdm("import", f"from={published}", "to=run")[0] == 0
-    assert run_vdm("export", "checkpoint=run", "to=given")[0] == 0
-    assert run_vdm("import", "from=given", "to=again")[0] == 0
+def test_imported_exported_and_imported_again_is_the_same(
+    published: Path, kept: Path, run_vdm: RunVdm, tmp_path: Path
+) -> None:
+    assert run_vdm("import", f"from={kept / 'given'}", "to=again")[0] == 0
 
-    first, again = load_weights(tmp_path / "run"), load_weights(tmp_path / "again")
-    original, given = load_file(published / UNET), load_file(tmp_path / "given" / UNET)
+    first, again = load_weights(kept / "run"), load_weights(tmp_path / "again")
+    original, given = load_file(published / UNET), load_file(kept / "given" / UNET)
     assert first.keys() == again.keys() == {f"model.network.{name}" for name in original}
     assert all(torch.equal(first[f"model.network.{name}"], tensor) for name, tensor in original.items())
     assert all(torch.equal(first[name], tensor) for name, tensor in again.items())
     assert all(torch.equal(given[name], tensor) for name, tensor in original.items())
     for component in ("unet/config.json", "scheduler/scheduler_config.json"):
-        before, after = (json.loads((folder / component).read_text()) for folder in (published, tmp_path / "given"))
+        before, after = (json.loads((folder / component).read_text()) for folder in (published, kept / "given"))
         assert {k: v for k, v in after.items() if k in before} == {k: v for k, v in before.items() if k in after}
-    assert (tmp_path / "given" / "LICENSE.md").read_text() == LICENCE
-    card = (tmp_path / "given" / "README.md").read_text()
+    assert (kept / "given" / "LICENSE.md").read_text() == LICENCE
+    card = (kept / "given" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: diffusers\npipeline_tag: text-to-video\nlicense: cc-by-nc-4.0\n")
     assert "CC BY-NC 4.0" in card
 
 
-def test_diffusers_opens_and_runs_what_is_exported(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
-    run_vdm("import", f"from={published}", "to=run")
-    assert run_vdm("export", "checkpoint=run", "to=given")[0] == 0
+def test_diffusers_opens_and_runs_what_is_exported(published: Path, kept: Path) -> None:
     noise = normal(0, "noise", range(2), (4, 3, 8, 12))
 
-    assert torch.equal(latents_of_diffusers(tmp_path / "given", noise, 2), latents_of_diffusers(published, noise, 2))
+    assert torch.equal(latents_of_diffusers(kept / "given", noise, 2), latents_of_diffusers(published, noise, 2))
 
 
 def test_half_precision_and_shards_go_in_and_out(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
@@ -140,8 +145,8 @@ def test_half_precision_and_shards_go_in_and_out(published: Path, run_vdm: RunVd
     assert VideoDiffusionModel.from_checkpoint(tmp_path / "run").network.conv_in.weight.dtype == torch.float32
 
 
-def test_an_imported_run_makes_videos_of_prompts(published: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
-    run_vdm("import", f"from={published}", "to=run")
+def test_an_imported_run_makes_videos_of_prompts(kept: Path, run_vdm: RunVdm, tmp_path: Path) -> None:
+    shutil.copytree(kept / "run", tmp_path / "run")
     wishes = ("num_frames=3", "guidance_scale=9", "sampler.num_steps=2")
     code, err = run_vdm("sample", "checkpoint=run", 'prompts=["a dog","a cat"]', *wishes)
 

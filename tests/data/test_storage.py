@@ -190,7 +190,7 @@ def test_damage_that_lies_in_the_cache_is_read_anew(server: FaultyServer, tmp_pa
 def test_a_server_without_listings_is_asked_for_many_sizes_at_once(
     shard_set: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    under_way, most, lock = 0, 0, threading.Lock()
+    under_way, most, lock, are_many = 0, 0, threading.Lock(), threading.Event()
     answer = Handler.do_HEAD
 
     def slow(handler: Handler) -> None:
@@ -198,7 +198,10 @@ def test_a_server_without_listings_is_asked_for_many_sizes_at_once(
         with lock:
             under_way += 1
             most = max(most, under_way)
-        time.sleep(0.1)
+            if most >= 4:
+                are_many.set()
+        are_many.wait(5)
+        time.sleep(0.1)  # in which more would come
         answer(handler)
         with lock:
             under_way -= 1

@@ -4,7 +4,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,19 @@ def test_crash_of_a_process_costs_its_item_only() -> None:
     assert done == {number: number for number in (1, 2, 4, 6, 7, 8)}
 
 
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """The connections over which results were last waited for: ``poll`` tells that one is on its way."""
+    found: list[Connection] = []
+
+    def noting(busy: list[Connection]) -> list[Any]:
+        found[:] = busy
+        return wait(busy)
+
+    monkeypatch.setattr("data_pipelines.workers.wait", noting)
+    return found
+
+
 def _return_something_large(paths: tuple[str, str]) -> bytes:
     """Return more than the buffer of a connection holds, once the file ``paths[1]`` exists if it is given."""
     started, may_end = map(Path, paths)
@@ -53,7 +68,7 @@ def _return_something_large(paths: tuple[str, str]) -> bytes:
     return bytes(1 << 24)
 
 
-def test_crash_while_a_result_is_sent_costs_its_item_only(tmp_path: Path) -> None:
+def test_crash_while_a_result_is_sent_costs_its_item_only(tmp_path: Path, connections: list[Connection]) -> None:
     may_end, second_may_end = tmp_path / "end", tmp_path / "second_end"
     items = [(str(tmp_path / "a"), str(may_end)), (str(tmp_path / "b"), str(second_may_end))]
     may_end.touch()
@@ -61,8 +76,7 @@ def test_crash_while_a_result_is_sent_costs_its_item_only(tmp_path: Path) -> Non
 
     first = next(results)  # nothing is received until the next call
     second_may_end.touch()
-    wait_until((tmp_path / "b").exists, "the second process does not work")
-    time.sleep(0.3)  # for its buffer to fill; without the pause it dies a little earlier
+    wait_until(lambda: all(connection.poll() for connection in connections), "the second process sends nothing")
     os.kill(int((tmp_path / "b").read_text()), signal.SIGKILL)
     done = dict([first, *results])
 
@@ -75,7 +89,7 @@ def _name_process(path: str) -> int:
     return os.getpid()
 
 
-def test_crash_between_two_items_costs_none(tmp_path: Path) -> None:
+def test_crash_between_two_items_costs_none(tmp_path: Path, connections: list[Connection]) -> None:
     folders = [tmp_path / str(number) for number in range(6)]
     for folder in folders:
         folder.mkdir()
@@ -84,7 +98,7 @@ def test_crash_between_two_items_costs_none(tmp_path: Path) -> None:
     first = next(results)
     wait_until(lambda: all(any(folder.iterdir()) for folder in folders[:2]), "two processes do not work")
     idle = {int(file.name) for folder in folders[:2] for file in folder.iterdir()} - {first[1]}
-    time.sleep(0.3)  # for its result to be sent
+    wait_until(lambda: all(connection.poll() for connection in connections), "a process sends no result")
     for process in idle:
         os.kill(process, signal.SIGKILL)
         wait_until(lambda process=process: not is_running(process), "it lives")

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,9 +38,8 @@ class Vdm:
 
 
 @pytest.fixture(scope="module")
-def vdm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vdm]:
-    with Zygote() as zygote:
-        yield Vdm(zygote, tmp_path_factory.mktemp("logs"))
+def vdm(shared_zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Vdm:
+    return Vdm(shared_zygote, tmp_path_factory.mktemp("logs"))
 
 
 @pytest.fixture(scope="module")

@@ -33,13 +33,13 @@ def jobs(slurm: Cluster, shards: Path, tmp_path_factory: pytest.TempPathFactory)
         *wait,
         f"+callbacks.wait.num_starts={INTERRUPTIONS}",
         "launcher.time=60",
-        "launcher.signal_delay_seconds=60",
+        "launcher.signal_delay_seconds=110",
     )
     sweep = submit(slurm, folder, shards, "-m", "optimizer.lr=1e-3,1e-4", "hydra.sweep.dir=sweep")
 
     wait_for_start(slurm, interrupted, 0)
     hours, minutes, _ = map(int, slurm.state(interrupted.job)["RunTime"].split(":"))
-    # The limit is 60 to 120 s away; SLURM looks at limits every 30 s, and sends the signal up to 30 s early.
+    # The limit is 60 to 120 s away, so the signal is due within 10 s; SLURM looks at limits every 30 s.
     slurm.run("scontrol", "update", f"JobId={interrupted.job}", f"TimeLimit={60 * hours + minutes + 2}")
     slurm.wait(interrupted.job, "PENDING", "COMPLETING", seconds=SECONDS, restarts=1)
     slurm.run("scontrol", "update", f"JobId={interrupted.job}", "TimeLimit=60")

@@ -5,10 +5,13 @@ step 3. Overrides of the configuration may follow: ``fsdp2 3 strategy.offload=tr
 """
 
 import os
-import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.training.zygote import Zygote, free_port
 
 ADAMW = ("+optimizer.eps=1e-3", "trainer.gradient_clip_val=0.01", "lr_schedule=warmup_constant")
 """With so large an eps, Adam does not divide gradients near zero by their own size, which would enlarge rounding errors
@@ -17,38 +20,49 @@ MICRO_BATCHES = ("data.global_batch_size=5", "data.micro_batch_size=2")
 """Two micro-batches of unequal size in each of two processes."""
 
 
-def train_in_processes(shards: Path, run: Path, *stages: str, num_processes: int = 2) -> list[str]:
-    """Train in as many processes, and return what each wrote to stderr.
+def train_in_processes(
+    shards: Path, run: Path, *stages: str, num_processes: int = 2, zygote: Zygote | None = None
+) -> None:
+    """Train in as many processes, forked by ``zygote`` if it is given, and else started anew, as GPUs want them.
 
     Raises:
         AssertionError: If a process fails.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.training.stages", str(shards), str(run), str(num_processes), *stages]
-    processes = [
-        subprocess.Popen(
-            command,
-            env=os.environ | variables | {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_processes)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(num_processes)
-    ]
-    messages = [process.communicate(timeout=600)[1] for process in processes]
-    assert not any(process.returncode for process in processes), "\n".join(messages)
-    return messages
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
+    ranks = [variables | {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_processes)} for rank in range(num_processes)]
+    argv = [str(shards), str(run), str(num_processes), *stages]
+    with tempfile.TemporaryDirectory() as folder:
+        logs = [Path(folder) / str(rank) for rank in range(num_processes)]
+        if zygote is None:
+            codes = _codes_of_new_processes(argv, ranks, logs)
+        else:
+            pids = [zygote.start(argv, rank, log, module=__name__) for rank, log in zip(ranks, logs, strict=True)]
+            codes = zygote.wait(pids, timeout=600)
+        assert not any(codes), "\n".join(log.read_text() for log in logs)
 
 
-def _main(shards: str, run: str, num_processes: str, *stages: str) -> None:
-    from tests.training.runs import configuration, train
+def _codes_of_new_processes(argv: Sequence[str], ranks: Sequence[Mapping[str, str]], logs: Sequence[Path]) -> list[int]:
+    processes: list[subprocess.Popen[bytes]] = []
+    for rank, log in zip(ranks, logs, strict=True):
+        with log.open("w") as errors:
+            command = [sys.executable, "-m", __name__, *argv]
+            processes.append(subprocess.Popen(command, env={**os.environ, **rank}, stderr=errors))
+    return [process.wait(600) for process in processes]
+
+
+def main() -> None:
+    """Train as the command line says."""
+    shards, run, num_processes, *stages = sys.argv[1:]
+    _train(Path(shards), Path(run), num_processes, stages)
+
+
+def _train(shards: Path, run: Path, num_processes: str, stages: Sequence[str]) -> None:
+    from tests.training.runs import configuration, train  # heavy, and not needed where processes are started
 
     for stage in stages:
         name, steps, *overrides = stage.split()
         config = configuration(
-            Path(shards),
+            shards,
             *ADAMW,
             *MICRO_BATCHES,
             f"strategy={name}",
@@ -57,8 +71,8 @@ def _main(shards: str, run: str, num_processes: str, *stages: str) -> None:
             *([] if name == "auto" else ["strategy.process_group_backend=gloo"]),
             *overrides,
         )
-        train(Path(run), config, resume=(Path(run) / "checkpoints").is_dir())
+        train(run, config, resume=(run / "checkpoints").is_dir())
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    main()

@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_strategies import content
+from tests.training.zygote import Zygote
 from vdm.checkpoints.layout import checkpoint_folder
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.config import ConfigError
@@ -63,21 +64,22 @@ def test_step_that_is_not_finite_changes_neither_weights_nor_moments_and_its_sam
     assert f"{bad['clips'][0]['key']} (position 6, loss nan)" in line
 
 
-def test_nan_on_one_process_makes_all_leave_out_the_same_step_under_each_strategy(tmp_path: Path, shards: Path) -> None:
+def test_nan_on_one_process_makes_all_leave_out_the_same_step_under_each_strategy(
+    tmp_path: Path, shards: Path, zygote: Zygote
+) -> None:
     spoil = spoiled([6, 17, 27, 36, 47])  # one in each second step of 5 samples
     stages = [
         f"{name} {2 * number} {spoil}"
         for number, name in enumerate(("ddp", "fsdp2", *(f"deepspeed_zero{stage}" for stage in (1, 2, 3))), start=1)
     ]
     train(tmp_path / "one", configuration(shards, *ADAMW, *MICRO_BATCHES, spoil, "trainer.max_steps=10"))
-    messages = train_in_processes(shards, tmp_path / "many", *stages)
+    train_in_processes(shards, tmp_path / "many", *stages, zygote=zygote)
     assert_equal(content(tmp_path / "many"), content(tmp_path / "one"), atol=1e-7)
     one, many = report(tmp_path / "one"), report(tmp_path / "many")
     assert [bad["step"] for bad in many] == [bad["step"] for bad in one] == [2, 4, 6, 8, 10]
     for found, expected in zip(many, one, strict=True):
         assert [clip["key"] for clip in found["clips"]] == [clip["key"] for clip in expected["clips"]]
         assert found["clips"][0]["loss"] == "nan"
-    assert messages
 
 
 def test_spike_is_left_out_and_does_not_raise_the_mean(

@@ -6,7 +6,6 @@ another number for each case, and ``CHAOS_SEED`` other moments.
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ LONG = [("auto", 1), ("ddp", 2), ("ddp", 3), ("fsdp2", 2), ("fsdp2", 3), ("deeps
 KILLS_EACH = int(os.environ.get("CHAOS_KILLS", "15"))
 SEED = os.environ.get("CHAOS_SEED", "0")
 SHORT = [("auto", 1, 4), ("ddp", 2, 3)]
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as running:
-        yield running
 
 
 def check(case: Case, num_kills: int) -> None:

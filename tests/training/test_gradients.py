@@ -1,13 +1,12 @@
 """The gradient of a step does not depend on how its clips are spread over micro-batches and processes."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.training.runs import SGD, TINY, configuration, train
+from tests.training.zygote import Zygote
 from vdm.checkpoints.run_record import load_config
 from vdm.checkpoints.weights import load_weights
 
@@ -45,13 +44,14 @@ def test_micro_batches_of_a_step_give_the_gradient_of_the_whole(
 
 @pytest.mark.parametrize("micro_batch_size", [5, 1])
 def test_two_processes_give_the_gradient_of_one(
-    tmp_path: Path, shards: Path, expected: dict[str, torch.Tensor], micro_batch_size: int
+    tmp_path: Path, shards: Path, zygote: Zygote, expected: dict[str, torch.Tensor], micro_batch_size: int
 ) -> None:
     overrides = [*TINY, *ONE_STEP, f"data.path={shards}", f"data.micro_batch_size={micro_batch_size}"]
     overrides += ["strategy=ddp", "strategy.process_group_backend=gloo", "trainer.devices=2"]
-    command = [sys.executable, "-m", "vdm.cli.main", "train", *overrides, f"hydra.run.dir={tmp_path / 'run'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "on 2 process" in done.stderr
+    pids = zygote.start_ranks(["train", *overrides, f"hydra.run.dir={tmp_path / 'run'}"], 2, tmp_path / "out.log")
+    codes = zygote.wait(pids, timeout=300)
+    log = (tmp_path / "out.0.log").read_text()
+    assert codes == [0, 0], log
+    assert "on 2 process" in log
     assert_same_weights(weights_of(tmp_path / "run"), expected, 1e-6)
     assert load_config(tmp_path / "run")["clip"]["num_frames"] == 4

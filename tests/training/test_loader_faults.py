@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,6 @@ from tests.training.zygote import Zygote
 from tests.waiting import children_of, is_running, wait_until
 
 ENDLESS = ("trainer.max_steps=1000000", "save.every_steps=3", "data.num_workers=2")
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as running:
-        yield running
 
 
 class Run:

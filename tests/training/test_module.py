@@ -1,9 +1,6 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import lightning
@@ -13,6 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision.amp import MixedPrecision
 
 from tests.training.runs import SGD, TINY, configuration, train
+from tests.training.zygote import Zygote
+from tests.waiting import wait_until
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.training.callbacks import samples
 from vdm.training.training_run import build_training
@@ -158,29 +157,24 @@ def test_only_the_last_checkpoints_are_kept(tmp_path: Path, shards: Path) -> Non
     assert sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir()) == ["step=00000003", "step=00000004"]
 
 
-def test_interrupted_run_is_saved_and_goes_on(tmp_path: Path, shards: Path) -> None:
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "vdm.cli.main", "train"]
-    start = [*command, *TINY, f"data.path={shards}", "trainer.max_steps=100000", f"hydra.run.dir={run}"]
-    process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    try:
-        deadline = time.monotonic() + 240
-        while not (run / "logs" / "version_0" / "metrics.csv").exists():
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, messages = process.communicate(timeout=240)
-    finally:
-        process.kill()
-    assert process.returncode == 130, messages
+def test_interrupted_run_is_saved_and_goes_on(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    options = (*TINY, f"data.path={shards}", "trainer.max_steps=100000", f"hydra.run.dir={run}")
+    pid = zygote.start(["train", *options], {}, log)
+
+    def check() -> None:
+        assert zygote.poll(pid) is None, log.read_text()
+
+    wait_until((run / "logs" / "version_0" / "metrics.csv").exists, "training has not begun", check)
+    os.kill(pid, signal.SIGINT)
+    code, messages = zygote.wait([pid], timeout=240), log.read_text()
+    assert code == [130], messages
     assert "Next: vdm train resume=" in messages
     assert "Traceback" not in messages
     step = int(latest_checkpoint(run).name.removeprefix("step="))
     goal = step + 2
-    resume = [*command, f"resume={run}", f"trainer.max_steps={goal}"]
-    done = subprocess.run(resume, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    resume = ["train", f"resume={run}", f"trainer.max_steps={goal}"]
+    assert zygote.wait([zygote.start(resume, {}, log)], timeout=300) == [0], log.read_text()
     assert latest_checkpoint(run).name == f"step={goal:08d}"
 
 

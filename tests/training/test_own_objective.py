@@ -10,6 +10,7 @@ from tests.objectives.own import NearReference
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_strategies import content, curve
+from tests.training.zygote import Zygote
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
@@ -33,12 +34,12 @@ VALIDATION = "validate.every_steps=2"
     ids=["one optimizer", "two"],
 )
 def test_runs_in_two_processes_and_resumed_equal_one_process(
-    tmp_path: Path, shards: Path, objective: tuple[str, ...], stages: tuple[str, ...]
+    tmp_path: Path, shards: Path, zygote: Zygote, objective: tuple[str, ...], stages: tuple[str, ...]
 ) -> None:
     config = configuration(shards, *ADAMW, *MICRO_BATCHES, VALIDATION, *objective, "trainer.max_steps=6")
     train(tmp_path / "one", config)
     run = tmp_path / "many"
-    train_in_processes(shards, run, *(" ".join((stage, VALIDATION, *objective)) for stage in stages))
+    train_in_processes(shards, run, *(" ".join((stage, VALIDATION, *objective)) for stage in stages), zygote=zygote)
     train(run, config, resume=True)
 
     expected, found = content(tmp_path / "one"), content(run)

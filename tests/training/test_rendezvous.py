@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from lightning.fabric.plugins.environments import LightningEnvironment
@@ -12,49 +13,58 @@ from tests.training.zygote import Zygote
 from vdm.config import ConfigError
 from vdm.training.rendezvous import check_rendezvous
 
+UNMET = {
+    "stranger": "Address already in use",
+    "unreachable": "the first process can't be reached there",
+    "unknown": "no such host can be found",
+    "watchdog": "can't listen there for the other processes: Address already in use",
+}
+"""Why two processes can't meet, and how the first says so."""
+
+
+class Ended(NamedTuple):
+    place: str
+    """What does not serve as a place to meet, as the user has set it."""
+    codes: list[int]
+    text: str
+
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as running:
-        yield running
-
-
-@pytest.fixture
 def stranger() -> Iterator[str]:
     """A port on which something listens that says nothing."""
     with socket.create_server(("", 0)) as listener:
         yield str(listener.getsockname()[1])
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "reason"),
-    [
-        ("MASTER_PORT", None, "Address already in use"),
-        ("MASTER_ADDR", "192.0.2.1", "the first process can't be reached there"),
-        ("MASTER_ADDR", "no-such-host.invalid", "no such host can be found"),
-    ],
-)
-def test_processes_that_can_not_meet_end_with_one_line(
-    tmp_path: Path, shards: Path, zygote: Zygote, stranger: str, variable: str, value: str | None, reason: str
-) -> None:
-    value = value or stranger
-    argv = ["train", f"data.path={shards}", *TINY, "strategy=ddp", f"hydra.run.dir={tmp_path / 'run'}"]
-    pids = zygote.start_ranks(argv, 2, tmp_path / "out.log", **{variable: value})
-    assert zygote.wait(pids, timeout=240) == [2, 2]
-    text = "".join((tmp_path / f"out.{rank}.log").read_text() for rank in range(2))
-    assert text.count(f"{variable}={value}: ") == 1
+@pytest.fixture(scope="module")
+def ended(
+    tmp_path_factory: pytest.TempPathFactory, shards: Path, shared_zygote: Zygote, stranger: str
+) -> dict[str, Ended]:
+    """Two processes for each reason. All wait at the same time, since some wait for half a minute."""
+    folder = tmp_path_factory.mktemp("unmet")
+    places = {
+        "stranger": f"MASTER_PORT={stranger}",
+        "unreachable": "MASTER_ADDR=192.0.2.1",
+        "unknown": "MASTER_ADDR=no-such-host.invalid",
+        "watchdog": f"watchdog.port={stranger}",
+    }
+    processes: dict[str, list[int]] = {}
+    for name, place in places.items():
+        argv = ["train", f"data.path={shards}", *TINY, "strategy=ddp", f"hydra.run.dir={folder / name}"]
+        variables = dict([place.split("=")]) if name != "watchdog" else {}
+        more = [] if variables else [place]
+        processes[name] = shared_zygote.start_ranks([*argv, *more], 2, folder / f"{name}.log", **variables)
+    codes = {name: shared_zygote.wait(pids, timeout=240) for name, pids in processes.items()}
+    texts = {name: "".join((folder / f"{name}.{rank}.log").read_text() for rank in range(2)) for name in places}
+    return {name: Ended(places[name], codes[name], texts[name]) for name in places}
+
+
+@pytest.mark.parametrize(("name", "reason"), UNMET.items())
+def test_processes_that_can_not_meet_end_with_one_line(ended: dict[str, Ended], name: str, reason: str) -> None:
+    place, codes, text = ended[name]
+    assert codes == [2, 2]
+    assert text.count(f"{place}: ") == 1
     assert reason in text
-    assert "Traceback" not in text
-
-
-def test_port_of_the_watchdog_that_is_in_use_is_named(
-    tmp_path: Path, shards: Path, zygote: Zygote, stranger: str
-) -> None:
-    options = (*TINY, "strategy=ddp", f"watchdog.port={stranger}", f"hydra.run.dir={tmp_path / 'run'}")
-    pids = zygote.start_ranks(["train", f"data.path={shards}", *options], 2, tmp_path / "out.log")
-    assert zygote.wait(pids, timeout=240) == [2, 2]
-    text = "".join((tmp_path / f"out.{rank}.log").read_text() for rank in range(2))
-    assert text.count(f"watchdog.port={stranger}: can't listen there for the other processes: Address already in") == 1
     assert "Traceback" not in text
 
 

@@ -4,10 +4,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import pytest
 
 from tests.training.runs import TINY
 from tests.training.zygote import Zygote, free_port
@@ -15,12 +13,6 @@ from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import checkpoints_of, step_of
 
 GOES_ON = re.compile(r"a run is going on in this folder \(process \d+ on .*, since .*\); wait for its end")
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as running:
-        yield running
 
 
 def arguments(shards: Path, *more: str) -> list[str]:

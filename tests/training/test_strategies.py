@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
+from tests.training.zygote import Zygote
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import ema_snapshots_of
 from vdm.checkpoints.pieces import PieceFiles
@@ -62,21 +63,25 @@ def curve(run: Path, name: str) -> dict[int, float]:
     return values
 
 
-def test_each_strategy_knows_its_device_and_samples_in_the_precision_of_training(tmp_path: Path, shards: Path) -> None:
+def test_each_strategy_knows_its_device_and_samples_in_the_precision_of_training(
+    tmp_path: Path, shards: Path, zygote: Zygote
+) -> None:
     options = f"trainer.precision=bf16-mixed {SAMPLES} +callbacks.forget._target_=tests.training.planting.ForgetDevice"
     strategies = ("ddp", "fsdp2", "deepspeed_zero2", "deepspeed_zero3")
-    train_in_processes(shards, tmp_path, *(f"{name} {step} {options}" for step, name in enumerate(strategies, start=1)))
+    train_in_processes(
+        shards, tmp_path, *(f"{name} {step} {options}" for step, name in enumerate(strategies, start=1)), zygote=zygote
+    )
     for step in range(1, 5):
         assert (tmp_path / "samples" / f"step={step:08d}" / "grid.mp4").exists()
 
 
-def test_run_that_changes_strategies_equals_one_process(tmp_path: Path, shards: Path) -> None:
+def test_run_that_changes_strategies_equals_one_process(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
     config = configuration(shards, *ADAMW, *MICRO_BATCHES, VALIDATION, *EMAS.split(), "trainer.max_steps=10")
     first = {**config, "trainer": {**config["trainer"], "max_steps": 1}}
     run = tmp_path / "many"
     train(tmp_path / "one", config)
     train(run, first)
-    train_in_processes(shards, run, *(f"{stage} {VALIDATION} {EMAS}" for stage in STAGES))
+    train_in_processes(shards, run, *(f"{stage} {VALIDATION} {EMAS}" for stage in STAGES), zygote=zygote)
     train(run, config, resume=True)
 
     expected, found = content(tmp_path / "one"), content(run)
@@ -103,7 +108,9 @@ def each_pair(names: Sequence[str]) -> list[str]:
 
 
 @pytest.mark.chaos
-def test_each_strategy_goes_on_from_each_other_on_one_two_and_four_processes(tmp_path: Path, shards: Path) -> None:
+def test_each_strategy_goes_on_from_each_other_on_one_two_and_four_processes(
+    tmp_path: Path, shards: Path, zygote: Zygote
+) -> None:
     names = ["ddp", "fsdp2", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3"]
     on_two = each_pair(names)
     assert len(set(pairwise(on_two))) == len(names) ** 2
@@ -116,7 +123,7 @@ def test_each_strategy_goes_on_from_each_other_on_one_two_and_four_processes(tmp
             train(run, {**config, "trainer": {**config["trainer"], "max_steps": steps[-1]}}, resume=True)
         else:
             named = [f"{name} {number}" for name, number in zip(stages, steps, strict=True)]
-            train_in_processes(shards, run, *named, num_processes=num_processes)
+            train_in_processes(shards, run, *named, num_processes=num_processes, zygote=zygote)
         step = steps[-1]
         one = tmp_path / f"one-{step}"
         train(one, {**config, "trainer": {**config["trainer"], "max_steps": step}})
@@ -134,11 +141,11 @@ def test_each_strategy_goes_on_from_each_other_on_one_two_and_four_processes(tmp
                 torch.testing.assert_close(tensor, files.whole(name), rtol=0, atol=1e-6, msg=name)
 
 
-def test_bf16_losses_of_each_strategy_are_those_of_one_process(tmp_path: Path, shards: Path) -> None:
+def test_bf16_losses_of_each_strategy_are_those_of_one_process(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
     bf16 = "trainer.precision=bf16-mixed"
     train(tmp_path / "one", configuration(shards, *ADAMW, *MICRO_BATCHES, bf16, "trainer.max_steps=8"))
     stages = ("ddp 2", "fsdp2 4", "deepspeed_zero2 6", "deepspeed_zero3 8")
-    train_in_processes(shards, tmp_path / "many", *(f"{stage} {bf16}" for stage in stages))
+    train_in_processes(shards, tmp_path / "many", *(f"{stage} {bf16}" for stage in stages), zygote=zygote)
     losses = curve(tmp_path / "one", "train/loss")
     assert len(losses) == 8
     assert curve(tmp_path / "many", "train/loss") == pytest.approx(losses, rel=1e-2)

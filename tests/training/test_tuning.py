@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_svd import from_scratch
+from tests.training.zygote import Zygote
 from vdm.checkpoints.weights import saved_weights
 from vdm.config import ConfigError
 from vdm.models.lora import add_lora
@@ -60,13 +61,13 @@ def test_tuning_nothing_is_refused(tmp_path: Path, shards: Path) -> None:
         build_training(from_scratch(shards, "tune=lora", "tune.layers=[x]"), tmp_path)
 
 
-def test_lora_is_the_same_under_every_strategy(tmp_path: Path, shards: Path) -> None:
+def test_lora_is_the_same_under_every_strategy(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
     options = ("tune=lora", "tune.rank=2", "tune.layers=[network.*.to_*,*.text_encoder.*.linear*]")
     config = configuration(shards, *ADAMW, *MICRO_BATCHES, *options, "trainer.max_steps=5")
     train(tmp_path / "one", config)
     train(tmp_path / "many", {**config, "trainer": {**config["trainer"], "max_steps": 1}})
     stages = ("ddp 2", "fsdp2 3", "deepspeed_zero2 4", "deepspeed_zero3 5")
-    train_in_processes(shards, tmp_path / "many", *(" ".join((stage, *options)) for stage in stages))
+    train_in_processes(shards, tmp_path / "many", *(" ".join((stage, *options)) for stage in stages), zygote=zygote)
 
     one, many = saved_weights(tmp_path / "one", ema=False), saved_weights(tmp_path / "many", ema=False)
     assert one.keys() == many.keys()

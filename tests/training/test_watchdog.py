@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lightning
@@ -31,12 +31,6 @@ class FailInOneProcess(Callback):
             raise RuntimeError("a bug in one process alone")
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as running:
-        yield running
-
-
 def arguments(shards: Path, run: Path, *overrides: str) -> list[str]:
     return ["train", f"data.path={shards}", *TINY, *ENDLESS, f"hydra.run.dir={run}", *overrides]
 
@@ -48,9 +42,13 @@ def last_step(run: Path) -> int:
 def wait_for_checkpoint(run: Path, is_over: Callable[[], bool], after_step: int = 0) -> None:
     deadline = time.monotonic() + 240
     while last_step(run) <= after_step:
-        assert time.monotonic() < deadline, "training has not begun"
-        assert not is_over(), "training has ended before it began"
+        assert time.monotonic() < deadline, "training does not go on"
+        assert not is_over(), "training has ended"
         time.sleep(0.05)
+
+
+def has_any_ended(zygote: Zygote, pids: Sequence[int]) -> bool:
+    return any(zygote.poll(pid) is not None for pid in pids)
 
 
 def logs(tmp_path: Path) -> list[str]:
@@ -62,7 +60,7 @@ def test_death_of_a_process_ends_all_others_and_is_told_once(
     tmp_path: Path, shards: Path, zygote: Zygote, victim: int
 ) -> None:
     pids = zygote.start_ranks(arguments(shards, tmp_path / "run"), 2, tmp_path / "out.log")
-    wait_for_checkpoint(tmp_path / "run", lambda: any(zygote.poll(pid) is not None for pid in pids))
+    wait_for_checkpoint(tmp_path / "run", lambda: has_any_ended(zygote, pids))
     os.kill(pids[victim], signal.SIGKILL)
     begin = time.monotonic()
     codes = zygote.wait(pids, timeout=30)
@@ -74,22 +72,26 @@ def test_death_of_a_process_ends_all_others_and_is_told_once(
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize("victim", [0, 1])
 def test_frozen_process_is_found_and_all_end_after_showing_where_they_stood(
-    tmp_path: Path, shards: Path, zygote: Zygote, victim: int
+    tmp_path: Path, shards: Path, zygote: Zygote
 ) -> None:
-    argv = arguments(shards, tmp_path / "run", "watchdog.minutes=0.1")
-    pids = zygote.start_ranks(argv, 2, tmp_path / "out.log")
-    wait_for_checkpoint(tmp_path / "run", lambda: any(zygote.poll(pid) is not None for pid in pids))
-    os.kill(pids[victim], signal.SIGSTOP)
-    codes = zygote.wait(pids, timeout=90)
-    assert codes[victim] == -signal.SIGKILL
-    assert codes[1 - victim] == 1
-    text = logs(tmp_path)[1 - victim]
-    assert f"Rank {victim} " in text
-    assert text.count(f"process {pids[victim]}) does not answer: killed") == 1
-    assert "Thread MainThread:" in text
-    assert "training_epoch_loop.py" in text  # where the other one stood
+    """Two runs at a time, of which either loses another process: the watchdog's waiting is most of the test."""
+    runs: list[list[int]] = []
+    for victim in (0, 1):
+        argv = arguments(shards, tmp_path / f"run{victim}", "watchdog.minutes=0.1")
+        runs.append(zygote.start_ranks(argv, 2, tmp_path / f"victim{victim}.log"))
+    for victim, pids in enumerate(runs):
+        wait_for_checkpoint(tmp_path / f"run{victim}", lambda pids=pids: has_any_ended(zygote, pids))
+        os.kill(pids[victim], signal.SIGSTOP)
+    for victim, pids in enumerate(runs):
+        codes = zygote.wait(pids, timeout=90)
+        assert codes[victim] == -signal.SIGKILL
+        assert codes[1 - victim] == 1
+        text = (tmp_path / f"victim{victim}.{1 - victim}.log").read_text()
+        assert f"Rank {victim} " in text
+        assert text.count(f"process {pids[victim]}) does not answer: killed") == 1
+        assert "Thread MainThread:" in text
+        assert "training_epoch_loop.py" in text  # where the other one stood
 
 
 def test_failure_of_one_process_is_told_once_and_ends_all(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
@@ -132,26 +134,28 @@ def environment(pid: int) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
 def test_run_that_was_suspended_for_longer_than_the_watchdog_waits_goes_on(
-    tmp_path: Path, shards: Path, zygote: Zygote, num_ranks: int
+    tmp_path: Path, shards: Path, zygote: Zygote
 ) -> None:
-    ranks = ("trainer.devices=2",) if num_ranks == 2 else ("trainer.devices=1", "strategy=auto")
-    argv = arguments(shards, tmp_path / "run", "watchdog.minutes=0.5", *ranks)
-    pids = zygote.start_ranks(argv, num_ranks, tmp_path / "out.log")
-
-    def has_ended() -> bool:
-        return any(zygote.poll(pid) is not None for pid in pids)
-
-    wait_for_checkpoint(tmp_path / "run", has_ended)
-    for number in (signal.SIGSTOP, signal.SIGCONT):
-        for pid in pids:
-            os.kill(pid, number)
-        if number == signal.SIGSTOP:
-            time.sleep(33)
-    wait_for_checkpoint(tmp_path / "run", has_ended, after_step=last_step(tmp_path / "run"))
-    os.kill(pids[0], signal.SIGTERM)
-    assert zygote.wait(pids, timeout=120)[0] == 128 + signal.SIGTERM
+    """A run of one process and one of two, suspended at the same time."""
+    one = ("watchdog.minutes=0.2", "trainer.devices=1", "strategy=auto")
+    runs = {
+        tmp_path / "run1": zygote.start_ranks(arguments(shards, tmp_path / "run1", *one), 1, tmp_path / "one.log"),
+        tmp_path / "run2": zygote.start_ranks(arguments(shards, tmp_path / "run2", one[0]), 2, tmp_path / "two.log"),
+    }
+    for run, pids in runs.items():
+        wait_for_checkpoint(run, lambda pids=pids: has_any_ended(zygote, pids))
+    everyone = [pid for pids in runs.values() for pid in pids]
+    for pid in everyone:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(14)
+    for pid in everyone:
+        os.kill(pid, signal.SIGCONT)
+    for run, pids in runs.items():
+        wait_for_checkpoint(run, lambda pids=pids: has_any_ended(zygote, pids), after_step=last_step(run))
+        os.kill(pids[0], signal.SIGTERM)
+    for pids in runs.values():
+        assert zygote.wait(pids, timeout=120)[0] == 128 + signal.SIGTERM
     text = "".join(logs(tmp_path))
     assert "Traceback" not in text
     assert "stands here" not in text

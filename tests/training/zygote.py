@@ -1,8 +1,8 @@
 """Real ``vdm`` processes that start in a second: forked from one that has imported all that training needs.
 
 ``python -m tests.training.zygote`` reads one JSON object a line: ``{"argv": [...], "env": {...}, "cwd": ..., "log":
-...}``, forks a process that runs the console script's entry point under them, in a session of its own, and answers with
-the process's number. When one has ended it says so, with its exit code, or minus the signal that killed it.
+..., "module": ...}``, forks a process that calls the module's ``main`` under them, in a session of its own, and answers
+with the process's number. When one has ended it says so, with its exit code, or minus the signal that killed it.
 """
 
 import contextlib
@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
-_IMPORTED = ("vdm.cli.train", "vdm.cli.hydra_main", "deepspeed", "deepspeed.ops.adam", "scipy.special", "av", "pandas")
+_IMPORTED = (
+    "vdm.cli.train",
+    "vdm.cli.hydra_main",
+    "deepspeed",
+    "deepspeed.ops.adam",
+    "scipy.special",
+    "av",
+    "pandas",
+    "tests.training.stages",
+)
 
 
 def free_port() -> int:
@@ -49,19 +58,19 @@ class Zygote:
         return self
 
     def __exit__(self, *args: object) -> None:
-        for pid in self._started - self._codes.keys():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self.kill_all()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(60)
 
-    def start(self, argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path = ROOT) -> int:
-        """Start ``vdm ARGV`` in a folder, and return the number of its process."""
+    def start(
+        self, argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path = ROOT, module: str = "vdm.cli.main"
+    ) -> int:
+        """Start ``vdm ARGV``, or the ``main`` of another module, in a folder; return the number of its process."""
         assert self._process.stdin is not None
-        request = {"argv": list(argv), "env": dict(env), "log": str(log), "cwd": str(cwd)}
+        request = {"argv": list(argv), "env": dict(env), "log": str(log), "cwd": str(cwd), "module": module}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         while True:
             answer = self._read(timeout=60)
@@ -100,6 +109,14 @@ class Zygote:
                 self._read(timeout=10)
         return [self._codes[pid] for pid in pids]
 
+    def kill_all(self) -> None:
+        """Kill the processes that have not ended, and wait for their end."""
+        left = [pid for pid in self._started if self.poll(pid) is None]
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.wait(left, timeout=60)
+
     def _is_readable(self, timeout: float) -> bool:
         return b"\n" in self._received or bool(select.select([self._process.stdout], [], [], timeout)[0])
 
@@ -137,7 +154,7 @@ def _serve() -> None:
                 continue
             content = os.read(0, 1 << 16)
             if not content:
-                return
+                os._exit(0)  # without the seconds that Python takes to clear away what was imported
             *lines, buffer = (buffer + content).split(b"\n")
             for line in lines:
                 _fork(json.loads(line))
@@ -160,7 +177,9 @@ def _fork(request: dict[str, Any]) -> None:
         print(json.dumps({"pid": pid}), flush=True)
         return
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGHUP):  # the second is ignored where nohup runs the tests
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a test may hold some back while the first process starts
     os.setsid()
     log = os.open(request["log"], os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):
@@ -168,11 +187,9 @@ def _fork(request: dict[str, Any]) -> None:
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     sys.argv = ["vdm", *request["argv"]]
-    from vdm.cli.main import main
-
     code: Any = 1
     try:
-        main()
+        code = importlib.import_module(request["module"]).main()
     except SystemExit as stop:
         code = stop.code
     except BaseException:

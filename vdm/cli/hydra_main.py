@@ -5,18 +5,19 @@ import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.conf import OverridesConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from vdm.cli.faults import COMPOSITION_FAULTS, is_mistake, one_line, unknown_key
@@ -104,17 +105,37 @@ def _compose_and_run(config_name: str, run: Task, options: type[CommandOptions] 
     _register_launcher()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
+        mode_known: AbstractContextManager[None] = nullcontext()
         if options is not None and not _is_changed_by_flags(arguments):
-            _check_early(config_name, arguments.overrides, options)
+            mode_known = _mode_known(_check_early(config_name, arguments.overrides, options))
         sys.argv = with_common_keys(sys.argv, arguments.overrides)
-        hydra.main(str(conf_dir()), config_name, version_base="1.3")(run)()
+        with mode_known:
+            hydra.main(str(conf_dir()), config_name, version_base="1.3")(run)()
 
 
-def _check_early(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> None:
-    """Check plain values, also those of all runs of a sweep, before Hydra makes the run's folder."""
+@contextmanager
+def _mode_known(mode: RunMode | None) -> Iterator[None]:
+    """Spare Hydra composing the whole configuration once more, only to look up ``hydra.mode``."""
+    look_up = Hydra.get_mode
+    Hydra.get_mode = lambda *_, **__: mode
+    try:
+        yield
+    finally:
+        Hydra.get_mode = look_up
+
+
+def _check_early(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> RunMode | None:
+    """Check plain values, also those of all runs of a sweep, before Hydra makes the run's folder.
+
+    Returns:
+        ``hydra.mode``, which a YAML may set.
+    """
     common, swept = split_sweeps(overrides)
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = _composed(config_name, common, options)
+    mode: RunMode | None = config.hydra.mode
+    with open_dict(config):
+        del config["hydra"]
     plain: Any = OmegaConf.to_container(config, resolve=False)
     for key, value in plain.items():
         if isinstance(value, str) and "${" in value:
@@ -132,12 +153,16 @@ def _check_early(config_name: str, overrides: Sequence[str], options: type[Comma
     # The run has not been read yet; it supplies its components, and values for components that the user chose.
     checked = (option for option in options_of(completed) if option.key not in completed.of_run)
     check_without_import(config, checked, overridden)
+    return mode
 
 
 def _composed(config_name: str, overrides: Sequence[str], options: type[CommandOptions]) -> DictConfig:
-    """Compose; the error for a key that no YAML has gives advice, or lists the options of the checkpoint's model."""
+    """Compose, ``hydra`` included.
+
+    The error for a key that no YAML has gives advice, or lists the options of the checkpoint's model.
+    """
     try:
-        return hydra.compose(config_name, list(overrides))
+        return hydra.compose(config_name, list(overrides), return_hydra_config=True)
     except ConfigCompositionException as error:
         key = unknown_key(error)
         name = (key or "").partition(".")[0]
