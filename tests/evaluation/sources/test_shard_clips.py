@@ -75,7 +75,7 @@ def test_only_clips_of_one_shape_are_taken_where_one_is_named(tmp_path: Path) ->
     assert len(ShardClips(data_of(shards))) == 5
     found = seen(ShardClips(data_of(shards), shape=shapes[1]), [range(2)])
     assert {tuple(clip.video.shape[2:]) for clip in found.values()} == {shapes[1][1:]}
-    with pytest.raises(ValueError, match="no usable clips in its split validation$"):
+    with pytest.raises(ValueError, match=r"no usable clips in its split validation$"):
         ShardClips(data_of(shards), shape=(4, 8, 8))
 
 
