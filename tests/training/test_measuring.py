@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.training.runs import TINY, configuration, train
+from tests.training.stages import ADAMW
 from tests.training.zygote import Zygote
 from vdm.checkpoints.layout import checkpoints_of, step_of
 from vdm.config import ConfigError
@@ -30,7 +31,7 @@ DIFFERENCE = "motion_difference[num_frames=4]"
 def measured(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     """A run of five steps, measured after the second, the fourth and the last."""
     run = tmp_path_factory.mktemp("measured") / "run"
-    train(run, configuration(shards, *METRICS, "trainer.max_steps=5"))
+    train(run, configuration(shards, *ADAMW, *METRICS, "trainer.max_steps=5"))
     return run
 
 
@@ -56,7 +57,7 @@ def weights_of(run: Path) -> dict[str, bytes]:
 
 
 def test_measuring_does_not_change_what_is_trained(measured: Path, tmp_path: Path, shards: Path) -> None:
-    train(tmp_path / "run", configuration(shards, "trainer.max_steps=5"))
+    train(tmp_path / "run", configuration(shards, *ADAMW, "trainer.max_steps=5"))
     assert not (tmp_path / "run" / "evaluation").exists()
     assert weights_of(measured) == weights_of(tmp_path / "run")
 
@@ -112,7 +113,7 @@ def zygote() -> Iterator[Zygote]:
 
 def test_two_processes_find_what_one_finds(measured: Path, tmp_path: Path, shards: Path, zygote: Zygote) -> None:
     two = ["data.micro_batch_size=4", "strategy=ddp", "strategy.process_group_backend=gloo", "trainer.devices=2"]
-    argv = ["train", f"data.path={shards}", *TINY, *METRICS, *two, "trainer.max_steps=5"]
+    argv = ["train", f"data.path={shards}", *TINY, *ADAMW, *METRICS, *two, "trainer.max_steps=5"]
     pids = zygote.start_ranks([*argv, f"hydra.run.dir={tmp_path / 'run'}"], 2, tmp_path / "out.log")
     assert zygote.wait(pids, timeout=120) == [0, 0], (tmp_path / "out.0.log").read_text()
     expected, found = results_of(measured), results_of(tmp_path / "run")
