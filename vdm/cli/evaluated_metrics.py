@@ -80,7 +80,7 @@ def _measured(
 ) -> dict[str, Any]:
     total = -(-num_videos_read(metrics, videos, reference) // num_processes())
     cache = FeatureCache(default_folder() if options.keep_features else None)
-    with tqdm(total=total, desc="videos", unit="video", disable=rank() > 0) as bar:
+    with tqdm(total=total, desc="videos", unit="video", delay=1, disable=rank() > 0) as bar:
         found = measure(metrics, videos, reference, cache, options.seed, bar.update)
     if rank() == 0:
         for name, one in found.items():

@@ -17,6 +17,7 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from vdm.config import ConfigError, did_you_mean
+from vdm.config.conf_dir import conf_dir
 from vdm.config.quoting import escaped, shell_list, shell_override, shell_word
 from vdm.logs import OWN_PACKAGES
 
@@ -86,10 +87,12 @@ def _config_error_behind(error: BaseException | None) -> ConfigError | None:
 
 
 def _missing_option(error: MissingConfigException) -> str:
-    if not error.options:
-        return _joined(str(error).split("\nConfig search path:", 1)[0])
     group, _, option = str(error.missing_cfg_file).rpartition("/")
-    return f"{group}={option}: no such option{did_you_mean(option, error.options)}"
+    # for one of a list, metric=[a,b], Hydra does not say what there is
+    options = error.options or [path.stem for path in (conf_dir() / group).glob("*.yaml") if group]
+    if not options:
+        return _joined(str(error).split("\nConfig search path:", 1)[0])
+    return f"{group}={option}: no such option{did_you_mean(option, options)}"
 
 
 def _unparsable(error: OverrideParseException) -> str:
