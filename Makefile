@@ -52,7 +52,8 @@ demo: install ## Make data, train, sample and evaluate on moving digits
 	$(BIN)/vdm train experiment=moving_digits data.path=$(DEMO_DATA) hydra.run.dir=$(DEMO_RUN)
 	$(BIN)/vdm sample checkpoint=$(DEMO_RUN) prompts_file=docs/demo_prompts.txt output=$(DEMO_RUN)/videos \
 	    sampler.num_steps=20 batch_size=16
-	$(BIN)/vdm evaluate checkpoint=$(DEMO_RUN) sampler.num_steps=20 batch_size=32 max_clips=128 num_samples=80
+	$(BIN)/vdm evaluate checkpoint=$(DEMO_RUN) sampler.num_steps=20 batch_size=32 max_clips=128 num_samples=80 \
+	    metric=[frechet_digits,prompted_motion]
 	@echo
 	@echo "The videos are in $(CURDIR)/$(DEMO_RUN)/videos"
 

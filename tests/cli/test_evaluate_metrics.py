@@ -132,7 +132,7 @@ def test_strict_refuses_unreadable_videos_which_are_else_left_out(
     (folder / "bad.mp4").write_bytes(b"no video")
     options = [f"videos={folder}", "metric=[static_clips]"]
     said = refused(*options, "strict=true", f"output={tmp_path / 'refused'}")
-    assert said.startswith("static_clips: 1 videos can't be looked at, and it is strict; the first: bad: ")
+    assert said.startswith("static_clips: is strict, and 1 of the videos can't be looked at: bad: ")
     (found,) = measured(*options)["metrics"].values()
     assert (found["value"], found["num_videos"], found["num_unusable"]) == (0.5, 2, 1)
     assert found["unusable"][0].startswith("bad: ")

@@ -152,14 +152,12 @@ def test_bad_videos_are_listed_or_refused(strict: bool, caplog: pytest.LogCaptur
     metric = named(Metric(Brightness(), Mean(), num_frames=2, strict=strict))
     videos = Numbers(6, 100.0, bad=(1, 4))
     if strict:
-        with pytest.raises(
-            ValueError, match=r"^m: 2 videos can't be looked at, and it is strict; the first: 1: is bad$"
-        ):
+        with pytest.raises(ValueError, match=r"^m: is strict, and 2 of the videos can't be looked at: 1: is bad$"):
             measure({"m": metric}, videos, None)
         return
     found = measure({"m": metric}, videos, None)["m"]
     assert (found.num_videos, found.num_unusable, found.unusable) == (4, 2, ("1: is bad", "4: is bad"))
-    assert caplog.messages == ["m: 2 videos can't be looked at and are left out; the first: 1: is bad"]
+    assert caplog.messages == ["m: 2 of the videos can't be looked at and are left out: 1: is bad"]
 
 
 def test_a_figure_of_too_few_videos_is_not_reliable_or_refused(caplog: pytest.LogCaptureFixture) -> None:

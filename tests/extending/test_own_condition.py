@@ -80,7 +80,7 @@ def test_its_options_are_those_of_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[object] = []
-    monkeypatch.setattr(sample, "generate", lambda model, *_: told.append(model.conditioner.options) or _stop())
+    monkeypatch.setattr(sample, "generate", lambda model, *_, **more: told.append(model.conditioner.options) or _stop())
     command = ("sample", f"checkpoint={run}", "allow_own_code=true", f"output={tmp_path}", "device=cpu")
     with pytest.raises(_StopError):
         run_vdm(*command, "emphasis=2")

@@ -11,7 +11,7 @@ from vdm.checkpoints.collectives import num_processes, rank
 from vdm.cli.options.evaluate import EvaluateOptions
 from vdm.config import ConfigError
 from vdm.data.datamodule import ClipDataModule
-from vdm.evaluation.build import build_metrics, published
+from vdm.evaluation.build import ChosenMetrics, build_metrics, published
 from vdm.evaluation.feature_cache import FeatureCache, default_folder
 from vdm.evaluation.measure import Measurement, NamedMetric, measure, num_videos_read
 from vdm.evaluation.sources.base import ClipSource
@@ -52,10 +52,7 @@ def measure_model(
     """
     held_out = ShardClips(data, "validation", options.max_clips, data.clip_shape, max(1, options.num_threads))
     reference = held_out if options.reference is None else _source(options.reference, "reference", options)
-    nodes = {
-        name: node if node.get("num_videos") is not None else {**node, "num_videos": options.num_samples}
-        for name, node in options.metric.items()
-    }
+    nodes = ChosenMetrics.of(options.metric, options.num_samples).nodes
     metrics = _built(nodes, options, data, {"sampling": dict(sampling), "conditions": data.name})
     videos = SampledVideos(
         str(sampling["checkpoint"]),

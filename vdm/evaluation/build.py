@@ -1,6 +1,7 @@
 """Metrics, built from a configuration's ``metric`` and named by their protocols."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,25 @@ NO_PROTOCOL = ("path", "sha256", "batch_size", "num_resamples", "strict")
 """Keys that don't change the figure: where weights are, which checksum they must have, and how the work is done."""
 COUNTS = ("num_videos", "num_reference")
 """Keys that don't change the name where the protocol leaves them open: the counts are in the result."""
+
+
+@dataclass(frozen=True)
+class ChosenMetrics:
+    """The metrics that a run's configuration chooses, not built yet."""
+
+    nodes: Mapping[str, Any]
+    """Configuration of each metric by the name of its YAML."""
+
+    @staticmethod
+    def of(nodes: Mapping[str, Any], num_videos: int) -> "ChosenMetrics":
+        """Return those whose number of videos is open with ``num_videos``; null leaves a metric out."""
+        chosen = {name: node for name, node in nodes.items() if node}
+        open_ones = {name: {**node, "num_videos": num_videos} for name, node in chosen.items() if _is_open(node)}
+        return ChosenMetrics({**chosen, **open_ones})
+
+
+def _is_open(node: Mapping[str, Any]) -> bool:
+    return node.get("num_videos") is None
 
 
 def build_metrics(

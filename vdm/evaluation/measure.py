@@ -151,8 +151,8 @@ def _measured(name: str, named: NamedMetric, videos: Described, reference: Descr
     if unusable:
         first = f"{unusable[0].key}: {unusable[0].reason}"
         if metric.strict:
-            raise ValueError(f"{name}: {len(unusable)} videos can't be looked at, and it is strict; the first: {first}")
-        _log.warning("%s: %d videos can't be looked at and are left out; the first: %s", name, len(unusable), first)
+            raise ValueError(f"{name}: is strict, and {len(unusable)} of the videos can't be looked at: {first}")
+        _log.warning("%s: %d of the videos can't be looked at and are left out: %s", name, len(unusable), first)
     needed = metric.statistic.min_clips(videos.features.shape[-1])
     counts = [len(videos.features), *([] if true is None else [len(true)])]
     reliable = min(counts) >= needed

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 from vdm.config import build
+from vdm.evaluation.build import ChosenMetrics
 from vdm.training.callbacks.measuring import MeasureVideos
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.stopping import StopOnSignal
@@ -32,7 +33,7 @@ def build_callbacks(config: Mapping[str, Any], run: Path, stop: StopOnSignal) ->
     Raises:
         ConfigError: One line that names the key.
     """
-    defaults = {"run": run, "metric": config.get("metric", {})}
+    defaults = {"run": run, "metrics": ChosenMetrics(config.get("metric", {}))}
     chosen = [build(node, f"callbacks.{name}", defaults=defaults) for name, node in config["callbacks"].items() if node]
     samples = [callback for callback in chosen if isinstance(callback, SampleVideos | MeasureVideos)]
     observers = [callback for callback in chosen if callback not in samples]

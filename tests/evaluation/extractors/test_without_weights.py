@@ -60,7 +60,9 @@ def test_share_of_static_clips() -> None:
     assert StaticClips(threshold=1.5).describe(clips).mean() == 0.75
 
 
-@pytest.mark.parametrize("extractor", [TemporalFlickering(), MotionMagnitude(), StaticClips()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "extractor", [TemporalFlickering(), MotionMagnitude(), StaticClips()], ids=lambda one: type(one).__name__
+)
 def test_a_single_frame_has_no_motion(extractor: MotionMagnitude) -> None:
     with pytest.raises(ValueError, match=r"^clips have 1 frame; motion needs at least 2$"):
         extractor.describe(make_clips(1, frames=1))

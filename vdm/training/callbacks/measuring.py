@@ -4,13 +4,12 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.collectives import run_on_all
-from vdm.evaluation.build import build_metrics
+from vdm.evaluation.build import ChosenMetrics, build_metrics
 from vdm.evaluation.feature_cache import FeatureCache
 from vdm.evaluation.measure import Measurement, measure
 from vdm.evaluation.sources.sampled import SampledVideos
@@ -33,21 +32,17 @@ class MeasureVideos(Callback):
     Args:
         run: Folder of the run.
         every_steps: Optimizer steps from one measurement to the next.
-        metric: The metrics by name; see ``conf/metric``. Without any, nothing is measured.
+        metrics: The metrics that ``metric`` chooses. Without any, nothing is measured.
         num_videos: Videos that are sampled, for metrics that don't say how many they take.
         seed: Seed of the noise.
     """
 
     def __init__(
-        self, run: Folder, every_steps: Count, metric: Mapping[str, Any], num_videos: Size = 256, seed: Seed = 0
+        self, run: Folder, every_steps: Count, metrics: ChosenMetrics, num_videos: Size = 256, seed: Seed = 0
     ) -> None:
         self.run = Path(run)
         self.every_steps = every_steps
-        self.nodes: Mapping[str, Any] = {
-            name: node if node.get("num_videos") is not None else {**node, "num_videos": num_videos}
-            for name, node in metric.items()
-            if node
-        }
+        self.nodes = ChosenMetrics.of(metrics.nodes, num_videos).nodes
         self.seed = seed
 
         self.measured_step = 0
@@ -63,6 +58,11 @@ class MeasureVideos(Callback):
         self.held_out = ShardClips(data, "validation", None, data.clip_shape)
         for one in self.metrics.values():
             self._sampled(pl_module).check(one.key, one.metric.rule)
+
+    @property
+    def logged_names(self) -> list[str]:
+        """Names of the scalars of the metrics."""
+        return [f"val/{name}" for name in self.metrics] if self.nodes else []
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Measure after every ``every_steps`` steps."""
@@ -93,7 +93,9 @@ class MeasureVideos(Callback):
         if trainer.is_global_zero:
             self._write(step, found)
             _log.info("Measured after step %d in %.0f s: %s", step, seconds, values)
-        log_scalars(trainer, {**{f"val/{name}": one.value for name, one in found.items()}, "val/seconds": seconds})
+        log_scalars(
+            trainer, {**{f"val/{name}": one.value for name, one in found.items()}, "val/measuring_seconds": seconds}
+        )
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own property
             if isinstance(callback, SaveCheckpoints):
                 callback.save_if_best(trainer, module)

@@ -1,6 +1,7 @@
 """Checkpoints during training and at its end."""
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from vdm.files import write_file
 from vdm.ranges import Count, CountOrZero, Folder, Name
 from vdm.records import read_record
 from vdm.training.module import DiffusionModule
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class SaveCheckpoints(Callback):
         self.keep = keep or Retention()
         self.in_background = in_background
         self.last_saved = 0
+        self._is_warned = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Skip the checkpoint from which the run was resumed."""
@@ -100,6 +104,21 @@ class SaveCheckpoints(Callback):
         """Save a model that is among the best so far by the metric."""
         if pl_module.is_validation_whole:
             self.save_if_best(trainer, pl_module)
+            self._warn_of_unknown_metric(trainer, pl_module)
+
+    def _warn_of_unknown_metric(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
+        """Warn once of a metric that nothing logs, so that no checkpoint would be the best."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's own property
+        measured = [name for callback in callbacks for name in getattr(callback, "logged_names", ())]
+        if self.keep.best == 0 or self._is_warned or self.keep.metric in (*module.scalars, *measured):
+            return
+        self._is_warned = True
+        known = sorted({*measured, *(name for name in module.scalars if name.startswith("val/"))})
+        _log.warning(
+            "save.keep.metric=%s: is logged by nothing, so no checkpoint is kept as the best; there are %s",
+            self.keep.metric,
+            ", ".join(known),
+        )
 
     def save_if_best(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Save a model that is among the best so far by the metric, if that has been logged at this step."""
