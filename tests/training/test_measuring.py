@@ -124,3 +124,13 @@ def test_two_processes_find_what_one_finds(measured: Path, tmp_path: Path, shard
         assert other["value"] == pytest.approx(one["value"], rel=1e-5)
         assert other["interval"] == pytest.approx(one["interval"], rel=1e-5)
         assert (other["num_videos"], other["num_reference"]) == (one["num_videos"], one["num_reference"])
+
+
+def test_a_metric_that_nothing_logs_is_told_once(
+    tmp_path: Path, shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep = ("save.keep.best=1", "save.keep.metric=val/los", "validate.every_steps=1", "trainer.max_steps=2")
+    train(tmp_path, configuration(shards, *keep))
+    told = [message for message in caplog.messages if message.startswith("save.keep.metric=val/los:")]
+    assert len(told) == 1
+    assert "val/loss" in told[0]

@@ -14,6 +14,7 @@ from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import folder_for_results, run_folder
 from vdm.checkpoints.run_config import RunConfig
 from vdm.cli.evaluated_data import held_out_data
+from vdm.cli.evaluated_export import export_videos
 from vdm.cli.evaluated_metrics import measure_model, measure_videos
 from vdm.cli.evaluated_model import HeldOut, measure_bits_per_dim, measure_loss, measure_prompted_digits
 from vdm.cli.next_step import command, say_next
@@ -30,6 +31,7 @@ from vdm.files import write_json
 from vdm.objectives.base import Objective
 from vdm.objectives.load import load_objective
 from vdm.training.joined_processes import joined_processes
+from vdm.types import ClipSize
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +73,9 @@ class _Trained:
 
 
 def _evaluate_model(options: EvaluateOptions, run: Path, plain: dict[str, Any]) -> None:
+    if options.export is not None:
+        _export(options, run)
+        return
     trained = _load(options, run)
     folder = options.output or folder_for_results(run_folder(trained.checkpoint), "evaluation")
     if rank() == 0:
@@ -97,6 +102,13 @@ def _evaluate_model(options: EvaluateOptions, run: Path, plain: dict[str, Any]) 
     _write(folder, results)
     of_run = run_folder(trained.checkpoint)
     say_next(command("vdm export", checkpoint=trained.checkpoint, to=of_run.with_name(f"{of_run.name}-export")))
+
+
+def _export(options: EvaluateOptions, run: Path) -> None:
+    checkpoint = latest_checkpoint(run)
+    config = RunConfig.read(checkpoint, options.allow_own_code)
+    size = ClipSize(config.clip.num_frames, config.clip.height, config.clip.width)
+    export_videos(options, load_for_sampling(checkpoint, options, config), size, config.clip.fps)
 
 
 def _load(options: EvaluateOptions, run: Path) -> _Trained:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from vdm.cli.options.paths import check_folder, check_shards
+from vdm.cli.options.paths import check_file, check_folder, check_shards, check_writable
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.config import ConfigError
-from vdm.config.options import MAY_BE_ABSENT, Component, Components, Name
+from vdm.config.options import MAY_BE_ABSENT, Component, Components, Name, PlainPath
 from vdm.found_instead import has_index
 from vdm.ranges import Count, NumProcesses, Size
 
@@ -36,6 +36,9 @@ class EvaluateOptions(SamplingOptions):
     strict: bool
     num_threads: NumProcesses
     keep_features: bool
+    export: PlainPath | None
+    export_for: Literal["vbench", "evalcrafter"]
+    prompts_file: PlainPath | None
 
     def check_paths(self) -> None:
         """Refuse missing videos and a missing data set, too."""
@@ -46,11 +49,22 @@ class EvaluateOptions(SamplingOptions):
         super().check_paths()
         if self.data_path is not None:
             check_shards(self.data_path, "data_path")
+        if self.export is not None:
+            check_writable(self.export, "export")
+        elif self.prompts_file is not None:
+            raise ConfigError(f"prompts_file={self.prompts_file}: is for export=FOLDER")
+        if self.prompts_file is not None:
+            check_file(self.prompts_file, "prompts_file")
         for key, place in (("videos", self.videos), ("reference", self.reference)):
             if place is not None:
                 _check_videos(place, key)
         if self.checkpoint is None:
-            given = {"data_path": self.data_path, "guide": self.guide, "guidance_scale": self.guidance_scale}
+            given = {
+                "data_path": self.data_path,
+                "guide": self.guide,
+                "guidance_scale": self.guidance_scale,
+                "export": self.export,
+            }
             for key, value in given.items():
                 if value is not None:
                     raise ConfigError(f"{key}={value}: is for a model; give checkpoint=RUN instead of videos")
