@@ -45,6 +45,12 @@ def test_choices_are_those_in_the_folders(tmp_path: Path) -> None:
     assert "mine |" not in _help("train")
 
 
+def test_a_group_of_which_several_can_be_chosen_is_shown_as_a_list() -> None:
+    assert "\n  metric=[] " in _help("evaluate")
+    assert "\n  metric=[static_clips,psnr] " in _help("evaluate", "metric=[static_clips,psnr]")
+    assert "metric.psnr.num_frames=16" in _help("evaluate", "metric=[static_clips,psnr]", "metric.psnr")
+
+
 def test_all_and_single_keys_are_shown_on_demand() -> None:
     everything = _help("train", "all")
     assert "data.shuffle_window=1024" in everything

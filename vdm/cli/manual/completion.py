@@ -20,7 +20,7 @@ PATHS = frozenset(
         *("checkpoint", "resume", "init_from", "guide", "hydra.run.dir"),
         *("data.path", "data.cache_path", "data.quarantine_path", "data_path", "model.pretrained"),
         *("input", "output", "work", "manifest", "image", "prompts_file", "settings", "from", "to"),
-        *("components", "rest_of"),
+        *("components", "rest_of", "videos", "reference", "export"),
     }
 )
 """Keys whose values are files and folders."""

@@ -4,7 +4,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vdm.cli.manual.sections import HIDDEN, HIDDEN_GROUPS, OF_RUN, SECTIONS
 from vdm.cli.manual.tree import Conf, Group, Tree
@@ -51,9 +51,7 @@ class Manual:
         hidden = HIDDEN.get(self.command, frozenset())
         general = {group.key: group.meaning for group in self.conf.tree("train").groups}
         return {
-            group.key: Group(
-                group.key, group.package, group.chosen, group.options, group.meaning or general.get(group.key, "")
-            )
+            group.key: replace(group, meaning=group.meaning or general.get(group.key, ""))
             for group in self.tree().groups
             if group.key.split("@")[0].split("/")[0] not in HIDDEN_GROUPS
             and not any(f"{group.package}.".startswith(f"{one}.") for one in hidden)
@@ -154,7 +152,8 @@ class Manual:
             if name in groups:
                 group = groups[name]
                 choices = f"; choices: {' | '.join(group.options)}" if group.options else ""
-                chosen = _AS_IN_RUN if self._is_in_run(name) else ",".join(group.chosen) or "null"
+                text = ",".join(group.chosen)
+                chosen = _AS_IN_RUN if self._is_in_run(name) else f"[{text}]" if group.is_list else text or "null"
                 yield from _entry(f"{name}={chosen}", group.meaning + choices)
             elif name in keys:
                 parent = tree.find(name.rpartition(".")[0]) if "." in name else None

@@ -22,6 +22,8 @@ class Group:
     chosen: tuple[str, ...]
     options: tuple[str, ...]
     meaning: str
+    is_list: bool
+    """Whether any number of options can be chosen, by ``KEY=[OPTION,OPTION]``."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,9 @@ class _Composition:
         if default.is_group:
             chosen = self.overrides.get(place.key, default).options
             if place.key in self.choices:
-                chosen = tuple(one for one in [self.choices[place.key]] if one not in ("null", ""))
-            self.groups.append(Group(place.key, place.package, chosen, self.conf.options(place.path), default.meaning))
+                chosen = tuple(one for one in _listed(self.choices[place.key]) if one not in ("null", ""))
+            options = self.conf.options(place.path)
+            self.groups.append(Group(place.key, place.package, chosen, options, default.meaning, default.is_list))
             names = tuple(f"{place.path}/{one}" for one in chosen)
         found: list[tuple[YamlFile, str]] = []
         for name in reversed(names):
@@ -125,6 +128,11 @@ class _Composition:
             if file is not None:
                 found[:0] = self._expanded(name, file, place.with_header(file, default, package))
         return found
+
+
+def _listed(choice: str) -> list[str]:
+    """Return the names in a choice such as ``[a,b]``, or that of a single one."""
+    return [name.strip() for name in choice.removeprefix("[").removesuffix("]").split(",")]
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class Default:
     options: tuple[str, ...] = ()
     """Names of the chosen files of a group; empty for ``null``."""
     meaning: str = ""
+    is_list: bool = False
+    """Whether any number of files can be chosen of a group."""
 
 
 SELF = Default("_self_", None, is_group=False)
@@ -172,4 +174,5 @@ def _default(item: yaml.Node, comments: _Comments) -> Default:
     chosen = [one.value for one in value.value] if isinstance(value, yaml.SequenceNode) else [value.value]
     options = tuple(one for one in chosen if one not in ("null", "~", ""))
     meaning = comments.after(value.end_mark.line, value.end_mark.column)
-    return Default(path, package or None, True, "override" in words[:-1], options, meaning)
+    is_list = isinstance(value, yaml.SequenceNode)
+    return Default(path, package or None, True, "override" in words[:-1], options, meaning, is_list)
