@@ -4,7 +4,7 @@ import pytest
 
 from vdm.checkpoints.data_path import resolve_data_path
 from vdm.checkpoints.run_config import RunConfig
-from vdm.cli.evaluate import _own_path
+from vdm.cli.evaluated_data import own_path
 
 NODE = {"_target_": "vdm.models.autoencoder.PixelAutoencoder"}
 PARTS = {"encoder": NODE, "diffusion": NODE, "sampler": NODE, "guidance": NODE}
@@ -43,6 +43,6 @@ def test_what_is_not_there_counts_from_the_present_folder(project: str, monkeypa
 def test_run_is_evaluated_on_its_own_data_from_another_folder_and_does_not_show_where_that_is(project: str) -> None:
     config = {**CONFIG, "data": {"path": "shards"}, "started_in": project}
     trained = RunConfig.of(config, Path("config.yaml"))
-    assert _own_path(trained) == f"{project}/shards"
+    assert own_path(trained) == f"{project}/shards"
     assert project not in trained.text
     assert project not in str(trained.plain())

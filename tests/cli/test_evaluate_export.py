@@ -24,7 +24,7 @@ def test_vbench_gets_five_different_videos_of_each_prompt(
     command = ("evaluate", f"checkpoint={trained}", *OPTIONS, f"export={folder}", f"prompts_file={prompts}")
     assert run_vdm(*command)[0] == 0
     names = [f"{prompt}-{index}.mp4" for prompt in ("a digit moving left", "a digit moving up") for index in range(5)]
-    assert sorted(path.name for path in folder.iterdir()) == names
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "made_with.json"]
     contents = {name: (folder / name).read_bytes() for name in names}
     assert len(set(contents.values())) == 10
     with av.open(str(folder / names[0])) as video:
@@ -37,6 +37,11 @@ def test_vbench_gets_five_different_videos_of_each_prompt(
     assert {name: (folder / name).read_bytes() for name in names} == contents
     assert {name: (folder / name).stat().st_mtime_ns for name in names[:4]} == times
 
+    # Another model's videos never come among them.
+    code, said = run_vdm(*command, "seed=1")
+    assert (code, said) == (2, f"export={folder}: has videos that were made with another seed\n")
+    assert {name: (folder / name).read_bytes() for name in names} == contents
+
 
 def test_evalcrafter_gets_a_numbered_video_of_each_line(
     trained: Path, prompts: Path, tmp_path: Path, run_vdm: RunVdm
@@ -44,7 +49,7 @@ def test_evalcrafter_gets_a_numbered_video_of_each_line(
     folder = tmp_path / "videos"
     command = ("evaluate", f"checkpoint={trained}", *OPTIONS, f"export={folder}", f"prompts_file={prompts}")
     assert run_vdm(*command, "export_for=evalcrafter")[0] == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["0000.mp4", "0001.mp4", "0002.mp4"]
+    assert sorted(path.name for path in folder.iterdir()) == ["0000.mp4", "0001.mp4", "0002.mp4", "made_with.json"]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +63,8 @@ def test_evalcrafter_gets_a_numbered_video_of_each_line(
             "prompts_file='cats/dogs': can't be the name of a file, which VBench asks for",
         ),
         (("export=out", "export_for=evals"), "export_for=evals: "),
+        (("export=out", "prompts_file=prompts.txt", "metric=[psnr]"), "metric: does nothing with export="),
+        (("export=out", "prompts_file=prompts.txt", "max_clips=2"), "max_clips: does nothing with export="),
     ],
 )
 def test_mistakes_are_one_line_and_nothing_is_written(

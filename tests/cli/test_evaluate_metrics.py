@@ -106,7 +106,7 @@ def test_how_the_work_is_done_is_not_in_the_name(measured: Measured, videos: Pat
     found = measured(f"videos={videos}", "metric=[static_clips]", *same)["metrics"]
     (entry,) = found.values()
     assert found.keys() == {"static_clips"}
-    assert (entry["value"], entry["num_videos"], entry["interval"]) == (1.0, 2, None)
+    assert (entry["value"], entry["num_videos"], entry["interval"]) == (0.5, 2, None)
 
 
 def test_shard_sets_are_measured_too(measured: Measured, tmp_path: Path) -> None:
@@ -236,3 +236,35 @@ def test_metric_of_more_frames_than_the_models_clips_is_refused_before_sampling(
         "metric.static_clips: a video of the model has 4 frames; 16 take 16; metric.static_clips.num_frames=4 looks at "
         "all of its frames"
     )
+
+
+def test_metrics_without_a_figure_are_named_and_the_others_are_written(
+    run_vdm: RunVdm, tmp_path: Path, videos: Path, reference: Path
+) -> None:
+    own = ("metric.frechet_transnet.strict=true", "metric.frechet_transnet.num_frames=4")
+    given = (f"videos={videos}", f"reference={reference}", f"output={tmp_path / 'out'}")
+    code, said = run_vdm("evaluate", *FREE, *given, "metric=[static_clips,frechet_transnet]", *own)
+    assert code == 2
+    assert said.splitlines()[-1].startswith("frechet_transnet[num_frames=4]: needs 257 videos on each side")
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["metrics"].keys() == {"static_clips"}
+
+
+@pytest.mark.parametrize(
+    "option", ["max_clips=2", "num_samples=2", "ema=false", "num_levels=3", "prompted_digits=false"]
+)
+def test_options_that_do_nothing_for_finished_videos_are_refused(run_vdm: RunVdm, videos: Path, option: str) -> None:
+    code, said = run_vdm("evaluate", f"videos={videos}", "metric=static_clips", option)
+    assert (code, said) == (2, f"{option.partition('=')[0]}: does nothing with videos=\n")
+
+
+def test_a_metric_that_is_null_is_left_out(measured: Measured, videos: Path, reference: Path) -> None:
+    found = measured(f"videos={videos}", f"reference={reference}", BOTH, "metric.motion_difference=null")
+    assert found["metrics"].keys() == {"static_clips"}
+
+
+def test_pairs_are_those_of_equal_names(measured: Measured, tmp_path: Path) -> None:
+    videos = write_videos(tmp_path / "videos", (0, 20, 40))
+    true = write_videos(tmp_path / "true", (0, 20, 40, 60))
+    (true / "3.mp4").rename(true / "0-more.mp4")
+    found = measured(f"videos={videos}", f"reference={true}", "metric=psnr")["metrics"]["psnr"]
+    assert (found["num_videos"], found["value"]) == (3, 100.0)

@@ -282,9 +282,9 @@ def test_an_imported_run_makes_videos_of_a_picture(
     models: list[VideoDiffusionModel] = []
     generate = sample.generate
 
-    def generate_noting(model: VideoDiffusionModel, *arguments: Any) -> torch.Tensor:
+    def generate_noting(model: VideoDiffusionModel, *arguments: Any, **more: Any) -> torch.Tensor:
         models.append(model)
-        return generate(model, *arguments)
+        return generate(model, *arguments, **more)
 
     monkeypatch.setattr(sample, "generate", generate_noting)
     wishes = ("num_frames=3", "fps=12", "motion_bucket_id=200", "noise_aug_strength=0.1", "num_videos=2")

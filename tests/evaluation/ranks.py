@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from tests.evaluation.test_measure import Brightness, Difference, MeanColor, Num
 from tests.training.zygote import free_port
 from vdm.checkpoints.collectives import rank
 from vdm.evaluation.clip_rule import ClipRule
+from vdm.evaluation.feature_cache import FeatureCache
 from vdm.evaluation.measure import NamedMetric, measure
 from vdm.evaluation.metric import Metric
 from vdm.evaluation.sources.base import Block, Views
@@ -72,10 +75,23 @@ def measured() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, (metrics, videos, reference) in _cases().items():
         try:
-            found[name] = {key: one.plain() for key, one in measure(metrics, videos, reference).items()}
+            found[name] = {
+                key: one.plain() for key, one in measure(metrics, videos, reference, reference).whole().items()
+            }
         except ValueError as error:
             found[name] = str(error)
-    return found
+    return found | _measured_twice()
+
+
+def _measured_twice() -> dict[str, Any]:
+    """Return what this process finds when the first process alone has kept what describes the reference."""
+    metric, reference = {"frechet": _metrics()["frechet"]}, Numbers(9, 130.0, identity="content")
+    with TemporaryDirectory() as folder:  # each process has a folder of its own, and the first writes
+        cache = FeatureCache(Path(folder))
+        twice = [measure(metric, Numbers(10, 100.0), reference, cache=cache).whole() for _ in range(2)]
+        num_kept = len(list(Path(folder).iterdir()))
+    assert num_kept == (rank() == 0)
+    return {f"kept {number}": {"frechet": one["frechet"].plain()} for number, one in enumerate(twice)}
 
 
 def measured_by(num_processes: int) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ def colors(source: Numbers) -> Tensor:
 def test_a_distance_is_that_of_the_descriptions_of_all_clips() -> None:
     videos, reference = Numbers(10, 100.0), Numbers(14, 130.0)
     metric = named(Metric(MeanColor(), FrechetDistance(), num_frames=2))
-    found = measure({"frechet": metric}, videos, reference)["frechet"]
+    found = measure({"frechet": metric}, videos, reference).whole()["frechet"]
     assert found.value == pytest.approx(FrechetDistance().value(colors(videos), colors(reference)), rel=1e-12)
     assert (found.num_videos, found.num_reference, found.checksum) == (10, 14, "abc")
     assert found.interval is not None
@@ -111,7 +111,7 @@ def test_videos_are_read_once_whatever_the_number_of_metrics() -> None:
         "a": named(Metric(MeanColor(), FrechetDistance(), num_frames=2)),
         "b": named(Metric(Brightness(), Mean(), num_frames=3, num_videos=5)),
     }
-    found = measure(metrics, videos, reference)
+    found = measure(metrics, videos, reference).whole()
     assert (videos.num_read, reference.num_read) == (9, 9)
     assert num_videos_read(metrics, videos, reference) == 18
     assert (found["a"].num_videos, found["b"].num_videos, found["b"].num_reference) == (9, 5, None)
@@ -120,9 +120,11 @@ def test_videos_are_read_once_whatever_the_number_of_metrics() -> None:
 def test_extractors_see_every_clip_once_a_batch_at_a_time() -> None:
     extractor = Brightness()
     videos = Numbers(10, 100.0, sizes=(8, 8, 16))
-    found = measure({"mean": named(Metric(extractor, Mean(), num_frames=2))}, videos, None)["mean"]
+    found = measure({"mean": named(Metric(extractor, Mean(), num_frames=2))}, videos, None).whole()["mean"]
     assert list(map(len, extractor.batches)) == [4, 4, 2]
-    equal = measure({"mean": named(Metric(Brightness(), Mean(), num_frames=2))}, Numbers(10, 100.0), None)["mean"]
+    equal = measure({"mean": named(Metric(Brightness(), Mean(), num_frames=2))}, Numbers(10, 100.0), None).whole()[
+        "mean"
+    ]
     assert found.value == pytest.approx(equal.value, abs=1e-4)
 
 
@@ -138,12 +140,12 @@ def test_videos_alone_are_reversed() -> None:
                 yield number, {rule: view(levels, rule, str(number), 8.0) for rule in rules}
 
     metric = named(Metric(FirstFrame(), MeanDifference(), num_frames=3, reverse=True))
-    assert measure({"m": metric}, Brightening(4, 0.0), Brightening(4, 0.0))["m"].value == 30.0 - 10.0
+    assert measure({"m": metric}, Brightening(4, 0.0), Brightening(4, 0.0)).whole()["m"].value == 30.0 - 10.0
 
 
 def test_pairs_are_compared_number_by_number() -> None:
     metric = named(Metric(Difference(), Mean(), num_frames=2))
-    found = measure({"difference": metric}, Numbers(6, 100.0), Numbers(6, 90.0))["difference"]
+    found = measure({"difference": metric}, Numbers(6, 100.0), None, Numbers(6, 90.0)).whole()["difference"]
     assert found.value == pytest.approx(10.0, abs=0.5)
 
 
@@ -153,9 +155,9 @@ def test_bad_videos_are_listed_or_refused(strict: bool, caplog: pytest.LogCaptur
     videos = Numbers(6, 100.0, bad=(1, 4))
     if strict:
         with pytest.raises(ValueError, match=r"^m: is strict, and 2 of the videos can't be looked at: 1: is bad$"):
-            measure({"m": metric}, videos, None)
+            measure({"m": metric}, videos, None).whole()
         return
-    found = measure({"m": metric}, videos, None)["m"]
+    found = measure({"m": metric}, videos, None).whole()["m"]
     assert (found.num_videos, found.num_unusable, found.unusable) == (4, 2, ("1: is bad", "4: is bad"))
     assert caplog.messages == ["m: 2 of the videos can't be looked at and are left out: 1: is bad"]
 
@@ -165,12 +167,12 @@ def test_a_figure_of_too_few_videos_is_not_reliable_or_refused(caplog: pytest.Lo
         return named(Metric(MeanColor(), FrechetDistance(), num_frames=2, strict=strict))
 
     few, many = Numbers(3, 100.0), Numbers(9, 100.0)
-    found = measure({"m": metric(strict=False)}, few, many)["m"]
+    found = measure({"m": metric(strict=False)}, few, many).whole()["m"]
     assert not found.reliable
     needed = FrechetDistance().min_clips(3)
     assert caplog.messages == [f"m: needs {needed} videos on each side to be reliable, and has 3"]
     with pytest.raises(ValueError, match=rf"^m: needs {needed} videos on each side .* has 3; it is strict$"):
-        measure({"m": metric(strict=True)}, few, many)
+        measure({"m": metric(strict=True)}, few, many).whole()
 
 
 @pytest.mark.parametrize(
@@ -198,16 +200,44 @@ def test_sources_that_do_not_fit_the_protocol_are_one_line(
 ) -> None:
     true = None if reference is None else Numbers(reference, 100.0)
     with pytest.raises(ValueError, match=f"^{message}"):
-        measure({"m": named(metric)}, Numbers(videos, 100.0), true)
+        measure({"m": named(metric)}, Numbers(videos, 100.0), true, true).whole()
+
+
+def test_true_clips_are_read_only_for_metrics_that_compare_with_them() -> None:
+    metrics = {
+        "pairs": named(Metric(Difference(), Mean(), num_frames=2, num_videos=3)),
+        "mean": named(Metric(Brightness(), Mean(), num_frames=2)),
+    }
+    truth = Numbers(3, 90.0)
+    found = measure(metrics, Numbers(8, 100.0), None, truth).whole()
+    assert (found["pairs"].num_videos, found["mean"].num_videos, truth.num_read) == (3, 8, 3)
+
+
+def test_a_metric_without_a_figure_leaves_the_others_theirs() -> None:
+    class Refusing(Brightness):
+        def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
+            return super().describe(clips) * float("nan")
+
+    metrics = {
+        "strict": named(Metric(MeanColor(), FrechetDistance(), num_frames=2, strict=True)),
+        "nan": named(Metric(Refusing(), Mean(), num_frames=2)),
+        "good": named(Metric(Brightness(), Mean(), num_frames=2)),
+    }
+    measured = measure(metrics, Numbers(3, 100.0), Numbers(3, 100.0))
+    assert list(measured.found) == ["good"]
+    assert {name: message.partition(":")[0] for name, message in measured.failed.items()} == {
+        "strict": "strict",
+        "nan": "nan",
+    }
 
 
 def test_descriptions_of_a_reference_are_kept_by_its_content(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     metric = named(Metric(MeanColor(), FrechetDistance(), num_frames=2))
     reference = Numbers(9, 130.0, identity="content")
-    first = measure({"m": metric}, Numbers(9, 100.0), reference, cache)["m"]
+    first = measure({"m": metric}, Numbers(9, 100.0), reference, cache=cache).whole()["m"]
     again = Numbers(9, 130.0, identity="content")
-    assert measure({"m": metric}, Numbers(9, 100.0), again, cache)["m"] == first
+    assert measure({"m": metric}, Numbers(9, 100.0), again, cache=cache).whole()["m"] == first
     assert again.num_read == 0
     others = (
         (metric, Numbers(9, 130.0, identity="other")),
@@ -219,17 +249,17 @@ def test_descriptions_of_a_reference_are_kept_by_its_content(tmp_path: Path) -> 
         (metric, Numbers(9, 130.0, identity=None)),
     )
     for other, source in others:
-        measure({"m": other}, Numbers(9, 100.0), source, cache)
+        measure({"m": other}, Numbers(9, 100.0), source, cache=cache).whole()
         assert source.num_read == 9
 
 
 def test_damaged_kept_descriptions_are_made_again(tmp_path: Path) -> None:
     cache, metric = FeatureCache(tmp_path), named(Metric(MeanColor(), FrechetDistance(), num_frames=2))
-    first = measure({"m": metric}, Numbers(9, 100.0), Numbers(9, 130.0, identity="content"), cache)["m"]
+    first = measure({"m": metric}, Numbers(9, 100.0), Numbers(9, 130.0, identity="content"), cache=cache).whole()["m"]
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-8])
     again = Numbers(9, 130.0, identity="content")
-    assert measure({"m": metric}, Numbers(9, 100.0), again, cache)["m"] == first
+    assert measure({"m": metric}, Numbers(9, 100.0), again, cache=cache).whole()["m"] == first
     assert again.num_read == 9
 
 
@@ -239,6 +269,8 @@ def test_the_name_fvd_is_that_of_its_own_networks(strict: bool) -> None:
     metric.check_name("frechet_color")
     with pytest.raises(ValueError, match=r"^fvd_x: a figure of another extractor must not be called FVD"):
         metric.check_name("fvd_x")
+    with pytest.raises(ValueError, match="must not be called FVD"):
+        metric.check_name("my_FVD")
     published = MeanColor()
     published.is_of_fvd = True  # pyright: ignore[reportAttributeAccessIssue]
     own = Metric(published, FrechetDistance(), strict=strict)

@@ -20,7 +20,7 @@ def held_out_data(options: EvaluateOptions, trained: RunConfig) -> ClipDataModul
     batch_size = options.batch_size
     node = {
         **(trained.data_module or {"_target_": DATA_MODULE, "clips": _clips(trained)}),
-        "path": options.data_path or _own_path(trained),
+        "path": options.data_path or own_path(trained),
         "seed": trained.data.seed,
         "global_batch_size": batch_size,
         "micro_batch_size": batch_size,
@@ -44,7 +44,7 @@ def _clips(trained: RunConfig) -> dict[str, Any] | None:
     return trained.data.clips and {**trained.data.clips, "_target_": CLIP_SAMPLING}
 
 
-def _own_path(trained: RunConfig) -> Any:
+def own_path(trained: RunConfig) -> Any:
     """Return the path of the run's data."""
     if trained.data_module is not None:
         return trained.data_module.get("path")

@@ -1,6 +1,7 @@
 """Metrics of videos in ``vdm evaluate``: built from ``metric=``, measured and printed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,33 @@ DEFAULT = "frechet_transnet"
 """The metric of finished videos where none is chosen."""
 
 
-def measure_videos(options: EvaluateOptions) -> dict[str, Any]:
-    """Measure finished videos, and return the entries of ``results.json``."""
+@dataclass(frozen=True)
+class Figures:
+    """The figures of metrics, and why others have none."""
+
+    entries: Mapping[str, Any]
+    """The entries of ``results.json`` by name."""
+    failures: Sequence[str]
+    """One line for each metric without a figure."""
+
+
+def measure_videos(options: EvaluateOptions) -> Figures:
+    """Measure finished videos."""
     assert options.videos is not None, "options have been checked"
-    nodes = options.metric or {DEFAULT: published(DEFAULT)}
+    nodes = options.chosen_metrics or {DEFAULT: published(DEFAULT)}
     videos = _source(options.videos, "videos", options)
     reference = None if options.reference is None else _source(options.reference, "reference", options)
     sets = [one.data for one in (reference, videos) if isinstance(one, ShardClips)]
-    metrics = _built(nodes, options, sets[0] if sets else None, {"videos": videos.name})
-    return _measured(metrics, options, videos, reference)
+    names = {"videos": options.videos, "reference": options.reference, "split": options.split}
+    metrics = _built(nodes, options, sets[0] if sets else None, names)
+    truth = reference
+    if isinstance(reference, VideoFolder) and isinstance(videos, VideoFolder) and _compare_pairs(metrics):
+        truth = reference.like(videos)
+    return _measured(metrics, options, videos, reference, truth)
+
+
+def _compare_pairs(metrics: Mapping[str, NamedMetric]) -> bool:
+    return any(one.metric.compares_pairs for one in metrics.values())
 
 
 def measure_model(
@@ -41,8 +60,8 @@ def measure_model(
     model: VideoDiffusionModel,
     data: ClipDataModule,
     sampling: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Sample videos with the conditions of held-out clips, and return the entries of ``results.json``.
+) -> Figures:
+    """Sample videos with the conditions of held-out clips, and measure them.
 
     Args:
         options: Options of the command.
@@ -52,8 +71,9 @@ def measure_model(
     """
     held_out = ShardClips(data, "validation", options.max_clips, data.clip_shape, max(1, options.num_threads))
     reference = held_out if options.reference is None else _source(options.reference, "reference", options)
-    nodes = ChosenMetrics.of(options.metric, options.num_samples).nodes
-    metrics = _built(nodes, options, data, {"sampling": dict(sampling), "conditions": data.name})
+    nodes = ChosenMetrics.of(options.chosen_metrics, options.num_samples).nodes
+    names = {"conditions": data.name, "reference": reference.name}
+    metrics = _built(nodes, options, data, {"sampling": dict(sampling), **names})
     videos = SampledVideos(
         str(sampling["checkpoint"]),
         model,
@@ -66,7 +86,7 @@ def measure_model(
     )
     for one in metrics.values():
         videos.check(one.key, one.metric.rule)
-    return _measured(metrics, options, videos, reference)
+    return _measured(metrics, options, videos, reference, held_out)
 
 
 def _measured(
@@ -74,15 +94,16 @@ def _measured(
     options: EvaluateOptions,
     videos: ClipSource,
     reference: ClipSource | None,
-) -> dict[str, Any]:
+    truth: ClipSource | None,
+) -> Figures:
     total = -(-num_videos_read(metrics, videos, reference) // num_processes())
     cache = FeatureCache(default_folder() if options.keep_features else None)
-    with tqdm(total=total, desc="videos", unit="video", delay=1, disable=rank() > 0) as bar:
-        found = measure(metrics, videos, reference, cache, options.seed, bar.update)
+    with tqdm(total=total, desc="videos", unit="video", disable=rank() > 0, delay=1) as bar:
+        measured = measure(metrics, videos, reference, truth, cache, options.seed, bar.update)
     if rank() == 0:
-        for name, one in found.items():
+        for name, one in measured.found.items():
             print(_line(name, one))
-    return {name: one.plain() for name, one in found.items()}
+    return Figures({name: one.plain() for name, one in measured.found.items()}, list(measured.failed.values()))
 
 
 def _line(name: str, found: Measurement) -> str:

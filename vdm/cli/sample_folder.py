@@ -57,8 +57,8 @@ class CallFiles:
         return {**title, "comment": self.comment}
 
 
-def make_output_folder(folder: Path) -> None:
-    """Make a folder for results, if it does not exist.
+def make_output_folder(folder: Path, key: str = "output") -> None:
+    """Make a folder for results, if it does not exist; ``key`` names the option.
 
     Raises:
         ConfigError: If nothing can be written into it.
@@ -68,7 +68,7 @@ def make_output_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ConfigError(f"output={folder}: can't be written to: {error.strerror}") from None
+        raise ConfigError(f"{key}={folder}: can't be written to: {error.strerror}") from None
 
 
 def new_folder(parent: Path) -> Path:

@@ -8,13 +8,15 @@ import torch
 
 from vdm.config import ConfigError, build
 from vdm.config.conf_dir import conf_dir
+from vdm.config.signatures import signature_of
+from vdm.config.targets import resolve
 from vdm.data.datamodule import ClipDataModule
 from vdm.evaluation.digit_classifier import LearnedDigits
 from vdm.evaluation.measure import NamedMetric
 from vdm.evaluation.metric import Metric
 from vdm.outside import read_yaml
 
-NO_PROTOCOL = ("path", "sha256", "batch_size", "num_resamples", "strict")
+NO_PROTOCOL = ("path", "name_or_path", "mean", "sha256", "batch_size", "num_resamples", "strict", "better")
 """Keys that don't change the figure: where weights are, which checksum they must have, and how the work is done."""
 COUNTS = ("num_videos", "num_reference")
 """Keys that don't change the name where the protocol leaves them open: the counts are in the result."""
@@ -57,9 +59,13 @@ def build_metrics(
     metrics: dict[str, NamedMetric] = {}
     for name, node in nodes.items():
         key = f"metric.{name}"
-        extractor = build(node.get("extractor"), f"{key}.extractor", defaults=learned)
-        if not hasattr(extractor, "to"):
+        described = node.get("extractor") or {}
+        if "_target_" not in described:
             raise ConfigError(f"{key}.extractor: no value given; it describes the clips")
+        target = resolve(described["_target_"], f"{key}.extractor._target_", None)
+        if data is None and "digits" in signature_of(target).named:
+            raise ConfigError(f"metric={name}: learns digits from a shard set of moving digits, and none is given")
+        extractor = build(described, f"{key}.extractor", defaults=learned)
         metric = build(node, key, extractor=extractor.to(device))
         if not isinstance(metric, Metric):
             raise ConfigError(f"{key}._target_: must be {Metric.__module__}.{Metric.__name__}")

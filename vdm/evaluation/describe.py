@@ -99,6 +99,8 @@ def describe(
     """
     total = max(num_videos.values(), default=0)
     blocks = blocks_of_rank(total, source.block_size, rank(), num_processes())
+    num_pairs = max((num_videos[name] for name, one in metrics.items() if one.compares_pairs), default=0)
+    paired = [range(block.start, min(block.stop, num_pairs)) for block in blocks]
 
     parts = {
         name: _Part(name, metric, num_videos[name], metric.reverse and not are_reference)
@@ -109,8 +111,10 @@ def describe(
     def fill() -> None:
         views = source.views(blocks, rules)
         numbers = chain.from_iterable(blocks)
-        truths = ((number, None) for number in numbers) if truth is None else truth.views(blocks, rules)
-        for (number, seen), (_, true) in zip(views, truths, strict=True):
+        pairs = {one.metric.rule for one in parts.values() if one.metric.compares_pairs}
+        truths = iter(()) if truth is None else truth.views([block for block in paired if block], pairs)
+        for number, (_, seen) in zip(numbers, views, strict=True):
+            true = next(truths)[1] if truth is not None and number < num_pairs else None
             for part in parts.values():
                 part.add(number, seen, true)
             if on_video is not None:
@@ -128,8 +132,5 @@ def _gathered(part: _Part) -> Described:
     for of_rank, without in all_gather((part.features, part.unusable)):
         features |= of_rank
         unusable |= without
-    if not features:
-        reason = next((f"; the first: {one.key}: {one.reason}" for one in unusable.values()), "")
-        raise ValueError(f"{part.name}: none of {len(unusable)} videos can be looked at{reason}")
-    rows = torch.stack([features[number] for number in sorted(features)])
+    rows = torch.stack([features[number] for number in sorted(features)]) if features else torch.zeros(0, 1, 1)
     return Described(rows, [unusable[number] for number in sorted(unusable)])

@@ -48,4 +48,13 @@ class LearnedDigits:
             for start in range(0, num_clips, _BATCH_SIZE):
                 positions = tuple(order[start : start + _BATCH_SIZE])
                 batch, _ = dataset[MicroBatch(positions, positions[0])]
-                yield batch
+                yield _readable(batch)
+
+
+def _readable(batch: ClipBatch) -> ClipBatch:
+    """Return the batch with its clips that can't be read replaced by its first that can."""
+    good = (batch.weights > 0).nonzero()[:, 0].tolist()
+    if not good:
+        raise ValueError("a batch of clips of digits can't be read at all")
+    rows = [row if row in good else good[0] for row in range(len(batch))]
+    return batch.map(lambda tensor: tensor[rows])

@@ -30,6 +30,11 @@ class FeatureCache:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept."""
+        return self._folder is not None
+
     def load(self, content: Mapping[str, Any]) -> Features | None:
         """Return the features of ``content``; None if they are not kept, or their file is damaged."""
         path = self._file(content)

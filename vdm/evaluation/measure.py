@@ -1,11 +1,12 @@
 """Metrics of videos: each source is read or sampled once, whatever the number of metrics."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vdm.checkpoints.collectives import rank
+from vdm.checkpoints.collectives import all_gather, rank
 from vdm.evaluation.base import Features
 from vdm.evaluation.describe import Described, describe
 from vdm.evaluation.feature_cache import FeatureCache
@@ -16,6 +17,8 @@ from vdm.evaluation.statistics.bootstrap import interval, standard_error
 _log = logging.getLogger(__name__)
 _MAX_LISTED = 20
 """Unusable videos that a result lists, at most."""
+_FORMAT = 1
+"""To be raised when the same protocol describes clips otherwise than before."""
 _EXTRACTION = ("extractor", "num_frames", "fps", "start")
 """Parts of a protocol on which the features of a clip depend."""
 
@@ -55,22 +58,44 @@ class Measurement:
         return {**vars(self), "interval": interval, "unusable": list(self.unusable), "protocol": dict(self.protocol)}
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The figures of all metrics, and what kept others from one."""
+
+    found: Mapping[str, Measurement]
+    failed: Mapping[str, str]
+    """Why a metric has no figure, in one line, by its name."""
+
+    def whole(self) -> Mapping[str, Measurement]:
+        """Return the figures.
+
+        Raises:
+            ValueError: If a metric has none.
+        """
+        for message in self.failed.values():
+            raise ValueError(message)
+        return self.found
+
+
 def measure(
     metrics: Mapping[str, NamedMetric],
     videos: ClipSource,
     reference: ClipSource | None,
+    truth: ClipSource | None = None,
     cache: FeatureCache | None = None,
     seed: int = 0,
     on_video: Callable[[], object] | None = None,
-) -> dict[str, Measurement]:
+) -> Measured:
     """Measure videos with every metric.
 
-    All processes call this together; each reads or samples its part, and all return the same.
+    All processes call this together; each reads or samples its part, and all return the same. A metric that can't give
+    a figure does not keep the others from theirs.
 
     Args:
         metrics: Metrics by name.
         videos: The videos.
-        reference: The videos that they are compared with; None if no metric needs any.
+        reference: The videos whose distribution theirs is compared with; None if no metric needs any.
+        truth: The true clip of each video, in the same order; None if no metric compares with it.
         cache: Where descriptions of reference videos are kept for the next time.
         seed: Seed of the bootstrap.
         on_video: Called after each video that this process has read or sampled.
@@ -79,15 +104,20 @@ def measure(
         ValueError: In one line that begins with the metric's name, if there are too few videos, or they can't be
             described.
     """
-    for name, one in metrics.items():
-        _check_counts(name, one.metric, videos, reference)
+    check_counts(metrics, videos, reference, truth)
     true = {name: one for name, one in metrics.items() if one.metric.statistic.needs_reference}
     of_reference = {} if reference is None else _of_reference(true, reference, cache or FeatureCache(None), on_video)
     plain = {name: one.metric for name, one in metrics.items()}
     counts = {name: one.num_videos or len(videos) for name, one in plain.items()}
-    pairs = any(one.compares_pairs for one in plain.values())
-    of_videos = describe(videos, plain, counts, reference if pairs else None, on_video)
-    return {name: _measured(name, one, of_videos[name], of_reference.get(name), seed) for name, one in metrics.items()}
+    of_videos = describe(videos, plain, counts, truth, on_video)
+    found: dict[str, Measurement] = {}
+    failed: dict[str, str] = {}
+    for name, one in metrics.items():
+        try:
+            found[name] = _measured(name, one, of_videos[name], of_reference.get(name), seed)
+        except ValueError as error:
+            failed[name] = str(error)
+    return Measured(found, failed)
 
 
 def num_videos_read(metrics: Mapping[str, NamedMetric], videos: ClipSource, reference: ClipSource | None) -> int:
@@ -98,21 +128,31 @@ def num_videos_read(metrics: Mapping[str, NamedMetric], videos: ClipSource, refe
     return max(counts, default=0) + max(of_reference, default=0)
 
 
-def _check_counts(name: str, metric: Metric, videos: ClipSource, reference: ClipSource | None) -> None:
-    """Refuse sources that have fewer videos than the protocol says, or no reference where one is needed."""
-    if metric.needs_reference and reference is None:
-        raise ValueError(f"{name}: compares with other videos; reference=FOLDER names them")
-    if metric.num_videos is not None and len(videos) < metric.num_videos:
-        raise ValueError(f"{name}: takes {metric.num_videos} videos, but {videos.name} has {len(videos)}")
-    if reference is not None and metric.statistic.needs_reference:
-        wanted = metric.num_reference
-        if wanted is not None and len(reference) < wanted:
-            raise ValueError(f"{name}: takes {wanted} reference videos, but {reference.name} has {len(reference)}")
-    if reference is not None and metric.compares_pairs and len(reference) < (metric.num_videos or len(videos)):
-        raise ValueError(
-            f"{name}: compares each of {metric.num_videos or len(videos)} videos with a true one, but {reference.name} "
-            f"has {len(reference)}"
-        )
+def check_counts(
+    metrics: Mapping[str, NamedMetric], videos: ClipSource, reference: ClipSource | None, truth: ClipSource | None
+) -> None:
+    """Refuse sources that have fewer videos than a protocol says, or are missing; arguments as for ``measure``.
+
+    Raises:
+        ValueError: In one line that begins with the metric's name.
+    """
+    for name, one in metrics.items():
+        metric = one.metric
+        wanted = metric.num_videos or len(videos)
+        if metric.statistic.needs_reference and reference is None:
+            raise ValueError(f"{name}: compares with other videos; reference=FOLDER names them")
+        if metric.compares_pairs and truth is None:
+            raise ValueError(f"{name}: compares with true videos of the same names; reference=FOLDER names them")
+        if len(videos) < wanted:
+            raise ValueError(f"{name}: takes {wanted} videos, but {videos.name} has {len(videos)}")
+        if metric.statistic.needs_reference and reference is not None and len(reference) < (metric.num_reference or 0):
+            raise ValueError(
+                f"{name}: takes {metric.num_reference} reference videos, but {reference.name} has {len(reference)}"
+            )
+        if metric.compares_pairs and truth is not None and len(truth) < wanted:
+            raise ValueError(
+                f"{name}: compares each of {wanted} videos with a true one, but {truth.name} has {len(truth)}"
+            )
 
 
 def _of_reference(
@@ -121,18 +161,13 @@ def _of_reference(
     cache: FeatureCache,
     on_video: Callable[[], object] | None,
 ) -> dict[str, Described]:
-    """Describe the reference videos, but for what is kept."""
-    identity = reference.identity if metrics else None
-    keys: dict[str, dict[str, Any]] = {}
+    """Describe the reference videos, but for what is kept. The first process decides that for all."""
+    is_kept = cache.is_on and bool(metrics)
+    identity = all_gather(reference.identity if rank() == 0 and is_kept else None)[0]
+    keys = {name: _content(one, reference, identity) for name, one in metrics.items()}
     found: dict[str, Described] = {}
-    for name, one in metrics.items():
-        keys[name] = {
-            **{key: one.protocol.get(key) for key in _EXTRACTION},
-            "checksum": one.metric.extractor.checksum,
-            "videos": identity,
-            "num_videos": one.metric.num_reference or len(reference),
-        }
-        kept = None if identity is None else cache.load(keys[name])
+    for name, key in keys.items():
+        kept = all_gather(cache.load(key) if rank() == 0 and identity is not None else None)[0]
         if kept is not None:
             found[name] = Described(kept, [])
     missing = {name: one.metric for name, one in metrics.items() if name not in found}
@@ -144,10 +179,29 @@ def _of_reference(
     return {**found, **described}
 
 
+def _content(one: NamedMetric, reference: ClipSource, identity: str | None) -> dict[str, Any]:
+    """Return all that the descriptions of reference videos depend on."""
+    extractor: Any = one.metric.extractor
+    mean = getattr(extractor, "mean", None)
+    return {
+        "format": _FORMAT,
+        **{key: one.protocol.get(key) for key in _EXTRACTION},
+        "checksum": extractor.checksum,
+        "preprocessing": repr(getattr(extractor, "rule", None)),  # files beside the weights say it
+        "mean": None if mean is None else hashlib.sha256(mean.numpy().tobytes()).hexdigest(),
+        "videos": identity,
+        "num_videos": one.metric.num_reference or len(reference),
+    }
+
+
 def _measured(name: str, named: NamedMetric, videos: Described, reference: Described | None, seed: int) -> Measurement:
     metric = named.metric
     true: Features | None = None if reference is None else reference.features
     unusable = [*videos.unusable, *(reference.unusable if reference is not None else ())]
+    for side in (videos, reference):
+        if side is not None and len(side.features) == 0:
+            reason = next((f"; the first: {one.key}: {one.reason}" for one in side.unusable), "")
+            raise ValueError(f"{name}: none of {len(side.unusable)} videos can be looked at{reason}")
     if unusable:
         first = f"{unusable[0].key}: {unusable[0].reason}"
         if metric.strict:
@@ -161,7 +215,10 @@ def _measured(name: str, named: NamedMetric, videos: Described, reference: Descr
         if metric.strict:
             raise ValueError(f"{message}; it is strict")
         _log.warning("%s", message)
-    value = metric.statistic.value(videos.features, true)
+    try:
+        value = metric.statistic.value(videos.features, true)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     bounds = None
     if metric.num_resamples > 1 and min(counts) > 1:
         error = standard_error(metric.statistic, videos.features, true, metric.num_resamples, seed)

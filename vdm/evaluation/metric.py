@@ -8,7 +8,7 @@ from vdm.evaluation.clip_rule import ClipRule
 from vdm.ranges import CountOrZero, Positive, Size
 
 RESERVED_NAME = "fvd"
-"""Only the published networks of the Fréchet video distance give a figure whose name begins so."""
+"""Only networks of the Fréchet video distance give a figure with this in its name."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Metric:
         num_reference: Reference videos; None for all.
         strict: Whether to refuse what is not reliable: fewer clips than the statistic needs, and unreadable videos.
         num_resamples: Bootstrap samples for the interval; 0 for no interval.
+        better: Whether lower or higher figures are better, for ``save.keep.best``; None if neither is.
         reverse: Whether videos are seen last frame first, and reference videos as they are: a distance that stays as it
             is sees nothing of the direction of time.
 
@@ -42,6 +43,7 @@ class Metric:
     strict: bool = False
     num_resamples: CountOrZero = 50
     reverse: bool = False
+    better: Literal["lower", "higher"] | None = "lower"
 
     def __post_init__(self) -> None:
         if self.compares_pairs and self.statistic.needs_reference:
@@ -66,10 +68,9 @@ class Metric:
         """Refuse a name that belongs to another metric.
 
         Raises:
-            ValueError: If the name begins with ``fvd``, and the network is none of the published ones or the metric is
-                not strict.
+            ValueError: If the name has ``fvd`` in it, and the network is of another kind or the metric is not strict.
         """
-        if not name.startswith(RESERVED_NAME):
+        if RESERVED_NAME not in name.lower():
             return
         if not getattr(self.extractor, "is_of_fvd", False):
             raise ValueError(f"{name}: a figure of another extractor must not be called FVD; name it frechet_...")

@@ -78,6 +78,8 @@ class DiffusionModule(lightning.LightningModule):
         """The latest value of each logged scalar, by name."""
         self.logged_at: dict[str, int] = {}
         """The step at which each scalar was logged last."""
+        self.higher_is_better: set[str] = set()
+        """Scalars of which higher values are better, by name."""
         self.has_begun = False
         """Whether training had any step to do."""
         self.is_validation_whole = True

@@ -39,10 +39,12 @@ def seen(source: ShardClips | SampledVideos, blocks: Sequence[Block]) -> dict[in
     return found
 
 
-def test_clips_of_a_split_come_in_order_with_all_that_is_known(shards: Path) -> None:
+def test_all_clips_of_a_split_come_with_all_that_is_known(shards: Path) -> None:
     source = ShardClips(data_of(shards))
     assert len(source) == 5
-    for number, clip in seen(source, [range(2), range(2, 5)]).items():
+    clips = seen(source, [range(2), range(2, 5)])
+    assert list(clips) == list(range(5))
+    for number, clip in enumerate(sorted(clips.values(), key=lambda clip: clip.key)):
         assert (clip.key, clip.caption, clip.fps) == (key_of("validation", number), f"clip {number}", 8.0)
         assert clip.label == (number % 3 if number % 4 else None)
         assert clip.video.shape == (3, RULE.num_frames, *SHAPE[1:])
@@ -54,7 +56,14 @@ def test_clips_of_a_split_come_in_order_with_all_that_is_known(shards: Path) -> 
 def test_fewer_clips_are_spread_over_the_split(shards: Path, max_clips: int, numbers: list[int]) -> None:
     source = ShardClips(data_of(shards), max_clips=max_clips)
     found = seen(source, [range(len(source))])
-    assert [clip.key for clip in found.values()] == [key_of("validation", number) for number in numbers]
+    assert sorted(clip.key for clip in found.values()) == [key_of("validation", number) for number in numbers]
+
+
+def test_the_first_clips_stand_for_all_however_they_are_sorted(tmp_path: Path) -> None:
+    source = ShardClips(data_of(write_set(tmp_path / "shards", {"train": (1,), "validation": (20, 20)})))
+    keys = [clip.key for clip in seen(source, [range(10)]).values()]
+    assert keys != sorted(keys)
+    assert 0 < sum(key < key_of("validation", 20) for key in keys) < 10
 
 
 def test_damaged_clip_is_said_among_the_others(tmp_path: Path) -> None:
@@ -63,7 +72,8 @@ def test_damaged_clip_is_said_among_the_others(tmp_path: Path) -> None:
     content = tar.read_bytes()
     start = content.index(b"ftyp")
     tar.write_bytes(content[:start] + bytes(64) + content[start + 64 :])
-    first, *others = [views[RULE] for _, views in ShardClips(data_of(shards)).views([range(3)], [RULE])]
+    clips = [views[RULE] for _, views in ShardClips(data_of(shards)).views([range(3)], [RULE])]
+    first, *others = sorted(clips, key=lambda clip: clip.key)
     assert isinstance(first, UnusableClip)
     assert first.key == key_of("validation", 0)
     assert [one.key for one in others] == [key_of("validation", 1), key_of("validation", 2)]
@@ -113,7 +123,9 @@ def test_sampled_video_does_not_depend_on_how_blocks_are_shared(model: VideoDiff
     for number, clip in alone.items():
         torch.testing.assert_close(shared[number].video, clip.video, rtol=0, atol=0)
         assert shared[number].key == clip.key
-    assert [clip.caption for clip in alone.values()] == [f"clip {number % 5}" for number in range(7)]
+    held_out = seen(ShardClips(data_of(shards), shape=SHAPE), [range(5)])
+    assert [clip.caption for clip in alone.values()] == [held_out[number % 5].caption for number in range(7)]
+    assert len({clip.caption for clip in alone.values()}) == 5
     assert not torch.equal(alone[0].video, alone[5].video)  # of one held-out clip, by other noise
 
 

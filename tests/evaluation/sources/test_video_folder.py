@@ -22,7 +22,9 @@ def write(path: Path, grey: int, num_frames: int = 6, title: str = "", fps: floa
 
 
 def seen(folder: VideoFolder, rule: ClipRule = RULE) -> list[EvaluatedClip | UnusableClip]:
-    return [views[rule] for _, views in folder.views([range(len(folder))], [rule])]
+    """Return the clips in the order of their names."""
+    clips = [views[rule] for _, views in folder.views([range(len(folder))], [rule])]
+    return sorted(clips, key=lambda clip: clip.key)
 
 
 def test_videos_come_in_order_with_their_captions(tmp_path: Path) -> None:
@@ -61,6 +63,31 @@ def test_what_cannot_be_looked_at_is_said_among_the_others(tmp_path: Path) -> No
     assert isinstance(damaged, UnusableClip)
     assert damaged.reason.startswith("can't be")
     assert isinstance(good, EvaluatedClip)
+
+
+def test_the_first_videos_stand_for_all_however_they_are_sorted(tmp_path: Path) -> None:
+    for number in range(40):
+        write(tmp_path / f"{number:02d}.mp4", 20, num_frames=4)
+    keys = [views[RULE].key for _, views in VideoFolder(tmp_path).views([range(10)], [RULE])]
+    assert keys != sorted(keys)
+    assert 0 < sum(int(key) < 20 for key in keys) < 10
+
+
+def test_a_folder_is_put_in_the_order_of_another_by_names(tmp_path: Path) -> None:
+    for folder, names in (("videos", "abc"), ("true", "dcba"), ("twice", "abc")):
+        for name in names:
+            write(tmp_path / folder / f"{name}.mp4", 20)
+    write(tmp_path / "twice" / "a.mkv", 20)
+    videos = VideoFolder(tmp_path / "videos")
+
+    def keys(source: VideoFolder) -> list[str]:
+        return [views[RULE].key for _, views in source.views([range(len(source))], [RULE])]
+
+    assert keys(VideoFolder(tmp_path / "true").like(videos)) == keys(videos)
+    with pytest.raises(ValueError, match=r"^.*videos: has no video named d, to compare that of .*true with$"):
+        videos.like(VideoFolder(tmp_path / "true"))
+    with pytest.raises(ValueError, match=r"^.*twice: has two videos named a$"):
+        VideoFolder(tmp_path / "twice").like(videos)
 
 
 def test_grids_of_samples_are_no_videos_of_the_folder(tmp_path: Path) -> None:

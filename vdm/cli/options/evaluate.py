@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from vdm.cli.options.paths import check_file, check_folder, check_shards, check_writable
 from vdm.cli.options.sampling import SamplingOptions
@@ -39,6 +39,11 @@ class EvaluateOptions(SamplingOptions):
     export: PlainPath | None
     export_for: Literal["vbench", "evalcrafter"]
     prompts_file: PlainPath | None
+
+    @property
+    def chosen_metrics(self) -> Mapping[str, Any]:
+        """The metrics by name; null leaves one out."""
+        return {name: node for name, node in self.metric.items() if node}
 
     def check_paths(self) -> None:
         """Refuse missing videos and a missing data set, too."""

@@ -2,13 +2,16 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from jaxtyping import UInt8
 from torch import Tensor
 
+from vdm import randomness
 from vdm.evaluation.base import EvaluatedClip
 from vdm.evaluation.clip_rule import ClipRule, TooShortError
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class ClipSource(Protocol):
             ValueError: If the source as a whole can't be read, in one line.
         """
         ...
+
+
+def shuffled(items: Sequence[Item]) -> list[Item]:
+    """Return items in a fixed random order, so that the first of them stand for all, however they were sorted."""
+    return [items[place] for place in randomness.permutation(0, "order of evaluated clips", 0, len(items))]
 
 
 def view(

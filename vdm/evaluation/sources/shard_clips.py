@@ -11,14 +11,14 @@ from vdm.data.dataset import ClipDataset, LoadedBatch
 from vdm.data.order import MicroBatch
 from vdm.data.shards import Shape
 from vdm.evaluation.clip_rule import ClipRule
-from vdm.evaluation.sources.base import Block, UnusableClip, Views, view
+from vdm.evaluation.sources.base import Block, UnusableClip, Views, shuffled, view
 from vdm.evaluation.sources.video_folder import ahead
 
 SplitName = Literal["train", "validation"]
 
 
 class ShardClips:
-    """Clips of a split, as the data module cuts them for validation, spread evenly over it.
+    """Clips of a split, as the data module cuts them for validation, spread evenly over it, in a fixed random order.
 
     Args:
         data: The shard sets.
@@ -54,7 +54,7 @@ class ShardClips:
         if not positions:
             raise ValueError(f"{data.name}: no usable clips in its split {split}")
         num_clips = min(len(positions), max_clips or len(positions))
-        self._positions = [positions[number * len(positions) // num_clips] for number in range(num_clips)]
+        self._positions = shuffled([positions[number * len(positions) // num_clips] for number in range(num_clips)])
         self._of_thread = local()
 
     def __len__(self) -> int:

@@ -5,12 +5,13 @@ import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from vdm.data.video_listing import list_videos
 from vdm.evaluation.clip_rule import ClipRule
-from vdm.evaluation.sources.base import Block, UnusableClip, Views, view
+from vdm.evaluation.sources.base import Block, UnusableClip, Views, shuffled, view
 from vdm.generation.input_video import InputVideo, read_video
 from vdm.regular_files import open_regular, read_limited
 from vdm.text import decode_text
@@ -26,7 +27,7 @@ Result = TypeVar("Result")
 
 
 class VideoFolder:
-    """All videos below a folder, in the order of their paths.
+    """All videos below a folder, in a fixed random order.
 
     The caption of ``a.mp4`` is the text of ``a.txt`` if there is one, else the title in the file's metadata.
 
@@ -48,12 +49,33 @@ class VideoFolder:
         self.name = str(folder)
         self._folder = folder
         self._num_threads = num_threads
-        self._files = [path for path in list_videos(folder, ())[0] if not _is_grid(path)]
+        self._files = shuffled([path for path in list_videos(folder, ())[0] if not _is_grid(path)])
         if not self._files:
             raise ValueError(f"{folder}: no videos in it")
 
     def __len__(self) -> int:
         return len(self._files)
+
+    def like(self, videos: "VideoFolder") -> Self:
+        """Return the videos of this folder that have the names of another's, in the order of the other.
+
+        Raises:
+            ValueError: If one is missing, or two have the same name.
+        """
+        found: dict[str, Path] = {}
+        for path in self._files:
+            if found.setdefault(self._key(path), path) != path:
+                raise ValueError(f"{self.name}: has two videos named {self._key(path)}")
+        keys = [videos._key(path) for path in videos._files]
+        missing = [key for key in keys if key not in found]
+        if missing:
+            raise ValueError(f"{self.name}: has no video named {missing[0]}, to compare that of {videos.name} with")
+        chosen = copy(self)
+        chosen._files = [found[key] for key in keys]
+        return chosen
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self._folder).with_suffix("").as_posix()
 
     @property
     def identity(self) -> str:
@@ -71,12 +93,12 @@ class VideoFolder:
         yield from zip(numbers, views, strict=True)
 
     def _views(self, path: Path, rules: Collection[ClipRule]) -> Views:
-        key = path.relative_to(self._folder).with_suffix("").as_posix()
+        key = self._key(path)
         needs_all = any(rule.start == "center" or rule.fps is not None for rule in rules)
         try:
             video = read_video(path, max_frames=None if needs_all else max(rule.num_frames for rule in rules))
         except ValueError as error:
-            reason = str(error).removeprefix(f"input={path}: ")
+            reason = str(error).removeprefix(f"input={path}: ").partition("; input_frames=")[0]
             return dict.fromkeys(rules, UnusableClip(key, reason))
         caption = _caption(path, video)
         return {rule: view(video.frames, rule, key, video.fps, caption) for rule in rules}

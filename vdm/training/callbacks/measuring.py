@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from vdm.checkpoints.collectives import run_on_all
 from vdm.evaluation.build import ChosenMetrics, build_metrics
 from vdm.evaluation.feature_cache import FeatureCache
-from vdm.evaluation.measure import Measurement, measure
+from vdm.evaluation.measure import Measurement, check_counts, measure
 from vdm.evaluation.sources.sampled import SampledVideos
 from vdm.evaluation.sources.shard_clips import ShardClips
 from vdm.files import write_json
@@ -56,13 +56,18 @@ class MeasureVideos(Callback):
         sampling = {"sampler": str(model.sampler), "guidance": str(model.guidance), "ema": True, "seed": self.seed}
         self.metrics = build_metrics(self.nodes, pl_module.device, data, {"sampling": sampling})
         self.held_out = ShardClips(data, "validation", None, data.clip_shape)
+        sampled = self._sampled(pl_module)
         for one in self.metrics.values():
-            self._sampled(pl_module).check(one.key, one.metric.rule)
+            sampled.check(one.key, one.metric.rule)
+        check_counts(self.metrics, sampled, self.held_out, self.held_out)
+        pl_module.higher_is_better |= {
+            f"val/{name}" for name, one in self.metrics.items() if one.metric.better == "higher"
+        }
 
     @property
     def logged_names(self) -> list[str]:
-        """Names of the scalars of the metrics."""
-        return [f"val/{name}" for name in self.metrics] if self.nodes else []
+        """Names of the scalars of metrics of which lower or higher figures are better."""
+        return [f"val/{name}" for name, one in self.metrics.items() if one.metric.better] if self.nodes else []
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Measure after every ``every_steps`` steps."""
@@ -86,8 +91,13 @@ class MeasureVideos(Callback):
         was_training = module.model.training
         module.model.eval()
         with module.ema.swapped_in(), trainer.precision_plugin.forward_context():
-            found = measure(self.metrics, self._sampled(module), self.held_out, self._cache, self.seed)
+            measured = measure(
+                self.metrics, self._sampled(module), self.held_out, self.held_out, self._cache, self.seed
+            )
         module.model.train(was_training)
+        found = measured.found
+        for message in measured.failed.values():
+            _log.warning("%s", message)
         values = ", ".join(f"{name} {one.value:.4g}" for name, one in found.items())
         seconds = time.perf_counter() - start
         if trainer.is_global_zero:

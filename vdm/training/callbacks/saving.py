@@ -28,7 +28,7 @@ class Retention:
     Args:
         last: Number of latest checkpoints to keep, at least 1.
         every_steps: Checkpoints at multiples of this many steps are kept for good; ``None`` disables the rule.
-        best: Number of checkpoints with the lowest ``metric`` to keep; 0 disables the rule.
+        best: Number of checkpoints with the best ``metric`` to keep; 0 disables the rule.
         metric: Name of a scalar that validation or ``callbacks.measure`` logs.
     """
 
@@ -51,7 +51,7 @@ class Retention:
 
         Args:
             steps: Steps of the existing checkpoints, in ascending order.
-            values: The metric at some steps; values that are not finite are ignored.
+            values: The metric at some steps, lower being better; values that are not finite are ignored.
         """
         regular = {step for step in steps if self.every_steps is not None and step % self.every_steps == 0}
         finite = {step: value for step, value in values.items() if math.isfinite(value)}
@@ -126,12 +126,19 @@ class SaveCheckpoints(Callback):
         is_measured = pl_module.logged_at.get(self.keep.metric) == trainer.global_step
         if self.keep.best == 0 or value is None or not is_measured or not math.isfinite(value):
             return
-        better = sorted(self._values.values())[: self.keep.best]
-        if len(better) < self.keep.best or value < better[-1]:
+        better = sorted(self._signed(pl_module).values())[: self.keep.best]
+        if len(better) < self.keep.best or self._sign(pl_module) * value < better[-1]:
             self._values[trainer.global_step] = value
             self._is_pruned = False
             self.save(trainer, pl_module)
             self._prune(trainer, pl_module)  # this step's checkpoint may have been completed before it was measured
+
+    def _sign(self, module: DiffusionModule) -> float:
+        return -1.0 if self.keep.metric in module.higher_is_better else 1.0
+
+    def _signed(self, module: DiffusionModule) -> dict[int, float]:
+        """Return the metric at each step so that lower is better."""
+        return {step: self._sign(module) * value for step, value in self._values.items()}
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Save the last step, also of a stopped run, and wait until it is on disk."""
@@ -168,7 +175,7 @@ class SaveCheckpoints(Callback):
         run_on_all(module.strategy.check_lock)
         if not trainer.is_global_zero:
             return
-        prune(self.run, lambda steps: self.keep.kept(steps, self._values))
+        prune(self.run, lambda steps: self.keep.kept(steps, self._signed(module)))
         if self.keep.best > 0:
             write_file(self._values_path, json.dumps(self._values))
 
