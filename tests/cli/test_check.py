@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.training.runs import TINY, configuration, train
+from vdm.training.callbacks import measuring
 from vdm.training.rehearsal import Rehearsal
 
 SAMPLES = ("callbacks.samples.every_steps=7",)
@@ -92,3 +93,16 @@ def test_a_mistake_is_told_as_by_training(tmp_path: Path, run_vdm: RunVdm) -> No
     assert code == 2
     assert err.startswith("data.path: nowhere")
     assert not list(tmp_path.iterdir())
+
+
+def test_metrics_are_checked_and_nothing_is_measured(
+    shards: Path, run_vdm: RunVdm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: pytest.fail("has measured"))
+    monkeypatch.chdir(tmp_path)
+    given = ("check", *SMALL, f"data.path={shards}", "watchdog.minutes=null", "metric=[static_clips]")
+    code, err = run_vdm(*given, "metric.static_clips.num_frames=4", "callbacks.measure.every_steps=1")
+    assert code == 0, err
+    code, err = run_vdm(*given)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("metric.static_clips: a video of the model has 4 frames; 16 take 16")

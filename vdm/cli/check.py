@@ -105,6 +105,8 @@ def _rehearsed(plain: Mapping[str, Any], scratch: Path, rehearsal: Rehearsal) ->
     for node in filter(None, config["callbacks"].values()):
         if node.get("_target_", "").startswith("vdm.training.callbacks.samples."):
             node |= {"every_steps": _NEVER, "num_videos": 1, "prompts": node.get("prompts") and node["prompts"][:1]}
+        elif node.get("_target_", "").startswith("vdm.training.callbacks.measuring."):
+            node |= {"every_steps": _NEVER, "at_end": False}  # metrics are built and checked, and nothing is measured
     training = build_training(config, scratch)
     training.module.model.sampler = build(_in_few_steps(plain["sampler"]), "sampler")
     trainer: Any = training.trainer

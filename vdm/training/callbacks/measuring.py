@@ -35,15 +35,23 @@ class MeasureVideos(Callback):
         metrics: The metrics that ``metric`` chooses. Without any, nothing is measured.
         num_videos: Videos that are sampled, for metrics that don't say how many they take.
         seed: Seed of the noise.
+        at_end: Whether the final weights are measured, too.
     """
 
     def __init__(
-        self, run: Folder, every_steps: Count, metrics: ChosenMetrics, num_videos: Size = 256, seed: Seed = 0
+        self,
+        run: Folder,
+        every_steps: Count,
+        metrics: ChosenMetrics,
+        num_videos: Size = 256,
+        seed: Seed = 0,
+        at_end: bool = True,
     ) -> None:
         self.run = Path(run)
         self.every_steps = every_steps
         self.nodes = ChosenMetrics.of(metrics.nodes, num_videos).nodes
         self.seed = seed
+        self.at_end = at_end
 
         self.measured_step = 0
 
@@ -76,7 +84,7 @@ class MeasureVideos(Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Measure the final weights, unless training was stopped early."""
-        if trainer.global_step >= trainer.max_steps > 0:
+        if self.at_end and trainer.global_step >= trainer.max_steps > 0:
             self.measure(trainer, pl_module)
 
     def measure(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
