@@ -62,7 +62,7 @@ def test_trainer_that_asks_for_other_processes_than_srun_started_is_refused(
     ("changed", "message"),
     [
         ({"SLURM_STEP_TASKS_PER_NODE": "4,2(x2)"}, r"nodes have 4,2\(x2\) tasks in SLURM"),
-        ({"SLURM_STEP_ID": None}, "the SLURM job has 8 tasks: start them all with srun vdm train"),
+        ({"SLURM_STEP_ID": None}, "the SLURM job has 8 tasks: start them all with srun"),
         ({"SLURM_NTASKS_PER_NODE": None}, "--ntasks-per-node, not by --ntasks alone"),
     ],
 )

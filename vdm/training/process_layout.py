@@ -55,9 +55,7 @@ def find_layout(variables: Mapping[str, str] = os.environ) -> ProcessLayout | No
         return None
     if "SLURM_STEP_ID" not in variables:
         if int(variables["SLURM_NTASKS"]) > 1:
-            raise ConfigError(
-                f"the SLURM job has {variables['SLURM_NTASKS']} tasks: start them all with srun vdm train"
-            )
+            raise ConfigError(f"the SLURM job has {variables['SLURM_NTASKS']} tasks: start them all with srun")
         return None
     per_node = _tasks_on_each_node(variables["SLURM_STEP_TASKS_PER_NODE"])
     if "SLURM_NTASKS_PER_NODE" not in variables and int(variables["SLURM_NTASKS"]) > 1:
