@@ -1,8 +1,8 @@
 """How fast videos are read and described for a metric, beside what reading and describing take alone.
 
 All cores read, then all cores describe, then both go on together as ``vdm evaluate`` does. Sharing the cores, reading
-of r and describing of d videos a second allow 1 / (1/r + 1/d) together. The last column is what a measurement spends on a
-reference whose features are kept from before.
+of r and describing of d videos a second allow 1 / (1/r + 1/d) together. The last column is the time that a measurement
+spends on a reference whose features are kept from before.
 
     VDM_VIDEOS=FOLDER python benchmarks/metric_speed.py
 """
