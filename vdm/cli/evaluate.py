@@ -85,10 +85,10 @@ def _evaluate_videos(options: EvaluateOptions, plain: dict[str, Any]) -> Sequenc
     folder = options.output or Path("evaluation")
     if rank() == 0:
         make_output_folder(folder)
-    figures = measure_videos(options)
+    measured = measure_videos(options)
     if rank() == 0:
-        _write(folder, {"options": plain, "metrics": figures.entries})
-    return figures.failures
+        _write(folder, {"options": plain, "metrics": measured.plain()})
+    return list(measured.failed.values())
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def _evaluate_model(options: EvaluateOptions, run: Path, plain: dict[str, Any]) 
     failures: Sequence[str] = ()
     if options.chosen_metrics:
         sampling = _sampling(options, trained.checkpoint, trained.config)
-        figures = measure_model(options, trained.model, trained.data, sampling)
-        results["metrics"], failures = figures.entries, figures.failures
+        measured = measure_model(options, trained.model, trained.data, sampling)
+        results["metrics"], failures = measured.plain(), list(measured.failed.values())
     if rank() > 0:
         return failures
     held_out = HeldOut(trained.data)

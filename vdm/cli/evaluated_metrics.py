@@ -1,7 +1,6 @@
 """Metrics of videos in ``vdm evaluate``: built from ``metric=``, measured and printed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from vdm.config import ConfigError
 from vdm.data.datamodule import ClipDataModule
 from vdm.evaluation.build import ChosenMetrics, build_metrics, published
 from vdm.evaluation.feature_cache import FeatureCache, default_folder
-from vdm.evaluation.measure import Measurement, NamedMetric, measure, num_videos_read
+from vdm.evaluation.measure import Measured, Measurement, NamedMetric, measure, num_videos_read
 from vdm.evaluation.sources.base import ClipSource
 from vdm.evaluation.sources.sampled import SampledVideos
 from vdm.evaluation.sources.shard_clips import ShardClips
@@ -26,17 +25,7 @@ DEFAULT = "frechet_transnet"
 """The metric of finished videos where none is chosen."""
 
 
-@dataclass(frozen=True)
-class Figures:
-    """The figures of metrics, and why others have none."""
-
-    entries: Mapping[str, Any]
-    """The entries of ``results.json`` by name."""
-    failures: Sequence[str]
-    """One line for each metric without a figure."""
-
-
-def measure_videos(options: EvaluateOptions) -> Figures:
+def measure_videos(options: EvaluateOptions) -> Measured:
     """Measure finished videos."""
     assert options.videos is not None, "options have been checked"
     nodes = options.chosen_metrics or {DEFAULT: published(DEFAULT)}
@@ -60,7 +49,7 @@ def measure_model(
     model: VideoDiffusionModel,
     data: ClipDataModule,
     sampling: Mapping[str, Any],
-) -> Figures:
+) -> Measured:
     """Sample videos with the conditions of held-out clips, and measure them.
 
     Args:
@@ -95,7 +84,7 @@ def _measured(
     videos: ClipSource,
     reference: ClipSource | None,
     truth: ClipSource | None,
-) -> Figures:
+) -> Measured:
     total = -(-num_videos_read(metrics, videos, reference) // num_processes())
     cache = FeatureCache(default_folder() if options.keep_features else None)
     with tqdm(total=total, desc="videos", unit="video", disable=rank() > 0, delay=1) as bar:
@@ -103,7 +92,7 @@ def _measured(
     if rank() == 0:
         for name, one in measured.found.items():
             print(_line(name, one))
-    return Figures({name: one.plain() for name, one in measured.found.items()}, list(measured.failed.values()))
+    return measured
 
 
 def _line(name: str, found: Measurement) -> str:

@@ -23,13 +23,12 @@ from typing import Any
 from vdm.cli.sample_settings import ELSEWHERE, FORMAT, FORMAT_KEY, MAX_BYTES, Made, Settings, comment_of
 from vdm.config import ConfigError
 from vdm.files import create_file
-from vdm.generation.video_files import GRID_SUFFIXES, file_name
+from vdm.generation.video_files import GRID_NAME, GRID_SUFFIXES, file_name
 from vdm.outside import parse_object, read_text
 from vdm.text import printable
 
 _VIDEO = re.compile(r"(\d{4,12})(-.*)?\.mp4", re.DOTALL)
 _SETTINGS = re.compile(r"settings(-(\d{4,12}))?\.json")
-_GRID = re.compile(rf"grid(-(\d{{4,12}}))?\.({'|'.join(GRID_SUFFIXES)})")
 _MAX_COMMENT = 1 << 16
 """Characters of the settings in an mp4, at most."""
 _MAX_TITLE = 1000
@@ -115,7 +114,7 @@ def _numbers(path: Path) -> Iterator[int]:
     """Yield the number in a file's name and, for settings, the number of the call's last video."""
     if found := _VIDEO.fullmatch(path.name):
         yield int(found[1])
-    elif found := _GRID.fullmatch(path.name):
+    elif found := GRID_NAME.fullmatch(path.name):
         yield int(found[2] or 0)
     elif found := _SETTINGS.fullmatch(path.name):
         first, made = int(found[2] or 0), _made(path)

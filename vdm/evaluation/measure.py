@@ -66,6 +66,10 @@ class Measured:
     failed: Mapping[str, str]
     """Why a metric has no figure, in one line, by its name."""
 
+    def plain(self) -> dict[str, Any]:
+        """Return the entries of ``results.json`` by name."""
+        return {name: one.plain() for name, one in self.found.items()}
+
     def whole(self) -> Mapping[str, Measurement]:
         """Return the figures.
 

@@ -1,6 +1,7 @@
 """Writing of videos as mp4 and gif, and of grids of several as mp4, gif and png."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,8 @@ GRID_GAP = 2
 """Pixels between the videos of a grid."""
 GRID_SUFFIXES = ("mp4", "gif", "png")
 """Suffixes of the files of a grid."""
+GRID_NAME = re.compile(rf"grid(-(\d{{4,12}}))?\.({'|'.join(GRID_SUFFIXES)})")
+"""Name of a grid's file; group 2 is the number of its first video, if that is not 0."""
 MIN_GRID = 256
 """Pixels of a grid's longer side, at least; small videos are enlarged."""
 MIN_CAPTIONED = 144

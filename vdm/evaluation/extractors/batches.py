@@ -92,6 +92,19 @@ def check_frames(video: Video, allowed: bool, needed: str) -> None:
         raise ValueError(f"clips have {video.shape[2]} frame{'s' * (video.shape[2] != 1)}; {needed}")
 
 
+class WithoutNetwork:
+    """Base class of extractors that compute scores on a device, without a network."""
+
+    checksum: str | None = None
+    batch_size: int = 1  # nothing is gained by more
+    device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> Self:
+        """Compute on a device."""
+        self.device = device
+        return self
+
+
 class NetworkExtractor(ABC):
     """Base class of extractors that describe clips by a network.
 

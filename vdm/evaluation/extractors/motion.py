@@ -4,7 +4,6 @@ No network is needed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Self
 
 import torch
 from einops import rearrange, reduce
@@ -13,15 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vdm.evaluation.base import EvaluatedClip, Features
-from vdm.evaluation.extractors.batches import Video, check_frames, in_batches, stacked
+from vdm.evaluation.extractors.batches import Video, WithoutNetwork, check_frames, in_batches, stacked
 from vdm.ranges import NotNegative
 
 _GRID = 32
-_BATCH_SIZE = 1
-"""Clips at once: without a network nothing is gained by more."""
 
 
-class TemporalFlickering:
+class TemporalFlickering(WithoutNetwork):
     """VBench's "temporal flickering": (255 - MAE) / 255, higher is steadier.
 
     MAE is the mean absolute difference of successive frames in bytes (Huang et al. 2024, "VBench", section 3.1;
@@ -29,63 +26,32 @@ class TemporalFlickering:
     flicker.
     """
 
-    checksum: str | None = None
-    batch_size = _BATCH_SIZE
-
-    def __init__(self) -> None:
-        self.device = torch.device("cpu")
-
-    def to(self, device: torch.device) -> Self:
-        """Compute on a device."""
-        self.device = device
-        return self
-
     def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
         """Return the score of each clip, 0 to 1."""
         return _scores(lambda video: (255 - _mean_change(video.float())) / 255, clips, self.device)
 
 
-class MotionMagnitude:
+class MotionMagnitude(WithoutNetwork):
     """Mean absolute change of brightness between successive frames, 0 to 1; to be compared with real clips' motion.
 
     With Y(t) the brightness of frame t (Rec. 601 weights, 0 to 1), averaged over the cells of a grid of at most 32x32,
     it is the mean over t and cells of |Y(t + 1) - Y(t)|. The cells average out noise of single pixels.
     """
 
-    checksum: str | None = None
-    batch_size = _BATCH_SIZE
-
-    def __init__(self) -> None:
-        self.device = torch.device("cpu")
-
-    def to(self, device: torch.device) -> Self:
-        """Compute on a device."""
-        self.device = device
-        return self
-
     def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
         """Return the score of each clip, 0 to 1."""
         return _scores(motion_magnitude, clips, self.device)
 
 
-class StaticClips:
+class StaticClips(WithoutNetwork):
     """1 for clips that stand still, 0 for others: the mean is the share of static clips.
 
     Args:
         threshold: A clip stands still if its ``MotionMagnitude`` is at most this, in bytes of brightness, 0 to 255.
     """
 
-    checksum: str | None = None
-    batch_size = _BATCH_SIZE
-
     def __init__(self, threshold: NotNegative = 0.5) -> None:
         self.threshold = threshold
-        self.device = torch.device("cpu")
-
-    def to(self, device: torch.device) -> Self:
-        """Compute on a device."""
-        self.device = device
-        return self
 
     def describe(self, clips: Sequence[EvaluatedClip]) -> Features:
         """Return 0 or 1 for each clip."""
@@ -112,4 +78,4 @@ def _scores(score: Callable[[Tensor], Tensor], clips: Sequence[EvaluatedClip], d
         check_frames(video, video.shape[2] >= 2, "motion needs at least 2")
         return rearrange(score(video), "b -> b 1 1")
 
-    return in_batches(describe, clips, _BATCH_SIZE)
+    return in_batches(describe, clips, WithoutNetwork.batch_size)

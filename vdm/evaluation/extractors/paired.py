@@ -1,7 +1,6 @@
 """Distances of frames from the true frames, in pixels: PSNR and SSIM."""
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float, UInt8
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vdm.evaluation.base import EvaluatedClip, Features
+from vdm.evaluation.extractors.batches import WithoutNetwork
 from vdm.evaluation.extractors.pairs import compare_frames
 from vdm.ranges import Positive, Size
 
@@ -19,7 +19,7 @@ _WINDOW = 11
 _DEVIATION = 1.5
 
 
-class PSNR:
+class PSNR(WithoutNetwork):
     """Peak signal-to-noise ratio of frames, 10 log10(255^2 / MSE) in decibels; the mean over frames.
 
     Args:
@@ -27,16 +27,8 @@ class PSNR:
         batch_size: Clips in a batch.
     """
 
-    checksum: str | None = None
-
     def __init__(self, max_db: Positive = 100.0, batch_size: Size = 1) -> None:
         self.max_db, self.batch_size = max_db, batch_size
-        self.device = torch.device("cpu")
-
-    def to(self, device: torch.device) -> Self:
-        """Compute on a device."""
-        self.device = device
-        return self
 
     def compare(self, clips: Sequence[EvaluatedClip], truth: Sequence[EvaluatedClip]) -> Features:
         """Return the ratio of each clip; see ``PairExtractor``."""
@@ -47,7 +39,7 @@ class PSNR:
         return (10 * torch.log10(255**2 / error)).clamp(max=self.max_db)  # equal frames: log10(inf)
 
 
-class SSIM:
+class SSIM(WithoutNetwork):
     """Structural similarity of frames (Wang et al. 2004), 1 for equal ones; the mean over frames.
 
     A Gaussian window of 11x11 pixels and standard deviation 1.5, K1 = 0.01, K2 = 0.03; the mean over all pixels and
@@ -58,16 +50,8 @@ class SSIM:
         batch_size: Clips in a batch.
     """
 
-    checksum: str | None = None
-
     def __init__(self, batch_size: Size = 1) -> None:
         self.batch_size = batch_size
-        self.device = torch.device("cpu")
-
-    def to(self, device: torch.device) -> Self:
-        """Compute on a device."""
-        self.device = device
-        return self
 
     def compare(self, clips: Sequence[EvaluatedClip], truth: Sequence[EvaluatedClip]) -> Features:
         """Return the similarity of each clip; see ``PairExtractor``."""

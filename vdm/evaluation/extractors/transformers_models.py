@@ -108,7 +108,7 @@ def read_pixel_rule(name_or_path: str) -> PixelRule:
     """Return the rule for pixels of a folder saved by transformers, or of a model on the hub.
 
     Raises:
-        ValueError: In one line, if there is no such file, or it says what is not known here.
+        ValueError: In one line, if there is no such file, or it asks for processing that is not implemented here.
     """
     for name in _FILES:
         file = _file(name_or_path, name)

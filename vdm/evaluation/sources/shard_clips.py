@@ -44,10 +44,11 @@ class ShardClips:
         self.name = data.name
         self.data, self._num_threads = data, num_threads
         self._split: SplitName = split
-        ends = accumulate(bucket.num_samples for bucket in data.listed(split)[1])
+        buckets = data.listed(split)[1]
+        ends = accumulate(bucket.num_samples for bucket in buckets)
         found = [
             range(end - bucket.num_samples, end)
-            for bucket, end in zip(data.listed(split)[1], ends, strict=True)
+            for bucket, end in zip(buckets, ends, strict=True)
             if shape in (None, bucket.shape)
         ]
         positions = range(found[0].start, found[-1].stop) if found else range(0)

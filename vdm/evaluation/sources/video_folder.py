@@ -1,7 +1,6 @@
 """The videos of a folder as a source of clips."""
 
 import hashlib
-import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,12 +12,10 @@ from vdm.data.video_listing import list_videos
 from vdm.evaluation.clip_rule import ClipRule
 from vdm.evaluation.sources.base import Block, UnusableClip, Views, shuffled, view
 from vdm.generation.input_video import InputVideo, read_video
+from vdm.generation.video_files import GRID_NAME
 from vdm.regular_files import open_regular, read_limited
 from vdm.text import decode_text
 
-_GRID = re.compile(r"grid(-\d+)?\.(mp4|gif)")
-"""A picture of all videos, which ``vdm sample`` writes beside them and its settings."""
-_CHUNK = 1 << 20
 _MAX_TEXT = 1 << 16
 """Bytes of a caption's file."""
 
@@ -38,7 +35,7 @@ class VideoFolder:
         num_threads: Videos that are decoded at once.
 
     Raises:
-        ValueError: If there is no such folder, or no video in it.
+        ValueError: If the folder is missing or has no videos.
     """
 
     block_size = 16
@@ -112,18 +109,16 @@ def _caption(path: Path, video: InputVideo) -> str:
 
 
 def _is_grid(path: Path) -> bool:
-    return _GRID.fullmatch(path.name) is not None and any(path.parent.glob("settings*.json"))
+    """Tell whether a file is a grid that ``vdm sample`` has made, which has its settings beside it."""
+    return GRID_NAME.fullmatch(path.name) is not None and any(path.parent.glob("settings*.json"))
 
 
 def _digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
     try:
         with open_regular(path) as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         return f"unreadable: {error.strerror}".encode()
-    return digest.digest()
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], num_threads: int) -> Iterator[Result]:

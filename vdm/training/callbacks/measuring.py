@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import lightning
@@ -11,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from vdm.checkpoints.collectives import run_on_all
 from vdm.evaluation.build import ChosenMetrics, build_metrics
 from vdm.evaluation.feature_cache import FeatureCache
-from vdm.evaluation.measure import Measurement, check_counts, measure
+from vdm.evaluation.measure import Measured, check_counts, measure
 from vdm.evaluation.sources.sampled import SampledVideos
 from vdm.evaluation.sources.shard_clips import ShardClips
 from vdm.files import write_json
@@ -52,7 +51,6 @@ class MeasureVideos(Callback):
         self.nodes = ChosenMetrics.of(metrics.nodes, num_videos).nodes
         self.seed = seed
         self.at_end = at_end
-
         self.measured_step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
@@ -109,12 +107,12 @@ class MeasureVideos(Callback):
         values = ", ".join(f"{name} {one.value:.4g}" for name, one in found.items())
         seconds = time.perf_counter() - start
         if trainer.is_global_zero:
-            self._write(step, found)
+            self._write(step, measured)
             _log.info("Measured after step %d in %.0f s: %s", step, seconds, values)
         log_scalars(
             trainer, {**{f"val/{name}": one.value for name, one in found.items()}, "val/measuring_seconds": seconds}
         )
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own property
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it in its constructor, unseen by the checker
             if isinstance(callback, SaveCheckpoints):
                 callback.save_if_best(trainer, module)
 
@@ -134,7 +132,7 @@ class MeasureVideos(Callback):
             module.data.micro_batch_size,
         )
 
-    def _write(self, step: int, found: Mapping[str, Measurement]) -> None:
+    def _write(self, step: int, measured: Measured) -> None:
         folder = self.run / "evaluation" / f"step={step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "results.json", {"metrics": {name: one.plain() for name, one in found.items()}}, indent=1)
+        write_json(folder / "results.json", {"metrics": measured.plain()}, indent=1)

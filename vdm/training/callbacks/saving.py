@@ -108,7 +108,7 @@ class SaveCheckpoints(Callback):
 
     def _warn_of_unknown_metric(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
         """Warn once of a metric that nothing logs, so that no checkpoint would be the best."""
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's own property
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # as in measuring.py
         measured = [name for callback in callbacks for name in getattr(callback, "logged_names", ())]
         if self.keep.best == 0 or self._is_warned or self.keep.metric in (*module.scalars, *measured):
             return
