@@ -67,7 +67,8 @@ class SpaceTimeTransformer(nn.Module):
         if not vector_conditioned and vector_channels > text_channels:
             raise ValueError("vector_conditioned=false: model.conditioner must have no classes or crops")
         channels = num_heads * head_channels
-        self.in_channels, self.head_channels, self.patch_size = in_channels, head_channels, patch_size
+        self.num_heads, self.head_channels, self.hidden_channels = num_heads, head_channels, hidden_channels
+        self.in_channels, self.patch_size, self.vector_conditioned = in_channels, patch_size, vector_conditioned
         self.text_channels, self.num_text_tokens = text_channels, num_text_tokens
         self.image_channels = (image_channels or in_channels + 1) if image_conditioned else 0
         self.frame_multiple = patch_size
