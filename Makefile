@@ -18,6 +18,9 @@ WITHOUT_DEPENDENCIES := --no-deps --no-build-isolation --use-pep517
 
 DEMO_DATA := data/moving_digits
 DEMO_RUN := runs/demo
+# Network of the demo: unet_tiny or dit_tiny
+MODEL ?= unet_tiny
+DEMO_EXPERIMENT := $(if $(filter dit_tiny,$(MODEL)),dit_digits,moving_digits)
 # Options for pytest, e.g. make test ARGS="-k shards"
 ARGS ?=
 
@@ -46,10 +49,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) $(WITHOUT_DEPENDENCIES) --upgrade --target $(VENV)/peers $(PEERS)
 	@touch $@
 
-demo: install ## Make data, train, sample and evaluate on moving digits
+demo: install ## Make data, train, sample and evaluate on moving digits; MODEL=dit_tiny: a transformer
 	$(BIN)/vdm-data build input=moving_digits output=$(DEMO_DATA)
 	rm -rf $(DEMO_RUN)
-	$(BIN)/vdm train experiment=moving_digits data.path=$(DEMO_DATA) hydra.run.dir=$(DEMO_RUN)
+	$(BIN)/vdm train experiment=$(DEMO_EXPERIMENT) data.path=$(DEMO_DATA) hydra.run.dir=$(DEMO_RUN)
 	$(BIN)/vdm sample checkpoint=$(DEMO_RUN) prompts_file=docs/demo_prompts.txt output=$(DEMO_RUN)/videos \
 	    sampler.num_steps=20 batch_size=16
 	$(BIN)/vdm evaluate checkpoint=$(DEMO_RUN) sampler.num_steps=20 batch_size=32 max_clips=128 num_samples=80 \

@@ -9,6 +9,8 @@ from diffusers import WanTransformer3DModel
 from tests.cli.calling import composed
 from vdm.models.dit.transformer import SpaceTimeTransformer
 from vdm.models.pretrained.wan import network_config, network_options
+from vdm.models.text_encoders import PretrainedTextEncoder
+from vdm.training.planning.structure import pretrained_by_configuration
 
 # As published in transformer/config.json of the repositories below, without the values that are diffusers' defaults.
 SMALL = {"num_layers": 30, "num_attention_heads": 12, "ffn_dim": 8960, "in_channels": 16, "out_channels": 16}
@@ -66,3 +68,12 @@ def test_networks_of_image_to_video_have_the_keys_and_shapes_of_diffusers(
     with torch.device("meta"):
         network = SpaceTimeTransformer(40, 40, 128, 13824, image_conditioned=True, image_channels=20, **options)
     assert shapes(network) == shapes(published(config))
+
+
+def test_the_published_text_encoder_is_planned_without_its_files() -> None:
+    with torch.device("meta"), pretrained_by_configuration():
+        encoder = PretrainedTextEncoder(
+            "Wan-AI/Wan2.1-T2V-14B-Diffusers", 512, subfolder="text_encoder", tokenizer="tokenizer"
+        )
+    assert encoder.channels == 4096
+    assert sum(weight.numel() for weight in encoder.frozen.parameters()) == 5_680_910_336  # google/umt5-xxl's encoder

@@ -1,7 +1,16 @@
-"""Sizes of published autoencoders and image encoders, for plans on machines without them and without network."""
+"""Sizes of published autoencoders and encoders of texts and images, for plans without them and without network."""
 
 from typing import Any
 
+_UMT5_XXL = {
+    "model_type": "umt5",
+    "d_ff": 10240,
+    "d_kv": 64,
+    "d_model": 4096,
+    "num_heads": 64,
+    "num_layers": 24,
+    "vocab_size": 256384,
+}
 PUBLISHED_SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "stabilityai/stable-video-diffusion-img2vid": {
         "vae": {
@@ -20,8 +29,9 @@ PUBLISHED_SIZES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "feature_extractor": {"image_mean": [0.5] * 3, "image_std": [0.5] * 3},  # no memory depends on it
     },
-    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"vae": {}},  # diffusers' defaults
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"text_encoder": _UMT5_XXL, "vae": {}},  # diffusers' defaults
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": {
+        "text_encoder": _UMT5_XXL,
         "vae": {
             "base_dim": 160,
             "decoder_base_dim": 256,
@@ -33,10 +43,11 @@ PUBLISHED_SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "latents_mean": [0.0] * 48,  # no memory depends on it
             "latents_std": [1.0] * 48,
             "scale_factor_spatial": 16,
-        }
+        },
     },
 }
 PUBLISHED_SIZES["stabilityai/stable-video-diffusion-img2vid-xt"] = PUBLISHED_SIZES[
     "stabilityai/stable-video-diffusion-img2vid"
 ]
+PUBLISHED_SIZES["Wan-AI/Wan2.1-T2V-14B-Diffusers"] = PUBLISHED_SIZES["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"]
 """Configuration of each component, by the pipeline's name on the hub and the component's subfolder."""

@@ -45,14 +45,30 @@ def pretrained_by_configuration() -> Iterator[None]:
         config = cls.config_class
         return cls(config.from_pretrained(name, subfolder=subfolder) if published is None else config(**published))
 
+    def transformers_config(cls: Any, name: str, subfolder: str = "", **options: Any) -> Any:
+        published = _published(name, subfolder)
+        if published is None:
+            return originals["AutoConfig"](name, subfolder=subfolder, **options)
+        return cls.for_model(**published)
+
+    def transformers_tokenizer(cls: Any, name: str, subfolder: str = "", **options: Any) -> Any:
+        if _published(name, "text_encoder") is None:
+            return originals["AutoTokenizer"](name, subfolder=subfolder, **options)
+        return _tokenizer_without_words()
+
+    originals: dict[str, Callable[..., Any]] = {}
     with ExitStack() as replacements:
+        auto = "transformers.models.auto"
         for module, owner, method, replacement in (
             ("diffusers.models.modeling_utils", "ModelMixin", "from_pretrained", diffusers_model),
             ("transformers.modeling_utils", "PreTrainedModel", "from_pretrained", transformers_model),
+            (f"{auto}.configuration_auto", "AutoConfig", "from_pretrained", transformers_config),
+            (f"{auto}.tokenization_auto", "AutoTokenizer", "from_pretrained", transformers_tokenizer),
             ("transformers.image_processing_base", "ImageProcessingMixin", "get_image_processor_dict", _statistics),
         ):
             if find_spec(module.partition(".")[0]) is not None:  # a component that needs a missing library says so
                 base = getattr(import_module(module), owner)
+                originals[owner] = getattr(base, method)
                 replacements.enter_context(_class_method_replaced(base, method, replacement))
         yield
 
@@ -65,6 +81,13 @@ def _class_method_replaced(base: type, name: str, replacement: Callable[..., Any
         yield
     finally:
         setattr(base, name, original)
+
+
+def _tokenizer_without_words() -> Any:
+    """Return a tokenizer; no memory depends on its vocabulary, since frozen encoders keep no activations."""
+    from transformers import T5Tokenizer
+
+    return T5Tokenizer(vocab=[(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")], extra_ids=0)
 
 
 def _statistics(cls: Any, name: str, subfolder: str = "", **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
