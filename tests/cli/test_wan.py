@@ -70,18 +70,19 @@ def latents_of_diffusers(folder: Path, steps: int, negative: str = "") -> torch.
 
 
 @pytest.mark.parametrize(
-    ("steps", "euler", "scheduler"),
+    ("steps", "options"),
     [
-        (20, False, {}),
-        (5, False, {"flow_shift": 12.0, "solver_order": 3, "solver_type": "bh2"}),
-        (5, True, {"shift": 5.0}),
+        (20, {}),
+        (5, {"flow_shift": 12.0, "solver_order": 3, "solver_type": "bh2"}),
+        (5, {"euler": True, "shift": 5.0}),
+        (5, {"expand_timesteps": True}),
     ],
-    ids=["as published", "third order, another shift", "Euler"],
+    ids=["as published", "third order, another shift", "Euler", "TI2V-5B"],
 )
 def test_sampled_latents_equal_those_of_diffusers(
-    steps: int, euler: bool, scheduler: dict[str, object], run_vdm: RunVdm, tmp_path: Path
+    steps: int, options: dict[str, object], run_vdm: RunVdm, tmp_path: Path
 ) -> None:
-    folder = save_pipeline(tmp_path / "published", euler, **scheduler)
+    folder = save_pipeline(tmp_path / "published", **options)
     assert run_vdm("import", f"from={folder}", "to=run")[0] == 0
     model = VideoDiffusionModel.from_checkpoint(tmp_path / "run")
     model.sampler = replace(model.sampler, num_steps=steps)
@@ -120,6 +121,15 @@ def test_imported_exported_and_imported_again_is_the_same(
     assert (kept / "given" / "LICENSE.txt").read_text() == LICENCE
     card = (kept / "given" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: diffusers\npipeline_tag: text-to-video\nlicense: apache-2.0\n")
+
+
+def test_pipelines_for_a_first_frame_keep_their_size_and_their_settings(run_vdm: RunVdm, tmp_path: Path) -> None:
+    save_pipeline(tmp_path / "published", expand_timesteps=True)
+    assert run_vdm("import", "from=published", "to=run")[0] == 0
+    assert run_vdm("export", "checkpoint=run", "to=given")[0] == 0
+
+    assert load_config(tmp_path / "run")["clip"]["num_frames"] == 121
+    assert json.loads((tmp_path / "given" / "model_index.json").read_text())["expand_timesteps"] is True
 
 
 def test_diffusers_opens_and_runs_what_is_exported(published: Path, kept: Path) -> None:

@@ -2,6 +2,7 @@
 
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline
@@ -41,8 +42,8 @@ def text_encoder() -> UMT5EncoderModel:
     return UMT5EncoderModel(UMT5Config(vocab_size=len(tokenizer()), **sizes)).eval()
 
 
-def pipeline(euler: bool = False, **scheduler: object) -> WanPipeline:
-    """Return diffusers' pipeline around all of it."""
+def pipeline(euler: bool = False, expand_timesteps: bool = False, **scheduler: object) -> WanPipeline:
+    """Return diffusers' pipeline around all of it; TI2V-5B has ``expand_timesteps``: a timestep for each token."""
     make = FlowMatchEulerDiscreteScheduler if euler else UniPCMultistepScheduler
     made = WanPipeline(
         tokenizer=tokenizer(),
@@ -50,13 +51,14 @@ def pipeline(euler: bool = False, **scheduler: object) -> WanPipeline:
         vae=autoencoder(),
         transformer=diffusers_transformer(SIZES),
         scheduler=make(**({} if euler else SCHEDULER) | scheduler),
+        expand_timesteps=expand_timesteps,
     )
     made.set_progress_bar_config(disable=True)
     return made
 
 
-def save_pipeline(folder: Path, euler: bool = False, **scheduler: object) -> Path:
+def save_pipeline(folder: Path, **options: Any) -> Path:
     """Write the pipeline and a licence beside it."""
-    pipeline(euler, **scheduler).save_pretrained(folder)
+    pipeline(**options).save_pretrained(folder)
     (folder / "LICENSE.txt").write_text(LICENCE)
     return folder
