@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from vdm.checkpoints.history import HISTORY_NAME, Event, append_event
-from vdm.checkpoints.last_figures import METRICS_NAME
 from vdm.checkpoints.layout import checkpoint_folder
+from vdm.checkpoints.metrics_file import METRICS_NAME
 from vdm.checkpoints.run_record import write_config
 from vdm.cli import run_status, run_table
 from vdm.cli.commands import run_program
