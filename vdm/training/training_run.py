@@ -15,11 +15,11 @@ from vdm.assembly.build_model import build_model
 from vdm.assembly.load import load_into
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.assembly.pretrained import configured, load_pretrained, open_pretrained
-from vdm.checkpoints.checkout import git_version
-from vdm.checkpoints.run_record import record_run
+from vdm.checkpoints.run_record import DataIdentity, record_run
 from vdm.config import ConfigError, build, check, errors_at
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import idle_devices
+from vdm.data.sets import TRAIN
 from vdm.generation.video_files import DEFAULT_FPS
 from vdm.models.pretrained.published import Published
 from vdm.objectives.base import Objective, second_optimizer, with_modules_of
@@ -29,6 +29,7 @@ from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_dropout, check_together
 from vdm.training.devices import NO_EXTRAS, TRAINER_ERRORS, find_devices
 from vdm.training.ema import count_emas
+from vdm.training.hardware import find_hardware
 from vdm.training.loggers import begin
 from vdm.training.module import DiffusionModule
 from vdm.training.prepare import prepare
@@ -60,11 +61,12 @@ class TrainingRun:
     def record(self) -> None:
         """Record the configuration and the clips in the run's folder, for resuming and sampling, and in its loggers."""
         recorded = {**self.config, "clip": _describe_clips(self.data)}
+        git = None
         if self.trainer.is_global_zero:
-            record_run(self.folder, recorded)
+            git = record_run(self.folder, recorded, _identities(self.data), find_hardware())
         begin(self.trainer.loggers)
         for logger in self.trainer.loggers:
-            logger.log_hyperparams({**recorded, "git": git_version()})
+            logger.log_hyperparams({**recorded, "git": git})  # in the first process alone
 
     def fit(self, checkpoint: Path | None = None) -> None:
         """Train to the end.
@@ -114,6 +116,18 @@ def _describe_clips(data: ClipDataModule) -> dict[str, Any]:
     num_frames, height, width = data.clip_shape
     size = {"num_frames": num_frames, "height": height, "width": width}
     return {**size, "fps": data.fps or DEFAULT_FPS, "label_names": list(data.label_names)}
+
+
+def _identities(data: ClipDataModule) -> list[DataIdentity]:
+    """Return what tells the sets of a run from others."""
+    return [
+        {
+            "path": one.path,
+            "checksum": one.index.checksum or "",
+            "num_samples": int(one.shards(TRAIN).num_samples.sum()),
+        }
+        for one in data.sets
+    ]
 
 
 def _fit_data_to_model(data: ClipDataModule, model: VideoDiffusionModel, seed: int) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, distributed
 
 from vdm.checkpoints.collectives import all_gather
+from vdm.checkpoints.history import Event, append_event
 from vdm.ranges import CountOrZero, Folder, Positive
 from vdm.training.module import DiffusionModule
 from vdm.training.rollback import roll_back
@@ -209,6 +211,18 @@ class LeaveOutBadSteps(Callback):
             report["clips"] = [clip | {"loss": _number(clip["loss"])} for clip in clips]
             with (self.run / "bad_steps.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(report, allow_nan=False) + "\n")
+            if back_to is not None:
+                append_event(
+                    self.run,
+                    Event(
+                        event="rollback",
+                        time=time.time(),
+                        step=back_to,
+                        position=self._module.data.position,
+                        from_step=step.number,
+                        reason=f"step {step.number} was bad: {reason}",
+                    ),
+                )
 
 
 def _described(clips: Sequence[_Clips]) -> list[dict[str, Any]]:
