@@ -7,18 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from vdm.checkpoints.metrics_file import Series
 from vdm.outside import read_text
 
 MAX_BYTES = 1 << 28
 _POSITION = "train/position"
+UNKNOWN = -1
+"""A position that is in no file."""
 
 
 def read_csv_figures(run: Path) -> dict[str, Series]:
-    """Return the figures in ``RUN/logs/*/metrics.csv`` by name; times are NaN, since the file has none.
+    """Return the figures in ``RUN/logs/*/metrics.csv`` by name.
 
-    Each start of a run has a file of its own; a later one replaces what an earlier one has of the same steps.
+    Times are NaN, since the file has none; positions are ``UNKNOWN`` if ``train/position`` is not among the figures. Each start of a run has a file of its own; a later one replaces what an earlier one has of the same steps.
 
     Raises:
         ValueError: In one line, if a file can't be read.
@@ -56,10 +59,15 @@ def _float(text: object) -> float | None:
 
 
 def _series(rows: list[tuple[int, dict[str, float]]], name: str) -> Series:
-    having = [(step, figures) for step, figures in rows if name in figures]
+    having = [(step, figures[name]) for step, figures in rows if name in figures]
     steps = np.array([step for step, _ in having], np.int64)
-    positions = np.array([figures.get(_POSITION, np.nan) for _, figures in having])
-    values = np.array([figures[name] for _, figures in having])
-    if not np.isfinite(positions).all():
-        positions = np.full(len(steps), np.nan)
-    return Series(steps, np.full(len(steps), np.nan), positions, values)
+    values = np.array([value for _, value in having])
+    return Series(steps, np.full(len(steps), np.nan), _positions(rows, steps), values)
+
+
+def _positions(rows: list[tuple[int, dict[str, float]]], steps: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Return the positions at some steps, between those that are known; ``UNKNOWN`` if none is."""
+    known = [(step, figures[_POSITION]) for step, figures in rows if 0 <= figures.get(_POSITION, np.nan) < 1 << 62]
+    if not known:
+        return np.full(len(steps), UNKNOWN)
+    return np.interp(steps, *zip(*known, strict=True)).round().astype(np.int64)

@@ -73,7 +73,7 @@ def thin_out(series: Mapping[str, Series], max_points: int) -> Curves:
         if key not in known:
             known[key] = len(axes)
             last = edges[1:] - 1
-            positions = np.asarray(one.positions, np.float64)
+            positions = np.where(one.positions >= 0, one.positions, np.nan)
             axes.append(Axis(one.steps[last].astype(np.float64), one.times[last] - start, positions[last]))
         curves[name] = _curve(known[key], one.values, edges)
     return Curves(axes, curves, any(curve.low is not None for curve in curves.values()))

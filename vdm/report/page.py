@@ -10,6 +10,7 @@ from typing import Any
 from vdm.html_pages import embedded_json, security_policy
 from vdm.report.charts import LEVELS, charts_of
 from vdm.report.curves import Curve, Curves, num_buckets, numbers, thin_out, whole_numbers
+from vdm.report.environment import environment_of
 from vdm.report.levels import LevelMap, level_maps
 from vdm.report.run import ReportedRun
 from vdm.report.samples import Samples, fitting, read_video
@@ -144,8 +145,7 @@ def _plain(run: ReportedRun, curves: Curves, commands: Sequence[tuple[str, str]]
         "bad_steps": asdict(run.bad_steps),
         "bad_samples": asdict(run.bad_samples),
         "unreadable": [text[:_MAX_TEXT] for text in run.unreadable],
-        "versions": [_version(one) for one in run.versions[-20:]],
-        "hardware": _hardware(run),
+        "environment": environment_of(run.versions, run.history),
         "commands": [{"name": name, "command": command} for name, command in commands],
         "samples": None,
     }
@@ -175,31 +175,6 @@ def _level_map(found: LevelMap) -> dict[str, Any]:
 
 def _flat_protocol(protocol: Mapping[str, Any] | None) -> dict[str, str]:
     return {} if protocol is None else {key: shown(value)[:_MAX_TEXT] for key, value in flat(protocol).items()}
-
-
-def _version(start: Mapping[str, Any]) -> dict[str, Any]:
-    packages, git = start.get("packages"), start.get("git")
-    commit = git.get("commit") if isinstance(git, dict) else None
-    changed = " with changes" if isinstance(git, dict) and git.get("dirty") else ""
-    facts = {name: str(start[name])[:_MAX_TEXT] for name in ("time", "python", "platform") if start.get(name)}
-    if commit:
-        facts["code"] = f"{commit}{changed}"[:_MAX_TEXT]
-    named = packages if isinstance(packages, dict) else {}
-    return {"facts": facts, "packages": {str(name)[:200]: str(version)[:200] for name, version in named.items()}}
-
-
-def _hardware(run: ReportedRun) -> dict[str, str]:
-    start = next((event for event in reversed(run.history) if event.event == "start"), None)
-    if start is None:
-        return {}
-    told = {
-        "host": start.host,
-        "processes": start.num_processes,
-        "devices": start.devices,
-        "strategy": start.strategy,
-        "started by": start.command,
-    }
-    return {name: str(value)[:_MAX_TEXT] for name, value in told.items() if value is not None}
 
 
 def _shares(samples: Sequence[Samples], num_bytes: int, max_videos: int) -> list[int]:

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 from vdm.checkpoints.history import Event, read_history
 from vdm.checkpoints.layout import checkpoints_of, run_folder, step_of
 from vdm.checkpoints.metrics_file import METRICS_NAME, Series, read_metrics
-from vdm.checkpoints.run_record import VERSIONS_NAME, load_config
-from vdm.records import read_record
+from vdm.checkpoints.run_record import Versions, load_config, versions_of
 from vdm.report.csv_figures import read_csv_figures
 from vdm.report.faults import Listed, bad_samples_of, bad_steps_of
 from vdm.report.measured import Measured, measured_in
@@ -35,7 +34,7 @@ class ReportedRun:
     history: Sequence[Event]
     bad_steps: Listed
     bad_samples: Listed
-    versions: Sequence[Mapping[str, Any]]
+    versions: Sequence[Versions]
     """One entry for each start."""
     saved_steps: Sequence[int]
     """Steps of the checkpoints."""
@@ -79,7 +78,7 @@ def read_run(folder: Path, name: str) -> ReportedRun:
         history=read(read_history, []),
         bad_steps=read(bad_steps_of, nothing),
         bad_samples=read(bad_samples_of, nothing),
-        versions=read(_versions, []),
+        versions=read(versions_of, []),
         saved_steps=[step_of(checkpoint) for checkpoint in checkpoints_of(run)],
         unreadable=faults,
     )
@@ -87,8 +86,3 @@ def read_run(folder: Path, name: str) -> ReportedRun:
 
 def _figures(run: Path) -> dict[str, Series]:
     return read_metrics(run) if (run / METRICS_NAME).exists() else read_csv_figures(run)
-
-
-def _versions(run: Path) -> list[dict[str, Any]]:
-    path = run / VERSIONS_NAME
-    return read_record(path, list[dict[str, Any]]) if path.exists() else []

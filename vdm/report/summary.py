@@ -49,9 +49,9 @@ def tiles_of(run: ReportedRun) -> list[tuple[str, str]]:
     max_steps = max_steps_of(run)
     of = f" of {max_steps:,}" if max_steps is not None else ""
     tiles = [("state", state_of(run).partition(":")[0]), ("optimizer steps", f"{run.step:,}{of}")]
-    positions = [float(one.positions[-1]) for one in run.figures.values() if len(one.positions)]
-    if known := [position for position in positions if math.isfinite(position)]:
-        tiles.append(("samples seen", f"{int(max(known)):,}"))
+    position = max((int(one.positions[-1]) for one in run.figures.values() if len(one.positions)), default=-1)
+    if position >= 0:
+        tiles.append(("samples seen", f"{position:,}"))
     for name, label in (("train/loss", "training loss"), ("val/loss", "held-out loss")):
         if (value := latest(run, name)) is not None:
             tiles.append((label, f"{value:.4g}"))

@@ -61,7 +61,7 @@ function curveTraces(run, name, label, style) {
   return traces;
 }
 
-function curveLayout(traces) {
+function curveLayout(traces, isLog = view.isLog) {
   const values = traces.flatMap(trace => trace.y).filter(value => value !== null);
   const isConstant = values.length > 0 && values[0] !== 0 && values.every(value => value === values[0]);
   const around = [0.5, 1.5].map(factor => factor * values[0]);
@@ -71,11 +71,11 @@ function curveLayout(traces) {
     xaxis: { title: { text: axisTitle() }, tickformat: view.axis === "seconds" ? "" : ",~s" },
     yaxis: {
       exponentformat: "power",
-      ...(view.isLog && isPositive ? { type: "log" } : { type: "linear" }),
+      ...(isLog && isPositive ? { type: "log" } : { type: "linear" }),
       // Plotly would show a constant between -1 and 1, where a small one looks like 0.
-      ...(isConstant && !view.isLog ? { range: around[0] < around[1] ? around : around.reverse() } : { autorange: true }),
+      ...(isConstant && !isLog ? { range: around[0] < around[1] ? around : around.reverse() } : { autorange: true }),
     },
-    uirevision: `${view.axis} ${view.isLog}`,
+    uirevision: `${view.axis} ${isLog}`,
   };
 }
 

@@ -59,7 +59,7 @@ function levelCurves(run, split) {
   const traces = names.flatMap((name, place) =>
     curveTraces(run, name, `t = ${levels[place].toFixed(2)}`, { color: levelColour(place, names.length), dash: "solid" })
       .filter(trace => trace.fill === undefined));
-  const layout = curveLayout(traces);
+  const layout = curveLayout(traces, true);
   return {
     traces, layout: { ...layout, showlegend: true, legend: { orientation: "v", x: 1.02, y: 1, font: { size: 10.5 } }, hovermode: "closest",
       yaxis: { ...layout.yaxis, title: { text: "loss" } } },

@@ -179,12 +179,12 @@ function listing(title, entries, number) {
 
 function environmentSection() {
   const parts = content.runs.map(run => {
-    const last = run.versions.at(-1);
-    if (last === undefined && Object.keys(run.hardware).length === 0) return null;
-    const packages = Object.entries(last?.packages ?? {});
+    const { facts: found, packages, changes } = run.environment;
+    if (found.length === 0 && packages.length === 0) return null;
     const main = packages.filter(([name]) => ["torch", "lightning", "diffusers", "numpy", "av"].includes(name));
-    return ofRun(run, [facts([...Object.entries(run.hardware), ...Object.entries(last?.facts ?? {}), ...main]),
-      packages.length > 0 ? element("details", {}, element("summary", {}, `All ${packages.length} packages`), facts(packages)) : null]);
+    return ofRun(run, [facts([...found, ...main]),
+      packages.length > 0 ? element("details", {}, element("summary", {}, `All ${packages.length} packages`), facts(packages)) : null,
+      changes.length > 0 ? listing("Changed between starts", changes, changes.length) : null]);
   }).filter(part => part !== null);
   return section("environment", "Environment", parts.length > 0 ? parts : note("Versions were not recorded."));
 }
