@@ -120,7 +120,7 @@ def write_result(run: Path, step: int, value: float, name: str = "frechet_digits
 
 
 def _write_history(run: Path, num_steps: int, history: Sequence[Mapping[str, Any]] | None) -> None:
-    middle, end = num_steps // 2, START + SECONDS_PER_STEP * num_steps
+    middle, end = max(10, num_steps // 2), START + SECONDS_PER_STEP * num_steps
     start = {"event": "start", "host": "node1", "num_processes": 2, "devices": "2 x cpu", "command": "vdm train"}
     told = history or [
         {**start, "time": START, "step": 0, "position": 0},

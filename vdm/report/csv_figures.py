@@ -21,7 +21,9 @@ UNKNOWN = -1
 def read_csv_figures(run: Path) -> dict[str, Series]:
     """Return the figures in ``RUN/logs/*/metrics.csv`` by name.
 
-    Times are NaN, since the file has none; positions are ``UNKNOWN`` if ``train/position`` is not among the figures. Each start of a run has a file of its own; a later one replaces what an earlier one has of the same steps.
+    Times are NaN, since the file has none; positions are ``UNKNOWN`` if ``train/position`` is not among the figures.
+
+    Each start of a run has a file of its own; a later one replaces what an earlier one has of the same steps.
 
     Raises:
         ValueError: In one line, if a file can't be read.
