@@ -142,7 +142,7 @@ def test_last_figures_are_those_of_the_last_lines_that_have_them(tmp_path: Path)
         tmp_path,
         '{"step": 10, "time": 5.5, "position": 80, "train/loss": 0.9, "val/loss": 0.8, "val/fvd": 120}',
         '{"step": 20, "time": 6.5, "position": 160, "train/loss": "NaN"}',
-        '{"step": 20, "time": 7.5, "val/loss": 0.7}',
+        '{"step": 20, "time": 7.5, "position": 160, "val/loss": 0.7}',
     )
     found = last_figures(tmp_path)
     assert (found.step, found.time) == (20, 7.5)
@@ -161,7 +161,7 @@ def test_only_the_end_of_a_long_file_is_read_and_cut_lines_are_left_out(tmp_path
     with (tmp_path / METRICS_NAME).open("wb") as file:
         file.truncate(1 << 34)  # a file with a hole, which takes no room
         file.seek(0, os.SEEK_END)
-        file.write(b'\n{"step": 3, "time": 1.0, "train/loss": 0.25}\n{"step": 4, "ti')
+        file.write(b'\n{"step": 3, "time": 1.0, "position": 9, "train/loss": 0.25}\n{"step": 4, "ti')
     assert (last_figures(tmp_path).step, last_figures(tmp_path).values["train/loss"]) == (3, 0.25)
     write(tmp_path, '{"step": 1, "pad": "' + "x" * TAIL_BYTES + '"}')
     assert last_figures(tmp_path) == LastFigures()

@@ -75,7 +75,9 @@ def test_start_says_what_was_done_before_and_is_repeated(tmp_path: Path, shards:
     (tmp_path / HISTORY_NAME).write_text("".join(lines[:-1]))  # as if it had been killed
     seen = time.time() - 100
     with (tmp_path / METRICS_NAME).open("w") as file:
-        file.write(json.dumps({"step": 5, "time": seen, "train/loss": "NaN"}) + "\n" + '{"step": 6, "ti')
+        file.write(
+            json.dumps({"step": 5, "time": seen, "position": 20, "train/loss": "NaN"}) + "\n" + '{"step": 6, "ti'
+        )
     os.utime(tmp_path / HISTORY_NAME, (seen, seen))
     train(tmp_path, {**config, "trainer": {**config["trainer"], "max_steps": 3}}, resume=True)
 

@@ -54,7 +54,7 @@ def test_second_start_in_a_folder_is_refused_and_a_killed_one_is_resumed_at_once
     killed = time.time()
     last = step_of(latest_checkpoint(run))
     with (run / METRICS_NAME).open("a") as file:  # as of steps that were done after the checkpoint
-        file.write(f'{{"step": {last + 7}, "time": {killed}, "train/loss": 0.5}}\n')
+        file.write(f'{{"step": {last + 7}, "time": {killed}, "position": 0, "train/loss": 0.5}}\n')
     log = tmp_path / "resumed.log"
     resumed = zygote.start(["train", f"resume={run}", f"trainer.max_steps={last + 2}"], {}, log)
     assert zygote.wait([resumed], timeout=120) == [0], log.read_text()
