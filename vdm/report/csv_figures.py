@@ -72,4 +72,5 @@ def _positions(rows: list[tuple[int, dict[str, float]]], steps: Int[np.ndarray, 
     known = [(step, figures[_POSITION]) for step, figures in rows if 0 <= figures.get(_POSITION, np.nan) < 1 << 62]
     if not known:
         return np.full(len(steps), UNKNOWN)
-    return np.interp(steps, *zip(*known, strict=True)).round().astype(np.int64)
+    at, positions = (np.array(column) for column in zip(*known, strict=True))
+    return np.interp(steps, at, positions).round().astype(np.int64)

@@ -35,7 +35,7 @@ NUM_LEVEL_BINS = 10
 
 
 def log_scalars(trainer: lightning.Trainer, scalars: dict[str, float]) -> None:
-    """Log scalars under the number of optimizer steps done; Lightning's own log lags behind by one in validation."""
+    """Log figures under the number of optimizer steps done; Lightning's own log lags behind by one in validation."""
     module: Any = trainer.lightning_module
     module.scalars.update(scalars)
     module.logged_at.update(dict.fromkeys(scalars, trainer.global_step))

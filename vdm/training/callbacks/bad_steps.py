@@ -19,6 +19,7 @@ from torch import Tensor, distributed
 from vdm.checkpoints.collectives import all_gather
 from vdm.checkpoints.history import Event, append_event
 from vdm.ranges import CountOrZero, Folder, Positive
+from vdm.training.loggers.base import run_loggers
 from vdm.training.module import DiffusionModule
 from vdm.training.rollback import roll_back
 from vdm.types import ClipBatch
@@ -205,6 +206,8 @@ class LeaveOutBadSteps(Callback):
         if self._trainer.is_global_zero:
             back_to = self._trainer.global_step if went_back else None
             done = "left out" if back_to is None else f"back to step {back_to}"
+            for logger in run_loggers(self._trainer) if went_back else ():
+                logger.go_back(self._trainer.global_step)
             _log.warning("Step %d was bad: %s; %s. Clips: %s", step.number, reason, done, _named(clips))
             report = {"step": step.number, "went_back_to": back_to}
             report |= {"loss": _number(loss), "gradient_norm": _number(norm)}

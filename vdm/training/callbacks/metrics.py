@@ -65,9 +65,9 @@ class LogMetrics(Callback):
         scalars |= {
             "train/grad_norm": float(module.grad_norm),
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            "train/clips_per_second": num_clips / elapsed,
-            "train/data_wait_fraction": (seconds_waited(trainer) - self._waited) / elapsed,
-            "train/position": float(module.data.position),
+            "perf/clips_per_second": num_clips / elapsed,
+            "perf/data_wait_fraction": (seconds_waited(trainer) - self._waited) / elapsed,
+            "data/position": float(module.data.position),
         }
         log_scalars(trainer, scalars)
         self._logged_step = step
