@@ -56,13 +56,18 @@ class Tab:
         return [url for url in self.requests if not url.startswith(tuple(self.allowed))]
 
 
+def installed_browser() -> str | None:
+    """Return the path of the browser; None if there is none."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """A headless browser. Without one tests are skipped, or fail under VDM_REQUIRE_BROWSER=1.
 
     One for each module rather than for all: as long as Playwright runs, asyncio can't be used in other tests.
     """
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    program = installed_browser()
     if program is None:
         message = "no browser is installed: apt-get install chromium"
         if os.environ.get("VDM_REQUIRE_BROWSER") == "1":

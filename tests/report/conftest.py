@@ -6,17 +6,15 @@ from pathlib import Path
 import pytest
 
 from tests.report.made_runs import HOSTILE, write_run
-from vdm.cli.report import commands_of
-from vdm.report.find_runs import find_runs
+from vdm.cli.report import commands_of, read_runs
 from vdm.report.page import About, Limits, page_of
-from vdm.report.run import read_run
 
 LIMITS = Limits(max_bytes=15_000_000, max_videos=8)
 
 
 def write_report(output: Path, paths: Sequence[Path], limits: Limits = LIMITS) -> Path:
     """Write the page of some runs, as ``vdm report`` does; return its path."""
-    runs = [read_run(folder, name) for name, folder in find_runs(paths).items()]
+    runs = read_runs(paths)
     text, _ = page_of(runs, {run.name: commands_of(run) for run in runs}, About("today", "1"), limits)
     output.write_text(text)
     return output

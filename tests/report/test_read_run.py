@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.report.made_runs import write_run
-from vdm.report.find_runs import MAX_RUNS, find_runs
+from vdm.cli.reported_runs import MAX_RUNS, reported_runs
 from vdm.report.run import ReportedRun, read_run
 from vdm.report.settings import differing, flat
-from vdm.report.summary import lost_seconds, shares_of_time, state_of, tiles_of
+from vdm.report.summary import lost_seconds, shares_of_time, tiles_of
 
 OLD_RUN = Path(__file__).parents[1] / "old_runs/unet_2026_11/run"
 
@@ -21,7 +21,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def read(run: Path) -> ReportedRun:
-    return read_run(run, "run")
+    return read_run(run, "run", "finished")
 
 
 def test_a_run_in_a_few_figures(run: Path) -> None:
@@ -46,7 +46,6 @@ def test_the_last_line_of_a_killed_run_is_left_out(run: Path) -> None:
 
     assert found.figures["train/loss"].steps[-1] == 40
     assert found.unreadable == []
-    assert state_of(found) == "training, or killed"
 
 
 def test_a_run_that_has_done_no_step_yet(tmp_path: Path) -> None:
@@ -151,18 +150,19 @@ def test_runs_are_found_in_a_sweep_in_order_and_named_by_what_differs(tmp_path: 
     (sweep / ".hidden/config.yaml").touch()
     (sweep / "link").symlink_to(sweep, target_is_directory=True)
 
-    assert list(find_runs([sweep])) == ["0_lr=3", "2_lr=2", "10_lr=1"]
-    assert list(find_runs([tmp_path])) == ["0_lr=3", "2_lr=2", "10_lr=1"]
-    assert list(find_runs([sweep / "2_lr=2"])) == ["2026/2_lr=2"]
-    assert list(find_runs([sweep / "2_lr=2/checkpoints/step=00000001", sweep / "2_lr=2"])) == ["2026/2_lr=2"]
+    assert list(reported_runs([sweep])) == ["0_lr=3", "2_lr=2", "10_lr=1"]
+    assert list(reported_runs([tmp_path])) == ["0_lr=3", "2_lr=2", "10_lr=1"]
+    assert list(reported_runs([sweep / "2_lr=2"])) == ["2026/2_lr=2"]
+    assert list(reported_runs([sweep / "2_lr=2/checkpoints/step=00000001", sweep / "2_lr=2"])) == ["2026/2_lr=2"]
 
 
 def test_more_runs_than_a_page_takes_are_one_line(tmp_path: Path) -> None:
     for number in range(MAX_RUNS + 1):
         (tmp_path / str(number)).mkdir()
         (tmp_path / f"{number}/config.yaml").touch()
+        (tmp_path / f"{number}/versions.json").touch()
     with pytest.raises(ValueError, match=rf"^run={tmp_path}: more than {MAX_RUNS} runs; choose fewer$"):
-        find_runs([tmp_path])
+        reported_runs([tmp_path])
 
 
 def test_settings_that_go_together_are_one_column() -> None:

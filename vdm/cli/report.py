@@ -1,5 +1,6 @@
 """``vdm report``: one HTML page about one run or several, without PyTorch."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -10,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from vdm.cli.manual.versions import DISTRIBUTION
 from vdm.cli.next_step import command
 from vdm.cli.options.report import ReportOptions
+from vdm.cli.reported_runs import reported_runs
+from vdm.cli.run_status import status_of
 from vdm.config.options import parse
 from vdm.files import replacing
-from vdm.report.find_runs import find_runs
 from vdm.report.page import About, Limits, page_of
 from vdm.report.run import ReportedRun, read_run
-from vdm.report.summary import has_finished
 from vdm.text import printable
 
 
@@ -23,7 +24,7 @@ def run(config: DictConfig) -> None:
     """Write the page, and print where it is and what it leaves out."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     options = parse(ReportOptions, plain)
-    runs = [read_run(folder, name) for name, folder in find_runs(options.paths).items()]
+    runs = read_runs(options.paths)
     about = About(f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}", metadata.version(DISTRIBUTION))
     limits = Limits(int(options.max_megabytes * 1e6), options.max_videos)
     text, left_out = page_of(runs, {one.name: commands_of(one) for one in runs}, about, limits)
@@ -37,13 +38,26 @@ def run(config: DictConfig) -> None:
         for fault in one.unreadable:
             print(printable(f"Not shown: {fault}"))
     about_runs = f"{len(runs)} runs" if len(runs) > 1 else f"the run {runs[0].name}"
-    print(printable(f"A report of {about_runs} ({len(text) / 1e6:.1f} MB), to be opened in a browser: {page}"))
+    print(printable(f"A report of {about_runs} ({len(text) / 1e6:.1f} MB), to be opened in a browser: {page.absolute()}"))
+
+
+def read_runs(paths: Sequence[Path]) -> list[ReportedRun]:
+    """Read the runs at some paths, with the states that ``vdm runs`` tells of them.
+
+    Raises:
+        ValueError: In one line, if there are none, or the configuration of one can't be read.
+    """
+    runs: list[ReportedRun] = []
+    for name, folder in reported_runs(paths).items():
+        status = status_of(folder)
+        runs.append(read_run(folder, name, status.state, status.reason))
+    return runs
 
 
 def commands_of(run: ReportedRun) -> list[tuple[str, str]]:
     """Return the commands by which to go on with a run, by what they do."""
     folder = Path(run.folder).absolute()
-    if has_finished(run):
+    if run.state == "finished":
         further = ("train on", command("vdm train", resume=folder, trainer__max_steps=str(2 * max(1, run.step))))
     else:
         further = ("continue", command("vdm train", resume=folder))

@@ -15,7 +15,7 @@ from vdm.report.levels import LevelMap, level_maps
 from vdm.report.run import ReportedRun
 from vdm.report.samples import Samples, fitting, read_video
 from vdm.report.settings import differing, differing_keys, flat, shown
-from vdm.report.summary import latest, shares_of_time, state_of, story_of, tiles_of
+from vdm.report.summary import latest, shares_of_time, story_of, tiles_of
 
 SCRIPTS = (
     "elements.js",
@@ -124,7 +124,7 @@ def _plain(run: ReportedRun, curves: Curves, commands: Sequence[tuple[str, str]]
     return {
         "name": run.name,
         "folder": str(run.folder)[:_MAX_TEXT],
-        "state": state_of(run)[:_MAX_TEXT],
+        "state": f"{run.state}: {run.reason}" if run.reason else run.state,
         "tiles": tiles_of(run),
         "axes": [
             {

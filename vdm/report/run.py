@@ -25,6 +25,10 @@ class ReportedRun:
     folder: Path
     name: str
     """Unique among the runs of a page."""
+    state: str
+    """Such as ``training`` or ``killed``."""
+    reason: str | None
+    """Why it ended, in one line."""
     config: Mapping[str, Any]
     settings: Mapping[str, Any]
     """Values of the configuration by dotted key."""
@@ -49,8 +53,14 @@ class ReportedRun:
         return max([*logged, *told, *self.saved_steps[-1:]], default=0)
 
 
-def read_run(folder: Path, name: str) -> ReportedRun:
+def read_run(folder: Path, name: str, state: str, reason: str | None = None) -> ReportedRun:
     """Read a run.
+
+    Args:
+        folder: Its folder.
+        name: Its name on the page.
+        state: Its state, which the lock on its folder tells.
+        reason: Why it ended, if that is known.
 
     Raises:
         ValueError: In one line, if the folder is not that of a run, or its configuration can't be read.
@@ -70,6 +80,8 @@ def read_run(folder: Path, name: str) -> ReportedRun:
     return ReportedRun(
         folder=run,
         name=name,
+        state=state,
+        reason=reason,
         config=config,
         settings=flat(config),
         figures=read(_figures, {}),

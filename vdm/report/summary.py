@@ -1,12 +1,11 @@
 """A run in a few figures and words: its state, its tiles, where its time went, its starts and ends."""
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 
-from vdm.checkpoints.history import Event, latest_start, whole_cost
+from vdm.checkpoints.history import Event, whole_cost
 from vdm.report.run import ReportedRun
 
 _WAITS = {
@@ -17,24 +16,6 @@ _WAITS = {
 }
 """Shares of the time of training steps, by the figures that tell them."""
 _SPEEDS = ("perf/clips_per_second", "train/clips_per_second")
-
-
-def state_of(run: ReportedRun) -> str:
-    """Return how training ended, or that no end is recorded."""
-    if not run.history:
-        return "finished" if has_finished(run) else "unknown"
-    last = latest_start(run.history)[-1]
-    if not last.is_end:
-        return "training, or killed"
-    ended = {"finish": "finished", "stop": "stopped", "fail": "failed"}[last.event]
-    return f"{ended}: {last.reason}" if last.reason and last.event != "finish" else ended
-
-
-def has_finished(run: ReportedRun) -> bool:
-    """Whether all steps that the run was meant to do are done."""
-    if run.history:
-        return latest_start(run.history)[-1].event == "finish"
-    return run.step >= (max_steps_of(run) or math.inf)
 
 
 def max_steps_of(run: ReportedRun) -> int | None:
@@ -48,7 +29,7 @@ def tiles_of(run: ReportedRun) -> list[tuple[str, str]]:
     """Return labels and values of the run's most important figures."""
     max_steps = max_steps_of(run)
     of = f" of {max_steps:,}" if max_steps is not None else ""
-    tiles = [("state", state_of(run).partition(":")[0]), ("optimizer steps", f"{run.step:,}{of}")]
+    tiles = [("state", run.state), ("optimizer steps", f"{run.step:,}{of}")]
     position = max((int(one.positions[-1]) for one in run.figures.values() if len(one.positions)), default=-1)
     if position >= 0:
         tiles.append(("samples seen", f"{position:,}"))

@@ -9,12 +9,12 @@ from annotated_types import Interval, Len
 
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_writable
+from vdm.cli.reported_runs import reported_runs
 from vdm.config import ConfigError
 from vdm.config.options import PlainPath
 from vdm.config.words import Described
 from vdm.ranges import SizeOrZero
 from vdm.regular_files import open_regular
-from vdm.report.find_runs import find_runs
 from vdm.report.page import MARK
 
 PAGE_NAME = "report.html"
@@ -50,7 +50,7 @@ class ReportOptions(CommandOptions):
     def check_paths(self) -> None:
         """Refuse what is no run, and a file in the way of the page."""
         try:
-            find_runs(self.paths)
+            reported_runs(self.paths)
         except (ValueError, OSError) as error:
             raise ConfigError(str(error)) from None
         page = self.page
