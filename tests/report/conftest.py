@@ -52,9 +52,12 @@ def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     name = HOSTILE.replace("/", "\u2044")
     for number in range(2):
-        settings = {"name": f"{HOSTILE} {number}", HOSTILE: HOSTILE}
+        settings = {"name": f"{HOSTILE} {number}", HOSTILE: HOSTILE, ("constructor", "x")[number]: ""}
         history = [{"event": "fail", "time": 1.0, "step": 3, "position": 3, "reason": HOSTILE}]
         run = write_run(folder / f"{number}{name}", settings=settings, captions=(HOSTILE, None), history=history)
         with (run / "metrics.jsonl").open("a") as file:
             file.write('{"step": 401, "time": 1764537300, "position": 1, "train/<b>x</b><img src=x>": 1}\n')
+            file.write(
+                '{"step": 402, "time": 1e308, "position": 1, "toString": 1e308, "__proto__": 1}\n' * (1 - number)
+            )
     return write_report(folder / "report.html", [folder])

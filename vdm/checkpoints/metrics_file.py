@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vdm.json_values import parse_json, whole_number
+from vdm.regular_files import open_regular
 
 METRICS_NAME = "metrics.jsonl"
 MAX_LINE_BYTES = 1 << 20
@@ -61,7 +62,7 @@ def metrics_lines(run: Path, last_bytes: int | None = None) -> Iterator[dict[str
     """
     path = run / METRICS_NAME
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if last_bytes is not None and os.fstat(file.fileno()).st_size > last_bytes:
                 file.seek(-last_bytes, os.SEEK_END)
             for raw in iter(lambda: file.readline(MAX_LINE_BYTES), b""):

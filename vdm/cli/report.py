@@ -38,7 +38,9 @@ def run(config: DictConfig) -> None:
         for fault in one.unreadable:
             print(printable(f"Not shown: {fault}"))
     about_runs = f"{len(runs)} runs" if len(runs) > 1 else f"the run {runs[0].name}"
-    print(printable(f"A report of {about_runs} ({len(text) / 1e6:.1f} MB), to be opened in a browser: {page.absolute()}"))
+    print(
+        printable(f"A report of {about_runs} ({len(text) / 1e6:.1f} MB), to be opened in a browser: {page.absolute()}")
+    )
 
 
 def read_runs(paths: Sequence[Path]) -> list[ReportedRun]:
@@ -57,12 +59,14 @@ def read_runs(paths: Sequence[Path]) -> list[ReportedRun]:
 def commands_of(run: ReportedRun) -> list[tuple[str, str]]:
     """Return the commands by which to go on with a run, by what they do."""
     folder = Path(run.folder).absolute()
-    if run.state == "finished":
-        further = ("train on", command("vdm train", resume=folder, trainer__max_steps=str(2 * max(1, run.step))))
+    if run.state == "training":
+        further = []
+    elif run.state == "finished":
+        further = [("train on", command("vdm train", resume=folder, trainer__max_steps=str(2 * max(1, run.step))))]
     else:
-        further = ("continue", command("vdm train", resume=folder))
+        further = [("continue", command("vdm train", resume=folder))]
     return [
-        further,
+        *further,
         ("sample", command("vdm sample", checkpoint=folder)),
         ("evaluate", command("vdm evaluate", checkpoint=folder)),
         ("report", command("vdm report", run=folder)),

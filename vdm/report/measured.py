@@ -62,6 +62,9 @@ def _of_file(run: Path, file: Path) -> list[Measured]:
     place = _STEP.search(named) or _STEP.search(str(content.get("checkpoint", "")))
     step = int(place[1]) if place else None
     metrics = checked(content.get("metrics", {}), dict[str, _Measurement], file)
+    for name, one in metrics.items():
+        if not all(map(math.isfinite, (one["value"], *(one["interval"] or ())))):
+            raise ValueError(f"{file}: metrics.{name}: is not finite")
     found = [_measured(name, step, one, named) for name, one in metrics.items()]
     for name in _SCALARS:
         value = content.get(name)

@@ -70,7 +70,7 @@ function curveLayout(traces, isLog = view.isLog) {
     hovermode: traces.length > 24 ? "closest" : "x unified",
     xaxis: { title: { text: axisTitle() }, tickformat: view.axis === "seconds" ? "" : ",~s" },
     yaxis: {
-      exponentformat: "power",
+      exponentformat: "e",
       ...(isLog && isPositive ? { type: "log" } : { type: "linear" }),
       // Plotly would show a constant between -1 and 1, where a small one looks like 0.
       ...(isConstant && !isLog ? { range: around[0] < around[1] ? around : around.reverse() } : { autorange: true }),

@@ -4,7 +4,7 @@ const SPLITS = { train: "training", val: "held-out clips" };
 function levelsSection() {
   const runs = content.runs.filter(run => Object.keys(run.level_maps).length > 0);
   if (runs.length === 0) return null;
-  let run = runs[0], split = Object.keys(run.level_maps).at(-1);
+  let run = runs[0], split = firstSplit(run);
   const map = chartCard("Mean loss by noise level t and step, on a logarithmic scale", [], true);
   const lines = chartCard("The same as curves", [], true);
   const drawn = [charts.add(map.host, () => levelMap(run, split)), charts.add(lines.host, () => levelCurves(run, split))];
@@ -18,12 +18,18 @@ function levelsSection() {
   const choose = runs.length > 1 ? selection("Run whose losses by noise level are shown",
     Object.fromEntries(runs.map((one, place) => [place, one.name])), place => {
       run = runs[place];
-      if (!(split in run.level_maps)) split = Object.keys(run.level_maps).at(-1);
+      if (!(split in run.level_maps)) split = firstSplit(run);
       showSplits();
       charts.draw(drawn);
     }) : null;
   return section("levels", "Loss by noise level", element("div", { class: "controls" }, splits, choose),
     element("div", { class: "charts wide" }, map.card, lines.card));
+}
+
+// The split that is shown first: held-out clips, once they were looked at several times.
+function firstSplit(run) {
+  const names = Object.keys(run.level_maps);
+  return names.toReversed().find(name => run.level_maps[name].steps.length > 1) ?? names[0];
 }
 
 function levelMap(run, split) {

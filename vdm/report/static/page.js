@@ -1,6 +1,10 @@
 // The page itself, from the content that travels in it as JSON.
 const content = JSON.parse(document.getElementById("content").textContent);
-content.runs.forEach((run, place) => Object.assign(run, { place, isShown: true }));
+for (const [place, run] of content.runs.entries()) {
+  Object.assign(run, { place, isShown: true });
+  // Names come from outside: one such as "constructor" must not be found in runs that have no such entry.
+  for (const key of ["curves", "settings", "level_maps"]) run[key] = Object.assign(Object.create(null), run[key]);
+}
 
 function tiles(run) {
   return element("dl", { class: "tiles" }, run.tiles.map(([label, value]) =>

@@ -13,9 +13,9 @@ function swatch(run) {
 
 // The last figure of each metric, and the losses.
 function resultsOf(run) {
-  const measured = Object.fromEntries(run.measured.map(one => [one.name, one.value]));
-  const losses = { "train/loss": run.latest["train/loss"], "val/loss": run.latest["val/loss"] };
-  return { ...losses, ...measured };
+  const found = Object.assign(Object.create(null), run.latest);
+  run.measured.forEach(one => { found[one.name] = one.value; });
+  return found;
 }
 
 function runsSection() {
