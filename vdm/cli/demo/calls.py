@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import hydra
-from annotated_types import Len
+from annotated_types import Interval, Len
 from omegaconf import OmegaConf
 
 from vdm.cli.options.sample import SampleOptions
@@ -30,7 +30,7 @@ class Form:
     negative: Text = ""
     label: Annotated[str, Len(0, 255)] | None = None
     image: Path | None = None
-    """First frame."""
+    """First frame; the form does not ask for it if the task has one from its input."""
     task: Literal["extend", "interpolate", "superres"] | None = None
     input: Path | None = None
     """Video that the task starts from."""
@@ -40,9 +40,9 @@ class Form:
     num_steps: NumSteps | None = None
     guidance_scale: Number | None = None
     seed: Seed = 0
-    num_frames: Size | None = None
-    height: Size | None = None
-    width: Size | None = None
+    num_frames: Annotated[int, Interval(ge=1, le=10_000)] | None = None
+    height: Annotated[int, Interval(ge=1, le=10_000)] | None = None
+    width: Annotated[int, Interval(ge=1, le=10_000)] | None = None
     of_model: dict[str, Number] = field(default_factory=dict[str, Number])
     """Numbers that a model is conditioned on, by name."""
 
@@ -111,9 +111,7 @@ def _words(form: Form, taken: Taken) -> Iterator[str]:
             raise ValueError(f"sampler={form.sampler}: no such choice: {', '.join(taken.samplers)}")
         yield f"sampler={form.sampler}"
     numbers = {"sampler.num_steps": form.num_steps, "guidance_scale": form.guidance_scale, "seed": form.seed}
-    if form.task in (None, "extend"):
-        numbers |= {"num_frames": form.num_frames}
-    numbers |= {"height": form.height, "width": form.width}
+    numbers |= {"num_frames": form.num_frames, "height": form.height, "width": form.width}
     numbers |= {name: value for name, value in form.of_model.items() if name in taken.options or name == "fps"}
     for key, number in numbers.items():
         if number is not None:

@@ -15,7 +15,7 @@ Address = Callable[[Path], str]
 """Returns the address under which the page's server has a file."""
 
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1320px !important; width: 100%; margin: 0 auto !important; }
 .vdm-head h1 { font-size: 1.35rem; font-weight: 600; margin: 0; }
 .vdm-head p { margin: .15rem 0 0; color: var(--body-text-color-subdued); font-size: .9rem; }
 .vdm-cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 16px; }
@@ -31,6 +31,7 @@ CSS = """
 .vdm-text .vdm-name { font-weight: 600; }
 .vdm-text .vdm-status { color: var(--body-text-color-subdued); float: right; margin-left: .5rem; }
 .vdm-text .vdm-error { color: var(--error-text-color, #b42318); margin: .3rem 0 0; }
+.vdm-text .vdm-note { color: var(--body-text-color-subdued); margin: .3rem 0 0; }
 .vdm-text pre { white-space: pre-wrap; overflow-wrap: anywhere; user-select: all; margin: .4rem 0 0; padding: 8px 10px;
   border-radius: 6px; font-size: .78rem; background: var(--background-fill-secondary); color: var(--body-text-color); }
 .vdm-text a { color: var(--link-text-color); }
@@ -89,6 +90,7 @@ def _result(result: Result, shape: tuple[int, int], address: Address) -> str:
     lines = [f'{status}<span class="vdm-name">{html_text(result.model)}</span>']
     if result.error:
         lines.append(f'<p class="vdm-error" role="alert">{html_text(result.error)}</p>')
+    lines += [f'<p class="vdm-note">{html_text(note)}</p>' for note in result.notes]
     if result.video is not None:
         lines.append(_download(address(result.video), result.video))
     if result.command:

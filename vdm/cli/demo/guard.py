@@ -99,10 +99,10 @@ def _refusal(scope: Scope, is_loopback: bool) -> PlainTextResponse | None:
     if scope["type"] != "http":
         return PlainTextResponse("no such thing", 404)
     headers = Headers(scope=scope)
-    host, origin = headers.get("host", ""), headers.get("origin")
+    host, origin = headers.get("host", "").lower(), headers.get("origin")
     if is_loopback and re.sub(r":\d+$", "", host) not in _LOOPBACK:
         return PlainTextResponse("this page answers to localhost alone", 403)
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and urlsplit(origin.lower()).netloc != host:
         return PlainTextResponse("this page answers its own requests alone", 403)
     allowed = {"GET": _GET, "HEAD": _GET, "POST": _POST}.get(scope["method"])
     if allowed is None or not allowed.fullmatch(scope["path"]):

@@ -4,7 +4,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class Result:
     """The finished video."""
     settings: Path | None = None
     """Record of its settings."""
+    notes: tuple[str, ...] = ()
+    """Warnings about the settings."""
     error: str = ""
     """Why there is no video, in one line."""
 
@@ -98,8 +100,9 @@ class Job:
             words = words_of(self.form, taken_by(model), self.shared.words(model.checkpoint))
             result = replace(result, command=shell_line(words), status="begins")
             tell(result)
-            call = model.begin(words)
-            self._sample(call, result, tell)
+            with _warnings() as notes:
+                call = model.begin(words)
+            self._sample(call, replace(result, notes=tuple(notes)), tell)
         except StoppedError:
             tell(replace(result, error="stopped", preview=""))
         except torch.OutOfMemoryError:
@@ -139,6 +142,25 @@ class Job:
 def taken_by(model: DemoModel) -> Taken:
     """Return what a model takes of a form."""
     return Taken(model.takes_text, model.takes_image, model.classes, model.options, samplers())
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Yield a list that collects this project's warnings in this thread."""
+    found: list[str] = []
+    thread = threading.get_ident()
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread:
+                found.append(printable(record.getMessage()))
+
+    handler, logger = Collector(logging.WARNING), logging.getLogger("vdm")
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 def _remove_record(call: SampleCall) -> None:

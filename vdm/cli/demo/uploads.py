@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -17,6 +18,7 @@ FOLDER = "uploads"
 """Folder beside the numbered folders of results."""
 _SHOWN = 160
 """Height and width of the picture that shows an upload."""
+UploadedFrames = UInt8[Tensor, "c t h w"]
 _MAX_FRAME_BYTES = 1 << 30
 """Bytes of all frames of a video, at its own size, at most."""
 
@@ -28,16 +30,16 @@ class UploadLimits:
     max_bytes: int
     max_frames: int
 
-    def picture(self, path: Path) -> UInt8[Tensor, "1 c h w"]:
-        """Return a small square of a picture, to be shown.
+    def picture(self, path: Path) -> UploadedFrames:
+        """Return a small square of a picture, as a video of one frame, to be shown.
 
         Raises:
             ValueError: In one line, if it can't be read or is too large.
         """
         self._check_bytes(path)
-        return load_image(path, _SHOWN, _SHOWN)
+        return rearrange(load_image(path, _SHOWN, _SHOWN), "1 c h w -> c 1 h w")
 
-    def video(self, path: Path) -> UInt8[Tensor, "c t h w"]:
+    def video(self, path: Path) -> UploadedFrames:
         """Return the frames of a video as small squares, to be shown.
 
         Raises:
