@@ -24,6 +24,7 @@ from vdm.cli.demo.calls import Form, SharedOptions, Taken, shell_line, words_of
 from vdm.cli.demo.cards import Published, history_html, results_html
 from vdm.cli.demo.history import made_before
 from vdm.cli.demo.jobs import Result
+from vdm.cli.demo.models import names_of
 from vdm.cli.demo.preview import Preview, animation, decoded_small
 from vdm.cli.demo.uploads import UploadLimits
 from vdm.cli.options.sample import SampleOptions
@@ -88,6 +89,21 @@ def test_every_prompt_arrives_as_it_was_typed(prompt: str) -> None:
     (parsed,) = OverridesParser.create().parse_overrides(found)
     config = OmegaConf.create({"prompts": parsed.value()})
     assert OmegaConf.to_container(config, resolve=True) == {"prompts": typed}
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "names"),
+    [
+        (["runs/a/step=1500"], ["a"]),
+        (["runs/a/step=1", "runs/b/step=2"], ["a", "b"]),
+        (["one/run/step=1", "two/run/step=1"], ["one/run", "two/run"]),
+        (["runs/a/step=0001", "runs/a/step=1500"], ["a, step 1", "a, step 1,500"]),
+        (["runs/a/step=1", "runs/a/step=1"], ["a, step 1 (1)", "a, step 1 (2)"]),
+        (["x/run/step=1", "x/run/step=2", "y/run/step=1"], ["x/run, step 1", "x/run, step 2", "y/run, step 1"]),
+    ],
+)
+def test_each_checkpoint_has_a_short_name_of_its_own(checkpoints: list[str], names: list[str]) -> None:
+    assert names_of([(Path(one).parent, Path(one)) for one in checkpoints]) == names
 
 
 def test_previews_take_a_tenth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vdm.cli.demo.history import Made
 from vdm.cli.demo.jobs import Result
+from vdm.cli.demo.models import step_of
 from vdm.regular_files import open_regular
 from vdm.text import html_text, well_formed
 
@@ -34,7 +35,8 @@ CSS = """
 .vdm-text .vdm-note { color: var(--body-text-color-subdued); margin: .3rem 0 0; }
 .vdm-text pre { white-space: pre-wrap; overflow-wrap: anywhere; user-select: all; margin: .4rem 0 0; padding: 8px 10px;
   border-radius: 6px; font-size: .78rem; background: var(--background-fill-secondary); color: var(--body-text-color); }
-.vdm-text a { color: var(--link-text-color); }
+.vdm-text a { color: var(--link-text-color); padding: 0 !important; }
+.vdm-plain > .html-container { padding: 0 !important; }
 .vdm-text summary { cursor: pointer; color: var(--body-text-color-subdued); margin-top: .35rem; }
 .vdm-text dl { display: grid; grid-template-columns: auto 1fr; gap: 0 .75rem; margin: .4rem 0 0; font-size: .78rem; }
 .vdm-text dt { color: var(--body-text-color-subdued); }
@@ -87,7 +89,7 @@ def _result(result: Result, shape: tuple[int, int], address: Address) -> str:
     else:
         shown = f'<div class="vdm-shown vdm-empty">{"no video" if result.error else "&hellip;"}</div>'
     status = f'<span class="vdm-status" role="status">{html_text(result.status)}</span>' if not result.error else ""
-    lines = [f'{status}<span class="vdm-name">{html_text(result.model)}</span>']
+    lines = [f'{status}<div class="vdm-name">{html_text(result.model)}</div>']
     if result.error:
         lines.append(f'<p class="vdm-error" role="alert">{html_text(result.error)}</p>')
     lines += [f'<p class="vdm-note">{html_text(note)}</p>' for note in result.notes]
@@ -102,11 +104,11 @@ def _result(result: Result, shape: tuple[int, int], address: Address) -> str:
 def _made(made: Made, address: Address) -> str:
     size = [made.options.get(name) for name in ("height", "width")]
     shape = (size[0], size[1]) if isinstance(size[0], int) and isinstance(size[1], int) else (1, 1)
-    where = f"{made.folder.parent.parent.name}/{made.folder.name}"
+    where = f"{made.folder.parent.parent.name}/{made.folder.name}, {step_of(Path(str(made.options.get('checkpoint'))))}"
     rows = "".join(f"<dt>{html_text(key)}</dt><dd>{html_text(value, 200)}</dd>" for key, value in made.settings)
     lines = [
-        f'<span class="vdm-name">{html_text(made.caption or "without conditions", 200)}</span>',
-        f"<div>{html_text(where)} &middot; {_download(address(made.video), made.video)}</div>",
+        f'<div class="vdm-name">{html_text(made.caption, 200)}</div>',
+        f"<div>{html_text(where)}</div>{_download(address(made.video), made.video)}",
         f"<details><summary>Settings and command</summary><dl>{rows}</dl><pre>{_pre(made.command)}</pre></details>",
     ]
     return _card(_video(address(made.video), made.caption, autoplay=False), lines, shape)

@@ -105,7 +105,7 @@ class FormInputs:
     def _size(self) -> dict[str, Any]:
         """Add size and speed, and the numbers that a model is conditioned on."""
         clips, inputs = [model.trained.clip for model in self._models], dict[str, Any]()
-        labels = {"num_frames": "Frames", "width": "Width", "height": "Height", "fps": "Frames a second"}
+        labels = {"num_frames": "Frames", "width": "Width", "height": "Height", "fps": "FPS"}
         with gr.Accordion("Size and speed", open=False):
             with gr.Row():
                 for name, label in labels.items():

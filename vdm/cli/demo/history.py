@@ -28,11 +28,14 @@ class Made:
 
     @property
     def caption(self) -> str:
-        """The caption of its first video, else its class."""
+        """The caption of its first video, else its class, first frame or input, in words."""
         prompts, labels = self.options.get("prompts"), self.options.get("labels")
         if isinstance(prompts, list) and prompts:
             return str(prompts[0])
-        return "" if labels is None else f"class {labels}"
+        if labels is not None:
+            return f"class {labels}"
+        given = {"image": "from a picture", "input": "from a video"}
+        return next((words for key, words in given.items() if self.options.get(key)), "without conditions")
 
     @property
     def command(self) -> str:

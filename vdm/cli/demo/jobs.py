@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdm.cli.demo.calls import Form, SharedOptions, Taken, samplers, shell_line, words_of
 from vdm.cli.demo.models import DemoModel
@@ -100,9 +100,10 @@ class Job:
             words = words_of(self.form, taken_by(model), self.shared.words(model.checkpoint))
             result = replace(result, command=shell_line(words), status="begins")
             tell(result)
-            with _warnings() as notes:
-                call = model.begin(words)
-            self._sample(call, replace(result, notes=tuple(notes)), tell)
+            with _checked(model.model, self._check_stopped):
+                with _warnings() as notes:
+                    call = model.begin(words)
+                self._sample(call, replace(result, notes=tuple(notes)), tell)
         except StoppedError:
             tell(replace(result, error="stopped", preview=""))
         except torch.OutOfMemoryError:
@@ -126,7 +127,6 @@ class Job:
         of_steps = "" if call.num_steps is None else f" of {call.num_steps}"
 
         def on_step(step: int, x0: Float[Tensor, "b c t h w"]) -> None:
-            self._check_stopped()
             if step != call.num_steps:
                 preview(x0)
             tell(replace(result, status=f"step {step}{of_steps}", **shown))
@@ -142,6 +142,17 @@ class Job:
 def taken_by(model: DemoModel) -> Taken:
     """Return what a model takes of a form."""
     return Taken(model.takes_text, model.takes_image, model.classes, model.options, samplers())
+
+
+@contextmanager
+def _checked(model: nn.Module, check: Callable[[], None]) -> Iterator[None]:
+    """Call ``check`` before each layer of a model: what it raises ends a step at once, which may take minutes."""
+    hooks = [module.register_forward_pre_hook(lambda *_: check()) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

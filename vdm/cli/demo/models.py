@@ -1,8 +1,10 @@
 """The models that the page makes videos with, and what each of them can do."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,11 +93,9 @@ def load_models(options: DemoOptions) -> list[DemoModel]:
         ValueError: In one line, if one can't be loaded.
     """
     found = [(path, latest_checkpoint(path)) for path in options.checkpoints]
-    names = _names([run_folder(path) for path, _ in found], [checkpoint for _, checkpoint in found])
+    names = names_of([(run_folder(path), checkpoint) for path, checkpoint in found])
     shared = SharedOptions(options.ema, options.device, options.allow_own_code)
-    return [
-        _load(name, path, checkpoint, options, shared) for name, (path, checkpoint) in zip(names, found, strict=True)
-    ]
+    return [_load(name, *one, options, shared) for name, one in zip(names, found, strict=True)]
 
 
 def _load(name: str, path: Path, checkpoint: Path, options: DemoOptions, shared: SharedOptions) -> DemoModel:
@@ -106,13 +106,25 @@ def _load(name: str, path: Path, checkpoint: Path, options: DemoOptions, shared:
     return DemoModel(name, checkpoint, trained, model, results, model.conditioner.options)
 
 
-def _names(runs: Sequence[Path], checkpoints: Sequence[Path]) -> list[str]:
-    """Return a name for each checkpoint: that of its run, with the step where a run occurs twice."""
-    names = [run.resolve().name for run in runs]
-    if len(set(names)) < len(names):
-        names = ["/".join(run.resolve().parts[-2:]) for run in runs]
-    if len(set(names)) < len(names):
-        names = [f"{name}, {checkpoint.name}" for name, checkpoint in zip(names, checkpoints, strict=True)]
+def names_of(checkpoints: Sequence[tuple[Path, Path]]) -> list[str]:
+    """Return a name for each checkpoint.
+
+    It is that of its run, with as many of the folders above as tell runs apart, and the step if a run occurs twice.
+
+    Args:
+        checkpoints: Folders of run and checkpoint.
+    """
+    runs = [run.resolve() for run, _ in checkpoints]
+    depth = next(depth for depth in count(1) if len({run.parts[-depth:] for run in runs}) == len(set(runs)))
+    names = ["/".join(run.parts[-depth:]) for run in runs]
+    if len(set(runs)) < len(runs):
+        names = [f"{name}, {step_of(checkpoint)}" for name, (_, checkpoint) in zip(names, checkpoints, strict=True)]
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
     return names
+
+
+def step_of(checkpoint: Path) -> str:
+    """Return the step of a checkpoint in words: ``step 1,500``."""
+    found = re.fullmatch(r"step=(\d+)", checkpoint.name)
+    return f"step {int(found[1]):,}" if found else checkpoint.name

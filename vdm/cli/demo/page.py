@@ -11,7 +11,7 @@ from vdm.cli.demo.cards import Published, history_html, results_html
 from vdm.cli.demo.form_inputs import FormInputs
 from vdm.cli.demo.history import made_before
 from vdm.cli.demo.jobs import Job, Result
-from vdm.cli.demo.models import DemoModel
+from vdm.cli.demo.models import DemoModel, step_of
 from vdm.cli.demo.uploads import UploadLimits
 from vdm.text import html_text, printable
 
@@ -46,7 +46,7 @@ class Page:
     def blocks(self) -> gr.Blocks:
         """Return the page for Gradio."""
         with gr.Blocks(title="vdm demo", analytics_enabled=False, fill_width=True, delete_cache=_KEPT) as page:
-            gr.HTML(self._heading(), elem_classes="vdm-head")
+            gr.HTML(self._heading(), elem_classes="vdm-head vdm-plain")
             with gr.Row(equal_height=False):
                 with gr.Column(scale=2, min_width=320):
                     inputs = self._form.add()
@@ -54,9 +54,10 @@ class Page:
                         start = gr.Button("Generate", variant="primary", elem_id="generate")
                         stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
                 with gr.Column(scale=3, min_width=320):
-                    results = gr.HTML(self._shown([Result(model.name, status="") for model in self._models], {}))
-            gr.HTML("<h2>Made before</h2>", elem_classes="vdm-head")
-            history = gr.HTML(self._history, elem_id="history")
+                    nothing = [Result(model.name, status="") for model in self._models]
+                    results = gr.HTML(self._shown(nothing, {}), elem_classes="vdm-plain")
+            gr.HTML("<h2>Made before</h2>", elem_classes="vdm-head vdm-plain")
+            history = gr.HTML(self._history, elem_id="history", elem_classes="vdm-plain")
             keys = list(inputs)
             running = gr.update(interactive=False), gr.update(interactive=True)
             waiting = gr.update(interactive=True), gr.update(interactive=False)
@@ -92,7 +93,9 @@ class Page:
         for model in self._models:
             clip = model.trained.clip
             size = f"{clip.num_frames} frames of {clip.width}&times;{clip.height}, {clip.fps:g} a second"
-            lines.append(f"{html_text(model.name)} &middot; {html_text(model.checkpoint.name)} &middot; {size}")
+            step = step_of(model.checkpoint)
+            name = model.name if step in model.name else f"{model.name}, {step}"
+            lines.append(f"{html_text(name)} &middot; {size}")
         return f"<h1>Make a video</h1>{''.join(f'<p>{line}</p>' for line in lines)}"
 
     def _generate(self, session: str, told: Mapping[str, Any]) -> Iterator[list[Result]]:
