@@ -32,6 +32,7 @@ def demo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture
 def page(demo: Served, tab: Tab) -> "Page":
+    tab.page.set_default_timeout(120_000)  # other tests may keep the machine busy
     tab.allowed.append(demo.url)
     tab.page.goto(demo.url)
     tab.page.wait_for_selector("#generate")
@@ -115,6 +116,24 @@ def test_sampling_stops_and_leaves_nothing(page: "Page", trained: Path) -> None:
     assert sorted((trained / "samples").glob("*/*")) == before
     fill(page, "steps", "1")
     generate(page)  # the next one is not held up
+
+
+def test_another_visitor_waits_and_may_give_up(page: "Page", tab: Tab, demo: Served) -> None:
+    other = tab.page.context.new_page()
+    other.goto(demo.url)
+    fill(page, "steps", "100000")
+    page.click("#generate")
+    page.wait_for_selector(f"{RESULTS} img.vdm-shown")
+
+    other.click("#generate")
+    other.wait_for_function("document.body.innerText.includes('waits for its turn')")
+    other.click("#stop:not([disabled])")
+    other.wait_for_function(f"document.querySelectorAll('{RESULTS} .vdm-error').length == 2")
+
+    assert "step" in page.locator(f"{RESULTS} .vdm-status").first.inner_text()
+    page.click("#stop")
+    page.wait_for_function(f"document.querySelectorAll('{RESULTS} .vdm-error').length == 2")
+    other.close()
 
 
 def test_a_visitor_who_leaves_stops_the_sampling(page: "Page", tab: Tab, demo: Served) -> None:

@@ -20,6 +20,9 @@ from vdm.cli.sample import SampleCall
 from vdm.text import printable
 
 _log = logging.getLogger(__name__)
+_STOPPED = "stopped"
+_PATIENCE = 0.2
+"""Seconds between two looks whether a waiting job has been stopped."""
 
 
 class StoppedError(Exception):
@@ -33,7 +36,7 @@ class Result:
     model: str
     command: str = ""
     """The same as a command line."""
-    status: str = "waits"
+    status: str = "waits for its turn"
     preview: str = ""
     """Address of a picture of the video while it is denoised."""
     video: Path | None = None
@@ -87,11 +90,24 @@ class Job:
         turn: threading.Lock,
     ) -> None:
         try:
-            with turn:
+            if not self._comes_to_turn(turn):
+                for number, result in enumerate(results):
+                    put((number, replace(result, error=_STOPPED)))
+                return
+            try:
                 for number, (model, result) in enumerate(zip(self.models, results, strict=True)):
                     self._make(model, result, lambda now, number=number: put((number, now)))
+            finally:
+                turn.release()
         finally:
             put(None)
+
+    def _comes_to_turn(self, turn: threading.Lock) -> bool:
+        """Wait for the turn; return False if the job is stopped before."""
+        while not turn.acquire(timeout=_PATIENCE):
+            if self.is_stopped.is_set():
+                return False
+        return True
 
     def _make(self, model: DemoModel, result: Result, tell: Callable[[Result], None]) -> None:
         call: SampleCall | None = None
@@ -100,12 +116,12 @@ class Job:
             words = words_of(self.form, taken_by(model), self.shared.words(model.checkpoint))
             result = replace(result, command=shell_line(words), status="begins")
             tell(result)
-            with _checked(model.model, self._check_stopped):
+            with checking(model.model, self._check_stopped):
                 with _warnings() as notes:
                     call = model.begin(words)
                 self._sample(call, replace(result, notes=tuple(notes)), tell)
         except StoppedError:
-            tell(replace(result, error="stopped", preview=""))
+            tell(replace(result, error=_STOPPED, preview=""))
         except torch.OutOfMemoryError:
             tell(replace(result, error="the device's memory is full: choose a smaller size or fewer frames"))
         except Exception as error:
@@ -145,7 +161,7 @@ def taken_by(model: DemoModel) -> Taken:
 
 
 @contextmanager
-def _checked(model: nn.Module, check: Callable[[], None]) -> Iterator[None]:
+def checking(model: nn.Module, check: Callable[[], None]) -> Iterator[None]:
     """Call ``check`` before each layer of a model: what it raises ends a step at once, which may take minutes."""
     hooks = [module.register_forward_pre_hook(lambda *_: check()) for module in model.modules()]
     try:

@@ -78,8 +78,7 @@ class Page:
                 list(inputs.values()),
                 [results, start, stop, history],
                 show_progress="hidden",
-                concurrency_limit=1,
-                concurrency_id="models",
+                concurrency_limit=_MAX_WAITING,  # they wait for ``_turn``, which the page shows
                 **private,
             )
             stop.click(self._stop, None, None, show_progress="hidden", **private)
