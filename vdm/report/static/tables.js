@@ -5,7 +5,7 @@ function table(caption, columns, rows, canSort = false) {
   const body = element("tbody");
   const headings = columns.map(column => element("th", { scope: "col", class: column.isNumber ? "number" : null },
     canSort ? element("button", { type: "button", onclick: () => sortBy(column) }, column.label) : column.label));
-  const line = row => element("tr", { class: row.isMarked ? "differs" : null }, columns.map((column, place) => element(
+  const line = row => element("tr", {}, columns.map((column, place) => element(
     place === 0 ? "th" : "td", { scope: place === 0 ? "row" : null, class: column.isNumber ? "number" : "text" },
     column.cell ? column.cell(row) : written(column.value(row)))));
   const lines = new Map(rows.map(row => [row, line(row)]));
@@ -151,6 +151,7 @@ function settingsSection() {
   const filter = element("input", { type: "search", placeholder: "Filter settings", "aria-label": "Filter settings", oninput: () => apply() });
   const only = element("input", { type: "checkbox", checked: several, onchange: () => apply() });
   const apply = () => lines.forEach((line, place) => {
+    line.classList.toggle("differs", rows[place].isMarked && !only.checked);
     const isFound = line.textContent.toLowerCase().includes(filter.value.toLowerCase());
     line.hidden = !isFound || (several && only.checked && !rows[place].isMarked);
   });
