@@ -92,7 +92,7 @@ constraints: ## Renew constraints.txt: the same torch, the newest of all else
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/pip install "$$(grep '^torch==' constraints.txt)" hatchling
-	build/constraints/bin/pip install --no-build-isolation --editable ".[pretrained,deepspeed,curation,evaluation,ray,s3,gcs,hub,slurm,dev]"
+	build/constraints/bin/pip install --no-build-isolation --editable ".[pretrained,deepspeed,curation,evaluation,ray,s3,gcs,hub,slurm,demo,dev]"
 	build/constraints/bin/pip install $(WITHOUT_DEPENDENCIES) $(PEERS)
 	{ echo "# Every version, made by: make constraints"; \
 	  build/constraints/bin/pip freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > build/constraints.txt

@@ -17,7 +17,8 @@ from vdm.checkpoints.history import (
     read_history,
     whole_cost,
 )
-from vdm.checkpoints.last_figures import METRICS_NAME, TAIL_BYTES, LastFigures, last_figures
+from vdm.checkpoints.last_figures import LastFigures, last_figures
+from vdm.checkpoints.metrics_file import METRICS_NAME
 from vdm.outside import MAX_BYTES
 
 
@@ -163,21 +164,25 @@ def test_only_the_end_of_a_long_file_is_read_and_cut_lines_are_left_out(tmp_path
         file.seek(0, os.SEEK_END)
         file.write(b'\n{"step": 3, "time": 1.0, "position": 9, "train/loss": 0.25}\n{"step": 4, "ti')
     assert (last_figures(tmp_path).step, last_figures(tmp_path).values["train/loss"]) == (3, 0.25)
-    write(tmp_path, '{"step": 1, "pad": "' + "x" * TAIL_BYTES + '"}')
+    write(tmp_path, '{"step": 1, "pad": "' + "x" * (1 << 20) + '"}')
     assert last_figures(tmp_path) == LastFigures()
 
 
 @pytest.mark.parametrize(
     "line",
-    ["[1]", '{"step": NaN}', '{"step": "NaN", "time": "Infinity"}', '{"step": -4, "time": -1}', '{"step": true}']
-    + ['{"step": 1' + "0" * 400 + "}", "[" * 50_000, "\x00", '{"step": {}, "time": [], "train/loss": "0.5"}'],
+    ["[1]", '{"step": NaN}', '{"step": "NaN", "time": 1, "position": 1}', '{"step": -4, "time": -1, "position": 1}']
+    + ['{"step": true, "time": 1, "position": 1}', '{"step": 1' + "0" * 400 + ', "time": 1, "position": 1}']
+    + ["[" * 50_000, "\x00", '{"step": {}, "time": [], "train/loss": "0.5"}'],
     ids=lambda line: repr(line[:40]),
 )
-def test_figures_that_are_none_are_left_out(tmp_path: Path, line: str) -> None:
+def test_lines_that_are_none_are_left_out(tmp_path: Path, line: str) -> None:
     write(tmp_path, line)
-    found = last_figures(tmp_path)
-    assert (found.step, found.time) == (None, None)
-    assert "train/loss" not in found.values
+    assert last_figures(tmp_path) == LastFigures()
+
+
+def test_an_endless_time_is_unknown(tmp_path: Path) -> None:
+    write(tmp_path, '{"step": 1, "time": "Infinity", "position": 1}')
+    assert last_figures(tmp_path) == LastFigures(step=1)
 
 
 def test_figures_in_what_is_no_file_are_one_line(tmp_path: Path) -> None:

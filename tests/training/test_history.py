@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from tests.training.runs import configuration, train
 from tests.training.test_stopping import Send, interrupted
 from vdm.checkpoints.history import HISTORY_NAME, read_history, whole_cost
-from vdm.checkpoints.last_figures import METRICS_NAME
+from vdm.checkpoints.metrics_file import METRICS_NAME
 from vdm.checkpoints.run_record import versions_of
 from vdm.data.shards import checksum
 from vdm.objectives.denoising import Denoising
@@ -186,7 +186,7 @@ def test_only_the_first_end_counts_though_the_watchdog_tells_another(tmp_path: P
 def test_record_of_a_start_names_the_set_and_the_machine(tmp_path: Path, shards: Path) -> None:
     build_training(configuration(shards), tmp_path).record()
     (start,) = versions_of(tmp_path)
-    (data,) = start.get("data", [])
+    (data,) = start.get("data_sets", [])
     assert data == {
         "path": str(shards),
         "checksum": checksum((shards / "shards.parquet").read_bytes()),

@@ -12,9 +12,9 @@ import pytest
 from tests.training.runs import TINY
 from tests.training.zygote import Zygote, free_port
 from vdm.checkpoints.history import read_history, whole_cost
-from vdm.checkpoints.last_figures import METRICS_NAME
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import checkpoints_of, step_of
+from vdm.checkpoints.metrics_file import METRICS_NAME
 
 GOES_ON = re.compile(r"a run is going on in this folder \(process \d+ on .*, since .*\); wait for its end")
 

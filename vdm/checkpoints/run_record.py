@@ -27,18 +27,18 @@ _log = logging.getLogger(__name__)
 
 
 def record_run(
-    run: Path, config: Mapping[str, Any], data: Sequence["DataIdentity"] = (), hardware: Mapping[str, Any] | None = None
-) -> GitVersion | None:
+    run: Path,
+    config: Mapping[str, Any],
+    data_sets: Sequence["DataIdentity"] = (),
+    hardware: Mapping[str, Any] | None = None,
+) -> None:
     """Record the configuration, and add the versions of code and packages to those of earlier starts.
 
     Args:
         run: Folder of the run.
         config: The whole configuration.
-        data: The sets that are trained on.
+        data_sets: The sets that are trained on.
         hardware: The machine that it is trained on.
-
-    Returns:
-        The version of the code.
     """
     write_config(run, config)
     path = run / VERSIONS_NAME
@@ -51,10 +51,9 @@ def record_run(
         starts = []
     git = git_version()
     version = _versions(git, _record_diff(run) if git is not None and git["dirty"] else None)
-    version |= {"data": list(data)} if data else {}
+    version |= {"data_sets": list(data_sets)} if data_sets else {}
     version |= {"hardware": dict(hardware)} if hardware else {}
     write_file(path, json.dumps([*starts, version], indent=1))
-    return git
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -90,7 +89,7 @@ class Versions(TypedDict):
     python: NotRequired[str]
     platform: NotRequired[str]
     git: NotRequired[Git | None]
-    data: NotRequired[list[DataIdentity]]
+    data_sets: NotRequired[list[DataIdentity]]
     hardware: NotRequired[dict[str, Any]]
     """See ``vdm.training.hardware``."""
 

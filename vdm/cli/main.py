@@ -26,6 +26,9 @@ COMMANDS = {
     "sample": Command(
         "vdm.cli.sample", "make videos from prompts with a trained model", "vdm.cli.options.sample:SampleOptions"
     ),
+    "demo": Command(
+        "vdm.cli.demo.command", "open a page in the browser to make videos on", "vdm.cli.options.demo:DemoOptions"
+    ),
     "evaluate": Command("vdm.cli.evaluate", "measure a trained model", "vdm.cli.options.evaluate:EvaluateOptions"),
     "report": Command(
         "vdm.cli.report",

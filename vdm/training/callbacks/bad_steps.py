@@ -97,6 +97,7 @@ class LeaveOutBadSteps(Callback):
         self.max_in_a_row = max_in_a_row
         self.mean_loss, self.num_means = torch.zeros(()), torch.zeros(())
         self.in_a_row = 0
+        self.num_bad = 0
         self.last_bad_step = 0
         self._unread: _Step | None = None
 
@@ -105,6 +106,7 @@ class LeaveOutBadSteps(Callback):
         self.mean_loss, self.num_means = self.mean_loss.to(pl_module.device), self.num_means.to(pl_module.device)
         self._scaler = getattr(trainer.precision_plugin, "scaler", None)
         self._trainer, self._module = trainer, pl_module
+        pl_module.num_skipped_steps = self.num_bad
         self._begin(trainer, pl_module)
         pl_module.strategy.is_left_out = self._decide
 
@@ -143,7 +145,7 @@ class LeaveOutBadSteps(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later decisions depend on, after handling the latest step."""
         self._read_all()
-        numbers = {"in_a_row": self.in_a_row, "last_bad_step": self.last_bad_step}
+        numbers = {"in_a_row": self.in_a_row, "last_bad_step": self.last_bad_step, "num_bad": self.num_bad}
         return {"mean_loss": self.mean_loss, "num_means": self.num_means, **numbers}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -193,6 +195,8 @@ class LeaveOutBadSteps(Callback):
 
     def _go_on_after_bad_step(self, step: _Step, loss: float, norm: float) -> None:
         self.in_a_row += 1
+        self.num_bad += 1
+        self._module.num_skipped_steps = self.num_bad
         self.last_bad_step = max(self.last_bad_step, step.number)
         clips = sorted((clip for clips in all_gather(_described(step.clips)) for clip in clips), key=_worst_first)
         reason = f"loss {loss:.4g}, gradient norm {norm:.4g}"

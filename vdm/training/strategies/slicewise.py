@@ -66,6 +66,11 @@ class SlicewiseStrategy(Strategy):
     def update_copies(self) -> None:
         """Copy changed slices to wherever else the weights are kept. All processes call it together."""
 
+    @property
+    def communication_seconds(self) -> float | None:
+        """How long a step lately waited for gradients of other processes, beyond its own work; None if not known."""
+        return None
+
     # Stepping
 
     @property
