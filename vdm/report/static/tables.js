@@ -115,7 +115,7 @@ function throughputSection() {
 function shareBars(runs) {
   if (runs.length === 0) return null;
   const names = [...new Set(runs.flatMap(run => run.shares.map(([name]) => name)))];
-  const colour = name => `var(--share-${names.indexOf(name)})`;
+  const colour = name => `var(--share-${names.indexOf(name) % 8})`;
   const lines = runs.map(run => {
     const words = run.shares.map(([name, share]) => `${name} ${percent(share)}`).join(", ");
     const bar = element("div", { class: "shares", role: "img", "aria-label": words, title: words }, run.shares.map(([name, share]) => {
@@ -131,7 +131,7 @@ function shareBars(runs) {
     swatch.style.background = colour(name);
     return element("li", {}, swatch, runs.length > 1 ? name : `${name} ${percent(runs[0].shares.find(one => one[0] === name)[1])}`);
   }));
-  return [element("h3", { class: "title" }, "Where the time of training steps went, on average"),
+  return [element("h3", { class: "title" }, "Where the time went, from start to end of training"),
     element("div", { class: runs.length > 1 ? "bars" : null }, lines), legend];
 }
 
