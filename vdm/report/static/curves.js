@@ -62,6 +62,13 @@ function curveTraces(run, name, label, style) {
   return traces;
 }
 
+// Ticks of a logarithmic axis at 1, 2 and 5, or at powers of ten if there are many of these.
+function logTicks(values) {
+  const [low, high] = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, 0]);
+  const decades = Math.log10(high / low);
+  return decades < 0.7 ? {} : { dtick: decades < 2 ? "D2" : 1 };
+}
+
 function curveLayout(traces, isLog = view.isLog) {
   const values = traces.flatMap(trace => trace.y).filter(value => value !== null);
   const isConstant = values.length > 0 && values[0] !== 0 && values.every(value => value === values[0]);
@@ -72,7 +79,7 @@ function curveLayout(traces, isLog = view.isLog) {
     xaxis: { title: { text: axisTitle() }, tickformat: view.axis === "seconds" ? "" : ",~s" },
     yaxis: {
       exponentformat: "e",
-      ...(isLog && isPositive ? { type: "log", nticks: 6 } : { type: "linear" }),
+      ...(isLog && isPositive ? { type: "log", ...logTicks(values) } : { type: "linear" }),
       // Plotly would show a constant between -1 and 1, where a small one looks like 0.
       ...(isConstant && !isLog ? { range: around[0] < around[1] ? around : around.reverse() } : { autorange: true }),
     },
