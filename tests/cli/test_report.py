@@ -38,7 +38,7 @@ def test_pages_of_several_runs_say_where_they_are(run_vdm: RunVdm, run: Path, tm
     assert run_vdm("report", "run=[runs/a,runs/b]")[0] == 0
 
     pages = [path.read_text() for path in (tmp_path / "runs/report.html", tmp_path / "new/page.html")]
-    assert all('"title":"2 runs"' in page for page in pages)
+    assert all('"title":"runs: 2 runs"' in page for page in pages)
     assert (tmp_path / "report.html").is_file()
 
 

@@ -9,16 +9,19 @@ from tests.browser import FLAGS, installed_browser
 
 
 def picture_report(report: Path, picture: Path) -> None:
-    """Take a picture of the beginning of a report, with smoothed curves on a logarithmic scale."""
+    """Take a picture of a report from its beginning to its videos, with smoothed curves on a logarithmic scale."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=installed_browser(), args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 1280, "height": 1500}, device_scale_factor=1)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(report.resolve().as_uri())
         page.get_by_label("Log scale").check()
         page.get_by_label("Smoothing").fill("0.6")
         page.wait_for_selector("html[data-drawn=true]")
         page.wait_for_timeout(1000)  # videos show their first frames
-        page.screenshot(path=picture)
+        videos = page.locator("#samples").bounding_box()
+        assert videos is not None
+        whole = {"x": 0, "y": 0, "width": 1280, "height": videos["y"] + videos["height"] + 24}
+        page.screenshot(path=picture, full_page=True, clip=whole)
         browser.close()
 
 

@@ -92,7 +92,7 @@ def test_a_level_without_clips_at_some_steps_has_gaps() -> None:
 
 
 def test_a_whole_and_its_parts_share_a_chart() -> None:
-    names = ["train/grad_norm/up", "perf/memory_peak_gib", "val/loss", "train/loss", "train/grad_norm", "data/epoch"]
+    names = ["train/grad_norm/up", "perf/memory_gib/peak", "val/loss", "train/loss", "train/grad_norm", "data/epoch"]
 
     found = {
         chart.title: (chart.section, chart.names) for chart in charts_of([*names, "train/loss_by_level/t=0.00-0.10"])
@@ -101,6 +101,6 @@ def test_a_whole_and_its_parts_share_a_chart() -> None:
     assert found == {
         "loss": ("curves", ("train/loss", "val/loss")),
         "train/grad_norm": ("curves", ("train/grad_norm", "train/grad_norm/up")),
-        "perf/memory": ("throughput", ("perf/memory_peak_gib",)),
+        "perf/memory_gib": ("throughput", ("perf/memory_gib/peak",)),
         "data/epoch": ("throughput", ("data/epoch",)),
     }

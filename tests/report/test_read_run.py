@@ -36,6 +36,19 @@ def test_a_run_in_a_few_figures(run: Path) -> None:
     assert shares == pytest.approx({"computing": 0.95, "waiting for data": 0.04, "waiting for checkpoints": 0.01})
 
 
+def test_shares_of_time_are_weighted_by_time_since_training_began(tmp_path: Path) -> None:
+    start = {"event": "start", "step": 0, "position": 0}
+    run = write_run(tmp_path / "run", 0, history=[{**start, "time": 100}, {**start, "time": 1000}], sample_steps=())
+    told = [(110, 0.5), (140, 0.1), (1010, 0.9)]  # in 10, 30 and 10 seconds
+    lines = [
+        f'{{"step": {n}, "time": {t}, "position": {n}, "perf/sampling_fraction": {v}}}' for n, (t, v) in enumerate(told)
+    ]
+    (run / "metrics.jsonl").write_text("\n".join([*lines, ""]))
+
+    sampling = (10 * 0.5 + 30 * 0.1 + 10 * 0.9) / 50
+    assert dict(shares_of_time(read(run))) == pytest.approx({"computing": 1 - sampling, "sampling": sampling})
+
+
 def test_the_last_line_of_a_killed_run_is_left_out(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 41, "time": 1764537300, "position": 328, "train/lo')

@@ -1,5 +1,6 @@
 """Which figures share a chart, and in which section of the page it stands."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,14 +10,13 @@ Section = Literal["curves", "throughput"]
 LEVELS = "/loss_by_level/"
 """Part of the names of losses by noise level, which have a section of their own."""
 _ORDER = ("loss", "val/", "train/learning_rate", "train/grad_norm", "train/update_ratio", "train/", "perf/", "data/")
-_OF_THROUGHPUT = ("perf/", "data/", "train/clips_per_second", "train/data_wait_fraction", "train/position")
+_OF_THROUGHPUT = ("perf/", "data/", "train/clips_per_second", "train/position")
 _TOGETHER = {
     "train/loss": "loss",
     "val/loss": "loss",
-    "perf/data_wait_fraction": "perf/share of time",
-    "perf/communication_fraction": "perf/share of time",
-    "perf/checkpoint_wait_fraction": "perf/share of time",
 }
+OF_TIME = re.compile(r"(?:perf|train)/(?!peak)(?P<what>\w+)_fraction")
+"""Names of shares of the time, by what it went to."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def charts_of(names: Iterable[str]) -> list[Chart]:
 
 
 def _title(name: str) -> str:
-    if name.startswith("perf/memory"):
-        return "perf/memory"
+    if OF_TIME.fullmatch(name):
+        return "perf/shares of time"
     return _TOGETHER.get(name, "/".join(name.split("/")[:2]))
 
 

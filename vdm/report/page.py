@@ -1,9 +1,11 @@
 """The HTML page of a report: all that it shows travels as JSON, which its own scripts draw."""
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -104,10 +106,16 @@ def page_of(
         of_page["samples"] = _samples(samples)
         if samples.left_out:
             left_out.append(f"{run.name}: {samples.left_out}")
-    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
-    content["title"] = title[:_MAX_TEXT]
+    content["title"] = _title(runs)[:_MAX_TEXT]
     # The content comes last: nothing in it is read as a part of the template.
     return Template(_package_file("page.html")).substitute(parts, content=embedded_json(content)), left_out
+
+
+def _title(runs: Sequence[ReportedRun]) -> str:
+    if len(runs) == 1:
+        return runs[0].name
+    shared = Path(os.path.commonpath([run.folder.absolute() for run in runs])).name
+    return f"{shared}: {len(runs)} runs" if shared else f"{len(runs)} runs"
 
 
 def plotly() -> str:
@@ -124,7 +132,7 @@ def _plain(run: ReportedRun, curves: Curves, commands: Sequence[tuple[str, str]]
     return {
         "name": run.name,
         "folder": str(run.folder)[:_MAX_TEXT],
-        "state": f"{run.state}: {run.reason}" if run.reason else run.state,
+        "state": run.state if run.reason is None or run.state == "finished" else f"{run.state}: {run.reason}",
         "tiles": tiles_of(run),
         "axes": [
             {

@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
+from jaxtyping import Float
 
 from vdm.checkpoints.history import Event, whole_cost
+from vdm.checkpoints.metrics_file import Series
+from vdm.report.charts import OF_TIME
 from vdm.report.run import ReportedRun
 
-_WAITS = {
-    "perf/data_wait_fraction": "waiting for data",
-    "train/data_wait_fraction": "waiting for data",
-    "perf/communication_fraction": "communication",
-    "perf/checkpoint_wait_fraction": "waiting for checkpoints",
-}
-"""Shares of the time of training steps, by the figures that tell them."""
+_WAITS = {"data_wait": "waiting for data", "checkpoint_wait": "waiting for checkpoints"}
 _SPEEDS = ("perf/clips_per_second", "train/clips_per_second")
 
 
@@ -68,16 +65,29 @@ def _seconds(run: ReportedRun) -> float:
 
 
 def shares_of_time(run: ReportedRun) -> list[tuple[str, float]]:
-    """Return shares of the time of training steps, by what it went to; none if the run has not logged them."""
+    """Return shares of the time while the run was trained, by what it went to; none if it has not logged them."""
+    starts = np.array([event.time for event in run.history if event.event == "start"])
     shares: dict[str, float] = {}
-    for name, label in _WAITS.items():
-        series = run.figures.get(name)
-        finite = series.values[np.isfinite(series.values)] if series is not None else np.zeros(0)
-        if len(finite):
-            shares.setdefault(label, float(np.clip(finite.mean(), 0, 1)))
+    for name, series in run.figures.items():
+        if found := OF_TIME.fullmatch(name):
+            label = _WAITS.get(found["what"], found["what"].replace("_", " "))
+            shares[label] = float(np.clip(_mean_over_time(series, starts), 0, 1))
     if not shares:
         return []
-    return [("computing", max(0.0, 1 - sum(shares.values()))), *shares.items()]
+    ordered = sorted(((label, share) for label, share in shares.items() if share > 0), key=lambda item: -item[1])
+    return [("computing", max(0.0, 1 - sum(shares.values()))), *ordered]
+
+
+def _mean_over_time(series: Series, starts: Float[np.ndarray, " s"]) -> float:
+    """Return the mean of a figure, each value weighted by the time since the one before, or since training began."""
+    before = np.concatenate([[-np.inf], series.times[:-1]])
+    begun = np.concatenate([[-np.inf], starts])[np.searchsorted(starts, series.times)]
+    since = np.maximum(before, begun)
+    usable = np.isfinite(series.values) & np.isfinite(since) & (series.times > since)
+    if not usable.any():
+        finite = series.values[np.isfinite(series.values)]
+        return float(finite.mean()) if len(finite) else 0.0
+    return float(np.average(series.values[usable], weights=(series.times - since)[usable]))
 
 
 def lost_seconds(history: Sequence[Event]) -> float:

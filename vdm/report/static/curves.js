@@ -40,6 +40,7 @@ function curveTraces(run, name, label, style) {
   const x = xValues(run, curve), there = x.map((_, place) => place).filter(place => x[place] !== null);
   if (there.length === 0) return [];
   const points = values => there.map(place => values[place]);
+  const isLong = there.length > 30, weight = isLong ? view.smoothing : 0; // few points are shown as they are
   const traces = [], line = { color: style.color, dash: style.dash, width: 1.8 };
   const shared = { type: "scatter", name: plain(label), meta: { run: plain(run.name), figure: plain(name) } };
   if (curve.low !== undefined) {
@@ -51,14 +52,21 @@ function curveTraces(run, name, label, style) {
       y: [...filled.map(place => curve.high[place]), ...back.map(place => curve.low[place])],
       hoverinfo: "skip", showlegend: false,
     });
-  } else if (view.smoothing > 0) {
+  } else if (weight > 0) {
     traces.push({ ...shared, mode: "lines", x: points(x), y: points(curve.mean), line: { ...line, width: 1 }, opacity: 0.3,
       hoverinfo: "skip", showlegend: false });
   }
-  const y = smoothed(points(curve.mean), view.smoothing);
-  traces.push({ ...shared, mode: y.length > 30 ? "lines" : "lines+markers", marker: { size: 5, color: style.color }, x: points(x), y, line,
+  const y = smoothed(points(curve.mean), weight);
+  traces.push({ ...shared, mode: isLong ? "lines" : "lines+markers", marker: { size: 5, color: style.color }, x: points(x), y, line,
     connectgaps: true, hovertemplate: "%{y:.5g}<extra>%{fullData.name}</extra>" });
   return traces;
+}
+
+// Ticks of a logarithmic axis at 1, 2 and 5, or at powers of ten if there are many of these.
+function logTicks(values) {
+  const [low, high] = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, 0]);
+  const decades = Math.log10(high / low);
+  return decades < 0.7 ? {} : { dtick: decades < 2 ? "D2" : 1 };
 }
 
 function curveLayout(traces, isLog = view.isLog) {
@@ -71,7 +79,7 @@ function curveLayout(traces, isLog = view.isLog) {
     xaxis: { title: { text: axisTitle() }, tickformat: view.axis === "seconds" ? "" : ",~s" },
     yaxis: {
       exponentformat: "e",
-      ...(isLog && isPositive ? { type: "log" } : { type: "linear" }),
+      ...(isLog && isPositive ? { type: "log", ...logTicks(values) } : { type: "linear" }),
       // Plotly would show a constant between -1 and 1, where a small one looks like 0.
       ...(isConstant && !isLog ? { range: around[0] < around[1] ? around : around.reverse() } : { autorange: true }),
     },

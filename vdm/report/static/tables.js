@@ -5,7 +5,7 @@ function table(caption, columns, rows, canSort = false) {
   const body = element("tbody");
   const headings = columns.map(column => element("th", { scope: "col", class: column.isNumber ? "number" : null },
     canSort ? element("button", { type: "button", onclick: () => sortBy(column) }, column.label) : column.label));
-  const line = row => element("tr", { class: row.isMarked ? "differs" : null }, columns.map((column, place) => element(
+  const line = row => element("tr", {}, columns.map((column, place) => element(
     place === 0 ? "th" : "td", { scope: place === 0 ? "row" : null, class: column.isNumber ? "number" : "text" },
     column.cell ? column.cell(row) : written(column.value(row)))));
   const lines = new Map(rows.map(row => [row, line(row)]));
@@ -115,7 +115,7 @@ function throughputSection() {
 function shareBars(runs) {
   if (runs.length === 0) return null;
   const names = [...new Set(runs.flatMap(run => run.shares.map(([name]) => name)))];
-  const colour = name => `var(--share-${names.indexOf(name)})`;
+  const colour = name => `var(--share-${names.indexOf(name) % 8})`;
   const lines = runs.map(run => {
     const words = run.shares.map(([name, share]) => `${name} ${percent(share)}`).join(", ");
     const bar = element("div", { class: "shares", role: "img", "aria-label": words, title: words }, run.shares.map(([name, share]) => {
@@ -131,7 +131,7 @@ function shareBars(runs) {
     swatch.style.background = colour(name);
     return element("li", {}, swatch, runs.length > 1 ? name : `${name} ${percent(runs[0].shares.find(one => one[0] === name)[1])}`);
   }));
-  return [element("h3", { class: "title" }, "Where the time of training steps went, on average"),
+  return [element("h3", { class: "title" }, "Where the time went, from start to end of training"),
     element("div", { class: runs.length > 1 ? "bars" : null }, lines), legend];
 }
 
@@ -151,6 +151,7 @@ function settingsSection() {
   const filter = element("input", { type: "search", placeholder: "Filter settings", "aria-label": "Filter settings", oninput: () => apply() });
   const only = element("input", { type: "checkbox", checked: several, onchange: () => apply() });
   const apply = () => lines.forEach((line, place) => {
+    line.classList.toggle("differs", rows[place].isMarked && !only.checked);
     const isFound = line.textContent.toLowerCase().includes(filter.value.toLowerCase());
     line.hidden = !isFound || (several && only.checked && !rows[place].isMarked);
   });
