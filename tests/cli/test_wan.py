@@ -191,6 +191,10 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
         lambda f: change_json(f / "transformer/config.json", image_dim=20),
         "x/transformer/config.json: image_dim, in_channels: networks that are conditioned on images are not supported",
     ),
+    (
+        lambda f: change_json(f / "transformer/config.json", num_attention_heads=10**6),
+        "x/transformer/config.json: num_attention_heads=1000000 is not allowed",
+    ),
     (lambda f: change_json(f / "transformer/config.json", qk_norm="layer"), "x/transformer/config.json: qk_norm="),
     (
         lambda f: change_json(f / "scheduler/scheduler_config.json", prediction_type="epsilon"),

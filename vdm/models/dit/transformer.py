@@ -1,6 +1,9 @@
 """The space-time transformer of Wan 2.1 and 2.2 (Wan Team 2025, "Wan: Open and Advanced Large-Scale Video Models")."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Interval
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -11,9 +14,11 @@ from vdm.models.diffusers_layers import Tokens
 from vdm.models.dit.embedders import ConditionEmbedder, PatchEmbedding
 from vdm.models.dit.layers import EPS, TokenConditioning, TransformerBlock, WideLayerNorm, modulated, wide
 from vdm.models.dit.rotary import rotation_of_tokens
-from vdm.ranges import NumLayers, Size, SizeOrZero, Width, WidthOrZero
+from vdm.ranges import NumLayers, SizeOrZero, Width, WidthOrZero
 from vdm.types import Conditioning
 
+Heads = Annotated[int, Interval(ge=1, le=1024)]
+"""A number of attention heads, or the width of one; their product stays far below what tensors can be."""
 IMAGE_TOKENS = "image_tokens"
 """Name in ``Conditioning.extra`` of the tokens ``b l e`` of the images that a clip is conditioned on."""
 
@@ -47,8 +52,8 @@ class SpaceTimeTransformer(nn.Module):
     def __init__(
         self,
         num_layers: NumLayers,
-        num_heads: Size,
-        head_channels: Width,
+        num_heads: Heads,
+        head_channels: Heads,
         hidden_channels: Width,
         in_channels: Width = 16,
         out_channels: Width | None = None,

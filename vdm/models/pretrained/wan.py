@@ -15,13 +15,13 @@ from torch import Tensor
 from vdm.models.component_config import Depth, read_component
 from vdm.models.dit.embedders import NUM_SINUSOIDS
 from vdm.models.dit.layers import EPS
-from vdm.models.dit.transformer import SpaceTimeTransformer
+from vdm.models.dit.transformer import Heads, SpaceTimeTransformer
 from vdm.models.pretrained import flow_schedulers
 from vdm.models.pretrained.diffusers_folder import SCHEDULER_CONFIG, STEM, PipelineFolder, weight_files
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
 from vdm.outside import read_json, typed
-from vdm.ranges import Location, Name, Size, SizeOrZero, Width, WidthOrZero
+from vdm.ranges import Location, Name, SizeOrZero, Width, WidthOrZero
 
 FOLDER = PipelineFolder(
     "WanPipeline",
@@ -65,8 +65,8 @@ class TransformerConfig:
     """The keys that are read from the network's ``config.json``, with the values that are supported."""
 
     num_layers: Depth
-    num_attention_heads: Size
-    attention_head_dim: Width
+    num_attention_heads: Heads
+    attention_head_dim: Heads
     ffn_dim: Width
     in_channels: Width
     text_dim: Width
