@@ -86,13 +86,16 @@ def _measured(
     truth: ClipSource | None,
 ) -> Measured:
     total = -(-num_videos_read(metrics, videos, reference) // num_processes())
-    cache = FeatureCache(default_folder() if options.keep_features else None)
     with tqdm(total=total, desc="videos", unit="video", disable=rank() > 0, delay=1) as bar:
-        measured = measure(metrics, videos, reference, truth, cache, options.seed, bar.update)
+        measured = measure(metrics, videos, reference, truth, _cache(options), options.seed, bar.update)
     if rank() == 0:
         for name, one in measured.found.items():
             print(_line(name, one))
     return measured
+
+
+def _cache(options: EvaluateOptions) -> FeatureCache:
+    return FeatureCache(default_folder() if options.keep_features else None)
 
 
 def _line(name: str, found: Measurement) -> str:
@@ -107,7 +110,7 @@ def _source(place: str, key: str, options: EvaluateOptions) -> VideoFolder | Sha
     threads = max(1, options.num_threads)
     try:
         if "://" not in place and not has_index(Path(place)):
-            return VideoFolder(Path(place), threads)
+            return VideoFolder(Path(place), threads, _cache(options).file_digests)
         data = ClipDataModule(place, options.batch_size, options.batch_size, num_workers=0, max_validation_clips=None)
         return ShardClips(data, options.split, None, num_threads=threads)
     except ValueError as error:

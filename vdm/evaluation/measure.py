@@ -8,16 +8,17 @@ from typing import Any
 
 from vdm.checkpoints.collectives import all_gather, rank
 from vdm.evaluation.base import Features
+from vdm.evaluation.clip_rule import ClipRule
 from vdm.evaluation.describe import Described, describe
 from vdm.evaluation.feature_cache import FeatureCache
 from vdm.evaluation.metric import Metric
-from vdm.evaluation.sources.base import ClipSource
+from vdm.evaluation.sources.base import ClipSource, UnusableClip
 from vdm.evaluation.statistics.bootstrap import interval, standard_error
 
 _log = logging.getLogger(__name__)
 _MAX_LISTED = 20
 """Unusable videos that a result lists, at most."""
-_FORMAT = 1
+_FORMAT = 2
 """To be raised when the same protocol describes clips otherwise than before."""
 _EXTRACTION = ("extractor", "num_frames", "fps", "start")
 """Parts of a protocol on which the features of a clip depend."""
@@ -171,16 +172,28 @@ def _of_reference(
     keys = {name: _content(one, reference, identity) for name, one in metrics.items()}
     found: dict[str, Described] = {}
     for name, key in keys.items():
-        kept = all_gather(cache.load(key) if rank() == 0 and identity is not None else None)[0]
-        if kept is not None:
-            found[name] = Described(kept, [])
+        kept = cache.load(key) if rank() == 0 and identity is not None else None
+        if kept is not None and _is_readable_now(kept, reference, metrics[name].metric.rule):
+            kept = None
+        if (known := all_gather(kept)[0]) is not None:
+            found[name] = known
     missing = {name: one.metric for name, one in metrics.items() if name not in found}
     counts = {name: metric.num_reference or len(reference) for name, metric in missing.items()}
     described = describe(reference, missing, counts, None, on_video, are_reference=True) if missing else {}
     for name, one in described.items():
-        if identity is not None and not one.unusable and rank() == 0:
-            cache.save(keys[name], one.features)
+        if identity is not None and rank() == 0:
+            cache.save(keys[name], one)
     return {**found, **described}
+
+
+def _is_readable_now(kept: Described, reference: ClipSource, rule: ClipRule) -> bool:
+    """Tell whether a clip can be read that could not when the others were described.
+
+    A shard may have been repaired, which its index does not tell, or a network drive have failed for a moment.
+    """
+    numbers = [number for number, clip in kept.unusable.items() if clip.is_unreadable]
+    views = reference.views([range(number, number + 1) for number in numbers], [rule]) if numbers else ()
+    return any(not isinstance(seen[rule], UnusableClip) for _, seen in views)
 
 
 def _content(one: NamedMetric, reference: ClipSource, identity: str | None) -> dict[str, Any]:
@@ -201,10 +214,10 @@ def _content(one: NamedMetric, reference: ClipSource, identity: str | None) -> d
 def _measured(name: str, named: NamedMetric, videos: Described, reference: Described | None, seed: int) -> Measurement:
     metric = named.metric
     true: Features | None = None if reference is None else reference.features
-    unusable = [*videos.unusable, *(reference.unusable if reference is not None else ())]
+    unusable = [clip for side in (videos, reference) if side is not None for clip in side.unusable.values()]
     for side in (videos, reference):
         if side is not None and len(side.features) == 0:
-            reason = next((f"; the first: {one.key}: {one.reason}" for one in side.unusable), "")
+            reason = next((f"; the first: {one.key}: {one.reason}" for one in side.unusable.values()), "")
             raise ValueError(f"{name}: none of {len(side.unusable)} videos can be looked at{reason}")
     if unusable:
         first = f"{unusable[0].key}: {unusable[0].reason}"

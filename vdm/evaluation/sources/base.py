@@ -20,6 +20,8 @@ class UnusableClip:
 
     key: str
     reason: str
+    is_unreadable: bool = False
+    """Whether reading or decoding it failed, and might succeed another time."""
 
 
 Views = Mapping[ClipRule, EvaluatedClip | UnusableClip]
