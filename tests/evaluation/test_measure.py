@@ -1,8 +1,9 @@
 """Measuring of videos by metrics: what is read, described, refused and said."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -53,6 +54,7 @@ class MeanColor:
     """Describes a clip by its mean colour."""
 
     checksum: str | None = "abc"
+    files: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 4
     batches: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -75,6 +77,7 @@ class Difference:
     """Compares brightness with that of the true clip."""
 
     checksum = None
+    files: Mapping[str, str] = MappingProxyType({})
     batch_size = 4
 
     def to(self, device: torch.device) -> "Difference":
@@ -245,6 +248,10 @@ def test_descriptions_of_a_reference_are_kept_by_its_content(tmp_path: Path) -> 
         (named(Metric(MeanColor(), FrechetDistance(), num_frames=3)), Numbers(9, 130.0, identity="content")),
         (
             named(Metric(MeanColor("other weights"), FrechetDistance(), num_frames=2)),
+            Numbers(9, 130.0, identity="content"),
+        ),
+        (
+            named(Metric(MeanColor(files={"rule.json": "other"}), FrechetDistance(), num_frames=2)),
             Numbers(9, 130.0, identity="content"),
         ),
         (metric, Numbers(9, 130.0, identity=None)),

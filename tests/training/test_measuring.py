@@ -12,6 +12,7 @@ from tests.training.runs import TINY, configuration, train
 from tests.training.stages import ADAMW
 from tests.training.zygote import Zygote
 from vdm.checkpoints.layout import checkpoints_of, step_of
+from vdm.checkpoints.run_config import RunConfig
 from vdm.config import ConfigError
 from vdm.training.training_run import build_training
 
@@ -65,11 +66,13 @@ def test_measuring_does_not_change_what_is_trained(measured: Path, tmp_path: Pat
 def test_figures_are_written_with_their_protocols_and_logged(measured: Path) -> None:
     results = results_of(measured)
     assert list(results) == [2, 4, 5]
+    sampling = {key: RunConfig.read(measured).parts[key] for key in ("sampler", "guidance")}
+    assert sampling["sampler"]["_target_"].startswith("vdm.diffusion.samplers.")
     for metrics in results.values():
         assert metrics.keys() == {NAME, DIFFERENCE}
         assert [(one["num_videos"], one["num_reference"]) for one in metrics.values()] == [(5, None), (5, 5)]
         assert metrics[NAME]["protocol"]["num_frames"] == 4
-        assert metrics[NAME]["protocol"]["sampling"]["seed"] == 0
+        assert metrics[NAME]["protocol"]["sampling"] == {**sampling, "guide": None, "ema": True, "seed": 0}
     for name in (NAME, DIFFERENCE):
         found = logged(measured, f"val/{name}")
         assert found == pytest.approx({step: metrics[name]["value"] for step, metrics in results.items()})

@@ -60,7 +60,7 @@ def measure_model(
     """
     held_out = ShardClips(data, "validation", options.max_clips, data.clip_shape, max(1, options.num_threads))
     reference = held_out if options.reference is None else _source(options.reference, "reference", options)
-    nodes = ChosenMetrics.of(options.chosen_metrics, options.num_samples).nodes
+    nodes = ChosenMetrics(options.chosen_metrics).of(options.num_samples).nodes
     names = {"conditions": data.name, "reference": reference.name}
     metrics = _built(nodes, options, data, {"sampling": dict(sampling), **names})
     videos = SampledVideos(

@@ -1,6 +1,5 @@
 """Metrics of videos: each source is read or sampled once, whatever the number of metrics."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from vdm.evaluation.describe import Described, describe
 from vdm.evaluation.feature_cache import FeatureCache
 from vdm.evaluation.metric import Metric
 from vdm.evaluation.sources.base import ClipSource, UnusableClip
-from vdm.evaluation.statistics.bootstrap import interval, standard_error
+from vdm.evaluation.statistics.bootstrap import interval, interval_of_share, standard_error
 
 _log = logging.getLogger(__name__)
 _MAX_LISTED = 20
@@ -41,13 +40,15 @@ class Measurement:
 
     value: float
     interval: tuple[float, float] | None
-    """95% interval by the bootstrap over clips; it leaves out the bias that a statistic has for few clips."""
+    """95% interval by the bootstrap over clips, without the bias for few of them; that of a share is Wilson's."""
     reliable: bool
     """Whether there were as many clips as the statistic needs."""
     num_videos: int
     num_reference: int | None
     checksum: str | None
     """SHA-256 of the extractor's weights."""
+    files: Mapping[str, str]
+    """SHA-256 of further files that its descriptions depend on, by name."""
     protocol: Mapping[str, Any]
     unusable: tuple[str, ...]
     """Videos that could not be looked at, and why: the first 20."""
@@ -56,7 +57,8 @@ class Measurement:
     def plain(self) -> dict[str, Any]:
         """Return the entry of ``results.json``."""
         interval = None if self.interval is None else list(self.interval)
-        return {**vars(self), "interval": interval, "unusable": list(self.unusable), "protocol": dict(self.protocol)}
+        plain = {"unusable": list(self.unusable), "protocol": dict(self.protocol), "files": dict(self.files)}
+        return {**vars(self), "interval": interval, **plain}
 
 
 @dataclass(frozen=True)
@@ -198,14 +200,11 @@ def _is_readable_now(kept: Described, reference: ClipSource, rule: ClipRule) -> 
 
 def _content(one: NamedMetric, reference: ClipSource, identity: str | None) -> dict[str, Any]:
     """Return all that the descriptions of reference videos depend on."""
-    extractor: Any = one.metric.extractor
-    mean = getattr(extractor, "mean", None)
     return {
         "format": _FORMAT,
         **{key: one.protocol.get(key) for key in _EXTRACTION},
-        "checksum": extractor.checksum,
-        "preprocessing": repr(getattr(extractor, "rule", None)),  # files beside the weights say it
-        "mean": None if mean is None else hashlib.sha256(mean.numpy().tobytes()).hexdigest(),
+        "checksum": one.metric.extractor.checksum,
+        "files": dict(one.metric.extractor.files),
         "videos": identity,
         "num_videos": one.metric.num_reference or len(reference),
     }
@@ -237,7 +236,9 @@ def _measured(name: str, named: NamedMetric, videos: Described, reference: Descr
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     bounds = None
-    if metric.num_resamples > 1 and min(counts) > 1:
+    if metric.num_resamples > 1 and metric.statistic.is_share:
+        bounds = interval_of_share(value, len(videos.features))
+    elif metric.num_resamples > 1 and min(counts) > 1:
         error = standard_error(metric.statistic, videos.features, true, metric.num_resamples, seed)
         bounds = interval(value, error)
     return Measurement(
@@ -247,6 +248,7 @@ def _measured(name: str, named: NamedMetric, videos: Described, reference: Descr
         len(videos.features),
         None if true is None else len(true),
         metric.extractor.checksum,
+        metric.extractor.files,
         named.protocol,
         tuple(f"{one.key}: {one.reason}" for one in unusable[:_MAX_LISTED]),
         len(unusable),

@@ -110,6 +110,7 @@ def test_c3d_sees_frames_as_tgan2_prepares_them(files: dict[str, str], tmp_path:
     np.savez(tmp_path / "mean.npz", mean=mean)
     clips = make_clips(2)
     extractor = C3D(files["c3d_logits"], preprocessing="tgan2", output="logits", mean=str(tmp_path / "mean.npz"))
+    assert extractor.files == {"mean": hashlib.sha256((tmp_path / "mean.npz").read_bytes()).hexdigest()}
     prepared = preprocess.c3d_tgan2(batch(clips), torch.from_numpy(mean[0]))
     exactly(extractor.describe(clips)[:, 0], C3DNetwork(False).eval()(prepared))
 

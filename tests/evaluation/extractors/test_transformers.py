@@ -1,5 +1,6 @@
 """VideoMAE, V-JEPA 2 and CLIP: small random models saved by transformers, against direct calls of transformers."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -205,6 +206,16 @@ def test_checksum_is_of_the_weights(saved: dict[str, Path], tmp_path: Path) -> N
     torch.nn.init.zeros_(model.fc_norm.weight)
     model.save_pretrained(tmp_path)
     assert VideoMAE(str(tmp_path)).checksum != checksum
+
+
+def test_files_that_descriptions_depend_on_are_recorded(saved: dict[str, Path]) -> None:
+    def sums(kind: str, *names: str) -> dict[str, str]:
+        return {name: hashlib.sha256((saved[kind] / name).read_bytes()).hexdigest() for name in names}
+
+    rule = ("config.json", "preprocessor_config.json")
+    assert VideoMAE(str(saved["videomae"])).files == sums("videomae", *rule)
+    assert ClipVideo(str(saved["clip"])).files == sums("clip", *rule)
+    assert ClipText(str(saved["clip"])).files.items() >= sums("clip", *rule, "tokenizer.json").items()
 
 
 def test_faults_are_one_line(saved: dict[str, Path], tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class MeasureVideos(Callback):
     ) -> None:
         self.run = Path(run)
         self.every_steps = every_steps
-        self.nodes = ChosenMetrics.of(metrics.nodes, num_videos).nodes
+        self.nodes, self.sampling = metrics.of(num_videos).nodes, metrics.sampling
         self.seed = seed
         self.at_end = at_end
         self.measured_step = 0
@@ -58,8 +58,8 @@ class MeasureVideos(Callback):
         self.measured_step = trainer.global_step
         if not self.nodes:
             return
-        data, model = pl_module.data, pl_module.model
-        sampling = {"sampler": str(model.sampler), "guidance": str(model.guidance), "ema": True, "seed": self.seed}
+        data = pl_module.data
+        sampling = {**self.sampling, "guide": None, "ema": True, "seed": self.seed}
         self.metrics = build_metrics(self.nodes, pl_module.device, data, {"sampling": sampling})
         self.held_out = ShardClips(data, "validation", None, data.clip_shape)
         sampled = self._sampled(pl_module)
