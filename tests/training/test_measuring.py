@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,29 @@ def test_mistake_in_a_metric_ends_training_before_the_first_step(
     assert training.trainer.global_step == 0
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["after", "while"])
+def test_run_that_ended_after_or_while_it_measured_finds_the_same_figures(
+    measured: Path, tmp_path: Path, shards: Path, is_lost: bool
+) -> None:
+    train(tmp_path, configuration(shards, *ADAMW, *METRICS, "trainer.max_steps=2"))
+    if is_lost:
+        shutil.rmtree(tmp_path / "evaluation" / "step=00000002")
+    train(tmp_path, configuration(shards, *ADAMW, *METRICS, "trainer.max_steps=5", f"resume={tmp_path}"), resume=True)
+    assert results_of(tmp_path) == results_of(measured)
+    assert weights_of(tmp_path) == weights_of(measured)
+
+
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
     with Zygote() as started:
         yield started
 
 
-def test_two_processes_find_what_one_finds(measured: Path, tmp_path: Path, shards: Path, zygote: Zygote) -> None:
-    two = ["data.micro_batch_size=4", "strategy=ddp", "strategy.process_group_backend=gloo", "trainer.devices=2"]
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_find_what_one_finds(
+    measured: Path, tmp_path: Path, shards: Path, zygote: Zygote, strategy: str
+) -> None:
+    two = ["data.micro_batch_size=4", f"strategy={strategy}", "strategy.process_group_backend=gloo", "trainer.devices=2"]
     argv = ["train", f"data.path={shards}", *TINY, *ADAMW, *METRICS, *two, "trainer.max_steps=5"]
     pids = zygote.start_ranks([*argv, f"hydra.run.dir={tmp_path / 'run'}"], 2, tmp_path / "out.log")
     assert zygote.wait(pids, timeout=120) == [0, 0], (tmp_path / "out.0.log").read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from vdm.checkpoints.collectives import run_on_all
+from vdm.checkpoints.collectives import all_gather, run_on_all
 from vdm.evaluation.build import ChosenMetrics, build_metrics
 from vdm.evaluation.feature_cache import FeatureCache
 from vdm.evaluation.measure import Measured, check_counts, measure
@@ -54,7 +54,10 @@ class MeasureVideos(Callback):
         self.measured_step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Build the metrics, so that a mistake ends training before the first step."""
+        """Build the metrics, so that a mistake ends training before the first step.
+
+        A run that was killed while it measured has a checkpoint of that step, and measures it now.
+        """
         self.measured_step = trainer.global_step
         if not self.nodes:
             return
@@ -69,6 +72,9 @@ class MeasureVideos(Callback):
         pl_module.higher_is_better |= {
             f"val/{name}" for name, one in self.metrics.items() if one.metric.better == "higher"
         }
+        if self._is_unmeasured(trainer.global_step):
+            self.measured_step = 0
+            self.measure(trainer, pl_module)
 
     @property
     def logged_names(self) -> list[str]:
@@ -132,7 +138,14 @@ class MeasureVideos(Callback):
             module.data.micro_batch_size,
         )
 
+    def _is_unmeasured(self, step: int) -> bool:
+        """Tell whether training goes on from a step that was to be measured; the first process decides."""
+        return step > 0 and step % self.every_steps == 0 and not all_gather(self._results(step).is_file())[0]
+
     def _write(self, step: int, measured: Measured) -> None:
-        folder = self.run / "evaluation" / f"step={step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "results.json", {"metrics": measured.plain()}, indent=1)
+        results = self._results(step)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        write_json(results, {"metrics": measured.plain()}, indent=1)
+
+    def _results(self, step: int) -> Path:
+        return self.run / "evaluation" / f"step={step:08d}" / "results.json"
