@@ -131,7 +131,12 @@ def zygote() -> Iterator[Zygote]:
 def test_two_processes_find_what_one_finds(
     measured: Path, tmp_path: Path, shards: Path, zygote: Zygote, strategy: str
 ) -> None:
-    two = ["data.micro_batch_size=4", f"strategy={strategy}", "strategy.process_group_backend=gloo", "trainer.devices=2"]
+    two = [
+        "data.micro_batch_size=4",
+        f"strategy={strategy}",
+        "strategy.process_group_backend=gloo",
+        "trainer.devices=2",
+    ]
     argv = ["train", f"data.path={shards}", *TINY, *ADAMW, *METRICS, *two, "trainer.max_steps=5"]
     pids = zygote.start_ranks([*argv, f"hydra.run.dir={tmp_path / 'run'}"], 2, tmp_path / "out.log")
     assert zygote.wait(pids, timeout=120) == [0, 0], (tmp_path / "out.0.log").read_text()
