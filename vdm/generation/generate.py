@@ -36,6 +36,7 @@ def generate(
     output: Output = "videos",
     progress: bool = False,
     first: int = 0,
+    on_step: Callable[[int], object] | None = None,
 ) -> UInt8[Tensor, "n c t h w"] | Float[Tensor, "n c t h w"]:
     """Return a video for each prompt. The noise of video number i does not depend on the batch size.
 
@@ -56,6 +57,7 @@ def generate(
         output: ``videos``, or the ``latents`` that they are decoded from.
         progress: Show a bar of the sampling steps of all blocks of all batches.
         first: Number of the first video.
+        on_step: Called with the number of steps done in a block, after each of them.
 
     Raises:
         ValueError: If the network does not fit this size, the autoencoder does not fit the blocks, ``batch_size`` is
@@ -79,6 +81,12 @@ def generate(
     total = None if steps is None else len(batches) * len(blocks) * steps
     made = []
     with tqdm(total=total, desc="sampling", unit="step", disable=not progress) as bar:
+
+        def after_step(step: int, x0: Tensor) -> None:
+            bar.update()
+            if on_step is not None:
+                on_step(step)
+
         for rows in batches:
             part, clips = prompts.rows(rows), range(first + rows.start, first + rows.stop)
             canvas = canvas_of(model, size, known, len(clips))
@@ -91,7 +99,7 @@ def generate(
                     _told_first_frame(model, part, latents, seed, clips, number) if is_told else part,
                     negative,
                     draw_noise,
-                    lambda step, x0: bar.update(),
+                    after_step,
                     canvas.observations(block, latents),
                     method,
                 )

@@ -7,11 +7,12 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from vdm.checkpoints.collectives import all_gather, run_on_all
+from vdm.checkpoints.collectives import all_gather, num_processes, run_on_all
 from vdm.evaluation.build import ChosenMetrics, build_metrics
 from vdm.evaluation.feature_cache import FeatureCache
-from vdm.evaluation.measure import Measured, check_counts, measure
-from vdm.evaluation.sources.sampled import SampledVideos
+from vdm.evaluation.measure import Measured, check_counts, measure, num_videos_read
+from vdm.evaluation.measuring_bar import MeasuringBar
+from vdm.evaluation.sources.sampled import OnStep, SampledVideos
 from vdm.evaluation.sources.shard_clips import ShardClips
 from vdm.files import write_json
 from vdm.ranges import Count, Folder, Seed, Size
@@ -100,12 +101,13 @@ class MeasureVideos(Callback):
         module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
         run_on_all(module.strategy.check_lock)
         start = time.perf_counter()
+        bar = MeasuringBar(is_hidden=None if trainer.is_global_zero else True)
+        sampled = self._sampled(module, bar.step)
+        num_videos = -(-num_videos_read(self.metrics, sampled, self.held_out) // num_processes())
         was_training = module.model.training
         module.model.eval()
-        with module.ema.swapped_in(), trainer.precision_plugin.forward_context():
-            measured = measure(
-                self.metrics, self._sampled(module), self.held_out, self.held_out, self._cache, self.seed
-            )
+        with module.ema.swapped_in(), trainer.precision_plugin.forward_context(), bar.shown(num_videos):
+            measured = measure(self.metrics, sampled, self.held_out, self.held_out, self._cache, self.seed, bar.video)
         module.model.train(was_training)
         found = measured.found
         for message in measured.failed.values():
@@ -126,7 +128,7 @@ class MeasureVideos(Callback):
     def _cache(self) -> FeatureCache:
         return FeatureCache(self.run / "evaluation" / "features")
 
-    def _sampled(self, module: DiffusionModule) -> SampledVideos:
+    def _sampled(self, module: DiffusionModule, on_step: OnStep | None = None) -> SampledVideos:
         return SampledVideos(
             "the model",
             module.model,
@@ -136,6 +138,7 @@ class MeasureVideos(Callback):
             max(one.metric.num_videos or 0 for one in self.metrics.values()),
             self.seed,
             module.data.micro_batch_size,
+            on_step,
         )
 
     def _is_unmeasured(self, step: int) -> bool:
