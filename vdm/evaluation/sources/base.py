@@ -73,10 +73,11 @@ def view(
     fps: float | None,
     caption: str = "",
     label: int | None = None,
+    times: Sequence[float] | None = None,
 ) -> EvaluatedClip | UnusableClip:
-    """Return what a rule sees of a whole video."""
+    """Return what a rule sees of a whole video, whose frames are shown at some times."""
     try:
-        frames = rule.cut(video, fps)
+        frames = rule.cut(video, fps, times)
     except TooShortError as error:
         return UnusableClip(key, str(error))
     return EvaluatedClip(frames, key, caption, label, rule.fps or fps)

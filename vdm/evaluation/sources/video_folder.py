@@ -94,14 +94,14 @@ class VideoFolder:
 
     def _views(self, path: Path, rules: Collection[ClipRule]) -> Views:
         key = self._key(path)
-        needs_all = any(rule.start == "center" or rule.fps is not None for rule in rules)
+        max_frames = None if any(rule.start == "center" for rule in rules) else max(rule.num_frames for rule in rules)
         try:
-            video = read_video(path, max_frames=None if needs_all else max(rule.num_frames for rule in rules))
+            video = read_video(path, max_frames=max_frames, min_seconds=max(rule.seconds for rule in rules))
         except ValueError as error:
             reason = str(error).removeprefix(f"input={path}: ").partition("; input_frames=")[0]
             return dict.fromkeys(rules, UnusableClip(key, reason, is_unreadable=True))
         caption = _caption(path, video)
-        return {rule: view(video.frames, rule, key, video.fps, caption) for rule in rules}
+        return {rule: view(video.frames, rule, key, video.fps, caption, times=video.times) for rule in rules}
 
 
 def _caption(path: Path, video: InputVideo) -> str:
