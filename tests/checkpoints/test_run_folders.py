@@ -14,7 +14,7 @@ from torch import Tensor
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import checkpoint_folder, folder_for_results, run_folder
 from vdm.checkpoints.removal import prune, set_aside_later
-from vdm.checkpoints.run_record import load_config, record_run
+from vdm.checkpoints.run_record import load_config, record_run, versions_of
 from vdm.checkpoints.snapshot import save_weights
 from vdm.checkpoints.weights import load_weights
 from vdm.files import temporary_beside
@@ -211,6 +211,15 @@ def test_versions_of_each_start_are_recorded(tmp_path: Path) -> None:
     assert first["python"] == platform.python_version()
     assert second["packages"]["torch"] == metadata.version("torch")
     assert second["git"] is None or len(second["git"]["commit"]) == 40
+
+
+def test_versions_that_earlier_versions_recorded_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "versions.json"
+    for git in ("null", '{"commit": "c", "dirty": true}'):
+        path.write_text(
+            f'[{{"time": "2026-01-31", "git": {git}, "packages": {{}}}}, {{"packages": {{"torch": "2.0"}}}}]'
+        )
+        assert len(versions_of(tmp_path)) == 2
 
 
 def test_run_of_a_checkpoint_is_found(tmp_path: Path) -> None:

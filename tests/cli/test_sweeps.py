@@ -9,8 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tests.cli.conftest import Vdm
-from vdm.checkpoints import checkout
-from vdm.checkpoints.checkout import git_version
+from vdm.checkpoints import checkout, run_record
+from vdm.checkpoints.checkout import MAX_DIFF_BYTES, git_diff, git_version
 from vdm.cli.sweeps import Sweep, grouped, present_sweep, run_name
 
 
@@ -105,5 +105,49 @@ def test_commit_is_that_of_the_code_wherever_the_command_is_started(
     os.utime(code / "file", (0, 0))  # an ordinary `git status` would note it in the index, which it locks for that
     assert git_version() == {"commit": commit, "dirty": False}
     assert (code / ".git" / "index").read_bytes() == index
-    (code / "file").write_text("changed")
+    assert git_diff() == ""
+    (code / "new").write_text("not tracked")
     assert git_version() == {"commit": commit, "dirty": True}
+    assert git_diff() == ""
+    (code / "file").write_text("changed")
+    subprocess.run(
+        ["git", "-C", str(code), "config", "diff.external", f"touch {tmp_path / 'ran'}"], check=True, env=clean
+    )
+    assert git_version() == {"commit": commit, "dirty": True}
+    assert git_diff().splitlines()[-4:] == [
+        "-code",
+        "\\ No newline at end of file",
+        "+changed",
+        "\\ No newline at end of file",
+    ]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_changes_to_the_code_are_recorded_with_each_start_once_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version: checkout.GitVersion = {"commit": "c" * 40, "dirty": True}
+    monkeypatch.setattr(run_record, "git_version", lambda: version)
+    for diff in ("one\n", "one\n", "two\n", ""):
+        monkeypatch.setattr(run_record, "git_diff", lambda diff=diff: diff)
+        run_record.record_run(tmp_path, {})
+    names = [(start.get("git") or {}).get("diff") for start in run_record.versions_of(tmp_path)]
+    assert names[0] == names[1] != names[2]
+    assert names[3] is None
+    assert [(tmp_path / str(name)).read_text() for name in names[:3]] == ["one\n", "one\n", "two\n"]
+    assert len(list(tmp_path.glob("code-*.diff"))) == 2
+
+
+def test_changes_of_many_bytes_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkout, "__file__", str(tmp_path / "vdm" / "checkpoints" / "checkout.py"))
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").write_text(f"#!/bin/sh\nhead -c {MAX_DIFF_BYTES + 5} /dev/zero\n")
+    (tmp_path / "bin" / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert git_diff() == "\0" * MAX_DIFF_BYTES + "\n... 5 further bytes are left out\n"
+    (tmp_path / "bin" / "git").write_text("#!/bin/sh\nexit 1\n")
+    assert git_diff() == ""
+    (tmp_path / "bin" / "git").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(checkout, "_SECONDS", 0.1)
+    assert git_diff() == ""

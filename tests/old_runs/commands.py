@@ -53,7 +53,7 @@ def resumed(folder: Path) -> dict[str, Any]:
     (metrics,) = (folder / "run" / "logs").glob("*/metrics.csv")
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    kept = ("train/loss", "train/grad_norm", "train/position", "val/loss")
+    kept = ("train/loss", "train/grad_norm", "data/position", "val/loss")
     logged = {key: {row["step"]: float(row[key]) for row in rows if row.get(key)} for key in kept}
     last = latest_checkpoint(folder / "run")
     assert last.name == f"step={LAST_STEP:08d}"

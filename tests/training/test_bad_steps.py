@@ -13,6 +13,7 @@ from tests.training.runs import configuration, train
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.test_strategies import content
 from tests.training.zygote import Zygote
+from vdm.checkpoints.history import read_history
 from vdm.checkpoints.layout import checkpoint_folder
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.config import ConfigError
@@ -102,6 +103,9 @@ def test_rollback_goes_on_from_the_latest_checkpoint_past_the_bad_samples(tmp_pa
     assert (bad["step"], bad["went_back_to"]) == (5, 4)
     assert training.trainer.global_step == 6
     assert training.data.position == (6 + 1) * 4
+    (rollback_event,) = (event for event in read_history(tmp_path / "run") if event.event == "rollback")
+    assert (rollback_event.step, rollback_event.from_step, rollback_event.position) == (4, 5, 20)
+    assert (rollback_event.reason or "").startswith("step 5 was bad: loss nan")
     # The same as a run that never saw those samples: two steps from the checkpoint of step 4, from position 20 on.
     plain = configuration(shards, *rollback, "trainer.max_steps=6")
     plain["trainer"]["max_steps"] = 4

@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import signal
 from pathlib import Path
@@ -147,7 +148,11 @@ def test_sample_videos_and_held_out_loss_come_at_their_steps(tmp_path: Path, sha
     train(tmp_path, configuration(shards, f"callbacks.samples={sampling}", "validate.every_steps=2"))
     for step in (2, 4):
         folder = tmp_path / "samples" / f"step={step:08d}"
-        assert {file.name for file in folder.iterdir()} == {"grid.mp4", "grid.gif", "grid.png"}
+        videos = {"0000.mp4", "0001.mp4", "0002.mp4"}
+        assert {file.name for file in folder.iterdir()} == videos | {"grid.mp4", "grid.gif", "grid.png", "prompts.json"}
+        described = json.loads((folder / "prompts.json").read_text())
+        assert {one["video"] for one in described} == videos
+        assert all((folder / one["reference"]).is_file() and one["caption"] for one in described)
     held_out = [int(row["step"]) for row in metrics_of(tmp_path) if row["val/loss"]]
     assert held_out == [2, 4]
 

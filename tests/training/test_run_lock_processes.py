@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.training.runs import TINY
 from tests.training.zygote import Zygote, free_port
+from vdm.checkpoints.history import read_history, whole_cost
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import checkpoints_of, step_of
+from vdm.checkpoints.metrics_file import METRICS_NAME
 
 GOES_ON = re.compile(r"a run is going on in this folder \(process \d+ on .*, since .*\); wait for its end")
 
@@ -47,11 +51,21 @@ def test_second_start_in_a_folder_is_refused_and_a_killed_one_is_resumed_at_once
     os.kill(first, signal.SIGKILL)
     assert zygote.wait([first], timeout=60) == [-9]
 
+    killed = time.time()
     last = step_of(latest_checkpoint(run))
+    with (run / METRICS_NAME).open("a") as file:  # as of steps that were done after the checkpoint
+        file.write(f'{{"step": {last + 7}, "time": {killed}, "position": 0, "train/loss": 0.5}}\n')
     log = tmp_path / "resumed.log"
     resumed = zygote.start(["train", f"resume={run}", f"trainer.max_steps={last + 2}"], {}, log)
     assert zygote.wait([resumed], timeout=120) == [0], log.read_text()
     assert step_of(latest_checkpoint(run)) == last + 2
+    history = read_history(run)
+    assert [event.event for event in history] == ["start", "first_step", "start", "first_step", "finish"]
+    again, end = history[2], history[4]
+    assert again.command == f"vdm train resume={run} trainer.max_steps={last + 2}"
+    assert (again.step, again.resumed_from, again.lost_steps) == (last, f"checkpoints/step={last:08d}", 7)
+    assert 0 < whole_cost(history[2:]) == pytest.approx(history[3].time - killed, abs=0.1)
+    assert (end.step, end.reason) == (last + 2, f"all {last + 2} steps are done")
 
 
 def test_processes_that_start_at_the_same_moment_share_no_folder(tmp_path: Path, shards: Path, zygote: Zygote) -> None:

@@ -12,7 +12,8 @@ import pytest
 from tests.training.runs import TINY
 from tests.training.stages import train_in_processes
 from tests.training.zygote import Zygote
-from vdm.checkpoints.layout import checkpoints_of
+from vdm.checkpoints.history import read_history
+from vdm.checkpoints.layout import checkpoints_of, step_of
 
 RECORD = "+callbacks.record._target_=tests.training.chaos.RecordSamples"
 
@@ -42,7 +43,10 @@ def test_signal_to_all_processes_leaves_loader_workers_until_the_run_is_saved(
     assert code == [128 + number], log
     assert "Stopped and saved after step" in log
     assert "Traceback" not in log
-    assert len(checkpoints_of(tmp_path / "run")) == 1
+    (saved,) = checkpoints_of(tmp_path / "run")
+    end = read_history(tmp_path / "run")[-1]
+    assert (end.event, end.step) == ("stop", step_of(saved))
+    assert end.reason == ("Ctrl-C" if number == signal.SIGINT else f"signal {signal.Signals(number).name}")
 
 
 def test_run_whose_terminal_is_closed_is_saved(tmp_path: Path, shards: Path, zygote: Zygote) -> None:

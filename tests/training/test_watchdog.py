@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from tests.training.runs import TINY
 from tests.training.zygote import Zygote
+from vdm.checkpoints.history import read_history
 from vdm.checkpoints.layout import checkpoints_of, step_of
 
 ENDLESS = ("trainer.max_steps=100000", "save.every_steps=3", "strategy=ddp", "trainer.devices=2")
@@ -70,6 +71,9 @@ def test_death_of_a_process_ends_all_others_and_is_told_once(
     text = "".join(logs(tmp_path))
     assert text.count(f"process {pids[victim]}) died: ") == 1
     assert "Traceback" not in text
+    last = read_history(tmp_path / "run")[-1]
+    assert last.event == ("first_step" if victim == 0 else "fail")  # the first process writes, and was killed
+    assert victim == 0 or f"process {pids[victim]}) died: " in (last.reason or "")
 
 
 def test_frozen_process_is_found_and_all_end_after_showing_where_they_stood(
@@ -101,6 +105,10 @@ def test_failure_of_one_process_is_told_once_and_ends_all(tmp_path: Path, shards
     text = "".join(logs(tmp_path))
     assert text.count("RuntimeError: a bug in one process alone") == 1
     assert text.count("Traceback") == 1
+    end = read_history(tmp_path / "run")[-1]
+    assert end.event == "fail"
+    assert "RuntimeError: a bug in one process alone" in (end.reason or "")
+    assert "Traceback" not in (end.reason or "")
 
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.chaos), 1])

@@ -4,7 +4,8 @@
 
     runs/NAME/TIME/
         config.yaml                  the whole configuration, resolved
-        versions.json                versions of code and packages, once per start
+        versions.json                versions of code and packages, data and hardware, once per start
+        history.jsonl                starts and ends of training, see history.py
         checkpoints/step=00000500/   see snapshot.py
         averages/step=00000500/      snapshots of power-function EMAs, one kind of pieces for each: see pieces.py
 """

@@ -35,16 +35,21 @@ def clear_interrupted(folder: Path) -> None:
         _remove(partial)
 
 
-def set_aside_later(run: Path, checkpoint: Path) -> None:
-    """Move the checkpoints after a given one aside, since the run resumes from it and always uses the latest."""
+def set_aside_later(run: Path, checkpoint: Path) -> bool:
+    """Move the checkpoints after a given one aside, since the run resumes from it and always uses the latest.
+
+    Returns:
+        Whether there were any.
+    """
     later = [path for path in checkpoints_of(run) if step_of(path) > step_of(checkpoint)]
     if not later:
-        return
+        return False
     folder = run / CHECKPOINTS_NAME / f"abandoned-{datetime.now():%Y-%m-%d_%H-%M-%S}"
     folder.mkdir()
     for path in reversed(later):  # interrupted, this leaves the earlier ones: still a valid run
         path.rename(folder / path.name)
     _log.warning("The run goes on from %s; its %d later checkpoints are in %s", checkpoint, len(later), folder)
+    return True
 
 
 def _remove(folder: Path) -> None:

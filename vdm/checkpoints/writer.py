@@ -1,7 +1,9 @@
 """Saving in the background, while training continues."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ class CheckpointWriter:
     def __init__(self, after: "CheckpointWriter | None" = None, check: Callable[[], None] = lambda: None) -> None:
         self._after, self._check = after, check
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.seconds_waited = 0.0
+        """How long training has waited for copies to memory, and for the disk."""
         self._folder: Path | None = None
         self._snapshot: Snapshot | None = None
         self._written: Future[dict[str, dict[str, Any]]]
@@ -46,9 +50,10 @@ class CheckpointWriter:
             ValueError: If storage fails, ``state`` holds a value that can't be saved, or ``check`` raises it.
         """
         assert self._folder is None, "finish() the one before"
-        run_on_all(self._check)
-        self._snapshot = Snapshot.take(pieces, state, former=self._snapshot)
-        partials = _run_on_all_for(folder, lambda: begin_folder(folder) if rank() == 0 else None)
+        with self._waiting():
+            run_on_all(self._check)
+            self._snapshot = Snapshot.take(pieces, state, former=self._snapshot)
+            partials = _run_on_all_for(folder, lambda: begin_folder(folder) if rank() == 0 else None)
         assert partials[0] is not None
         self._folder = folder
         self._written = self._thread.submit(self._snapshot.write, partials[0], rank())
@@ -71,9 +76,13 @@ class CheckpointWriter:
         """
         if self._folder is None:
             return None
+        with self._waiting():
+            return self._finish(self._folder)
+
+    def _finish(self, folder: Path) -> Path:
         if self._after is not None:
             self._after.finish()
-        folder, self._folder = self._folder, None
+        self._folder = None
         run_on_all(self._check)
         try:
             described = _run_on_all_for(folder, self._written.result)
@@ -84,6 +93,12 @@ class CheckpointWriter:
                 abandon_folder(folder)
             raise
         return folder
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds_waited += time.perf_counter() - start
 
     def _is_written(self) -> bool:
         """Whether this process has written everything, also of the writer that comes first."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from vdm.cli.options.memory import GIB
 from vdm.training.callbacks.samples import SampleVideos
-from vdm.training.rehearsal import Rehearsal, peak_bytes
+from vdm.training.memory_use import peak_bytes
+from vdm.training.rehearsal import Rehearsal
 from vdm.training.training_run import TrainingRun
 
 _NAME_WIDTH = 14

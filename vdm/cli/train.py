@@ -20,7 +20,6 @@ from vdm.config import ConfigError, build
 from vdm.config import check as check_node
 from vdm.processes import ProcessDiedError, is_first_of_run
 from vdm.training.launcher import die_with_parent
-from vdm.training.loggers import close
 from vdm.training.lr_schedules import WarmupConstant, WarmupCosine, WarmupLinear
 from vdm.training.run_lock import lock_run, refuse_if_locked
 from vdm.training.slurm import SlurmJob
@@ -63,7 +62,6 @@ def _train(training: TrainingRun, checkpoint: Path | None) -> int:
         raise SystemExit(1) from error
 
     code = _farewell(training) if training.module.has_begun else _nothing_to_do(training)
-    close(training.trainer.loggers)
     _requeue(training)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # the next run of a sweep creates another
@@ -117,7 +115,11 @@ def _farewell(training: TrainingRun) -> int:
     if not training.stop.stopped:
         if trainer.is_global_zero:
             print(f"Trained {trainer.global_step} steps. The run is in {folder}")
-            say_next(command("vdm sample", checkpoint=folder), command("vdm evaluate", checkpoint=folder))
+            say_next(
+                command("vdm sample", checkpoint=folder),
+                command("vdm evaluate", checkpoint=folder),
+                command("vdm report", run=folder),
+            )
         return 0
     if trainer.is_global_zero and not checkpoints_of(folder):
         print("Stopped before the first step; nothing was saved", file=sys.stderr)

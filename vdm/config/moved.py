@@ -19,6 +19,9 @@ MOVED_TARGETS: Mapping[str, str | None] = {
     "vdm.objectives.condition_dropout.ConditionDropout": None,
     "vdm.training.blocks.BlockOptions": "vdm.training.block_options.BlockOptions",
     "vdm.training.callbacks.averages.SaveAverages": "vdm.training.callbacks.ema_snapshots.SaveEMASnapshots",
+    "vdm.training.loggers.csv": "vdm.training.loggers.csv_logger.csv",
+    "vdm.training.loggers.tensorboard": "vdm.training.loggers.tensorboard_logger.TensorBoardLogger",
+    "vdm.training.loggers.wandb": "vdm.training.loggers.wandb_logger.WandbLogger",
     "vdm.training.module.ConditionDropout": None,
 }
 """Present ``_target_`` by the former one; None if the keys now stand in a mapping without ``_target_``."""

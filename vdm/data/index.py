@@ -1,7 +1,7 @@
 """The index of a shard set: ``index.json`` describes the set, ``shards.parquet`` lists its shards."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class ShardIndex:
     """The text embeddings that the samples have beside captions, or None."""
     num_uncaptioned: Mapping[str, int] | None = None
     """How many clips of each split have no caption; None if unknown, as in sets of earlier versions."""
+    checksum: str | None = field(default=None, compare=False)
+    """Checksum of ``shards.parquet``, from which that of each file follows; None of an index that was not read."""
 
     @staticmethod
     def of(splits: Mapping[str, Iterable[ShardEntry]], **rest: Any) -> "ShardIndex":
@@ -177,6 +179,7 @@ def _parse(where: str, header: Mapping[str, Any], shards: ShardTable) -> ShardIn
             latents=_parse_latents(header["latents"]) if "latents" in header else None,
             text=_parse_text(header["text"]) if "text" in header else None,
             num_uncaptioned=_counts(header["num_uncaptioned"], _MAX_CLIPS) if "num_uncaptioned" in header else None,
+            checksum=header["shards"],
         )
     except MALFORMED as error:
         raise ValueError(f"{where}: is malformed ({error!r}); {HOW_TO_REMAKE}") from None

@@ -104,6 +104,11 @@ class ClipLoader(Iterable[ClipBatch]):
         self.seconds_waited = 0.0
         """Time that has been spent waiting for batches."""
 
+    @property
+    def num_bad(self) -> int:
+        """How many samples could not be used so far."""
+        return self._quarantine.num_bad
+
     def __iter__(self) -> Iterator[ClipBatch]:
         # Workers begin with signals held, until they ignore them.
         with self._faults_in_one_line(is_starting=True), signals_held():

@@ -65,7 +65,8 @@ class Quarantine:
         self._path = path
         self._max_bad_fraction = max_bad_fraction
         self._num_samples = 0
-        self._num_bad = 0
+        self.num_bad = 0
+        """Bad samples so far, repeated ones included."""
         self._recent: deque[tuple[int, int]] = deque()
         """Of the last batches: samples, and bad ones among them."""
         self._num_recent = 0
@@ -79,14 +80,14 @@ class Quarantine:
             TooManyBadSamplesError: If the share of bad samples is now above ``max_bad_fraction``.
         """
         self._num_samples += num_samples
-        self._num_bad += len(faults)
+        self.num_bad += len(faults)
         self._count_recent(num_samples, len(faults))
         if not faults:
             return
         for fault in faults:
             self._report(fault)
-        if self._is_too_many(self._num_bad, self._num_samples):
-            found = f"{self._num_bad} of {self._num_samples}"
+        if self._is_too_many(self.num_bad, self._num_samples):
+            found = f"{self.num_bad} of {self._num_samples}"
         elif self._is_too_many(self._num_recent_bad, self._num_recent):
             found = f"{self._num_recent_bad} of the last {self._num_recent}"
         else:

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from vdm.config import build
 from vdm.evaluation.build import ChosenMetrics
+from vdm.training.callbacks.history import RecordHistory
 from vdm.training.callbacks.measuring import MeasureVideos
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.stopping import StopOnSignal
@@ -24,6 +25,7 @@ def build_callbacks(config: Mapping[str, Any], run: Path, stop: StopOnSignal) ->
        begun.
     5. ``stop``: ends training, so the step must be complete in every respect.
     6. ``watchdog``: notes progress.
+    7. The history: records an end that is complete, and a failure once the watchdog has told it from its consequences.
 
     Args:
         config: Whole configuration.
@@ -41,4 +43,6 @@ def build_callbacks(config: Mapping[str, Any], run: Path, stop: StopOnSignal) ->
     bad_steps, save, watchdog = (
         build(config[key], key, defaults=defaults) for key in ("bad_steps", "save", "watchdog")
     )
-    return [*observers, bad_steps, save, *samples, stop, watchdog]
+    history = RecordHistory(run, stop)
+    watchdog.on_end = history.ended
+    return [*observers, bad_steps, save, *samples, stop, watchdog, history]

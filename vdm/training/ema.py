@@ -140,6 +140,10 @@ class EMA:
             new = 1 - kind.decay(self.num_updates, self._clips_per_step)
             torch._foreach_lerp_(ema_weights, weights, new)  # pyright: ignore[reportPrivateImportUsage]
 
+    def decays(self) -> dict[str, float]:
+        """Return, by name of the EMA, the factor of the old average in the latest update."""
+        return {kind.name: kind.decay(max(1, self.num_updates), self._clips_per_step) for kind in self.kinds}
+
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Exchange the weights and their EMA while the context lasts; all processes enter and leave it together."""

@@ -51,6 +51,11 @@ class LevelMeans:
         for name in sorted(self._scalars):
             self._scalars[name] = strategy.reduce(self._scalars[name], reduce_op="sum")  # pyright: ignore[reportArgumentType]
 
+    def bars(self) -> tuple[list[float], list[float]]:
+        """Return the edges of the bins of t, and the mean loss in each; 0 where there were no samples."""
+        edges = [index / self.num_bins for index in range(self.num_bins + 1)]
+        return edges, [total / weight if weight > 0 else 0.0 for total, weight in self.sums.T.tolist()]
+
     def named(self, split: str) -> dict[str, float]:
         """Return all means by name.
 

@@ -54,16 +54,22 @@ class Lifeline:
         limit_seconds: How long this process may make no progress; ``None`` for any time.
         port: Port on which the first process listens; 0 takes any free port.
         how_died: Returns how the process of a rank ended, if this process started it; otherwise ``None``.
+        on_end: Called in the first process with the reason for which it is about to end all.
 
     Raises:
         ValueError: In all processes, if the first one can't listen on ``port``.
     """
 
     def __init__(
-        self, limit_seconds: float | None, port: int = 0, how_died: Callable[[int], str | None] = lambda rank: None
+        self,
+        limit_seconds: float | None,
+        port: int = 0,
+        how_died: Callable[[int], str | None] = lambda rank: None,
+        on_end: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.limit_seconds = limit_seconds
         self.how_died = how_died
+        self.on_end = on_end
         self.rank = rank()
         self._clock = 0.0
         """Seconds for which this process has run, without the time for which it was suspended as a whole."""
@@ -219,8 +225,11 @@ class Lifeline:
         """Name the culprit, and end all processes; if the first one does not answer, the next does so."""
         if self.rank == 0:
             if self._own_failure is None:
-                _say(self._verdict())
+                verdict = self._verdict()
+                _say(verdict)
                 self._end_others(1)
+                with contextlib.suppress(Exception):  # the processes end in any case
+                    self.on_end(verdict)
             self._end(self._own_failure or 1)
         first_left = min(peer.rank for peer in self.peers[1:])
         if not self._troubles:

@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -79,25 +78,6 @@ def set_global_step(trainer: lightning.Trainer, step: int) -> None:
         progress.ready = progress.started = progress.processed = num_done  # pyright: ignore[reportAttributeAccessIssue]
         progress.completed = num_done - 1
     loop._batches_that_stepped = step - 1
-
-
-# Weights & Biases
-
-
-def remove_anonymous(logger: WandbLogger) -> None:
-    """Leave out the option ``anonymous``, which Lightning always passes and W&B warns about."""
-    logger._wandb_init.pop("anonymous", None)
-
-
-def is_offline(logger: WandbLogger) -> bool:
-    """Tell whether a logger writes to its folder only."""
-    return logger._offline
-
-
-def take_offline(logger: WandbLogger) -> None:
-    """Have a logger whose run is not open yet write to its folder only."""
-    logger._offline = True
-    logger._wandb_init["resume"] = None
 
 
 # Strategies and launchers

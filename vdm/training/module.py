@@ -20,12 +20,15 @@ from vdm.objectives.condition_dropout import ConditionDropout, Shares
 from vdm.objectives.latents import latents_of
 from vdm.prompts import Prompts
 from vdm.ranges import Seed
+from vdm.training.clock import TrainingClock
 from vdm.training.ema import EMA
 from vdm.training.joint_optimizer import optimizer_of
 from vdm.training.level_means import LevelMeans
 from vdm.training.lightning_internals import put_between_steps
+from vdm.training.loggers.base import run_loggers
 from vdm.training.lr_schedules import LRSchedule
 from vdm.training.resuming import follow_schedule
+from vdm.training.step_flops import StepFlops
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.types import ClipBatch
 
@@ -35,7 +38,7 @@ NUM_LEVEL_BINS = 10
 
 
 def log_scalars(trainer: lightning.Trainer, scalars: dict[str, float]) -> None:
-    """Log scalars under the number of optimizer steps done; Lightning's own log lags behind by one in validation."""
+    """Log figures under the number of optimizer steps done; Lightning's own log lags behind by one in validation."""
     module: Any = trainer.lightning_module
     module.scalars.update(scalars)
     module.logged_at.update(dict.fromkeys(scalars, trainer.global_step))
@@ -80,6 +83,12 @@ class DiffusionModule(lightning.LightningModule):
         """The step at which each scalar was logged last."""
         self.higher_is_better: set[str] = set()
         """Scalars of which higher values are better, by name."""
+        self.clock = TrainingClock()
+        """Time that training was interrupted, by validation and the like."""
+        self.flops = StepFlops(self)
+        """Operations of this process's training steps."""
+        self.num_skipped_steps = 0
+        """Bad steps of this run so far that were skipped, or from which training went back."""
         self.has_begun = False
         """Whether training had any step to do."""
         self.is_validation_whole = True
@@ -99,7 +108,8 @@ class DiffusionModule(lightning.LightningModule):
             condition_dropout=self.condition_dropout,
             prefetched_noise=self._noise_ahead(batch),
         )
-        losses = losses_of(self.objective, self.model, latents_of(self.model, batch, randomness), randomness)
+        with self.flops.counting(tuple(batch.video.shape)):
+            losses = losses_of(self.objective, self.model, latents_of(self.model, batch, randomness), randomness)
 
         # A damaged sample has weight 0; `where` is needed because 0 times NaN is NaN. The trainer divides the sum over
         # micro-batches by their number and averages over processes; the scale turns that into the mean over the batch.
@@ -148,6 +158,9 @@ class DiffusionModule(lightning.LightningModule):
             return
         self.validation_losses.reduce(self.trainer.strategy)
         log_scalars(self.trainer, self.validation_losses.named("val"))
+        edges, heights = self.validation_losses.bars()
+        for logger in run_loggers(self.trainer):
+            logger.log_histogram("val/loss_by_level", edges, heights, self.trainer.global_step)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Make the optimizer of the model and of the objective's own modules, and the schedule, which counts steps."""

@@ -1,7 +1,5 @@
 """A short rehearsal of a training run: a few steps, one validation, sampling, saving and loading."""
 
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +7,6 @@ from statistics import median
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.collectives import run_on_all
@@ -100,11 +97,3 @@ class Rehearsal(Callback):
         self.stage, start = name, time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
-
-
-def peak_bytes(device: torch.device) -> tuple[int, str]:
-    """Return this process's peak memory, and whose memory it is, in words."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device), "of the device"
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "of the machine, PyTorch itself included"

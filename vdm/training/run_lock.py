@@ -5,13 +5,16 @@ time at which it last touched its lock file is known.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from vdm.config import ConfigError
 from vdm.files import replacing
 from vdm.lock_files import LockHolder, acquire, heartbeat, lock_file, lock_holders, silence
+from vdm.regular_files import read_limited
 from vdm.training.slurm import SlurmJob
 from vdm.training.starts import shared_name
 
@@ -24,6 +27,9 @@ BEAT_SECONDS = 10.0
 """How often a run shows that it is alive."""
 SILENT_SECONDS = 120.0
 """A run on another machine counts as dead after this time without a sign of life."""
+_MAX_DIGITS = 10
+"""Digits of a lock file's number, at most."""
+_MAX_LOCK_BYTES = 1 << 16
 
 
 class RunLock:
@@ -39,6 +45,14 @@ class RunLock:
         self.run, self.number, self.holder = run, number, holder
         self._text = holder.text()
         self.file = lock_file(_locks_of(run), number)
+
+    @property
+    def before(self) -> float | None:
+        """Unix seconds of the last sign of life of the process that held the lock before; ``None`` if there is none."""
+        try:
+            return lock_file(_locks_of(self.run), self.number - 1).stat().st_mtime
+        except OSError:
+            return None
 
     def check(self) -> None:
         """Refuse to write into a run's folder whose lock this process has lost.
@@ -99,6 +113,46 @@ def lock_run(run: Path) -> Iterator[RunLock]:
             raise
         finally:
             mine.release()
+
+
+@dataclass(frozen=True)
+class LockReading:
+    """What the lock on a run's folder says of the latest start.
+
+    Args:
+        is_held: Whether its process lives.
+        is_released: Whether its process ended in order, even if by an error; it was killed if neither holds.
+        alive: Unix seconds of its last sign of life.
+    """
+
+    is_held: bool
+    is_released: bool
+    alive: float
+
+
+def read_lock(run: Path) -> LockReading | None:
+    """Read the lock on a run's folder, without taking it and without writing anything.
+
+    The time without a sign of life is measured by this machine's clock, and not by that of the storage.
+
+    Returns:
+        ``None`` if no process has held the lock, or what is there can't be read.
+    """
+    path = _locks_of(run)
+    try:
+        names = [file.name.removeprefix(f"{path.name}.") for file in path.parent.iterdir()]
+        numbers = [int(name) for name in names if name.isdecimal() and len(name) < _MAX_DIGITS]
+        if not numbers:
+            return None
+        file = lock_file(path, max(numbers))
+        holder = LockHolder.read(read_limited(file, _MAX_LOCK_BYTES).decode(errors="replace"))
+        alive = file.stat().st_mtime
+    except OSError:
+        return None
+    if holder is None:
+        return None
+    is_held = holder.is_alive(LockHolder.this_process(), time.time() - alive, SILENT_SECONDS)
+    return LockReading(is_held, holder.ended is not None, alive)
 
 
 def refuse_if_locked(run: Path, is_first: bool) -> None:

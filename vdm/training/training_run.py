@@ -15,21 +15,25 @@ from vdm.assembly.build_model import build_model
 from vdm.assembly.load import load_into
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.assembly.pretrained import configured, load_pretrained, open_pretrained
-from vdm.checkpoints.checkout import git_version
-from vdm.checkpoints.run_record import record_run
+from vdm.checkpoints.run_record import DataIdentity, record_run
 from vdm.config import ConfigError, build, check, errors_at
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import idle_devices
+from vdm.data.sets import TRAIN
 from vdm.generation.video_files import DEFAULT_FPS
 from vdm.models.pretrained.published import Published
 from vdm.objectives.base import Objective, second_optimizer, with_modules_of
 from vdm.objectives.batch_randomness import NoisePrefetcher
 from vdm.training.callback_order import build_callbacks
+from vdm.training.callbacks.logging import BeginLogging
 from vdm.training.callbacks.stopping import StopOnSignal
 from vdm.training.checks import check_dropout, check_together
 from vdm.training.devices import NO_EXTRAS, TRAINER_ERRORS, find_devices
 from vdm.training.ema import count_emas
-from vdm.training.loggers import begin
+from vdm.training.hardware import find_hardware
+from vdm.training.loggers.background import as_run_logger, close
+from vdm.training.loggers.base import RunLogger
+from vdm.training.loggers.metrics_file import MetricsFile
 from vdm.training.module import DiffusionModule
 from vdm.training.prepare import prepare
 from vdm.training.process_layout import cluster_environment, find_layout, with_layout
@@ -50,7 +54,7 @@ class TrainingRun:
     trainer: lightning.Trainer
     stop: StopOnSignal
     config: Mapping[str, Any]
-    """The whole configuration, with the sizes of a pretrained network."""
+    """The whole configuration, with the sizes of a pretrained network and of the clips."""
 
     @property
     def strategy(self) -> SlicewiseStrategy:
@@ -58,22 +62,21 @@ class TrainingRun:
         return cast(SlicewiseStrategy, self.trainer.strategy)
 
     def record(self) -> None:
-        """Record the configuration and the clips in the run's folder, for resuming and sampling, and in its loggers."""
-        recorded = {**self.config, "clip": _describe_clips(self.data)}
+        """Record the configuration in the run's folder, for resuming and sampling, with versions, data and hardware."""
         if self.trainer.is_global_zero:
-            record_run(self.folder, recorded)
-        begin(self.trainer.loggers)
-        for logger in self.trainer.loggers:
-            logger.log_hyperparams({**recorded, "git": git_version()})
+            record_run(self.folder, self.config, _identities(self.data), find_hardware())
 
     def fit(self, checkpoint: Path | None = None) -> None:
-        """Train to the end.
+        """Train to the end, and end the loggers, whatever happens.
 
         Args:
             checkpoint: Checkpoint to resume from, or a run, of which the latest whole checkpoint is taken; None begins
                 anew.
         """
-        self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            close(self.trainer.loggers)
 
 
 def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
@@ -105,7 +108,9 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     check_dropout(module.condition_dropout, model)
     strategy = _build_strategy(config, model, objective)
     stop = StopOnSignal()
-    trainer = _build_trainer(config, run, data, strategy, build_callbacks(config, run, stop))
+    recorded = {**recorded, "clip": _describe_clips(data)}
+    callbacks = [BeginLogging(run, recorded), *build_callbacks(config, run, stop)]
+    trainer = _build_trainer(config, run, data, strategy, callbacks)
     return TrainingRun(run, module, data, trainer, stop, recorded)
 
 
@@ -114,6 +119,18 @@ def _describe_clips(data: ClipDataModule) -> dict[str, Any]:
     num_frames, height, width = data.clip_shape
     size = {"num_frames": num_frames, "height": height, "width": width}
     return {**size, "fps": data.fps or DEFAULT_FPS, "label_names": list(data.label_names)}
+
+
+def _identities(data: ClipDataModule) -> list[DataIdentity]:
+    """Return what tells the sets of a run from others."""
+    return [
+        {
+            "path": one.path,
+            "checksum": one.index.checksum or "",
+            "num_samples": int(one.shards(TRAIN).num_samples.sum()),
+        }
+        for one in data.sets
+    ]
 
 
 def _fit_data_to_model(data: ClipDataModule, model: VideoDiffusionModel, seed: int) -> None:
@@ -165,7 +182,6 @@ def _build_trainer(
     validation_steps = config["validate"]["every_steps"]
     if not isinstance(validation_steps, int) or validation_steps < 1:
         raise ConfigError(f"validate.every_steps={validation_steps}: must be a whole number, at least 1")
-    loggers = [build(node, f"logger.{name}", defaults={"run": run}) for name, node in config["logger"].items() if node]
     profiler = config["profiler"] and build(config["profiler"], "profiler", defaults={"dirpath": run / "profile"})
     has_progress_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     with errors_at("trainer", TRAINER_ERRORS):
@@ -174,7 +190,7 @@ def _build_trainer(
             "trainer",
             strategy=strategy,
             callbacks=callbacks,
-            logger=loggers,
+            logger=_build_loggers(config["logger"], run, data),
             profiler=profiler or None,
             default_root_dir=run,
             plugins=cluster_environment(find_layout()),
@@ -191,3 +207,9 @@ def _build_trainer(
     trainer.accumulate_grad_batches = micro_batches
     trainer.val_check_interval = validation_steps * micro_batches
     return trainer
+
+
+def _build_loggers(nodes: Mapping[str, Any], run: Path, data: ClipDataModule) -> list[RunLogger]:
+    """Build the loggers of a configuration, and the run's own record."""
+    chosen = [build(node, f"logger.{name}", defaults={"run": run}) for name, node in nodes.items() if node]
+    return [*map(as_run_logger, chosen), MetricsFile(run, lambda: data.position)]

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.evaluation.base import EvaluatedClip
@@ -104,7 +106,7 @@ class SampledVideos:
                 clips.append(EvaluatedClip(video, *known, self._fps))
         return clips
 
-    def _after_step(self, step: int) -> None:
+    def _after_step(self, step: int, x0: Float[Tensor, "b c t h w"]) -> None:
         if self._on_step is not None:
             self._on_step(step, self._model.sampler.num_steps)
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, distributed
 
 from vdm.checkpoints.collectives import all_gather
+from vdm.checkpoints.history import Event, append_event
 from vdm.ranges import CountOrZero, Folder, Positive
+from vdm.training.loggers.base import run_loggers
 from vdm.training.module import DiffusionModule
 from vdm.training.rollback import roll_back
 from vdm.types import ClipBatch
@@ -94,6 +97,7 @@ class LeaveOutBadSteps(Callback):
         self.max_in_a_row = max_in_a_row
         self.mean_loss, self.num_means = torch.zeros(()), torch.zeros(())
         self.in_a_row = 0
+        self.num_bad = 0
         self.last_bad_step = 0
         self._unread: _Step | None = None
 
@@ -102,6 +106,7 @@ class LeaveOutBadSteps(Callback):
         self.mean_loss, self.num_means = self.mean_loss.to(pl_module.device), self.num_means.to(pl_module.device)
         self._scaler = getattr(trainer.precision_plugin, "scaler", None)
         self._trainer, self._module = trainer, pl_module
+        pl_module.num_skipped_steps = self.num_bad
         self._begin(trainer, pl_module)
         pl_module.strategy.is_left_out = self._decide
 
@@ -140,7 +145,7 @@ class LeaveOutBadSteps(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later decisions depend on, after handling the latest step."""
         self._read_all()
-        numbers = {"in_a_row": self.in_a_row, "last_bad_step": self.last_bad_step}
+        numbers = {"in_a_row": self.in_a_row, "last_bad_step": self.last_bad_step, "num_bad": self.num_bad}
         return {"mean_loss": self.mean_loss, "num_means": self.num_means, **numbers}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -190,6 +195,8 @@ class LeaveOutBadSteps(Callback):
 
     def _go_on_after_bad_step(self, step: _Step, loss: float, norm: float) -> None:
         self.in_a_row += 1
+        self.num_bad += 1
+        self._module.num_skipped_steps = self.num_bad
         self.last_bad_step = max(self.last_bad_step, step.number)
         clips = sorted((clip for clips in all_gather(_described(step.clips)) for clip in clips), key=_worst_first)
         reason = f"loss {loss:.4g}, gradient norm {norm:.4g}"
@@ -203,12 +210,26 @@ class LeaveOutBadSteps(Callback):
         if self._trainer.is_global_zero:
             back_to = self._trainer.global_step if went_back else None
             done = "left out" if back_to is None else f"back to step {back_to}"
+            for logger in run_loggers(self._trainer) if went_back else ():
+                logger.go_back(self._trainer.global_step)
             _log.warning("Step %d was bad: %s; %s. Clips: %s", step.number, reason, done, _named(clips))
             report = {"step": step.number, "went_back_to": back_to}
             report |= {"loss": _number(loss), "gradient_norm": _number(norm)}
             report["clips"] = [clip | {"loss": _number(clip["loss"])} for clip in clips]
             with (self.run / "bad_steps.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(report, allow_nan=False) + "\n")
+            if back_to is not None:
+                append_event(
+                    self.run,
+                    Event(
+                        event="rollback",
+                        time=time.time(),
+                        step=back_to,
+                        position=self._module.data.position,
+                        from_step=step.number,
+                        reason=f"step {step.number} was bad: {reason}",
+                    ),
+                )
 
 
 def _described(clips: Sequence[_Clips]) -> list[dict[str, Any]]:

@@ -98,6 +98,10 @@ class MeasureVideos(Callback):
         if step == self.measured_step or not self.nodes:
             return
         self.measured_step = step
+        with module.clock.interruption("measuring"):
+            self._measure(trainer, module, step)
+
+    def _measure(self, trainer: lightning.Trainer, module: DiffusionModule, step: int) -> None:
         module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
         run_on_all(module.strategy.check_lock)
         start = time.perf_counter()

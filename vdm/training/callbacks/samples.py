@@ -1,26 +1,34 @@
 """Sample videos during training, from the same prompts and noise each time."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import lightning
-import numpy as np
+import torch
 from annotated_types import Interval, Len
+from jaxtyping import UInt8
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from PIL import Image
+from torch import Tensor
 
 from vdm.checkpoints.collectives import run_on_all
+from vdm.files import write_json
 from vdm.generation.generate import generate
-from vdm.generation.video_files import DEFAULT_FPS, write_grid
-from vdm.prompts import Prompts
+from vdm.generation.video_files import DEFAULT_FPS, file_name, write_grid, write_mp4
 from vdm.ranges import Count, Folder, Seed, Text
+from vdm.training.loggers.base import LoggedVideo, run_loggers
 from vdm.training.module import DiffusionModule
-from vdm.types import ClipSize
+from vdm.types import ClipBatch, ClipSize
+
+PROMPTS_NAME = "prompts.json"
+"""File beside sampled videos: for each its file, its prompt, and the real clip that has this prompt."""
 
 
 class SampleVideos(Callback):
-    """Writes ``samples/step=…/grid.mp4`` and ``grid.png`` into the run's folder, and logs them.
+    """Writes ``samples/step=…/`` in the run's folder, and logs it: each video, ``grid.mp4``, ``grid.png`` and prompts.
+
+    ``samples/references`` has the held-out clips whose prompts are sampled.
 
     Args:
         run: Folder of the run.
@@ -53,11 +61,23 @@ class SampleVideos(Callback):
         self.sampled_step = trainer.global_step
         held_out = pl_module.data.held_out_clips(self.num_videos)
         self.fps = pl_module.data.fps or DEFAULT_FPS
+        self._references: Sequence[Path | None]
         if self.captions is not None or held_out is None:
             self.prompts = pl_module.model.prompts(self.captions or [""] * self.num_videos)
-        else:
-            with trainer.precision_plugin.forward_context():
-                self.prompts = pl_module.prompts_of(held_out.to(pl_module.device))
+            self.shown = self.prompts.captions
+            self._references = [None] * len(self.prompts)
+            return
+        held_out = held_out.to(pl_module.device)
+        with trainer.precision_plugin.forward_context():
+            self.prompts = pl_module.prompts_of(held_out)
+            real = _pixels(pl_module, held_out)
+        names = [*pl_module.data.label_names, ""]  # the last one for a label of -1
+        pairs = zip(held_out.captions, held_out.labels.tolist(), strict=True)
+        self.shown = tuple(caption or names[label] for caption, label in pairs)
+        folder = self.run / "samples" / "references"
+        self._references = [folder / file_name(number, "") for number in range(len(real))]
+        if trainer.is_global_zero:
+            _write_videos(self._references, real, self.shown, self.fps)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Sample after every ``every_steps`` steps."""
@@ -75,6 +95,10 @@ class SampleVideos(Callback):
         if step == self.sampled_step:
             return
         self.sampled_step = step
+        with module.clock.interruption("sampling"):
+            self._sample(trainer, module, step)
+
+    def _sample(self, trainer: lightning.Trainer, module: DiffusionModule, step: int) -> None:
         module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
         run_on_all(module.strategy.check_lock)
         # All processes sample the same videos, since each may have only a shard of the weights.
@@ -86,19 +110,40 @@ class SampleVideos(Callback):
             videos = generate(module.model, self.prompts, size, self.seed, module.data.micro_batch_size)
         module.model.train(was_training)
         if trainer.is_global_zero:
-            folder = self.run / "samples" / f"step={step:08d}"
-            paths = write_grid(folder, list(videos), self.fps, self.prompts.captions)
-            for logger in trainer.loggers:
-                _show(logger, *paths, step, self.prompts)
+            self._write(trainer, videos, step)
         trainer.strategy.barrier("samples")
 
+    def _write(self, trainer: lightning.Trainer, videos: UInt8[Tensor, "b c t h w"], step: int) -> None:
+        """Write the videos, singly and as a grid, and log them."""
+        folder = self.run / "samples" / f"step={step:08d}"
+        _, png = write_grid(folder, list(videos), self.fps, self.shown)
+        files = [folder / file_name(number, "") for number in range(len(videos))]
+        _write_videos(files, videos, self.shown, self.fps)
+        logged = [LoggedVideo(*each) for each in zip(files, self.shown, self._references, strict=True)]
+        write_json(folder / PROMPTS_NAME, [_described(video, folder) for video in logged], indent=1)
+        for logger in run_loggers(trainer):
+            logger.log_videos("sample/videos", logged, step)
+            logger.log_picture("sample/film_strips", png, "; ".join(filter(None, self.shown)), step)
 
-def _show(logger: Any, mp4: Path, png: Path, step: int, prompts: Prompts) -> None:
-    caption = "; ".join(filter(None, prompts.captions))
-    if isinstance(logger, WandbLogger):
-        import wandb  # heavy, and needed by this logger alone
 
-        video = wandb.Video(str(mp4), caption=caption, format="mp4")
-        logger.experiment.log({"samples": video, "trainer/global_step": step})
-    elif isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_image("samples", np.asarray(Image.open(png)), step, dataformats="HWC")
+@torch.no_grad()
+def _pixels(module: DiffusionModule, batch: ClipBatch) -> UInt8[Tensor, "b c t h w"]:
+    """Return the frames of clips; of clips that are stored as latents, as the autoencoder decodes them."""
+    if batch.latents is None:
+        return batch.video
+    return torch.cat([module.model.encoder.decode(latents[None].float()) for latents in batch.latents])
+
+
+def _write_videos(
+    files: Sequence[Path], videos: UInt8[Tensor, "b c t h w"], captions: Sequence[str], fps: float
+) -> None:
+    """Write mp4 files, in place of those of an earlier start of the run."""
+    for file, video, caption in zip(files, videos, captions, strict=True):
+        file.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_mp4(file, video, fps, {"title": caption})
+
+
+def _described(video: LoggedVideo, folder: Path) -> dict[str, str | None]:
+    reference = None if video.reference is None else os.path.relpath(video.reference, folder)
+    return {"video": video.file.name, "caption": video.caption, "reference": reference}

@@ -1,6 +1,7 @@
 """Ends all processes of a run when one of them dies, fails or stands still."""
 
 import traceback
+from collections.abc import Callable
 
 import lightning
 import torch
@@ -35,6 +36,8 @@ class Watchdog(Callback):
         self.minutes = minutes
         self.port = port
         self.lifeline: Lifeline | None = None
+        self.on_end: Callable[[str], None] = lambda reason: None
+        """Called in the first process, in a thread, before it ends all; with the reason as it is printed."""
 
     def setup(self, trainer: lightning.Trainer, pl_module: DiffusionModule, stage: str) -> None:
         """Begin to watch, once the process group exists."""
@@ -42,7 +45,7 @@ class Watchdog(Callback):
         own = launcher if isinstance(launcher, TrainingLauncher) else None
         seconds = None if self.minutes is None else 60 * self.minutes
         how_died = own.how_died if own is not None else lambda rank: None
-        self.lifeline = Lifeline(seconds, self.port, how_died)
+        self.lifeline = Lifeline(seconds, self.port, how_died, self.on_end)
         if own is not None:
             own.hand_over()
         self._hook = pl_module.model.network.register_forward_pre_hook(lambda *args: self._progress())

@@ -1,5 +1,9 @@
 """Data parallel: each process holds the whole model."""
 
+from typing import Any
+
+from torch.nn.parallel import DistributedDataParallel
+
 from vdm.ranges import Seconds
 from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
 
@@ -19,6 +23,15 @@ class DataParallel(ProcessGroupStrategy):
     ) -> None:
         super().__init__(process_group_backend, timeout_seconds, gradient_as_bucket_view=True)
         self.exact_resume = exact_resume
+
+    @property
+    def communication_seconds(self) -> float | None:
+        """How long a step lately waited for the sum of gradients, as DDP measures it now and then."""
+        if not isinstance(self.model, DistributedDataParallel):
+            return None
+        measured: Any = self.model._get_ddp_logging_data()  # there is no public way
+        both = measured.get("backward_comm_time"), measured.get("backward_compute_comm_overlap_time")
+        return None if None in both else max(0.0, (both[0] - both[1]) / 1e9)
 
     def configure_ddp(self) -> None:
         """Wrap the model; with ``exact_resume``, keep DDP from rebuilding its buckets after the first step."""

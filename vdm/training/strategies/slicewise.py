@@ -43,6 +43,8 @@ class SlicewiseStrategy(Strategy):
     gradient_norm: Tensor = torch.tensor(float("nan"))
     """Norm of the last step's gradient before clipping."""
 
+    is_rewound = False
+    """Whether training goes on from an earlier checkpoint than the run's latest, chosen by the user."""
     is_left_out: Callable[[Float[Tensor, ""]], Bool[Tensor, ""]] | None = None
     """Decides from the norm of a step's gradient whether the step is skipped; all processes get the same answer."""
 
@@ -63,6 +65,11 @@ class SlicewiseStrategy(Strategy):
 
     def update_copies(self) -> None:
         """Copy changed slices to wherever else the weights are kept. All processes call it together."""
+
+    @property
+    def communication_seconds(self) -> float | None:
+        """How long a step lately waited for gradients of other processes, beyond its own work; None if not known."""
+        return None
 
     # Stepping
 
@@ -203,7 +210,7 @@ class SlicewiseStrategy(Strategy):
         assert self.lightning_module is not None
         run = Path(self.lightning_module.trainer.default_root_dir)
         if folder.resolve() in [path.resolve() for path in checkpoints_of(run)]:
-            set_aside_later(run, folder)
+            self.is_rewound = set_aside_later(run, folder) and is_chosen
             if is_chosen:
                 record_resume(run, folder)
 

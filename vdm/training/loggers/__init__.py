@@ -1,0 +1,1 @@
+"""Experiment loggers, for conf/logger; each writes into the run's folder."""

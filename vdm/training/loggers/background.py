@@ -1,0 +1,159 @@
+"""Loggers in threads of their own."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from vdm.training.loggers.base import LoggedVideo, RunLogger
+from vdm.training.loggers.worker import Worker
+
+CLOSE_SECONDS = 120.0
+"""How long the end of training may wait for a logger."""
+
+
+class InBackground(RunLogger):
+    """Calls a logger in a thread of its own, in the first process only; training never waits for it but at its end.
+
+    Args:
+        logger: The logger.
+    """
+
+    def __init__(self, logger: RunLogger) -> None:
+        super().__init__()
+        self.logger = logger
+        self._worker = Worker(str(logger.name))
+
+    @property
+    def name(self) -> str | None:
+        """Name of the logger."""
+        return self.logger.name
+
+    @property
+    def version(self) -> int | str | None:
+        """Version of the logger."""
+        return self.logger.version
+
+    @property
+    def save_dir(self) -> str | None:
+        """Folder that the logger writes to."""
+        return self.logger.save_dir
+
+    @property
+    def experiment(self) -> Any:
+        """The service's own object, for a user's callbacks."""
+        return getattr(self.logger, "experiment", None)
+
+    def begin(self, config: Mapping[str, Any], step: int, is_rewound: bool) -> None:
+        """Begin in the thread of training: services install handlers and threads of their own."""
+        if rank_zero_only.rank == 0:
+            self.logger.begin(config, step, is_rewound)
+            self._submit(partial(self.logger.catch_up, step))
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Log settings."""
+        self._submit(partial(self.logger.log_hyperparams, params, *args, **kwargs))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log figures."""
+        self._submit(partial(self.logger.log_metrics, dict(metrics), step))
+
+    def log_videos(self, name: str, videos: Sequence[LoggedVideo], step: int) -> None:
+        """Log videos."""
+        self._submit(partial(self.logger.log_videos, name, videos, step))
+
+    def log_picture(self, name: str, file: Path, caption: str, step: int) -> None:
+        """Log a picture."""
+        self._submit(partial(self.logger.log_picture, name, file, caption, step))
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Log a table."""
+        self._submit(partial(self.logger.log_table, name, columns, rows, step))
+
+    def log_histogram(self, name: str, edges: Sequence[float], heights: Sequence[float], step: int) -> None:
+        """Log bars."""
+        self._submit(partial(self.logger.log_histogram, name, edges, heights, step))
+
+    def log_checkpoint(self, folder: Path, step: int) -> None:
+        """Note a checkpoint."""
+        self._submit(partial(self.logger.log_checkpoint, folder, step))
+
+    def go_back(self, step: int) -> None:
+        """Note that training has gone back."""
+        self._submit(partial(self.logger.go_back, step))
+
+    def finalize(self, status: str) -> None:
+        """Do nothing: ``close`` ends the logger, after everything has been logged."""
+
+    def close(self) -> None:
+        """Log what waits, and end the logger."""
+        self._submit(self.logger.close)
+        self._worker.finish(CLOSE_SECONDS)
+
+    def _submit(self, call: Callable[[], object]) -> None:
+        if rank_zero_only.rank == 0:
+            self._worker.submit(call)
+
+
+class FiguresOnly(RunLogger):
+    """Any logger of Lightning's interface, which takes figures and settings.
+
+    Args:
+        logger: The logger.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__()
+        self.logger = logger
+
+    @property
+    def name(self) -> str | None:
+        """Name of the logger."""
+        return self.logger.name or type(self.logger).__name__
+
+    @property
+    def version(self) -> int | str | None:
+        """Version of the logger."""
+        return self.logger.version
+
+    @property
+    def save_dir(self) -> str | None:
+        """Folder that the logger writes to."""
+        return self.logger.save_dir
+
+    @property
+    def experiment(self) -> Any:
+        """The service's own object."""
+        return getattr(self.logger, "experiment", None)
+
+    def begin(self, config: Mapping[str, Any], step: int, is_rewound: bool) -> None:
+        """Log the configuration."""
+        self.logger.log_hyperparams(dict(config))
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Log settings."""
+        self.logger.log_hyperparams(params, *args, **kwargs)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log figures, and have them written: a run may be killed at any moment."""
+        self.logger.log_metrics(dict(metrics), step)
+        self.logger.save()
+
+    def close(self) -> None:
+        """Have the logger write what is left."""
+        self.logger.finalize("success")
+
+
+def as_run_logger(logger: Logger) -> RunLogger:
+    """Return a logger, of this project's or of Lightning's interface, that runs in a thread of its own."""
+    return InBackground(logger if isinstance(logger, RunLogger) else FiguresOnly(logger))
+
+
+def close(loggers: Iterable[Logger]) -> None:
+    """End the loggers, so that the next job of a sweep begins new ones."""
+    for logger in loggers:
+        if isinstance(logger, RunLogger) and rank_zero_only.rank == 0:
+            logger.close()

@@ -1,0 +1,252 @@
+"""Weights & Biases."""
+
+import logging
+import os
+import secrets
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Len
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from vdm.checkpoints.metrics_file import PLACE, metrics_lines
+from vdm.files import write_file
+from vdm.ranges import Folder, Name
+from vdm.training.loggers.base import LoggedVideo, RunLogger
+from vdm.training.loggers.wandb_files import last_step
+
+REACHED_SECONDS = 5.0
+"""How long the server of Weights & Biases may take to answer."""
+BEGIN_SECONDS = 30.0
+"""How long the server may take to open a run."""
+FINISH_SECONDS = 100.0
+"""How long uploads may take at the end."""
+
+_DATA_FOLDER = os.environ.get("WANDB_DATA_DIR")
+"""The user's choice of a folder for W&B's data."""
+
+_log = logging.getLogger(__name__)
+
+
+class WandbLogger(RunLogger):
+    """Logs to Weights & Biases; offline it needs no account, and ``wandb sync`` uploads later.
+
+    W&B's step is the number of optimizer steps, and can't go back. A run that goes on keeps its W&B run: steps that W&B
+    has already are the same again, and are left out; figures that it lost when the process was killed are taken from
+    the run's own record. A run that goes on from an earlier checkpoint of the user's choice becomes another W&B run,
+    with all figures up to there. After training has gone back by itself (``bad_steps.policy=rollback``), W&B's step
+    is ahead of ``trainer/global_step``.
+
+    Logging never waits for the server: data that can't be uploaded stay in the run's folder. If the server can't be
+    reached at the start, the whole run is logged offline, with a warning.
+
+    Args:
+        run: Folder of the run.
+        project: Project on the dashboard.
+        offline: Write to the folder only.
+        name: Name on the dashboard; by default that of the run's folder.
+        entity: User or team; by default that of the account.
+        group: Runs that the dashboard shows together.
+        tags: Tags on the dashboard.
+        checkpoints: Whether each checkpoint is uploaded, as a version of the artifact ``checkpoint-ID``.
+    """
+
+    def __init__(
+        self,
+        run: Folder,
+        project: Name = "vdm",
+        offline: bool = True,
+        name: Name | None = None,
+        entity: Name | None = None,
+        group: Name | None = None,
+        tags: Annotated[list[Name], Len(0, 1000)] | None = None,
+        checkpoints: bool = False,
+    ) -> None:
+        super().__init__()
+        self.run, self.project, self.offline = Path(run), project, offline
+        self.run_name, self.entity, self.group, self.tags = name, entity, group, tags
+        self.checkpoints = checkpoints
+        self._experiment: Any = None
+        self._known_step = -1
+        """The last step that W&B has from earlier starts."""
+        self._latest_step = 0
+        self._ahead = 0
+        """How far W&B's step is ahead of the optimizer's."""
+
+    @property
+    def name(self) -> str:
+        """Name of the service."""
+        return "W&B"
+
+    @property
+    def version(self) -> str | None:
+        """Id of the W&B run."""
+        return self._read_id()[0] or None
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder, in which W&B has a folder ``wandb``."""
+        return str(self.run)
+
+    @property
+    def experiment(self) -> Any:
+        """The W&B run, opened on first use; ``None`` in all processes but the first."""
+        if self._experiment is None and rank_zero_only.rank == 0:
+            self._open()
+        return self._experiment
+
+    def begin(self, config: Mapping[str, Any], step: int, is_rewound: bool) -> None:
+        """Open the W&B run, offline where the server can't be reached or refuses, and log the configuration."""
+        if is_rewound:
+            (self.run / "wandb_id").unlink(missing_ok=True)
+        self.experiment.config.update(dict(config), allow_val_change=True)
+
+    def catch_up(self, step: int) -> None:
+        """Log the figures up to a step that W&B lacks."""
+        in_files = last_step(self.run, self._read_id()[0])
+        self._known_step = max(in_files, self.experiment.starting_step - 1) - self._ahead
+        for line in metrics_lines(self.run):
+            if self._known_step < line["step"] <= step:
+                figures = {name: value for name, value in line.items() if name not in PLACE}
+                self._log_at(line["step"], figures | {"_timestamp": line["time"]})
+
+    def go_back(self, step: int) -> None:
+        """Let W&B's step be ahead by the steps that are done again."""
+        self._ahead += max(0, max(self._latest_step, self._known_step) - step)
+        self._known_step, self._latest_step = -1, step
+        write_file(self.run / "wandb_id", f"{self._read_id()[0]} {self._ahead}")
+
+    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Log settings."""
+        self.experiment.config.update(dict(params), allow_val_change=True)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log figures."""
+        self._log_at(step, metrics)
+
+    def log_videos(self, name: str, videos: Sequence[LoggedVideo], step: int) -> None:
+        """Log videos, between whose steps a slider moves, and a table of them beside the real ones."""
+        import wandb
+
+        def shown(file: Path, caption: str = "") -> Any:
+            return wandb.Video(str(file), caption=caption, format="mp4")
+
+        has_references = any(video.reference for video in videos)
+        columns: list[Any] = ["prompt", "sample", *(["reference"] if has_references else [])]
+        table = wandb.Table(columns=columns)
+        for video in videos:
+            row = [video.caption, shown(video.file), video.reference and shown(video.reference)]
+            table.add_data(*row[: len(columns)])
+        self._log_at(step, {name: [shown(video.file, video.caption) for video in videos], f"{name}_table": table})
+
+    def log_picture(self, name: str, file: Path, caption: str, step: int) -> None:
+        """Log a png file."""
+        import wandb
+
+        self._log_at(step, {name: wandb.Image(str(file), caption=caption)})
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Log a table."""
+        import wandb
+
+        self._log_at(step, {name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+
+    def log_histogram(self, name: str, edges: Sequence[float], heights: Sequence[float], step: int) -> None:
+        """Log bars, which W&B shows over time as a heat map."""
+        import wandb
+
+        self._log_at(step, {name: wandb.Histogram(np_histogram=(np.array(heights), np.array(edges)))})
+
+    def log_checkpoint(self, folder: Path, step: int) -> None:
+        """Upload a checkpoint, if that was asked for."""
+        import wandb
+
+        if self.checkpoints:
+            artifact = wandb.Artifact(f"checkpoint-{self.version}", type="model", metadata={"step": step})
+            artifact.add_dir(str(folder))
+            self.experiment.log_artifact(artifact, aliases=["latest", f"step-{step}"])
+
+    def close(self) -> None:
+        """End the W&B run."""
+        if self._experiment is not None:
+            self._experiment.finish()
+
+    def _log_at(self, step: int | None, values: Mapping[str, Any]) -> None:
+        if step is None:
+            self.experiment.log(dict(values))
+        elif step > self._known_step:
+            self.experiment.log({**values, "trainer/global_step": step}, step=step + self._ahead)
+            self._latest_step = step
+
+    def _open(self) -> None:
+        if not self.offline and (complaint := _unreachable()) is not None:
+            self._take_offline(complaint)
+        try:
+            self._experiment = self._init()
+        except Exception as error:
+            from wandb.errors import Error
+
+            if self.offline or not isinstance(error, Error):
+                raise
+            self._take_offline(" ".join(str(error).split()))
+            self._experiment = self._init()
+        self._experiment.define_metric("trainer/global_step", hidden=True)
+
+    def _init(self) -> Any:
+        import wandb  # heavy, and needed by this logger alone
+
+        self.run.mkdir(parents=True, exist_ok=True)
+        # Videos in tables wait there for their upload; by default, in the user's home.
+        os.environ["WANDB_DATA_DIR"] = _DATA_FOLDER or str(self.run / "wandb" / "data")
+        identity, self._ahead = self._read_id()
+        if not identity:  # a full disk may have left an empty file
+            identity = secrets.token_hex(4)
+            write_file(self.run / "wandb_id", identity)
+        return wandb.init(
+            name=self.run_name or self.run.name,
+            dir=self.run,
+            project=self.project,
+            id=identity,
+            entity=self.entity,
+            group=self.group,
+            tags=self.tags,
+            mode="offline" if self.offline and os.environ.get("WANDB_MODE") != "disabled" else None,
+            resume=None if self.offline else "allow",
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                init_timeout=BEGIN_SECONDS,
+                finish_timeout=FINISH_SECONDS,
+                finish_timeout_raises=False,
+            ),
+        )
+
+    def _take_offline(self, complaint: str) -> None:
+        _log.warning("W&B: %s; logging offline, into %s/wandb: upload it later by `wandb sync`", complaint, self.run)
+        self.offline = True
+
+    def _read_id(self) -> tuple[str, int]:
+        """Return the run's id on the dashboard, kept in a file, and how far W&B's step is ahead; "" for no id."""
+        file = self.run / "wandb_id"
+        words = file.read_text(encoding="utf-8").split() if file.exists() else []
+        return (words[0] if words else ""), (int(words[1]) if len(words) > 1 else 0)
+
+
+def _unreachable() -> str | None:
+    """Return why the server can't be reached, if so; any answer counts as reached."""
+    import wandb
+
+    url = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return None
+    try:
+        urllib.request.urlopen(url, timeout=REACHED_SECONDS).close()
+    except urllib.error.HTTPError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"{url} can't be reached: {getattr(error, 'reason', None) or error}"
+    return None
