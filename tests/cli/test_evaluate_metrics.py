@@ -82,12 +82,14 @@ def test_finished_videos_are_measured_by_each_metric(measured: Measured, videos:
         assert one["reliable"] is True
         low, high = one["interval"]
         assert low < one["value"] < high
+        assert one["files"] == {}
         assert one["protocol"]["num_frames"] == 16
         assert one["protocol"]["videos"] == str(videos)
     static, motion = found["static_clips"], found["motion_difference"]
     assert (static["num_videos"], static["num_reference"]) == (4, None)
     assert (motion["num_videos"], motion["num_reference"]) == (4, 3)
     assert static["value"] == 0.5
+    assert 0 <= static["interval"][0] < static["interval"][1] <= 1
     assert static["protocol"]["extractor"]["threshold"] == 0.5
     assert motion["value"] == pytest.approx((0 + 0 + 40 + 80) / 4 / 255 - 10 / 255, abs=ONE_LEVEL)
 

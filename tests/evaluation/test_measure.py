@@ -1,8 +1,9 @@
 """Measuring of videos by metrics: what is read, described, refused and said."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ class Numbers:
     identity: str | None = None
     block_size: int = 3
     bad: Collection[int] = ()
+    is_unreadable: bool = False
     sizes: Sequence[int] = (8,)
     num_read: int = 0
 
@@ -38,7 +40,7 @@ class Numbers:
         for number in (number for block in blocks for number in block):
             self.num_read += 1
             if number in self.bad:
-                yield number, dict.fromkeys(rules, UnusableClip(str(number), "is bad"))
+                yield number, dict.fromkeys(rules, UnusableClip(str(number), "is bad", self.is_unreadable))
                 continue
             generator = torch.Generator().manual_seed(number)
             size = self.sizes[number % len(self.sizes)]
@@ -52,6 +54,7 @@ class MeanColor:
     """Describes a clip by its mean colour."""
 
     checksum: str | None = "abc"
+    files: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 4
     batches: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -74,6 +77,7 @@ class Difference:
     """Compares brightness with that of the true clip."""
 
     checksum = None
+    files: Mapping[str, str] = MappingProxyType({})
     batch_size = 4
 
     def to(self, device: torch.device) -> "Difference":
@@ -246,11 +250,44 @@ def test_descriptions_of_a_reference_are_kept_by_its_content(tmp_path: Path) -> 
             named(Metric(MeanColor("other weights"), FrechetDistance(), num_frames=2)),
             Numbers(9, 130.0, identity="content"),
         ),
+        (
+            named(Metric(MeanColor(files={"rule.json": "other"}), FrechetDistance(), num_frames=2)),
+            Numbers(9, 130.0, identity="content"),
+        ),
         (metric, Numbers(9, 130.0, identity=None)),
     )
     for other, source in others:
         measure({"m": other}, Numbers(9, 100.0), source, cache=cache).whole()
         assert source.num_read == 9
+
+
+def test_unusable_reference_videos_are_kept_and_said_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache, metric = FeatureCache(tmp_path), named(Metric(MeanColor(), FrechetDistance(), num_frames=2))
+    videos = Numbers(9, 100.0)
+    first = measure({"m": metric}, videos, Numbers(9, 130.0, "n", "content", bad=(2, 5)), cache=cache).whole()["m"]
+    assert (first.num_reference, first.unusable) == (7, ("2: is bad", "5: is bad"))
+    said = list(caplog.messages)
+    again = Numbers(9, 130.0, "n", "content", bad=(2, 5))
+    assert measure({"m": metric}, videos, again, cache=cache).whole()["m"] == first
+    assert again.num_read == 0
+    assert caplog.messages == 2 * said
+    strict = named(Metric(MeanColor(), FrechetDistance(), num_frames=2, strict=True))
+    with pytest.raises(ValueError, match=r"^m: is strict, and 2 of the videos can't be looked at: 2: is bad$"):
+        measure({"m": strict}, videos, again, cache=cache).whole()
+
+
+def test_reference_video_that_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
+    def reference(bad: Collection[int]) -> Numbers:
+        return Numbers(9, 130.0, identity="content", bad=bad, is_unreadable=True)
+
+    cache, metric = FeatureCache(tmp_path), named(Metric(MeanColor(), FrechetDistance(), num_frames=2))
+    measure({"m": metric}, Numbers(9, 100.0), reference((2, 5)), cache=cache).whole()
+    still, repaired, kept = reference((2, 5)), reference((2,)), reference((2,))
+    found = [
+        measure({"m": metric}, Numbers(9, 100.0), one, cache=cache).whole()["m"] for one in (still, repaired, kept)
+    ]
+    assert [one.num_reference for one in found] == [7, 8, 8]
+    assert (still.num_read, repaired.num_read, kept.num_read) == (2, 2 + 9, 1)
 
 
 def test_damaged_kept_descriptions_are_made_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.training.runs import TINY, configuration, train
 from tests.training.stages import ADAMW
 from tests.training.zygote import Zygote
 from vdm.checkpoints.layout import checkpoints_of, step_of
+from vdm.checkpoints.run_config import RunConfig
 from vdm.config import ConfigError
 from vdm.training.training_run import build_training
 
@@ -65,11 +67,13 @@ def test_measuring_does_not_change_what_is_trained(measured: Path, tmp_path: Pat
 def test_figures_are_written_with_their_protocols_and_logged(measured: Path) -> None:
     results = results_of(measured)
     assert list(results) == [2, 4, 5]
+    sampling = {key: RunConfig.read(measured).parts[key] for key in ("sampler", "guidance")}
+    assert sampling["sampler"]["_target_"].startswith("vdm.diffusion.samplers.")
     for metrics in results.values():
         assert metrics.keys() == {NAME, DIFFERENCE}
         assert [(one["num_videos"], one["num_reference"]) for one in metrics.values()] == [(5, None), (5, 5)]
         assert metrics[NAME]["protocol"]["num_frames"] == 4
-        assert metrics[NAME]["protocol"]["sampling"]["seed"] == 0
+        assert metrics[NAME]["protocol"]["sampling"] == {**sampling, "guide": None, "ema": True, "seed": 0}
     for name in (NAME, DIFFERENCE):
         found = logged(measured, f"val/{name}")
         assert found == pytest.approx({step: metrics[name]["value"] for step, metrics in results.items()})
@@ -105,14 +109,34 @@ def test_mistake_in_a_metric_ends_training_before_the_first_step(
     assert training.trainer.global_step == 0
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["after", "while"])
+def test_run_that_ended_after_or_while_it_measured_finds_the_same_figures(
+    measured: Path, tmp_path: Path, shards: Path, is_lost: bool
+) -> None:
+    train(tmp_path, configuration(shards, *ADAMW, *METRICS, "trainer.max_steps=2"))
+    if is_lost:
+        shutil.rmtree(tmp_path / "evaluation" / "step=00000002")
+    train(tmp_path, configuration(shards, *ADAMW, *METRICS, "trainer.max_steps=5", f"resume={tmp_path}"), resume=True)
+    assert results_of(tmp_path) == results_of(measured)
+    assert weights_of(tmp_path) == weights_of(measured)
+
+
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
     with Zygote() as started:
         yield started
 
 
-def test_two_processes_find_what_one_finds(measured: Path, tmp_path: Path, shards: Path, zygote: Zygote) -> None:
-    two = ["data.micro_batch_size=4", "strategy=ddp", "strategy.process_group_backend=gloo", "trainer.devices=2"]
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_find_what_one_finds(
+    measured: Path, tmp_path: Path, shards: Path, zygote: Zygote, strategy: str
+) -> None:
+    two = [
+        "data.micro_batch_size=4",
+        f"strategy={strategy}",
+        "strategy.process_group_backend=gloo",
+        "trainer.devices=2",
+    ]
     argv = ["train", f"data.path={shards}", *TINY, *ADAMW, *METRICS, *two, "trainer.max_steps=5"]
     pids = zygote.start_ranks([*argv, f"hydra.run.dir={tmp_path / 'run'}"], 2, tmp_path / "out.log")
     assert zygote.wait(pids, timeout=120) == [0, 0], (tmp_path / "out.0.log").read_text()

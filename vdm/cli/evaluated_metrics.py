@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.collectives import num_processes, rank
 from vdm.cli.options.evaluate import EvaluateOptions
@@ -14,6 +12,7 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.evaluation.build import ChosenMetrics, build_metrics, published
 from vdm.evaluation.feature_cache import FeatureCache, default_folder
 from vdm.evaluation.measure import Measured, Measurement, NamedMetric, measure, num_videos_read
+from vdm.evaluation.measuring_bar import MeasuringBar
 from vdm.evaluation.sources.base import ClipSource
 from vdm.evaluation.sources.sampled import SampledVideos
 from vdm.evaluation.sources.shard_clips import ShardClips
@@ -37,7 +36,7 @@ def measure_videos(options: EvaluateOptions) -> Measured:
     truth = reference
     if isinstance(reference, VideoFolder) and isinstance(videos, VideoFolder) and _compare_pairs(metrics):
         truth = reference.like(videos)
-    return _measured(metrics, options, videos, reference, truth)
+    return _measured(metrics, options, videos, reference, truth, _bar())
 
 
 def _compare_pairs(metrics: Mapping[str, NamedMetric]) -> bool:
@@ -60,8 +59,9 @@ def measure_model(
     """
     held_out = ShardClips(data, "validation", options.max_clips, data.clip_shape, max(1, options.num_threads))
     reference = held_out if options.reference is None else _source(options.reference, "reference", options)
-    nodes = ChosenMetrics.of(options.chosen_metrics, options.num_samples).nodes
+    nodes = ChosenMetrics(options.chosen_metrics).of(options.num_samples).nodes
     names = {"conditions": data.name, "reference": reference.name}
+    bar = _bar()
     metrics = _built(nodes, options, data, {"sampling": dict(sampling), **names})
     videos = SampledVideos(
         str(sampling["checkpoint"]),
@@ -72,10 +72,11 @@ def measure_model(
         max(one.metric.num_videos or 0 for one in metrics.values()),
         options.seed,
         options.batch_size,
+        bar.step,
     )
     for one in metrics.values():
         videos.check(one.key, one.metric.rule)
-    return _measured(metrics, options, videos, reference, held_out)
+    return _measured(metrics, options, videos, reference, held_out, bar)
 
 
 def _measured(
@@ -84,15 +85,23 @@ def _measured(
     videos: ClipSource,
     reference: ClipSource | None,
     truth: ClipSource | None,
+    bar: MeasuringBar,
 ) -> Measured:
     total = -(-num_videos_read(metrics, videos, reference) // num_processes())
-    cache = FeatureCache(default_folder() if options.keep_features else None)
-    with tqdm(total=total, desc="videos", unit="video", disable=rank() > 0, delay=1) as bar:
-        measured = measure(metrics, videos, reference, truth, cache, options.seed, bar.update)
+    with bar.shown(total):
+        measured = measure(metrics, videos, reference, truth, _cache(options), options.seed, bar.video)
     if rank() == 0:
         for name, one in measured.found.items():
             print(_line(name, one))
     return measured
+
+
+def _bar() -> MeasuringBar:
+    return MeasuringBar(is_hidden=rank() > 0)
+
+
+def _cache(options: EvaluateOptions) -> FeatureCache:
+    return FeatureCache(default_folder() if options.keep_features else None)
 
 
 def _line(name: str, found: Measurement) -> str:
@@ -107,7 +116,7 @@ def _source(place: str, key: str, options: EvaluateOptions) -> VideoFolder | Sha
     threads = max(1, options.num_threads)
     try:
         if "://" not in place and not has_index(Path(place)):
-            return VideoFolder(Path(place), threads)
+            return VideoFolder(Path(place), threads, _cache(options).file_digests)
         data = ClipDataModule(place, options.batch_size, options.batch_size, num_workers=0, max_validation_clips=None)
         return ShardClips(data, options.split, None, num_threads=threads)
     except ValueError as error:

@@ -1,6 +1,6 @@
 """What a metric is made of: clips, an extractor that describes each of them, and a statistic of the descriptions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,11 @@ class Extractor(Protocol):
         ...
 
     @property
+    def files(self) -> Mapping[str, str]:
+        """SHA-256 of the files beside the weights that its descriptions depend on, by name."""
+        ...
+
+    @property
     def batch_size(self) -> int:
         """Clips that it describes at once."""
         ...
@@ -60,6 +65,11 @@ class PairExtractor(Protocol):
 
     @property
     def checksum(self) -> str | None:
+        """As for ``Extractor``."""
+        ...
+
+    @property
+    def files(self) -> Mapping[str, str]:
         """As for ``Extractor``."""
         ...
 
@@ -87,6 +97,11 @@ class Statistic(Protocol):
     @property
     def needs_reference(self) -> bool:
         """Whether it compares with reference clips."""
+        ...
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is the share of clips that have a property, so that its interval is that of a share."""
         ...
 
     def min_clips(self, num_features: int) -> int:

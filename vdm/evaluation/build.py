@@ -1,7 +1,7 @@
 """Metrics, built from a configuration's ``metric`` and named by their protocols."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,13 +28,14 @@ class ChosenMetrics:
 
     nodes: Mapping[str, Any]
     """Configuration of each metric by the name of its YAML."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Configuration of what samples the videos: ``sampler`` and ``guidance``."""
 
-    @staticmethod
-    def of(nodes: Mapping[str, Any], num_videos: int) -> "ChosenMetrics":
+    def of(self, num_videos: int) -> "ChosenMetrics":
         """Return those whose number of videos is open with ``num_videos``; null leaves a metric out."""
-        chosen = {name: node for name, node in nodes.items() if node}
+        chosen = {name: node for name, node in self.nodes.items() if node}
         open_ones = {name: {**node, "num_videos": num_videos} for name, node in chosen.items() if _is_open(node)}
-        return ChosenMetrics({**chosen, **open_ones})
+        return replace(self, nodes={**chosen, **open_ones})
 
 
 def _is_open(node: Mapping[str, Any]) -> bool:

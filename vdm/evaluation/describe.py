@@ -1,6 +1,6 @@
 """One pass over a source: every metric's descriptions of its clips, on all processes together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -20,8 +20,8 @@ class Described:
     """The descriptions of a source's clips, in their order."""
 
     features: Features
-    unusable: Sequence[UnusableClip]
-    """The clips that could not be looked at; they have no features."""
+    unusable: Mapping[int, UnusableClip]
+    """The clips that could not be looked at, by number; they have no features."""
 
 
 @dataclass
@@ -133,4 +133,4 @@ def _gathered(part: _Part) -> Described:
         features |= of_rank
         unusable |= without
     rows = torch.stack([features[number] for number in sorted(features)]) if features else torch.zeros(0, 1, 1)
-    return Described(rows, [unusable[number] for number in sorted(unusable)])
+    return Described(rows, {number: unusable[number] for number in sorted(unusable)})

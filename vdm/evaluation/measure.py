@@ -1,6 +1,5 @@
 """Metrics of videos: each source is read or sampled once, whatever the number of metrics."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,16 +7,17 @@ from typing import Any
 
 from vdm.checkpoints.collectives import all_gather, rank
 from vdm.evaluation.base import Features
+from vdm.evaluation.clip_rule import ClipRule
 from vdm.evaluation.describe import Described, describe
 from vdm.evaluation.feature_cache import FeatureCache
 from vdm.evaluation.metric import Metric
-from vdm.evaluation.sources.base import ClipSource
-from vdm.evaluation.statistics.bootstrap import interval, standard_error
+from vdm.evaluation.sources.base import ClipSource, UnusableClip
+from vdm.evaluation.statistics.bootstrap import interval, interval_of_share, standard_error
 
 _log = logging.getLogger(__name__)
 _MAX_LISTED = 20
 """Unusable videos that a result lists, at most."""
-_FORMAT = 1
+_FORMAT = 2
 """To be raised when the same protocol describes clips otherwise than before."""
 _EXTRACTION = ("extractor", "num_frames", "fps", "start")
 """Parts of a protocol on which the features of a clip depend."""
@@ -40,13 +40,15 @@ class Measurement:
 
     value: float
     interval: tuple[float, float] | None
-    """95% interval by the bootstrap over clips; it leaves out the bias that a statistic has for few clips."""
+    """95% interval by the bootstrap over clips, without the bias for few of them; that of a share is Wilson's."""
     reliable: bool
     """Whether there were as many clips as the statistic needs."""
     num_videos: int
     num_reference: int | None
     checksum: str | None
     """SHA-256 of the extractor's weights."""
+    files: Mapping[str, str]
+    """SHA-256 of further files that its descriptions depend on, by name."""
     protocol: Mapping[str, Any]
     unusable: tuple[str, ...]
     """Videos that could not be looked at, and why: the first 20."""
@@ -55,7 +57,8 @@ class Measurement:
     def plain(self) -> dict[str, Any]:
         """Return the entry of ``results.json``."""
         interval = None if self.interval is None else list(self.interval)
-        return {**vars(self), "interval": interval, "unusable": list(self.unusable), "protocol": dict(self.protocol)}
+        plain = {"unusable": list(self.unusable), "protocol": dict(self.protocol), "files": dict(self.files)}
+        return {**vars(self), "interval": interval, **plain}
 
 
 @dataclass(frozen=True)
@@ -171,28 +174,37 @@ def _of_reference(
     keys = {name: _content(one, reference, identity) for name, one in metrics.items()}
     found: dict[str, Described] = {}
     for name, key in keys.items():
-        kept = all_gather(cache.load(key) if rank() == 0 and identity is not None else None)[0]
-        if kept is not None:
-            found[name] = Described(kept, [])
+        kept = cache.load(key) if rank() == 0 and identity is not None else None
+        if kept is not None and _is_readable_now(kept, reference, metrics[name].metric.rule):
+            kept = None
+        if (known := all_gather(kept)[0]) is not None:
+            found[name] = known
     missing = {name: one.metric for name, one in metrics.items() if name not in found}
     counts = {name: metric.num_reference or len(reference) for name, metric in missing.items()}
     described = describe(reference, missing, counts, None, on_video, are_reference=True) if missing else {}
     for name, one in described.items():
-        if identity is not None and not one.unusable and rank() == 0:
-            cache.save(keys[name], one.features)
+        if identity is not None and rank() == 0:
+            cache.save(keys[name], one)
     return {**found, **described}
+
+
+def _is_readable_now(kept: Described, reference: ClipSource, rule: ClipRule) -> bool:
+    """Tell whether a clip can be read that could not when the others were described.
+
+    A shard may have been repaired, which its index does not tell, or a network drive have failed for a moment.
+    """
+    numbers = [number for number, clip in kept.unusable.items() if clip.is_unreadable]
+    views = reference.views([range(number, number + 1) for number in numbers], [rule]) if numbers else ()
+    return any(not isinstance(seen[rule], UnusableClip) for _, seen in views)
 
 
 def _content(one: NamedMetric, reference: ClipSource, identity: str | None) -> dict[str, Any]:
     """Return all that the descriptions of reference videos depend on."""
-    extractor: Any = one.metric.extractor
-    mean = getattr(extractor, "mean", None)
     return {
         "format": _FORMAT,
         **{key: one.protocol.get(key) for key in _EXTRACTION},
-        "checksum": extractor.checksum,
-        "preprocessing": repr(getattr(extractor, "rule", None)),  # files beside the weights say it
-        "mean": None if mean is None else hashlib.sha256(mean.numpy().tobytes()).hexdigest(),
+        "checksum": one.metric.extractor.checksum,
+        "files": dict(one.metric.extractor.files),
         "videos": identity,
         "num_videos": one.metric.num_reference or len(reference),
     }
@@ -201,10 +213,10 @@ def _content(one: NamedMetric, reference: ClipSource, identity: str | None) -> d
 def _measured(name: str, named: NamedMetric, videos: Described, reference: Described | None, seed: int) -> Measurement:
     metric = named.metric
     true: Features | None = None if reference is None else reference.features
-    unusable = [*videos.unusable, *(reference.unusable if reference is not None else ())]
+    unusable = [clip for side in (videos, reference) if side is not None for clip in side.unusable.values()]
     for side in (videos, reference):
         if side is not None and len(side.features) == 0:
-            reason = next((f"; the first: {one.key}: {one.reason}" for one in side.unusable), "")
+            reason = next((f"; the first: {one.key}: {one.reason}" for one in side.unusable.values()), "")
             raise ValueError(f"{name}: none of {len(side.unusable)} videos can be looked at{reason}")
     if unusable:
         first = f"{unusable[0].key}: {unusable[0].reason}"
@@ -224,7 +236,9 @@ def _measured(name: str, named: NamedMetric, videos: Described, reference: Descr
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     bounds = None
-    if metric.num_resamples > 1 and min(counts) > 1:
+    if metric.num_resamples > 1 and metric.statistic.is_share:
+        bounds = interval_of_share(value, len(videos.features))
+    elif metric.num_resamples > 1 and min(counts) > 1:
         error = standard_error(metric.statistic, videos.features, true, metric.num_resamples, seed)
         bounds = interval(value, error)
     return Measurement(
@@ -234,6 +248,7 @@ def _measured(name: str, named: NamedMetric, videos: Described, reference: Descr
         len(videos.features),
         None if true is None else len(true),
         metric.extractor.checksum,
+        metric.extractor.files,
         named.protocol,
         tuple(f"{one.key}: {one.reason}" for one in unusable[:_MAX_LISTED]),
         len(unusable),

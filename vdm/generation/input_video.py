@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain, dropwhile, islice, pairwise
+from itertools import chain, dropwhile, pairwise
 from pathlib import Path
 
 import av
@@ -34,6 +34,10 @@ _ROUNDED_TIME = 0.05
 """Share of a frame's duration by which the first frame may be late, since containers round times."""
 
 
+_Picture = tuple[UInt8[np.ndarray, "h w c"], float | None]
+"""A frame, and the time in seconds at which it is shown, if it is known."""
+
+
 @dataclass(frozen=True)
 class InputVideo:
     """Frames of a file, upright and with square pixels."""
@@ -45,10 +49,16 @@ class InputVideo:
     """Frames per second of the file itself, of which some or all frames were taken."""
     title: str = ""
     """Title in the file's metadata; ``vdm sample`` writes the caption there."""
+    times: Sequence[float] | None = None
+    """Seconds at which the frames are shown, ascending; None if unknown, or if ``fps`` chose them."""
 
 
 def read_video(
-    path: Path, size: tuple[int, int] | None = None, fps: float | None = None, max_frames: int | None = None
+    path: Path,
+    size: tuple[int, int] | None = None,
+    fps: float | None = None,
+    max_frames: int | None = None,
+    min_seconds: float = 0.0,
 ) -> InputVideo:
     """Read a video's frames.
 
@@ -58,17 +68,20 @@ def read_video(
             file, except that pixels become square.
         fps: Frames per second to take; None takes all frames.
         max_frames: How many frames to take from the beginning; None for all.
+        min_seconds: More than ``max_frames`` frames are taken, up to the first one that is shown more than this after
+            the first frame.
 
     Raises:
         ValueError: If it can't be read or has no frames.
     """
     with _film(path) as (container, stream):
-        frames = _pictures(container.decode(stream), stream, size, fps)
-        pictures = list(_bounded(islice(frames, max_frames), path))
+        frames = _until(_pictures(container.decode(stream), stream, size, fps), max_frames, min_seconds)
+        found = list(_bounded(frames, path))
+        pictures, times = [picture for picture, _ in found], [time for _, time in found]
         rate, title = _rate(stream), container.metadata.get("title", "")
     if fps is not None and not pictures:  # shorter than 1 / fps, as a picture is
         return replace(read_video(path, size, None, 1), fps=fps)
-    return InputVideo(_stacked(pictures, path), fps or rate, rate, title)
+    return InputVideo(_stacked(pictures, path), fps or rate, rate, title, _ascending(times) if fps is None else None)
 
 
 def read_end(path: Path, size: tuple[int, int], fps: float, max_frames: int | None = None) -> InputVideo:
@@ -94,7 +107,7 @@ def read_end(path: Path, size: tuple[int, int], fps: float, max_frames: int | No
     wanted = frozenset(chosen)
     with _film(path) as (container, stream):
         pictures = _pictures(_decoded(container, stream, start), stream, size, None)
-        by_number = {number: picture for number, picture in enumerate(pictures) if number in wanted}
+        by_number = {number: picture for number, (picture, _) in enumerate(pictures) if number in wanted}
         rate = _rate(stream)
     return InputVideo(_stacked([by_number[number] for number in chosen if number in by_number], path), fps, rate)
 
@@ -175,10 +188,17 @@ def _decoded(container: InputContainer, stream: av.VideoStream, start: Fraction 
 def _times(frames: Iterator[av.VideoFrame], rate: float | None) -> list[float]:
     """Return the time in seconds at which each frame is shown: its own, else by ``rate``; none if both are unknown."""
     times = [frame.time for frame in frames]
-    known = [time for time in times if time is not None]
-    if len(known) == len(times) and all(earlier <= later for earlier, later in pairwise(known)):
+    known = _ascending(times)
+    if known is not None:
         return known
     return [] if rate is None else [number / rate for number in range(len(times))]
+
+
+def _ascending(times: Sequence[float | None]) -> list[float] | None:
+    """Return the times of frames if all are known, and none is earlier than the one before."""
+    known = [time for time in times if time is not None]
+    is_whole = len(known) == len(times) and all(earlier <= later for earlier, later in pairwise(known))
+    return known if is_whole else None
 
 
 def _nearest(times: Sequence[float], wanted: Sequence[float]) -> list[int]:
@@ -196,22 +216,34 @@ def _check_bytes(num_frames: int, bytes_of_frame: int, path: Path) -> None:
         raise ValueError(f"input={path}: its frames take more than {MAX_BYTES >> 30} GiB; input_frames={fitting} fits")
 
 
-def _bounded(pictures: Iterator[UInt8[np.ndarray, "h w c"]], path: Path) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+def _until(pictures: Iterator[_Picture], max_frames: int | None, min_seconds: float) -> Iterator[_Picture]:
+    """Yield pictures up to ``max_frames``, and further ones until ``min_seconds`` are over; see ``read_video``."""
+    begin: float | None = None
+    is_over = min_seconds <= 0
+    for number, (picture, time) in enumerate(pictures):
+        yield picture, time
+        begin = time if number == 0 else begin
+        is_over = is_over or (time is not None and begin is not None and time > begin + min_seconds)
+        if is_over and max_frames is not None and number + 1 >= max_frames:
+            return
+
+
+def _bounded(pictures: Iterator[_Picture], path: Path) -> Iterator[_Picture]:
     """Yield pictures as long as they fit into memory."""
     left = MAX_BYTES
-    for number, picture in enumerate(pictures):
+    for number, (picture, time) in enumerate(pictures):
         left -= picture.nbytes
         if left < 0:
             raise ValueError(
                 f"input={path}: its frames take more than {MAX_BYTES >> 30} GiB; input_frames={number} takes the first"
             )
-        yield picture
+        yield picture, time
 
 
 def _pictures(
     frames: Iterator[av.VideoFrame], stream: av.VideoStream, size: tuple[int, int] | None, fps: float | None
-) -> Iterator[UInt8[np.ndarray, "h w c"]]:
-    """Yield the frames in RGB, upright, in their final size."""
+) -> Iterator[_Picture]:
+    """Yield the frames in RGB, upright, in their final size, and the time at which each is shown."""
     first = next(frames, None)
     if first is None:
         return
@@ -222,7 +254,8 @@ def _pictures(
         for picture in _ready(graph):
             # FFmpeg's filters neither rotate frames nor map high dynamic range.
             is_rgb = picture.format.name == "rgb24"
-            yield turn.apply(picture.to_ndarray() if is_rgb else fit.cropped(scale(picture, fit.rows, fit.columns)))
+            pixels = picture.to_ndarray() if is_rgb else fit.cropped(scale(picture, fit.rows, fit.columns))
+            yield turn.apply(pixels), picture.time
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def build_callbacks(config: Mapping[str, Any], run: Path, stop: StopOnSignal) ->
     Raises:
         ConfigError: One line that names the key.
     """
-    defaults = {"run": run, "metrics": ChosenMetrics(config.get("metric", {}))}
+    sampling = {key: config[key] for key in ("sampler", "guidance")}
+    defaults = {"run": run, "metrics": ChosenMetrics(config.get("metric", {}), sampling)}
     chosen = [build(node, f"callbacks.{name}", defaults=defaults) for name, node in config["callbacks"].items() if node]
     samples = [callback for callback in chosen if isinstance(callback, SampleVideos | MeasureVideos)]
     observers = [callback for callback in chosen if callback not in samples]

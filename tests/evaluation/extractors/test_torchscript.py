@@ -4,7 +4,9 @@ import hashlib
 import logging
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from tests.evaluation.extractors.networks import (
     InceptionNetwork,
     NvidiaVGG,
     PairNetwork,
+    PictureEncoder,
     PlainI3D,
     StyleganvI3D,
     batch,
@@ -26,6 +29,7 @@ from tests.evaluation.extractors.networks import (
 from vdm.config import ConfigError, build
 from vdm.evaluation.extractors import preprocess
 from vdm.evaluation.extractors.c3d import C3D
+from vdm.evaluation.extractors.frame_consistency import RULES, FrameConsistency
 from vdm.evaluation.extractors.i3d import I3D
 from vdm.evaluation.extractors.inception import Inception
 from vdm.evaluation.extractors.lpips import LPIPS
@@ -38,6 +42,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "c3d_logits": lambda: C3DNetwork(probabilities=False),
     "inception": InceptionNetwork,
     "pair": PairNetwork,
+    "encoder": PictureEncoder,
     "vgg": NvidiaVGG,
 }
 
@@ -110,6 +115,7 @@ def test_c3d_sees_frames_as_tgan2_prepares_them(files: dict[str, str], tmp_path:
     np.savez(tmp_path / "mean.npz", mean=mean)
     clips = make_clips(2)
     extractor = C3D(files["c3d_logits"], preprocessing="tgan2", output="logits", mean=str(tmp_path / "mean.npz"))
+    assert extractor.files == {"mean": hashlib.sha256((tmp_path / "mean.npz").read_bytes()).hexdigest()}
     prepared = preprocess.c3d_tgan2(batch(clips), torch.from_numpy(mean[0]))
     exactly(extractor.describe(clips)[:, 0], C3DNetwork(False).eval()(prepared))
 
@@ -253,3 +259,40 @@ def test_a_network_that_fails_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"broken\.pt: its network fails on input of shape .*16, 20, 28\)") as caught:
         C3D(str(path), batch_size=1).describe(make_clips(1))
     assert "\n" not in str(caught.value)
+
+
+# Consistency of frames
+
+
+@pytest.mark.parametrize("preprocessing", ["dino", "clip"])
+def test_consistency_is_the_mean_cosine_with_the_first_frame_and_the_one_before(
+    files: dict[str, str], preprocessing: Literal["dino", "clip"]
+) -> None:
+    clips = make_clips(3, frames=5)
+    # Frames that drift apart: the noise alone would look alike to an encoder that averages it.
+    shades = torch.linspace(0, 1, 5).view(1, 5, 1, 1) * torch.tensor([1.0, -1.0, 0.5]).view(3, 1, 1, 1)
+    clips = [replace(clip, video=(clip.video * 0.3 + 90 + 80 * shades).byte()) for clip in clips]
+    found = FrameConsistency(files["encoder"], preprocessing, batch_size=2).describe(clips)
+    encoder = PictureEncoder().eval()
+    for clip, score in zip(clips, found[:, 0, 0], strict=True):
+        pixels = RULES[preprocessing].apply(clip.video[None])[0]
+        embedded = [encoder(pixels[:, frame][None])[0].detach() for frame in range(5)]
+        total = 0.0
+        for frame in range(1, 5):
+            to_before = float(torch.cosine_similarity(embedded[frame - 1], embedded[frame], dim=0))
+            to_first = float(torch.cosine_similarity(embedded[0], embedded[frame], dim=0))
+            total += (max(0.0, to_before) + max(0.0, to_first)) / 2
+        assert float(score) == pytest.approx(total / 4, abs=1e-5)
+        assert 0 <= float(score) < 0.999
+    assert RULES["clip"].apply(clips[0].video[None]).shape[-2:] == (224, 224)
+    assert RULES["dino"].apply(clips[0].video[None]).shape[-2:] == (224, int(224 * 28 / 20))
+
+
+def test_consistency_of_a_still_video_is_one(files: dict[str, str]) -> None:
+    still = [replace(clip, video=clip.video[:, :1].expand(-1, 5, -1, -1)) for clip in make_clips(2)]
+    scores = FrameConsistency(files["encoder"], "clip").describe(still)
+    torch.testing.assert_close(scores, torch.ones(2, 1, 1), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="1 frame; consistency needs at least 2"):
+        FrameConsistency(files["encoder"], "clip").describe(make_clips(1, frames=1))
+    with pytest.raises(ValueError, match=r"takes 2 inputs, not an encoder's one$"):
+        FrameConsistency(files["pair"], "clip")

@@ -1,12 +1,16 @@
 """VideoMAE, V-JEPA 2 and CLIP: small random models saved by transformers, against direct calls of transformers."""
 
+import hashlib
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
 from transformers import (
     CLIPConfig,
@@ -29,6 +33,7 @@ from vdm.evaluation.extractors.transformers_models import PixelRule, read_pixel_
 from vdm.evaluation.extractors.videomae import VideoMAE
 from vdm.evaluation.extractors.vjepa import VJEPA2
 
+COMMIT = "0123456789" * 4
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 RULE = {
     "size": {"shortest_edge": 18},
@@ -205,6 +210,43 @@ def test_checksum_is_of_the_weights(saved: dict[str, Path], tmp_path: Path) -> N
     torch.nn.init.zeros_(model.fc_norm.weight)
     model.save_pretrained(tmp_path)
     assert VideoMAE(str(tmp_path)).checksum != checksum
+
+
+def test_name_on_the_hub_gives_what_the_folder_gives(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's function for downloads is replaced: it "downloads" the files of a folder to the hub's cache."""
+    downloaded: set[tuple[str, str]] = set()
+
+    def download(repo_id: str, filename: str, cache_dir: str, **options: object) -> None:
+        source = saved[repo_id.partition("/")[2]] / filename
+        if not source.is_file():
+            raise EntryNotFoundError(f"{filename} is not on the hub")
+        cached = Path(cache_dir) / f"models--{repo_id.replace('/', '--')}"
+        for path in (cached / "refs" / "main", snapshot := cached / "snapshots" / COMMIT / filename):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        (cached / "refs" / "main").write_text(COMMIT)
+        shutil.copy(source, snapshot)
+        downloaded.add((repo_id, filename))
+
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for extractor, kind, num_frames in ((VideoMAE, "videomae", 4), (VJEPA2, "vjepa", 4), (ClipText, "clip", 2)):
+        by_name, by_folder = extractor(f"owner/{kind}"), extractor(str(saved[kind]))
+        clips = [replace(clip, caption="a dog") for clip in make_clips(2, num_frames)]
+        torch.testing.assert_close(by_name.describe(clips), by_folder.describe(clips), rtol=0, atol=0)
+        assert (by_name.checksum, by_name.files) == (by_folder.checksum, by_folder.files)
+        assert {(f"owner/{kind}", name) for name in ("config.json", "model.safetensors")} <= downloaded
+
+
+def test_files_that_descriptions_depend_on_are_recorded(saved: dict[str, Path]) -> None:
+    def sums(kind: str, *names: str) -> dict[str, str]:
+        return {name: hashlib.sha256((saved[kind] / name).read_bytes()).hexdigest() for name in names}
+
+    rule = ("config.json", "preprocessor_config.json")
+    assert VideoMAE(str(saved["videomae"])).files == sums("videomae", *rule)
+    assert ClipVideo(str(saved["clip"])).files == sums("clip", *rule)
+    assert ClipText(str(saved["clip"])).files.items() >= sums("clip", *rule, "tokenizer.json").items()
 
 
 def test_faults_are_one_line(saved: dict[str, Path], tmp_path: Path) -> None:

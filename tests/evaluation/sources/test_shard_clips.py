@@ -149,6 +149,18 @@ def test_empty_block_samples_in_vain_to_stay_in_step(
     assert calls == [2]
 
 
+def test_steps_within_a_block_are_told(model: VideoDiffusionModel, shards: Path) -> None:
+    told: list[tuple[int, int | None]] = []
+    held_out = ShardClips(data_of(shards), shape=SHAPE)
+
+    def tell(step: int, total: int | None) -> None:
+        told.append((step, total))
+
+    source = SampledVideos("the model", model, held_out, ClipSize(*SHAPE), 8.0, 3, batch_size=2, on_step=tell)
+    seen(source, blocks_of_rank(3, 2, 0, 1))
+    assert told == 2 * [(1, 2), (2, 2)]
+
+
 def test_metric_of_more_frames_than_the_model_makes_is_refused(model: VideoDiffusionModel, shards: Path) -> None:
     source = sampled(model, shards, 3)
     source.check("m", ClipRule(4))

@@ -1,7 +1,12 @@
 """A folder of videos as a source of clips."""
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +14,7 @@ from vdm.evaluation.base import EvaluatedClip
 from vdm.evaluation.clip_rule import ClipRule
 from vdm.evaluation.sources.base import UnusableClip, blocks_of_rank
 from vdm.evaluation.sources.video_folder import VideoFolder
+from vdm.generation.input_video import InputVideo, read_video
 from vdm.generation.video_files import write_mp4
 
 RULE = ClipRule(4)
@@ -52,6 +58,49 @@ def test_a_lower_rate_takes_every_other_frame(tmp_path: Path) -> None:
     torch.testing.assert_close(
         clip.video.float().mean((0, 2, 3)), torch.tensor([20.0, 40.0, 60.0, 80.0]), atol=2.0, rtol=0
     )
+
+
+def write_at(path: Path, times_ms: Sequence[int]) -> None:
+    """Write a video whose frames are shown at some times and get brighter by 8 levels each."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=1000, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 8 * number + 20, dtype=np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_frames_of_a_varying_rate_are_those_nearest_in_time(tmp_path: Path, suffix: str) -> None:
+    times = [0, 100, 200, 300, 400, *range(500, 1000, 25)]
+    write_at(tmp_path / f"a.{suffix}", times)
+    (clip,) = seen(VideoFolder(tmp_path), ClipRule(8, fps=10.0))
+    assert isinstance(clip, EvaluatedClip)
+    shown = ((clip.video.float().mean((0, 2, 3)) - 20) / 8).round().int().tolist()
+    assert [times[number] for number in shown] == [0, 100, 200, 300, 400, 500, 600, 700]
+
+
+def test_no_more_is_decoded_than_a_rate_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.mp4", 20, num_frames=20, fps=16.0)
+    decoded: list[int] = []
+
+    def counted(path: Path, **limits: Any) -> InputVideo:
+        video = read_video(path, **limits)
+        decoded.append(video.frames.shape[1])
+        return video
+
+    monkeypatch.setattr("vdm.evaluation.sources.video_folder.read_video", counted)
+    for rule in (ClipRule(4, fps=8.0), ClipRule(4, fps=16.0), ClipRule(4, fps=5.0), ClipRule(11), ClipRule(8, fps=8.0)):
+        (clip,) = seen(VideoFolder(tmp_path), rule)
+        assert isinstance(clip, EvaluatedClip)
+        torch.testing.assert_close(clip.video, rule.cut(read_video(tmp_path / "a.mp4").frames, 16.0), rtol=0, atol=0)
+    assert decoded == [8, 5, 11, 11, 16]
+    (whole,) = seen(VideoFolder(tmp_path), ClipRule(4, start="center"))
+    assert isinstance(whole, EvaluatedClip)
+    assert decoded[-1] == 20
 
 
 def test_what_cannot_be_looked_at_is_said_among_the_others(tmp_path: Path) -> None:

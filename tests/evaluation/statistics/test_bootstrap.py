@@ -1,11 +1,12 @@
 import statistics
 
 import pytest
+from scipy.stats import binomtest
 from torch import Tensor
 
 from tests.evaluation.statistics.samples import features
 from vdm.evaluation.base import Statistic
-from vdm.evaluation.statistics.bootstrap import interval, standard_error
+from vdm.evaluation.statistics.bootstrap import interval, interval_of_share, standard_error
 from vdm.evaluation.statistics.frechet import FrechetDistance
 from vdm.evaluation.statistics.inception_score import InceptionScore
 from vdm.evaluation.statistics.kernel_distance import KernelDistance
@@ -67,6 +68,14 @@ def test_sides_of_equal_clips_are_resampled_independently() -> None:
 
 def test_an_interval_reaches_1_96_standard_errors_to_either_side() -> None:
     assert interval(10.0, 2.0) == pytest.approx((6.08, 13.92))
+
+
+@pytest.mark.parametrize(("count", "num_clips"), [(0, 20), (1, 20), (7, 20), (20, 20), (1, 1), (0, 3), (499, 500)])
+def test_interval_of_a_share_is_that_of_the_score_test(count: int, num_clips: int) -> None:
+    expected = binomtest(count, num_clips).proportion_ci(0.95, method="wilson")
+    low, high = interval_of_share(count / num_clips, num_clips)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=2e-5)  # by 1.96, rounded
+    assert 0 <= low <= count / num_clips <= high <= 1
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,19 @@
 import pytest
 import torch
 
-from vdm.evaluation.statistics.mean import Mean, MeanDifference
+from vdm.evaluation.statistics.mean import Mean, MeanDifference, Share
 
 ONE, OTHER = torch.tensor([[[1.0], [2.0]], [[3.0], [6.0]]]), torch.tensor([[[4.0], [6.0]]])
 
 
 def test_mean_is_that_of_all_rows() -> None:
     assert Mean().value(ONE) == 3
+
+
+def test_share_is_the_mean_of_zeros_and_ones() -> None:
+    assert Share().value(torch.tensor([[[1.0]], [[0.0]], [[0.0]], [[0.0]]])) == 0.25
+    with pytest.raises(ValueError, match=r"^a share needs scores of 0 or 1; "):
+        Share().value(torch.tensor([[[1.0]], [[0.5]]]))
 
 
 def test_difference_is_that_of_generated_from_reference_clips() -> None:

@@ -1,8 +1,9 @@
 """Describing many clips by a network, in batches of one fixed size."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import Self, TypeVar
 
 import torch
@@ -96,6 +97,7 @@ class WithoutNetwork:
     """Base class of extractors that compute scores on a device, without a network."""
 
     checksum: str | None = None
+    files: Mapping[str, str] = MappingProxyType({})
     batch_size: int = 1  # nothing is gained by more
     device = torch.device("cpu")
 
@@ -112,11 +114,14 @@ class NetworkExtractor(ABC):
         network: The network; kept in evaluation mode.
         checksum: SHA-256 of its weights.
         batch_size: Clips in a batch.
+        files: SHA-256 of further files that its descriptions depend on, by name.
     """
 
-    def __init__(self, network: nn.Module, checksum: str | None, batch_size: int) -> None:
+    def __init__(
+        self, network: nn.Module, checksum: str | None, batch_size: int, files: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.network = network.eval()
-        self.checksum = checksum
+        self.checksum, self.files = checksum, files
         self.batch_size = batch_size
         self.device = torch.device("cpu")
 

@@ -1,5 +1,6 @@
 """C3D, the network of the Inception Score of videos."""
 
+import hashlib
 import io
 import zipfile
 from typing import Literal
@@ -48,12 +49,12 @@ class C3D(NetworkExtractor):
     ) -> None:
         if (preprocessing == "tgan2") != (mean is not None):
             raise ValueError(f"mean={mean}: preprocessing=tgan2 needs the file of the mean clip, and in_file none")
-        self.mean = None if mean is None else _read_mean(mean)
+        self.mean, files = (None, {}) if mean is None else _read_mean(mean)
         self.file = load_torchscript(path, sha256)
         if self.file.required != 1:
             raise ValueError(f"path: {path}: its network takes {self.file.required} inputs, not C3D's one")
         self.preprocessing, self.output = preprocessing, output
-        super().__init__(self.file.module, self.file.checksum, batch_size)
+        super().__init__(self.file.module, self.file.checksum, batch_size, files)
 
     def prepare(self, video: Video) -> Shaped[Tensor, "b 3 16 h2 w2"]:
         """Return the frames that the file takes."""
@@ -68,14 +69,15 @@ class C3D(NetworkExtractor):
         )
 
 
-def _read_mean(path: str) -> Float[Tensor, "3 16 128 171"]:
-    """Read the mean clip of C3D's training.
+def _read_mean(path: str) -> tuple[Float[Tensor, "3 16 128 171"], dict[str, str]]:
+    """Read the mean clip of C3D's training; also return the SHA-256 of its file, by name.
 
     Raises:
         ValueError: In one line, if the file is missing or holds something else.
     """
     try:
-        with np.load(io.BytesIO(read_limited(path, _MAX_MEAN_BYTES)), allow_pickle=False) as arrays:
+        content = read_limited(path, _MAX_MEAN_BYTES)
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             mean = torch.from_numpy(np.asarray(arrays["mean"], dtype=np.float32))
     except FileNotFoundError:
         raise ValueError(f"mean: {path}: no such file") from None
@@ -83,4 +85,4 @@ def _read_mean(path: str) -> Float[Tensor, "3 16 128 171"]:
         raise ValueError(f"mean: {path}: not a .npz file with the array 'mean'") from None
     if tuple(mean.shape) not in (_MEAN_SHAPE, (1, *_MEAN_SHAPE)):
         raise ValueError(f"mean: {path}: has shape {tuple(mean.shape)}, not {_MEAN_SHAPE}")
-    return mean.view(_MEAN_SHAPE)
+    return mean.view(_MEAN_SHAPE), {"mean": hashlib.sha256(content).hexdigest()}

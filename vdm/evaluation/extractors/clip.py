@@ -1,6 +1,6 @@
 """CLIP scores: do frames show what the caption says, or what the true frames show?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,12 +14,19 @@ from vdm.evaluation.base import EvaluatedClip, Features
 from vdm.evaluation.extractors.batches import in_batches, stacked
 from vdm.evaluation.extractors.checksums import weights_checksum
 from vdm.evaluation.extractors.pairs import compare_frames
-from vdm.evaluation.extractors.transformers_models import load_transformer, read_pixel_rule
+from vdm.evaluation.extractors.transformers_models import (
+    file_checksums,
+    files_of_network,
+    load_transformer,
+    read_pixel_rule,
+)
 from vdm.models.component_config import check_files
 from vdm.models.frozen import loaded
 from vdm.ranges import Location, Size
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json")
+_TOKENIZER = (*_VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""Files that a tokenizer may consist of."""
 
 
 class ClipText:
@@ -37,6 +44,7 @@ class ClipText:
         self.embedder = _FrameEmbedder(name_or_path)
         self.tokenizer = _tokenizer(name_or_path)
         self.checksum: str | None = self.embedder.checksum
+        self.files: Mapping[str, str] = self.embedder.files | file_checksums(name_or_path, _TOKENIZER)
         self.batch_size = batch_size
 
     def to(self, device: torch.device) -> Self:
@@ -82,6 +90,7 @@ class ClipVideo:
     def __init__(self, name_or_path: Location, batch_size: Size = 4) -> None:
         self.embedder = _FrameEmbedder(name_or_path)
         self.checksum: str | None = self.embedder.checksum
+        self.files: Mapping[str, str] = self.embedder.files
         self.batch_size = batch_size
 
     def to(self, device: torch.device) -> Self:
@@ -102,7 +111,7 @@ class _FrameEmbedder:
 
     def __init__(self, name_or_path: str) -> None:
         self.network: Any = load_transformer(name_or_path, ("CLIPModel",), "CLIP scores").eval()
-        self.rule = read_pixel_rule(name_or_path)
+        self.rule, self.files = read_pixel_rule(name_or_path), files_of_network(name_or_path)
         self.checksum = weights_checksum(self.network.state_dict())
         self.device = torch.device("cpu")
 

@@ -1,6 +1,7 @@
 """What the classifier of moving digits sees in clips."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -46,6 +47,7 @@ class PromptedDigit:
     def __init__(self, digits: LearnedDigits, batch_size: Size = _BATCH_SIZE) -> None:
         self.classifier = digits.classifier
         self.checksum: str | None = weights_checksum(self.classifier.state_dict())
+        self.files: Mapping[str, str] = {}
         self.batch_size = batch_size
         self.device = torch.device("cpu")
 
@@ -80,6 +82,7 @@ class PromptedMotion:
     """
 
     checksum: str | None = None
+    files: Mapping[str, str] = MappingProxyType({})
     batch_size = _BATCH_SIZE
 
     def to(self, device: torch.device) -> Self:

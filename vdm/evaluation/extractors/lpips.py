@@ -1,6 +1,6 @@
 """LPIPS: how different frames look to a network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -33,6 +33,7 @@ class LPIPS:
             raise ValueError(f"path: {path}: its network takes {self.file.required} inputs, not LPIPS's two pictures")
         self.file.module.eval()
         self.checksum, self.batch_size = self.file.checksum, batch_size
+        self.files: Mapping[str, str] = {}
         self.device = torch.device("cpu")
 
     def to(self, device: torch.device) -> Self:

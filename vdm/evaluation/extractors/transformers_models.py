@@ -3,6 +3,7 @@
 transformers' own image processors need torchvision. Their rule is read from the folder instead, and applied here.
 """
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,22 @@ def read_pixel_rule(name_or_path: str) -> PixelRule:
         if file is not None:
             return typed(PixelRule, read_json(file), file)
     raise ValueError(f"name_or_path: {name_or_path} has none of {', '.join(_FILES)}, which say how frames are resized")
+
+
+def files_of_network(name_or_path: str) -> dict[str, str]:
+    """Return the SHA-256 of the files that say how the network is built, and how it takes pixels, by name."""
+    return file_checksums(name_or_path, ["config.json"]) | dict([*file_checksums(name_or_path, _FILES).items()][:1])
+
+
+def file_checksums(name_or_path: str, names: Collection[str]) -> dict[str, str]:
+    """Return the SHA-256 of some files of a folder saved by transformers, or of a model on the hub.
+
+    Args:
+        name_or_path: The folder or name.
+        names: Names of the files; those that do not exist are left out.
+    """
+    found = {name: _file(name_or_path, name) for name in names}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items() if path is not None}
 
 
 def _file(name_or_path: str, name: str) -> Path | None:

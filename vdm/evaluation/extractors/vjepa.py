@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vdm.evaluation.extractors.batches import NetworkExtractor, Video, check_frames
 from vdm.evaluation.extractors.checksums import weights_checksum
-from vdm.evaluation.extractors.transformers_models import load_transformer, read_pixel_rule
+from vdm.evaluation.extractors.transformers_models import files_of_network, load_transformer, read_pixel_rule
 from vdm.ranges import Location, Size
 
 
@@ -36,7 +36,7 @@ class VJEPA2(NetworkExtractor):
             raise ValueError(f"pooled=attentive: {name_or_path} holds no classifier, and so no pooler")
         self.pooled = pooled
         self.tubelet: int = model.config.tubelet_size
-        super().__init__(model, weights_checksum(model.state_dict()), batch_size)
+        super().__init__(model, weights_checksum(model.state_dict()), batch_size, files_of_network(name_or_path))
 
     def prepare(self, video: Video) -> Float[Tensor, "b 3 t h2 w2"]:
         """Return pixels as the folder says that the network takes them."""

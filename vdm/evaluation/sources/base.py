@@ -20,6 +20,8 @@ class UnusableClip:
 
     key: str
     reason: str
+    is_unreadable: bool = False
+    """Whether reading or decoding it failed, and might succeed another time."""
 
 
 Views = Mapping[ClipRule, EvaluatedClip | UnusableClip]
@@ -71,10 +73,11 @@ def view(
     fps: float | None,
     caption: str = "",
     label: int | None = None,
+    times: Sequence[float] | None = None,
 ) -> EvaluatedClip | UnusableClip:
-    """Return what a rule sees of a whole video."""
+    """Return what a rule sees of a whole video, whose frames are shown at some times."""
     try:
-        frames = rule.cut(video, fps)
+        frames = rule.cut(video, fps, times)
     except TooShortError as error:
         return UnusableClip(key, str(error))
     return EvaluatedClip(frames, key, caption, label, rule.fps or fps)

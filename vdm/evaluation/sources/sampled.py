@@ -1,8 +1,10 @@
 """Videos that a model samples with the conditions of held-out clips, as a source."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.evaluation.base import EvaluatedClip
@@ -13,6 +15,8 @@ from vdm.generation.generate import generate
 from vdm.objectives.batch_randomness import HeldOutRandomness
 from vdm.objectives.latents import latents_of
 from vdm.types import ClipSize
+
+OnStep = Callable[[int, int | None], object]
 
 
 class SampledVideos:
@@ -30,6 +34,8 @@ class SampledVideos:
         num_videos: How many.
         seed: Seed of the noise.
         batch_size: Videos made at once.
+        on_step: Called after each step of the sampler, with the number of steps done in a block and of all of its
+            steps; None for that if it is not known in advance.
     """
 
     identity = None
@@ -44,11 +50,13 @@ class SampledVideos:
         num_videos: int,
         seed: int = 0,
         batch_size: int = 8,
+        on_step: OnStep | None = None,
     ) -> None:
         self.name = name
         self.block_size = batch_size
         self._model, self._held_out, self._size, self._fps = model, held_out, size, fps
         self._num_videos, self._seed = num_videos, seed
+        self._on_step = on_step
 
     def __len__(self) -> int:
         return self._num_videos
@@ -84,7 +92,9 @@ class SampledVideos:
         batch, faults = self._held_out.batch(numbers)
         batch = batch.to(self._model.device)
         prompts = latents_of(self._model, batch, HeldOutRandomness(batch.keys)).prompts
-        videos = generate(self._model, prompts, self._size, self._seed, self.block_size, first=first)
+        videos = generate(
+            self._model, prompts, self._size, self._seed, self.block_size, first=first, on_step=self._after_step
+        )
         unreadable = f"its held-out clip can't be read: {'; '.join(fault.reason for fault in faults)}"
         clips: list[EvaluatedClip | UnusableClip] = []
         for row, video in enumerate(videos.cpu()):
@@ -95,6 +105,10 @@ class SampledVideos:
                 known = (batch.keys[row], batch.captions[row], None if label < 0 else label)
                 clips.append(EvaluatedClip(video, *known, self._fps))
         return clips
+
+    def _after_step(self, step: int, x0: Float[Tensor, "b c t h w"]) -> None:
+        if self._on_step is not None:
+            self._on_step(step, self._model.sampler.num_steps)
 
 
 def _seen(clip: EvaluatedClip | UnusableClip, rule: ClipRule) -> EvaluatedClip | UnusableClip:

@@ -84,7 +84,9 @@ class ShardClips:
     def _views(self, number: int, rules: Collection[ClipRule]) -> Views:
         batch, faults = self.batch([number])
         if faults:
-            return dict.fromkeys(rules, UnusableClip(faults[0].key or str(number), faults[0].reason))
+            return dict.fromkeys(
+                rules, UnusableClip(faults[0].key or str(number), faults[0].reason, is_unreadable=True)
+            )
         label, fps = int(batch.labels[0]), float(batch.fps[0])
         known = (batch.keys[0], fps, batch.captions[0], None if label < 0 else label)
         return {rule: view(batch.video[0], rule, *known) for rule in rules}

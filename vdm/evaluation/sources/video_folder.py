@@ -11,9 +11,10 @@ from typing import Self, TypeVar
 from vdm.data.video_listing import list_videos
 from vdm.evaluation.clip_rule import ClipRule
 from vdm.evaluation.sources.base import Block, UnusableClip, Views, shuffled, view
+from vdm.evaluation.sources.file_digests import FileDigests
 from vdm.generation.input_video import InputVideo, read_video
 from vdm.generation.video_files import GRID_NAME
-from vdm.regular_files import open_regular, read_limited
+from vdm.regular_files import read_limited
 from vdm.text import decode_text
 
 _MAX_TEXT = 1 << 16
@@ -33,6 +34,7 @@ class VideoFolder:
     Args:
         folder: The folder.
         num_threads: Videos that are decoded at once.
+        digests: SHA-256 of files that are known from before.
 
     Raises:
         ValueError: If the folder is missing or has no videos.
@@ -40,12 +42,13 @@ class VideoFolder:
 
     block_size = 16
 
-    def __init__(self, folder: Path, num_threads: int = 2) -> None:
+    def __init__(self, folder: Path, num_threads: int = 2, digests: FileDigests | None = None) -> None:
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder")
         self.name = str(folder)
         self._folder = folder
         self._num_threads = num_threads
+        self._digests = digests or FileDigests(None)
         self._files = shuffled([path for path in list_videos(folder, ())[0] if not _is_grid(path)])
         if not self._files:
             raise ValueError(f"{folder}: no videos in it")
@@ -78,9 +81,9 @@ class VideoFolder:
     def identity(self) -> str:
         """SHA-256 of names and contents."""
         digest = hashlib.sha256()
-        for path in self._files:
+        for path, content in zip(self._files, self._digests.of(self._folder, self._files), strict=True):
             digest.update(f"{path.relative_to(self._folder)}\0".encode(errors="surrogateescape"))
-            digest.update(_digest(path))
+            digest.update(content)
         return digest.hexdigest()
 
     def views(self, blocks: Sequence[Block], rules: Collection[ClipRule]) -> Iterator[tuple[int, Views]]:
@@ -91,14 +94,14 @@ class VideoFolder:
 
     def _views(self, path: Path, rules: Collection[ClipRule]) -> Views:
         key = self._key(path)
-        needs_all = any(rule.start == "center" or rule.fps is not None for rule in rules)
+        max_frames = None if any(rule.start == "center" for rule in rules) else max(rule.num_frames for rule in rules)
         try:
-            video = read_video(path, max_frames=None if needs_all else max(rule.num_frames for rule in rules))
+            video = read_video(path, max_frames=max_frames, min_seconds=max(rule.seconds for rule in rules))
         except ValueError as error:
             reason = str(error).removeprefix(f"input={path}: ").partition("; input_frames=")[0]
-            return dict.fromkeys(rules, UnusableClip(key, reason))
+            return dict.fromkeys(rules, UnusableClip(key, reason, is_unreadable=True))
         caption = _caption(path, video)
-        return {rule: view(video.frames, rule, key, video.fps, caption) for rule in rules}
+        return {rule: view(video.frames, rule, key, video.fps, caption, times=video.times) for rule in rules}
 
 
 def _caption(path: Path, video: InputVideo) -> str:
@@ -111,14 +114,6 @@ def _caption(path: Path, video: InputVideo) -> str:
 def _is_grid(path: Path) -> bool:
     """Tell whether a file is a grid that ``vdm sample`` has made, which has its settings beside it."""
     return GRID_NAME.fullmatch(path.name) is not None and any(path.parent.glob("settings*.json"))
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        return f"unreadable: {error.strerror}".encode()
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], num_threads: int) -> Iterator[Result]:

@@ -1,5 +1,6 @@
-"""How far a statistic would vary with other clips of the same kind, by the bootstrap."""
+"""How far a statistic would vary with other clips of the same kind: by the bootstrap, or by theory for shares."""
 
+import math
 import statistics
 
 import torch
@@ -48,6 +49,17 @@ def standard_error(
 def interval(value: float, error: float) -> tuple[float, float]:
     """Return the bounds of the normal 95% confidence interval about a value with a standard error."""
     return value - NORMAL_QUANTILE * error, value + NORMAL_QUANTILE * error
+
+
+def interval_of_share(share: float, num_clips: int) -> tuple[float, float]:
+    """Return the bounds of Wilson's 95% interval of a share among independent clips (Wilson 1927).
+
+    They lie between 0 and 1. A share of 0 or 1 has an interval too, although its resamples are all alike.
+    """
+    squared = NORMAL_QUANTILE**2
+    centre = (share * num_clips + squared / 2) / (num_clips + squared)
+    reach = NORMAL_QUANTILE * math.sqrt(share * (1 - share) * num_clips + squared / 4) / (num_clips + squared)
+    return max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))  # but for rounding
 
 
 def _resample(clips: Features, seed: int, side: str, index: int) -> Features:

@@ -72,6 +72,7 @@ class FrechetDistance:
     ddof: Literal[0, 1] = 0
 
     needs_reference = True
+    is_share = False
 
     def min_clips(self, num_features: int) -> int:
         """Return d + 1: the covariance of fewer clips is singular, whatever the videos are."""

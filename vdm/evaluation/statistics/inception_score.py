@@ -31,6 +31,7 @@ class InceptionScore:
     seed: Seed = 0
 
     needs_reference = False
+    is_share = False
 
     def min_clips(self, num_features: int) -> int:
         """Return d clips for each part, since the score of n rows can't be above n."""

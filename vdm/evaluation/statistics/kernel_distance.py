@@ -57,6 +57,7 @@ class KernelDistance:
     scale: Positive = 1.0
 
     needs_reference = True
+    is_share = False
 
     def __post_init__(self) -> None:
         if self.subset_size == 1:

@@ -7,11 +7,12 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from vdm.checkpoints.collectives import run_on_all
+from vdm.checkpoints.collectives import all_gather, num_processes, run_on_all
 from vdm.evaluation.build import ChosenMetrics, build_metrics
 from vdm.evaluation.feature_cache import FeatureCache
-from vdm.evaluation.measure import Measured, check_counts, measure
-from vdm.evaluation.sources.sampled import SampledVideos
+from vdm.evaluation.measure import Measured, check_counts, measure, num_videos_read
+from vdm.evaluation.measuring_bar import MeasuringBar
+from vdm.evaluation.sources.sampled import OnStep, SampledVideos
 from vdm.evaluation.sources.shard_clips import ShardClips
 from vdm.files import write_json
 from vdm.ranges import Count, Folder, Seed, Size
@@ -48,18 +49,21 @@ class MeasureVideos(Callback):
     ) -> None:
         self.run = Path(run)
         self.every_steps = every_steps
-        self.nodes = ChosenMetrics.of(metrics.nodes, num_videos).nodes
+        self.nodes, self.sampling = metrics.of(num_videos).nodes, metrics.sampling
         self.seed = seed
         self.at_end = at_end
         self.measured_step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
-        """Build the metrics, so that a mistake ends training before the first step."""
+        """Build the metrics, so that a mistake ends training before the first step.
+
+        A run that was killed while it measured has a checkpoint of that step, and measures it now.
+        """
         self.measured_step = trainer.global_step
         if not self.nodes:
             return
-        data, model = pl_module.data, pl_module.model
-        sampling = {"sampler": str(model.sampler), "guidance": str(model.guidance), "ema": True, "seed": self.seed}
+        data = pl_module.data
+        sampling = {**self.sampling, "guide": None, "ema": True, "seed": self.seed}
         self.metrics = build_metrics(self.nodes, pl_module.device, data, {"sampling": sampling})
         self.held_out = ShardClips(data, "validation", None, data.clip_shape)
         sampled = self._sampled(pl_module)
@@ -69,6 +73,9 @@ class MeasureVideos(Callback):
         pl_module.higher_is_better |= {
             f"val/{name}" for name, one in self.metrics.items() if one.metric.better == "higher"
         }
+        if self._is_unmeasured(trainer.global_step):
+            self.measured_step = 0
+            self.measure(trainer, pl_module)
 
     @property
     def logged_names(self) -> list[str]:
@@ -98,12 +105,13 @@ class MeasureVideos(Callback):
         module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
         run_on_all(module.strategy.check_lock)
         start = time.perf_counter()
+        bar = MeasuringBar(is_hidden=None if trainer.is_global_zero else True)
+        sampled = self._sampled(module, bar.step)
+        num_videos = -(-num_videos_read(self.metrics, sampled, self.held_out) // num_processes())
         was_training = module.model.training
         module.model.eval()
-        with module.ema.swapped_in(), trainer.precision_plugin.forward_context():
-            measured = measure(
-                self.metrics, self._sampled(module), self.held_out, self.held_out, self._cache, self.seed
-            )
+        with module.ema.swapped_in(), trainer.precision_plugin.forward_context(), bar.shown(num_videos):
+            measured = measure(self.metrics, sampled, self.held_out, self.held_out, self._cache, self.seed, bar.video)
         module.model.train(was_training)
         found = measured.found
         for message in measured.failed.values():
@@ -124,7 +132,7 @@ class MeasureVideos(Callback):
     def _cache(self) -> FeatureCache:
         return FeatureCache(self.run / "evaluation" / "features")
 
-    def _sampled(self, module: DiffusionModule) -> SampledVideos:
+    def _sampled(self, module: DiffusionModule, on_step: OnStep | None = None) -> SampledVideos:
         return SampledVideos(
             "the model",
             module.model,
@@ -134,9 +142,17 @@ class MeasureVideos(Callback):
             max(one.metric.num_videos or 0 for one in self.metrics.values()),
             self.seed,
             module.data.micro_batch_size,
+            on_step,
         )
 
+    def _is_unmeasured(self, step: int) -> bool:
+        """Tell whether training goes on from a step that was to be measured; the first process decides."""
+        return step > 0 and step % self.every_steps == 0 and not all_gather(self._results(step).is_file())[0]
+
     def _write(self, step: int, measured: Measured) -> None:
-        folder = self.run / "evaluation" / f"step={step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "results.json", {"metrics": measured.plain()}, indent=1)
+        results = self._results(step)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        write_json(results, {"metrics": measured.plain()}, indent=1)
+
+    def _results(self, step: int) -> Path:
+        return self.run / "evaluation" / f"step={step:08d}" / "results.json"
