@@ -20,11 +20,11 @@ PATHS = frozenset(
         *("checkpoint", "resume", "init_from", "guide", "hydra.run.dir"),
         *("data.path", "data.cache_path", "data.quarantine_path", "data_path", "model.pretrained"),
         *("folder", "input", "output", "work", "manifest", "image", "prompts_file", "settings", "from", "to"),
-        *("components", "rest_of", "videos", "reference", "export"),
+        *("components", "rest_of", "videos", "reference", "export", "run"),
     }
 )
 """Keys whose values are files and folders."""
-_RUNS = frozenset({"checkpoint", "resume", "init_from", "guide"})
+_RUNS = frozenset({"checkpoint", "resume", "init_from", "guide", "run"})
 """Keys whose values are folders of runs or checkpoints."""
 _SHARDS = ("index", "show", "verify")
 """Commands that take a folder as a bare argument."""
