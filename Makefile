@@ -1,7 +1,7 @@
 # All there is to do with a checkout. Each target sets up .venv by itself and is quick when nothing changed.
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test test-chaos test-gpu check format bench bench-gpu constraints clean
+.PHONY: help install dev demo test test-chaos test-gpu check format bench bench-gpu docs-pictures constraints clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -46,7 +46,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) $(WITHOUT_DEPENDENCIES) --upgrade --target $(VENV)/peers $(PEERS)
 	@touch $@
 
-demo: install ## Make data, train, sample and evaluate on moving digits
+demo: install ## Make data, train, sample, evaluate and report on moving digits
 	$(BIN)/vdm-data build input=moving_digits output=$(DEMO_DATA)
 	rm -rf $(DEMO_RUN)
 	$(BIN)/vdm train experiment=moving_digits data.path=$(DEMO_DATA) hydra.run.dir=$(DEMO_RUN)
@@ -56,6 +56,7 @@ demo: install ## Make data, train, sample and evaluate on moving digits
 	    metric=[frechet_digits,prompted_motion]
 	@echo
 	@echo "The videos are in $(CURDIR)/$(DEMO_RUN)/videos"
+	@$(BIN)/vdm report run=$(DEMO_RUN)
 
 test: dev ## Run all tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
@@ -76,6 +77,10 @@ format: dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+docs-pictures: dev ## Take the pictures of docs/dashboards.md, from the run of `make demo` and with Chromium
+	$(BIN)/vdm report run=$(DEMO_RUN) output=build/report.html
+	$(BIN)/python -m tests.docs.pictures build/report.html docs/report.png
+
 bench: dev ## Run each benchmark and print its figures
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
@@ -87,7 +92,7 @@ constraints: ## Renew constraints.txt: the same torch, the newest of all else
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/pip install "$$(grep '^torch==' constraints.txt)" hatchling
-	build/constraints/bin/pip install --no-build-isolation --editable ".[pretrained,deepspeed,curation,evaluation,ray,s3,gcs,hub,slurm,dev]"
+	build/constraints/bin/pip install --no-build-isolation --editable ".[pretrained,deepspeed,curation,evaluation,ray,s3,gcs,hub,slurm,demo,dev]"
 	build/constraints/bin/pip install $(WITHOUT_DEPENDENCIES) $(PEERS)
 	{ echo "# Every version, made by: make constraints"; \
 	  build/constraints/bin/pip freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > build/constraints.txt

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.browser import browser, tab  # noqa: F401 - fixtures of all tests
 from tests.gpu.selection import selects_gpu_tests_alone
 from tests.runtime_types import check
 from tests.training.zygote import Zygote

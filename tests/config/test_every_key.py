@@ -23,6 +23,7 @@ from vdm.ranges import Instead
 GIVEN_IN_CODE = {
     "vdm.models.pretrained.modelscope.write_folder": {"trained"},
     "vdm.models.pretrained.svd.write_folder": {"trained"},
+    "vdm.models.pretrained.wan.write_folder": {"trained"},
     "hydra_plugins.vdm.SlurmLauncher": {"options"},
 }
 """Keys that no YAML holds, or that another check sees to."""

@@ -6,7 +6,16 @@ import pytest
 import torch
 from scipy import stats
 
-from vdm.diffusion.noise_levels import CosineMap, DiscreteUniform, LogitNormal, LogNormal, Mode, NoiseLevels, Uniform
+from vdm.diffusion.noise_levels import (
+    Bell,
+    CosineMap,
+    DiscreteUniform,
+    LogitNormal,
+    LogNormal,
+    Mode,
+    NoiseLevels,
+    Uniform,
+)
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.schedules.cosine import Cosine
 from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
@@ -23,6 +32,7 @@ EVERY_KIND: list[NoiseLevels] = [
     LogitNormal(False, 0.5, 0.6),
     Mode(),
     Mode(scale=-1.0),
+    Bell(),
     CosineMap(),
 ]
 
@@ -84,6 +94,7 @@ DISTRIBUTIONS: list[tuple[NoiseLevels, Callable[[np.ndarray], np.ndarray]]] = [
     (LogitNormal(False), lambda t: stats.norm.cdf(np.log(t / (1 - t)))),
     (LogitNormal(False, 0.5, 0.6), lambda t: stats.norm(0.5, 0.6).cdf(np.log(t / (1 - t)))),
     (Mode(False, 1.29), _mode_distribution),
+    (Bell(False), stats.beta(2, 2).cdf),
     (CosineMap(False), _cosine_map_distribution),
 ]
 

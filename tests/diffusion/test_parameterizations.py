@@ -9,6 +9,7 @@ from vdm.diffusion.parameterizations import (
     EDM,
     X0,
     Eps,
+    FlowTimestep,
     Parameterization,
     QuarterLogSigma,
     Timestep,
@@ -201,6 +202,15 @@ def test_what_the_network_is_told_of_pure_noise_and_of_pure_signal_is_finite(par
 
     assert ends.isfinite().all()
     assert ends[0] == -ends[1]
+
+
+def test_timesteps_of_flows_are_a_thousand_sigma_rounded_down_where_asked_for() -> None:
+    t = torch.tensor([0.0, 0.25, 0.9, 0.857142, 1 - 1e-6, 1.0])
+    alpha, sigma = 1 - t, t
+
+    torch.testing.assert_close(FlowTimestep()(alpha, sigma), 1000 * t)
+    torch.testing.assert_close(FlowTimestep()(3 * alpha, 3 * sigma), 1000 * t)
+    assert FlowTimestep(whole=True)(alpha, sigma).tolist() == [0, 250, 900, 857, 999, 1000]
 
 
 @pytest.mark.parametrize("zero_terminal_snr", [False, True])

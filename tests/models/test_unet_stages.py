@@ -22,7 +22,7 @@ CONDITION = Conditioning(
     ids=lambda network: type(network).__name__,
 )
 def test_blocks_are_listed_in_the_order_in_which_they_run(network: SVDUNet | ModelScopeUNet) -> None:
-    blocks, ran = network.blocks(), []
+    blocks, ran = network.blocks_by_level(), []
     heights = {0: 8, 1: 4}
     for level, block in blocks:
 

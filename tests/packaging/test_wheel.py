@@ -51,6 +51,17 @@ def test_wheel_carries_each_yaml_of_the_checkout(programs: Path, tmp_path: Path)
     assert yamls(installed) == yamls(CHECKOUT / "conf") != []
 
 
+def test_wheel_carries_all_files_of_pages(programs: Path, tmp_path: Path) -> None:
+    code = "import vdm, data_pipelines; print(vdm.__file__, data_pipelines.__file__)"
+    packages = [Path(one).parent for one in run(programs / "python", "-c", code, folder=tmp_path).split()]
+    for package in packages:
+        assert pages(package) == pages(CHECKOUT / package.name) != []
+
+
+def pages(folder: Path) -> list[Path]:
+    return sorted(path.relative_to(folder) for kind in ("html", "css", "js") for path in folder.rglob(f"*.{kind}"))
+
+
 def yamls(folder: Path) -> list[Path]:
     return sorted(path.relative_to(folder) for path in folder.rglob("*.yaml"))
 

@@ -17,7 +17,7 @@ class Stack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 4)) for _ in range(3))
 
-    def blocks(self) -> Sequence[tuple[int, nn.Module]]:
+    def blocks_by_level(self) -> Sequence[tuple[int, nn.Module]]:
         return list(enumerate(self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def test_blocks_of_the_u_net_are_all_its_blocks_with_their_levels() -> None:
 
 def test_network_that_names_no_blocks_is_refused() -> None:
     BlockOptions().apply(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="Linear names no blocks: it has no method blocks"):
+    with pytest.raises(ValueError, match="Linear names no blocks: it has no method blocks_by_level"):
         BlockOptions(compile=True).apply(nn.Linear(2, 2))
 
 

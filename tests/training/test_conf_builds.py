@@ -23,8 +23,10 @@ GROUPS = (
     "sampler",
 )
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
-PUBLISHED = ("encoder=svd", "encoder=frames", "encoder=wan", "model=svd", "model=modelscope")
-"""Loads published weights; tests/cli/test_import_and_export.py and tests/training/test_wan.py build from small ones."""
+WAN = ("encoder=wan", "model=wan_1_3b", "model=wan_14b", "model=wan22_ti2v_5b")
+PUBLISHED = ("encoder=svd", "encoder=frames", "model=svd", "model=modelscope", *WAN)
+"""Loads published weights, or is of their size; tests/cli/test_import_and_export.py and test_wan.py there and in
+tests/training build from small ones, and tests/models/dit on the meta device."""
 
 
 @pytest.mark.parametrize(

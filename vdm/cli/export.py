@@ -158,10 +158,12 @@ def _lora(
     rank = next(len(tensor) for name, tensor in weights.items() if name.endswith("lora_A.weight"))
     described = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": layers, "bias": "none"}
     (folder / "adapter_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    for file, prefix in (("adapter_model", "base_model.model."), ("pytorch_lora_weights", "unet.")):
+    network = "unet" if family is None else family["network"]
+    for file, prefix in (("adapter_model", "base_model.model."), ("pytorch_lora_weights", f"{network}.")):
         tensors = {prefix + name: tensor.contiguous() for name, tensor in weights.items()}
         save_tensors(tensors, folder / f"{file}.safetensors", {"format": "pt"})
-    usage = of_lora(None if family is None else family["pipeline"], options.to, weights, trained)
+    pipeline = None if family is None else (family["pipeline"], network)
+    usage = of_lora(pipeline, options.to, weights, trained)
     title, notes = ("LoRA", "") if family is None else (f"LoRA of a {family['pipeline']}", family["card"]["licence"])
     facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, title, usage, facts, notes, {"library_name": "peft"})

@@ -29,20 +29,27 @@ def of_pipeline(pipeline: str, folder: Path, weights: Mapping[str, Tensor]) -> s
     )
 
 
-def of_lora(pipeline: str | None, folder: Path, weights: Mapping[str, Tensor], trained: RunConfig) -> str:
-    """Return Python that merges LoRA weights into the model that training started from."""
+def of_lora(family: tuple[str, str] | None, folder: Path, weights: Mapping[str, Tensor], trained: RunConfig) -> str:
+    """Return Python that merges LoRA weights into the model that training started from.
+
+    Args:
+        family: Class of the pipeline in diffusers, and name of the network in it; None for a model of no such family.
+        folder: Folder of the LoRA weights.
+        weights: The LoRA weights.
+        trained: Configuration of the run.
+    """
     merged = f"PeftModel.from_pretrained({{}}, {_text(folder)}).merge_and_unload()"
-    if pipeline is None:
+    if family is None:
         lines = ["import vdm", "from peft import PeftModel", ""]
         lines += [f"pipe = vdm.load_model({_text(trained.started_from or 'RUN')})"]
         return "\n".join([*lines, f"pipe.model.network = {merged.format('pipe.model.network')}"])
-    encoder = trained.parts["encoder"]
+    (pipeline, network), encoder = family, trained.parts["encoder"]
     started_from = trained.started_from
     # A single file has only the network, and diffusers opens pipelines.
     base = encoder["name_or_path"] if started_from is None or Path(started_from).is_file() else started_from
     lines = ["import torch", f"from diffusers import {pipeline}", "from peft import PeftModel", ""]
     lines += [f"pipeline = {_opened(pipeline, base, weights.values(), encoder.get('variant'))}"]
-    return "\n".join([*lines, f"pipeline.unet = {merged.format('pipeline.unet')}"])
+    return "\n".join([*lines, f"pipeline.{network} = {merged.format(f'pipeline.{network}')}"])
 
 
 def of_own(folder: Path, trained: RunConfig) -> str:

@@ -29,7 +29,15 @@ COMMANDS = {
     "sample": Command(
         "vdm.cli.sample", "make videos from prompts with a trained model", "vdm.cli.options.sample:SampleOptions"
     ),
+    "demo": Command(
+        "vdm.cli.demo.command", "open a page in the browser to make videos on", "vdm.cli.options.demo:DemoOptions"
+    ),
     "evaluate": Command("vdm.cli.evaluate", "measure a trained model", "vdm.cli.options.evaluate:EvaluateOptions"),
+    "report": Command(
+        "vdm.cli.report",
+        "write an HTML page about runs: curves, videos, metrics",
+        "vdm.cli.options.report:ReportOptions",
+    ),
     "ema": Command("vdm.cli.ema", "make EMA weights of any length after training", "vdm.cli.options.ema:EmaOptions"),
     "import": Command("vdm.cli.import_", "make a run from published weights", "vdm.cli.options.import_:ImportOptions"),
     "export": Command(

@@ -1,8 +1,9 @@
 """``vdm sample``: makes videos from prompts, and from other videos, with a trained model."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from vdm.cli.options.sampling import SamplingOptions
 from vdm.cli.sample_folder import CallFiles, begin_call, make_output_folder, new_folder, results_in
 from vdm.cli.sample_record import guidance_in_effect, options_in_effect, record, what_was_read
 from vdm.cli.sample_settings import Settings
-from vdm.cli.sample_task import observation_method, read_task
+from vdm.cli.sample_task import Task, observation_method, read_task
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
 from vdm.diffusion.frame_levels import trained_on_any_levels, trained_on_clean_frames
+from vdm.diffusion.samplers.base import OnStep
 from vdm.diffusion.samplers.staggered import Staggered
 from vdm.generation.canvas import known_latents
 from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
@@ -47,12 +49,88 @@ def run(config: DictConfig) -> None:
         _check_network(options.model, trained)
     checkpoint = latest_checkpoint(options.checkpoint)
     model = load_for_sampling(checkpoint, options, trained)
-    _set_options(options, trained, model)
+    call = begin(options, trained, checkpoint, model)
+    grid = call.make(progress=True)
+    folder, number = call.files.settings.parent, len(call.files.videos)
+    print(f"Wrote {number} videos to {folder}, all of them in {grid[0].name} and {grid[1].name}")
+    say_next(
+        command("vdm sample", settings=call.files.settings), command("vdm evaluate", checkpoint=options.checkpoint)
+    )
 
-    parent = options.output or _folder_of_calls(options)
-    make_output_folder(parent)  # fails before sampling, not after
+
+@dataclass(frozen=True)
+class SampleCall:
+    """A call whose options were checked together, and whose settings are recorded; ``make`` makes its videos."""
+
+    options: SampleOptions
+    model: VideoDiffusionModel
+    prompts: Prompts
+    """One entry a video."""
+    task: Task
+    blocks: Sequence[Block]
+    files: CallFiles
+
+    @property
+    def num_steps(self) -> int | None:
+        """Sampling steps of all blocks of all batches; None if that is not known in advance."""
+        steps, batches = self.model.sampler.num_steps, math.ceil(len(self.prompts) / self.options.batch_size)
+        return None if steps is None else batches * len(self.blocks) * steps
+
+    def make(self, progress: bool = False, on_step: OnStep | None = None) -> tuple[Path, Path]:
+        """Write an mp4 of each video as soon as it is made, then a grid of all videos.
+
+        Args:
+            progress: Show a progress bar on the terminal.
+            on_step: See ``generate``.
+
+        Returns:
+            Paths of the grid's mp4 and png.
+        """
+        remaining = iter(zip(self.files.videos, self.prompts.captions, strict=True))
+
+        def write(batch: UInt8[Tensor, "b c t h w"]) -> None:
+            for video, (path, caption) in zip(batch, remaining, strict=False):  # the batch ends first
+                write_mp4(path, video, self.task.fps, self.files.metadata(caption))
+
+        videos = generate(
+            self.model,
+            self.prompts,
+            self.task.size,
+            self.options.seed,
+            self.options.batch_size,
+            self.options.negative,
+            self.task.known,
+            self.blocks,
+            observation_method(self.options),
+            write,
+            progress=progress,
+            on_step=on_step,
+        )
+        folder, captions, metadata = self.files.settings.parent, self.prompts.captions, self.files.metadata("")
+        return write_grid(folder, list(videos), self.task.fps, captions, self.files.grid, metadata)
+
+
+def begin(
+    options: SampleOptions, trained: RunConfig, checkpoint: Path, model: VideoDiffusionModel, parent: Path | None = None
+) -> SampleCall:
+    """Check the options of a call together, read its input, and record its settings.
+
+    Args:
+        options: Options of the command.
+        trained: Configuration of the run.
+        checkpoint: The checkpoint that the model was loaded from.
+        model: The model with sampler and guidance, of which the conditioner's options are set.
+        parent: Folder in which the call gets a new numbered one; None for what the options say.
+
+    Raises:
+        ValueError: In one line, if an option is wrong or contradicts another.
+    """
+    set_options(options, trained, model)
     compression = model.encoder.compression
     block = block_size(compression, trained.clip.num_frames, options.block_frames, options.overlap)
+    is_new = parent is not None or options.output is None
+    parent = parent or options.output or folder_of_calls(options)
+    make_output_folder(parent)  # fails before sampling, not after
     task = read_task(options, trained, model, block)
     check_size(model, task.size)
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
@@ -60,49 +138,15 @@ def run(config: DictConfig) -> None:
     captions = read_prompts(options.prompts, None if options.prompts_file is None else str(options.prompts_file))
     prompts = _prompts(captions, options, trained, model, task.size)
     asked = options_in_effect(options, captions, checkpoint, trained, model, task, block)
-    files = _begin_call(parent, options, asked, prompts.captions, task.fps, model.device)
-    remaining = iter(zip(files.videos, prompts.captions, strict=True))
-
-    def write(batch: UInt8[Tensor, "b c t h w"]) -> None:
-        for video, (path, caption) in zip(batch, remaining, strict=False):  # the batch ends first
-            write_mp4(path, video, task.fps, files.metadata(caption))
-
-    videos = generate(
-        model,
-        prompts,
-        task.size,
-        options.seed,
-        options.batch_size,
-        options.negative,
-        task.known,
-        blocks,
-        observation_method(options),
-        write,
-        progress=True,
-    )
-    folder = files.settings.parent
-    grid = write_grid(folder, list(videos), task.fps, prompts.captions, files.grid, files.metadata(""))
-    print(f"Wrote {len(videos)} videos to {folder}, all of them in {grid[0].name} and {grid[1].name}")
-    say_next(command("vdm sample", settings=files.settings), command("vdm evaluate", checkpoint=options.checkpoint))
-
-
-def _begin_call(
-    parent: Path,
-    options: SampleOptions,
-    asked: Mapping[str, Any],
-    captions: Sequence[str],
-    fps: float,
-    device: object,
-) -> CallFiles:
-    """Record the settings in a new folder, or under numbers that are free in an existing one."""
     read = what_was_read(asked)
     if options.settings is not None:
         earlier = Settings.read_file(options.settings, options.allow_own_code)
         earlier.warn_of_others(options.settings, asked, read)
     if options.overwrite:
         _remove_results(parent, asked)
-    folder = parent if options.output is not None else new_folder(parent)
-    return begin_call(folder, captions, record(asked, read, fps, device))
+    content = record(asked, read, task.fps, model.device)
+    files = begin_call(new_folder(parent) if is_new else parent, prompts.captions, content)
+    return SampleCall(options, model, prompts, task, blocks, files)
 
 
 def _remove_results(folder: Path, asked: Mapping[str, Any]) -> None:
@@ -121,7 +165,7 @@ def _remove_results(folder: Path, asked: Mapping[str, Any]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _folder_of_calls(options: SampleOptions) -> Path:
+def folder_of_calls(options: SampleOptions) -> Path:
     """Return the parent of the calls' folders: in the run's folder, or in the current one with ``settings=``."""
     if options.settings is not None:
         return Path("samples")
@@ -157,9 +201,14 @@ def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunCo
     """
     device = options.find_device()
     model = load_with_guide(trained, checkpoint, options.ema, options.guide, options.allow_own_code)
+    choose(model, options, trained)
+    return model.to(device)
+
+
+def choose(model: VideoDiffusionModel, options: SamplingOptions, trained: RunConfig) -> None:
+    """Set the model's sampler and guidance to those of the options."""
     model.sampler = build(options.sampler, "sampler")
     model.guidance = build(guidance_in_effect(options, trained), "guidance")
-    return model.to(device)
 
 
 def _check_network(model: Mapping[str, Any], trained: RunConfig) -> None:
@@ -169,7 +218,7 @@ def _check_network(model: Mapping[str, Any], trained: RunConfig) -> None:
         raise ConfigError(f"model: the checkpoint's network is a {found}, not a {asked}")
 
 
-def _set_options(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel) -> None:
+def set_options(options: SampleOptions, trained: RunConfig, model: VideoDiffusionModel) -> None:
     """Set the options of the model's conditioner that the user has chosen; the others stay as in the run."""
     present = model.conditioner.options
     if present is not None:

@@ -115,7 +115,11 @@ def _farewell(training: TrainingRun) -> int:
     if not training.stop.stopped:
         if trainer.is_global_zero:
             print(f"Trained {trainer.global_step} steps. The run is in {folder}")
-            say_next(command("vdm sample", checkpoint=folder), command("vdm evaluate", checkpoint=folder))
+            say_next(
+                command("vdm sample", checkpoint=folder),
+                command("vdm evaluate", checkpoint=folder),
+                command("vdm report", run=folder),
+            )
         return 0
     if trainer.is_global_zero and not checkpoints_of(folder):
         print("Stopped before the first step; nothing was saved", file=sys.stderr)

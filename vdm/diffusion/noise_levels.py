@@ -207,3 +207,12 @@ class CosineMap(NoiseLevels):
         """Return ``sin / (sin + cos)``, an equal form without infinite values."""
         sin, cos = torch.sin(math.pi / 2 * u), torch.cos(math.pi / 2 * u)
         return sin / (sin + cos)
+
+
+@dataclass(frozen=True)
+class Bell(NoiseLevels):
+    """The beta distribution ``Beta(2, 2)``, with density ``6 t (1 - t)``: a bell over all times."""
+
+    def quantile(self, u: Level, schedule: NoiseSchedule) -> Level:
+        """Return the root in [0, 1] of ``3 t^2 - 2 t^3 = u``."""
+        return 0.5 - torch.sin(torch.asin(1 - 2 * u) / 3)

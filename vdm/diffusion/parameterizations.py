@@ -15,7 +15,7 @@ import torch
 from vdm.diffusion.schedules.base import log_snr
 from vdm.diffusion.schedules.discrete import BetaTable
 from vdm.diffusion.shapes import Latents, Level, over_latents
-from vdm.ranges import Positive
+from vdm.ranges import Count, Positive
 
 _LOG_SNR_BOUND = 30.0
 """Bound of log-SNR that keeps pure noise and pure signal finite; beyond it fp32 does not resolve noise levels."""
@@ -61,6 +61,25 @@ class Timestep:
         """Return the timestep."""
         place = self.schedule.time(log_snr(alpha, sigma)) * self.schedule.num_timesteps
         return place.round().clamp(min=1) - 1
+
+
+@dataclass(frozen=True)
+class FlowTimestep:
+    """``num_timesteps sigma / (alpha + sigma)``: the time of rectified flow, in timesteps.
+
+    Args:
+        num_timesteps: Timestep of pure noise.
+        whole: Whether timesteps are rounded down to whole numbers, as by the solvers of Wan and of diffusers.
+    """
+
+    num_timesteps: Count = 1000
+    whole: bool = False
+
+    def __call__(self, alpha: Level, sigma: Level) -> Level:
+        """Return the timestep."""
+        timestep = self.num_timesteps * sigma / (alpha + sigma)
+        # fp32 may give 899.9999 for 900.
+        return torch.floor(timestep + 1e-7 * self.num_timesteps) if self.whole else timestep
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,11 @@ class TimeShift(ABC):
 
     def __call__(self, t: Level, shape: Shape) -> Level:
         """Return the shifted times."""
-        return _shifted(t, self.factor(shape))
+        return shifted(t, self.factor(shape))
 
 
-def _shifted(t: Level, s: float) -> Level:
+def shifted(t: Level, s: float) -> Level:
+    """Return ``s t / (1 + (s - 1) t)``."""
     # The quotient has a pole outside of [0, 1], so times there are not shifted.
     inside = t.clamp(0, 1)
     # In this form rounding never gives a time above 1, where rectified flow has no log-SNR, and t = 1 gives exactly 1.
@@ -55,7 +56,7 @@ class ShiftedTimes(NoiseSchedule):
 
     def log_snr(self, t: Level) -> Level:
         """Return log-SNR at time ``t``."""
-        return self.schedule.log_snr(_shifted(t, self.factor))
+        return self.schedule.log_snr(shifted(t, self.factor))
 
     def at_log_snr(self, log_snr: Level) -> tuple[Level, Level]:
         """Return ``alpha`` and ``sigma`` of the schedule at this log-SNR."""
@@ -63,7 +64,7 @@ class ShiftedTimes(NoiseSchedule):
 
     def time(self, log_snr: Level) -> Level:
         """Return the time at which log-SNR has this value."""
-        return _shifted(self.schedule.time(log_snr), 1 / self.factor)
+        return shifted(self.schedule.time(log_snr), 1 / self.factor)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Sampling of any number of videos, in batches, and of any length, in frame blocks."""
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from vdm.assembly.model import VideoDiffusionModel, step_noise
 from vdm.diffusion.observations import ObservationMethod
-from vdm.diffusion.samplers.base import DrawNoise
+from vdm.diffusion.samplers.base import DrawNoise, OnStep
 from vdm.generation.canvas import canvas_of, check_blocks
 from vdm.generation.frame_blocks import Block, BlockSize, plan_blocks
 from vdm.generation.tasks import Known
@@ -36,6 +37,7 @@ def generate(
     output: Output = "videos",
     progress: bool = False,
     first: int = 0,
+    on_step: OnStep | None = None,
 ) -> UInt8[Tensor, "n c t h w"] | Float[Tensor, "n c t h w"]:
     """Return a video for each prompt. The noise of video number i does not depend on the batch size.
 
@@ -56,6 +58,8 @@ def generate(
         output: ``videos``, or the ``latents`` that they are decoded from.
         progress: Show a bar of the sampling steps of all blocks of all batches.
         first: Number of the first video.
+        on_step: Called after each sampling step with the number of steps done, in all blocks of all batches, and the
+            denoised latents of the block that is sampled. What it raises ends the sampling.
 
     Raises:
         ValueError: If the network does not fit this size, the autoencoder does not fit the blocks, ``batch_size`` is
@@ -77,8 +81,14 @@ def generate(
     batches = [slice(start, min(start + batch_size, len(prompts))) for start in range(0, len(prompts), batch_size)]
     steps = model.sampler.num_steps
     total = None if steps is None else len(batches) * len(blocks) * steps
-    made = []
+    made, steps_done = [], count(1)
     with tqdm(total=total, desc="sampling", unit="step", disable=not progress) as bar:
+
+        def after_step(_: int, x0: Float[Tensor, "b c t h w"]) -> None:
+            bar.update()
+            if on_step is not None:
+                on_step(next(steps_done), x0)
+
         for rows in batches:
             part, clips = prompts.rows(rows), range(first + rows.start, first + rows.stop)
             canvas = canvas_of(model, size, known, len(clips))
@@ -91,7 +101,7 @@ def generate(
                     _told_first_frame(model, part, latents, seed, clips, number) if is_told else part,
                     negative,
                     draw_noise,
-                    lambda step, x0: bar.update(),
+                    after_step,
                     canvas.observations(block, latents),
                     method,
                 )

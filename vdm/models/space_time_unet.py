@@ -185,7 +185,7 @@ class SpaceTimeUNet(nn.Module):
         x = self.exit(F.silu(self.exit_norm(x)))
         return rearrange(x, "b t h w (c p q) -> b c t (h p) (w q)", p=self.patch_size, q=self.patch_size)
 
-    def blocks(self) -> list[tuple[int, nn.Module]]:
+    def blocks_by_level(self) -> list[tuple[int, nn.Module]]:
         """Return each block with its level, 0 being the full resolution, in the order in which they run."""
         level, found = 0, []
         for module in (*self.down, self.middle, *self.up):

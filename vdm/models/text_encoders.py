@@ -130,7 +130,7 @@ _VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json")
 
 
 class PretrainedTextEncoder(Frozen):
-    """A frozen T5 or CLIP text encoder from transformers; its weights are not part of checkpoints.
+    """A frozen T5, UMT5 or CLIP text encoder from transformers; its weights are not part of checkpoints.
 
     Args:
         name_or_path: Folder saved by transformers, or a name on the hub.
@@ -185,12 +185,13 @@ class PretrainedTextEncoder(Frozen):
 def _load_pretrained(name_or_path: str, subfolder: str, tokenizer: str, variant: str | None) -> tuple[Any, Any]:
     """Return the encoder and its tokenizer."""
     try:
-        from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel
+        from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel, UMT5EncoderModel
     except ImportError:
         raise ValueError(
             "name_or_path: pretrained text encoders need transformers; install the extra 'pretrained'"
         ) from None
-    classes = {"t5": T5EncoderModel, "clip": CLIPTextModel, "clip_text_model": CLIPTextModel}
+    clip = {"clip": CLIPTextModel, "clip_text_model": CLIPTextModel}
+    classes = {"t5": T5EncoderModel, "umt5": UMT5EncoderModel, **clip}
     folder = Path(name_or_path) / tokenizer
     if folder.is_dir() and not any((folder / name).is_file() for name in _VOCABULARIES):
         # transformers would silently make a tokenizer with an empty vocabulary.
@@ -202,7 +203,7 @@ def _load_pretrained(name_or_path: str, subfolder: str, tokenizer: str, variant:
     def load() -> tuple[Any, Any]:
         kind = AutoConfig.from_pretrained(name_or_path, subfolder=subfolder, trust_remote_code=False).model_type
         if kind not in classes:
-            raise ValueError(f"it holds a model of type {kind}; allowed are T5 and CLIP")
+            raise ValueError(f"it holds a model of type {kind}; allowed are T5, UMT5 and CLIP")
         options: dict[str, Any] = {"subfolder": subfolder, "variant": variant, "dtype": torch.float32}
         model = classes[kind].from_pretrained(name_or_path, use_safetensors=True, **options)
         # Without trust_remote_code=False, transformers would ask on the terminal whether to run code of the folder.

@@ -20,14 +20,14 @@ MAX_COMPILED_SHAPES = 128
 class HasBlocks(Protocol):
     """A network that lists its blocks: disjoint modules with most of its weights and activations."""
 
-    def blocks(self) -> Sequence[tuple[int, nn.Module]]:
+    def blocks_by_level(self) -> Sequence[tuple[int, nn.Module]]:
         """Return each block with its level, in the order in which they run; level 0 is the finest resolution."""
         ...
 
 
 def blocks_of(model: nn.Module) -> list[tuple[int, nn.Module]]:
     """Return the blocks, with their levels, of all modules in a model that list theirs."""
-    return [block for module in model.modules() if isinstance(module, HasBlocks) for block in module.blocks()]
+    return [block for module in model.modules() if isinstance(module, HasBlocks) for block in module.blocks_by_level()]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class BlockOptions:
         """
         blocks = blocks_of(network)
         if not blocks and (self.recompute != "none" or self.compile):
-            raise ValueError(f"recompute, compile: {type(network).__name__} names no blocks: it has no method blocks()")
+            raise ValueError(
+                f"recompute, compile: {type(network).__name__} names no blocks: it has no method blocks_by_level()"
+            )
         if isinstance(self.recompute, list):
             levels = {level for level, _ in blocks}
             unknown = sorted(set(self.recompute) - levels)

@@ -11,7 +11,7 @@ from vdm.training.planning.step import flop_counter
 
 PRODUCT_SIZE = {"cpu": 1024, "cuda": 8192, "mps": 2048}
 """Rows and columns of the matrices whose product is timed."""
-NUM_PRODUCTS = 3
+NUM_PRODUCTS = 2
 
 
 class StepFlops:

@@ -62,7 +62,7 @@ class TrainingRun:
         return cast(SlicewiseStrategy, self.trainer.strategy)
 
     def record(self) -> None:
-        """Record the configuration in the run's folder, for resuming and sampling, with the versions of the code."""
+        """Record the configuration in the run's folder, for resuming and sampling, with versions, data and hardware."""
         if self.trainer.is_global_zero:
             record_run(self.folder, self.config, _identities(self.data), find_hardware())
 

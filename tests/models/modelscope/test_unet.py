@@ -123,13 +123,13 @@ def test_the_published_size_has_the_keys_and_shapes_of_diffusers() -> None:
 
 def test_every_weight_lies_in_a_block_or_at_the_ends() -> None:
     network = our_unet(THREE_LEVELS)
-    blocks = [block for _, block in network.blocks()]
+    blocks = [block for _, block in network.blocks_by_level()]
     inside = [parameter for block in blocks for parameter in block.parameters()]
     outside = {n.partition(".")[0] for n, p in network.named_parameters() if not any(p is q for q in inside)}
 
     assert len(inside) == len({id(parameter) for parameter in inside})
     assert outside == {"conv_in", "time_embedding", "down_blocks", "up_blocks", "conv_norm_out", "conv_out"}
-    assert {level for level, _ in network.blocks()} == {0, 1, 2}
+    assert {level for level, _ in network.blocks_by_level()} == {0, 1, 2}
 
 
 @pytest.mark.parametrize(

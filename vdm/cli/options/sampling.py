@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 
-def _device_name(name: str) -> str:
+def device_name(name: str) -> str:
+    """Return the name of a device; refuse what can be none."""
     if name == "meta" or not re.fullmatch(r"[a-z]+(:\d{1,3})?", name):
         raise ValueError("must be auto, or a device such as cpu, cuda or cuda:1")
     return name
@@ -38,7 +39,7 @@ class SamplingOptions(CommandOptions):
     seed: Seed
     batch_size: Size
     ema: bool | Name
-    device: Annotated[str, AfterValidator(_device_name)]
+    device: Annotated[str, AfterValidator(device_name)]
     output: PlainPath | None
     allow_own_code: bool
 

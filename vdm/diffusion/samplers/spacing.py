@@ -3,16 +3,22 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from annotated_types import Interval
 
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Level
-from vdm.ranges import Between0And1, Positive
+from vdm.diffusion.time_shifts import shifted
+from vdm.ranges import Between0And1, Positive, ShareBelowOne
 
 _FIRST_TIME = 1e-3
 """First of DDPM's 1000 timesteps; also the last time of the samplers of Song et al. 2021."""
+
+
+_LARGEST_LOGIT = math.log(1e6 - 1)
+"""Of the noise level at which diffusers starts, ``sigma = 1 - 1e-6``: ``log(sigma / (1 - sigma))``."""
 
 
 class Spacing(Protocol):
@@ -72,6 +78,38 @@ class Linspace:
     def __call__(self, schedule: NoiseSchedule, num_steps: int) -> Level:
         """Return the times."""
         return torch.linspace(1, self.t_min, num_steps, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class FlowSteps:
+    """Uniform in time from ``t_max`` to ``t_min``, without the latter, as in the solvers of Wan and of diffusers.
+
+    diffusers calls it ``use_flow_sigmas``: ``UniPCMultistepScheduler`` goes from 1 to 0.001 and
+    ``DPMSolverMultistepScheduler`` from 0.999 to 0. Both start just below pure noise, where log-SNR is finite and the
+    first prediction can be used in later steps.
+
+    Args:
+        t_max: The first time.
+        t_min: The time after the last one.
+        shift: Shift of the times of rectified flow in sampling (``flow_shift`` in diffusers). None for the shift of
+            training, which the schedule has already.
+    """
+
+    t_max: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    t_min: ShareBelowOne = _FIRST_TIME
+    shift: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_max <= 1:
+            raise ValueError(f"t_min must lie in [0, t_max), but is {self.t_min}, and t_max is {self.t_max}")
+
+    def __call__(self, schedule: NoiseSchedule, num_steps: int) -> Level:
+        """Return the times."""
+        times = torch.linspace(self.t_max, self.t_min, num_steps + 1, dtype=torch.float64)[:-1]
+        if self.shift is not None:
+            noise = shifted(times, self.shift)
+            times = schedule.time(2 * (torch.log1p(-noise) - torch.log(noise)))
+        return times.clamp(max=float(schedule.time(times.new_tensor([-2 * _LARGEST_LOGIT]))))
 
 
 @dataclass(frozen=True)

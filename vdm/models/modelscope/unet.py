@@ -96,7 +96,7 @@ class ModelScopeUNet(nn.Module):
         x = run_stages(x, conditioning, self.down_blocks, self.mid_block, self.up_blocks)
         return rearrange(self.conv_out(F.silu(self.conv_norm_out(x))), "b t h w c -> b c t h w")
 
-    def blocks(self) -> list[tuple[int, nn.Module]]:
+    def blocks_by_level(self) -> list[tuple[int, nn.Module]]:
         """Return each block with its level, in the order in which they run."""
         return [(0, self.transformer_in), *blocks_with_levels(self.down_blocks, self.mid_block, self.up_blocks)]
 

@@ -27,19 +27,20 @@ class PipelineFolder:
 
     Args:
         pipeline: Class of the pipeline in diffusers.
-        components: Library and class of each component, by the name of its subfolder. ``unet`` is the network,
-            ``scheduler`` the sampler.
+        components: Library and class of each component, by the name of its subfolder. ``scheduler`` is the sampler.
         stems: Stem of the names of files with weights, for each other component that has weights.
+        network: Subfolder of the network.
     """
 
     pipeline: str
     components: Mapping[str, tuple[str, str]]
     stems: Mapping[str, str]
+    network: str = "unet"
 
     @property
-    def unet(self) -> str:
+    def network_class(self) -> str:
         """The network's class in diffusers."""
-        return self.components["unet"][1]
+        return self.components[self.network][1]
 
     def check(self, folder: Path, variant: str | None) -> str | None:
         """Check a folder, and return the variant of the weights to read.
@@ -57,59 +58,61 @@ class PipelineFolder:
         for component in self.components:
             if component != "scheduler" and not (folder / component).is_dir():
                 raise ValueError(f"{folder}: the component {component} is missing")
-        chosen = choose_variant(folder / "unet", variant)
+        chosen = choose_variant(folder / self.network, variant)
         for component, stem in self.stems.items():
             StoredTensors.open(weight_files(folder / component, chosen, stem))
         return chosen
 
-    def check_unet(self, config: Mapping[str, Any], source: object) -> None:
+    def check_network(self, config: Mapping[str, Any], source: object) -> None:
         """Refuse the ``config.json`` of another network.
 
         Raises:
             ValueError: If it describes a network of another class, which the message names.
         """
-        if config.get("_class_name") != self.unet:
+        if config.get("_class_name") != self.network_class:
             found = config.get("_class_name", "model of unknown kind")
-            raise ValueError(f"{source}: holds a {found}, not a {self.unet}")
+            raise ValueError(f"{source}: holds a {found}, not a {self.network_class}")
 
     def write(
         self,
         folder: Path,
-        unet: Mapping[str, Any],
+        network: Mapping[str, Any],
         weights: Mapping[str, Tensor],
         scheduler: Mapping[str, Any],
         components: Path,
         variant: str | None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Write a folder that the pipeline's ``from_pretrained`` opens.
 
         Args:
             folder: An empty folder.
-            unet: The network's ``config.json``.
+            network: The network's ``config.json``.
             weights: The network's weights, by their names in diffusers.
             scheduler: The scheduler's configuration.
             components: Folder of a pipeline from which the other components are copied.
             variant: Variant of the files to copy; the copies get names without a variant.
+            settings: Settings of the pipeline itself.
 
         Raises:
             ValueError: If a component is missing in ``components``.
         """
         for name in self.components:
-            if name in ("unet", "scheduler"):
+            if name in (self.network, "scheduler"):
                 continue
             if not (components / name).is_dir():
                 raise ValueError(f"{components}: the component {name} is missing")
             _copy_component(components, name, folder / name, self.stems.get(name), variant)
         _write_json(folder / "scheduler" / SCHEDULER_CONFIG, scheduler)
-        sample_size = None
-        if (components / "unet" / "config.json").is_file():
-            sample_size = read_json(components / "unet" / "config.json").get("sample_size")
-        _write_json(folder / "unet" / "config.json", {**unet, "sample_size": sample_size})
+        published = components / self.network / "config.json"
+        size = read_json(published).get("sample_size") if published.is_file() else None
+        config = network if size is None else {**network, "sample_size": size}
+        _write_json(folder / self.network / "config.json", config)
         tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-        save_tensors(tensors, folder / "unet" / f"{STEM}.safetensors", {"format": "pt"})
+        save_tensors(tensors, folder / self.network / f"{STEM}.safetensors", {"format": "pt"})
         index = {name: list(place) for name, place in self.components.items()}
         index["scheduler"] = ["diffusers", scheduler["_class_name"]]
-        _write_json(folder / "model_index.json", {"_class_name": self.pipeline, **index})
+        _write_json(folder / "model_index.json", {"_class_name": self.pipeline, **(settings or {}), **index})
         for path in sorted(components.iterdir()):
             if path.name.upper().startswith(("LICENSE", "LICENCE")) and not path.is_dir():
                 copy_inside(path, folder / path.name, components, MAX_BYTES)

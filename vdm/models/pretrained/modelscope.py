@@ -146,7 +146,7 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
     Raises:
         ValueError: If it describes a network of another class, or one that ``ModelScopeUNet`` can't represent.
     """
-    FOLDER.check_unet(config, source)
+    FOLDER.check_network(config, source)
     for name, value in _FIXED.items():
         if config.get(name, value) != value:
             raise ValueError(f"{source}: {name}={config[name]}: only {value} is supported")
@@ -168,7 +168,7 @@ def network_config(network: ModelScopeUNet) -> dict[str, Any]:
     """Return the ``config.json`` from which diffusers builds the same network."""
     attends = [level in network.attention_levels for level in range(len(network.channels))]
     return {
-        "_class_name": FOLDER.unet,
+        "_class_name": FOLDER.network_class,
         "in_channels": network.in_channels,
         "out_channels": network.in_channels,
         "down_block_types": [_block(attending, "Down") for attending in attends],

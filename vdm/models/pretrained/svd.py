@@ -172,7 +172,7 @@ def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]
     Raises:
         ValueError: If it describes a network of another class, or one that ``SVDUNet`` can't represent.
     """
-    FOLDER.check_unet(config, source)
+    FOLDER.check_network(config, source)
     unet = typed(UNetConfig, config, source)
     time_ids, rest = divmod(unet.projection_class_embeddings_input_dim, unet.addition_time_embed_dim)
     if not unet.is_symmetric or unet.in_channels != 2 * unet.out_channels or rest:
@@ -205,7 +205,7 @@ def network_config(network: SVDUNet, num_frames: int) -> dict[str, Any]:
     """
     attends = [level in network.attention_levels for level in range(len(network.channels))]
     return {
-        "_class_name": FOLDER.unet,
+        "_class_name": FOLDER.network_class,
         "in_channels": 2 * network.in_channels,
         "out_channels": network.in_channels,
         "down_block_types": [_block(attending, "Down") for attending in attends],

@@ -1,0 +1,68 @@
+"""Published networks of Wan at their full size, on the meta device: names and shapes of all weights."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+
+from tests.cli.calling import composed
+from vdm.models.dit.transformer import SpaceTimeTransformer
+from vdm.models.pretrained.wan import network_config, network_options
+
+# As published in transformer/config.json of the repositories below, without the values that are diffusers' defaults.
+SMALL = {"num_layers": 30, "num_attention_heads": 12, "ffn_dim": 8960, "in_channels": 16, "out_channels": 16}
+LARGE = {"num_layers": 40, "num_attention_heads": 40, "ffn_dim": 13824, "in_channels": 16, "out_channels": 16}
+TI2V_5B = {"num_layers": 30, "num_attention_heads": 24, "ffn_dim": 14336, "in_channels": 48, "out_channels": 48}
+OF_IMAGE = {"in_channels": 36}
+OF_TOKENS = {**OF_IMAGE, "image_dim": 1280, "added_kv_proj_dim": 5120}
+ALL = {"attention_head_dim": 128, "text_dim": 4096, "patch_size": [1, 2, 2]}
+# By the name of our model: the published configuration, and its number of weights.
+TEXT_TO_VIDEO = {
+    "wan_1_3b": (SMALL, 1_418_996_800),
+    "wan_14b": (LARGE, 14_288_491_584),
+    "wan22_ti2v_5b": (TI2V_5B, 4_999_787_712),
+}
+
+
+def shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def published(config: dict[str, Any]) -> WanTransformer3DModel:
+    with torch.device("meta"):
+        return WanTransformer3DModel.from_config({**ALL, **config})
+
+
+@pytest.mark.parametrize("name", TEXT_TO_VIDEO)
+def test_models_of_published_sizes_have_the_keys_and_shapes_of_diffusers(name: str) -> None:
+    config, num_weights = TEXT_TO_VIDEO[name]
+    options = network_options({"_class_name": "WanTransformer3DModel", **ALL, **config}, "config.json")
+    chosen = composed("train", f"model={name}", "text_encoder=wan", "encoder=wan", "diffusion=wan")["model"]["network"]
+    assert {key: value for key, value in options.items() if key in chosen} == {
+        key: value for key, value in chosen.items() if key not in ("_target_", "vector_conditioned")
+    }
+    with torch.device("meta"):
+        network = SpaceTimeTransformer(**options)
+
+    theirs = published(config)
+    assert shapes(network) == shapes(theirs)
+    assert sum(weight.numel() for weight in network.parameters()) == num_weights
+    assert shapes(published(network_config(network))) == shapes(theirs)
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        ({**LARGE, **OF_TOKENS}, {"image_token_channels": 1280}),  # Wan2.1-I2V-14B
+        ({**LARGE, **OF_TOKENS, "pos_embed_seq_len": 514}, {"image_token_channels": 1280, "num_image_tokens": 514}),
+        ({**LARGE, **OF_IMAGE}, {}),  # each of the two networks of Wan2.2-I2V-A14B
+    ],
+    ids=["I2V", "FLF2V", "I2V-A14B"],
+)
+def test_networks_of_image_to_video_have_the_keys_and_shapes_of_diffusers(
+    config: dict[str, Any], options: dict[str, int]
+) -> None:
+    with torch.device("meta"):
+        network = SpaceTimeTransformer(40, 40, 128, 13824, image_conditioned=True, image_channels=20, **options)
+    assert shapes(network) == shapes(published(config))

@@ -1,0 +1,220 @@
+"""Reading and writing Wan 2.1 and 2.2, text to video, as pipeline folders of diffusers.
+
+Of Wan 2.2 this is TI2V-5B without a first frame. A14B has two networks, and is refused.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Interval
+from torch import Tensor
+
+from vdm.models.component_config import Depth, read_component
+from vdm.models.dit.embedders import NUM_SINUSOIDS
+from vdm.models.dit.layers import EPS
+from vdm.models.dit.transformer import SpaceTimeTransformer
+from vdm.models.pretrained import flow_schedulers
+from vdm.models.pretrained.diffusers_folder import SCHEDULER_CONFIG, STEM, PipelineFolder, weight_files
+from vdm.models.pretrained.published import Published
+from vdm.models.pretrained.stored import StoredTensors, check_names
+from vdm.outside import read_json, typed
+from vdm.ranges import Location, Name, Size, SizeOrZero, Width, WidthOrZero
+
+FOLDER = PipelineFolder(
+    "WanPipeline",
+    {
+        "transformer": ("diffusers", "WanTransformer3DModel"),
+        "vae": ("diffusers", "AutoencoderKLWan"),
+        "text_encoder": ("transformers", "UMT5EncoderModel"),
+        "tokenizer": ("transformers", "T5TokenizerFast"),
+        "scheduler": ("diffusers", "UniPCMultistepScheduler"),
+    },
+    {"vae": STEM, "text_encoder": "model"},
+    network="transformer",
+)
+SCHEDULER = {
+    "_class_name": "UniPCMultistepScheduler",
+    "flow_shift": 3.0,
+    "num_train_timesteps": 1000,
+    "prediction_type": "flow_prediction",
+    "solver_order": 2,
+    "use_flow_sigmas": True,
+}
+"""As published with Wan2.1-T2V-1.3B; for folders that come without one."""
+_NUM_TEXT_TOKENS = 512
+"""Length to which Wan pads text with zeros, in its training and by default in its pipelines."""
+_FIRST_FRAME_CLIP = {"num_frames": 121, "height": 704, "width": 1280, "fps": 24}
+"""Size and speed of the videos of TI2V-5B, as published."""
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """The keys that are read from ``model_index.json``, with the values that are supported."""
+
+    boundary_ratio: float | None = None
+    transformer_2: list[str | None] | None = None
+    expand_timesteps: bool = False
+    """Whether the pipeline was made for videos with a given first frame, whose tokens are told timestep 0."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The keys that are read from the network's ``config.json``, with the values that are supported."""
+
+    num_layers: Depth
+    num_attention_heads: Size
+    attention_head_dim: Width
+    ffn_dim: Width
+    in_channels: Width
+    text_dim: Width
+    out_channels: Width | None = None
+    patch_size: tuple[Literal[1], Width, Width] = (1, 2, 2)
+    freq_dim: Literal[256] = 256
+    cross_attn_norm: Literal[True] = True
+    qk_norm: Literal["rms_norm_across_heads"] = "rms_norm_across_heads"
+    eps: Annotated[float, Interval(ge=1e-6, le=1e-6)] = 1e-6
+    image_dim: WidthOrZero | None = None
+    added_kv_proj_dim: WidthOrZero | None = None
+    pos_embed_seq_len: SizeOrZero | None = None
+
+
+def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
+    """Open a pipeline's folder as diffusers writes it.
+
+    Args:
+        folder: The folder.
+        name: Name to record in the run's configuration: the folder's path, or its name on the hub.
+        variant: Variant of the weights in the file names, e.g. ``fp16``.
+
+    Raises:
+        ValueError: If it holds another pipeline, a file is missing, or components don't fit each other.
+    """
+    variant = FOLDER.check(folder, variant)
+    index = folder / "model_index.json"
+    pipeline = typed(PipelineConfig, read_json(index), index)
+    if pipeline.boundary_ratio is not None or any(pipeline.transformer_2 or []):
+        raise ValueError(f"{index}: has two networks (transformer_2); only pipelines with one are supported")
+    config_file = folder / "transformer" / "config.json"
+    options = network_options(read_json(config_file), config_file)
+    weights = StoredTensors.open(weight_files(folder / "transformer", variant))
+    with torch.device("meta"):
+        network = SpaceTimeTransformer(**options)
+    check_names(weights, network, folder / "transformer")
+    _check_components(folder, options["in_channels"], options["text_channels"])
+    scheduler_file = folder / "scheduler" / SCHEDULER_CONFIG
+    scheduler = read_json(scheduler_file) if scheduler_file.is_file() else SCHEDULER
+    places = {"name_or_path": name, "variant": variant}
+    text_encoder = {**places, "max_tokens": _NUM_TEXT_TOKENS}
+    settings = {
+        "encoder": places,
+        "text_encoder": text_encoder,
+        "model": {"network": options, "conditioner": {"text_encoder": text_encoder}},
+        **flow_schedulers.settings(scheduler, scheduler_file),
+        "clip": _FIRST_FRAME_CLIP if pipeline.expand_timesteps else {},
+    }
+    return Published(weights, settings)
+
+
+def write_folder(
+    folder: Path,
+    network: SpaceTimeTransformer,
+    weights: Mapping[str, Tensor],
+    trained: Mapping[str, Any],
+    components: Path,
+    variant: Name | None,
+) -> None:
+    """Write a folder that ``diffusers.WanPipeline.from_pretrained`` opens.
+
+    Args:
+        folder: An empty folder.
+        network: The network, possibly on the meta device.
+        weights: Its weights.
+        trained: Configuration of its run.
+        components: Folder of a pipeline from which the other components are copied.
+        variant: Variant of the files to copy; the copies get names without a variant.
+
+    Raises:
+        ValueError: If a component is missing or does not fit, or diffusers has no such network or scheduler.
+    """
+    config = network_config(network)
+    _check_components(components, network.in_channels, network.text_channels)
+    file = components / "scheduler" / SCHEDULER_CONFIG
+    scheduler = flow_schedulers.scheduler_config(trained["diffusion"], read_json(file) if file.is_file() else SCHEDULER)
+    index = components / "model_index.json"
+    pipeline = typed(PipelineConfig, read_json(index), index)
+    settings = {
+        "boundary_ratio": None,
+        "expand_timesteps": pipeline.expand_timesteps,
+        "transformer_2": [None, None],
+    }
+    FOLDER.write(folder, config, weights, scheduler, components, variant, settings)
+
+
+def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """Return the arguments of ``SpaceTimeTransformer`` that make the network of a ``config.json``.
+
+    Raises:
+        ValueError: If it describes a network of another class, or one that is not conditioned on text alone.
+    """
+    FOLDER.check_network(config, source)
+    transformer = typed(TransformerConfig, config, source)
+    _, height, width = transformer.patch_size
+    if height != width:
+        raise ValueError(f"{source}: patch_size={list(transformer.patch_size)}: height and width must be equal")
+    out_channels = transformer.out_channels or transformer.in_channels
+    if transformer.image_dim or transformer.added_kv_proj_dim or out_channels != transformer.in_channels:
+        raise ValueError(f"{source}: image_dim, in_channels: networks that are conditioned on images are not supported")
+    return {
+        "num_layers": transformer.num_layers,
+        "num_heads": transformer.num_attention_heads,
+        "head_channels": transformer.attention_head_dim,
+        "hidden_channels": transformer.ffn_dim,
+        "in_channels": transformer.in_channels,
+        "patch_size": height,
+        "text_channels": transformer.text_dim,
+        "num_text_tokens": _NUM_TEXT_TOKENS,
+    }
+
+
+def network_config(network: SpaceTimeTransformer) -> dict[str, Any]:
+    """Return the ``config.json`` from which diffusers builds the same network.
+
+    Raises:
+        ValueError: If diffusers has no such network.
+    """
+    if network.vector_conditioned or network.num_text_tokens == 0 or network.image_channels:
+        raise ValueError(
+            "model.network: Wan's pipeline has no network with vector_conditioned=true, num_text_tokens=0 or a first"
+            " frame; format=own has"
+        )
+    return {
+        "_class_name": FOLDER.network_class,
+        "num_layers": len(network.blocks),
+        "num_attention_heads": network.num_heads,
+        "attention_head_dim": network.head_channels,
+        "ffn_dim": network.hidden_channels,
+        "in_channels": network.in_channels,
+        "out_channels": network.in_channels,
+        "text_dim": network.text_channels,
+        "patch_size": [1, network.patch_size, network.patch_size],
+        "freq_dim": NUM_SINUSOIDS,
+        "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads",
+        "eps": EPS,
+        "image_dim": None,
+        "added_kv_proj_dim": None,
+        "rope_max_seq_len": 1024,
+        "pos_embed_seq_len": None,
+    }
+
+
+def _check_components(folder: Path, latent_channels: int, text_channels: int) -> None:
+    """Refuse an autoencoder or text encoder that the network can't be used with."""
+    for component, name, value in (("vae", "z_dim", latent_channels), ("text_encoder", "d_model", text_channels)):
+        found = getattr(read_component(folder / component), name)
+        if found != value:
+            file = folder / component / "config.json"
+            raise ValueError(f"{file}: {name} is {found}, but the network needs {value}")
