@@ -18,6 +18,7 @@ from tests.cli.wandb_server import KEY, Server, serving
 from tests.data.shard_sets import write_set
 from tests.training.loggers.test_wandb_logger import history
 from tests.training.runs import configuration, train
+from vdm import extras
 from vdm.cli import dashboard
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS
@@ -198,3 +199,9 @@ def test_damaged_id_is_one_line(run_vdm: RunVdm, run: Path, server: Server, cont
     assert code == 2
     assert told.startswith(f"{run / 'wandb_id'}: ")
     assert told.count("\n") == 1
+
+
+def test_missing_library_is_one_line_with_its_extra(run_vdm: RunVdm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    said = "vdm dashboard: the package 'wandb_workspaces' is not installed: pip install '.[dashboards]'\n"
+    assert run_vdm("dashboard", "project=digits") == (2, said)
