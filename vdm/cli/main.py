@@ -22,6 +22,9 @@ COMMANDS = {
         "compute memory and work of a training run, before anything is rented",
         "vdm.cli.options.plan:PlanOptions",
     ),
+    "dashboard": Command(
+        "vdm.cli.dashboard", "lay out a workspace on W&B", "vdm.cli.options.dashboard:DashboardOptions"
+    ),
     "runs": Command("vdm.cli.runs", "list the runs below a folder", "vdm.cli.options.runs:RunsOptions"),
     "sample": Command(
         "vdm.cli.sample", "make videos from prompts with a trained model", "vdm.cli.options.sample:SampleOptions"

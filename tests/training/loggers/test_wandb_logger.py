@@ -21,7 +21,7 @@ from PIL import Image
 from tests.training.zygote import free_port
 from vdm.checkpoints.metrics_file import METRICS_NAME, metrics_line
 from vdm.generation.video_files import write_mp4
-from vdm.training.loggers import wandb_logger
+from vdm.training.loggers import wandb_server
 from vdm.training.loggers.background import as_run_logger
 from vdm.training.loggers.base import LoggedVideo
 from vdm.training.loggers.wandb_files import _records, last_step
@@ -184,7 +184,7 @@ def test_server_out_of_reach_is_a_warning_and_the_run_is_logged_offline_without_
     answers: str,
 ) -> None:
     port = silent_server if answers == "silent" else free_port()
-    monkeypatch.setattr(wandb_logger, "REACHED_SECONDS", 1.0)
+    monkeypatch.setattr(wandb_server, "REACHED_SECONDS", 1.0)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)

@@ -1,6 +1,6 @@
-"""What an offline run of Weights & Biases holds so far: a killed process loses what it had not written yet.
+"""What a run's folder holds of Weights & Biases: its id there, and offline files.
 
-A ``.wandb`` file is a log in LevelDB's format
+A killed process loses what it had not written yet. A ``.wandb`` file is a log in LevelDB's format
 (https://github.com/google/leveldb/blob/main/doc/log_format.md): after 7 bytes of its own, blocks of 32 KiB with
 fragments of records, each a ``wandb_internal.Record``.
 """
@@ -9,10 +9,30 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from vdm.outside import read_text
+
+IDENTITY_NAME = "wandb_id"
+"""File in the run's folder with its id."""
+STEP = "trainer/global_step"
+"""Name under which W&B has the number of optimizer steps."""
+_MAX_IDENTITY_BYTES = 1000
 _HEADER_BYTES, _BLOCK_BYTES = 7, 1 << 15
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _TAIL_BLOCKS = 64
 """Blocks at the end of a file in which its last step is looked for."""
+
+
+def read_identity(run: Path) -> tuple[str, int]:
+    """Return the id of a run on the dashboard, and how far W&B's step is ahead of the optimizer's; "" for no id.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    file = run / IDENTITY_NAME
+    words = read_text(file, _MAX_IDENTITY_BYTES).split() if file.exists() else []
+    if len(words) > 1 and not words[1].isdecimal():
+        raise ValueError(f"{file}: '{words[1]}' is no number of steps")
+    return (words[0] if words else ""), (int(words[1]) if len(words) > 1 else 0)
 
 
 def last_step(run: Path, identity: str) -> int:

@@ -3,8 +3,6 @@
 import logging
 import os
 import secrets
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +15,9 @@ from vdm.checkpoints.metrics_file import PLACE, metrics_lines
 from vdm.files import write_file
 from vdm.ranges import Folder, Name
 from vdm.training.loggers.base import LoggedVideo, RunLogger
-from vdm.training.loggers.wandb_files import last_step
+from vdm.training.loggers.wandb_files import IDENTITY_NAME, STEP, last_step, read_identity
+from vdm.training.loggers.wandb_server import unreachable
 
-REACHED_SECONDS = 5.0
-"""How long the server of Weights & Biases may take to answer."""
 BEGIN_SECONDS = 30.0
 """How long the server may take to open a run."""
 FINISH_SECONDS = 100.0
@@ -85,7 +82,7 @@ class WandbLogger(RunLogger):
     @property
     def version(self) -> str | None:
         """Id of the W&B run."""
-        return self._read_id()[0] or None
+        return read_identity(self.run)[0] or None
 
     @property
     def save_dir(self) -> str:
@@ -102,12 +99,12 @@ class WandbLogger(RunLogger):
     def begin(self, config: Mapping[str, Any], step: int, is_rewound: bool) -> None:
         """Open the W&B run, offline where the server can't be reached or refuses, and log the configuration."""
         if is_rewound:
-            (self.run / "wandb_id").unlink(missing_ok=True)
+            (self.run / IDENTITY_NAME).unlink(missing_ok=True)
         self.experiment.config.update(dict(config), allow_val_change=True)
 
     def catch_up(self, step: int) -> None:
         """Log the figures up to a step that W&B lacks."""
-        in_files = last_step(self.run, self._read_id()[0])
+        in_files = last_step(self.run, read_identity(self.run)[0])
         self._known_step = max(in_files, self.experiment.starting_step - 1) - self._ahead
         for line in metrics_lines(self.run):
             if self._known_step < line["step"] <= step:
@@ -118,7 +115,7 @@ class WandbLogger(RunLogger):
         """Let W&B's step be ahead by the steps that are done again."""
         self._ahead += max(0, max(self._latest_step, self._known_step) - step)
         self._known_step, self._latest_step = -1, step
-        write_file(self.run / "wandb_id", f"{self._read_id()[0]} {self._ahead}")
+        write_file(self.run / IDENTITY_NAME, f"{read_identity(self.run)[0]} {self._ahead}")
 
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         """Log settings."""
@@ -179,11 +176,11 @@ class WandbLogger(RunLogger):
         if step is None:
             self.experiment.log(dict(values))
         elif step > self._known_step:
-            self.experiment.log({**values, "trainer/global_step": step}, step=step + self._ahead)
+            self.experiment.log({**values, STEP: step}, step=step + self._ahead)
             self._latest_step = step
 
     def _open(self) -> None:
-        if not self.offline and (complaint := _unreachable()) is not None:
+        if not self.offline and (complaint := unreachable()) is not None:
             self._take_offline(complaint)
         try:
             self._experiment = self._init()
@@ -194,7 +191,7 @@ class WandbLogger(RunLogger):
                 raise
             self._take_offline(" ".join(str(error).split()))
             self._experiment = self._init()
-        self._experiment.define_metric("trainer/global_step", hidden=True)
+        self._experiment.define_metric(STEP, hidden=True)
 
     def _init(self) -> Any:
         import wandb  # heavy, and needed by this logger alone
@@ -202,10 +199,10 @@ class WandbLogger(RunLogger):
         self.run.mkdir(parents=True, exist_ok=True)
         # Videos in tables wait there for their upload; by default, in the user's home.
         os.environ["WANDB_DATA_DIR"] = _DATA_FOLDER or str(self.run / "wandb" / "data")
-        identity, self._ahead = self._read_id()
+        identity, self._ahead = read_identity(self.run)
         if not identity:  # a full disk may have left an empty file
             identity = secrets.token_hex(4)
-            write_file(self.run / "wandb_id", identity)
+            write_file(self.run / IDENTITY_NAME, identity)
         return wandb.init(
             name=self.run_name or self.run.name,
             dir=self.run,
@@ -228,25 +225,3 @@ class WandbLogger(RunLogger):
     def _take_offline(self, complaint: str) -> None:
         _log.warning("W&B: %s; logging offline, into %s/wandb: upload it later by `wandb sync`", complaint, self.run)
         self.offline = True
-
-    def _read_id(self) -> tuple[str, int]:
-        """Return the run's id on the dashboard, kept in a file, and how far W&B's step is ahead; "" for no id."""
-        file = self.run / "wandb_id"
-        words = file.read_text(encoding="utf-8").split() if file.exists() else []
-        return (words[0] if words else ""), (int(words[1]) if len(words) > 1 else 0)
-
-
-def _unreachable() -> str | None:
-    """Return why the server can't be reached, if so; any answer counts as reached."""
-    import wandb
-
-    url = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
-    if os.environ.get("WANDB_MODE", "online") != "online":
-        return None
-    try:
-        urllib.request.urlopen(url, timeout=REACHED_SECONDS).close()
-    except urllib.error.HTTPError:
-        return None
-    except (OSError, ValueError) as error:
-        return f"{url} can't be reached: {getattr(error, 'reason', None) or error}"
-    return None
