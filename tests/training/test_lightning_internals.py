@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from operator import attrgetter
+from pathlib import Path
 
 import lightning
 import pytest
