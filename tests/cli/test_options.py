@@ -36,7 +36,15 @@ def given(command: str) -> dict[str, Any]:
     register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         plain: Any = OmegaConf.to_container(compose(command), resolve=False)
-    needed = {"checkpoint": "run", "input": "in", "output": "out", "from": "in", "to": "out", "sigma_rel": 0.1}
+    needed = {
+        "checkpoint": "run",
+        "run": "run",
+        "input": "in",
+        "output": "out",
+        "from": "in",
+        "to": "out",
+        "sigma_rel": 0.1,
+    }
     given_at_last = {name: needed.get(name, 1) if value == "???" else value for name, value in plain.items()}
     return {name: 1.0 if value == "${guidance.scale}" else value for name, value in given_at_last.items()}
 

@@ -1,16 +1,19 @@
 """Figures that training logs, against what is known of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.training.runs import SGD, configuration, train
 from vdm.checkpoints.metrics_file import read_metrics
-from vdm.training.callbacks.updates import LogUpdates
+from vdm.training import weight_updates
+from vdm.training.callbacks.metrics import LogMetrics
 from vdm.training.step_flops import StepFlops, peak_flops
+from vdm.types import ClipBatch
 
 
 def last(run: Path) -> dict[str, float]:
@@ -45,16 +48,59 @@ def build_weights(shards: Path, config: dict[str, object]) -> dict[str, float]:
     return {group: square**0.5 for group, square in squares.items()}
 
 
-def test_operations_of_a_step_are_those_of_its_products() -> None:
+def batch() -> ClipBatch:
+    """A micro-batch of 5 clips of one frame of 8 pixels."""
+    ones = torch.ones(5)
+    video = torch.ones(5, 3, 1, 1, 8, dtype=torch.uint8)
+    return ClipBatch(video, ("",) * 5, -ones.long(), ones.long(), ones, ("",) * 5, ones)
+
+
+@pytest.mark.parametrize(("frozen", "backward"), [((), 8 * 16 + 2 * 16 * 4), ((0,), 16 * 4), ((1,), 8 * 16 + 16 * 4)])
+def test_operations_of_a_step_are_those_of_its_products(frozen: tuple[int, ...], backward: int) -> None:
+    # Each layer whose weights are trained has their gradient; each with trained ones before it that of its input.
     model = nn.Sequential(nn.Linear(8, 16, bias=False), nn.Linear(16, 4, bias=False))
-    forward = 2 * 5 * (8 * 16 + 16 * 4)
-    for trained, factor in ((True, 3.0), (False, 2 + 64 / 192)):
-        model[0].requires_grad_(trained)
-        flops = StepFlops(model)
-        for _ in range(2):
-            with flops.counting((5, 8)):
-                model(torch.ones(5, 8))
-        assert flops.total == pytest.approx(2 * factor * forward)
+    for index in frozen:
+        model[index].requires_grad_(False)
+    flops = StepFlops(model)
+    for _ in range(2):
+        with flops.counting(batch()):
+            loss = model(torch.ones(5, 8)).sum()
+        loss.backward()
+    assert flops.total == 2 * 2 * 5 * (8 * 16 + 16 * 4 + backward)
+
+
+def test_counting_leaves_compiled_blocks_compiled() -> None:
+    class Block(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input).relu()
+
+    model = nn.Sequential(Block(8, 8))
+    calls = list[int]()
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        calls.append(1)
+        return graph.forward
+
+    model[0].compile(backend=backend)
+    flops = StepFlops(model)
+    with flops.counting(batch()):
+        model(torch.ones(5, 8))
+    assert calls
+    assert flops.total is None
+
+
+def test_estimate_from_some_elements_is_that_of_all(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration(shards, "trainer.max_steps=2")
+    train(tmp_path / "all", config)
+    monkeypatch.setattr(weight_updates, "MAX_ELEMENTS", 100)
+    train(tmp_path / "some", config)
+    every, some = last(tmp_path / "all"), last(tmp_path / "some")
+    ratios = [name for name in every if name.startswith("train/update_ratio/") and every[name] > 1e-4]
+    assert len(ratios) > 5
+    for name in ratios:
+        assert some[name] == pytest.approx(every[name], rel=0.5), name
 
 
 def test_peak_is_a_rate_that_the_machine_can_have() -> None:
@@ -79,6 +125,6 @@ def test_shares_of_time_add_up_to_less_than_all_of_it(tmp_path: Path, shards: Pa
     assert series["perf/memory_gib/ema"].values[-1] == pytest.approx(weights, rel=0.01)
 
 
-def test_interval_of_updates_is_at_least_one_step() -> None:
+def test_interval_of_figures_is_at_least_one_step() -> None:
     with pytest.raises(ValueError, match="every_steps must be at least 1, but is 0"):
-        LogUpdates(0)
+        LogMetrics(0)

@@ -51,7 +51,8 @@ class _Columns:
 def metrics_line(step: int, time: float, position: int, figures: Mapping[str, float]) -> bytes:
     """Return a line of the file."""
     plain = {name: value if math.isfinite(value) else _spelled(value) for name, value in figures.items()}
-    return json.dumps({"step": step, "time": round(time, 3), "position": position, **plain}).encode() + b"\n"
+    place = {"step": step, "time": round(time, 3), "position": position}
+    return json.dumps({**place, **plain, **place}).encode() + b"\n"  # a figure of such a name would hide the place
 
 
 def metrics_lines(run: Path, last_bytes: int | None = None) -> Iterator[dict[str, Any]]:

@@ -35,7 +35,7 @@ def _of_versions(start: Versions) -> Iterator[tuple[str, str]]:
     for name, value in start.get("hardware", {}).items():
         if value not in ([], "", None):
             yield name.replace("_gib", ", GiB"), shown(value)
-    for one in start.get("data", []):
+    for one in start.get("data_sets", []):
         yield "data", f"{one['path']}, {one['num_samples']:,} samples, checksum {one['checksum']}"
     for name in ("platform", "python"):
         if name in start:
@@ -66,4 +66,5 @@ def _changes(versions: Sequence[Versions]) -> Iterator[dict[str, str]]:
 
 
 def _comparable(start: Versions) -> Mapping[str, str]:
-    return {**start["packages"], "code": _code(start), "python": str(start.get("python", ""))}
+    facts = {name: value for name, value in _of_versions(start) if name not in ("code", "python")}
+    return {**start["packages"], **facts, "code": _code(start), "python": str(start.get("python", ""))}

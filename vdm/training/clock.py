@@ -9,7 +9,7 @@ class TrainingClock:
     """Measures what interrupts training, such as validation and sampling, apart from training itself."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds = {"validation": 0.0, "sampling": 0.0, "measuring": 0.0}
         """Time of each interruption so far, by name."""
 
     @contextmanager

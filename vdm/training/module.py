@@ -108,7 +108,7 @@ class DiffusionModule(lightning.LightningModule):
             condition_dropout=self.condition_dropout,
             prefetched_noise=self._noise_ahead(batch),
         )
-        with self.flops.counting(tuple(batch.video.shape)):
+        with self.flops.counting(batch):
             losses = losses_of(self.objective, self.model, latents_of(self.model, batch, randomness), randomness)
 
         # A damaged sample has weight 0; `where` is needed because 0 times NaN is NaN. The trainer divides the sum over

@@ -24,6 +24,7 @@ def events(run: Path) -> Any:
 
 def begun(run: Path, step: int = 0) -> RunLogger:
     logger = as_run_logger(TensorBoardLogger(run))
+    assert logger.experiment is None  # type: ignore[attr-defined]  # Lightning asks for it in its set-up
     logger.begin({"seed": 0, "optimizer": {"lr": 1e-3}}, step, False)
     return logger
 

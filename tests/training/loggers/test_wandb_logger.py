@@ -55,6 +55,7 @@ def log(run: Path, begin: int, steps: range, is_rewound: bool = False) -> str:
     """Log as a start of a run does; return the id of the W&B run."""
     time.sleep(1.1 if (run / "wandb").exists() else 0)  # W&B names its folders by the second
     logger = as_run_logger(WandbLogger(run))
+    assert logger.experiment is None  # type: ignore[attr-defined]  # Lightning asks for it in its set-up
     logger.begin({"seed": 0}, begin, is_rewound)
     for step in steps:
         logger.log_metrics({"train/loss": 1 / step}, step)

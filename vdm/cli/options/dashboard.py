@@ -1,6 +1,9 @@
 """Options of ``vdm dashboard``."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Len
 
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_checkpoint
@@ -17,7 +20,7 @@ class DashboardOptions(CommandOptions):
     project: Name | None
     entity: Name | None
     name: Name
-    metrics: list[Name] | None
+    metrics: Annotated[list[Name], Len(1, 1000)] | None
 
     def check_paths(self) -> None:
         """Refuse a missing run, and no or two sources of the project's name."""

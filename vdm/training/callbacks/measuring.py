@@ -98,11 +98,11 @@ class MeasureVideos(Callback):
         if step == self.measured_step or not self.nodes:
             return
         self.measured_step = step
+        module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
         with module.clock.interruption("measuring"):
             self._measure(trainer, module, step)
 
     def _measure(self, trainer: lightning.Trainer, module: DiffusionModule, step: int) -> None:
-        module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
         run_on_all(module.strategy.check_lock)
         start = time.perf_counter()
         bar = MeasuringBar(is_hidden=None if trainer.is_global_zero else True)

@@ -7,6 +7,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.optim import Optimizer
 
 from vdm.ranges import Count, Positive
 from vdm.training.level_means import LevelMeans
@@ -14,6 +15,7 @@ from vdm.training.loggers.base import run_loggers
 from vdm.training.memory_use import memory_use
 from vdm.training.module import NUM_LEVEL_BINS, DiffusionModule, log_scalars
 from vdm.training.step_flops import peak_flops
+from vdm.training.weight_updates import WeightUpdates
 from vdm.types import ClipBatch
 
 
@@ -24,21 +26,40 @@ class LogMetrics(Callback):
         every_steps: Optimizer steps from one log to the next.
         peak_teraflops: What one device can do at most, in 10^12 operations a second; ``None`` measures a large matrix
             product in the precision of training.
+        updates: Whether ``train/grad_norm/PART`` and ``train/update_ratio/PART`` are logged for each part of the model.
+            The ratio is the norm of a step's update divided by that of the weights; 1e-3 is usual. Gradients are
+            those before clipping; DeepSpeed keeps them to itself, so they are left out.
+
+    Loss, position and clips a second are of all processes; other speeds, waits and memory are of the first.
     """
 
-    def __init__(self, every_steps: Count, peak_teraflops: Positive | None = None) -> None:
+    def __init__(self, every_steps: Count, peak_teraflops: Positive | None = None, updates: bool = True) -> None:
         if every_steps < 1:
             raise ValueError(f"every_steps must be at least 1, but is {every_steps}")
         self.every_steps = every_steps
         self.peak_teraflops = peak_teraflops
+        self.updates = updates
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Begin the first interval."""
         self._logged_step = trainer.global_step
+        self._updates = WeightUpdates(pl_module) if self.updates else None
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
         dtype = torch.bfloat16 if str(trainer.precision).startswith("bf16") else torch.float32
         dtype = torch.float16 if str(trainer.precision).startswith("16") else dtype
         self._peak = 1e12 * self.peak_teraflops if self.peak_teraflops else peak_flops(pl_module.device, dtype)
         self._begin(trainer, pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: DiffusionModule, optimizer: Optimizer
+    ) -> None:
+        """Note the weights before a step that is logged."""
+        if self._updates is not None and self._is_logged(trainer.global_step + 1):
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            # Lightning unscales the gradients before this hook, except for fused optimizers.
+            is_scaled = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
+            self._updates.before_step(scaler.get_scale() if is_scaled and scaler is not None else 1.0)
 
     def on_train_batch_end(
         self,
@@ -51,8 +72,14 @@ class LogMetrics(Callback):
         """Add a micro-batch, and log at the end of an interval."""
         self._losses.add(outputs["loss_per_clip"], outputs["t"], outputs["weight"], outputs["scalars"])
         step = trainer.global_step
-        if (step % self.every_steps == 0 or step == 1) and step != self._logged_step:
+        if step < self._start_step:  # training went back to an earlier checkpoint
+            self._logged_step = step
+            self._begin(trainer, pl_module)
+        elif self._is_logged(step) and step != self._logged_step:
             self._log(trainer, pl_module, step)
+
+    def _is_logged(self, step: int) -> bool:
+        return step % self.every_steps == 0 or step == 1
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Log the last step."""
@@ -80,6 +107,7 @@ class LogMetrics(Callback):
             "data/epoch": data.position / max(1, data.num_train_samples),
         }
         scalars |= {f"train/ema_decay/{name}": decay for name, decay in module.ema.decays().items()}
+        scalars |= {} if self._updates is None else self._updates.after_step()
         scalars |= self._speed(trainer, module)
         scalars |= {f"perf/memory_gib/{kind}": size / 2**30 for kind, size in memory_use(module, trainer).items()}
         log_scalars(trainer, scalars)
@@ -104,12 +132,12 @@ class LogMetrics(Callback):
         rate = (module.data.position - self._start_position) / training
         communication = module.strategy.communication_seconds
         num_steps = trainer.global_step - self._start_step
-        flops = (module.flops.total - self._start_flops) / training
+        flops = (module.flops.total or 0.0) - self._start_flops
+        compute = {"perf/flops_per_second": flops / training, "perf/peak_fraction": flops / training / self._peak}
         return {
             "perf/clips_per_second": rate,
             "perf/frames_per_second": rate * module.data.clip_shape[0],
-            "perf/flops_per_second": flops,
-            "perf/peak_fraction": flops / self._peak,
+            **(compute if module.flops.total is not None else {}),
             "perf/data_wait_fraction": (seconds_waited(trainer) - self._waited) / wall,
             "perf/checkpoint_wait_fraction": (module.strategy.writer.seconds_waited - self._saved) / wall,
             **({} if communication is None else {"perf/communication_fraction": communication * num_steps / wall}),
@@ -123,7 +151,7 @@ class LogMetrics(Callback):
         self._waited = seconds_waited(trainer)
         self._saved = module.strategy.writer.seconds_waited
         self._start_position = module.data.position
-        self._start_flops = module.flops.total
+        self._start_flops = module.flops.total or 0.0
         self._start_step = trainer.global_step
 
 

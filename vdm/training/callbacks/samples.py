@@ -95,11 +95,11 @@ class SampleVideos(Callback):
         if step == self.sampled_step:
             return
         self.sampled_step = step
+        module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
         with module.clock.interruption("sampling"):
             self._sample(trainer, module, step)
 
     def _sample(self, trainer: lightning.Trainer, module: DiffusionModule, step: int) -> None:
-        module.strategy.writer.finish()  # sampling may fail; the checkpoint in progress must not be lost
         run_on_all(module.strategy.check_lock)
         # All processes sample the same videos, since each may have only a shard of the weights.
         was_training = module.model.training

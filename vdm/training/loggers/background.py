@@ -1,5 +1,6 @@
 """Loggers in threads of their own."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,8 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from vdm.training.loggers.base import LoggedVideo, RunLogger
 from vdm.training.loggers.worker import Worker
+
+_log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 120.0
 """How long the end of training may wait for a logger."""
@@ -26,6 +29,7 @@ class InBackground(RunLogger):
         super().__init__()
         self.logger = logger
         self._worker = Worker(str(logger.name))
+        self._has_begun = False
 
     @property
     def name(self) -> str | None:
@@ -44,13 +48,22 @@ class InBackground(RunLogger):
 
     @property
     def experiment(self) -> Any:
-        """The service's own object, for a user's callbacks."""
-        return getattr(self.logger, "experiment", None)
+        """The service's own object, for a user's callbacks; None before ``begin`` and in all processes but the first.
+
+        Lightning reads it when it sets up, before it is known at which step training begins.
+        """
+        return getattr(self.logger, "experiment", None) if self._has_begun else None
 
     def begin(self, config: Mapping[str, Any], step: int, is_rewound: bool) -> None:
         """Begin in the thread of training: services install handlers and threads of their own."""
         if rank_zero_only.rank == 0:
-            self.logger.begin(config, step, is_rewound)
+            try:
+                self.logger.begin(config, step, is_rewound)
+            except Exception as error:  # whatever a service's library raises
+                reason = " ".join(str(error).split()) or type(error).__name__
+                _log.warning("%s: logging can't begin, and training goes on without: %s", self.name, reason)
+                return
+            self._has_begun = True
             self._submit(partial(self.logger.catch_up, step))
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -94,7 +107,7 @@ class InBackground(RunLogger):
         self._worker.finish(CLOSE_SECONDS)
 
     def _submit(self, call: Callable[[], object]) -> None:
-        if rank_zero_only.rank == 0:
+        if self._has_begun:
             self._worker.submit(call)
 
 
