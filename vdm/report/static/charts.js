@@ -51,6 +51,8 @@ function drawChart({ host, build }) {
     showlegend: false,
     legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0, font: { size: 11 } },
     hoverlabel: { font: { size: 11.5 }, bgcolor: theme.colour("card"), bordercolor: theme.colour("line"), namelength: 40 },
+    // Plotly fits a chart to its place some time later, when the page has been printed.
+    ...(theme.isPrinting ? { width: host.clientWidth, height: host.clientHeight } : { autosize: true }),
     ...layout,
     xaxis: { ...axis, ...layout.xaxis, title: { font: { size: 11.5, color: faint }, standoff: 8, ...layout.xaxis?.title } },
     yaxis: { ...axis, ...layout.yaxis, title: { font: { size: 11.5, color: faint }, standoff: 6, ...layout.yaxis?.title } },
@@ -62,7 +64,6 @@ function drawChart({ host, build }) {
     displaylogo: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   });
-  if (theme.isPrinting) Plotly.Plots.resize(host);
 }
 
 // Plotly reads tags and entities in names; escaped, they are the plain text that they are.
