@@ -27,6 +27,8 @@ class CheckpointWriter:
     def __init__(self, after: "CheckpointWriter | None" = None, check: Callable[[], None] = lambda: None) -> None:
         self._after, self._check = after, check
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.on_complete: Callable[[Path], object] = lambda folder: None
+        """Called in each process with the folder of a checkpoint that is complete."""
         self.seconds_waited = 0.0
         """How long training has waited for copies to memory, and for the disk."""
         self._folder: Path | None = None
@@ -92,6 +94,7 @@ class CheckpointWriter:
             if rank() == 0:
                 abandon_folder(folder)
             raise
+        self.on_complete(folder)
         return folder
 
     @contextmanager

@@ -120,3 +120,12 @@ def test_every_run_has_its_own_record_whatever_the_logger(tmp_path: Path, shards
     config = configuration(shards, "trainer.max_steps=1")
     train(tmp_path, {**config, "logger": {}})
     assert latest_metrics(tmp_path)["train/loss"] > 0
+
+
+def test_loggers_hear_of_each_complete_checkpoint(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = list[tuple[str, int]]()
+    monkeypatch.setattr(MetricsFile, "log_checkpoint", lambda self, folder, step: noted.append((folder.name, step)))
+    train(tmp_path, configuration(shards, "save.every_steps=2", "trainer.max_steps=4"))
+    assert noted == [("step=00000002", 2), ("step=00000004", 4)]

@@ -1,8 +1,10 @@
 """Metrics of sampled videos during training."""
 
+import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -10,15 +12,19 @@ from lightning.pytorch.callbacks import Callback
 from vdm.checkpoints.collectives import all_gather, num_processes, run_on_all
 from vdm.evaluation.build import ChosenMetrics, build_metrics
 from vdm.evaluation.feature_cache import FeatureCache
-from vdm.evaluation.measure import Measured, check_counts, measure, num_videos_read
+from vdm.evaluation.measure import Measured, Measurement, check_counts, measure, num_videos_read
 from vdm.evaluation.measuring_bar import MeasuringBar
 from vdm.evaluation.sources.sampled import OnStep, SampledVideos
 from vdm.evaluation.sources.shard_clips import ShardClips
 from vdm.files import write_json
 from vdm.ranges import Count, Folder, Seed, Size
 from vdm.training.callbacks.saving import SaveCheckpoints
+from vdm.training.loggers.base import run_loggers
 from vdm.training.module import DiffusionModule, log_scalars
 from vdm.types import ClipSize
+
+PROTOCOL_COLUMNS = ("metric", "value", "low", "high", "reliable", "videos", "protocol")
+"""Columns of the table of figures that loggers get; low and high bound the confidence interval."""
 
 _log = logging.getLogger(__name__)
 
@@ -122,8 +128,10 @@ class MeasureVideos(Callback):
             self._write(step, measured)
             _log.info("Measured after step %d in %.0f s: %s", step, seconds, values)
         log_scalars(
-            trainer, {**{f"val/{name}": one.value for name, one in found.items()}, "val/measuring_seconds": seconds}
+            trainer, {**{f"val/{name}": one.value for name, one in found.items()}, "perf/measuring_seconds": seconds}
         )
+        for logger in run_loggers(trainer):
+            logger.log_table("val/protocols", PROTOCOL_COLUMNS, [_row(name, one) for name, one in found.items()], step)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it in its constructor, unseen by the checker
             if isinstance(callback, SaveCheckpoints):
                 callback.save_if_best(trainer, module)
@@ -156,3 +164,8 @@ class MeasureVideos(Callback):
 
     def _results(self, step: int) -> Path:
         return self.run / "evaluation" / f"step={step:08d}" / "results.json"
+
+
+def _row(name: str, one: Measurement) -> list[Any]:
+    low, high = one.interval or (None, None)
+    return [name, one.value, low, high, one.reliable, one.num_videos, json.dumps(dict(one.protocol), default=str)]

@@ -11,11 +11,12 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.collectives import run_on_all
-from vdm.checkpoints.layout import CHECKPOINTS_NAME, checkpoint_folder
+from vdm.checkpoints.layout import CHECKPOINTS_NAME, checkpoint_folder, step_of
 from vdm.checkpoints.removal import prune
 from vdm.files import write_file
 from vdm.ranges import Count, CountOrZero, Folder, Name
 from vdm.records import read_record
+from vdm.training.loggers.base import run_loggers
 from vdm.training.module import DiffusionModule
 
 _log = logging.getLogger(__name__)
@@ -87,6 +88,10 @@ class SaveCheckpoints(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
         """Skip the checkpoint from which the run was resumed."""
         self.last_saved = trainer.global_step
+        loggers = run_loggers(trainer)
+        pl_module.strategy.writer.on_complete = lambda folder: [
+            logger.log_checkpoint(folder, step_of(folder)) for logger in loggers
+        ]
         # All take what the first one reads: a network file system may show processes different contents.
         values = run_on_all(lambda: _read_values(self._values_path))[0]
         self._values = {step: value for step, value in values.items() if step <= trainer.global_step}
