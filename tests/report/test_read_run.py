@@ -193,3 +193,17 @@ def test_settings_that_go_together_are_one_column() -> None:
 
     assert differing(runs) == ["optimizer.lr", "seed"]
     assert runs[0]["same"] == [1, None, {"a": 1e-5}]
+
+
+def test_curves_from_before_the_runs_own_record_began_come_from_its_csv(run: Path) -> None:
+    whole = read_run(run, "run", "finished").figures["train/loss"]
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] > 20))
+    (run / "logs" / "version_0").mkdir(parents=True, exist_ok=True)
+    rows = [f"{step},{value!r}" for step, value in zip(whole.steps.tolist(), whole.values.tolist(), strict=True)]
+    (run / "logs" / "version_0" / "metrics.csv").write_text("\n".join(["step,train/loss", *rows]) + "\n")
+
+    found = read_run(run, "run", "finished").figures["train/loss"]
+
+    assert found.steps.tolist() == whole.steps.tolist()
+    assert found.values.tolist() == whole.values.tolist()

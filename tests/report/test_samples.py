@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.made_runs import write_clip, write_run
-from vdm.report.samples import Samples, fitting, samples_of
+from vdm.report.samples import Samples, fitting, read_video, samples_of
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +79,27 @@ def test_a_video_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
     os.mkfifo(tmp_path / "0000.mp4")
     assert read_video(tmp_path / "0000.mp4") == b""
+
+
+@pytest.mark.parametrize("link", ["samples/step=00000100/0000.mp4", "samples/step=00000100", "samples/references"])
+def test_a_link_to_somewhere_else_is_not_followed(tmp_path: Path, link: str) -> None:
+    run, elsewhere = write_run(tmp_path / "run", sample_steps=(100,)), tmp_path / "elsewhere"
+    path = run / link
+    path.rename(elsewhere) if path.exists() else elsewhere.mkdir()
+    path.symlink_to(elsewhere)
+
+    content = [read_video(file) for file in samples_of(run).videos()]
+
+    assert all(path not in (file, *file.parents) or read_video(file) == b"" for file in samples_of(run).videos())
+    assert len([one for one in content if one]) < 4
+
+
+def test_steps_of_other_prompts_are_left_out_and_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", sample_steps=(100, 200, 300))
+    listed = run / "samples" / "step=00000100" / "prompts.json"
+    listed.write_text(listed.read_text().replace("a one moves left", "a dog"))
+
+    samples = samples_of(run)
+
+    assert [step for step, _ in samples.steps] == [200, 300]
+    assert fitting(samples, 8, 1 << 30).left_out == "Steps with other prompts are left out: 1."

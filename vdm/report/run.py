@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from vdm.checkpoints.history import Event, read_history
 from vdm.checkpoints.layout import checkpoints_of, run_folder, step_of
 from vdm.checkpoints.metrics_file import METRICS_NAME, Series, read_metrics
@@ -97,4 +99,23 @@ def read_run(folder: Path, name: str, state: str, reason: str | None = None) -> 
 
 
 def _figures(run: Path) -> dict[str, Series]:
-    return read_metrics(run) if (run / METRICS_NAME).exists() else read_csv_figures(run)
+    """Return a run's figures; those that an earlier version logged before the run's own record began, from its CSV."""
+    if not (run / METRICS_NAME).exists():
+        return read_csv_figures(run)
+    recorded = read_metrics(run)
+    begun = min((int(series.steps[0]) for series in recorded.values()), default=0)
+    if begun <= 1:
+        return recorded
+    before = {name: _up_to(series, begun) for name, series in read_csv_figures(run).items()}
+    return {name: _joined(*(of[name] for of in (before, recorded) if name in of)) for name in before | recorded}
+
+
+def _up_to(series: Series, step: int) -> Series:
+    """Return the part of a series before a step."""
+    kept = series.steps < step
+    return Series(series.steps[kept], series.times[kept], series.positions[kept], series.values[kept])
+
+
+def _joined(*parts: Series) -> Series:
+    columns = zip(*((part.steps, part.times, part.positions, part.values) for part in parts), strict=True)
+    return Series(*map(np.concatenate, columns))

@@ -68,20 +68,31 @@ def samples_of(run: Path) -> Samples:
     Raises:
         ValueError: In one line, if the list of prompts is damaged.
     """
-    folders = [path for path in (run / "samples").glob("step=*") if _STEP.fullmatch(path.name) and path.is_dir()]
+    if (run / "samples").is_symlink():
+        return Samples([], [])
+    found = [path for path in (run / "samples").glob("step=*") if _STEP.fullmatch(path.name)]
+    folders = [path for path in found if path.is_dir() and not path.is_symlink()]
     steps = [(step_of(folder), folder) for folder in sorted(folders, key=step_of)]
     listed = next((folder / "prompts.json" for _, folder in steps[::-1] if (folder / "prompts.json").exists()), None)
     if listed is None:
         with_grid = [(step, folder) for step, folder in steps if _size(folder / _GRID)]
         return Samples([Prompt(_GRID, None, None, None)] if with_grid else [], with_grid)
-    prompts = [_prompt(run, one) for one in read_record(listed, list[_Prompt]) if _VIDEO.fullmatch(one["video"])]
-    return Samples(prompts, steps)
+    told = read_record(listed, list[_Prompt])
+    prompts = [_prompt(run, one) for one in told if _VIDEO.fullmatch(one["video"])]
+    alike = [(step, folder) for step, folder in steps if _captions(folder / listed.name) in (None, _captions(listed))]
+    left_out = "" if len(alike) == len(steps) else f"Steps with other prompts are left out: {len(steps) - len(alike)}."
+    return Samples(prompts, alike, left_out)
+
+
+def _captions(listed: Path) -> list[str | None] | None:
+    """Return the captions of a step; None if they are not known."""
+    return [one.get("caption") for one in read_record(listed, list[_Prompt])] if listed.exists() else None
 
 
 def _prompt(run: Path, told: _Prompt) -> Prompt:
     name = Path(told.get("reference") or "").name  # only its name counts: it must not lead elsewhere
     reference = run / "samples" / "references" / name
-    is_there = bool(_VIDEO.fullmatch(name)) and _size(reference) > 0
+    is_there = bool(_VIDEO.fullmatch(name)) and not reference.parent.is_symlink() and _size(reference) > 0
     return Prompt(told["video"], told.get("caption"), told.get("label"), reference if is_there else None)
 
 
@@ -107,7 +118,8 @@ def fitting(samples: Samples, max_videos: int, max_bytes: int) -> Samples:
         said.append(f"{len(chosen.steps)} of {num_steps} sampled steps, as many as fit")
     if len(chosen.prompts) < num_prompts:
         said.append(f"{len(chosen.prompts)} of {num_prompts} videos of a step")
-    return replace(chosen, left_out=f"Shown: {' and '.join(said)}." if said else "")
+    shown = [f"Shown: {' and '.join(said)}."] if said else []
+    return replace(chosen, left_out=" ".join([*filter(None, [samples.left_out]), *shown]))
 
 
 def _next_number(chosen: Samples, max_bytes: int) -> int:
@@ -125,9 +137,12 @@ def _evenly(steps: Sequence[tuple[int, Path]], number: int) -> Sequence[tuple[in
 
 
 def read_video(path: Path) -> bytes:
-    """Return the content of a video; nothing if it is missing, being written, or too large."""
+    """Return the content of a video; nothing if it is missing, being written, too large, or a link.
+
+    A link in a run of somebody else could lead to any file, which would then be in the page.
+    """
     try:
-        return read_limited(path, MAX_VIDEO_BYTES)
+        return b"" if path.is_symlink() else read_limited(path, MAX_VIDEO_BYTES)
     except OSError:
         return b""
 
@@ -138,5 +153,7 @@ def _size(path: Path) -> int:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
     except OSError:
+        return 0
+    if path.is_symlink():
         return 0
     return size if size <= MAX_VIDEO_BYTES else 0
