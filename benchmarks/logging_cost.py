@@ -34,7 +34,7 @@ def main() -> None:
         shares, ratios = [], []
         for _ in range(NUM_PAIRS):
             seconds, inside = measured(sys.argv[1], f"logger={logger}")
-            without, _ = measured(sys.argv[1], "logger=none", "callbacks.metrics=null", "callbacks.updates=null")
+            without, _ = measured(sys.argv[1], "logger=none", "callbacks.metrics=null")
             shares.append(inside / seconds)
             ratios.append(seconds / without)
         print(f"| {logger} | {statistics.median(shares):.2%} | {statistics.median(ratios):.3f} |", flush=True)
@@ -45,13 +45,12 @@ def measured(shards: str, *overrides: str) -> tuple[float, float]:
     from lightning.pytorch.callbacks import LambdaCallback
 
     from vdm.training.callbacks.metrics import LogMetrics
-    from vdm.training.callbacks.updates import LogUpdates
     from vdm.training.training_run import build_training
 
     options = ("trainer.log_every_n_steps=50", f"trainer.max_steps={NUM_STEPS}", *overrides)
     config = configuration(shards, *(option for option in options))
     spent, ends = [0.0], list[float]()
-    with tempfile.TemporaryDirectory() as folder, timed((LogMetrics, LogUpdates), spent):
+    with tempfile.TemporaryDirectory() as folder, timed((LogMetrics,), spent):
         training = build_training(config, Path(folder))
         training.record()
 
