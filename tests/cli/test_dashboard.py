@@ -34,8 +34,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shards = write_set(folder / "shards", {"train": (5,), "validation": (3,)})
     measured = ("metric=[static_clips]", "metric.static_clips.num_frames=4", "callbacks.measure.num_videos=2")
     overrides = ("logger=wandb", "logger.wandb.project=digits", *measured, "trainer.max_steps=2")
-    updates = ("callbacks.updates.every_steps=1", "validate.every_steps=1")
-    config = configuration(shards, *overrides, *updates, without=("logger", "callbacks.samples"))
+    config = configuration(shards, *overrides, "validate.every_steps=1", without=("logger", "callbacks.samples"))
     train(folder / "run", config)
     return folder / "run"
 
