@@ -29,26 +29,45 @@ class _Worker(Generic[Item, Result]):
         self.process.start()
         theirs.close()
         self.item: Item | None = None
+        self.has_begun = False
+        """Whether the process has said that it works on the item."""
+        self.result: Result | WorkerDiedError
+        self._num_items = 0
+
+    @property
+    def died_idle(self) -> bool:
+        """Whether a process that is dead had done items before, and not begun its last one: it did not die of that.
+
+        One that is dying still takes an item.
+        """
+        return not self.has_begun and self._num_items > 1
 
     def start(self, item: Item) -> bool:
         """Send an item to the process; return whether it was still alive to take it."""
-        self.item = item
+        self.item, self.has_begun = item, False
+        self._num_items += 1
         try:
             self.connection.send(item)
         except ConnectionError:
             return False
         return True
 
-    def result(self) -> Result | WorkerDiedError:
-        """Wait for the result of the item; raise what the function raised."""
+    def receive(self) -> bool:
+        """Take what the process has sent; return whether the item is finished, and ``result`` known.
+
+        Raises:
+            Exception: What the function raised.
+        """
         try:
-            result = self.connection.recv()
+            is_done, result = self.connection.recv()
         except (EOFError, OSError):  # the process died before it had sent its result, or while it did
             self.process.join()
-            return WorkerDiedError(f"the process that read it died (exit code {self.process.exitcode})")
+            self.result = WorkerDiedError(f"the process that read it died (exit code {self.process.exitcode})")
+            return True
         if isinstance(result, Exception):
             raise result
-        return result
+        self.has_begun, self.result = True, result
+        return is_done
 
 
 def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
@@ -58,7 +77,8 @@ def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
     with suppress(EOFError, ConnectionError):
         while True:
             item = connection.recv()
-            connection.send(_result_or_error(function, item))
+            connection.send((False, None))
+            connection.send((True, _result_or_error(function, item)))
 
 
 def _result_or_error(function: Callable[[Item], Result], item: Item) -> Result | Exception:
@@ -92,11 +112,20 @@ def map_in_processes(
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                worker = busy.pop(ready)
+                worker = busy[ready]
+                if not worker.receive():
+                    continue
+                del busy[ready]
                 assert worker.item is not None
-                done, result = worker.item, worker.result()
+                done, result = worker.item, worker.result
+                is_dead = isinstance(result, WorkerDiedError)
+                if is_dead and worker.died_idle:
+                    again = _Worker(function)
+                    again.start(done)
+                    busy[again.connection] = again
+                    continue
                 for item in waiting:
-                    if isinstance(result, WorkerDiedError) or not worker.start(item):
+                    if is_dead or not worker.start(item):
                         worker = _Worker(function)
                         worker.start(item)
                     busy[worker.connection] = worker
