@@ -51,6 +51,14 @@ def test_crash_of_a_process_costs_its_item_only() -> None:
     assert done == {number: number for number in (1, 2, 4, 6, 7, 8)}
 
 
+def has_result(connection: Connection) -> bool:
+    """Tell whether more has arrived than the message that an item has begun."""
+    begun = 4 + len(ForkingPickler.dumps((False, None)))  # a message begins with its length
+    number = array.array("i", [0])
+    fcntl.ioctl(connection.fileno(), termios.FIONREAD, number)
+    return number[0] > begun
+
+
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
     """The connections over which results were last waited for: ``poll`` tells that one is on its way."""
@@ -80,7 +88,7 @@ def test_crash_while_a_result_is_sent_costs_its_item_only(tmp_path: Path, connec
 
     first = next(results)  # nothing is received until the next call
     second_may_end.touch()
-    wait_until(lambda: all(connection.poll() for connection in connections), "the second process sends nothing")
+    wait_until(lambda: all(has_result(each) for each in connections), "the second process sends nothing")
     os.kill(int((tmp_path / "b").read_text()), signal.SIGKILL)
     done = dict([first, *results])
 
@@ -93,13 +101,6 @@ def _name_process(path: str) -> int:
     return os.getpid()
 
 
-def num_bytes(connection: Connection) -> int:
-    """Return how many bytes have arrived that nobody has read yet."""
-    number = array.array("i", [0])
-    fcntl.ioctl(connection.fileno(), termios.FIONREAD, number)
-    return number[0]
-
-
 def test_crash_between_two_items_costs_none(tmp_path: Path, connections: list[Connection]) -> None:
     folders = [tmp_path / str(number) for number in range(6)]
     for folder in folders:
@@ -109,8 +110,7 @@ def test_crash_between_two_items_costs_none(tmp_path: Path, connections: list[Co
     first = next(results)
     wait_until(lambda: all(any(folder.iterdir()) for folder in folders[:2]), "two processes do not work")
     idle = {int(file.name) for folder in folders[:2] for file in folder.iterdir()} - {first[1]}
-    begun = 4 + len(ForkingPickler.dumps((False, None)))  # a message begins with its length
-    wait_until(lambda: all(num_bytes(each) > begun for each in connections), "a process sends no result")
+    wait_until(lambda: all(has_result(each) for each in connections), "a process sends no result")
     for process in idle:
         os.kill(process, signal.SIGKILL)
         wait_until(lambda process=process: not is_running(process), "it lives")
