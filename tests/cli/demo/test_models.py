@@ -1,7 +1,10 @@
 """What the page offers is what its models can do, and a stopped job ends within a step."""
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,3 +88,28 @@ def test_a_visitor_who_left_does_not_hold_up_the_next_one(monkeypatch: pytest.Mo
     assert begun.wait(60)
     updates.close()  # type: ignore[attr-defined]
     assert turn.acquire(timeout=60)
+
+
+class ManySteps:
+    """A call of a thousand steps that take no time."""
+
+    num_steps = 1000
+
+    def __init__(self, folder: Path) -> None:
+        self.model = demo_model().model
+        self.task = SimpleNamespace(fps=8.0)
+        self.files = SimpleNamespace(videos=[folder / "0000.mp4"], settings=folder / "settings.json")
+
+    def make(self, on_step: Callable[[int, torch.Tensor], None]) -> None:
+        for step in range(1, self.num_steps + 1):
+            on_step(step, torch.zeros(1, 3, 4, 16, 32))
+        self.files.videos[0].touch()
+
+
+def test_a_browser_is_not_told_of_each_of_many_short_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DemoModel, "begin", lambda self, words: ManySteps(tmp_path))
+    start = time.monotonic()
+    updates = list(Job(Form(), [demo_model()], SharedOptions()).updates(threading.Lock()))
+    assert updates[-1][0].status == "done"
+    assert any(update[0].status.startswith("step ") for update in updates)
+    assert len(updates) < 10 + (time.monotonic() - start) / 0.2

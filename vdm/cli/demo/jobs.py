@@ -1,8 +1,10 @@
 """One job at a time: a form is sent to each model in turn, and what becomes of it is told step by step."""
 
 import logging
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +25,8 @@ _log = logging.getLogger(__name__)
 _STOPPED = "stopped"
 _PATIENCE = 0.2
 """Seconds between two looks whether a waiting job has been stopped."""
+_INTERVAL = 0.2
+"""Seconds between two steps that are told: a browser can't keep up with each of many short ones."""
 
 
 class StoppedError(Exception):
@@ -135,6 +139,7 @@ class Job:
 
     def _sample(self, call: SampleCall, result: Result, tell: Callable[[Result], None]) -> None:
         shown = {"preview": ""}
+        told = -math.inf
 
         def show(address: str) -> None:
             shown["preview"] = address
@@ -143,9 +148,12 @@ class Job:
         of_steps = "" if call.num_steps is None else f" of {call.num_steps}"
 
         def on_step(step: int, x0: Float[Tensor, "b c t h w"]) -> None:
+            nonlocal told
             if step != call.num_steps:
                 preview(x0)
-            tell(replace(result, status=f"step {step}{of_steps}", **shown))
+            if time.monotonic() - told >= _INTERVAL:
+                tell(replace(result, status=f"step {step}{of_steps}", **shown))
+                told = time.monotonic()
 
         call.make(on_step=on_step)
         tell(replace(result, status="done", video=call.files.videos[0], settings=call.files.settings))

@@ -90,6 +90,7 @@ class MeasureVideos(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Measure after every ``every_steps`` steps."""
+        self.measured_step = min(self.measured_step, trainer.global_step)  # training may have gone back
         if trainer.global_step % self.every_steps == 0:
             self.measure(trainer, pl_module)
 

@@ -81,6 +81,7 @@ class SampleVideos(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: DiffusionModule, *args: object) -> None:
         """Sample after every ``every_steps`` steps."""
+        self.sampled_step = min(self.sampled_step, trainer.global_step)  # training may have gone back
         if trainer.global_step % self.every_steps == 0:
             self.sample(trainer, pl_module)
 
