@@ -15,6 +15,7 @@ from vdm.checkpoints.run_config import RunConfig
 from vdm.cli.demo.calls import Form, SharedOptions
 from vdm.cli.demo.jobs import Job, StoppedError, checking
 from vdm.cli.demo.models import DemoModel
+from vdm.cli.sample import SampleCall
 
 CLIP = {"num_frames": 4, "height": 16, "width": 32, "fps": 8.0, "label_names": ["zero", "one", "two"]}
 
@@ -90,15 +91,14 @@ def test_a_visitor_who_left_does_not_hold_up_the_next_one(monkeypatch: pytest.Mo
     assert turn.acquire(timeout=60)
 
 
-class ManySteps:
+class ManySteps(SampleCall):
     """A call of a thousand steps that take no time."""
 
     num_steps = 1000
 
     def __init__(self, folder: Path) -> None:
-        self.model = demo_model().model
-        self.task = SimpleNamespace(fps=8.0)
-        self.files = SimpleNamespace(videos=[folder / "0000.mp4"], settings=folder / "settings.json")
+        files = SimpleNamespace(videos=[folder / "0000.mp4"], settings=folder / "settings.json")
+        vars(self).update(model=demo_model().model, task=SimpleNamespace(fps=8.0), files=files)
 
     def make(self, on_step: Callable[[int, torch.Tensor], None]) -> None:
         for step in range(1, self.num_steps + 1):
