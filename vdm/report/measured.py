@@ -56,6 +56,36 @@ def measured_in(run: Path, faults: list[str]) -> list[Measured]:
     return sorted(found, key=lambda one: (one.step is None, one.step or 0, one.name))
 
 
+class _Value(TypedDict):
+    value: float
+
+
+class _Results(TypedDict):
+    metrics: dict[str, _Value]
+
+
+def last_metric(run: Path, step: int) -> tuple[str, float] | None:
+    """Return the name and the value of the first metric of the last measurement in training; ``None`` if there is none.
+
+    Args:
+        run: Folder of the run.
+        step: Step of the run; what an abandoned branch of training measured after it does not count.
+
+    Raises:
+        ValueError: In one line, if the measurement can't be read.
+    """
+    named = ((folder, _STEP.fullmatch(folder.name)) for folder in (run / "evaluation").glob("step=*"))
+    measured = [(int(found[1]), folder) for folder, found in named if found and int(found[1]) <= step]
+    for _, folder in sorted(measured, reverse=True):
+        file = folder / RESULTS_NAME
+        if file.exists():
+            metrics = checked(read_json(file), _Results, file)["metrics"]
+            if metrics:
+                name, one = next(iter(metrics.items()))
+                return name, one["value"]
+    return None
+
+
 def _of_file(run: Path, file: Path) -> list[Measured]:
     content = read_json(file)
     named = str(file.relative_to(run))
