@@ -13,6 +13,7 @@ from vdm.checkpoints.history import Event, latest_start, read_history
 from vdm.checkpoints.last_figures import VALIDATION_LOSS, LastFigures, last_figures
 from vdm.checkpoints.layout import CONFIG_NAME, checkpoints_of, step_of
 from vdm.cli.run_search import folder_size
+from vdm.credentials import without_credentials
 from vdm.outside import read_yaml, typed
 from vdm.report.measured import last_metric
 from vdm.text import printable
@@ -79,7 +80,7 @@ def status_of(run: Path) -> RunStatus:
     return RunStatus(
         run=run,
         state=_state(events, lock, step is not None and max_steps is not None and 0 < max_steps <= step),
-        reason=events[-1].reason if events else None,
+        reason=without_credentials(events[-1].reason) if events else None,
         step=step,
         max_steps=max_steps,
         loss=figures.values.get("train/loss"),
@@ -88,7 +89,7 @@ def status_of(run: Path) -> RunStatus:
         alive=max((sign for sign in signs if sign is not None), default=None),
         num_bytes=folder_size(run),
         num_starts=len(starts),
-        command=starts[0].command if starts else None,
+        command=without_credentials(starts[0].command) if starts else None,
     )
 
 

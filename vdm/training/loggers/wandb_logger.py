@@ -3,7 +3,9 @@
 import logging
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ from annotated_types import Len
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from vdm.checkpoints.metrics_file import PLACE, metrics_lines
+from vdm.credentials import without_credentials
 from vdm.files import write_file
 from vdm.ranges import Folder, Name
 from vdm.training.loggers.base import LoggedVideo, RunLogger
@@ -203,25 +206,37 @@ class WandbLogger(RunLogger):
         if not identity:  # a full disk may have left an empty file
             identity = secrets.token_hex(4)
             write_file(self.run / IDENTITY_NAME, identity)
-        return wandb.init(
-            name=self.run_name or self.run.name,
-            dir=self.run,
-            project=self.project,
-            id=identity,
-            entity=self.entity,
-            group=self.group,
-            tags=self.tags,
-            mode="offline" if self.offline and os.environ.get("WANDB_MODE") != "disabled" else None,
-            resume=None if self.offline else "allow",
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                init_timeout=BEGIN_SECONDS,
-                finish_timeout=FINISH_SECONDS,
-                finish_timeout_raises=False,
-            ),
-        )
+        with _arguments_without_credentials():
+            return wandb.init(
+                name=self.run_name or self.run.name,
+                dir=self.run,
+                project=self.project,
+                id=identity,
+                entity=self.entity,
+                group=self.group,
+                tags=self.tags,
+                mode="offline" if self.offline and os.environ.get("WANDB_MODE") != "disabled" else None,
+                resume=None if self.offline else "allow",
+                settings=wandb.Settings(
+                    console="off",
+                    silent=True,
+                    init_timeout=BEGIN_SECONDS,
+                    finish_timeout=FINISH_SECONDS,
+                    finish_timeout_raises=False,
+                ),
+            )
 
     def _take_offline(self, complaint: str) -> None:
         _log.warning("W&B: %s; logging offline, into %s/wandb: upload it later by `wandb sync`", complaint, self.run)
         self.offline = True
+
+
+@contextmanager
+def _arguments_without_credentials() -> Iterator[None]:
+    """Have W&B, which records the arguments of the process, see them without credentials."""
+    arguments = sys.argv
+    sys.argv = without_credentials(arguments)
+    try:
+        yield
+    finally:
+        sys.argv = arguments
