@@ -17,11 +17,19 @@ from vdm.training.loggers.metrics_file import MetricsFile
 class Hanging(RunLogger):
     """A logger whose service never answers."""
 
-    name, version = "hanging", ""
-
     def __init__(self) -> None:
         super().__init__()
         self.gate = threading.Event()
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return "hanging"
+
+    @property
+    def version(self) -> str:
+        """None."""
+        return ""
 
     def log_hyperparams(self, *args: object, **kwargs: object) -> None:
         """Take nothing."""
