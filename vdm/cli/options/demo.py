@@ -30,6 +30,7 @@ class DemoOptions(CommandOptions):
     device: Annotated[str, AfterValidator(device_name)]
     host: Name
     port: Port
+    allowed_hosts: list[Name]
     user: Name | None
     password: Name | None
     max_upload_mib: Annotated[int, Interval(ge=1, le=4096)]
