@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from vdm.json_values import parse_json, whole_number
+from vdm.json_values import parse_json, spelled, whole_number
 from vdm.regular_files import open_regular
 
 METRICS_NAME = "metrics.jsonl"
@@ -52,9 +52,10 @@ class _Columns:
 
 def metrics_line(step: int, time: float, position: int, figures: Mapping[str, float]) -> bytes:
     """Return a line of the file."""
-    plain = {name: value if math.isfinite(value) else _spelled(value) for name, value in figures.items()}
     place = {"step": step, "time": round(time, 3), "position": position}
-    return json.dumps({**place, **plain, **place}).encode() + b"\n"  # a figure of such a name would hide the place
+    return (
+        json.dumps({**place, **spelled(figures), **place}).encode() + b"\n"
+    )  # a figure of such a name would hide the place
 
 
 def metrics_lines(run: Path, last_bytes: int | None = None) -> Iterator[dict[str, Any]]:
@@ -178,7 +179,3 @@ def _figure(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError("no figure")
     return float(value)
-
-
-def _spelled(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -9,8 +9,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
-from vdm.outside import read_json
-from vdm.records import checked
+from vdm.records import checked, read_record
 
 RESULTS_NAME = "results.json"
 MAX_FILES = 1000
@@ -79,7 +78,7 @@ def last_metric(run: Path, step: int) -> tuple[str, float] | None:
     for _, folder in sorted(measured, reverse=True):
         file = folder / RESULTS_NAME
         if file.exists():
-            metrics = checked(read_json(file), _Results, file)["metrics"]
+            metrics = read_record(file, _Results)["metrics"]
             if metrics:
                 name, one = next(iter(metrics.items()))
                 return name, one["value"]
@@ -87,7 +86,7 @@ def last_metric(run: Path, step: int) -> tuple[str, float] | None:
 
 
 def _of_file(run: Path, file: Path) -> list[Measured]:
-    content = read_json(file)
+    content = read_record(file, dict[str, Any])
     named = str(file.relative_to(run))
     place = _STEP.search(named) or _STEP.search(str(content.get("checkpoint", "")))
     step = int(place[1]) if place else None
