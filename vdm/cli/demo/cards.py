@@ -41,8 +41,9 @@ CSS = """
 .vdm-text dl { display: grid; grid-template-columns: auto 1fr; gap: 0 .75rem; margin: .4rem 0 0; font-size: .78rem; }
 .vdm-text dt { color: var(--body-text-color-subdued); }
 .vdm-text dd { margin: 0; }
-.vdm-reuse { float: right; padding: 1px 8px; border: 1px solid var(--border-color-primary); border-radius: 6px;
-  background: var(--background-fill-secondary); color: var(--body-text-color); cursor: pointer; }
+.vdm-text button.vdm-reuse { display: block; margin-top: .35rem; padding: 1px 8px; font: inherit !important;
+  border: 1px solid var(--border-color-primary); border-radius: 6px; background: var(--background-fill-secondary);
+  color: var(--body-text-color); cursor: pointer; }
 .vdm-none { color: var(--body-text-color-subdued); padding: 8px 0; }
 """
 
