@@ -107,7 +107,7 @@ def test_a_page_for_others_answers_to_its_names_and_addresses(
 def test_the_loopback_address_has_no_other_names_but_those_allowed() -> None:
     assert "192.0.2.7" not in HostNames.of(True, [])
     assert socket.gethostname() not in HostNames.of(True, [])
-    assert "demo.example.org" in HostNames.of(True, ["demo.example.org"])
+    assert "demo.example.org" in HostNames.of(True, ["Demo.example.org:8443"])
 
 
 def test_the_browser_is_told_to_stay_here(demo: Served) -> None:

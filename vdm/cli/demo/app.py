@@ -56,4 +56,4 @@ def make_app(
         css=CSS,
         head=_HEAD,
     )
-    return Guard(app, cache, HostNames.of(is_loopback, options.allowed_hosts)), page.stop_all
+    return Guard(app, cache, HostNames.of(is_loopback, options.allowed_hosts or ())), page.stop_all

@@ -68,12 +68,17 @@ class HostNames:
             allowed: Further names; ``*`` allows all.
         """
         machine = () if is_loopback else (socket.gethostname(), socket.gethostname().partition(".")[0])
-        return cls(frozenset(name.lower() for name in (*_LOOPBACK, *machine, *allowed)), not is_loopback)
+        return cls(frozenset(map(_name_in, (*_LOOPBACK, *machine, *allowed))), not is_loopback)
 
     def __contains__(self, host: str) -> bool:
         """Tell whether the header ``Host`` has one of the names; its port does not matter."""
-        name = re.sub(r":\d+$", "", host.lower()).removesuffix(".")
+        name = _name_in(host)
         return name in self.names or _ANY in self.names or (self.with_addresses and _is_address(name))
+
+
+def _name_in(host: str) -> str:
+    """Return a name without its port, as it is compared."""
+    return re.sub(r":\d+$", "", host.lower()).removesuffix(".")
 
 
 def _is_address(name: str) -> bool:
