@@ -50,7 +50,7 @@ def run(config: DictConfig) -> None:
         usage = _whole(to, lambda folder: _lora(folder, checkpoint, trained, weights, options, family))
     elif to.suffix == ".safetensors":
         if family is None or family["writers"]["file"] is None:
-            raise ConfigError(f"to={to}: only Stable Video Diffusion has files of this kind; give a folder")
+            raise ConfigError(f"to={to}: only Stable Video Diffusion and Wan have files of this kind; give a folder")
         weights = _of_network(_weights(checkpoint, options))
         write_file = build(family["writers"]["file"], "writers.file")
         write_file(to, _network(trained), weights, options.rest_of)
