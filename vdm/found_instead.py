@@ -41,7 +41,7 @@ def _of_folder(path: Path) -> str | None:
             " trains from it"
         )
     if "adapter_config.json" in names:
-        return "a LoRA for peft and diffusers, which vdm only writes: give the run that it was exported from"
+        return f"a LoRA, for peft and diffusers: `vdm train tune=lora tune.file={path}` trains it further"
     if "config.yaml" in names:
         if is_export(path):
             return f"an export: `vdm import from={path} to=RUN` makes a run of it"

@@ -64,6 +64,10 @@ class StoredTensors(Mapping[str, Tensor]):
         """The dtype of each tensor as safetensors writes it, such as ``BF16``; no tensor is read."""
         return {new: self._files[path].get_slice(old).get_dtype() for new, (path, old) in self._places.items()}
 
+    def metadata(self, file: Path) -> dict[str, str]:
+        """Return what one of the files says of itself."""
+        return self._files[file].metadata() or {}
+
     def file(self, name: str) -> Path:
         """Return the file that holds a tensor."""
         return self._places[name][0]

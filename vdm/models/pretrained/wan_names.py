@@ -94,6 +94,15 @@ def _renamed(name: str, ends: Mapping[str, str], in_block: Mapping[str, str]) ->
     return f"{prefix}{table[layer]}.{kind}" if layer in table else None
 
 
+def from_underscores(layer: str) -> str | None:
+    """Return the name here of a layer that is written with ``_`` for ``.``, as in Kohya's files; None if unknown."""
+    block = re.match(r"blocks_(\d+)_", layer)
+    prefix, table = (f"blocks.{block.group(1)}.", _IN_BLOCK) if block else ("", _ENDS)
+    own = layer[block.end() :] if block else layer
+    found = next((ours for ours, theirs in table.items() if theirs.replace(".", "_") == own), None)
+    return None if found is None else prefix + found
+
+
 def network_config(shapes: Mapping[str, list[int]]) -> dict[str, Any]:
     """Return the ``config.json`` with which diffusers would build the network of a file.
 
