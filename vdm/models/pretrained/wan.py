@@ -129,7 +129,7 @@ def with_components(
     check_names(weights, network, source)
     _check_components(folder, options["in_channels"], options["text_channels"])
     scheduler_file, index = folder / "scheduler" / SCHEDULER_CONFIG, folder / "model_index.json"
-    scheduler = read_json(scheduler_file) if scheduler_file.is_file() else SCHEDULER
+    scheduler = flow_schedulers.read_scheduler(scheduler_file) if scheduler_file.is_file() else SCHEDULER
     places = {"name_or_path": name, "variant": variant}
     text_encoder = {**places, "max_tokens": _NUM_TEXT_TOKENS}
     settings = {
@@ -166,7 +166,8 @@ def write_folder(
     config = network_config(network)
     _check_components(components, network.in_channels, network.text_channels)
     file = components / "scheduler" / SCHEDULER_CONFIG
-    scheduler = flow_schedulers.scheduler_config(trained["diffusion"], read_json(file) if file.is_file() else SCHEDULER)
+    published = flow_schedulers.read_scheduler(file) if file.is_file() else SCHEDULER
+    scheduler = flow_schedulers.scheduler_config(trained["diffusion"], published)
     index = components / "model_index.json"
     pipeline = typed(PipelineConfig, read_json(index), index)
     settings = {
