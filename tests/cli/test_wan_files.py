@@ -1,5 +1,6 @@
 """The network of Wan in a single file, as its authors and ComfyUI have it: imported, tuned and exported."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,3 +108,28 @@ def test_wrong_files_are_refused_in_one_line(published: Path, file: Path, run_vd
     )
     code, err = run_vdm("export", "checkpoint=other", "to=x.safetensors", f"rest_of={file}")
     assert (code, err) == (2, f"rest_of={file}: Wan's files hold the network alone\n")
+
+
+def test_a_network_that_does_not_fit_its_components_is_refused_with_what_to_do(
+    published: Path, run_vdm: RunVdm, tmp_path: Path
+) -> None:
+    """As after training from scratch with other encoders than those of the pipeline."""
+    assert run_vdm("import", f"from={published}", "to=run")[0] == 0
+    other = save_pipeline(tmp_path / "other")
+    for name, key, value in (("text_encoder", "d_model", 32), ("vae", "z_dim", 16)):
+        file = other / name / "config.json"
+        before = file.read_text()
+        file.write_text(json.dumps({**json.loads(before), key: value}))
+        needed = 16 if key == "d_model" else 4
+        code, err = run_vdm("export", "checkpoint=run", f"components={other}", "to=x")
+        wrong = f"components: {file}: {key} is {value}, but the network needs {needed}"
+        advice = "give the folder of a pipeline with the parts that the network was trained with, or format=own"
+        assert (code, err) == (2, f"{wrong}: {advice}\n")
+        file.write_text(before)
+    (tmp_path / "none").mkdir()
+    code, err = run_vdm("export", "checkpoint=run", "components=none", "to=x")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(
+        "components: none: not a pipeline of diffusers: there is no model_index.json: give the folder"
+    ), err
+    assert not (tmp_path / "x").exists()

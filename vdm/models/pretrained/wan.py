@@ -164,7 +164,14 @@ def write_folder(
         ValueError: If a component is missing or does not fit, or diffusers has no such network or scheduler.
     """
     config = network_config(network)
-    _check_components(components, network.in_channels, network.text_channels)
+    try:
+        FOLDER.check_around(components)
+        _check_components(components, network.in_channels, network.text_channels)
+    except ValueError as error:
+        raise ValueError(
+            f"components: {error}: give the folder of a pipeline with the parts that the network was trained with, or"
+            " format=own"
+        ) from None
     file = components / "scheduler" / SCHEDULER_CONFIG
     published = flow_schedulers.read_scheduler(file) if file.is_file() else SCHEDULER
     scheduler = flow_schedulers.scheduler_config(trained["diffusion"], published)
