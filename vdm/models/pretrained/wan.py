@@ -46,7 +46,7 @@ SCHEDULER = {
 """As published with Wan2.1-T2V-1.3B; for folders that come without one."""
 _NUM_TEXT_TOKENS = 512
 """Length to which Wan pads text with zeros, in its training and by default in its pipelines."""
-_FIRST_FRAME_CLIP = {"num_frames": 121, "height": 704, "width": 1280, "fps": 24}
+FIRST_FRAME_CLIP = {"num_frames": 121, "height": 704, "width": 1280, "fps": 24}
 """Size and speed of the videos of TI2V-5B, as published."""
 
 
@@ -124,22 +124,43 @@ def with_components(
     Raises:
         ValueError: If the weights are not those of the network, or a component is missing or does not fit it.
     """
-    with torch.device("meta"):
-        network = SpaceTimeTransformer(**options)
-    check_names(weights, network, source)
     _check_components(folder, options["in_channels"], options["text_channels"])
     scheduler_file, index = folder / "scheduler" / SCHEDULER_CONFIG, folder / "model_index.json"
     scheduler = flow_schedulers.read_scheduler(scheduler_file) if scheduler_file.is_file() else SCHEDULER
+    clip = FIRST_FRAME_CLIP if typed(PipelineConfig, read_json(index), index).expand_timesteps else {}
     places = {"name_or_path": name, "variant": variant}
-    text_encoder = {**places, "max_tokens": _NUM_TEXT_TOKENS}
-    settings = {
-        "encoder": places,
-        "text_encoder": text_encoder,
-        "model": {"network": options, "conditioner": {"text_encoder": text_encoder}},
-        **flow_schedulers.settings(scheduler, scheduler_file),
-        "clip": _FIRST_FRAME_CLIP if typed(PipelineConfig, read_json(index), index).expand_timesteps else {},
-    }
-    return Published(weights, settings)
+    return published(
+        weights, options, source, places, places, {**flow_schedulers.settings(scheduler, scheduler_file), "clip": clip}
+    )
+
+
+def published(
+    weights: StoredTensors,
+    options: Mapping[str, Any],
+    source: Path,
+    encoder: Mapping[str, Any],
+    text_encoder: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Published:
+    """Return a network with the settings of a run.
+
+    Args:
+        weights: The network's weights.
+        options: Arguments of ``SpaceTimeTransformer`` that make the network.
+        source: File or folder of the weights, for messages.
+        encoder: Where the autoencoder is.
+        text_encoder: Where the text encoder is.
+        settings: Further settings.
+
+    Raises:
+        ValueError: If the weights are not those of the network.
+    """
+    with torch.device("meta"):
+        network = SpaceTimeTransformer(**options)
+    check_names(weights, network, source)
+    texts = {**text_encoder, "max_tokens": _NUM_TEXT_TOKENS}
+    model = {"network": options, "conditioner": {"text_encoder": texts}}
+    return Published(weights, {"encoder": encoder, "text_encoder": texts, "model": model, **settings})
 
 
 def write_folder(
@@ -164,7 +185,14 @@ def write_folder(
         ValueError: If a component is missing or does not fit, or diffusers has no such network or scheduler.
     """
     config = network_config(network)
-    _check_components(components, network.in_channels, network.text_channels)
+    try:
+        FOLDER.check_around(components)
+        _check_components(components, network.in_channels, network.text_channels)
+    except ValueError as error:
+        raise ValueError(
+            f"components: {error}: give the folder of a pipeline with the parts that the network was trained with, or"
+            " format=own"
+        ) from None
     file = components / "scheduler" / SCHEDULER_CONFIG
     published = flow_schedulers.read_scheduler(file) if file.is_file() else SCHEDULER
     scheduler = flow_schedulers.scheduler_config(trained["diffusion"], published)
