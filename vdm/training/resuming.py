@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 from torch.optim.lr_scheduler import LambdaLR
-from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
+from typing_extensions import NotRequired, TypedDict  # that of typing suffices from Python 3.12 on
 
 from vdm.records import checked
 
@@ -39,6 +39,7 @@ class _State(TypedDict):
     ClipDataModule: _Data
     ema_names: list[str]
     ema_updates: _Count
+    ema_updates_of: NotRequired[dict[str, _Count]]
 
 
 def checked_state(state: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from vdm.training.loggers.metrics_file import MetricsFile
 from vdm.training.module import DiffusionModule
 from vdm.training.prepare import prepare
 from vdm.training.process_layout import cluster_environment, find_layout, with_layout
+from vdm.training.step_experts import ExpertSchedule
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.types import ClipSize
@@ -103,7 +104,12 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
         _load_initial_weights(model, config, published)
     objective = prepare(model, config)
     module: DiffusionModule = build(
-        config["training"], "training", model=model, objective=objective, seed=config["seed"]
+        config["training"],
+        "training",
+        model=model,
+        objective=objective,
+        seed=config["seed"],
+        experts=_schedule_experts(model, data, config["seed"]),
     )
     check_dropout(module.condition_dropout, model)
     strategy = _build_strategy(config, model, objective)
@@ -143,6 +149,17 @@ def _fit_data_to_model(data: ClipDataModule, model: VideoDiffusionModel, seed: i
         data.report_captions()
     shapes = {shape: model.encoder.latent_shape(ClipSize(*shape)) for shape in data.clip_shapes}
     data.prefetch_noise(NoisePrefetcher(seed, model.diffusion.noise_prior, shapes, data.num_images_per_clip))
+
+
+def _schedule_experts(model: VideoDiffusionModel, data: ClipDataModule, seed: int) -> ExpertSchedule:
+    """Return which expert trains in which step, if the network consists of two.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    shapes = [model.encoder.latent_shape(ClipSize(*bucket.shape)) for bucket in data.training.buckets]
+    with errors_at("experts"):
+        return ExpertSchedule(seed, model.network, model.diffusion, shapes)
 
 
 def _load_initial_weights(model: VideoDiffusionModel, config: Mapping[str, Any], published: Published | None) -> None:

@@ -23,6 +23,7 @@ from vdm.training.joint_optimizer import optimizer_of
 from vdm.training.planning.live_memory import LiveMemory, Moment
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
 from vdm.training.prepare import prepare
+from vdm.training.step_experts import a_trained_expert
 from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipBatch, ClipSize, ImageBatch
 
@@ -169,7 +170,8 @@ def _loss(model: VideoDiffusionModel, objective: Objective, clips: Clips) -> Ten
     """Return the loss of the training step on clips of zeros, with all conditions."""
     randomness = HeldOutRandomness([str(number) for number in range(clips.number)])
     latents = latents_of(model, _batch(model, clips), randomness)
-    return losses_of(objective, model, latents, randomness).per_clip.mean()
+    with a_trained_expert(model.network).alone(model.network):
+        return losses_of(objective, model, latents, randomness).per_clip.mean()
 
 
 def _batch(model: VideoDiffusionModel, clips: Clips) -> ClipBatch:

@@ -48,6 +48,10 @@ class SlicewiseStrategy(Strategy):
     is_left_out: Callable[[Float[Tensor, ""]], Bool[Tensor, ""]] | None = None
     """Decides from the norm of a step's gradient whether the step is skipped; all processes get the same answer."""
 
+    idle_expert: str | None = None
+    """The expert that the coming step leaves alone, if the network consists of two. Its weights have no gradients, so
+    that optimizers skip them; a strategy under which they have zeros must skip them itself."""
+
     run_lock: RunLock | None = None
     """The lock on the run's folder, in the first process; checked before anything is written there."""
 

@@ -1,0 +1,116 @@
+"""A network of two experts: one for high noise levels and one for low ones, as Wan 2.2 A14B (Wan Team 2025)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Interval
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vdm.types import Conditioning
+
+Expert = Literal["high_noise", "low_noise"]
+HIGH, LOW = "high_noise", "low_noise"
+EXPERTS: tuple[Expert, Expert] = (HIGH, LOW)
+NUM_TIMESTEPS = 1000
+"""Timestep of pure noise."""
+Boundary = Annotated[float, Interval(gt=0, lt=1)]
+Agree = Callable[[Sequence[bool]], Sequence[bool]]
+"""Given which experts this process needs, in the order of ``EXPERTS``, returns those that any process needs."""
+
+
+class TwoExperts(nn.Module):
+    """Two networks of the same kind and size, of which each noise level uses one.
+
+    The expert of a clip follows from its timestep, as in diffusers: ``high_noise`` from ``1000 boundary`` on, else
+    ``low_noise``. If the frames of a clip have different timesteps, the largest one counts: given frames are clean.
+
+    Args:
+        expert: Makes one of the networks.
+        boundary: Smallest timestep of the expert for high noise levels, as a share of 1000; 0.875 for Wan's
+            text-to-video, 0.9 for its image-to-video. Timesteps are those that a network is told, after any time shift.
+    """
+
+    def __init__(self, expert: Callable[..., nn.Module], boundary: Boundary = 0.875) -> None:
+        super().__init__()
+        if not 0 < boundary < 1:
+            raise ValueError(f"boundary must lie between 0 and 1, but is {boundary}")
+        self.boundary = boundary
+        self.high_noise, self.low_noise = expert(), expert()
+        self._only: Expert | None = None
+        self._agree: Agree = list
+
+    @property
+    def frame_multiple(self) -> int:
+        """Numbers of rows and columns of latents are multiples of this number."""
+        return getattr(self.high_noise, "frame_multiple", 1)
+
+    @property
+    def both_train(self) -> bool:
+        """Whether both experts have trained weights."""
+        return all(any(p.requires_grad for p in self._expert(name).parameters()) for name in EXPERTS)
+
+    @contextmanager
+    def only(self, expert: Expert) -> Iterator[None]:
+        """Use one expert for all clips while the context lasts, whatever their timesteps."""
+        self._only = expert
+        try:
+            yield
+        finally:
+            self._only = None
+
+    @contextmanager
+    def agreeing(self, agree: Agree) -> Iterator[None]:
+        """Have all processes call the same experts while the context lasts, for strategies that gather weights."""
+        self._agree = agree
+        try:
+            yield
+        finally:
+            self._agree = list
+
+    def forward(
+        self,
+        xt: Float[Tensor, "b c t h w"],
+        c_noise: Float[Tensor, "b *frames"],
+        condition: Conditioning,
+        num_images: int = 0,
+    ) -> Float[Tensor, "b c_out t h w"]:
+        """Return the raw prediction; the arguments are those of each expert, and ``c_noise`` is the timestep."""
+        if self._only is not None:
+            return self._expert(self._only)(xt, c_noise, condition, num_images)
+        is_high = self.is_high(c_noise)
+        of_expert = [is_high.nonzero()[:, 0], (~is_high).nonzero()[:, 0]]
+        needed = self._agree([len(rows) > 0 for rows in of_expert])
+        output: Tensor | None = None
+        for expert, rows, is_needed in zip(EXPERTS, of_expert, needed, strict=True):
+            if not is_needed:
+                continue
+            # One clip, whose result is not used, if only other processes need this expert.
+            called = rows if len(rows) > 0 else rows.new_zeros(1)
+            predicted = self._expert(expert)(
+                xt[called], c_noise[called], condition.map(lambda tensor, called=called: tensor[called]), num_images
+            )
+            if output is None:
+                output = predicted.new_zeros(len(xt), *predicted.shape[1:])
+            output = output.index_copy(0, rows, predicted[: len(rows)])
+        assert output is not None, "a batch has at least one clip"
+        return output
+
+    def is_high(self, c_noise: Float[Tensor, "b *frames"]) -> Bool[Tensor, " b"]:
+        """Return which clips have a timestep of the expert for high noise levels."""
+        return c_noise.reshape(len(c_noise), -1).amax(dim=1) >= self.boundary * NUM_TIMESTEPS
+
+    def _expert(self, name: Expert) -> nn.Module:
+        return self.high_noise if name == HIGH else self.low_noise
+
+
+@contextmanager
+def agreeing(network: nn.Module, agree: Agree) -> Iterator[None]:
+    """Have all processes call the same experts while the context lasts, if the network consists of two."""
+    if not isinstance(network, TwoExperts):
+        yield
+        return
+    with network.agreeing(agree):
+        yield
