@@ -8,11 +8,11 @@ from tests.training.runs import configuration
 TWO_EXPERTS = (
     "model=wan22_a14b",
     "model.network.boundary=0.5",
-    "model.network.expert.num_layers=2",
-    "model.network.expert.num_heads=2",
-    "model.network.expert.head_channels=8",
-    "model.network.expert.hidden_channels=16",
-    "model.network.expert.num_text_tokens=64",
+    "model.network.high_noise.num_layers=2",
+    "model.network.high_noise.num_heads=2",
+    "model.network.high_noise.head_channels=8",
+    "model.network.high_noise.hidden_channels=16",
+    "model.network.high_noise.num_text_tokens=64",
     "diffusion=wan",
     "diffusion.time_shift.shift=1",
 )

@@ -52,7 +52,9 @@ def test_chain_of_strategies_equals_one_process_and_leaves_the_idle_expert_alone
     train(tmp_path / "one", config)
     run = tmp_path / "many"
     train(run, {**config, "trainer": {**config["trainer"], "max_steps": 2}})
-    train_in_processes(shards, run, *(f"{stage} validate.every_steps=4" for stage in stages_of(chain, 2)), zygote=zygote)
+    train_in_processes(
+        shards, run, *(f"{stage} validate.every_steps=4" for stage in stages_of(chain, 2)), zygote=zygote
+    )
 
     expected, found = content(tmp_path / "one"), content(run)
     assert expected.keys() == found.keys()

@@ -15,7 +15,7 @@ from vdm.diffusion.frame_levels import trained_on_any_levels
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.models.autoencoder import Autoencoder
 from vdm.models.conditioner import Conditioner
-from vdm.models.experts import NUM_TIMESTEPS, TwoExperts
+from vdm.models.experts import EXPERTS, NUM_TIMESTEPS, TwoExperts
 from vdm.models.pretrained.diffusers_folder import cached_folder
 
 
@@ -115,10 +115,13 @@ def _build_network(
         "image_conditioned": "image" in conditioner.takes,
     }
     node = config["model"]["network"]
-    if "expert" not in node:
-        return build(node, "model.network", allowed_modules, known)
-    expert = build(node["expert"], "model.network.expert", allowed_modules, known)
-    return build(node, "model.network", allowed_modules, expert=expert)
+    # Each of two experts gets them.
+    experts = {
+        name: build(node[name], f"model.network.{name}", allowed_modules, known)
+        for name in EXPERTS
+        if isinstance(node.get(name), Mapping)
+    }
+    return build(node, "model.network", allowed_modules, known, **experts)
 
 
 def _check_experts(network: nn.Module, diffusion: GaussianDiffusion) -> None:

@@ -23,6 +23,7 @@ from vdm.config import ConfigError, build
 from vdm.config.foreign import check_foreign
 from vdm.config.options import parse
 from vdm.files import appearing
+from vdm.models.experts import HIGH, lora_of_experts
 from vdm.models.lora import adapted_outside, adapter
 from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder, readme_of
 from vdm.models.pretrained.model_card import licence_keys
@@ -66,7 +67,8 @@ def run(config: DictConfig) -> None:
 
 def _family(trained: RunConfig, options: ExportOptions) -> dict[str, Any] | None:
     """Return the published family whose format is written; None for this project's own format."""
-    target, wanted = trained.parts["model"]["network"].get("_target_"), options.format
+    network, wanted = trained.parts["model"]["network"], options.format
+    target = str(network.get(HIGH, network).get("_target_"))  # of two experts, each is such a network
     families = {name: f for name, f in options.families.items() if f["run"]["model"]["network"]["_target_"] == target}
     has_parts = (options.components or trained.parts["encoder"].get("name_or_path")) is not None
     if wanted == "diffusers" and not families:
@@ -159,11 +161,14 @@ def _lora(
     described = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": layers, "bias": "none"}
     (folder / "adapter_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     network = "unet" if family is None else family["network"]
-    for file, prefix in (("adapter_model", "base_model.model."), ("pytorch_lora_weights", f"{network}.")):
-        tensors = {prefix + name: tensor.contiguous() for name, tensor in weights.items()}
+    of_experts = lora_of_experts(weights)
+    named = {"adapter_model": (weights, "base_model.model.")}
+    named |= {f"pytorch_lora_weights{'_' * bool(e)}{e}": (own, f"{network}.") for e, own in of_experts.items()}
+    for file, (of_file, prefix) in named.items():
+        tensors = {prefix + name: tensor.contiguous() for name, tensor in of_file.items()}
         save_tensors(tensors, folder / f"{file}.safetensors", {"format": "pt"})
     pipeline = None if family is None else (family["pipeline"], network)
-    usage = of_lora(pipeline, options.to, weights, trained)
+    usage = of_lora(pipeline, options.to, weights, trained, of_experts)
     title, notes = ("LoRA", "") if family is None else (f"LoRA of a {family['pipeline']}", family["card"]["licence"])
     facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, title, usage, facts, notes, {"library_name": "peft"})

@@ -12,6 +12,7 @@ from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
 from vdm.cli.next_step import command
 from vdm.config import ConfigError
 from vdm.config.foreign import check_foreign
+from vdm.models.experts import LOW
 
 
 def of_pipeline(pipeline: str, folder: Path, weights: Mapping[str, Tensor]) -> str:
@@ -29,7 +30,13 @@ def of_pipeline(pipeline: str, folder: Path, weights: Mapping[str, Tensor]) -> s
     )
 
 
-def of_lora(family: tuple[str, str] | None, folder: Path, weights: Mapping[str, Tensor], trained: RunConfig) -> str:
+def of_lora(
+    family: tuple[str, str] | None,
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    trained: RunConfig,
+    of_experts: Iterable[str] = ("",),
+) -> str:
     """Return Python that merges LoRA weights into the model that training started from.
 
     Args:
@@ -37,6 +44,7 @@ def of_lora(family: tuple[str, str] | None, folder: Path, weights: Mapping[str, 
         folder: Folder of the LoRA weights.
         weights: The LoRA weights.
         trained: Configuration of the run.
+        of_experts: The experts that have LoRA weights; one empty name for a single network.
     """
     merged = f"PeftModel.from_pretrained({{}}, {_text(folder)}).merge_and_unload()"
     if family is None:
@@ -47,9 +55,19 @@ def of_lora(family: tuple[str, str] | None, folder: Path, weights: Mapping[str, 
     started_from = trained.started_from
     # A single file has only the network, and diffusers opens pipelines.
     base = encoder["name_or_path"] if started_from is None or Path(started_from).is_file() else started_from
+    if "" not in of_experts:
+        lines = ["import torch", f"from diffusers import {pipeline}", ""]
+        lines += [f"pipeline = {_opened(pipeline, base, weights.values(), encoder.get('variant'))}"]
+        return "\n".join([*lines, *(_loaded(folder, expert) for expert in of_experts)])
     lines = ["import torch", f"from diffusers import {pipeline}", "from peft import PeftModel", ""]
     lines += [f"pipeline = {_opened(pipeline, base, weights.values(), encoder.get('variant'))}"]
     return "\n".join([*lines, f"pipeline.{network} = {merged.format(f'pipeline.{network}')}"])
+
+
+def _loaded(folder: Path, expert: str) -> str:
+    second = ", load_into_transformer_2=True" if expert == LOW else ""
+    file = f"pytorch_lora_weights_{expert}.safetensors"
+    return f'pipeline.load_lora_weights({_text(folder)}, weight_name="{file}", adapter_name="{expert}"{second})'
 
 
 def of_own(folder: Path, trained: RunConfig) -> str:

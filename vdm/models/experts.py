@@ -1,6 +1,6 @@
 """A network of two experts: one for high noise levels and one for low ones, as Wan 2.2 A14B (Wan Team 2025)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
@@ -22,23 +22,24 @@ Agree = Callable[[Sequence[bool]], Sequence[bool]]
 
 
 class TwoExperts(nn.Module):
-    """Two networks of the same kind and size, of which each noise level uses one.
+    """Two networks of the same kind, of which each noise level uses one.
 
     The expert of a clip follows from its timestep, as in diffusers: ``high_noise`` from ``1000 boundary`` on, else
     ``low_noise``. If the frames of a clip have different timesteps, the largest one counts: given frames are clean.
 
     Args:
-        expert: Makes one of the networks.
+        high_noise: The network for high noise levels.
+        low_noise: The network for low noise levels.
         boundary: Smallest timestep of the expert for high noise levels, as a share of 1000; 0.875 for Wan's
             text-to-video, 0.9 for its image-to-video. Timesteps are those that a network is told, after any time shift.
     """
 
-    def __init__(self, expert: Callable[..., nn.Module], boundary: Boundary = 0.875) -> None:
+    def __init__(self, high_noise: nn.Module, low_noise: nn.Module, boundary: Boundary = 0.875) -> None:
         super().__init__()
         if not 0 < boundary < 1:
             raise ValueError(f"boundary must lie between 0 and 1, but is {boundary}")
         self.boundary = boundary
-        self.high_noise, self.low_noise = expert(), expert()
+        self.high_noise, self.low_noise = high_noise, low_noise
         self._only: Expert | None = None
         self._agree: Agree = list
 
@@ -114,3 +115,12 @@ def agreeing(network: nn.Module, agree: Agree) -> Iterator[None]:
         return
     with network.agreeing(agree):
         yield
+
+
+def lora_of_experts(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return the LoRA weights of a network for each file: of each trained expert by its name, or of all by ''."""
+    by_expert = {
+        expert: {name.removeprefix(f"{expert}."): w for name, w in weights.items() if name.startswith(f"{expert}.")}
+        for expert in EXPERTS
+    }
+    return {name: own for name, own in by_expert.items() if own} or {"": dict(weights)}

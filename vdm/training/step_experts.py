@@ -112,9 +112,7 @@ class ExpertSchedule:
             LOW: StepExpert(LOW, TimeRange(end=network.boundary)),
         }
         self._trained = _trained_experts(network)
-        self._schedules = [
-            self._schedule(seed, network.boundary, diffusion, shape) for shape in latent_shapes
-        ]
+        self._schedules = [self._schedule(seed, network.boundary, diffusion, shape) for shape in latent_shapes]
 
     def step(self, bucket: int, number: int) -> StepExpert:
         """Return the expert of a step.

@@ -42,8 +42,13 @@ def text_encoder() -> UMT5EncoderModel:
     return UMT5EncoderModel(UMT5Config(vocab_size=len(tokenizer()), **sizes)).eval()
 
 
-def pipeline(euler: bool = False, expand_timesteps: bool = False, **scheduler: object) -> WanPipeline:
-    """Return diffusers' pipeline around all of it; TI2V-5B has ``expand_timesteps``: a timestep for each token."""
+def pipeline(
+    euler: bool = False, expand_timesteps: bool = False, boundary: float | None = None, **scheduler: object
+) -> WanPipeline:
+    """Return diffusers' pipeline around all of it.
+
+    TI2V-5B has ``expand_timesteps``: a timestep for each token. A14B has a boundary, and a second network.
+    """
     make = FlowMatchEulerDiscreteScheduler if euler else UniPCMultistepScheduler
     made = WanPipeline(
         tokenizer=tokenizer(),
@@ -52,6 +57,8 @@ def pipeline(euler: bool = False, expand_timesteps: bool = False, **scheduler: o
         transformer=diffusers_transformer(SIZES),
         scheduler=make(**({} if euler else SCHEDULER) | scheduler),
         expand_timesteps=expand_timesteps,
+        boundary_ratio=boundary,
+        transformer_2=None if boundary is None else diffusers_transformer(SIZES, seed=1),
     )
     made.set_progress_bar_config(disable=True)
     return made
