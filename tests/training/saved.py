@@ -13,7 +13,12 @@ from vdm.checkpoints.snapshot import SavedCheckpoint
 
 
 def content(run: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
-    """Return weights, EMA weights and the optimizer's state in a checkpoint, by default a run's latest, and its EMA snapshots."""
+    """Return weights, EMA weights and the optimizer's state in a run's latest checkpoint, and its EMA snapshots.
+
+    Args:
+        run: Folder of the run.
+        checkpoint: Another of its checkpoints.
+    """
     saved = SavedCheckpoint(checkpoint or latest_checkpoint(run))
     kinds = {"weights": saved.weights, **saved.emas(), "optimizer": saved.optimizer}
     for folder in ema_snapshots_of(run):

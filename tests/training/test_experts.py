@@ -1,13 +1,16 @@
 """Two experts in one run: which trains when, and that the other one stays as it is under every strategy."""
 
+import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.training import chaos
 from tests.training.experts import TWO_EXPERTS, of_experts
-from tests.training.runs import train
-from tests.training.saved import content, curve, each_pair
+from tests.training.runs import tiny_without, train
+from tests.training.saved import content, curve
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.zygote import Zygote
 from vdm.checkpoints.layout import checkpoints_of
@@ -24,10 +27,10 @@ def stages_of(strategies: tuple[str, ...], first: int) -> list[str]:
 
 
 def check_experts(run: Path) -> list[str]:
-    """Check that each step changed weights and state of one expert and nothing of the other; return the former by step."""
+    """Check that each step changed weights and state of one expert, and nothing of the other; return the former."""
     saved = [content(run, folder) for folder in sorted(checkpoints_of(run))]
     in_use: list[str] = []
-    for before, after in zip(saved, saved[1:], strict=False):
+    for before, after in pairwise(saved):
         changed = {
             expert: {name for name in after if f".{expert}." in name and not same(before.get(name), after[name])}
             for expert in EXPERTS
@@ -65,3 +68,39 @@ def test_chain_of_strategies_equals_one_process_and_leaves_the_idle_expert_alone
     order = check_experts(tmp_path / "one")
     assert check_experts(run) == order
     assert all(set(order[number : number + 2]) == set(EXPERTS) for number in range(1, num_steps - 2, 2))
+
+
+@pytest.mark.chaos
+def test_each_strategy_goes_on_from_each_other(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
+    walk = tuple(each_pair(STRATEGIES))
+    num_steps = 2 + 2 * len(walk)
+    config = of_experts(shards, *OPTIONS, f"trainer.max_steps={num_steps}")
+    train(tmp_path / "one", config)
+    run = tmp_path / "many"
+    train(run, {**config, "trainer": {**config["trainer"], "max_steps": 2}})
+    train_in_processes(shards, run, *stages_of(walk, 2), zygote=zygote)
+    for name, tensor in content(tmp_path / "one").items():
+        torch.testing.assert_close(content(run)[name], tensor, rtol=0, atol=1e-6, msg=name)
+    assert check_experts(run) == check_experts(tmp_path / "one")
+
+
+def test_killed_and_resumed_run_equals_one_left_alone(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
+    options = (*tiny_without("model.network"), *chaos.OPTIONS, *TWO_EXPERTS)
+    case = chaos.Case("ddp", 2, shards, tmp_path, zygote, random.Random(5), options)
+    alone = case.run_alone()
+    run, num_kills = case.run_under_fire("killed", 2)
+    assert num_kills > 0
+    chaos.assert_same_model(run, alone)
+
+
+@pytest.mark.parametrize("strategy", ["deepspeed_zero2 2 strategy.offload_optimizer=true", "deepspeed_zero3 2"])
+def test_norm_of_the_gradient_is_that_of_the_expert_in_use(
+    tmp_path: Path, shards: Path, zygote: Zygote, strategy: str
+) -> None:
+    name, _, *offload = strategy.split()
+    options = " ".join([*offload, *TWO_EXPERTS])
+    train(tmp_path / "one", of_experts(shards, *ADAMW, *MICRO_BATCHES, "trainer.max_steps=4"))
+    train_in_processes(shards, tmp_path / "many", f"{name} 4 {options}", zygote=zygote)
+    norms = curve(tmp_path / "one", "train/grad_norm")
+    assert len(norms) == 4
+    assert curve(tmp_path / "many", "train/grad_norm") == pytest.approx(norms, rel=1e-4)

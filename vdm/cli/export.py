@@ -15,7 +15,7 @@ from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
 from vdm.checkpoints.run_record import write_config
 from vdm.checkpoints.weights import load_weights, saved_weights
 from vdm.cli.export_card import facts_of, write_card
-from vdm.cli.export_usage import of_file, of_lora, of_own, of_pipeline
+from vdm.cli.export_usage import lora_file, of_file, of_lora, of_own, of_pipeline
 from vdm.cli.import_ import EXPORTED_WEIGHTS
 from vdm.cli.options.export import ExportOptions
 from vdm.cli.options.paths import check_new
@@ -162,17 +162,19 @@ def _lora(
     (folder / "adapter_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     network = "unet" if family is None else family["network"]
     of_experts = lora_of_experts(weights)
-    named = {"adapter_model": (weights, "base_model.model.")}
-    named |= {f"pytorch_lora_weights{'_' * bool(e)}{e}": (own, f"{network}.") for e, own in of_experts.items()}
-    for file, (of_file, prefix) in named.items():
-        tensors = {prefix + name: tensor.contiguous() for name, tensor in of_file.items()}
-        save_tensors(tensors, folder / f"{file}.safetensors", {"format": "pt"})
+    _save_lora(folder / "adapter_model.safetensors", weights, "base_model.model.")
+    for expert, of_expert in of_experts.items():
+        _save_lora(folder / lora_file(expert), of_expert, f"{network}.")
     pipeline = None if family is None else (family["pipeline"], network)
     usage = of_lora(pipeline, options.to, weights, trained, of_experts)
     title, notes = ("LoRA", "") if family is None else (f"LoRA of a {family['pipeline']}", family["card"]["licence"])
     facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, title, usage, facts, notes, {"library_name": "peft"})
     return usage
+
+
+def _save_lora(file: Path, weights: Mapping[str, Tensor], prefix: str) -> None:
+    save_tensors({prefix + name: tensor.contiguous() for name, tensor in weights.items()}, file, {"format": "pt"})
 
 
 def _own(

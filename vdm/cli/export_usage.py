@@ -64,10 +64,15 @@ def of_lora(
     return "\n".join([*lines, f"pipeline.{network} = {merged.format(f'pipeline.{network}')}"])
 
 
+def lora_file(expert: str) -> str:
+    """Return the name of the file that diffusers loads: of one of two experts, or of a network by an empty name."""
+    return f"pytorch_lora_weights{f'_{expert}' if expert else ''}.safetensors"
+
+
 def _loaded(folder: Path, expert: str) -> str:
     second = ", load_into_transformer_2=True" if expert == LOW else ""
-    file = f"pytorch_lora_weights_{expert}.safetensors"
-    return f'pipeline.load_lora_weights({_text(folder)}, weight_name="{file}", adapter_name="{expert}"{second})'
+    told = f'weight_name="{lora_file(expert)}", adapter_name="{expert}"{second}'
+    return f"pipeline.load_lora_weights({_text(folder)}, {told})"
 
 
 def of_own(folder: Path, trained: RunConfig) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
-import torch
 from annotated_types import Interval
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from vdm.types import Conditioning
 
 Expert = Literal["high_noise", "low_noise"]
-HIGH, LOW = "high_noise", "low_noise"
+HIGH: Expert = "high_noise"
+LOW: Expert = "low_noise"
 EXPERTS: tuple[Expert, Expert] = (HIGH, LOW)
 NUM_TIMESTEPS = 1000
 """Timestep of pure noise."""
@@ -93,8 +93,7 @@ class TwoExperts(nn.Module):
             predicted = self._expert(expert)(
                 xt[called], c_noise[called], condition.map(lambda tensor, called=called: tensor[called]), num_images
             )
-            if output is None:
-                output = predicted.new_zeros(len(xt), *predicted.shape[1:])
+            output = predicted.new_zeros(len(xt), *predicted.shape[1:]) if output is None else output
             output = output.index_copy(0, rows, predicted[: len(rows)])
         assert output is not None, "a batch has at least one clip"
         return output

@@ -1,11 +1,11 @@
 """Checks of the training state in a checkpoint, and the learning rate after a resume."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from torch.optim.lr_scheduler import LambdaLR
-from typing_extensions import NotRequired, TypedDict  # that of typing suffices from Python 3.12 on
+from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
 from vdm.records import checked
 

@@ -37,7 +37,7 @@ def freeze_others(model: VideoDiffusionModel, experts: ChosenExperts) -> None:
 def owners(module: nn.Module) -> dict[str, Expert | None]:
     """Return the expert to which each weight of a module belongs, by the weight's name; None for neither."""
     places = [f"{name}." if name else "" for name, part in module.named_modules() if isinstance(part, TwoExperts)]
-    prefixes = {f"{place}{expert}.": expert for place in places for expert in EXPERTS}
+    prefixes: dict[str, Expert] = {f"{place}{expert}.": expert for place in places for expert in EXPERTS}
     return {
         name: next((expert for prefix, expert in prefixes.items() if name.startswith(prefix)), None)
         for name, _ in module.named_parameters()
@@ -149,8 +149,12 @@ def a_trained_expert(network: nn.Module) -> StepExpert:
 
 def _trained_experts(network: TwoExperts) -> list[Expert]:
     """Return the experts with trained weights, or both if only other parts of the model are trained."""
-    trained = [name for name in EXPERTS if any(w.requires_grad for w in network.get_submodule(name).parameters())]
+    trained: list[Expert] = [name for name in EXPERTS if _is_trained(network.get_submodule(name))]
     return trained or list(EXPERTS)
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(weight.requires_grad for weight in module.parameters())
 
 
 def _rounded(share: float) -> Fraction:

@@ -18,6 +18,7 @@ from vdm.ranges import Seconds
 from vdm.training.lightning_internals import completes_step, run_hooks_before_step, set_precision_plugin
 from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
 from vdm.training.strategies.weight_slices import WeightSlice, flat_slice, whole_slice
+from vdm.training.strategies.zero_experts import skip_idle_expert
 
 _PRECISIONS = ("32-true", "bf16-mixed")
 LARGEST_BUCKET = 200_000_000
@@ -115,7 +116,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
             _step_in_place(zero_optimizer)
         self.optimizers = [zero_optimizer]
         self._decide_by_norm(zero_optimizer)
-        self._skip_idle_expert(zero_optimizer)
+        skip_idle_expert(zero_optimizer, self.stage, self.offload_optimizer, lambda: self.idle_expert)
 
     def _decide_by_norm(self, zero: Any) -> None:
         """Have DeepSpeed skip a step if ``is_left_out`` decides so, as it does if the norm is not finite."""
@@ -131,42 +132,6 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
             return torch.full_like(norm, torch.inf) if self.stage < 3 else [torch.full_like(norm, torch.inf)]
 
         setattr(zero, name, computed)
-
-    def _skip_idle_expert(self, zero: Any) -> None:
-        """Have DeepSpeed step only the groups of weights of the expert in use, and leave old gradients of the other out.
-
-        DeepSpeed gives weights that a step does not use gradients of zero, or in stage 3 those of an earlier step.
-        """
-        groups = zero.optimizer.param_groups
-        step = zero._optimizer_step
-
-        def is_idle(number: int) -> bool:
-            owner = groups[zero.sub_group_to_group_id[number] if self.stage == 3 else number].get("expert")
-            return owner is not None and owner == self.idle_expert
-
-        def step_unless_idle(number: int) -> None:
-            if not is_idle(number):
-                step(number)
-
-        def forget_old_gradients() -> None:
-            for number, weights in enumerate(zero.fp16_groups if self.stage == 3 else zero.bit16_groups):
-                if not is_idle(number):
-                    continue
-                for gradient in (zero.averaged_gradients.get(number) or ()) if self.stage == 3 else ():
-                    gradient.zero_()
-                if self.offload_optimizer:
-                    for weight in weights:
-                        zero.norm_for_param_grads.pop(zero.get_param_id(weight), None)
-
-        name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
-        compute = getattr(zero, name)
-
-        def computed() -> Any:
-            forget_old_gradients()
-            return compute()
-
-        setattr(zero, name, computed)
-        zero._optimizer_step = step_unless_idle
 
     def _config(self, clip: float) -> dict[str, Any]:
         assert self.lightning_module is not None
