@@ -233,8 +233,8 @@ def test_wrong_settings_are_one_line(tmp_path: Path, shards: Path, overrides: tu
 def test_experts_of_a_single_network_are_refused(tmp_path: Path, shards: Path) -> None:
     with pytest.raises(ConfigError, match=r"^experts: high: the network does not consist of two experts"):
         build_training({**configuration(shards), "experts": "high"}, tmp_path)
+    model = build_model(configuration(shards, "guidance.low_noise_scale=3"))
     with pytest.raises(ValueError, match=r"^guidance\.low_noise_scale=3: the network does not consist of two experts"):
-        model = build_model(configuration(shards, "guidance.low_noise_scale=3"))
         model.sample(torch.zeros(1, 3, 4, 16, 32), ["a dog"])
 
 

@@ -27,6 +27,7 @@ STEP = StepMeasure(
     num_trained=N,
     num_frozen=0,
     trained_bytes=4 * N,
+    gradient_bytes=4 * N,
     frozen_bytes=0,
     saved_bytes=4 * N,
     block_bytes=(N, N, N // 2),
@@ -112,3 +113,15 @@ def test_strategies_are_planned_with_their_options() -> None:
     assert planned(FSDP2(replicate="nodes")) == fsdp2(STEP, 4, 1, 4, replicate="nodes")
     assert planned(FSDP2(offload=True)) == fsdp2(STEP, 8, 1, 4, offload=True)
     assert planned(DeepSpeedZeRO(3, offload_parameters=True)) == zero(STEP, 3, 8, 1, False, True)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "gradients"),
+    [(single(), 2), (ddp(), 4), (fsdp2(STEP, 8, 2, product_bytes=4), 0.25), (zero(STEP, 2, 8, 2), 0.5)],
+    ids=lambda value: value.name if isinstance(value, Sharding) else "",
+)
+def test_gradients_are_those_of_the_expert_in_use_where_the_idle_one_has_none(
+    sharding: Sharding, gradients: float
+) -> None:
+    step = replace(STEP, gradient_bytes=2 * N)
+    assert memory_of(sharding, step, num_emas=2, several_micro_batches=False).gradients == gradients * N

@@ -23,7 +23,7 @@ from vdm.training.joint_optimizer import optimizer_of
 from vdm.training.planning.live_memory import LiveMemory, Moment
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
 from vdm.training.prepare import prepare
-from vdm.training.step_experts import a_trained_expert
+from vdm.training.step_experts import StepExpert, a_trained_expert, owners
 from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipBatch, ClipSize, ImageBatch
 
@@ -58,6 +58,8 @@ class StepMeasure:
     num_frozen: int
     """Number of frozen weights."""
     trained_bytes: int
+    gradient_bytes: int
+    """Gradients of a step: of all trained weights, but for those of an expert that the step does not use."""
     frozen_bytes: int
     """Frozen weights and buffers."""
     saved_bytes: int
@@ -86,7 +88,7 @@ class StepMeasure:
             share_of_copies: Share of the autocast copies of weights that a process keeps.
         """
         if gradients_from_the_start:
-            return int(share_of_gradients * self.trained_bytes) + self.peak_bytes(0, False, share_of_copies)
+            return int(share_of_gradients * self.gradient_bytes) + self.peak_bytes(0, False, share_of_copies)
         return max(moment.bytes(share_of_gradients, share_of_copies) for moment in self.moments)
 
 
@@ -132,8 +134,10 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
     trained = [p for p in whole.parameters() if p.requires_grad]
     dtype = _AUTOCAST.get(canonical_precision(config["trainer"]["precision"]))
 
+    expert = a_trained_expert(model.network)
+
     def loss_of_batch() -> Tensor:
-        with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
+        with nullcontext() if dtype is None else torch.autocast("cpu", dtype), expert.alone(model.network):
             return _loss(model, objective, clips)
 
     with no_memory(mode):
@@ -151,6 +155,7 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
         sum(p.numel() for p in trained),
         sum(p.numel() for p in whole.parameters()) - sum(p.numel() for p in trained),
         _size(trained),
+        _size(trained) - _size(_idle(model, expert)),
         _size(everything) - _size(trained),
         _size(whole.state_dict().values()),
         tuple(_size(block.parameters()) for _, block in blocks_of(whole)),
@@ -170,8 +175,14 @@ def _loss(model: VideoDiffusionModel, objective: Objective, clips: Clips) -> Ten
     """Return the loss of the training step on clips of zeros, with all conditions."""
     randomness = HeldOutRandomness([str(number) for number in range(clips.number)])
     latents = latents_of(model, _batch(model, clips), randomness)
-    with a_trained_expert(model.network).alone(model.network):
-        return losses_of(objective, model, latents, randomness).per_clip.mean()
+    return losses_of(objective, model, latents, randomness).per_clip.mean()
+
+
+def _idle(model: VideoDiffusionModel, expert: StepExpert) -> list[Tensor]:
+    """Return the trained weights of the expert that a step does not use."""
+    names = owners(model)
+    idle = expert.idle
+    return [w for name, w in model.named_parameters() if idle is not None and names[name] == idle and w.requires_grad]
 
 
 def _batch(model: VideoDiffusionModel, clips: Clips) -> ClipBatch:
