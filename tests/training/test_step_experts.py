@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 
 from tests.training.experts import of_experts
 from tests.training.runs import configuration, train
+from tests.training.saved import content, curve
 from vdm.assembly.build_model import build_model
 from vdm.config import ConfigError
 from vdm.diffusion.gaussian import GaussianDiffusion
@@ -22,7 +24,8 @@ from vdm.diffusion.parameterizations import FlowTimestep, Velocity
 from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
 from vdm.diffusion.time_ranges import TimeRange
 from vdm.diffusion.time_shifts import ConstantShift, RootShift
-from vdm.models.experts import HIGH, LOW, TwoExperts
+from vdm.models.dit.transformer import SpaceTimeTransformer
+from vdm.models.experts import HIGH, LOW, OneOnDevice, TwoExperts
 from vdm.training.ema import EMA
 from vdm.training.step_experts import ExpertSchedule
 from vdm.training.training_run import build_training
@@ -243,3 +246,43 @@ def test_one_expert_alone_is_trained(tmp_path: Path, shards: Path) -> None:
     assert set(run.module.ema.first) == {n for n, w in run.module.named_parameters() if w.requires_grad}
     assert not any(".low_noise." in name for name in run.module.ema.first)
     assert run.module.ema.num_updates_of[HIGH] == 2
+
+
+def test_an_offloaded_idle_expert_changes_nothing_but_where_it_lies(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("trainer.max_steps=4", "validate.every_steps=2", "save.every_steps=2", "trainer.gradient_clip_val=1.0")
+    train(tmp_path / "plain", of_experts(shards, *options))
+    moves: list[tuple[OneOnDevice, bool]] = []
+
+    def moved(network: SpaceTimeTransformer, place: torch.device) -> SpaceTimeTransformer:
+        """Give the weights other memory, as a move to another device does; there is none here."""
+        for weight in network.parameters():
+            weight.data = weight.data.clone()
+        return network
+
+    def note(self: OneOnDevice, expert: str, place: torch.device) -> None:
+        moves.append((self, expert == self.present))
+        move(self, expert, place)  # type: ignore[arg-type]
+
+    move = OneOnDevice._move
+    monkeypatch.setattr(SpaceTimeTransformer, "to", moved)
+    monkeypatch.setattr(OneOnDevice, "_move", note)
+    config = of_experts(shards, *options, "strategy=single", "strategy.offload_idle_expert=true", "trainer.devices=1")
+    train(tmp_path / "offloaded", {**config, "trainer": {**config["trainer"], "max_steps": 2}})
+    train(tmp_path / "offloaded", config, resume=True)
+    expected, found = content(tmp_path / "plain"), content(tmp_path / "offloaded")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert curve(tmp_path / "offloaded", "val/loss") == curve(tmp_path / "plain", "val/loss")
+    assert len(moves) > 4
+    in_one_run = [(before, leaves) for (run, before), (same, leaves) in pairwise(moves) if run is same]
+    assert all(leaves != before for before, leaves in in_one_run), "one leaves before the other comes"
+
+
+def test_offloading_needs_two_experts_and_one_device(tmp_path: Path, shards: Path) -> None:
+    offloading = ("strategy=single", "strategy.offload_idle_expert=true", "trainer.devices=1")
+    with pytest.raises(ConfigError, match=r"^strategy\.offload_idle_expert=true: the network does not consist of two"):
+        build_training(configuration(shards, *offloading), tmp_path)
+    with pytest.raises(ConfigError, match=r"^strategy: needs trainer\.devices=1, but there are 2 devices"):
+        build_training(configuration(shards, "strategy=single", "trainer.devices=2"), tmp_path)

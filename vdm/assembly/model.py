@@ -75,7 +75,9 @@ class VideoDiffusionModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Where the weights are, but for an expert that is kept elsewhere while it is idle."""
+        if isinstance(self.network, TwoExperts):
+            return self.network.device
         return next(self.parameters()).device
 
     def prompts(

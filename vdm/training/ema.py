@@ -132,7 +132,7 @@ class EMA:
             update_copies: Copies changed weights to wherever else they are kept.
             owners: The expert to which a weight belongs, by the weight's name, if the network consists of two.
         """
-        self._trained = weights
+        self._trained = dict(weights)
         self._parts: dict[str | None, list[str]] = {}
         for name in weights:
             self._parts.setdefault((owners or {}).get(name), []).append(name)
@@ -141,6 +141,12 @@ class EMA:
         self._update_copies = update_copies
         for name in self.weights:
             self.weights[name] = {name: weight.clone() for name, weight in weights.items()}
+
+    def move(self, weights: Mapping[str, Tensor]) -> None:
+        """Take new views of weights that were moved to another device, and move their averages there."""
+        self._trained.update(weights)
+        for of_kind in self.weights.values():
+            of_kind.update({name: of_kind[name].to(weight.device) for name, weight in weights.items()})
 
     @torch.no_grad()
     def update(self, idle: str | None = None) -> None:

@@ -201,6 +201,8 @@ class DiffusionModule(lightning.LightningModule):
         """Start the EMAs, sharded and placed as the strategy keeps the weights."""
         weights = {name: weight_slice.values for name, weight_slice in self.strategy.slices.trained.items()}
         self.ema.follow(weights, self.data.global_batch_size, self.strategy.update_copies, owners(self))
+        if isinstance(self.model.network, TwoExperts):
+            self.strategy.place_experts(self.model.network, self.ema)
 
     def on_train_start(self) -> None:
         """Apply the configured learning-rate schedule, which may be longer than when the run was saved."""

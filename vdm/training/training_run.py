@@ -21,6 +21,7 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import idle_devices
 from vdm.data.sets import TRAIN
 from vdm.generation.video_files import DEFAULT_FPS
+from vdm.models.experts import TwoExperts
 from vdm.models.pretrained.published import Published
 from vdm.objectives.base import Objective, second_optimizer, with_modules_of
 from vdm.objectives.batch_randomness import NoisePrefetcher
@@ -39,6 +40,7 @@ from vdm.training.prepare import prepare
 from vdm.training.process_layout import cluster_environment, find_layout, with_layout
 from vdm.training.step_experts import ExpertSchedule
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
+from vdm.training.strategies.single import SingleDevice
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.types import ClipSize
 
@@ -181,6 +183,12 @@ def _build_strategy(config: Mapping[str, Any], model: VideoDiffusionModel, objec
         "num_emas": count_emas(config["averages"]),
     }
     strategy: SlicewiseStrategy = build(config["strategy"], "strategy", defaults=defaults)
+    if (
+        isinstance(strategy, SingleDevice)
+        and strategy.offload_idle_expert
+        and not isinstance(model.network, TwoExperts)
+    ):
+        raise ConfigError("strategy.offload_idle_expert=true: the network does not consist of two experts")
     if second_optimizer(objective) is not None and isinstance(strategy, DeepSpeedZeRO):
         raise ConfigError(
             f"objective: {type(objective).__name__} trains a second network with an optimizer of its own, and DeepSpeed"

@@ -7,6 +7,7 @@ from vdm.training.planning.step import StepMeasure
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.deepspeed import GATHERED_AHEAD, LARGEST_BUCKET, DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2
+from vdm.training.strategies.single import SingleDevice
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 
 _BYTES = 4
@@ -91,6 +92,16 @@ def memory_of(sharding: Sharding, step: StepMeasure, num_emas: int, several_micr
 def single() -> Sharding:
     """One process keeps everything."""
     return Sharding("one device", 1, 1, 1)
+
+
+def single_offloading(step: StepMeasure, num_emas: int) -> Sharding:
+    """One process keeps all but the idle expert, its moments and its EMA weights on the device."""
+    trained = step.gradient_bytes / step.trained_bytes
+    idle_trained = step.trained_bytes - step.gradient_bytes
+    frozen = step.saved_bytes - step.trained_bytes
+    kept = 1 - (step.idle_bytes - idle_trained) / frozen if frozen else 1
+    host = step.idle_bytes + num_emas * idle_trained + int((1 - trained) * step.optimizer_bytes)
+    return Sharding(_named("single", offload_idle_expert=True), trained, 1, trained, kept, host_bytes=host)
 
 
 def ddp() -> Sharding:
@@ -205,6 +216,8 @@ def sharding_of(
     if isinstance(strategy, DeepSpeedZeRO):
         offload = (strategy.offload_optimizer, strategy.offload_parameters)
         return zero(step, strategy.stage, devices.number, num_emas, *offload)
+    if isinstance(strategy, SingleDevice) and strategy.offload_idle_expert:
+        return single_offloading(step, num_emas)
     return ddp() if isinstance(strategy, DataParallel) else single()
 
 

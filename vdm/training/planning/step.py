@@ -23,7 +23,7 @@ from vdm.training.joint_optimizer import optimizer_of
 from vdm.training.planning.live_memory import LiveMemory, Moment
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
 from vdm.training.prepare import prepare
-from vdm.training.step_experts import StepExpert, a_trained_expert, owners
+from vdm.training.step_experts import a_trained_expert
 from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipBatch, ClipSize, ImageBatch
 
@@ -60,6 +60,8 @@ class StepMeasure:
     trained_bytes: int
     gradient_bytes: int
     """Gradients of a step: of all trained weights, but for those of an expert that the step does not use."""
+    idle_bytes: int
+    """All weights of that expert; 0 if there are no two experts."""
     frozen_bytes: int
     """Frozen weights and buffers."""
     saved_bytes: int
@@ -150,12 +152,14 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
         with flop_counter() as counter:
             loss_of_batch().backward()
         optimizer_bytes, optimizer_peak = _optimizer(config, model, objective)
+    idle = [] if expert.idle is None else list(model.network.get_submodule(expert.idle).parameters())
     everything = [*whole.parameters(), *whole.buffers()]
     return StepMeasure(
         sum(p.numel() for p in trained),
         sum(p.numel() for p in whole.parameters()) - sum(p.numel() for p in trained),
         _size(trained),
-        _size(trained) - _size(_idle(model, expert)),
+        _size(trained) - _size(w for w in idle if w.requires_grad),
+        _size(idle),
         _size(everything) - _size(trained),
         _size(whole.state_dict().values()),
         tuple(_size(block.parameters()) for _, block in blocks_of(whole)),
@@ -176,13 +180,6 @@ def _loss(model: VideoDiffusionModel, objective: Objective, clips: Clips) -> Ten
     randomness = HeldOutRandomness([str(number) for number in range(clips.number)])
     latents = latents_of(model, _batch(model, clips), randomness)
     return losses_of(objective, model, latents, randomness).per_clip.mean()
-
-
-def _idle(model: VideoDiffusionModel, expert: StepExpert) -> list[Tensor]:
-    """Return the trained weights of the expert that a step does not use."""
-    names = owners(model)
-    idle = expert.idle
-    return [w for name, w in model.named_parameters() if idle is not None and names[name] == idle and w.requires_grad]
 
 
 def _batch(model: VideoDiffusionModel, clips: Clips) -> ClipBatch:

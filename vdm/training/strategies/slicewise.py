@@ -20,6 +20,8 @@ from vdm.checkpoints.pieces import Piece, PieceFiles
 from vdm.checkpoints.removal import set_aside_later
 from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, ema_kinds
 from vdm.checkpoints.writer import CheckpointWriter
+from vdm.models.experts import TwoExperts
+from vdm.training.ema import EMA
 from vdm.training.joint_optimizer import each_of
 from vdm.training.resuming import checked_state
 from vdm.training.run_lock import RunLock
@@ -69,6 +71,9 @@ class SlicewiseStrategy(Strategy):
 
     def update_copies(self) -> None:
         """Copy changed slices to wherever else the weights are kept. All processes call it together."""
+
+    def place_experts(self, network: TwoExperts, ema: EMA) -> None:
+        """Prepare for two experts whose averages are ``ema``; here they lie together."""
 
     @property
     def communication_seconds(self) -> float | None:
