@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import WanPipeline
 from safetensors.torch import load_file
 
-from tests.cli.calling import import_and_export
+from tests.cli.calling import frames_of, import_and_export
 from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.models.dit.pipelines import save_pipeline
@@ -111,6 +112,11 @@ def test_guidance_of_each_expert_is_set_from_the_command_line(kept: Path, run_vd
     assert code == 0, err
     settings = json.loads((tmp_path / "run/samples/0000/settings.json").read_text())
     assert (settings["options"]["guidance"]["scale"], settings["options"]["guidance"]["low_noise_scale"]) == (4, 3)
+    again = ("settings=run/samples/0000/settings.json", "offload_idle_expert=true", "output=again")
+    code, err = run_vdm("sample", *again)
+    assert code == 0, err
+    videos = (tmp_path / "run/samples/0000/0000-a-dog.mp4", tmp_path / "again/0000-a-dog.mp4")
+    assert np.array_equal(*map(frames_of, videos))
 
 
 def test_both_networks_go_in_and_out_bit_for_bit(published: Path, kept: Path) -> None:

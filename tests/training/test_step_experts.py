@@ -25,7 +25,7 @@ from vdm.diffusion.schedules.rectified_flow import RectifiedFlow
 from vdm.diffusion.time_ranges import TimeRange
 from vdm.diffusion.time_shifts import ConstantShift, RootShift
 from vdm.models.dit.transformer import SpaceTimeTransformer
-from vdm.models.experts import HIGH, LOW, OneOnDevice, TwoExperts
+from vdm.models.experts import HIGH, LOW, OneOnDevice, TwoExperts, move_but_experts
 from vdm.training.ema import EMA
 from vdm.training.step_experts import ExpertSchedule
 from vdm.training.training_run import build_training
@@ -286,3 +286,16 @@ def test_offloading_needs_two_experts_and_one_device(tmp_path: Path, shards: Pat
         build_training(configuration(shards, *offloading), tmp_path)
     with pytest.raises(ConfigError, match=r"^strategy: needs trainer\.devices=1, but there are 2 devices"):
         build_training(configuration(shards, "strategy=single", "trainer.devices=2"), tmp_path)
+
+
+def test_everything_but_idle_experts_is_moved_to_the_device() -> None:
+    model = nn.ModuleDict({"network": experts(), "other": nn.BatchNorm1d(2)})
+    move_but_experts(model, torch.device("meta"))
+    network = model["network"]
+    assert isinstance(network, TwoExperts)
+    assert network.device.type == "meta"
+    assert {tensor.device.type for tensor in model["other"].state_dict().values()} == {"meta"}
+    assert {weight.device.type for weight in network.parameters()} == {"cpu"}
+    OneOnDevice(network).bring(HIGH)
+    assert {weight.device.type for weight in network.high_noise.parameters()} == {"meta"}
+    assert {weight.device.type for weight in network.low_noise.parameters()} == {"cpu"}

@@ -149,6 +149,21 @@ class OneOnDevice:
             self._moved(expert, place)
 
 
+def move_but_experts(module: nn.Module, device: torch.device) -> None:
+    """Move a module to a device, but for the experts in it, which ``OneOnDevice`` moves when they are used."""
+    experts = [
+        part.get_submodule(name) for part in module.modules() if isinstance(part, TwoExperts) for name in EXPERTS
+    ]
+    kept = {id(tensor) for expert in experts for tensor in (*expert.parameters(), *expert.buffers())}
+    for weight in module.parameters():
+        if id(weight) not in kept:
+            weight.data = weight.data.to(device)
+    for name, buffer in [*module.named_buffers()]:
+        if id(buffer) not in kept:
+            owner, _, own_name = name.rpartition(".")
+            setattr(module.get_submodule(owner), own_name, buffer.to(device))
+
+
 @contextmanager
 def agreeing(network: nn.Module, agree: Agree) -> Iterator[None]:
     """Have all processes call the same experts while the context lasts, if the network consists of two."""

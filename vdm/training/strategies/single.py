@@ -3,7 +3,7 @@
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from vdm.models.experts import Expert, OneOnDevice, TwoExperts
+from vdm.models.experts import Expert, OneOnDevice, TwoExperts, move_but_experts
 from vdm.training.devices import Devices
 from vdm.training.ema import EMA
 from vdm.training.lightning_internals import note_device
@@ -35,13 +35,7 @@ class SingleDevice(SlicewiseStrategy, SingleDeviceStrategy):
             return
         assert self.lightning_module is not None
         note_device(self.lightning_module, self.root_device)
-        owner = owners(self.lightning_module)
-        for name, weight in self.lightning_module.named_parameters():
-            if owner[name] is None:
-                weight.data = weight.data.to(self.root_device)
-        for name, buffer in [*self.lightning_module.named_buffers()]:
-            place, _, own_name = name.rpartition(".")
-            setattr(self.lightning_module.get_submodule(place), own_name, buffer.to(self.root_device))
+        move_but_experts(self.lightning_module, self.root_device)
 
     def place_experts(self, network: TwoExperts, ema: EMA) -> None:
         """Have an expert moved to the device when it is used, and the other one to the CPU."""
