@@ -151,17 +151,13 @@ class OneOnDevice:
 
 def move_but_experts(module: nn.Module, device: torch.device) -> None:
     """Move a module to a device, but for the experts in it, which ``OneOnDevice`` moves when they are used."""
-    experts = [
-        part.get_submodule(name) for part in module.modules() if isinstance(part, TwoExperts) for name in EXPERTS
-    ]
-    kept = {id(tensor) for expert in experts for tensor in (*expert.parameters(), *expert.buffers())}
-    for weight in module.parameters():
-        if id(weight) not in kept:
-            weight.data = weight.data.to(device)
-    for name, buffer in [*module.named_buffers()]:
-        if id(buffer) not in kept:
-            owner, _, own_name = name.rpartition(".")
-            setattr(module.get_submodule(owner), own_name, buffer.to(device))
+    networks = [part for part in module.modules() if isinstance(part, TwoExperts)]
+    experts = [(network.high_noise, network.low_noise) for network in networks]
+    for network in networks:
+        network.high_noise, network.low_noise = nn.Identity(), nn.Identity()
+    module.to(device)
+    for network, (high_noise, low_noise) in zip(networks, experts, strict=True):
+        network.high_noise, network.low_noise = high_noise, low_noise
 
 
 @contextmanager

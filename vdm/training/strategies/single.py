@@ -6,7 +6,6 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from vdm.models.experts import Expert, OneOnDevice, TwoExperts, move_but_experts
 from vdm.training.devices import Devices
 from vdm.training.ema import EMA
-from vdm.training.lightning_internals import note_device
 from vdm.training.step_experts import owners
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 
@@ -34,7 +33,6 @@ class SingleDevice(SlicewiseStrategy, SingleDeviceStrategy):
             super().model_to_device()
             return
         assert self.lightning_module is not None
-        note_device(self.lightning_module, self.root_device)
         move_but_experts(self.lightning_module, self.root_device)
 
     def place_experts(self, network: TwoExperts, ema: EMA) -> None:
