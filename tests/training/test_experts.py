@@ -10,7 +10,7 @@ import torch
 from tests.training import chaos
 from tests.training.experts import TWO_EXPERTS, of_experts
 from tests.training.runs import tiny_without, train
-from tests.training.saved import content, curve
+from tests.training.saved import content, curve, each_pair
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.zygote import Zygote
 from vdm.checkpoints.layout import checkpoints_of
@@ -83,8 +83,9 @@ def test_each_strategy_goes_on_from_each_other(tmp_path: Path, shards: Path, zyg
     run = tmp_path / "many"
     train(run, {**config, "trainer": {**config["trainer"], "max_steps": 2}})
     train_in_processes(shards, run, *stages_of(walk, 2), zygote=zygote)
+    found = content(run)
     for name, tensor in content(tmp_path / "one").items():
-        torch.testing.assert_close(content(run)[name], tensor, rtol=0, atol=1e-6, msg=name)
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6, msg=name)
     assert check_experts(run) == check_experts(tmp_path / "one")
 
 
