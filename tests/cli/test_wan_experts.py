@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,11 +79,11 @@ def latents_of_diffusers(folder: Path, steps: int, scale: float = 4.0, low_scale
 
 @pytest.mark.parametrize(
     ("options", "low_scale"),
-    [({"boundary": 0.875}, 3.0), ({"boundary": 0.9, "euler": True, "shift": 5.0}, 1.5), ({"boundary": 0.5}, None)],
+    [({"boundary": 0.875}, 3.0), ({"boundary": 0.9, "kind": "euler", "shift": 5.0}, 1.5), ({"boundary": 0.5}, None)],
     ids=["A14B", "Euler", "one scale"],
 )
 def test_sampled_latents_equal_those_of_diffusers(
-    options: dict[str, float], low_scale: float | None, run_vdm: RunVdm, tmp_path: Path
+    options: dict[str, Any], low_scale: float | None, run_vdm: RunVdm, tmp_path: Path
 ) -> None:
     folder = save_pipeline(tmp_path / "published", **options)
     assert run_vdm("import", f"from={folder}", "to=run")[0] == 0
@@ -133,6 +134,12 @@ def test_both_networks_go_in_and_out_bit_for_bit(published: Path, kept: Path) ->
 
 def test_diffusers_opens_and_runs_what_is_exported(published: Path, kept: Path) -> None:
     assert torch.equal(latents_of_diffusers(kept / "given", 4), latents_of_diffusers(published, 4))
+
+
+def test_a_single_file_for_two_networks_is_refused(kept: Path, run_vdm: RunVdm) -> None:
+    code, err = run_vdm("export", f"checkpoint={kept / 'run'}", "to=both.safetensors")
+    assert (code, err.strip().count("\n")) == (2, 0)
+    assert "the network consists of two experts, and Wan's files hold one: export to a folder" in err
 
 
 def change_json(file: Path, **changes: object) -> None:
@@ -197,13 +204,20 @@ def test_lora_of_each_expert_is_a_file_that_diffusers_loads(
     assert run_vdm("export", "checkpoint=run", "to=lora", "lora=true", "ema=false")[0] == 0
     assert run_vdm("export", "checkpoint=run", "to=merged", "ema=false")[0] == 0
 
+    assert run_vdm("export", "checkpoint=run", "to=mine", "lora=comfyui", "ema=false")[0] == 0
     adapted, merged = opened(published), opened(tmp_path / "merged")
+    of_comfyui = opened(published)
+    of_comfyui.load_lora_weights(tmp_path / "mine", weight_name="mine_high_noise.safetensors")
+    of_comfyui.load_lora_weights(
+        tmp_path / "mine", weight_name="mine_low_noise.safetensors", load_into_transformer_2=True
+    )
     names = {expert: f"pytorch_lora_weights_{expert}.safetensors" for expert in FOLDERS}
     adapted.load_lora_weights(tmp_path / "lora", weight_name=names["high_noise"])
     adapted.load_lora_weights(tmp_path / "lora", weight_name=names["low_noise"], load_into_transformer_2=True)
     xt, t, text = torch.randn(1, 4, 3, 4, 6), torch.tensor([500.0]), torch.randn(1, 512, 16)
     with torch.no_grad():
         for name in FOLDERS.values():
-            outputs = [getattr(pipeline, name)(xt, t, text).sample for pipeline in (adapted, merged)]
-            torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-6)
-            assert not torch.equal(outputs[1], getattr(opened(published), name)(xt, t, text).sample)
+            outputs = [getattr(one, name)(xt, t, text).sample for one in (merged, adapted, of_comfyui)]
+            torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(outputs[2], outputs[0], rtol=1e-6, atol=1e-6)
+            assert not torch.equal(outputs[0], getattr(opened(published), name)(xt, t, text).sample)

@@ -1,6 +1,7 @@
 """Usage of exported weights: complete code or commands, for the terminal and the model card."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from vdm.cli.next_step import command
 from vdm.config import ConfigError
 from vdm.config.foreign import check_foreign
 from vdm.models.experts import LOW
+
+_SECOND = ", load_into_transformer_2=True"
+"""Further argument of diffusers' ``load_lora_weights`` for the expert for low noise levels."""
 
 
 def of_pipeline(pipeline: str, folder: Path, weights: Mapping[str, Tensor]) -> str:
@@ -70,9 +74,14 @@ def lora_file(expert: str) -> str:
 
 
 def _loaded(folder: Path, expert: str) -> str:
-    second = ", load_into_transformer_2=True" if expert == LOW else ""
-    told = f'weight_name="{lora_file(expert)}", adapter_name="{expert}"{second}'
+    told = f'weight_name="{lora_file(expert)}", adapter_name="{expert}"{_SECOND if expert == LOW else ""}'
     return f"pipeline.load_lora_weights({_text(folder)}, {told})"
+
+
+def of_comfyui(file: Path, expert: str = "") -> str:
+    """Return how a LoRA file for ComfyUI is used, there and in diffusers; ``expert`` is that of a file for one."""
+    loaded = f"pipeline.load_lora_weights({_text(file)}{_SECOND if expert == LOW else ''})"
+    return f"cp {shlex.quote(str(file))} ComfyUI/models/loras/\n# in diffusers: {loaded}"
 
 
 def of_own(folder: Path, trained: RunConfig) -> str:
