@@ -70,6 +70,7 @@ def _train(shards: Path, run: Path, num_processes: str, stages: Sequence[str]) -
             f"trainer.max_steps={steps}",
             *([] if name == "auto" else ["strategy.process_group_backend=gloo"]),
             *overrides,
+            without=("model.network",) if any(o.startswith("model=") for o in overrides) else (),  # keys of another one
         )
         train(run, config, resume=(run / "checkpoints").is_dir())
 

@@ -11,9 +11,11 @@ from typing_extensions import get_protocol_members
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.config import ConfigError, build
+from vdm.diffusion.frame_levels import trained_on_any_levels
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.models.autoencoder import Autoencoder
 from vdm.models.conditioner import Conditioner
+from vdm.models.experts import EXPERTS, NUM_TIMESTEPS, TwoExperts
 from vdm.models.pretrained.diffusers_folder import cached_folder
 
 
@@ -46,6 +48,7 @@ def build_model(
         network = _fitting(
             "network", stored, lambda: _build_network(config, encoder, conditioner, diffusion, allowed_modules)
         )
+    _check_experts(network, diffusion)
     return VideoDiffusionModel(
         network,
         conditioner,
@@ -111,7 +114,30 @@ def _build_network(
         "vector_channels": conditioner.vector_channels,
         "image_conditioned": "image" in conditioner.takes,
     }
-    return build(config["model"]["network"], "model.network", allowed_modules, known)
+    node = config["model"]["network"]
+    # Each of two experts gets them.
+    experts = {
+        name: build(node[name], f"model.network.{name}", allowed_modules, known)
+        for name in EXPERTS
+        if isinstance(node.get(name), Mapping)
+    }
+    return build(node, "model.network", allowed_modules, known, **experts)
+
+
+def _check_experts(network: nn.Module, diffusion: GaussianDiffusion) -> None:
+    """Refuse two experts whose noise levels can't be told by the timestep.
+
+    Raises:
+        ConfigError: In one line that names the key.
+    """
+    if not isinstance(network, TwoExperts):
+        return
+    t = torch.tensor([0.25, 0.5], device="cpu")
+    timestep = diffusion.parameterization.c_noise(*diffusion.schedule.alpha_sigma(t))
+    if not torch.allclose(timestep, NUM_TIMESTEPS * t):
+        raise ConfigError("diffusion: two experts are told apart by the timesteps of diffusion=wan")
+    if trained_on_any_levels(diffusion.frame_levels):
+        raise ConfigError("diffusion.frame_levels: with two experts all noised frames of a clip need the same level")
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, list[int]]:

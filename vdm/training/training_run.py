@@ -21,6 +21,7 @@ from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import idle_devices
 from vdm.data.sets import TRAIN
 from vdm.generation.video_files import DEFAULT_FPS
+from vdm.models.experts import TwoExperts
 from vdm.models.pretrained.published import Published
 from vdm.objectives.base import Objective, second_optimizer, with_modules_of
 from vdm.objectives.batch_randomness import NoisePrefetcher
@@ -37,7 +38,9 @@ from vdm.training.loggers.metrics_file import MetricsFile
 from vdm.training.module import DiffusionModule
 from vdm.training.prepare import prepare, with_settled_lora, without_lora_file
 from vdm.training.process_layout import cluster_environment, find_layout, with_layout
+from vdm.training.step_experts import ExpertSchedule
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
+from vdm.training.strategies.single import SingleDevice
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.types import ClipSize
 
@@ -104,7 +107,12 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
         _load_initial_weights(model, config, published)
     objective = prepare(model, config if config["resume"] is None else without_lora_file(config))
     module: DiffusionModule = build(
-        config["training"], "training", model=model, objective=objective, seed=config["seed"]
+        config["training"],
+        "training",
+        model=model,
+        objective=objective,
+        seed=config["seed"],
+        experts=_schedule_experts(model, data, config["seed"]),
     )
     check_dropout(module.condition_dropout, model)
     strategy = _build_strategy(config, model, objective)
@@ -146,6 +154,17 @@ def _fit_data_to_model(data: ClipDataModule, model: VideoDiffusionModel, seed: i
     data.prefetch_noise(NoisePrefetcher(seed, model.diffusion.noise_prior, shapes, data.num_images_per_clip))
 
 
+def _schedule_experts(model: VideoDiffusionModel, data: ClipDataModule, seed: int) -> ExpertSchedule:
+    """Return which expert trains in which step, if the network consists of two.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    shapes = [model.encoder.latent_shape(ClipSize(*bucket.shape)) for bucket in data.training.buckets]
+    with errors_at("experts"):
+        return ExpertSchedule(seed, model.network, model.diffusion, shapes)
+
+
 def _load_initial_weights(model: VideoDiffusionModel, config: Mapping[str, Any], published: Published | None) -> None:
     """Load the weights of ``model.pretrained`` or ``init_from``, if one of the two is given."""
     if published is not None:
@@ -165,6 +184,12 @@ def _build_strategy(config: Mapping[str, Any], model: VideoDiffusionModel, objec
         "num_emas": count_emas(config["averages"]),
     }
     strategy: SlicewiseStrategy = build(config["strategy"], "strategy", defaults=defaults)
+    if (
+        isinstance(strategy, SingleDevice)
+        and strategy.offload_idle_expert
+        and not isinstance(model.network, TwoExperts)
+    ):
+        raise ConfigError("strategy.offload_idle_expert=true: the network does not consist of two experts")
     if second_optimizer(objective) is not None and isinstance(strategy, DeepSpeedZeRO):
         raise ConfigError(
             f"objective: {type(objective).__name__} trains a second network with an optimizer of its own, and DeepSpeed"

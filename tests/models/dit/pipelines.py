@@ -54,8 +54,13 @@ SCHEDULERS: dict[str, Any] = {
 }
 
 
-def pipeline(kind: str = "unipc", expand_timesteps: bool = False, **scheduler: object) -> WanPipeline:
-    """Return diffusers' pipeline around all of it; TI2V-5B has ``expand_timesteps``: a timestep for each token."""
+def pipeline(
+    kind: str = "unipc", expand_timesteps: bool = False, boundary: float | None = None, **scheduler: object
+) -> WanPipeline:
+    """Return diffusers' pipeline around all of it.
+
+    TI2V-5B has ``expand_timesteps``: a timestep for each token. A14B has a boundary, and a second network.
+    """
     own = {"euler": {}, "dpm": {"flow_shift": 3.0, "prediction_type": "flow_prediction", "use_flow_sigmas": True}}
     made = WanPipeline(
         tokenizer=tokenizer(),
@@ -64,6 +69,8 @@ def pipeline(kind: str = "unipc", expand_timesteps: bool = False, **scheduler: o
         transformer=diffusers_transformer(SIZES),
         scheduler=SCHEDULERS[kind](**own.get(kind, SCHEDULER) | scheduler),
         expand_timesteps=expand_timesteps,
+        boundary_ratio=boundary,
+        transformer_2=None if boundary is None else diffusers_transformer(SIZES, seed=1),
     )
     made.set_progress_bar_config(disable=True)
     return made

@@ -7,7 +7,9 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from tests.cli.calling import composed
+from vdm.config import build
 from vdm.models.dit.transformer import SpaceTimeTransformer
+from vdm.models.experts import EXPERTS, TwoExperts
 from vdm.models.pretrained.wan import network_config, network_options
 from vdm.models.text_encoders import PretrainedTextEncoder
 from vdm.training.planning.structure import pretrained_by_configuration
@@ -51,6 +53,17 @@ def test_models_of_published_sizes_have_the_keys_and_shapes_of_diffusers(name: s
     assert shapes(network) == shapes(theirs)
     assert sum(weight.numel() for weight in network.parameters()) == num_weights
     assert shapes(published(network_config(network))) == shapes(theirs)
+
+
+def test_both_experts_of_a14b_have_the_keys_and_shapes_of_diffusers() -> None:
+    options = ("model=wan22_a14b", "text_encoder=wan", "encoder=wan", "diffusion=wan")
+    chosen = composed("train", *options)["model"]["network"]
+    with torch.device("meta"):
+        experts = [build(chosen[name], name, defaults={"in_channels": 16, "text_channels": 4096}) for name in EXPERTS]
+        network = TwoExperts(*experts, boundary=chosen["boundary"])
+    assert network.boundary == 0.875
+    for expert in experts:
+        assert shapes(expert) == shapes(published(LARGE))
 
 
 @pytest.mark.parametrize(

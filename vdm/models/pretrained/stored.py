@@ -54,6 +54,12 @@ class StoredTensors(Mapping[str, Tensor]):
         places = {new: self._places[old] for old, new in names.items() if old in self._places}
         return StoredTensors(places, self._files)
 
+    @classmethod
+    def joined(cls, parts: Mapping[str, "StoredTensors"]) -> Self:
+        """Return the tensors of several sources, each under its name after that of the source and a dot."""
+        places = {f"{part}.{name}": place for part, stored in parts.items() for name, place in stored._places.items()}
+        return cls(places, {path: file for stored in parts.values() for path, file in stored._files.items()})
+
     @property
     def shapes(self) -> dict[str, list[int]]:
         """The shape of each tensor; no tensor is read."""

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import (
 )
 
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.models.experts import EXPERTS, TwoExperts
 from vdm.objectives.base import Objective
 from vdm.ranges import Seconds
 from vdm.training.block_options import blocks_of
@@ -78,6 +79,10 @@ class FSDP2(ProcessGroupStrategy):
             methods = _own_methods(type(root))
             for _, block in blocks_of(root):
                 fully_shard(block, reshard_after_forward=self.reshard_after_forward, ignored_params=outside, **options)
+            for experts in [part for part in root.modules() if isinstance(part, TwoExperts)]:
+                for name in EXPERTS:  # the weights outside of its blocks: those of an idle expert are not gathered
+                    expert = experts.get_submodule(name)
+                    fully_shard(expert, ignored_params=outside, **options)
             fully_shard(root, ignored_params=outside, **options)
             for name in methods:  # gather the weights for each public method
                 register_fsdp_forward_method(root, name)

@@ -21,6 +21,8 @@ from vdm.checkpoints.pieces import Piece, PieceFiles
 from vdm.checkpoints.removal import set_aside_later
 from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, ema_kinds
 from vdm.checkpoints.writer import CheckpointWriter
+from vdm.models.experts import TwoExperts
+from vdm.training.ema import EMA
 from vdm.training.joint_optimizer import each_of
 from vdm.training.resuming import checked_state
 from vdm.training.run_lock import RunLock
@@ -51,6 +53,10 @@ class SlicewiseStrategy(Strategy):
     is_left_out: Callable[[Float[Tensor, ""]], Bool[Tensor, ""]] | None = None
     """Decides from the norm of a step's gradient whether the step is skipped; all processes get the same answer."""
 
+    idle_expert: str | None = None
+    """The expert that the coming step leaves alone, if the network consists of two. Its weights have no gradients, so
+    that optimizers skip them; a strategy under which they have zeros must skip them itself."""
+
     _frozen: Path | None = None
     """Folder of the model's weights that are not trained, once they are saved."""
 
@@ -71,6 +77,9 @@ class SlicewiseStrategy(Strategy):
 
     def update_copies(self) -> None:
         """Copy changed slices to wherever else the weights are kept. All processes call it together."""
+
+    def place_experts(self, network: TwoExperts, ema: EMA) -> None:
+        """Prepare for two experts whose averages are ``ema``; here they lie together."""
 
     @property
     def communication_seconds(self) -> float | None:
