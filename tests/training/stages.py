@@ -1,7 +1,8 @@
 """Run as one of several processes, this trains one run on under one strategy after another.
 
 ``python -m tests.training.stages SHARDS RUN PROCESSES STAGE ...`` with stages such as ``fsdp2 3``: under fsdp2 up to
-step 3. Overrides of the configuration may follow: ``fsdp2 3 strategy.offload=true``.
+step 3. Overrides of the configuration may follow: ``fsdp2 3 strategy.offload=true``; ``without=model.,text_encoder.``
+leaves out those of ``TINY`` that begin so.
 """
 
 import os
@@ -60,7 +61,9 @@ def _train(shards: Path, run: Path, num_processes: str, stages: Sequence[str]) -
     from tests.training.runs import configuration, train  # heavy, and not needed where processes are started
 
     for stage in stages:
-        name, steps, *overrides = stage.split()
+        name, steps, *further = stage.split()
+        overrides = [one for one in further if not one.startswith("without=")]
+        without = [one.removeprefix("without=") for one in further if one.startswith("without=")]
         config = configuration(
             shards,
             *ADAMW,
@@ -70,6 +73,7 @@ def _train(shards: Path, run: Path, num_processes: str, stages: Sequence[str]) -
             f"trainer.max_steps={steps}",
             *([] if name == "auto" else ["strategy.process_group_backend=gloo"]),
             *overrides,
+            without=tuple(",".join(without).split(",")) if without else (),
         )
         train(run, config, resume=(run / "checkpoints").is_dir())
 
