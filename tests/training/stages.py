@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.training.zygote import Zygote, free_port
 
@@ -51,6 +52,14 @@ def _codes_of_new_processes(argv: Sequence[str], ranks: Sequence[Mapping[str, st
     return [process.wait(600) for process in processes]
 
 
+def resumed(run: Path) -> dict[str, Any]:
+    """Return what ``vdm train resume=RUN`` takes from the run: the model as it was built, which is not read again."""
+    from vdm.checkpoints.run_record import load_config
+
+    recorded = load_config(run)
+    return {"resume": str(run), **{key: recorded[key] for key in ("model", "encoder", "diffusion")}}
+
+
 def main() -> None:
     """Train as the command line says."""
     shards, run, num_processes, *stages = sys.argv[1:]
@@ -75,7 +84,8 @@ def _train(shards: Path, run: Path, num_processes: str, stages: Sequence[str]) -
             *overrides,
             without=tuple(",".join(without).split(",")) if without else (),
         )
-        train(run, config, resume=(run / "checkpoints").is_dir())
+        resume = (run / "checkpoints").is_dir()
+        train(run, {**config, **resumed(run)} if resume else config, resume)
 
 
 if __name__ == "__main__":

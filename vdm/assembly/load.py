@@ -5,15 +5,13 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from vdm.assembly.build_model import build_recorded, refuse_difference, shapes_of
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.weights import MergedWeights
 from vdm.config import ConfigError
-from vdm.models.pretrained.stored import WeightFiles
+from vdm.models.pretrained.stored import WeightFiles, load
 
 
 def load_trained(path: str | Path, ema: bool | str = True, allow_own_code: bool = False) -> VideoDiffusionModel:
@@ -111,18 +109,9 @@ def open_weights(model: VideoDiffusionModel, path: str | Path, ema: bool | str =
     return weights
 
 
-@torch.no_grad()
 def read_into(model: VideoDiffusionModel, weights: WeightFiles) -> None:
-    """Read weights into a model one at a time, so that there is never a second copy of all of them.
-
-    Args:
-        model: The model.
-        weights: Some or all of its weights, named as in a checkpoint.
-    """
-    stored = _in_model(dict.fromkeys(weights.shapes))
-    for name, tensor in model.state_dict().items():
-        if name in stored:
-            tensor.copy_(weights.read(f"{_MODEL}{name}", 0, tensor.numel()).view(tensor.shape))
+    """Read weights, some or all, into a model; they are named as in a checkpoint."""
+    load(weights, model, _MODEL)
 
 
 _MODEL = "model."

@@ -29,9 +29,9 @@ class MergedWeights:
         self._files = _files(checkpoint, ema, lambda name: not is_of_objective(name))
 
     @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+    def shapes(self) -> Mapping[str, list[int]]:
         """The shape of each weight, by name."""
-        return {name: files.shapes[name] for name, files in self._files.items() if not is_added(name)}
+        return {name: list(files.shapes[name]) for name, files in self._files.items() if not is_added(name)}
 
     def read(self, name: str, start: int, count: int) -> Tensor:
         """Return ``count`` elements of a flattened weight from ``start`` on.

@@ -18,7 +18,8 @@ def make_on_meta(make: Callable[[], nn.Module]) -> nn.Module | None:
     Returns:
         The network; None if files would not give it all of its weights, or if its constructor uses their values.
     """
-    handle = register_module_parameter_registration_hook(_to_meta)
+    # PyTorch documents that the hook may return another weight; its annotation says that it returns nothing.
+    handle = register_module_parameter_registration_hook(_to_meta)  # pyright: ignore[reportArgumentType]
     try:
         network = make()
     except RuntimeError:  # PyTorch's, where values are missing

@@ -133,6 +133,21 @@ def check_names(stored: StoredTensors, module: nn.Module, source: object) -> Non
             raise ValueError(f"{source}: {name} has shape {found[name]}, but the model's has {own[name]}")
 
 
+@torch.no_grad()
+def load(stored: WeightFiles, module: nn.Module, prefix: str = "") -> None:
+    """Copy weights into a module one at a time, so that there is never a second copy of all of them.
+
+    Args:
+        stored: Some or all of the module's weights, by its names after ``prefix``.
+        module: The module.
+        prefix: What each name begins with in the files.
+    """
+    shapes = stored.shapes
+    for name, tensor in module.state_dict().items():
+        if f"{prefix}{name}" in shapes:
+            tensor.copy_(stored.read(f"{prefix}{name}", 0, tensor.numel()).view(tensor.shape))
+
+
 def read_stretch(file: Any, name: str, start: int, end: int) -> Tensor:
     """Read elements ``start`` to ``end`` of a tensor in an opened safetensors file, by whole rows."""
     stored = file.get_slice(name)
