@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -109,3 +110,13 @@ class CountReading(Callback):
         counts = {"all": sum(self.counts), "largest": max(self.counts, default=0), "on_meta": self.on_meta}
         self.folder.mkdir(exist_ok=True)
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(counts))
+
+
+class RemoveFrozenWeights(Callback):
+    """Removes the weights that are not trained from the run's folder after each step, as a user may."""
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        """Remove them."""
+        shutil.rmtree(Path(trainer.default_root_dir) / "frozen", ignore_errors=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.pieces import PieceFiles
 from vdm.checkpoints.snapshot import SavedCheckpoint
-from vdm.models.lora import factors_of, is_added, merged
+from vdm.models.lora import added_to, is_added, merged
 
 _OBJECTIVE = "objective."
 """Prefix of the names of weights that belong to the objective, not to the model."""
@@ -38,17 +38,16 @@ class MergedWeights:
 
         Little more is read from disk, but of a layer with LoRA the whole layer.
         """
-        if self._is_adapted(name):
+        if self._added_to(name):
             return self.whole(name).reshape(-1)[start : start + count]
         return self._files[name].read(name, start, count)
 
     def whole(self, name: str) -> Tensor:
         """Return a whole weight."""
-        parts = (name, *factors_of(name)) if self._is_adapted(name) else (name,)
-        return merged({part: self._files[part].whole(part) for part in parts})[name]
+        return merged({part: self._files[part].whole(part) for part in (name, *self._added_to(name))})[name]
 
-    def _is_adapted(self, name: str) -> bool:
-        return factors_of(name)[0] in self._files
+    def _added_to(self, name: str) -> list[str]:
+        return [part for part in added_to(name) if part in self._files]
 
 
 def load_weights(path: Path, ema: bool | str = True) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ from vdm.training.loggers.background import as_run_logger, close
 from vdm.training.loggers.base import RunLogger
 from vdm.training.loggers.metrics_file import MetricsFile
 from vdm.training.module import DiffusionModule
-from vdm.training.prepare import prepare
+from vdm.training.prepare import prepare, with_settled_lora, without_lora_file
 from vdm.training.process_layout import cluster_environment, find_layout, with_layout
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
 from vdm.training.strategies.slicewise import SlicewiseStrategy
@@ -93,6 +93,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     check(config["trainer"], "trainer")
     published = open_pretrained(config) if config["resume"] is None else None
     recorded = config if published is None else configured(config, published)
+    recorded = with_settled_lora(recorded) if config["resume"] is None else recorded
     config = {**recorded, "trainer": with_layout(recorded["trainer"], find_layout())}
     data: ClipDataModule = build(config["data"], "data")
     with errors_at("data.path"):
@@ -108,7 +109,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     if initial is not None and not is_read_later:
         read_into(model, initial)
     _seed_initial_weights(config["seed"], 1)  # so that added weights do not depend on how the network was built
-    objective = prepare(model, config)
+    objective = prepare(model, config if config["resume"] is None else without_lora_file(config))
     module: DiffusionModule = build(
         config["training"], "training", model=model, objective=objective, seed=config["seed"]
     )

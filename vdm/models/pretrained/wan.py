@@ -100,12 +100,36 @@ def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Pu
     config_file = folder / "transformer" / "config.json"
     options = network_options(read_json(config_file), config_file)
     weights = StoredTensors.open(weight_files(folder / "transformer", variant))
+    return with_components(weights, options, folder / "transformer", folder, name, variant)
+
+
+def with_components(
+    weights: StoredTensors,
+    options: Mapping[str, Any],
+    source: Path,
+    folder: Path,
+    name: Location,
+    variant: Name | None = None,
+) -> Published:
+    """Return a network and the settings of a run with the other components of a pipeline's folder.
+
+    Args:
+        weights: The network's weights.
+        options: Arguments of ``SpaceTimeTransformer`` that make the network.
+        source: File or folder of the weights, for messages.
+        folder: The pipeline's folder.
+        name: Name of that to record in the run's configuration.
+        variant: Variant of the files of the other components.
+
+    Raises:
+        ValueError: If the weights are not those of the network, or a component is missing or does not fit it.
+    """
     with torch.device("meta"):
         network = SpaceTimeTransformer(**options)
-    check_names(weights, network, folder / "transformer")
+    check_names(weights, network, source)
     _check_components(folder, options["in_channels"], options["text_channels"])
-    scheduler_file = folder / "scheduler" / SCHEDULER_CONFIG
-    scheduler = read_json(scheduler_file) if scheduler_file.is_file() else SCHEDULER
+    scheduler_file, index = folder / "scheduler" / SCHEDULER_CONFIG, folder / "model_index.json"
+    scheduler = flow_schedulers.read_scheduler(scheduler_file) if scheduler_file.is_file() else SCHEDULER
     places = {"name_or_path": name, "variant": variant}
     text_encoder = {**places, "max_tokens": _NUM_TEXT_TOKENS}
     settings = {
@@ -113,7 +137,7 @@ def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Pu
         "text_encoder": text_encoder,
         "model": {"network": options, "conditioner": {"text_encoder": text_encoder}},
         **flow_schedulers.settings(scheduler, scheduler_file),
-        "clip": _FIRST_FRAME_CLIP if pipeline.expand_timesteps else {},
+        "clip": _FIRST_FRAME_CLIP if typed(PipelineConfig, read_json(index), index).expand_timesteps else {},
     }
     return Published(weights, settings)
 
@@ -142,7 +166,8 @@ def write_folder(
     config = network_config(network)
     _check_components(components, network.in_channels, network.text_channels)
     file = components / "scheduler" / SCHEDULER_CONFIG
-    scheduler = flow_schedulers.scheduler_config(trained["diffusion"], read_json(file) if file.is_file() else SCHEDULER)
+    published = flow_schedulers.read_scheduler(file) if file.is_file() else SCHEDULER
+    scheduler = flow_schedulers.scheduler_config(trained["diffusion"], published)
     index = components / "model_index.json"
     pipeline = typed(PipelineConfig, read_json(index), index)
     settings = {
