@@ -16,6 +16,7 @@ from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.models.autoencoder import Autoencoder
 from vdm.models.conditioner import Conditioner
 from vdm.models.experts import EXPERTS, NUM_TIMESTEPS, TwoExperts
+from vdm.models.meta_weights import make_on_meta
 from vdm.models.pretrained.diffusers_folder import cached_folder
 
 
@@ -24,6 +25,7 @@ def build_model(
     allowed_modules: Sequence[str] | None = None,
     on: AbstractContextManager[object] | None = None,
     stored: Mapping[str, Sequence[int]] | None = None,
+    is_network_read: bool = False,
 ) -> VideoDiffusionModel:
     """Build the model of a configuration, with initial weights.
 
@@ -33,6 +35,8 @@ def build_model(
         on: Device on which weights are created, e.g. ``torch.device("meta")``; None for the CPU.
         stored: Shapes of the weights that will be loaded, by name. A component with other weights is refused before
             memory is allocated for it.
+        is_network_read: Whether all weights of the network will be read from files. If the network allows it, they are
+            on the meta device then; see ``vdm.models.meta_weights``.
 
     Raises:
         ConfigError: If a component can't be built.
@@ -45,9 +49,11 @@ def build_model(
         of_conditioner = None if _is_pretrained(node) else stored  # its sizes come with the files
         conditioner = _fitting("conditioner", of_conditioner, lambda: build(node, "model.conditioner", allowed_modules))
         _check_conditioner(conditioner)
-        network = _fitting(
-            "network", stored, lambda: _build_network(config, encoder, conditioner, diffusion, allowed_modules)
-        )
+
+        def make() -> nn.Module:
+            return _build_network(config, encoder, conditioner, diffusion, allowed_modules)
+
+        network = (make_on_meta(make) if is_network_read else None) or _fitting("network", stored, make)
     _check_experts(network, diffusion)
     return VideoDiffusionModel(
         network,
