@@ -19,6 +19,8 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 _SHORT_SEQUENCE, _SHORT_IN_BFLOAT16 = 64, 256
 """Up to this many keys, matrix products and a softmax are faster than the fused kernel on CPUs; see docs/svd.md."""
+_ZERO3 = "ds_tensor"
+"""Attribute of weights that DeepSpeed's ZeRO-3 has divided among the processes."""
 _LARGEST_BATCH = 65535
 """Largest batch that CUDA's fused kernels take (github.com/pytorch/pytorch/issues/142228)."""
 
@@ -29,8 +31,12 @@ def is_plain(*layers: nn.Module) -> bool:
 
 
 def is_at_hand(*layers: nn.Module) -> bool:
-    """Return whether the weights of layers are on this device; under ZeRO-3 they are gathered only for a call."""
-    return all(weight.numel() > 0 for layer in layers for weight in layer.parameters(recurse=False))
+    """Return whether the weights of layers stay on this device: under ZeRO-3 they are gathered for calls of a layer.
+
+    Some are gathered ahead of the call, but without one they are gone in the backward pass.
+    """
+    weights = [weight for layer in layers for weight in layer.parameters(recurse=False)]
+    return all(weight.numel() > 0 and not hasattr(weight, _ZERO3) for weight in weights)
 
 
 def is_in_cpu_memory(x: Tensor) -> bool:
