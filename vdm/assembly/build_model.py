@@ -14,6 +14,7 @@ from vdm.config import ConfigError, build
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.models.autoencoder import Autoencoder
 from vdm.models.conditioner import Conditioner
+from vdm.models.known_frames_conditioner import KnownFramesConditioner
 from vdm.models.pretrained.diffusers_folder import cached_folder
 
 
@@ -109,9 +110,32 @@ def _build_network(
         "out_channels": diffusion.out_channels(encoder.channels),
         "text_channels": conditioner.text_channels,
         "vector_channels": conditioner.vector_channels,
-        "image_conditioned": "image" in conditioner.takes,
+        "image_conditioned": "image" in conditioner.takes or "frames" in conditioner.takes,
     }
-    return build(config["model"]["network"], "model.network", allowed_modules, known)
+    node = config["model"]["network"]
+    if isinstance(conditioner, KnownFramesConditioner):
+        known |= _of_known_frames(conditioner, encoder, node)
+    return build(node, "model.network", allowed_modules, known)
+
+
+def _of_known_frames(
+    conditioner: KnownFramesConditioner, encoder: Autoencoder, node: Mapping[str, Any]
+) -> dict[str, int]:
+    """Return the arguments of a network that is told known frames in channels.
+
+    Raises:
+        ConfigError: If the configuration has other values.
+    """
+    has_positions = conditioner.pictures == "both_ends"
+    known = {
+        "image_channels": conditioner.image_channels(encoder),
+        "image_token_channels": conditioner.image_token_channels,
+        "num_image_tokens": conditioner.num_image_tokens if has_positions else 0,
+    }
+    for name, needed in known.items():
+        if (told := node.get(name)) not in (needed, None):
+            raise ConfigError(f"model.network.{name}={told}: must be {needed} with these model.conditioner and encoder")
+    return known
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, list[int]]:
