@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from vdm.known_frames import FirstFrames, FrameChoice, IsKnown
+from vdm.known_frames import BothEnds, FirstFrames, FrameChoice, IsKnown
 from vdm.models.autoencoder import Autoencoder, KnownFramesEncoder
 from vdm.models.conditioner import Pixels
 from vdm.models.dit.transformer import IMAGE_TOKENS
@@ -85,7 +85,7 @@ class KnownFramesConditioner(EmbeddingConditioner):
         text_encoder: Encoder of the captions. None for a model without text.
         num_classes: Number of classes, 0 for a model without classes.
         class_channels: Width of the class embedding in the vector condition.
-        frames: Which frames of a clip are known in training.
+        frames: Which frames of a clip are known in training. None for those of ``pictures``.
         image_encoder: Computes image tokens of known frames. None for a network without.
         pictures: The frames that have image tokens: ``first``, or ``both_ends`` for the first and the last.
     """
@@ -101,7 +101,7 @@ class KnownFramesConditioner(EmbeddingConditioner):
     ) -> None:
         super().__init__(text_encoder, num_classes, class_channels)
         self.takes = (*self.takes, FRAMES)
-        self.frames: FrameChoice = frames or FirstFrames()
+        self.frames: FrameChoice = frames or (BothEnds() if pictures == "both_ends" else FirstFrames())
         self.image_encoder, self.pictures = image_encoder, pictures
         self._places = (0, -1) if pictures == "both_ends" else (0,)
 

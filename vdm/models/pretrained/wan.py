@@ -1,6 +1,6 @@
-"""Reading and writing Wan 2.1 and 2.2, text to video, as pipeline folders of diffusers.
+"""Reading and writing Wan 2.1 and 2.2 as pipeline folders of diffusers.
 
-Of Wan 2.2 this is TI2V-5B without a first frame. A14B has two networks, and is refused.
+A14B of Wan 2.2 has two networks, and is refused.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from vdm.models.component_config import Depth, read_component
 from vdm.models.dit.embedders import NUM_SINUSOIDS
 from vdm.models.dit.layers import EPS
 from vdm.models.dit.transformer import Heads, SpaceTimeTransformer
-from vdm.models.pretrained import flow_schedulers
+from vdm.models.pretrained import flow_schedulers, wan_image
 from vdm.models.pretrained.diffusers_folder import SCHEDULER_CONFIG, STEM, PipelineFolder, weight_files
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
@@ -46,6 +46,17 @@ SCHEDULER = {
 """As published with Wan2.1-T2V-1.3B; for folders that come without one."""
 _NUM_TEXT_TOKENS = 512
 """Length to which Wan pads text with zeros, in its training and by default in its pipelines."""
+_FIRST_FRAME_CLEAN = {
+    "diffusion": {
+        "frame_levels": {
+            "_target_": "vdm.diffusion.frame_levels.KnownFramesClean",
+            "frames": {"_target_": "vdm.known_frames.FirstFrames", "min_frames": 1, "max_frames": 1},
+            "probability": 0.5,
+            "others": {"_target_": "vdm.diffusion.frame_levels.LevelPerClip"},
+        }
+    }
+}
+"""TI2V-5B makes videos with and without a given first frame."""
 _FIRST_FRAME_CLIP = {"num_frames": 121, "height": 704, "width": 1280, "fps": 24}
 """Size and speed of the videos of TI2V-5B, as published."""
 
@@ -57,7 +68,7 @@ class PipelineConfig:
     boundary_ratio: float | None = None
     transformer_2: list[str | None] | None = None
     expand_timesteps: bool = False
-    """Whether the pipeline was made for videos with a given first frame, whose tokens are told timestep 0."""
+    """Whether the network can be given a clean first frame, whose tokens are told timestep 0."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class TransformerConfig:
 
 
 def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
-    """Open a pipeline's folder as diffusers writes it.
+    """Open a text-to-video pipeline's folder, or that of TI2V-5B, as diffusers writes it.
 
     Args:
         folder: The folder.
@@ -92,7 +103,16 @@ def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Pu
     Raises:
         ValueError: If it holds another pipeline, a file is missing, or components don't fit each other.
     """
-    variant = FOLDER.check(folder, variant)
+    return _open(folder, name, variant, of_images=False)
+
+
+def open_image_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
+    """Open an image-to-video pipeline's folder whose network is told known frames; see ``open_folder``."""
+    return _open(folder, name, variant, of_images=True)
+
+
+def _open(folder: Path, name: Location, variant: Name | None, of_images: bool) -> Published:
+    variant = wan_image.format_of(folder, FOLDER).check(folder, variant)
     index = folder / "model_index.json"
     pipeline = typed(PipelineConfig, read_json(index), index)
     if pipeline.boundary_ratio is not None or any(pipeline.transformer_2 or []):
@@ -103,7 +123,10 @@ def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Pu
     with torch.device("meta"):
         network = SpaceTimeTransformer(**options)
     check_names(weights, network, folder / "transformer")
-    _check_components(folder, options["in_channels"], options["text_channels"])
+    if of_images != bool(options.get("image_channels")):
+        model, has = ("wan_1_3b", "has no") if of_images else ("wan_i2v_14b", "has")
+        raise ValueError(f"{config_file}: the network {has} channels for known frames: open it with model={model}")
+    _check_components(folder, network, pipeline.expand_timesteps)
     scheduler_file = folder / "scheduler" / SCHEDULER_CONFIG
     scheduler = read_json(scheduler_file) if scheduler_file.is_file() else SCHEDULER
     places = {"name_or_path": name, "variant": variant}
@@ -111,11 +134,14 @@ def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Pu
     settings = {
         "encoder": places,
         "text_encoder": text_encoder,
-        "model": {"network": options, "conditioner": {"text_encoder": text_encoder}},
+        "model": {
+            "network": options,
+            "conditioner": {"text_encoder": text_encoder, **wan_image.conditioner(options, places)},
+        },
         **flow_schedulers.settings(scheduler, scheduler_file),
         "clip": _FIRST_FRAME_CLIP if pipeline.expand_timesteps else {},
     }
-    return Published(weights, settings)
+    return Published(weights, settings, _FIRST_FRAME_CLEAN if pipeline.expand_timesteps else {})
 
 
 def write_folder(
@@ -126,7 +152,7 @@ def write_folder(
     components: Path,
     variant: Name | None,
 ) -> None:
-    """Write a folder that ``diffusers.WanPipeline.from_pretrained`` opens.
+    """Write a folder that ``from_pretrained`` of ``WanPipeline`` or ``WanImageToVideoPipeline`` in diffusers opens.
 
     Args:
         folder: An empty folder.
@@ -140,42 +166,51 @@ def write_folder(
         ValueError: If a component is missing or does not fit, or diffusers has no such network or scheduler.
     """
     config = network_config(network)
-    _check_components(components, network.in_channels, network.text_channels)
-    file = components / "scheduler" / SCHEDULER_CONFIG
-    scheduler = flow_schedulers.scheduler_config(trained["diffusion"], read_json(file) if file.is_file() else SCHEDULER)
     index = components / "model_index.json"
     pipeline = typed(PipelineConfig, read_json(index), index)
+    _check_components(components, network, pipeline.expand_timesteps)
+    file = components / "scheduler" / SCHEDULER_CONFIG
+    scheduler = flow_schedulers.scheduler_config(trained["diffusion"], read_json(file) if file.is_file() else SCHEDULER)
     settings = {
         "boundary_ratio": None,
         "expand_timesteps": pipeline.expand_timesteps,
         "transformer_2": [None, None],
     }
-    FOLDER.write(folder, config, weights, scheduler, components, variant, settings)
+    pipeline_folder = wan_image.format_of(components, FOLDER)
+    pipeline_folder.write(folder, config, weights, scheduler, components, variant, settings)
 
 
 def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]:
     """Return the arguments of ``SpaceTimeTransformer`` that make the network of a ``config.json``.
 
     Raises:
-        ValueError: If it describes a network of another class, or one that is not conditioned on text alone.
+        ValueError: If it describes a network of another class, or one of which there are no published weights.
     """
     FOLDER.check_network(config, source)
     transformer = typed(TransformerConfig, config, source)
     _, height, width = transformer.patch_size
     if height != width:
         raise ValueError(f"{source}: patch_size={list(transformer.patch_size)}: height and width must be equal")
-    out_channels = transformer.out_channels or transformer.in_channels
-    if transformer.image_dim or transformer.added_kv_proj_dim or out_channels != transformer.in_channels:
-        raise ValueError(f"{source}: image_dim, in_channels: networks that are conditioned on images are not supported")
+    channels = transformer.out_channels or transformer.in_channels
+    of_images = wan_image.network_options(
+        source,
+        transformer.in_channels,
+        channels,
+        transformer.image_dim,
+        transformer.added_kv_proj_dim,
+        transformer.pos_embed_seq_len,
+        transformer.num_attention_heads * transformer.attention_head_dim,
+    )
     return {
         "num_layers": transformer.num_layers,
         "num_heads": transformer.num_attention_heads,
         "head_channels": transformer.attention_head_dim,
         "hidden_channels": transformer.ffn_dim,
-        "in_channels": transformer.in_channels,
+        "in_channels": channels,
         "patch_size": height,
         "text_channels": transformer.text_dim,
         "num_text_tokens": _NUM_TEXT_TOKENS,
+        **of_images,
     }
 
 
@@ -185,10 +220,10 @@ def network_config(network: SpaceTimeTransformer) -> dict[str, Any]:
     Raises:
         ValueError: If diffusers has no such network.
     """
-    if network.vector_conditioned or network.num_text_tokens == 0 or network.image_channels:
+    if network.vector_conditioned or network.num_text_tokens == 0:
         raise ValueError(
-            "model.network: Wan's pipeline has no network with vector_conditioned=true, num_text_tokens=0 or a first"
-            " frame; format=own has"
+            "model.network: Wan's pipelines have no network with vector_conditioned=true or num_text_tokens=0;"
+            " format=own has"
         )
     return {
         "_class_name": FOLDER.network_class,
@@ -196,7 +231,6 @@ def network_config(network: SpaceTimeTransformer) -> dict[str, Any]:
         "num_attention_heads": network.num_heads,
         "attention_head_dim": network.head_channels,
         "ffn_dim": network.hidden_channels,
-        "in_channels": network.in_channels,
         "out_channels": network.in_channels,
         "text_dim": network.text_channels,
         "patch_size": [1, network.patch_size, network.patch_size],
@@ -204,16 +238,18 @@ def network_config(network: SpaceTimeTransformer) -> dict[str, Any]:
         "cross_attn_norm": True,
         "qk_norm": "rms_norm_across_heads",
         "eps": EPS,
-        "image_dim": None,
-        "added_kv_proj_dim": None,
         "rope_max_seq_len": 1024,
-        "pos_embed_seq_len": None,
+        **wan_image.network_config(network),
     }
 
 
-def _check_components(folder: Path, latent_channels: int, text_channels: int) -> None:
-    """Refuse an autoencoder or text encoder that the network can't be used with."""
-    for component, name, value in (("vae", "z_dim", latent_channels), ("text_encoder", "d_model", text_channels)):
+def _check_components(folder: Path, network: SpaceTimeTransformer, expand_timesteps: bool) -> None:
+    """Refuse components that the network can't be used with."""
+    wan_image.check_components(folder, network.image_channels, network.image_token_channels, expand_timesteps)
+    for component, name, value in (
+        ("vae", "z_dim", network.in_channels),
+        ("text_encoder", "d_model", network.text_channels),
+    ):
         found = getattr(read_component(folder / component), name)
         if found != value:
             file = folder / component / "config.json"
