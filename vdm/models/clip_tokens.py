@@ -124,7 +124,8 @@ def resized(frames: UInt8[Tensor, "b 3 h w"], size: ShortestEdge | HeightAndWidt
     pixels = frames.float()
     for shape in ((height, wanted[1]), wanted):
         if shape != tuple(pixels.shape[2:]):
-            pixels = F.interpolate(pixels, shape, mode="bicubic", antialias=True).round().clamp(0, 255)
+            # Pillow rounds halves up.
+            pixels = (F.interpolate(pixels, shape, mode="bicubic", antialias=True) + 0.5).floor().clamp(0, 255)
     return pixels
 
 
