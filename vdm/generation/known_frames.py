@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.diffusion.frame_levels import takes_clean_frames, trained_on_clean_frames
+from vdm.diffusion.frame_levels import KnownFramesClean, takes_clean_frames, trained_on_clean_frames
 from vdm.generation.canvas import known_latents
 from vdm.generation.frame_blocks import Block
 from vdm.generation.tasks import Known
@@ -77,6 +77,26 @@ def was_trained_on(model: VideoDiffusionModel, block: Block) -> bool:
     size = ClipSize(block.stop - block.start, model.encoder.compression.pixels, model.encoder.compression.pixels)
     num_latents = model.encoder.compression.latent_size(size)[0]
     return trained_on_clean_frames(model.diffusion.frame_levels, known_latents(model, block), num_latents)
+
+
+def known_as_in_training(model: VideoDiffusionModel, videos: UInt8[Tensor, "v c t h w"]) -> Known:
+    """Return what is known of videos if it is as little as possible of what was known in training; see ``FrameChoice``.
+
+    Nothing is known if the model was not trained with clean frames, or can't encode such frames without the others.
+
+    Args:
+        model: The model that samples.
+        videos: RGB videos, of which some frames are to be known.
+    """
+    levels, compression = model.diffusion.frame_levels, model.encoder.compression
+    if not isinstance(levels, KnownFramesClean):
+        return Known()
+    is_known = levels.frames(lambda purpose: torch.zeros(1), compression.latent_frames(videos.shape[2]))[0]
+    latents = is_known.nonzero().flatten().tolist()
+    if compression.frames > 1 and latents != list(range(len(latents))):
+        return Known()
+    frames = range(compression.frames * (len(latents) - 1) + 1) if compression.frames > 1 and latents else latents
+    return Known(videos[:, :, list(frames)], tuple(frames)) if latents else Known()
 
 
 def prefers_clean_frames(model: VideoDiffusionModel, blocks: Sequence[Block]) -> bool:
