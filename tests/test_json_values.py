@@ -1,6 +1,19 @@
+import json
+import math
+
 import pytest
 
-from vdm.json_values import known_version, mapping, parse_json, positive_number, sequence, shown, text, whole_number
+from vdm.json_values import (
+    known_version,
+    mapping,
+    parse_json,
+    positive_number,
+    sequence,
+    shown,
+    spelled,
+    text,
+    whole_number,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,3 +53,10 @@ def test_a_newer_version_is_refused_by_both_versions() -> None:
     for value in (True, "3", None, 0, 3.0):
         with pytest.raises(ValueError, match="is no whole number"):
             known_version(value, 3, "it")
+
+
+def test_numbers_that_json_lacks_become_texts_wherever_they_are() -> None:
+    value = {"a": [math.inf, (1.5, -math.inf)], "b": {"c": math.nan}, "d": None, "e": True, "f": 1 << 70}
+    told = {"a": ["Infinity", [1.5, "-Infinity"]], "b": {"c": "NaN"}, "d": None, "e": True, "f": 1 << 70}
+    assert spelled(value) == told
+    assert json.loads(json.dumps(spelled(value), allow_nan=False)) == told

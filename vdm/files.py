@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from vdm.json_values import spelled
+
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """Exceptions of code that reads JSON of unexpected form, with huge numbers or deep nesting among it."""
 
@@ -147,10 +149,10 @@ def flush(path: Path) -> None:
 def write_json(path: Path, content: object, indent: int | None = None, durable: bool = True) -> None:
     """Write a JSON file atomically; see ``replacing``.
 
-    Text stays readable; control characters and the like are escaped.
+    Text stays readable; control characters and the like are escaped. Numbers that are not finite become texts.
     """
     with replacing(path, durable) as file:
-        text = json.dumps(content, indent=indent, ensure_ascii=False)
+        text = json.dumps(spelled(content), indent=indent, ensure_ascii=False)
         file.write(_NOT_SHOWN.sub(lambda found: f"\\u{ord(found.group()):04x}", text).encode())
 
 

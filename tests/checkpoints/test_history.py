@@ -149,13 +149,19 @@ def test_last_figures_are_those_of_the_last_lines_that_have_them(tmp_path: Path)
     assert (found.step, found.time) == (20, 7.5)
     assert math.isnan(found.values["train/loss"])
     assert found.values["val/loss"] == 0.7
-    assert found.metric == ("fvd", 120)
+    assert found.values["val/fvd"] == 120
     assert last_figures(tmp_path / "none") == LastFigures()
 
 
-def test_a_metric_of_videos_comes_before_the_loss() -> None:
-    assert LastFigures(values={"val/loss": 1, "val/loss_by_level/t=0": 1, "val/fvd": 2}).metric == ("fvd", 2)
-    assert LastFigures(values={"train/loss": 1}).metric is None
+def test_validation_loss_is_found_before_thousands_of_lines_without_it(tmp_path: Path) -> None:
+    rare = '{"step": %d, "time": 5.5, "position": 80, "val/loss": %s}'
+    often = [f'{{"step": {step}, "time": 5.5, "position": 80, "train/loss": 0.9}}' for step in range(3, 20_000)]
+    write(tmp_path, rare % (1, 0.8), rare % (2, 0.7), '{"step": 2, "val/loss": 0.6}', *often)
+    assert (tmp_path / METRICS_NAME).stat().st_size > 1 << 20
+    found = last_figures(tmp_path)
+    assert (found.step, found.values) == (19_999, {"train/loss": 0.9, "val/loss": 0.7})
+    write(tmp_path, *often)
+    assert "val/loss" not in last_figures(tmp_path).values
 
 
 def test_only_the_end_of_a_long_file_is_read_and_cut_lines_are_left_out(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from vdm import extras
 from vdm.cli import dashboard
 from vdm.cli.commands import run_program
 from vdm.cli.main import COMMANDS
+from vdm.training.loggers.wandb_files import read_identity
 
 # wandb-workspaces, on its import, about pydantic's former validators
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")
@@ -104,7 +105,7 @@ def test_workspace_of_a_run_is_in_the_place_that_it_recorded_and_keeps_it_in_vie
     (view,) = server.views
     assert (view["entityName"], view["projectName"], view["displayName"]) == ("team", "digits", "Ours")
     (runset,) = json.loads(view["spec"])["section"]["runSets"]
-    identity = (run / "wandb_id").read_text()
+    identity = read_identity(run).name
     assert [base64.b64decode(pin).decode() for pin in runset["pinnedRunIds"]] == [f"Run:v1:{identity}:digits:team"]
     assert [panel["config"]["chartTitle"] for panel in saved(server)["Metrics"]] == ["fid", "kvd"]
 

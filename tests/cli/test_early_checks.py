@@ -50,7 +50,11 @@ def told(command: str, **values: Any) -> Any:
     [
         ("sample", {"checkpoint": "nowhere"}, "nowhere: not a run: there is no config.yaml, nor such a folder"),
         ("sample", {"checkpoint": "file"}, "file: not a run: there is no config.yaml"),
-        ("sample", {"checkpoint": "untrained"}, "untrained/checkpoints: there is no whole checkpoint"),
+        (
+            "sample",
+            {"checkpoint": "untrained"},
+            "untrained: there is no checkpoint: the run ended before its first one",
+        ),
         ("sample", {"guide": "nowhere"}, "guide: nowhere: not a run"),
         ("sample", {"image": "nowhere.png"}, "image=nowhere.png: no such file"),
         ("sample", {"image": "empty"}, "image=empty: is a folder; give a file"),
@@ -71,7 +75,11 @@ def told(command: str, **values: Any) -> Any:
         ("export", {"to": "file/x"}, "to=file/x: can't be written to: Not a directory"),
         ("export", {"rest_of": "nowhere"}, "rest_of=nowhere: no such file"),
         ("import", {"to": "run"}, "to=run: exists already"),
-        ("train", {"init_from": "untrained"}, "init_from: untrained/checkpoints: there is no whole checkpoint"),
+        (
+            "train",
+            {"init_from": "untrained"},
+            "init_from: untrained: there is no checkpoint: the run ended before its first one",
+        ),
         ("build", {"input": "file"}, "input=file: is a file, not a folder of videos"),
         ("build", {"input": "empty", "manifest": "nowhere.csv"}, "manifest=nowhere.csv: no such file"),
         ("build", {"input": "moving_digits", "manifest": "file"}, "manifest=file: input=moving_digits has captions of"),

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from tests.cli.conftest import Vdm
+from tests.cli.conftest import RunVdm, Vdm
 from tests.cli.recording import record
+from tests.data.shard_sets import write_set
 from vdm.checkpoints.layout import checkpoint_folder
 from vdm.checkpoints.run_record import load_config, record_run, write_config
 from vdm.cli.resume import apply_resume_overrides
@@ -146,6 +147,19 @@ def test_run_without_a_checkpoint_begins_anew_in_its_folder(vdm: Vdm) -> None:
     vdm("train", "hydra.run.dir=first", "seed=5", task=record)
 
     assert vdm("train", "hydra.run.dir=first", "seed=6").configs[0].resume is None
+
+
+def test_run_that_was_killed_before_its_first_checkpoint_can_not_be_resumed_and_says_how_to_begin_it_again(
+    run_vdm: RunVdm,
+) -> None:
+    record_run(Path("killed"), SAVED)
+    write_set(Path("shards"), {"train": (1,), "validation": (1,)})
+    code, err = run_vdm("train", "resume=killed", "data.path=shards")
+    assert code == 2
+    assert err == (
+        "killed: there is no checkpoint: the run ended before its first one; its command with hydra.run.dir=killed"
+        " begins it again\n"
+    )
 
 
 def test_another_run_in_a_folder_with_checkpoints_is_refused(vdm: Vdm) -> None:

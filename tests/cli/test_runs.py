@@ -63,6 +63,14 @@ def end(kind: Any, step: int | None = 4, ago: float = 50.0) -> Event:
     return Event(event=kind, time=NOW - ago, step=step, position=step, reason="why")
 
 
+def measure(run: Path, step: int, **values: float) -> None:
+    """Leave the figures of metrics behind, as ``callbacks.measure`` does."""
+    folder = run / "evaluation" / f"step={step:08d}"
+    folder.mkdir(parents=True)
+    metrics = {name: {"value": value} for name, value in values.items()}
+    (folder / "results.json").write_text(json.dumps({"metrics": metrics}))
+
+
 def hold(run: Path, holder: LockHolder, silent: float = 0.0) -> None:
     """Leave the lock file of a process behind."""
     path = run / "locks" / "start"
@@ -117,14 +125,37 @@ def test_run_of_an_earlier_version_is_finished_if_all_steps_are_done(tmp_path: P
 
 
 def test_steps_figures_age_and_size_are_the_latest(tmp_path: Path) -> None:
-    figures = {"step": 7, "time": NOW - 30, "position": 28, "train/loss": 0.5, "val/loss": 0.6, "val/fvd": 77.0}
+    figures = {"step": 7, "time": NOW - 30, "position": 28, "train/loss": 0.5, "val/loss": 0.6, "val/perplexity": 3.0}
     run = plant(tmp_path / "run", start(), end("stop", 9, 80), start(40, max_steps=20), figures=figures)
+    measure(run, 2, fvd=80.0, static_clips=0.5)
+    measure(run, 4, fvd=77.0, static_clips=0.5)
+    measure(run, 6)  # all of its metrics failed
+    measure(run, 8, fvd=70.0)  # after the checkpoint: to be measured again
     status = status_of(run)
     # Of the steps that the first start had done after the checkpoint, two are to be repeated.
     assert (status.step, status.max_steps, status.loss, status.metric, status.value) == (7, 20, 0.5, "fvd", 77.0)
     assert status.age == pytest.approx(30)
     assert status.num_starts == 2
     assert status.num_bytes == sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+
+
+def test_scalar_of_an_objective_is_no_metric(tmp_path: Path) -> None:
+    figures = {"step": 4, "time": NOW, "position": 0, "val/accuracy": 0.5, "val/loss": 0.6}
+    run = plant(tmp_path / "run", figures=figures)
+    assert (status_of(run).metric, status_of(run).value) == ("loss", 0.6)
+
+
+def test_damaged_measurement_is_a_warning_and_the_validation_loss_stands_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = plant(tmp_path / "run", figures={"step": 4, "time": NOW, "position": 0, "val/loss": 0.6})
+    measure(run, 4, fvd=1.0)
+    file = run / "evaluation" / "step=00000004" / "results.json"
+    file.write_text('{"metrics": {"fvd": {"value": "low"}}}')
+    status = status_of(run)
+    assert (status.metric, status.value) == ("loss", 0.6)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"{file}: metrics.fvd.value 'low': ")
 
 
 Call = Callable[..., tuple[int, str, str]]
@@ -193,8 +224,9 @@ def test_table_fits_the_terminal_and_keeps_names_as_long_as_it_can(tmp_path: Pat
     wide = plant(
         tmp_path / "vdm" / "動画",
         start(),
-        figures={"step": 4, "time": NOW, "position": 0, "train/loss": 1, "val/fvd": 1e9},
+        figures={"step": 4, "time": NOW, "position": 0, "train/loss": 1},
     )
+    measure(wide, 4, fvd=1e9)
     lines = list(run_table.table([status_of(long), status_of(wide)], tmp_path, width))
     assert len(lines) == 3
     assert all(run_table.disp_len(line) <= width for line in lines)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.report.made_runs import write_run
 from vdm.cli.reported_runs import MAX_RUNS, reported_runs
+from vdm.report.measured import last_metric
 from vdm.report.run import ReportedRun, read_run
 from vdm.report.settings import differing, flat
 from vdm.report.summary import lost_seconds, shares_of_time, tiles_of
@@ -138,6 +139,18 @@ def test_metrics_come_with_step_interval_and_protocol(run: Path) -> None:
 
     assert found == [(20, "fvd", 3, (2, 4), 8), (40, "fvd", 3, None, 8), (40, "held_out_loss", 0.5, None, 7)]
     assert read(run).measured[0].protocol == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize("bound", ["Infinity", '"Infinity"'])
+def test_metric_whose_protocol_has_an_infinite_bound_is_shown(run: Path, bound: str) -> None:
+    folder = run / "evaluation/step=00000030"
+    folder.mkdir(parents=True)
+    measured = '{"value": 3.0, "interval": null, "reliable": true, "num_videos": 8, "protocol": {"s_tmax": %s}}'
+    (folder / "results.json").write_text('{"metrics": {"fvd": %s}}' % (measured % bound))
+    (one,) = read(run).measured
+    assert (one.name, one.value, str(one.protocol)) == ("fvd", 3.0, str({"s_tmax": json.loads(bound)}))
+    assert last_metric(run, 40) == ("fvd", 3.0)
+    assert read(run).unreadable == []
 
 
 def test_costs_of_restarts_add_up(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import SECONDS, Submitted, on_two_nodes, start_now, submit, vdm, wait_for_start
 from tests.training.test_resume import tensors_of
+from vdm.checkpoints.history import read_history
 
 INTERRUPTIONS = 3
 
@@ -82,6 +83,15 @@ def test_interrupted_run_went_on_by_itself_after_each_interruption(slurm: Cluste
     # The killed process saved nothing: the start after it went on from where the one before it had stopped.
     assert {"step=00000005", "step=00000015", "step=00000020"} >= {*checkpoints}
     assert (jobs.interrupted.run / "failed_after_step").read_text() == f"{jobs.interrupted.job} 5"
+
+
+def test_history_has_the_command_that_submitted_the_run(jobs: Jobs) -> None:
+    events = [event for event in read_history(jobs.interrupted.run) if event.event == "start"]
+
+    assert len(events) == INTERRUPTIONS + 1
+    for event in events:
+        assert event.command is not None
+        assert event.command.startswith("vdm train launcher=slurm nodes=2 ")
 
 
 def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(jobs: Jobs) -> None:

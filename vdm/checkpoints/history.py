@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from vdm.credentials import without_credentials
 from vdm.outside import read_text
 from vdm.regular_files import open_descriptor
 
@@ -83,13 +84,13 @@ _EVENT = TypeAdapter(Event)
 def append_event(run: Path, event: Event) -> None:
     """Append an event to the history of a run, in one write, and flush it to the disk; never fails.
 
-    Text is shortened, so that a line is one for the reader too.
+    Text is shortened, so that a line is one for the reader too, and loses its credentials.
     """
     kept = ("step", "position", *(("max_steps", "resumed_from") if event.event == "start" else ()))
     bounded = replace(
         event,
-        reason=None if event.reason is None else _shortened(event.reason, MAX_REASON),
-        command=None if event.command is None else _shortened(event.command, _MAX_COMMAND),
+        reason=None if event.reason is None else _shortened(without_credentials(event.reason), MAX_REASON),
+        command=None if event.command is None else _shortened(without_credentials(event.command), _MAX_COMMAND),
     )
     values = {name: value for name, value in asdict(bounded).items() if value is not None or name in kept}
     path = run / HISTORY_NAME

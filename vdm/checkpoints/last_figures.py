@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vdm.checkpoints.metrics_file import PLACE, latest_metrics
 
-_LOSS = "val/loss"
+VALIDATION_LOSS = "val/loss"
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,6 @@ class LastFigures:
     time: float | None = None
     values: Mapping[str, float] = field(default_factory=dict[str, float])
 
-    @property
-    def metric(self) -> tuple[str, float] | None:
-        """Name, without ``val/``, and value of the last metric of sampled videos, else of the validation loss."""
-        names = [name for name in self.values if name.startswith("val/") and not name.startswith(_LOSS)]
-        name = next(iter(names), _LOSS)
-        return (name.removeprefix("val/"), self.values[name]) if name in self.values else None
-
 
 def last_figures(run: Path) -> LastFigures:
     """Return the last figures of a run; none if it has logged none.
@@ -38,7 +31,7 @@ def last_figures(run: Path) -> LastFigures:
     Raises:
         ValueError: In one line, if the file can't be read.
     """
-    latest = latest_metrics(run)
+    latest = latest_metrics(run, [VALIDATION_LOSS])
     if not latest:
         return LastFigures()
     time = latest["time"]

@@ -31,11 +31,14 @@ def checkpoints_to_try(path: Path) -> list[Path]:
         raise ValueError(f"{path}: no such folder")
     if (path / CONFIG_NAME).is_file():
         path = run_folder(path)
-    if not (path / CHECKPOINTS_NAME).is_dir():
+    elif not (path / CHECKPOINTS_NAME).is_dir():
         return [without_link(path)]
     found = checkpoints_of(path)[::-1]
     if not found:
-        raise ValueError(f"{path / CHECKPOINTS_NAME}: there is no whole checkpoint")
+        raise ValueError(
+            f"{path}: there is no checkpoint: the run ended before its first one; its command with hydra.run.dir={path}"
+            " begins it again"
+        )
     return found
 
 

@@ -8,7 +8,7 @@ order of steps: a run that goes on from a checkpoint cuts off what it had logged
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from vdm.json_values import parse_json, whole_number
+from vdm.json_values import parse_json, spelled, whole_number
 from vdm.regular_files import open_regular
 
 METRICS_NAME = "metrics.jsonl"
 MAX_LINE_BYTES = 1 << 20
 """A longer line is none of ours."""
 _TAIL_BYTES = 1 << 18
+_SEARCHED_BYTES = 1 << 26
+"""Bytes at the end of the file in which a figure is looked for that the last ones lack."""
 PLACE = {"step", "time", "position"}
 """What a line has beside figures."""
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -50,9 +52,10 @@ class _Columns:
 
 def metrics_line(step: int, time: float, position: int, figures: Mapping[str, float]) -> bytes:
     """Return a line of the file."""
-    plain = {name: value if math.isfinite(value) else _spelled(value) for name, value in figures.items()}
     place = {"step": step, "time": round(time, 3), "position": position}
-    return json.dumps({**place, **plain, **place}).encode() + b"\n"  # a figure of such a name would hide the place
+    return (
+        json.dumps({**place, **spelled(figures), **place}).encode() + b"\n"
+    )  # a figure of such a name would hide the place
 
 
 def metrics_lines(run: Path, last_bytes: int | None = None) -> Iterator[dict[str, Any]]:
@@ -100,8 +103,12 @@ def read_metrics(run: Path) -> dict[str, Series]:
     }
 
 
-def latest_metrics(run: Path) -> dict[str, float]:
+def latest_metrics(run: Path, sought: Sequence[str] = ()) -> dict[str, float]:
     """Return the latest value of each figure, with ``step``, ``time`` and ``position``, from the end of the file alone.
+
+    Args:
+        run: Folder of the run.
+        sought: Figures that may be rare, and are looked for further from the end than the others.
 
     Raises:
         ValueError: In one line, if the file can't be read.
@@ -109,7 +116,29 @@ def latest_metrics(run: Path) -> dict[str, float]:
     latest: dict[str, Any] = {}
     for line in metrics_lines(run, _TAIL_BYTES):
         latest |= line
+    for name in sought:
+        if latest and name not in latest and (value := _latest_value(run, name)) is not None:
+            latest[name] = value
     return latest
+
+
+def _latest_value(run: Path, name: str) -> float | None:
+    """Return the latest value of a figure, reading the file from its end on."""
+    needle = json.dumps(name).encode()
+    with open_regular(run / METRICS_NAME) as file:
+        size = end = os.fstat(file.fileno()).st_size
+        rest = b""
+        while end > max(0, size - _SEARCHED_BYTES):
+            begin = max(0, end - _TAIL_BYTES)
+            file.seek(begin)
+            block = file.read(end - begin) + rest
+            rest, _, whole = block.partition(b"\n") if begin > 0 else (b"", b"", block)
+            for raw in reversed(whole.split(b"\n")) if needle in whole else ():
+                line = _parsed(raw) if needle in raw else None
+                if line is not None and name in line:
+                    return line[name]
+            rest, end = rest[:MAX_LINE_BYTES], begin
+    return None
 
 
 def cut_back(run: Path, step: int) -> None:
@@ -150,7 +179,3 @@ def _figure(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError("no figure")
     return float(value)
-
-
-def _spelled(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

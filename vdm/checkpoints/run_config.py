@@ -18,6 +18,7 @@ from vdm.checkpoints.run_record import load_config
 from vdm.config import ConfigError
 from vdm.config.foreign import check_foreign
 from vdm.config.targets import OWN_CODE
+from vdm.credentials import without_credentials
 from vdm.outside import dump_yaml, typed
 from vdm.ranges import Count, Positive, Seed, Size
 
@@ -103,7 +104,7 @@ class RunConfig:
     allowed_modules: Sequence[str] | None
     """Packages from which components may come; ``None`` allows all."""
     text: str
-    """The whole file but for ``started_in``: only for display, also to others, and never parsed."""
+    """The whole file but for ``started_in`` and credentials: only for display, also to others, and never parsed."""
 
     @classmethod
     def read(cls, path: Path, allow_own_code: bool = False) -> "RunConfig":
@@ -150,7 +151,7 @@ class RunConfig:
             started_from=model.pretrained or rest.init_from,
             sigma_rels=typed(_RecordedEMA, _mapping(config.get("averages")), f"{file}: averages").sigma_rels,
             allowed_modules=allowed,
-            text=dump_yaml({key: value for key, value in config.items() if key != STARTED_IN}),
+            text=dump_yaml(without_credentials({key: one for key, one in config.items() if key != STARTED_IN})),
         )
 
     @property

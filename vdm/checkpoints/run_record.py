@@ -15,6 +15,7 @@ from typing_extensions import TypedDict  # that of typing suffices from Python 3
 from vdm.checkpoints.checkout import GitVersion, git_diff, git_version
 from vdm.checkpoints.layout import CONFIG_NAME, config_file
 from vdm.config.moved import modernized
+from vdm.credentials import without_credentials
 from vdm.files import write_file
 from vdm.outside import dump_yaml, read_yaml
 from vdm.records import read_record
@@ -51,7 +52,7 @@ def record_run(
         starts = []
     git = git_version()
     version = _versions(git, _record_diff(run) if git is not None and git["dirty"] else None)
-    version |= {"data_sets": list(data_sets)} if data_sets else {}
+    version |= {"data_sets": without_credentials(list(data_sets))} if data_sets else {}
     version |= {"hardware": dict(hardware)} if hardware else {}
     write_file(path, json.dumps([*starts, version], indent=1))
 

@@ -93,7 +93,7 @@ def _of_run(run: Path, metrics: list[str] | None) -> _Place:
     if not loggers:
         raise ConfigError(f"run={run}: does not log to W&B, by {source}; give project=NAME")
     logger = typed(_Logger, loggers[0], f"{source}: logger")
-    identity, _ = read_identity(folder)
+    identity = read_identity(folder).name
     if identity and not _IDENTITY.fullmatch(identity):
         raise ConfigError(f"{folder / IDENTITY_NAME}: {identity!r} is no id of a run on W&B")
     chosen = tuple(config.metric or {}) if metrics is None else tuple(metrics)

@@ -22,6 +22,7 @@ from vdm.cli.options.paths import check_new
 from vdm.config import ConfigError, build
 from vdm.config.foreign import check_foreign
 from vdm.config.options import parse
+from vdm.credentials import without_credentials
 from vdm.files import appearing
 from vdm.models.lora import adapted_outside, adapter
 from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder, pipeline_of, readme_of
@@ -178,7 +179,7 @@ def _own(
 ) -> str:
     """Write weights and configuration for ``vdm import``; return their usage."""
     save_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, folder / EXPORTED_WEIGHTS)
-    write_config(folder, trained.plain())
+    write_config(folder, without_credentials(trained.plain()))
     usage = of_own(options.to, trained)
     facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, "A video diffusion model", usage, facts, front_matter={"library_name": "vdm"})

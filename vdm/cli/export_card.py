@@ -12,6 +12,7 @@ from typing_extensions import TypedDict  # that of typing suffices from Python 3
 from vdm.checkpoints.layout import run_folder, step_of
 from vdm.checkpoints.run_config import RunConfig
 from vdm.checkpoints.run_record import versions_of
+from vdm.credentials import without_credentials
 from vdm.files import MALFORMED
 from vdm.models.pretrained.model_card import Facts, model_card
 from vdm.outside import dump_yaml
@@ -42,7 +43,7 @@ def write_card(
     folder: Path, title: str, usage: str, facts: Facts, notes: str = "", front_matter: Mapping[str, str] | None = None
 ) -> None:
     """Write ``README.md``; the arguments are those of ``model_card``."""
-    card = model_card(title, usage, facts, notes, front_matter)
+    card = without_credentials(model_card(title, usage, facts, notes, front_matter))
     (folder / CARD_NAME).write_text(card, encoding="utf-8")
 
 

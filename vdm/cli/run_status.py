@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vdm.checkpoints.history import Event, latest_start, read_history
-from vdm.checkpoints.last_figures import LastFigures, last_figures
+from vdm.checkpoints.last_figures import VALIDATION_LOSS, LastFigures, last_figures
 from vdm.checkpoints.layout import CONFIG_NAME, checkpoints_of, step_of
 from vdm.cli.run_search import folder_size
+from vdm.credentials import without_credentials
 from vdm.outside import read_yaml, typed
+from vdm.report.measured import last_metric
 from vdm.text import printable
 from vdm.training.run_lock import LockReading, read_lock
 
@@ -74,11 +76,11 @@ def status_of(run: Path) -> RunStatus:
     step = max(steps, default=None)
     max_steps = starts[-1].max_steps if starts else _configured_steps(run)
     signs = [figures.time, *(event.time for event in events), None if lock is None else lock.alive]
-    metric, value = figures.metric or (None, None)
+    metric, value = _metric(run, step, figures) or (None, None)
     return RunStatus(
         run=run,
         state=_state(events, lock, step is not None and max_steps is not None and 0 < max_steps <= step),
-        reason=events[-1].reason if events else None,
+        reason=without_credentials(events[-1].reason) if events else None,
         step=step,
         max_steps=max_steps,
         loss=figures.values.get("train/loss"),
@@ -87,7 +89,7 @@ def status_of(run: Path) -> RunStatus:
         alive=max((sign for sign in signs if sign is not None), default=None),
         num_bytes=folder_size(run),
         num_starts=len(starts),
-        command=starts[0].command if starts else None,
+        command=without_credentials(starts[0].command) if starts else None,
     )
 
 
@@ -115,6 +117,17 @@ def _figures(run: Path) -> LastFigures:
     except ValueError as error:
         _log.warning("%s", printable(error))
         return LastFigures()
+
+
+def _metric(run: Path, step: int | None, figures: LastFigures) -> tuple[str, float] | None:
+    """Return name and value of the last metric of sampled videos, else of the validation loss."""
+    try:
+        found = None if step is None else last_metric(run, step)
+    except ValueError as error:
+        _log.warning("%s", printable(error))
+        found = None
+    loss = figures.values.get(VALIDATION_LOSS)
+    return found or (None if loss is None else ("loss", loss))
 
 
 @dataclass(frozen=True)

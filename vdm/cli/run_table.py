@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from tqdm.utils import disp_len, disp_trim
 
 from vdm.cli.run_status import RunStatus
+from vdm.json_values import spelled
 from vdm.text import printable
 
 _HEAD = ("run", "state", "step", "loss", "metric", "age", "size", "command")
@@ -50,7 +50,7 @@ def table(statuses: Sequence[RunStatus], folder: Path, width: int | None) -> Ite
 
 def as_json(statuses: Sequence[RunStatus], folder: Path) -> str:
     """Return the runs as a list of objects; numbers that are not finite are texts."""
-    records = [{name: _finite(value) for name, value in _record(status, folder).items()} for status in statuses]
+    records = spelled([_record(status, folder) for status in statuses])
     return json.dumps(records, indent=1, allow_nan=False)
 
 
@@ -117,9 +117,3 @@ def _rounded(number: float, units: Sequence[tuple[float, str]], smallest: str) -
             count = number / size
             return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
     return f"{number:.0f} {smallest}"
-
-
-def _finite(value: Any) -> Any:
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -9,8 +9,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
-from vdm.outside import read_json
-from vdm.records import checked
+from vdm.records import checked, read_record
 
 RESULTS_NAME = "results.json"
 MAX_FILES = 1000
@@ -56,8 +55,38 @@ def measured_in(run: Path, faults: list[str]) -> list[Measured]:
     return sorted(found, key=lambda one: (one.step is None, one.step or 0, one.name))
 
 
+class _Value(TypedDict):
+    value: float
+
+
+class _Results(TypedDict):
+    metrics: dict[str, _Value]
+
+
+def last_metric(run: Path, step: int) -> tuple[str, float] | None:
+    """Return the name and the value of the first metric of the last measurement in training; ``None`` if there is none.
+
+    Args:
+        run: Folder of the run.
+        step: Step of the run; what an abandoned branch of training measured after it does not count.
+
+    Raises:
+        ValueError: In one line, if the measurement can't be read.
+    """
+    named = ((folder, _STEP.fullmatch(folder.name)) for folder in (run / "evaluation").glob("step=*"))
+    measured = [(int(found[1]), folder) for folder, found in named if found and int(found[1]) <= step]
+    for _, folder in sorted(measured, reverse=True):
+        file = folder / RESULTS_NAME
+        if file.exists():
+            metrics = read_record(file, _Results)["metrics"]
+            if metrics:
+                name, one = next(iter(metrics.items()))
+                return name, one["value"]
+    return None
+
+
 def _of_file(run: Path, file: Path) -> list[Measured]:
-    content = read_json(file)
+    content = read_record(file, dict[str, Any])
     named = str(file.relative_to(run))
     place = _STEP.search(named) or _STEP.search(str(content.get("checkpoint", "")))
     step = int(place[1]) if place else None

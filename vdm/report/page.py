@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from vdm.credentials import without_credentials
 from vdm.html_pages import embedded_json, security_policy
 from vdm.report.charts import LEVELS, charts_of
 from vdm.report.curves import Curve, Curves, num_buckets, numbers, thin_out, whole_numbers
@@ -76,7 +77,7 @@ def page_of(
     """
     names = {name for run in runs for name in run.figures}
     buckets = num_buckets(sum(len(run.figures) for run in runs))
-    told = [_plain(run, thin_out(run.figures, buckets), commands[run.name]) for run in runs]
+    told = [without_credentials(_plain(run, thin_out(run.figures, buckets), commands[run.name])) for run in runs]
     compared = differing([run.settings for run in runs]) if len(runs) > 1 else []
     content: dict[str, Any] = {
         "about": asdict(about),

@@ -11,6 +11,7 @@ from vdm.checkpoints.history import Event, read_history
 from vdm.checkpoints.layout import checkpoints_of, run_folder, step_of
 from vdm.checkpoints.metrics_file import METRICS_NAME, Series, read_metrics
 from vdm.checkpoints.run_record import Versions, load_config, versions_of
+from vdm.credentials import without_credentials
 from vdm.report.csv_figures import read_csv_figures
 from vdm.report.faults import Listed, bad_samples_of, bad_steps_of
 from vdm.report.measured import Measured, measured_in
@@ -68,7 +69,7 @@ def read_run(folder: Path, name: str, state: str, reason: str | None = None) -> 
         ValueError: In one line, if the folder is not that of a run, or its configuration can't be read.
     """
     run = run_folder(folder)
-    config = load_config(run)
+    config = without_credentials(load_config(run))
     faults: list[str] = []
 
     def read(what: Callable[[Path], Value], otherwise: Value) -> Value:

@@ -103,6 +103,28 @@ def test_history_survives_and_its_command_makes_the_same_again(page: "Page", run
     np.testing.assert_array_equal(repeated(run_vdm, command, tmp_path / "again"), frames_of(made))
 
 
+def test_settings_of_what_was_made_before_are_put_back_into_the_form(page: "Page") -> None:
+    fill(page, "prompt", PROMPT)
+    fill(page, "seed", "11")
+    fill(page, "num_frames", "3")
+    fill(page, "steps", "3")
+    fill(page, "guidance", "1.5")
+    page.click("#sampler input")
+    page.get_by_role("option", name="unipc").click()
+    (made, _) = generate(page)
+    page.reload()
+
+    page.locator("#history .vdm-reuse").first.click()
+
+    page.wait_for_function("document.querySelector('#seed input').value == '11'")
+    assert page.locator("#prompt textarea").input_value() == PROMPT
+    assert page.locator("#sampler input").input_value() == "unipc"
+    assert page.locator("#guidance textarea, #guidance input").input_value() == "1.5"
+    (again, _) = generate(page)
+    assert again != made
+    np.testing.assert_array_equal(frames_of(again), frames_of(made))
+
+
 def test_sampling_stops_and_leaves_nothing(page: "Page", trained: Path) -> None:
     before = sorted((trained / "samples").glob("*/*"))
     fill(page, "steps", "100000")

@@ -7,7 +7,9 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -20,11 +22,12 @@ from PIL import Image
 
 from tests.data_pipelines.videos import write_video
 from vdm.cli.demo import preview as previews
-from vdm.cli.demo.calls import Form, SharedOptions, Taken, shell_line, words_of
+from vdm.cli.demo import reuse
+from vdm.cli.demo.calls import AS_IN_RUN, Form, SharedOptions, Taken, shell_line, words_of
 from vdm.cli.demo.cards import Published, history_html, results_html
 from vdm.cli.demo.history import made_before
 from vdm.cli.demo.jobs import Result
-from vdm.cli.demo.models import names_of
+from vdm.cli.demo.models import DemoModel, names_of
 from vdm.cli.demo.preview import Preview, animation, decoded_small
 from vdm.cli.demo.uploads import UploadLimits
 from vdm.cli.options.sample import SampleOptions
@@ -35,6 +38,9 @@ from vdm.models.autoencoder import Compression, PixelAutoencoder
 EVERYTHING = Taken(True, True, ("zero", "one, two"), {"motion_bucket_id": 127}, ("ddim", "unipc"))
 NOTHING = Taken(False, False, (), {}, ("ddim", "unipc"))
 FULL = Form("a dog", "blur", "one, two", Path("a.png"), None, None, 3, None, "unipc", 20, 3.5, 7, 8, 16, 32)
+
+
+RUN_SAMPLER = {"_target_": "vdm.diffusion.samplers.ddim.DDIM", "num_steps": 5, "eta": 0.0}
 
 
 def test_a_command_has_what_the_model_takes() -> None:
@@ -104,6 +110,66 @@ def test_every_prompt_arrives_as_it_was_typed(prompt: str) -> None:
 )
 def test_each_checkpoint_has_a_short_name_of_its_own(checkpoints: list[str], names: list[str]) -> None:
     assert names_of([(Path(one).parent, Path(one)) for one in checkpoints]) == names
+
+
+NAMES = (
+    "prompt",
+    "negative",
+    "label",
+    "image",
+    "task",
+    "input",
+    "method",
+    "every",
+    "sampler",
+    "num_steps",
+    "seed",
+    "fps",
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {
+                "prompts": ["a dog", "a cat"],
+                "negative": "blur",
+                "labels": 1,
+                "seed": 7,
+                "fps": 7.5,
+                "sampler": RUN_SAMPLER,
+            }
+            | {"task": "extend", "input": "/etc/passwd", "image": "/etc/passwd", "method": "replacement", "every": 3},
+            {"prompt": "a dog", "negative": "blur", "label": "dog", "seed": 7, "fps": "7.5", "num_steps": "5"}
+            | {"task": "Extend a video", "method": "replaced in each step (fast)", "every": 3},
+        ),
+        ({}, {}),
+        (
+            {
+                "prompts": {"a": 1},
+                "negative": ["b"],
+                "labels": 9,
+                "seed": "x",
+                "every": [],
+                "fps": {},
+                "task": {"a": []},
+            }
+            | {"sampler": "unipc", "method": 3, "num_steps": 9},
+            {"num_steps": "9"},
+        ),
+        ({"labels": "cat", "sampler": {"_target_": ["x"], "num_steps": {}}}, {"label": "cat"}),
+    ],
+)
+def test_settings_of_any_kind_become_values_of_the_form_and_name_no_file(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(reuse, "samplers", list)  # without Hydra
+    model = MagicMock(spec=DemoModel, classes=["cat", "dog"])
+    model.trained = SimpleNamespace(parts={"sampler": RUN_SAMPLER | {"num_steps": 50}})
+    empty = {"prompt": "", "negative": "", "label": "any class", "image": None, "task": "A new video", "input": None}
+    empty |= {"method": "guided towards them", "every": 2, "sampler": AS_IN_RUN, "num_steps": "", "seed": 0, "fps": ""}
+    assert reuse.form_values(options, NAMES, [model]) == empty | expected
 
 
 def test_previews_take_a_tenth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

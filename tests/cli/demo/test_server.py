@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.conftest import RunVdm
 from tests.cli.demo.serving import Served, served
+from vdm.cli.demo.guard import HostNames
 from vdm.cli.demo.server import listen, url_of
 from vdm.config import ConfigError
 
@@ -78,6 +79,37 @@ def test_the_loopback_address_has_other_names(demo: Served, host: str) -> None:
     assert httpx.get(demo.url, headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "is_known"),
+    [
+        ("localhost:7860", True),
+        ("192.0.2.7:7860", True),
+        ("[2001:db8::7]:7860", True),
+        ("MACHINE:7860", True),
+        ("machine", True),
+        ("machine.lab.example", True),
+        ("Demo.Example.org.", True),
+        ("rebound.example", False),
+        ("192.0.2.7.nip.example:7860", False),
+        ("machine.evil.example", False),
+        ("demo.example.org.evil.example", False),
+        ("", False),
+    ],
+)
+def test_a_page_for_others_answers_to_its_names_and_addresses(
+    monkeypatch: pytest.MonkeyPatch, host: str, is_known: bool
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "machine.lab.example")
+    assert (host in HostNames.of(False, ["demo.example.org"])) == is_known
+    assert host in HostNames.of(False, ["*"])
+
+
+def test_the_loopback_address_has_no_other_names_but_those_allowed() -> None:
+    assert "192.0.2.7" not in HostNames.of(True, [])
+    assert socket.gethostname() not in HostNames.of(True, [])
+    assert "demo.example.org" in HostNames.of(True, ["Demo.example.org:8443"])
+
+
 def test_the_browser_is_told_to_stay_here(demo: Served) -> None:
     policy = httpx.get(demo.url).headers["content-security-policy"]
     assert "default-src 'self'" in policy
@@ -127,8 +159,15 @@ def test_a_large_upload_is_refused_and_not_kept(demo: Served) -> None:
 
 def test_visitors_from_elsewhere_log_in(trained: Path, tmp_path: Path) -> None:
     secret = {"VDM_DEMO_PASSWORD": "correct horse"}
-    with served(tmp_path, f"checkpoint={trained}", "device=cpu", "host=0.0.0.0", "user=ann", env=secret) as demo:
+    options = ("device=cpu", "host=0.0.0.0", "user=ann", "allowed_hosts=[demo.example]")
+    with served(tmp_path, f"checkpoint={trained}", *options, env=secret) as demo:
         assert "the password is sent unencrypted" in demo.log.read_text()
+        assert [
+            httpx.get(demo.url, headers={"Host": name}).status_code for name in ("rebound.example", "demo.example")
+        ] == [
+            403,
+            200,
+        ]
         with httpx.Client(base_url=demo.url) as client:
             assert client.get("/config").status_code == 401
             assert client.post("/gradio_api/upload", files={"files": ("a", b"a")}).status_code == 401

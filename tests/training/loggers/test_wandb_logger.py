@@ -24,7 +24,7 @@ from vdm.generation.video_files import write_mp4
 from vdm.training.loggers import wandb_server
 from vdm.training.loggers.background import as_run_logger
 from vdm.training.loggers.base import LoggedVideo
-from vdm.training.loggers.wandb_files import _records, last_step
+from vdm.training.loggers.wandb_files import _records, last_step, read_identity
 from vdm.training.loggers.wandb_logger import WandbLogger
 
 
@@ -51,14 +51,28 @@ def keep_record(run: Path, steps: range) -> None:
     (run / METRICS_NAME).write_bytes(b"".join(lines))
 
 
-def log(run: Path, begin: int, steps: range, is_rewound: bool = False) -> str:
-    """Log as a start of a run does; return the id of the W&B run."""
+def log(
+    run: Path, begin: int, steps: range, is_rewound: bool = False, scale: float = 1.0, metric: float | None = None
+) -> str:
+    """Log as a start of a run does; return the id of the W&B run.
+
+    Args:
+        run: Folder of the run.
+        begin: Step at which it goes on.
+        steps: Steps whose loss is logged.
+        is_rewound: Whether it goes on from an earlier checkpoint.
+        scale: Factor of the learning rate, on which the loss depends.
+        metric: A metric of ``begin`` that is logged first.
+    """
     time.sleep(1.1 if (run / "wandb").exists() else 0)  # W&B names its folders by the second
     logger = as_run_logger(WandbLogger(run))
     assert logger.experiment is None  # type: ignore[attr-defined]  # Lightning asks for it in its set-up
-    logger.begin({"seed": 0}, begin, is_rewound)
+    logger.begin({"seed": 0, "lr_schedule": {"factor": scale}}, begin, is_rewound)
+    if metric is not None:
+        logger.log_metrics({"val/fvd": metric}, begin)
+        logger.log_histogram("val/loss_by_level", [0, 1], [1.0], begin)
     for step in steps:
-        logger.log_metrics({"train/loss": 1 / step}, step)
+        logger.log_metrics({"train/loss": scale / step}, step)
     identity = logger.version
     logger.close()
     wandb.teardown()
@@ -88,7 +102,7 @@ def test_killed_run_that_goes_on_has_each_step_once_and_in_order_in_its_files(tm
     keep_record(run, range(1, 6))  # up to the checkpoint: step 5
     first = log(run, 5, range(6, 11))
     log(run, 8, range(9, 13))  # ended well after step 10, and goes on from an earlier step
-    assert (run / "wandb_id").read_text() == first
+    assert read_identity(run).name == first
     rows = history(run)
     assert [row["_step"] for row in rows] == list(range(1, 13))
     assert [row["trainer/global_step"] for row in rows] == list(range(1, 13))
@@ -126,6 +140,47 @@ def test_training_that_goes_back_loses_no_row(tmp_path: Path) -> None:
     rows = history(tmp_path)
     assert [row["_step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["trainer/global_step"] for row in rows] == [1, 2, 3, 2, 3, 4]
+
+
+def test_steps_that_are_repeated_with_other_settings_are_logged_again_and_once(tmp_path: Path) -> None:
+    first = log(tmp_path, 0, range(1, 9))
+    keep_record(tmp_path, range(1, 6))
+    assert log(tmp_path, 5, range(6, 8), scale=2.0) == first
+    keep_record(tmp_path, range(1, 6))
+    log(tmp_path, 5, range(6, 10), scale=2.0)  # killed before its next checkpoint
+    rows = history(tmp_path)
+    assert [row["trainer/global_step"] for row in rows] == [*range(1, 9), 6, 7, 8, 9]
+    assert [row["_step"] for row in rows] == list(range(1, 13))
+    assert [row["train/loss"] for row in rows[8:]] == pytest.approx([2 / step for step in range(6, 10)])
+
+
+@pytest.mark.parametrize("known", [5, 8])
+def test_step_that_is_measured_again_on_resume_has_its_figures(tmp_path: Path, known: int) -> None:
+    log(tmp_path, 0, range(1, known + 1))
+    for _ in range(2):  # killed after each measurement, and before its results were written
+        keep_record(tmp_path, range(1, 6))
+        log(tmp_path, 5, range(6, known + 1), metric=70.0)
+    keep_record(tmp_path, range(1, 6))
+    log(tmp_path, 5, range(6, 11))
+    rows = history(tmp_path)
+    steps = [*range(1, known + 1), 5, 5, *range(known + 1, 11)]
+    assert [row["trainer/global_step"] for row in rows] == steps
+    assert [row["_step"] for row in rows] == list(range(1, len(steps) + 1))
+    assert [row.get("val/fvd") for row in rows[known : known + 2]] == [70.0, 70.0]
+    assert all("train/loss" not in row and "val/loss_by_level/values" in row for row in rows[known : known + 2])
+
+
+def test_step_that_is_measured_after_going_back_does_not_change_the_row_before(tmp_path: Path) -> None:
+    logger = as_run_logger(WandbLogger(tmp_path))
+    logger.begin({}, 0, False)
+    for step in (1, 2, 3):
+        logger.log_metrics({"train/loss": 1.0}, step)
+    logger.go_back(2)
+    logger.log_metrics({"val/fvd": 70.0}, 2)
+    logger.log_metrics({"train/loss": 2.0}, 3)
+    logger.close()
+    rows = [(row["trainer/global_step"], row.get("train/loss"), row.get("val/fvd")) for row in history(tmp_path)]
+    assert rows == [(1, 1.0, None), (2, 1.0, None), (3, 1.0, None), (2, None, 70.0), (3, 2.0, None)]
 
 
 def test_videos_table_histogram_and_picture_are_in_the_files(tmp_path: Path) -> None:
@@ -205,6 +260,6 @@ def test_server_out_of_reach_is_a_warning_and_the_run_is_logged_offline_without_
 def test_id_that_a_full_disk_left_empty_is_drawn_anew_and_then_stays(tmp_path: Path) -> None:
     (tmp_path / "wandb_id").touch()
     ids = [log(tmp_path, 0, range(0)) for _ in range(2)]
-    assert ids == [(tmp_path / "wandb_id").read_text()] * 2
+    assert ids == [read_identity(tmp_path).name] * 2
     assert len(ids[0]) == 8
     assert os.environ["WANDB_MODE"] == "offline"

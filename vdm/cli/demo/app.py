@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from vdm.cli.demo.calls import SharedOptions
 from vdm.cli.demo.cards import CSS, Published
-from vdm.cli.demo.guard import Guard
+from vdm.cli.demo.guard import Guard, HostNames
 from vdm.cli.demo.models import DemoModel
 from vdm.cli.demo.page import Page
 from vdm.cli.demo.uploads import UploadLimits
@@ -56,4 +56,4 @@ def make_app(
         css=CSS,
         head=_HEAD,
     )
-    return Guard(app, cache, is_loopback), page.stop_all
+    return Guard(app, cache, HostNames.of(is_loopback, options.allowed_hosts or ())), page.stop_all

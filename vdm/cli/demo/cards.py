@@ -41,8 +41,19 @@ CSS = """
 .vdm-text dl { display: grid; grid-template-columns: auto 1fr; gap: 0 .75rem; margin: .4rem 0 0; font-size: .78rem; }
 .vdm-text dt { color: var(--body-text-color-subdued); }
 .vdm-text dd { margin: 0; }
+.vdm-text button.vdm-reuse { display: block; margin-top: .35rem; padding: 1px 8px; font: inherit !important;
+  border: 1px solid var(--border-color-primary); border-radius: 6px; background: var(--background-fill-secondary);
+  color: var(--body-text-color); cursor: pointer; }
 .vdm-none { color: var(--body-text-color-subdued); padding: 8px 0; }
 """
+
+REUSE = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-made]");
+  if (button) trigger("select", { made: button.dataset.made });
+});
+"""
+"""Script of the history: tells the server whose settings a visitor wants."""
 
 
 class Published:
@@ -109,6 +120,7 @@ def _made(made: Made, address: Address) -> str:
     lines = [
         f'<div class="vdm-name">{html_text(made.caption, 200)}</div>',
         f"<div>{html_text(where)}</div>{_download(address(made.video), made.video)}",
+        f'<button type="button" class="vdm-reuse" data-made="{made.key}">Use these settings</button>',
         f"<details><summary>Settings and command</summary><dl>{rows}</dl><pre>{_pre(made.command)}</pre></details>",
     ]
     return _card(_video(address(made.video), made.caption, autoplay=False), lines, shape)

@@ -15,18 +15,18 @@ from vdm.config import ConfigError
 from vdm.outside import typed
 from vdm.text import html_text
 
-_TASKS = {
+TASKS = {
     "A new video": None,
     "Extend a video": "extend",
     "Frames between those of a video": "interpolate",
     "A video enlarged": "superres",
 }
-_METHODS = {
+METHODS = {
     "guided towards them": "reconstruction",
     "replaced in each step (fast)": "replacement",
     "given to the model (for models trained so)": "clean_frames",
 }
-_ANY_CLASS = "any class"
+ANY_CLASS = "any class"
 _SHOWN_FPS = 8
 """Frames per second at which an upload is shown."""
 _MAX_SEED = 2**31 - 1
@@ -53,7 +53,7 @@ class FormInputs:
                 label="Negative prompt", info="What the video should not show", max_lines=4, max_length=10_000
             )
         if classes := list(dict.fromkeys(name for model in models for name in model.classes)):
-            inputs["label"] = gr.Dropdown([_ANY_CLASS, *classes], value=_ANY_CLASS, label="Class", elem_id="class")
+            inputs["label"] = gr.Dropdown([ANY_CLASS, *classes], value=ANY_CLASS, label="Class", elem_id="class")
         inputs |= self._files()
         return inputs | self._sampling() | self._size()
 
@@ -65,20 +65,20 @@ class FormInputs:
             seen = gr.HTML(visible=False)
             inputs["image"].change(self._see_picture, inputs["image"], seen, api_visibility="private")
         possible = {task for model in self._models for task in model.tasks}
-        names = [name for name, task in _TASKS.items() if task is None or task in possible]
+        names = [name for name, task in TASKS.items() if task is None or task in possible]
         if len(names) > 1:
             inputs["task"] = gr.Dropdown(names, value=names[0], label="What to make", elem_id="task")
             with gr.Column(visible=False) as of_task:
                 inputs["input"] = gr.File(label="Input video", file_count="single", height=140, elem_id="input")
                 seen_video = gr.HTML(visible=False)
-                inputs["method"] = gr.Dropdown([*_METHODS], value=next(iter(_METHODS)), label="Known frames are")
+                inputs["method"] = gr.Dropdown([*METHODS], value=next(iter(METHODS)), label="Known frames are")
                 inputs["every"] = gr.Number(
                     2, label="The input's frames become every n-th", precision=0, minimum=2, visible=False
                 )
             of_new = [inputs["image"]] if "image" in inputs else []
 
             def show_inputs(name: str) -> list[Any]:
-                task = _TASKS.get(name)
+                task = TASKS.get(name)
                 shown = [task is not None, task == "interpolate", *(task in (None, "superres") for _ in of_new)]
                 return [gr.update(visible=is_shown) for is_shown in shown]
 
@@ -129,9 +129,9 @@ class FormInputs:
         values["guidance_scale"] = _number("guidance_scale", values["guidance_scale"], float)
         numbers = {name: _number(name, told[name], float) for name in of_model}
         values["of_model"] = {name: number for name, number in numbers.items() if number is not None}
-        values["task"] = _TASKS.get(values.get("task") or "")
-        values["method"] = _METHODS.get(values.get("method") or "") if values["task"] else None
-        if values.get("label") == _ANY_CLASS:
+        values["task"] = TASKS.get(values.get("task") or "")
+        values["method"] = METHODS.get(values.get("method") or "") if values["task"] else None
+        if values.get("label") == ANY_CLASS:
             del values["label"]
         wanted = {"image": self._limits.picture}
         if values["task"] is not None:

@@ -5,9 +5,13 @@ makes its own site's address point here (DNS rebinding). Gradio also has routes 
 fetches other addresses, and takes an address for an uploaded file.
 """
 
+import ipaddress
 import json
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vdm.outside import parse_object
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_ANY = "*"
+"""Name that stands for all."""
 _API = "/gradio_api"
 _GET = re.compile(
     rf"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/login_check/?|/logout|/(assets|static|svelte)/[\w./+-]+"
@@ -42,24 +48,64 @@ _HEADERS = {
 }
 
 
+@dataclass(frozen=True)
+class HostNames:
+    """The names by which a request may address the page.
+
+    An address instead of a name can't be made to point elsewhere, so on a machine that others reach all are allowed.
+    """
+
+    names: frozenset[str]
+    with_addresses: bool
+    """Whether any IP address is one too."""
+
+    @classmethod
+    def of(cls, is_loopback: bool, allowed: Iterable[str]) -> "HostNames":
+        """Return the names of a server: those of the loopback address, of this machine, and those that are allowed.
+
+        Args:
+            is_loopback: Whether it listens on the loopback address alone; it then has no other name by itself.
+            allowed: Further names; ``*`` allows all.
+        """
+        machine = () if is_loopback else (socket.gethostname(), socket.gethostname().partition(".")[0])
+        return cls(frozenset(map(_name_in, (*_LOOPBACK, *machine, *allowed))), not is_loopback)
+
+    def __contains__(self, host: str) -> bool:
+        """Tell whether the header ``Host`` has one of the names; its port does not matter."""
+        name = _name_in(host)
+        return name in self.names or _ANY in self.names or (self.with_addresses and _is_address(name))
+
+
+def _name_in(host: str) -> str:
+    """Return a name without its port, as it is compared."""
+    return re.sub(r":\d+$", "", host.lower()).removesuffix(".")
+
+
+def _is_address(name: str) -> bool:
+    with suppress(ValueError):
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        return True
+    return False
+
+
 class Guard:
     """ASGI middleware that refuses requests from elsewhere.
 
     Args:
         app: The page.
         uploads: Folder of uploaded files, outside of which a request may name no file.
-        is_loopback: Whether the server listens on the loopback address alone; then requests must be sent to its names.
+        hosts: The names by which requests may address the page.
     """
 
-    def __init__(self, app: ASGIApp, uploads: Path, is_loopback: bool) -> None:
-        self._app, self._uploads, self._is_loopback = app, uploads.resolve(), is_loopback
+    def __init__(self, app: ASGIApp, uploads: Path, hosts: HostNames) -> None:
+        self._app, self._uploads, self._hosts = app, uploads.resolve(), hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        refusal = _refusal(scope, self._is_loopback)
+        refusal = _refusal(scope, self._hosts)
         if refusal is None and scope["path"].startswith(f"{_API}/queue/join"):
             refusal, receive = await self._read_join(receive)
         if refusal is not None:
@@ -94,14 +140,16 @@ class Guard:
         return isinstance(path, str) and "\0" not in path and Path(path).resolve().is_relative_to(self._uploads)
 
 
-def _refusal(scope: Scope, is_loopback: bool) -> PlainTextResponse | None:
+def _refusal(scope: Scope, hosts: HostNames) -> PlainTextResponse | None:
     """Return the answer to a request that is not passed on; None for all others."""
     if scope["type"] != "http":
         return PlainTextResponse("no such thing", 404)
     headers = Headers(scope=scope)
     host, origin = headers.get("host", "").lower(), headers.get("origin")
-    if is_loopback and re.sub(r":\d+$", "", host) not in _LOOPBACK:
-        return PlainTextResponse("this page answers to localhost alone", 403)
+    if host not in hosts:
+        return PlainTextResponse(
+            "this page does not answer to that name; vdm demo ... allowed_hosts=[NAME] lets it", 403
+        )
     if origin is not None and urlsplit(origin.lower()).netloc != host:
         return PlainTextResponse("this page answers its own requests alone", 403)
     allowed = {"GET": _GET, "HEAD": _GET, "POST": _POST}.get(scope["method"])

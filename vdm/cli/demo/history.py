@@ -1,5 +1,6 @@
 """What was made before, by the page and by ``vdm sample``: read from the folders of results."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
@@ -25,6 +26,11 @@ class Made:
     """Its first video."""
     options: Mapping[str, Any]
     """All its options in effect."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from others on the page; no path."""
+        return hashlib.blake2b(str(self.folder.absolute()).encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
     @property
     def caption(self) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 import gradio as gr
 
 from vdm.cli.demo.calls import SharedOptions
-from vdm.cli.demo.cards import Published, history_html, results_html
+from vdm.cli.demo.cards import REUSE, Published, history_html, results_html
 from vdm.cli.demo.form_inputs import FormInputs
-from vdm.cli.demo.history import made_before
+from vdm.cli.demo.history import Made, made_before
 from vdm.cli.demo.jobs import Job, Result
 from vdm.cli.demo.models import DemoModel, step_of
+from vdm.cli.demo.reuse import form_values
 from vdm.cli.demo.uploads import UploadLimits
 from vdm.text import html_text, printable
 
@@ -57,7 +58,7 @@ class Page:
                     nothing = [Result(model.name, status="") for model in self._models]
                     results = gr.HTML(self._shown(nothing, {}), elem_classes="vdm-plain")
             gr.HTML("<h2>Made before</h2>", elem_classes="vdm-head vdm-plain")
-            history = gr.HTML(self._history, elem_id="history", elem_classes="vdm-plain")
+            history = gr.HTML(self._history, elem_id="history", elem_classes="vdm-plain", js_on_load=REUSE)
             keys = list(inputs)
             running = gr.update(interactive=False), gr.update(interactive=True)
             waiting = gr.update(interactive=True), gr.update(interactive=False)
@@ -82,6 +83,11 @@ class Page:
                 **private,
             )
             stop.click(self._stop, None, None, show_progress="hidden", **private)
+
+            def reuse(event: gr.EventData) -> list[Any]:
+                return self._reused(getattr(event, "made", None), keys)
+
+            history.select(reuse, None, list(inputs.values()), show_progress="hidden", **private)
             page.unload(self._stop)
             page.load(self._history, None, history, show_progress="hidden", **private)
         page.queue(max_size=_MAX_WAITING, default_concurrency_limit=4)
@@ -118,9 +124,18 @@ class Page:
         height, width = (_whole(told.get(name), getattr(clip, name)) for name in ("height", "width"))
         return results_html(results, (height, width), self._published)
 
+    def _made(self) -> Sequence[Made]:
+        return made_before(list(dict.fromkeys(model.results for model in self._models)))
+
     def _history(self) -> str:
-        folders = list(dict.fromkeys(model.results for model in self._models))
-        return history_html(made_before(folders), self._published)
+        return history_html(self._made(), self._published)
+
+    def _reused(self, key: object, names: Sequence[str]) -> list[Any]:
+        """Return the values of the form's inputs for something that was made before; no changes if it is gone."""
+        made = next((one for one in self._made() if one.key == key), None)
+        if made is None:
+            return [gr.skip() for _ in names]
+        return [gr.update(value=value) for value in form_values(made.options, names, self._models).values()]
 
 
 def _whole(text: object, otherwise: int) -> int:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Interval, MinLen
+from annotated_types import Interval, Len, MinLen
 from pydantic import AfterValidator
 
 from vdm.cli.options.base import CommandOptions
@@ -30,6 +30,7 @@ class DemoOptions(CommandOptions):
     device: Annotated[str, AfterValidator(device_name)]
     host: Name
     port: Port
+    allowed_hosts: Annotated[list[Name], Len(1, 100)] | None
     user: Name | None
     password: Name | None
     max_upload_mib: Annotated[int, Interval(ge=1, le=4096)]

@@ -77,9 +77,10 @@ class SampleOptions(SamplingOptions):
             raise ConfigError("from=start: only task=extend takes frames from one end of its input")
         if self.method == "clean_frames" and self.task == "superres":
             raise ConfigError("method=clean_frames: task=superres has no frames that are known as they are")
-        for name, path in (("image", self.image), ("last_image", self.last_image)):
+        pictures = {"image": (self.image, "first frame"), "last_image": (self.last_image, "known frames")}
+        for name, (path, what) in pictures.items():
             if path is not None and self.task in ("extend", "interpolate"):
-                raise ConfigError(f"{name}={path}: task={self.task} has its known frames from input")
+                raise ConfigError(f"{name}={path}: task={self.task} has its {what} from input")
         if self.prompts is not None and self.prompts_file is not None:
             raise ConfigError("prompts_file: give either prompts or prompts_file, not both")
 

@@ -49,7 +49,7 @@ function drawChart({ host, build }) {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     showlegend: false,
-    legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0, font: { size: 11 } },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, maxheight: 54, font: { size: 11 } }, // below, the title of the axis is
     hoverlabel: { font: { size: 11.5 }, bgcolor: theme.colour("card"), bordercolor: theme.colour("line"), namelength: 40 },
     // Plotly fits a chart to its place some time later, when the page has been printed.
     ...(theme.isPrinting ? { width: host.clientWidth, height: host.clientHeight } : { autosize: true }),

@@ -8,6 +8,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.run_record import versions_of
+from vdm.credentials import without_credentials
 from vdm.training.loggers.base import run_loggers
 from vdm.training.module import DiffusionModule
 
@@ -32,4 +33,4 @@ class BeginLogging(Callback):
         versions = [{}, *versions_of(self.run)][-1]
         logged = {**self.config, **{name: value for name, value in versions.items() if name != "packages"}}
         for logger in loggers:
-            logger.begin(logged, trainer.global_step, pl_module.strategy.is_rewound)
+            logger.begin(without_credentials(logged), trainer.global_step, pl_module.strategy.is_rewound)

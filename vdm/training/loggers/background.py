@@ -1,6 +1,7 @@
 """Loggers in threads of their own."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,35 @@ from vdm.training.loggers.worker import Worker
 _log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 120.0
-"""How long the end of training may wait for a logger."""
+"""How long the end of training may wait for all loggers together."""
 
 
-class InBackground(RunLogger):
+class Threaded(RunLogger):
+    """A logger whose calls are done in a thread of its own.
+
+    Args:
+        name: Its name, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._worker = Worker(name)
+
+    def end(self) -> None:
+        """End after what waits has been logged; returns at once, and ``finish`` waits."""
+        self._worker.end()
+
+    def finish(self, seconds: float) -> None:
+        """Wait for the end, at most for some seconds."""
+        self._worker.finish(seconds)
+
+    def close(self) -> None:
+        """Log what waits, and end."""
+        self.end()
+        self.finish(CLOSE_SECONDS)
+
+
+class InBackground(Threaded):
     """Calls a logger in a thread of its own, in the first process only; training never waits for it but at its end.
 
     Args:
@@ -26,9 +52,8 @@ class InBackground(RunLogger):
     """
 
     def __init__(self, logger: RunLogger) -> None:
-        super().__init__()
+        super().__init__(str(logger.name))
         self.logger = logger
-        self._worker = Worker(str(logger.name))
         self._has_begun = False
 
     @property
@@ -101,10 +126,9 @@ class InBackground(RunLogger):
     def finalize(self, status: str) -> None:
         """Do nothing: ``close`` ends the logger, after everything has been logged."""
 
-    def close(self) -> None:
-        """Log what waits, and end the logger."""
-        self._submit(self.logger.close)
-        self._worker.finish(CLOSE_SECONDS)
+    def end(self) -> None:
+        """End the logger after what waits has been logged."""
+        self._worker.end(self.logger.close if self._has_begun else None)
 
     def _submit(self, call: Callable[[], object]) -> None:
         if self._has_begun:
@@ -166,7 +190,10 @@ def as_run_logger(logger: Logger) -> RunLogger:
 
 
 def close(loggers: Iterable[Logger]) -> None:
-    """End the loggers, so that the next job of a sweep begins new ones."""
-    for logger in loggers:
-        if isinstance(logger, RunLogger) and rank_zero_only.rank == 0:
-            logger.close()
+    """End the loggers, which share one deadline, so that the next job of a sweep begins new ones."""
+    threaded = [logger for logger in loggers if isinstance(logger, Threaded)] if rank_zero_only.rank == 0 else []
+    for logger in threaded:
+        logger.end()
+    deadline = time.monotonic() + CLOSE_SECONDS
+    for logger in threaded:
+        logger.finish(deadline - time.monotonic())

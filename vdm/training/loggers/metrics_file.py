@@ -10,16 +10,13 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from vdm.checkpoints.metrics_file import METRICS_NAME, cut_back, metrics_line
-from vdm.training.loggers.base import RunLogger
-from vdm.training.loggers.worker import Worker
+from vdm.training.loggers.background import Threaded
 
-CLOSE_SECONDS = 30.0
-"""How long the end of training may wait for the disk."""
 MAX_PENDING_BYTES = 1 << 26
 """Lines that are kept while the disk is full."""
 
 
-class MetricsFile(RunLogger):
+class MetricsFile(Threaded):
     """Appends to ``RUN/metrics.jsonl``. While the disk is full or away, lines are kept and written later.
 
     Args:
@@ -28,10 +25,9 @@ class MetricsFile(RunLogger):
     """
 
     def __init__(self, run: Path, position: Callable[[], int]) -> None:
-        super().__init__()
+        super().__init__(METRICS_NAME)
         self.run = run
         self._position = position
-        self._worker = Worker(METRICS_NAME)
         self._pending = b""
 
     @property
@@ -65,10 +61,6 @@ class MetricsFile(RunLogger):
         if rank_zero_only.rank == 0 and step is not None:
             line = metrics_line(step, time.time(), self._position(), metrics)
             self._worker.submit(partial(self._append, line))
-
-    def close(self) -> None:
-        """Wait until all is written."""
-        self._worker.finish(CLOSE_SECONDS)
 
     def _append(self, line: bytes) -> None:
         """Write what could not be written before, and a line."""

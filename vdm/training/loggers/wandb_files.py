@@ -8,7 +8,9 @@ fragments of records, each a ``wandb_internal.Record``.
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from vdm.files import write_file
 from vdm.outside import read_text
 
 IDENTITY_NAME = "wandb_id"
@@ -22,8 +24,19 @@ _TAIL_BLOCKS = 64
 """Blocks at the end of a file in which its last step is looked for."""
 
 
-def read_identity(run: Path) -> tuple[str, int]:
-    """Return the id of a run on the dashboard, and how far W&B's step is ahead of the optimizer's; "" for no id.
+class Identity(NamedTuple):
+    """What a run's folder keeps of its W&B run."""
+
+    name: str = ""
+    """Id of the W&B run; "" for none."""
+    ahead: int = 0
+    """How far W&B's step is ahead of the optimizer's."""
+    settings: str = ""
+    """Checksum of the settings on which the figures depend; "" if an earlier version wrote the file."""
+
+
+def read_identity(run: Path) -> Identity:
+    """Return what a run's folder keeps of its W&B run.
 
     Raises:
         ValueError: If the file is damaged.
@@ -32,7 +45,13 @@ def read_identity(run: Path) -> tuple[str, int]:
     words = read_text(file, _MAX_IDENTITY_BYTES).split() if file.exists() else []
     if len(words) > 1 and not words[1].isdecimal():
         raise ValueError(f"{file}: '{words[1]}' is no number of steps")
-    return (words[0] if words else ""), (int(words[1]) if len(words) > 1 else 0)
+    name, ahead, settings, *_ = [*words, *("", "0", "")[len(words) :]]
+    return Identity(name, int(ahead), settings)
+
+
+def write_identity(run: Path, identity: Identity) -> None:
+    """Keep it; what ``read_identity`` returns."""
+    write_file(run / IDENTITY_NAME, f"{identity.name} {identity.ahead} {identity.settings}".rstrip())
 
 
 def last_step(run: Path, identity: str) -> int:

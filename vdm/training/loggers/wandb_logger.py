@@ -1,9 +1,13 @@
 """Weights & Biases."""
 
+import hashlib
+import json
 import logging
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +16,10 @@ from annotated_types import Len
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from vdm.checkpoints.metrics_file import PLACE, metrics_lines
-from vdm.files import write_file
+from vdm.credentials import without_credentials
 from vdm.ranges import Folder, Name
 from vdm.training.loggers.base import LoggedVideo, RunLogger
-from vdm.training.loggers.wandb_files import IDENTITY_NAME, STEP, last_step, read_identity
+from vdm.training.loggers.wandb_files import IDENTITY_NAME, STEP, Identity, last_step, read_identity, write_identity
 from vdm.training.loggers.wandb_server import unreachable
 
 BEGIN_SECONDS = 30.0
@@ -35,8 +39,9 @@ class WandbLogger(RunLogger):
     W&B's step is the number of optimizer steps, and can't go back. A run that goes on keeps its W&B run: steps that W&B
     has already are the same again, and are left out; figures that it lost when the process was killed are taken from
     the run's own record. A run that goes on from an earlier checkpoint of the user's choice becomes another W&B run,
-    with all figures up to there. After training has gone back by itself (``bad_steps.policy=rollback``), W&B's step
-    is ahead of ``trainer/global_step``.
+    with all figures up to there. W&B's step is ahead of ``trainer/global_step`` after training has gone back by itself
+    (``bad_steps.policy=rollback``), after steps were repeated with settings that change their figures, and after the
+    step from which a run goes on has been measured again.
 
     Logging never waits for the server: data that can't be uploaded stay in the run's folder. If the server can't be
     reached at the start, the whole run is logged offline, with a warning.
@@ -71,8 +76,11 @@ class WandbLogger(RunLogger):
         self._known_step = -1
         """The last step that W&B has from earlier starts."""
         self._latest_step = 0
-        self._ahead = 0
-        """How far W&B's step is ahead of the optimizer's."""
+        self._identity = Identity()
+        self._again: int | None = None
+        """The step at which training goes on, if W&B has a row of it; it may be measured again."""
+        self._row_again: int | None = None
+        """W&B's step of that row."""
 
     @property
     def name(self) -> str:
@@ -82,7 +90,7 @@ class WandbLogger(RunLogger):
     @property
     def version(self) -> str | None:
         """Id of the W&B run."""
-        return read_identity(self.run)[0] or None
+        return read_identity(self.run).name or None
 
     @property
     def save_dir(self) -> str:
@@ -101,21 +109,28 @@ class WandbLogger(RunLogger):
         if is_rewound:
             (self.run / IDENTITY_NAME).unlink(missing_ok=True)
         self.experiment.config.update(dict(config), allow_val_change=True)
+        self._settings = _checksum(config)
 
     def catch_up(self, step: int) -> None:
         """Log the figures up to a step that W&B lacks."""
-        in_files = last_step(self.run, read_identity(self.run)[0])
-        self._known_step = max(in_files, self.experiment.starting_step - 1) - self._ahead
+        in_files = last_step(self.run, self._identity.name)
+        self._known_step = max(in_files, self.experiment.starting_step - 1) - self._identity.ahead
+        self._again = step if step <= self._known_step else None
+        is_changed = self._identity.settings not in ("", self._settings)
+        if is_changed and step < self._known_step:
+            self.go_back(step)
+        self._remember(settings=self._settings)
         for line in metrics_lines(self.run):
-            if self._known_step < line["step"] <= step:
+            if self._known_step < line["step"] <= step and self._again is None:
                 figures = {name: value for name, value in line.items() if name not in PLACE}
                 self._log_at(line["step"], figures | {"_timestamp": line["time"]})
 
     def go_back(self, step: int) -> None:
         """Let W&B's step be ahead by the steps that are done again."""
-        self._ahead += max(0, max(self._latest_step, self._known_step) - step)
+        steps = max(0, max(self._latest_step, self._known_step) - step)
+        self._remember(ahead=self._identity.ahead + steps)
         self._known_step, self._latest_step = -1, step
-        write_file(self.run / IDENTITY_NAME, f"{read_identity(self.run)[0]} {self._ahead}")
+        self._again, self._row_again = step, None
 
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         """Log settings."""
@@ -175,9 +190,22 @@ class WandbLogger(RunLogger):
     def _log_at(self, step: int | None, values: Mapping[str, Any]) -> None:
         if step is None:
             self.experiment.log(dict(values))
+        elif step == self._again:
+            self._log_again(step, values)
         elif step > self._known_step:
-            self.experiment.log({**values, STEP: step}, step=step + self._ahead)
+            self.experiment.log({**values, STEP: step}, step=step + self._identity.ahead)
             self._latest_step = step
+
+    def _log_again(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log in a row of its own, which follows all that W&B has."""
+        if self._row_again is None:
+            self._remember(ahead=self._identity.ahead + 1)
+            self._row_again = max(step, self._known_step) + self._identity.ahead
+        self.experiment.log({**values, STEP: step}, step=self._row_again)
+
+    def _remember(self, **values: Any) -> None:
+        self._identity = self._identity._replace(**values)
+        write_identity(self.run, self._identity)
 
     def _open(self) -> None:
         if not self.offline and (complaint := unreachable()) is not None:
@@ -199,29 +227,49 @@ class WandbLogger(RunLogger):
         self.run.mkdir(parents=True, exist_ok=True)
         # Videos in tables wait there for their upload; by default, in the user's home.
         os.environ["WANDB_DATA_DIR"] = _DATA_FOLDER or str(self.run / "wandb" / "data")
-        identity, self._ahead = read_identity(self.run)
-        if not identity:  # a full disk may have left an empty file
-            identity = secrets.token_hex(4)
-            write_file(self.run / IDENTITY_NAME, identity)
-        return wandb.init(
-            name=self.run_name or self.run.name,
-            dir=self.run,
-            project=self.project,
-            id=identity,
-            entity=self.entity,
-            group=self.group,
-            tags=self.tags,
-            mode="offline" if self.offline and os.environ.get("WANDB_MODE") != "disabled" else None,
-            resume=None if self.offline else "allow",
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                init_timeout=BEGIN_SECONDS,
-                finish_timeout=FINISH_SECONDS,
-                finish_timeout_raises=False,
-            ),
-        )
+        self._identity = read_identity(self.run)
+        if not self._identity.name:  # a full disk may have left an empty file
+            self._remember(name=secrets.token_hex(4))
+        with _arguments_without_credentials():
+            return wandb.init(
+                name=self.run_name or self.run.name,
+                dir=self.run,
+                project=self.project,
+                id=self._identity.name,
+                entity=self.entity,
+                group=self.group,
+                tags=self.tags,
+                mode="offline" if self.offline and os.environ.get("WANDB_MODE") != "disabled" else None,
+                resume=None if self.offline else "allow",
+                settings=wandb.Settings(
+                    console="off",
+                    silent=True,
+                    init_timeout=BEGIN_SECONDS,
+                    finish_timeout=FINISH_SECONDS,
+                    finish_timeout_raises=False,
+                ),
+            )
 
     def _take_offline(self, complaint: str) -> None:
         _log.warning("W&B: %s; logging offline, into %s/wandb: upload it later by `wandb sync`", complaint, self.run)
         self.offline = True
+
+
+def _checksum(config: Mapping[str, Any]) -> str:
+    """Return a checksum of the settings that a resumed run may change, and on which the figures of a step depend."""
+    data = config.get("data_sets", ())
+    path = config.get("data", {}).get("path")
+    shares = list(path.values()) if isinstance(path, Mapping) else None
+    decisive = [config.get("lr_schedule"), config.get("bad_steps"), [one["checksum"] for one in data], shares]
+    return hashlib.blake2b(json.dumps(decisive).encode(), digest_size=4).hexdigest()
+
+
+@contextmanager
+def _arguments_without_credentials() -> Iterator[None]:
+    """Have W&B, which records the arguments of the process, see them without credentials."""
+    arguments = sys.argv
+    sys.argv = without_credentials(arguments)
+    try:
+        yield
+    finally:
+        sys.argv = arguments
