@@ -113,9 +113,15 @@ def _build_network(
         "image_conditioned": "image" in conditioner.takes or "frames" in conditioner.takes,
     }
     node = config["model"]["network"]
-    if isinstance(conditioner, KnownFramesConditioner):
-        known |= _of_known_frames(conditioner, encoder, node)
-    return build(node, "model.network", allowed_modules, known)
+    if not isinstance(conditioner, KnownFramesConditioner):
+        return build(node, "model.network", allowed_modules, known)
+    needed = _of_known_frames(conditioner, encoder, node)
+    network = build(node, "model.network", allowed_modules, known | needed)
+    if getattr(network, "image_channels", None) != needed["image_channels"]:
+        raise ConfigError(
+            f"model.network: {type(network).__name__} has no image_channels, in which known frames are told"
+        )
+    return network
 
 
 def _of_known_frames(

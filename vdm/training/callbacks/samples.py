@@ -112,7 +112,7 @@ class SampleVideos(Callback):
         with module.ema.swapped_in(), trainer.precision_plugin.forward_context():
             size = ClipSize(*module.data.clip_shape)
             batch_size = module.data.micro_batch_size
-            videos = generate(module.model, self.prompts, size, self.seed, batch_size, known=self._known)
+            videos = generate(module.model, self.prompts, size, self.seed, batch_size, "", self._known)
         module.model.train(was_training)
         if trainer.is_global_zero:
             self._write(trainer, videos, step)
