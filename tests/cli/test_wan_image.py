@@ -14,11 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vdm
-from tests.cli.calling import import_and_export
+from tests.cli.calling import frames_of, import_and_export
 from tests.cli.conftest import RunVdm
 from tests.data.shard_sets import write_set
 from tests.models.dit.pipelines import image_pipeline, save_pipeline
 from vdm.checkpoints.run_record import load_config
+from vdm.generation.video_files import write_mp4
 from vdm.randomness import normal
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy's, in diffusers
@@ -204,6 +205,27 @@ def test_videos_begin_and_end_with_the_given_pictures(
     # A picture for each of two prompts, of several videos each.
     several = pipe(CAPTIONS, image=[picture(1), picture(0)], num_videos=2, **size)
     assert [bool((video[:, 0] == frames[0]).all()) for video in several.videos] == [False, False, True, True]
+
+
+def test_longer_videos_and_given_ones_are_continued_in_channels(
+    folders: dict[str, Path], run_vdm: RunVdm, tmp_path: Path
+) -> None:
+    shutil.copytree(folders["I2V"] / "run", tmp_path / "run")
+    frames = torch.randint(256, (3, 5, 16, 32), generator=torch.Generator().manual_seed(0)).byte()
+    write_mp4(tmp_path / "film.mp4", frames, 16)
+    blocks = ("block_frames=9", "overlap=1")
+    code, err = run_vdm(*SAMPLE, "num_frames=17", *blocks, "image=film.mp4")
+    assert (code, "can't be read as a picture" in err) == (2, True)
+    picture(0).save(tmp_path / "a.png")
+    code, err = run_vdm(*SAMPLE, "num_frames=17", *blocks, "image=a.png")
+    assert (code, "other known frames" in err) == (0, False), err
+    code, err = run_vdm(*SAMPLE, *blocks, "task=extend", "input=film.mp4", "input_frames=all", "from=start")
+    assert (code, "other known frames" in err) == (0, True), err
+    code, err = run_vdm(*SAMPLE, "block_frames=9")
+    assert (code, "was given none: image=FILE" in err) == (0, True), err
+
+    files = sorted((tmp_path / "run" / "samples").glob("*/0*.mp4"))
+    assert [len(frames_of(file)) for file in files] == [17, 9, 9]
 
 
 DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [

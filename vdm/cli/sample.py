@@ -185,6 +185,8 @@ def _warn_of_levels_not_seen(method: str | None, model: VideoDiffusionModel, blo
         _log.warning(
             "sampler=staggered: the model was not trained with levels of frames (diffusion/frame_levels=independent)"
         )
+    if isinstance(model.conditioner, TakesKnownFrames) and not all(block.known for block in blocks):
+        _log.warning("The model makes videos from known frames, and was given none: image=FILE, or task=extend")
     new = [block for block in blocks if block.known and not was_trained_on(model, block)]
     if new and method == "clean_frames":
         _log.warning(

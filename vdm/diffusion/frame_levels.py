@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
 
 from vdm.diffusion.noise_levels import LEVEL_OF_CLIP
 from vdm.diffusion.shapes import Counted, Latents, Level, PerClip, PerFrame, mean_of_frames, per_frame
@@ -75,6 +78,30 @@ def trained_on_clean_frames(frame_levels: FrameLevels, clean: Sequence[int], num
     return takes_clean_frames(frame_levels)
 
 
+def after_reference(
+    reference: Latents,
+    xt: Float[Tensor, "b c t2 h w"],
+    alpha: Float[Tensor, "b *frames"],
+    sigma: Float[Tensor, "b *frames"],
+) -> tuple[Float[Tensor, "b c t3 h w"], Float[Tensor, "b t3"], Float[Tensor, "b t3"]]:
+    """Put the latents of a reference clip before others in time, as known frames; the network's positions run on.
+
+    Args:
+        reference: Clean latents.
+        xt: Noised latents.
+        alpha: Signal of each clip, or of each frame.
+        sigma: Noise of each clip, or of each frame.
+
+    Returns:
+        Latents, signal and noise of the frames of both, as ``clean_where_known`` returns them.
+    """
+    number, num_frames = reference.shape[2], xt.shape[2]
+    joined = torch.cat([reference.to(xt), xt], dim=2)
+    alpha, sigma = (pad(per_frame(level, num_frames), (number, 0)) for level in (alpha, sigma))
+    is_known = torch.arange(number + num_frames, device=xt.device) < number
+    return clean_where_known(joined, alpha, sigma, joined, is_known.expand(len(xt), -1))
+
+
 def takes_clean_frames(frame_levels: FrameLevels) -> bool:
     """Return whether a model trained with ``frame_levels`` takes clips of which some latent frames are clean."""
     return not isinstance(frame_levels, LevelPerClip)
@@ -133,7 +160,7 @@ class KnownFramesClean:
         times = self.others(draw_time, draw_uniform, num_frames, num_images)
         has_known = draw_uniform("clean frames") < self.probability
         is_known = self.frames(draw_uniform, num_frames) & has_known[:, None]
-        noised = torch.nn.functional.pad(~is_known, (0, num_images), value=True)
+        noised = pad(~is_known, (0, num_images), value=True)
         t = times.t[:, None] if times.t.ndim == 1 else times.t
         counted = noised if times.counted is None else noised & times.counted
         return Times(torch.where(counted, t, 0), counted)

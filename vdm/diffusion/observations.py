@@ -35,7 +35,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vdm.diffusion.denoiser import Denoise, Denoised
-from vdm.diffusion.frame_levels import clean_where_known
+from vdm.diffusion.frame_levels import after_reference, clean_where_known
 from vdm.diffusion.shapes import Latents, Level, over_latents
 from vdm.types import TensorRecord
 
@@ -157,6 +157,17 @@ class CleanFrames:
             return replace(denoised, x0=torch.where(is_known[:, None, :, None, None], given.to(xt), denoised.x0))
 
         return conditioned
+
+
+def denoise_after(denoise: Denoise, reference: Latents) -> Denoise:
+    """Return a denoising function whose network also gets the clean latents of a reference clip, before the others."""
+
+    def denoise_rest(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
+        denoised, number = denoise(*after_reference(reference, xt, alpha, sigma)), reference.shape[2]
+        share = denoised.variance_share
+        return Denoised(denoised.x0[:, :, number:], None if share is None else share[:, :, number:])
+
+    return denoise_rest
 
 
 @dataclass(frozen=True)
