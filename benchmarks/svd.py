@@ -6,27 +6,27 @@ with ``make bench``, or ``python benchmarks/svd.py [small|base|full_forward ...]
 processor decides what bfloat16 is worth: the rate of a matrix product in both precisions is printed first.
 """
 
-import os
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.utils import logging
 from torch import Tensor, nn
 
+from benchmarks.side_by_side import (
+    PRECISIONS,
+    best_in_turns,
+    peak_in_own_process,
+    print_product_rates,
+    resident_mib,
+)
 from vdm.models.svd.unet import ADDED_TIME_IDS, SVDUNet
 from vdm.training.block_options import BlockOptions
 from vdm.types import Conditioning
 
 NUM_ROUNDS = 3
-MATRIX_SIZE = 2048
 KINDS = ("diffusers", "ours")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,6 @@ class Runs:
         self.forward().float().square().mean().backward()
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Return the time of one call; on one thread the processor's, to which other work on the machine adds little."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    start = clock()
-    function()
-    return clock() - start
-
-
 def compare_time(name: str, precision: str) -> None:
     """Print the times of both networks, and their ratios."""
     size = SIZES[name]
@@ -114,48 +106,32 @@ def compare_time(name: str, precision: str) -> None:
     runs = {kind: Runs(kind, size, network, precision) for kind, network in networks.items()}
     difference = (runs["ours"].forward_alone().float() - runs["diffusers"].forward_alone().float()).abs().max()
     for what in ("step", "forward_alone"):
-        # The best of several: whatever else runs on the machine only ever slows a round down.
-        rounds = [{kind: seconds(getattr(run, what)) for kind, run in runs.items()} for _ in range(NUM_ROUNDS)]
-        theirs, ours = (min(times[kind] for times in rounds) for kind in KINDS)
+        best = best_in_turns({kind: getattr(run, what) for kind, run in runs.items()}, NUM_ROUNDS)
+        theirs, ours = (best[kind] for kind in KINDS)
         print(f"{name} {precision} {what:13}  diffusers {theirs:7.3f} s  ours {ours:7.3f} s  ratio {theirs / ours:.2f}")
     print(f"{name} {precision} outputs differ by at most {difference:.1e}", flush=True)
-
-
-def peak_mib(kind: str, name: str, precision: str, what: str) -> float:
-    """Return the peak memory in a process of its own: weights, gradients, activations, and PyTorch's work space."""
-    # Blocks of 64 KB and more go back to the system when they are freed: what is resident is what is in use.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, __file__, "peak", kind, name, precision, what]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
-
-
-def status_mib(field: str) -> float:
-    """Return a field of this process's status, which the system gives in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
 def print_peak(kind: str, name: str, precision: str, what: str) -> None:
     """Print by how much the peak exceeds what was resident before there was a network."""
     torch.ones(64, 64) @ torch.ones(64, 64)
-    before = status_mib("VmRSS")
+    before = resident_mib("VmRSS")
     network = build(kind, SIZES[name])
     if what == "recomputed":
         BlockOptions(recompute="all").apply(network)
     run = Runs(kind, SIZES[name], network, precision)
     run.forward_alone() if what == "forward_alone" else run.step()
-    print(status_mib("VmHWM") - before)
+    print(resident_mib("VmHWM") - before)
 
 
 def compare_memory(name: str, precision: str) -> None:
     """Print the peaks of both networks, and their ratios."""
     for what in ("step", "forward_alone"):
-        theirs, ours = (peak_mib(kind, name, precision, what) for kind in KINDS)
+        theirs, ours = (peak_in_own_process(__file__, kind, name, precision, what) for kind in KINDS)
         case = f"{name} {precision} {what:13}"
         print(f"{case}  diffusers {theirs:7.0f} MiB  ours {ours:5.0f} MiB  ratio {ours / theirs:.2f}")
         if what == "step":
-            lean = peak_mib("ours", name, precision, "recomputed")
+            lean = peak_in_own_process(__file__, "ours", name, precision, "recomputed")
             print(
                 f"{name} {precision} step, blocks.recompute=all       ours {lean:5.0f} MiB  ratio {lean / theirs:.2f}"
             )
@@ -198,11 +174,7 @@ def main() -> None:
     if sys.argv[1:2] == ["peak"]:
         print_peak(*sys.argv[2:])
         return
-    print(f"threads {torch.get_num_threads()}")
-    for precision, dtype in PRECISIONS.items():
-        matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE, dtype=dtype)
-        rate = 2 * MATRIX_SIZE**3 / min(seconds(lambda m=matrix: m @ m) for _ in range(5))
-        print(f"matrix product {precision}  {rate / 1e9:.0f} GFLOP/s", flush=True)
+    print_product_rates()
     for name in sys.argv[1:] or ["small", "base"]:
         if name == "full_forward":
             full_forward()

@@ -49,6 +49,8 @@ READERS = {
     "vdm/training/planning/structure.py": {"from_pretrained"},
     "vdm/evaluation/extractors/transformers_models.py": {"from_pretrained"},
     "vdm/evaluation/extractors/clip.py": {"from_pretrained"},
+    # Autoencoder and text encoder of Wan's authors: tensors alone
+    "vdm/models/pickled_tensors.py": {"torch.load"},
     # Networks of metrics, at paths that the user named: code, tensors alone, and an array
     "vdm/evaluation/extractors/torchscript.py": {"torch.jit.load"},
     "vdm/evaluation/extractors/videomae_v2.py": {"torch.load"},

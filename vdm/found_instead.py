@@ -41,7 +41,7 @@ def _of_folder(path: Path) -> str | None:
             " trains from it"
         )
     if "adapter_config.json" in names:
-        return "a LoRA for peft and diffusers, which vdm only writes: give the run that it was exported from"
+        return f"a LoRA, for peft and diffusers: `vdm train tune=lora tune.file={path}` trains it further"
     if "config.yaml" in names:
         if is_export(path):
             return f"an export: `vdm import from={path} to=RUN` makes a run of it"
@@ -66,8 +66,8 @@ def _of_file(path: Path) -> str | None:
         return "a video: `vdm-data build input=FOLDER output=SHARDS` makes shards of a folder of videos"
     if path.suffix == ".safetensors":
         return (
-            f"a file of weights: `vdm import from={path} to=RUN` makes a run of it if it is one of Stability's,"
-            " and of a pipeline's folder"
+            f"a file of weights: `vdm import from={path} to=RUN` makes a run of it if it is one of the authors of"
+            " Stable Video Diffusion or Wan, and of a pipeline's folder"
         )
     if path.suffix == ".tar":
         return f"a shard: give the folder that it is in, {path.parent}"

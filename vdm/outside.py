@@ -43,23 +43,28 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
         raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
 
 
-def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Return the object in a JSON file.
+def read_json(path: Path, max_bytes: int = MAX_BYTES, allow_infinity: bool = False) -> dict[str, Any]:
+    """Return the object in a JSON file; ``allow_infinity`` as in ``parse_object``.
 
     Raises:
         ValueError: In one line, if the file is missing or its content is something else.
     """
-    return parse_object(read_text(path, max_bytes), path)
+    return parse_object(read_text(path, max_bytes), path, allow_infinity)
 
 
-def parse_object(text: str, source: object) -> dict[str, Any]:
+def parse_object(text: str, source: object, allow_infinity: bool = False) -> dict[str, Any]:
     """Return the JSON object in a text, whose length the caller must bound.
+
+    Args:
+        text: The text.
+        source: Its origin, for messages.
+        allow_infinity: Read ``Infinity`` and ``NaN``, which are not JSON, but which Python writes.
 
     Raises:
         ValueError: In one line that begins with ``source``, if the text is something else.
     """
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
+        content = json.loads(text, parse_constant=float if allow_infinity else _refuse_constant)
         _check_depth(content)
     except MALFORMED as error:
         raise ValueError(f"{source}: can't be read as JSON: {_joined(error)}") from None

@@ -366,7 +366,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["import", "from=few.safetensors", "to=r", "components=PUB"], "few.safetensors: conv_out.bias is missing"),
         (["import", "from=PUB", "to=r", "variant=fp16"], "variant=fp16: PUB/unet holds null"),
         (["import", "from=PUB", "to=PUB"], "to=PUB: exists already"),
-        (["export", "checkpoint=own", "to=x.safetensors"], "to=x.safetensors: only Stable Video Diffusion has files"),
+        (["export", "checkpoint=own", "to=x.safetensors"], "to=x.safetensors: only Stable Video Diffusion and Wan"),
         (["export", "checkpoint=own", "to=x", "dtype=int8"], "dtype=int8: no such choice: (allowed: bf16, fp16, fp32)"),
         (["export", "checkpoint=nowhere", "to=x"], "nowhere: not a run: there is no config.yaml, nor such a folder"),
     ],

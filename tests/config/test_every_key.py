@@ -21,6 +21,7 @@ from vdm.config.static_signatures import read_signature
 from vdm.ranges import Instead
 
 GIVEN_IN_CODE = {
+    "vdm.models.pretrained.lora_files.comfyui_tensors": {"additions"},
     "vdm.models.pretrained.modelscope.write_folder": {"trained"},
     "vdm.models.pretrained.svd.write_folder": {"trained"},
     "vdm.models.pretrained.wan.write_folder": {"trained"},

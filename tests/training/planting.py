@@ -1,7 +1,9 @@
 """Callbacks that do what broken clips, broken hardware and schedulers do."""
 
 import os
+import shutil
 import signal
+from pathlib import Path
 from typing import Annotated, Any
 
 import lightning
@@ -75,3 +77,13 @@ class ForgetDevice(Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert pl_module.device == trainer.strategy.root_device
+
+
+class RemoveFrozenWeights(Callback):
+    """Removes the weights that are not trained from the run's folder after each step, as a user may."""
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        """Remove them."""
+        shutil.rmtree(Path(trainer.default_root_dir) / "frozen", ignore_errors=True)

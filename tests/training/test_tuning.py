@@ -62,7 +62,8 @@ def test_tuning_nothing_is_refused(tmp_path: Path, shards: Path) -> None:
 
 
 def test_lora_is_the_same_under_every_strategy(tmp_path: Path, shards: Path, zygote: Zygote) -> None:
-    options = ("tune=lora", "tune.rank=2", "tune.layers=[network.*.to_*,*.text_encoder.*.linear*]")
+    layers = "tune.layers=[network.*.to_*,*.text_encoder.*.linear*]"
+    options = ("tune=lora", "tune.rank=2", "tune.alpha=3", layers)
     config = configuration(shards, *ADAMW, *MICRO_BATCHES, *options, "trainer.max_steps=5")
     train(tmp_path / "one", config)
     train(tmp_path / "many", {**config, "trainer": {**config["trainer"], "max_steps": 1}})

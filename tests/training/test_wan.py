@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from omegaconf import OmegaConf
 
 from data_pipelines.encode.frozen import describe, encode_clip, latent_shape
 from data_pipelines.encode.shard_writer import ShardWriter
@@ -18,10 +19,10 @@ from tests.data_pipelines.videos import write_video
 from tests.models.wan import save_autoencoder
 from tests.training.runs import SGD, configuration, train
 from vdm.cli import sample
-from vdm.config import ConfigError
+from vdm.config import ConfigError, build
 from vdm.data.decoding import decode_clip
 from vdm.data.index import ShardIndex, read_index, write_index
-from vdm.data.shards import StoredLatents
+from vdm.data.shards import Kind, StoredLatents
 from vdm.models.diffusers_autoencoders import WanAutoencoder
 from vdm.objectives.batch_randomness import HeldOutRandomness
 from vdm.objectives.latents import latents_of
@@ -202,6 +203,28 @@ def test_wishes_that_do_not_fit_latent_frames_are_one_line(
     with pytest.raises(ValueError, match=f"^{re.escape(message)}") as refused:
         sampled(trained, tmp_path, *options)
     assert "\n" not in str(refused.value)
+
+
+def test_recipe_for_footage_of_any_shape_has_shapes_that_the_models_take() -> None:
+    config = composed("train", "experiment=wan_shapes", "data.path=x", "model.pretrained=x")
+    patch = 8 * config["model"]["network"]["patch_size"]
+    clips = build(OmegaConf.to_container(config.data.clips), "data.clips")
+    for frames, height, width in clips.shapes:
+        assert frames % 4 == 1
+        assert height % patch == width % patch == 0
+    for footage, shape in {
+        (480, 854): (480, 832),
+        (1080, 1920): (720, 1248),
+        (854, 480): (832, 480),
+        (1280, 720): (1248, 720),
+        (576, 768): (544, 736),
+        (1080, 1440): (816, 1104),
+        (768, 576): (736, 544),
+        (700, 700): (640, 640),
+        (2000, 2000): (960, 960),
+    }.items():
+        assert clips.shape_of(Kind((150, *footage), 25.0)) == (81, *shape)
+        assert clips.shape_of(Kind((81, *footage), 25.0)) is None, "too short at 16 frames a second"
 
 
 TINY = (

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -33,10 +34,12 @@ _IMPORTED = (
 
 
 def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """Return a port nobody listens on, of those that the system gives to no outgoing connection in the meantime."""
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 class Zygote:

@@ -40,7 +40,7 @@ def open_published(
     if components is None:
         raise ValueError(
             f"components: {name} is opened for its network; give the folder of a pipeline, or its name on the hub, with"
-            " autoencoder and image encoder"
+            " the other components"
         )
     if variant is not None:
         raise ValueError(f"variant={variant}: a single file has none")

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vdm.checkpoints.folder import verify_folder
+from vdm.checkpoints.frozen import verify_checkpoint
 from vdm.checkpoints.layout import CHECKPOINTS_NAME, CONFIG_NAME, checkpoints_of, run_folder, without_link
 
 _log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ def latest_checkpoint(path: Path) -> Path:
     Raises:
         ValueError: If there is no whole checkpoint, or ``path`` is a damaged one.
     """
-    return first_whole(checkpoints_to_try(path), verify_folder)
+    return first_whole(checkpoints_to_try(path), verify_checkpoint)
 
 
 def checkpoints_to_try(path: Path) -> list[Path]:

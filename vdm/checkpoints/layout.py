@@ -7,6 +7,7 @@
         versions.json                versions of code and packages, data and hardware, once per start
         history.jsonl                starts and ends of training, see history.py
         checkpoints/step=00000500/   see snapshot.py
+        frozen/step=00000500/        weights of the model that are not trained, if any, saved once: see frozen.py
         averages/step=00000500/      snapshots of power-function EMAs, one kind of pieces for each: see pieces.py
 """
 
@@ -17,7 +18,7 @@ from vdm.checkpoints.folder import REPLACED_SUFFIX
 from vdm.found_instead import found_instead, is_export
 
 CONFIG_NAME = "config.yaml"
-CHECKPOINTS_NAME, EMA_SNAPSHOTS_NAME = "checkpoints", "averages"
+CHECKPOINTS_NAME, EMA_SNAPSHOTS_NAME, FROZEN_NAME = "checkpoints", "averages", "frozen"
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -28,6 +29,11 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 def ema_snapshot_folder(run: Path, step: int) -> Path:
     """Return the folder of a run's EMA snapshot after ``step`` optimizer steps."""
     return run / EMA_SNAPSHOTS_NAME / f"step={step:08d}"
+
+
+def frozen_weights_folder(run: Path, step: int) -> Path:
+    """Return the folder of weights that are not trained, saved with a run's checkpoint after ``step`` steps."""
+    return run / FROZEN_NAME / f"step={step:08d}"
 
 
 def run_folder(path: Path) -> Path:

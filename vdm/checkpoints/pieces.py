@@ -84,16 +84,17 @@ class PieceFiles:
     Args:
         folder: Folder of the checkpoint.
         kind: Kind of tensors: the prefix of their files' names.
+        further: Folders with further tensors.
 
     Raises:
         ValueError: If a file is damaged, pieces disagree on a tensor's shape, or a tensor is incomplete.
     """
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, folder: Path, kind: str, *further: Path) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
         """Shape of each tensor, by name."""
         self._stretches: dict[str, list[tuple[int, int, Any]]] = {}
-        for path in sorted([*folder.glob(f"{kind}.safetensors"), *folder.glob(f"{kind}-*.safetensors")]):
+        for path in (path for each in (folder, *further) for path in _files_of(each, kind)):
             try:
                 self._add(path, safe_open(path, "pt"))
             except (SafetensorError, OSError) as error:
@@ -139,6 +140,10 @@ class PieceFiles:
         if count == 0:
             return self._stretches[name][0][2].get_tensor(name)
         return self.read(name, 0, count).view(shape)
+
+
+def _files_of(folder: Path, kind: str) -> list[Path]:
+    return sorted([*folder.glob(f"{kind}.safetensors"), *folder.glob(f"{kind}-*.safetensors")])
 
 
 class _Stretch(TypedDict):

@@ -3,6 +3,7 @@
 A checkpoint is a folder::
 
     model.safetensors       weights by fully qualified names; model-00001.safetensors ... those of further processes
+    frozen.json             where the model's weights are that are not trained, if any: see frozen.py
     ema.safetensors         EMA weights, if any, by the same names: the default for sampling
     ema.NAME.safetensors    further EMAs
     optimizer.safetensors   the optimizer's state of each weight, as KIND/NAME, e.g. exp_avg/model.network.exit.bias
@@ -23,6 +24,7 @@ from torch import Tensor
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
 from vdm.checkpoints.folder import describe_file, write_folder
+from vdm.checkpoints.frozen import FROZEN_FILE, frozen_folder_of
 from vdm.checkpoints.pieces import Piece, PieceFiles, copied_to_memory, write_pieces
 from vdm.checkpoints.tree import Json, join, split
 from vdm.files import MALFORMED
@@ -52,10 +54,12 @@ class Snapshot:
     Args:
         pieces: Pieces of tensors by kind and name.
         state: The rest, without its tensors, in the first process; ``None`` in all others.
+        frozen: Reference to the weights that are not trained, in the first process, if there are any.
     """
 
     pieces: Mapping[str, Mapping[str, Piece]]
     state: Json = field(default=None)
+    frozen: Json = field(default=None)
 
     @classmethod
     def take(
@@ -63,6 +67,7 @@ class Snapshot:
         pieces: Mapping[str, Mapping[str, Piece]],
         state: Mapping[str, Any] | None,
         former: "Snapshot | None" = None,
+        frozen: Mapping[str, Any] | None = None,
     ) -> "Snapshot":
         """Copy the values to be saved, so that training can continue.
 
@@ -70,6 +75,7 @@ class Snapshot:
             pieces: Pieces of tensors by kind and name.
             state: The rest, in the first process.
             former: A snapshot that is on disk already; its memory is reused.
+            frozen: Reference to the weights that are not trained, in the first process, if there are any.
 
         Raises:
             ValueError: If ``state`` holds a value that the format can't hold, such as a function.
@@ -79,7 +85,7 @@ class Snapshot:
         everything = {**pieces, **({STATE: of_state} if state is not None else {})}
         memory = former.pieces if former is not None else {}
         copies = {kind: copied_to_memory(of_kind, memory.get(kind, {})) for kind, of_kind in everything.items()}
-        return cls(copies, rest)
+        return cls(copies, rest, None if frozen is None else dict(frozen))
 
     def write(self, folder: Path, rank: int = 0) -> dict[str, dict[str, Any]]:
         """Write this process's files into a folder, and return the result of ``describe_file`` for each, by name."""
@@ -89,10 +95,11 @@ class Snapshot:
             if rank == 0 or pieces:
                 write_pieces(path, pieces)
                 paths.append(path)
-        if self.state is not None:
-            path = folder / _STATE_JSON_NAME
-            path.write_text(json.dumps(self.state, allow_nan=False), encoding="utf-8")
-            paths.append(path)
+        for name, content in ((_STATE_JSON_NAME, self.state), (FROZEN_FILE, self.frozen)):
+            if content is not None:
+                path = folder / name
+                path.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+                paths.append(path)
         return {path.name: describe_file(path) for path in paths}
 
 
@@ -100,12 +107,14 @@ class SavedCheckpoint:
     """A checkpoint on disk; its tensors are read on demand.
 
     Args:
-        folder: Folder of a whole checkpoint: see ``verify_folder``.
+        folder: Folder of a whole checkpoint: see ``verify_checkpoint``.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.weights = PieceFiles(folder, WEIGHTS)
+        self.frozen = frozen_folder_of(folder)
+        """Folder of weights that the checkpoint refers to, if any."""
+        self.weights = PieceFiles(folder, WEIGHTS, *([] if self.frozen is None else [self.frozen]))
         self.ema = PieceFiles(folder, EMA)
         self.optimizer = PieceFiles(folder, OPTIMIZER)
 

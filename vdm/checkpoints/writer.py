@@ -40,13 +40,20 @@ class CheckpointWriter:
         """Whether a checkpoint is in progress; the same in all processes."""
         return self._folder is not None
 
-    def start(self, folder: Path, pieces: Mapping[str, Mapping[str, Piece]], state: Mapping[str, Any] | None) -> None:
+    def start(
+        self,
+        folder: Path,
+        pieces: Mapping[str, Mapping[str, Piece]],
+        state: Mapping[str, Any] | None,
+        frozen: Mapping[str, Any] | None = None,
+    ) -> None:
         """Copy the pieces to memory, and begin to write them.
 
         Args:
             folder: Folder of the checkpoint.
             pieces: This process's pieces of tensors by kind and name.
             state: The rest of the checkpoint, in the first process.
+            frozen: Reference to the weights that are not trained, in the first process, if there are any.
 
         Raises:
             ValueError: If storage fails, ``state`` holds a value that can't be saved, or ``check`` raises it.
@@ -54,7 +61,7 @@ class CheckpointWriter:
         assert self._folder is None, "finish() the one before"
         with self._waiting():
             run_on_all(self._check)
-            self._snapshot = Snapshot.take(pieces, state, former=self._snapshot)
+            self._snapshot = Snapshot.take(pieces, state, self._snapshot, frozen)
             partials = _run_on_all_for(folder, lambda: begin_folder(folder) if rank() == 0 else None)
         assert partials[0] is not None
         self._folder = folder

@@ -86,10 +86,12 @@ def _steps(training: TrainingRun, plain: Mapping[str, Any], rehearsal: Rehearsal
 
 def _saving(training: TrainingRun, plain: Mapping[str, Any], rehearsal: Rehearsal) -> Iterator[tuple[str, str]]:
     size, keep = rehearsal.checkpoint_bytes, plain["save"]["keep"]
+    of_frozen = rehearsal.frozen_bytes
+    frozen = f", and once {_bytes(of_frozen)} of weights that are not trained" if of_frozen else ""
     kept = f"the last {keep['last']} are kept" + (" and others" if keep["every_steps"] or keep["best"] else "")
     yield (
         "checkpoints",
-        f"every {plain['save']['every_steps']:,} steps, {_bytes(size)} each, {kept}; one took"
+        f"every {plain['save']['every_steps']:,} steps, {_bytes(size)} each{frozen}, {kept}; one took"
         f" {rehearsal.seconds['saving']:.1f} s to save, {rehearsal.seconds['loading']:.1f} s to load",
     )
     if "validation" in rehearsal.seconds:

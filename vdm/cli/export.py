@@ -1,6 +1,5 @@
 """``vdm export``: writes a run's weights for other software, or in this project's own format."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,8 @@ from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
 from vdm.checkpoints.run_record import write_config
 from vdm.checkpoints.weights import load_weights, saved_weights
 from vdm.cli.export_card import facts_of, write_card
-from vdm.cli.export_usage import of_file, of_lora, of_own, of_pipeline
+from vdm.cli.export_lora import of_network, write_lora
+from vdm.cli.export_usage import of_file, of_own, of_pipeline
 from vdm.cli.import_ import EXPORTED_WEIGHTS
 from vdm.cli.options.export import ExportOptions
 from vdm.cli.options.paths import check_new
@@ -24,7 +24,7 @@ from vdm.config.foreign import check_foreign
 from vdm.config.options import parse
 from vdm.credentials import without_credentials
 from vdm.files import appearing
-from vdm.models.lora import adapted_outside, adapter
+from vdm.models.lora import is_alpha
 from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder, pipeline_of, readme_of
 from vdm.models.pretrained.model_card import licence_keys
 from vdm.models.pretrained.stored import save_tensors
@@ -41,17 +41,11 @@ def run(config: DictConfig) -> None:
     trained = RunConfig.read(checkpoint, allow_own_code=True)  # components are checked before they are built
     family = _family(trained, options)
     if options.lora:
-        saved = _cast(saved_weights(checkpoint, options.ema), options)
-        if (other := adapted_outside(saved, "model.network.")) is not None:
-            raise ConfigError(f"lora=true: has no place for the LoRA of {other}; without lora=true it is merged")
-        weights = adapter(saved, "model.network.")
-        if not weights or to.suffix:
-            wrong = f"to={to}: must be a folder" if weights else "lora=true: the run has no LoRA (tune=lora)"
-            raise ConfigError(wrong)
+        weights = of_network(_cast(saved_weights(checkpoint, options.ema), options), options, family)
         usage = _whole(to, lambda folder: _lora(folder, checkpoint, trained, weights, options, family))
     elif to.suffix == ".safetensors":
         if family is None or family["writers"]["file"] is None:
-            raise ConfigError(f"to={to}: only Stable Video Diffusion has files of this kind; give a folder")
+            raise ConfigError(f"to={to}: only Stable Video Diffusion and Wan have files of this kind; give a folder")
         weights = _of_network(_weights(checkpoint, options))
         write_file = build(family["writers"]["file"], "writers.file")
         write_file(to, _network(trained), weights, options.rest_of)
@@ -98,7 +92,7 @@ def _cast(weights: dict[str, Tensor], options: ExportOptions) -> dict[str, Tenso
     if options.dtype is None:
         return weights
     dtype = DTYPES[options.dtype]
-    return {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
+    return {name: w.to(dtype) if w.is_floating_point() and not is_alpha(name) else w for name, w in weights.items()}
 
 
 def _network(trained: RunConfig) -> nn.Module:
@@ -157,20 +151,12 @@ def _lora(
     options: ExportOptions,
     family: Mapping[str, Any] | None,
 ) -> str:
-    """Write the LoRA weights for peft and for diffusers; return their usage."""
-    layers = sorted({name.partition(".lora_")[0] for name in weights})
-    rank = next(len(tensor) for name, tensor in weights.items() if name.endswith("lora_A.weight"))
-    described = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": layers, "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    network = "unet" if family is None else family["network"]
-    for file, prefix in (("adapter_model", "base_model.model."), ("pytorch_lora_weights", f"{network}.")):
-        tensors = {prefix + name: tensor.contiguous() for name, tensor in weights.items()}
-        save_tensors(tensors, folder / f"{file}.safetensors", {"format": "pt"})
-    pipeline = None if family is None else (family["pipeline"], network)
-    usage = of_lora(pipeline, options.to, weights, trained)
+    """Write LoRA weights and a model card; return their usage."""
+    usage = write_lora(folder, weights, trained, options, family)
     title, notes = ("LoRA", "") if family is None else (f"LoRA of a {family['pipeline']}", family["card"]["licence"])
     facts = facts_of(checkpoint, trained, weights, options.ema)
-    write_card(folder, title, usage, facts, notes, {"library_name": "peft"})
+    front_matter = {"library_name": "diffusers" if options.lora == "comfyui" else "peft"}
+    write_card(folder, title, usage, facts, notes, front_matter)
     return usage
 
 

@@ -1,6 +1,7 @@
 """Usage of exported weights: complete code or commands, for the terminal and the model card."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ def of_lora(family: tuple[str, str] | None, folder: Path, weights: Mapping[str, 
     lines = ["import torch", f"from diffusers import {pipeline}", "from peft import PeftModel", ""]
     lines += [f"pipeline = {_opened(pipeline, base, weights.values(), encoder.get('variant'))}"]
     return "\n".join([*lines, f"pipeline.{network} = {merged.format(f'pipeline.{network}')}"])
+
+
+def of_comfyui(file: Path) -> str:
+    """Return how a LoRA file for ComfyUI is used, there and in diffusers."""
+    return (
+        f"cp {shlex.quote(str(file))} ComfyUI/models/loras/\n# in diffusers: pipeline.load_lora_weights({_text(file)})"
+    )
 
 
 def of_own(folder: Path, trained: RunConfig) -> str:

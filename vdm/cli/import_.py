@@ -82,11 +82,16 @@ def _published(options: ImportOptions) -> tuple[dict[str, Any], StoredTensors]:
 
 
 def _family(options: ImportOptions) -> dict[str, Any]:
-    """Return the configuration of runs of the family to which the source belongs."""
+    """Return the configuration of runs of the family to which the source belongs.
+
+    A single file has the network alone; the folder of the other components tells the family.
+    """
     name, families = options.source, options.families
     if Path(name).is_file():
-        return next(family["run"] for family in families.values() if family["run"]["model"]["readers"]["file"])
-    folder = local_folder(name, options.variant)
+        families = {pipeline: family for pipeline, family in families.items() if _reads_files(family)}
+        if options.components is None:  # which ``open_published`` refuses
+            return next(iter(families.values()))["run"]
+    folder = local_folder(options.components or name, options.variant)
     pipeline = pipeline_of(folder)
     if pipeline not in families:
         raise ConfigError(f"{folder}: holds a {pipeline}, not a {' or '.join(families)}")
@@ -95,6 +100,10 @@ def _family(options: ImportOptions) -> dict[str, Any]:
         if pipeline in (also := family.get("also_reads") or {}) and index.get(also[pipeline]) is True:
             return family["run"]
     return families[pipeline]["run"]
+
+
+def _reads_files(family: Mapping[str, Any]) -> bool:
+    return family["run"]["model"]["readers"]["file"] is not None
 
 
 def _write(run: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,7 @@
 """Autoencoders of diffusers: one for single frames, one for clips."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from vdm.models.autoencoder import Compression, Picture, PixelAutoencoder, known_or_grey, to_picture
 from vdm.models.frozen import Frozen, loaded, tensors_checksum
+from vdm.models.wan_autoencoder_file import load_autoencoder
 from vdm.ranges import Location, Name, NameOrNothing, Size
 from vdm.types import ClipSize
 
@@ -103,7 +105,8 @@ class WanAutoencoder(Frozen):
 
     Args:
         name_or_path: Folder of a pipeline, or its name on the hub.
-        subfolder: The autoencoder's folder in it. Empty if ``name_or_path`` itself is that folder.
+        subfolder: The autoencoder's folder in it. Empty if ``name_or_path`` itself is that folder. Or the file of the
+            authors in it, ``Wan2.1_VAE.pth`` or ``Wan2.2_VAE.pth``.
         variant: Variant of the weights in the file names, e.g. ``fp16``. Computation is in fp32 in any case.
     """
 
@@ -126,9 +129,12 @@ class WanAutoencoder(Frozen):
 
     @staticmethod
     def load(name_or_path: str, **options: Any) -> nn.Module:
-        """Load the autoencoder with diffusers."""
+        """Load the autoencoder with diffusers, or from a file of its authors."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
+        file = Path(name_or_path) / (options["subfolder"] or "")
+        if file.suffix == ".pth":
+            return load_autoencoder(file)
         return AutoencoderKLWan.from_pretrained(name_or_path, **options)
 
     def identity(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vdm.models.component_config import check_files
 from vdm.models.frozen import Frozen, loaded
+from vdm.models.wan_text_encoder_file import load_text_encoder
 from vdm.ranges import Location, Name, NameOrNothing, NumLayers, Size, Width
 
 
@@ -135,7 +136,8 @@ class PretrainedTextEncoder(Frozen):
     Args:
         name_or_path: Folder saved by transformers, or a name on the hub.
         max_tokens: Captions are cut after this many tokens.
-        subfolder: The encoder's folder in it, as in the folder of a pipeline.
+        subfolder: The encoder's folder in it, as in the folder of a pipeline. Or a file of Wan's authors in it:
+            ``models_t5_umt5-xxl-enc-bf16.pth``.
         tokenizer: The tokenizer's folder in it.
         variant: Variant of the weights in the file names, e.g. ``fp16``. Computation is in fp32 in any case.
         filled: Whether every caption is padded to ``max_tokens`` and the padding is attended to, as in the training of
@@ -201,13 +203,17 @@ def _load_pretrained(name_or_path: str, subfolder: str, tokenizer: str, variant:
         check_files(folder)
 
     def load() -> tuple[Any, Any]:
+        # Without trust_remote_code=False, transformers would ask on the terminal whether to run code of the folder.
+        words = AutoTokenizer.from_pretrained(name_or_path, subfolder=tokenizer, trust_remote_code=False)
+        file = Path(name_or_path) / subfolder
+        return (load_text_encoder(file) if file.suffix == ".pth" else load_encoder()), words
+
+    def load_encoder() -> Any:
         kind = AutoConfig.from_pretrained(name_or_path, subfolder=subfolder, trust_remote_code=False).model_type
         if kind not in classes:
             raise ValueError(f"it holds a model of type {kind}; allowed are T5, UMT5 and CLIP")
         options: dict[str, Any] = {"subfolder": subfolder, "variant": variant, "dtype": torch.float32}
-        model = classes[kind].from_pretrained(name_or_path, use_safetensors=True, **options)
-        # Without trust_remote_code=False, transformers would ask on the terminal whether to run code of the folder.
-        return model, AutoTokenizer.from_pretrained(name_or_path, subfolder=tokenizer, trust_remote_code=False)
+        return classes[kind].from_pretrained(name_or_path, use_safetensors=True, **options)
 
     return loaded(load, name_or_path, subfolder)
 

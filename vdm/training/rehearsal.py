@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from vdm.checkpoints.collectives import run_on_all
 from vdm.checkpoints.folder import folder_bytes
+from vdm.checkpoints.frozen import frozen_folder_of
 from vdm.checkpoints.layout import checkpoint_folder
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.callbacks.saving import SaveCheckpoints
@@ -33,7 +35,7 @@ class Rehearsal(Callback):
         """Loss of this process's last micro-batch of each step."""
         self.seconds: dict[str, float] = {}
         """Time of the parts beside the steps: ``validation``, ``sampling``, ``saving``, ``loading``."""
-        self.checkpoint_bytes = 0
+        self.checkpoint_bytes, self.frozen_bytes = 0, 0
         self._step_seconds: list[float] = []
 
     @property
@@ -85,6 +87,7 @@ class Rehearsal(Callback):
             saving.save(trainer, pl_module)
             pl_module.strategy.writer.finish()
         self.checkpoint_bytes = run_on_all(lambda: folder_bytes(folder))[0]
+        self.frozen_bytes = run_on_all(lambda: _bytes_of_frozen(folder))[0]
         with self._timed("loading"):
             checkpoint = pl_module.strategy.load_checkpoint(folder)
             pl_module.strategy.load_model_state_dict(checkpoint)
@@ -97,3 +100,8 @@ class Rehearsal(Callback):
         self.stage, start = name, time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
+
+
+def _bytes_of_frozen(checkpoint: Path) -> int:
+    frozen = frozen_folder_of(checkpoint)
+    return 0 if frozen is None else folder_bytes(frozen)

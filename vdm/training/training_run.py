@@ -35,7 +35,7 @@ from vdm.training.loggers.background import as_run_logger, close
 from vdm.training.loggers.base import RunLogger
 from vdm.training.loggers.metrics_file import MetricsFile
 from vdm.training.module import DiffusionModule
-from vdm.training.prepare import prepare
+from vdm.training.prepare import prepare, with_settled_lora, without_lora_file
 from vdm.training.process_layout import cluster_environment, find_layout, with_layout
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
 from vdm.training.strategies.slicewise import SlicewiseStrategy
@@ -92,6 +92,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     check(config["trainer"], "trainer")
     published = open_pretrained(config) if config["resume"] is None else None
     recorded = config if published is None else configured(config, published)
+    recorded = with_settled_lora(recorded) if config["resume"] is None else recorded
     config = {**recorded, "trainer": with_layout(recorded["trainer"], find_layout())}
     data: ClipDataModule = build(config["data"], "data")
     with errors_at("data.path"):
@@ -101,7 +102,7 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     _fit_data_to_model(data, model, config["seed"])
     if config["resume"] is None:
         _load_initial_weights(model, config, published)
-    objective = prepare(model, config)
+    objective = prepare(model, config if config["resume"] is None else without_lora_file(config))
     module: DiffusionModule = build(
         config["training"], "training", model=model, objective=objective, seed=config["seed"]
     )

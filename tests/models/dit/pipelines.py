@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import (
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
@@ -57,15 +58,22 @@ def text_encoder() -> UMT5EncoderModel:
     return UMT5EncoderModel(UMT5Config(vocab_size=len(tokenizer()), **sizes)).eval()
 
 
-def pipeline(euler: bool = False, expand_timesteps: bool = False, **scheduler: object) -> WanPipeline:
+SCHEDULERS: dict[str, Any] = {
+    "unipc": UniPCMultistepScheduler,
+    "dpm": DPMSolverMultistepScheduler,
+    "euler": FlowMatchEulerDiscreteScheduler,
+}
+
+
+def pipeline(kind: str = "unipc", expand_timesteps: bool = False, **scheduler: object) -> WanPipeline:
     """Return diffusers' pipeline around all of it; TI2V-5B has ``expand_timesteps``: a timestep for each token."""
-    make = FlowMatchEulerDiscreteScheduler if euler else UniPCMultistepScheduler
+    own = {"euler": {}, "dpm": {"flow_shift": 3.0, "prediction_type": "flow_prediction", "use_flow_sigmas": True}}
     made = WanPipeline(
         tokenizer=tokenizer(),
         text_encoder=text_encoder(),
         vae=autoencoder(),
         transformer=diffusers_transformer(SIZES),
-        scheduler=make(**({} if euler else SCHEDULER) | scheduler),
+        scheduler=SCHEDULERS[kind](**own.get(kind, SCHEDULER) | scheduler),
         expand_timesteps=expand_timesteps,
     )
     made.set_progress_bar_config(disable=True)

@@ -19,7 +19,8 @@ class ExportOptions(CommandOptions):
     """Published families by the class of their pipeline."""
     format: Literal["diffusers", "own"] | None
     ema: bool | Name
-    lora: bool
+    lora: bool | Literal["diffusers", "comfyui"]
+    """True means ``diffusers``."""
     dtype: Literal["fp32", "fp16", "bf16"] | None
     components: Name | None
     """A folder, or a name on the hub."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,16 +52,31 @@ class PipelineFolder:
         Raises:
             ValueError: If the folder holds another pipeline, a component is missing, or its weights are incomplete.
         """
+        self._check_present(folder, {"scheduler"})
+        return self._check_weights(folder, choose_variant(folder / self.network, variant))
+
+    def check_around(self, folder: Path) -> str | None:
+        """Check a folder from which all but the network is read; return the variant of the weights to read.
+
+        Raises:
+            ValueError: If the folder holds another pipeline, a component is missing, or its weights are incomplete.
+        """
+        self._check_present(folder, {"scheduler", self.network})
+        component, stem = next(iter(self.stems.items()))
+        return self._check_weights(folder, choose_variant(folder / component, None, stem))
+
+    def _check_present(self, folder: Path, may_be_missing: Collection[str]) -> None:
         found = pipeline_of(folder)
         if found != self.pipeline:
             raise ValueError(f"{folder}: holds a {found}, not a {self.pipeline}")
         for component in self.components:
-            if component != "scheduler" and not (folder / component).is_dir():
+            if component not in may_be_missing and not (folder / component).is_dir():
                 raise ValueError(f"{folder}: the component {component} is missing")
-        chosen = choose_variant(folder / self.network, variant)
+
+    def _check_weights(self, folder: Path, variant: str | None) -> str | None:
         for component, stem in self.stems.items():
-            StoredTensors.open(weight_files(folder / component, chosen, stem))
-        return chosen
+            StoredTensors.open(weight_files(folder / component, variant, stem))
+        return variant
 
     def check_network(self, config: Mapping[str, Any], source: object) -> None:
         """Refuse the ``config.json`` of another network.

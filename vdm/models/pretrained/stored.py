@@ -59,6 +59,15 @@ class StoredTensors(Mapping[str, Tensor]):
         """The shape of each tensor; no tensor is read."""
         return {new: list(self._files[path].get_slice(old).get_shape()) for new, (path, old) in self._places.items()}
 
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """The dtype of each tensor as safetensors writes it, such as ``BF16``; no tensor is read."""
+        return {new: self._files[path].get_slice(old).get_dtype() for new, (path, old) in self._places.items()}
+
+    def metadata(self, file: Path) -> dict[str, str]:
+        """Return what one of the files says of itself."""
+        return self._files[file].metadata() or {}
+
     def file(self, name: str) -> Path:
         """Return the file that holds a tensor."""
         return self._places[name][0]
@@ -91,7 +100,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
 
 
 def check_names(stored: StoredTensors, module: nn.Module, source: object) -> None:
-    """Refuse weights whose names and shapes are not exactly those of ``module``.
+    """Refuse weights whose names and shapes are not exactly those of ``module``, and weights in eight bits.
 
     Args:
         stored: The weights, by the module's names.
@@ -99,8 +108,9 @@ def check_names(stored: StoredTensors, module: nn.Module, source: object) -> Non
         source: File or folder of the weights, for messages.
 
     Raises:
-        ValueError: Naming the first weight that is missing, unknown or of another shape.
+        ValueError: Naming the first weight that is missing, unknown, of another shape or in eight bits.
     """
+    _refuse_eight_bits(stored, source)
     own = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
     found = stored.shapes
     for name in sorted(own.keys() | found.keys()):
@@ -110,6 +120,24 @@ def check_names(stored: StoredTensors, module: nn.Module, source: object) -> Non
             raise ValueError(f"{source}: {name} is not a weight of this model")
         if own[name] != found[name]:
             raise ValueError(f"{source}: {name} has shape {found[name]}, but the model's has {own[name]}")
+
+
+_SCALES = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale")
+"""Names, beside those of weights in eight bits, of what they are to be multiplied by."""
+
+
+def _refuse_eight_bits(stored: StoredTensors, source: object) -> None:
+    """Refuse weights that are stored in eight bits; without their scales, they would be read as other weights.
+
+    Raises:
+        ValueError: Naming the first such weight.
+    """
+    scaled = (name for name in stored if name.rpartition(".")[2] == "scaled_fp8" or name.endswith(_SCALES))
+    small = (name for name, dtype in stored.dtypes.items() if dtype.startswith("F8"))
+    if found := next(scaled, None) or next(small, None):
+        raise ValueError(
+            f"{source}: {found}: weights in eight bits (fp8) can't be trained; take the model in bf16, fp16 or fp32"
+        )
 
 
 @torch.no_grad()

@@ -120,15 +120,40 @@ def _open(folder: Path, name: Location, variant: Name | None, of_images: bool) -
     config_file = folder / "transformer" / "config.json"
     options = network_options(read_json(config_file), config_file)
     weights = StoredTensors.open(weight_files(folder / "transformer", variant))
-    with torch.device("meta"):
-        network = SpaceTimeTransformer(**options)
-    check_names(weights, network, folder / "transformer")
     if of_images != bool(options.get("image_channels")):
         model, has = ("wan_1_3b", "has no") if of_images else ("wan_i2v_14b", "has")
         raise ValueError(f"{config_file}: the network {has} channels for known frames: open it with model={model}")
-    _check_components(folder, network, pipeline.expand_timesteps)
-    scheduler_file = folder / "scheduler" / SCHEDULER_CONFIG
-    scheduler = read_json(scheduler_file) if scheduler_file.is_file() else SCHEDULER
+    return with_components(weights, options, folder / "transformer", folder, name, variant)
+
+
+def with_components(
+    weights: StoredTensors,
+    options: Mapping[str, Any],
+    source: Path,
+    folder: Path,
+    name: Location,
+    variant: Name | None = None,
+) -> Published:
+    """Return a network and the settings of a run with the other components of a pipeline's folder.
+
+    Args:
+        weights: The network's weights.
+        options: Arguments of ``SpaceTimeTransformer`` that make the network.
+        source: File or folder of the weights, for messages.
+        folder: The pipeline's folder.
+        name: Name of that to record in the run's configuration.
+        variant: Variant of the files of the other components.
+
+    Raises:
+        ValueError: If the weights are not those of the network, or a component is missing or does not fit it.
+    """
+    with torch.device("meta"):
+        network = SpaceTimeTransformer(**options)
+    check_names(weights, network, source)
+    scheduler_file, index = folder / "scheduler" / SCHEDULER_CONFIG, folder / "model_index.json"
+    has_first_frame = typed(PipelineConfig, read_json(index), index).expand_timesteps
+    _check_components(folder, network, has_first_frame)
+    scheduler = flow_schedulers.read_scheduler(scheduler_file) if scheduler_file.is_file() else SCHEDULER
     places = {"name_or_path": name, "variant": variant}
     text_encoder = {**places, "max_tokens": _NUM_TEXT_TOKENS}
     settings = {
@@ -139,9 +164,9 @@ def _open(folder: Path, name: Location, variant: Name | None, of_images: bool) -
             "conditioner": {"text_encoder": text_encoder, **wan_image.conditioner(options, places)},
         },
         **flow_schedulers.settings(scheduler, scheduler_file),
-        "clip": _FIRST_FRAME_CLIP if pipeline.expand_timesteps else {},
+        "clip": _FIRST_FRAME_CLIP if has_first_frame else {},
     }
-    return Published(weights, settings, _FIRST_FRAME_CLEAN if pipeline.expand_timesteps else {})
+    return Published(weights, settings, _FIRST_FRAME_CLEAN if has_first_frame else {})
 
 
 def write_folder(
@@ -170,7 +195,8 @@ def write_folder(
     pipeline = typed(PipelineConfig, read_json(index), index)
     _check_components(components, network, pipeline.expand_timesteps)
     file = components / "scheduler" / SCHEDULER_CONFIG
-    scheduler = flow_schedulers.scheduler_config(trained["diffusion"], read_json(file) if file.is_file() else SCHEDULER)
+    published = flow_schedulers.read_scheduler(file) if file.is_file() else SCHEDULER
+    scheduler = flow_schedulers.scheduler_config(trained["diffusion"], published)
     settings = {
         "boundary_ratio": None,
         "expand_timesteps": pipeline.expand_timesteps,

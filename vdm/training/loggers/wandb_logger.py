@@ -15,6 +15,8 @@ import numpy as np
 from annotated_types import Len
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from vdm.checkpoints.frozen import frozen_folder_of
+from vdm.checkpoints.layout import CHECKPOINTS_NAME, CONFIG_NAME, FROZEN_NAME
 from vdm.checkpoints.metrics_file import PLACE, metrics_lines
 from vdm.credentials import without_credentials
 from vdm.ranges import Folder, Name
@@ -174,12 +176,16 @@ class WandbLogger(RunLogger):
         self._log_at(step, {name: wandb.Histogram(np_histogram=(np.array(heights), np.array(edges)))})
 
     def log_checkpoint(self, folder: Path, step: int) -> None:
-        """Upload a checkpoint, if that was asked for."""
+        """Upload a checkpoint, if that was asked for, laid out as a run of its own."""
         import wandb
 
         if self.checkpoints:
             artifact = wandb.Artifact(f"checkpoint-{self.version}", type="model", metadata={"step": step})
-            artifact.add_dir(str(folder))
+            artifact.add_file(str(folder.parent.parent / CONFIG_NAME))
+            artifact.add_dir(str(folder), name=f"{CHECKPOINTS_NAME}/{folder.name}")
+            frozen = frozen_folder_of(folder)
+            if frozen is not None:  # uploaded once: W&B knows files by their content
+                artifact.add_dir(str(frozen), name=f"{FROZEN_NAME}/{frozen.name}")
             self.experiment.log_artifact(artifact, aliases=["latest", f"step-{step}"])
 
     def close(self) -> None:

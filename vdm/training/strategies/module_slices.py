@@ -8,6 +8,9 @@ from torch import nn
 from vdm.checkpoints.collectives import rank
 from vdm.training.strategies.weight_slices import WeightSlice, whole_slice
 
+_MODEL = "model."
+"""Prefix of the names of the model's weights in the training module."""
+
 
 class ModuleSlices:
     """This process's slices of the weights of a module.
@@ -37,6 +40,15 @@ class ModuleSlices:
     def trained_and_saved_here(self) -> dict[str, WeightSlice]:
         """The trained slices that this process writes to checkpoints: replicas are written by the first process."""
         return {name: found for name, found in self.trained.items() if _is_saved_here(found)}
+
+    @cached_property
+    def frozen_names(self) -> set[str]:
+        """Names of the model's weights that are not trained, tied ones under each of their names.
+
+        Only of the model: an objective may change weights of its own in other ways than by the optimizer.
+        """
+        weights = self._module.named_parameters(remove_duplicate=False)
+        return {name for name, weight in weights if name.startswith(_MODEL) and not weight.requires_grad}
 
     @cached_property
     def checkpoint_names(self) -> list[str]:

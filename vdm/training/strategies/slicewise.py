@@ -1,5 +1,6 @@
 """The common base of all strategies: each process clips, saves and loads the slices of the weights that it holds."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,9 +14,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from vdm.checkpoints.collectives import num_processes, rank, run_on_all
-from vdm.checkpoints.folder import verify_folder
+from vdm.checkpoints.frozen import is_frozen_folder_of, reference_to, verify_checkpoint
 from vdm.checkpoints.latest import checkpoints_to_try, first_whole
-from vdm.checkpoints.layout import checkpoints_of
+from vdm.checkpoints.layout import checkpoints_of, frozen_weights_folder, step_of
 from vdm.checkpoints.pieces import Piece, PieceFiles
 from vdm.checkpoints.removal import set_aside_later
 from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, ema_kinds
@@ -33,6 +34,8 @@ from vdm.training.strategies.weight_slices import (
     whole_slice,
 )
 
+_log = logging.getLogger(__name__)
+
 
 class SlicewiseStrategy(Strategy):
     """A strategy whose processes save and load their slices of the weights, in one format for all strategies.
@@ -47,6 +50,9 @@ class SlicewiseStrategy(Strategy):
     """Whether training goes on from an earlier checkpoint than the run's latest, chosen by the user."""
     is_left_out: Callable[[Float[Tensor, ""]], Bool[Tensor, ""]] | None = None
     """Decides from the norm of a step's gradient whether the step is skipped; all processes get the same answer."""
+
+    _frozen: Path | None = None
+    """Folder of the model's weights that are not trained, once they are saved."""
 
     run_lock: RunLock | None = None
     """The lock on the run's folder, in the first process; checked before anything is written there."""
@@ -134,14 +140,38 @@ class SlicewiseStrategy(Strategy):
             {name: option for name, option in group.items() if name != "params"}
             for group in self.base_optimizer.param_groups
         ]
-        weights = self.slices.saved_here()
+        frozen = self._reference_to_frozen(Path(filepath))
         pieces = {
-            WEIGHTS: {name: weight_slice.piece(weight_slice.values) for name, weight_slice in weights.items()},
+            WEIGHTS: self._weight_pieces(lambda name: name not in self.slices.frozen_names),
             **{kind: self.ema_pieces(emas[name]) for name, kind in ema_kinds(list(emas)).items()},
             OPTIMIZER: optimizer_pieces(self.slices.trained_and_saved_here, self.base_optimizer),
         }
         self.writer.finish()
-        self.writer.start(Path(filepath), pieces, checkpoint if rank() == 0 else None)
+        self.writer.start(Path(filepath), pieces, checkpoint if rank() == 0 else None, frozen)
+
+    def _weight_pieces(self, is_wanted: Callable[[str], bool]) -> dict[str, Piece]:
+        """Return the pieces of weights that this process saves."""
+        saved = {name: found for name, found in self.slices.saved_here().items() if is_wanted(name)}
+        return {name: weight_slice.piece(weight_slice.values) for name, weight_slice in saved.items()}
+
+    def _reference_to_frozen(self, checkpoint: Path) -> dict[str, Any] | None:
+        """Save the weights that are not trained, unless the run has them, while training waits.
+
+        Returns:
+            The reference to them for a checkpoint, in the first process; None if there are none.
+        """
+        if not self.slices.frozen_names:
+            return None
+        run = checkpoint.parent.parent
+        (is_there, *_) = run_on_all(lambda: is_frozen_folder_of(run, self._frozen))
+        if not is_there:
+            _log.info("saving the weights that are not trained, once for the run")
+            self._frozen = frozen_weights_folder(run, step_of(checkpoint))
+            once = CheckpointWriter(check=self.check_lock)
+            once.start(self._frozen, {WEIGHTS: self._weight_pieces(self.slices.frozen_names.__contains__)}, None)
+            once.finish()
+        assert self._frozen is not None
+        return reference_to(self._frozen) if rank() == 0 else None
 
     def ema_pieces(self, ema: Mapping[str, Tensor]) -> dict[str, Piece]:
         """Return the pieces of EMA weights that this process saves.
@@ -191,6 +221,10 @@ class SlicewiseStrategy(Strategy):
             self._set_aside_later(folder, is_chosen=folder == Path(checkpoint_path))
         self._loaded = SavedCheckpoint(folder)
         self._check_same_model(self._loaded)
+        if self._loaded.frozen is not None and PieceFiles(self._loaded.frozen, WEIGHTS).shapes.keys() == (
+            self.slices.frozen_names
+        ):
+            self._frozen = self._loaded.frozen
         checkpoint = checked_state(self._loaded.state(), folder)
         checkpoint["ema"] = {
             name: self._read_ema(files, f"{folder}: EMA {name}") for name, files in self._loaded.emas().items()
@@ -248,4 +282,4 @@ class SlicewiseStrategy(Strategy):
 
 def _verify_together(folder: Path) -> None:
     """Verify every byte of a checkpoint, each process a share of its files, and agree on the result."""
-    run_on_all(partial(verify_folder, folder, rank(), num_processes()))
+    run_on_all(partial(verify_checkpoint, folder, rank(), num_processes()))

@@ -1,0 +1,62 @@
+"""Weights of the model that are not trained: saved once in a run, beside its checkpoints, which refer to them.
+
+A checkpoint that lacks them has a file ``frozen.json``, which names a folder in ``RUN/frozen`` and the checksum of that
+folder. Together they are as whole as a checkpoint with all weights: nothing outside of the run is needed.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import StringConstraints
+from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
+
+from vdm.checkpoints.folder import checksum_of, verify_folder
+from vdm.checkpoints.layout import FROZEN_NAME, frozen_weights_folder, step_of
+from vdm.records import read_record
+
+FROZEN_FILE = "frozen.json"
+
+
+class _Reference(TypedDict):
+    folder: Annotated[str, StringConstraints(pattern=r"^step=\d{1,12}$")]
+    checksum: str
+
+
+def reference_to(folder: Path) -> dict[str, Any]:
+    """Return what a checkpoint records of a folder with weights that it lacks."""
+    return {"folder": folder.name, "checksum": checksum_of(folder)}
+
+
+def is_frozen_folder_of(run: Path, folder: Path | None) -> bool:
+    """Return whether a folder holds weights that checkpoints of the run can refer to."""
+    return folder is not None and folder.is_dir() and folder.parent.resolve() == (run / FROZEN_NAME).resolve()
+
+
+def frozen_folder_of(checkpoint: Path) -> Path | None:
+    """Return the folder with the weights that a checkpoint lacks; None if it lacks none.
+
+    Raises:
+        ValueError: If the reference is damaged.
+    """
+    file = checkpoint / FROZEN_FILE
+    if not file.exists():
+        return None
+    reference = read_record(file, _Reference)
+    return frozen_weights_folder(checkpoint.parent.parent, step_of(Path(reference["folder"])))
+
+
+def verify_checkpoint(checkpoint: Path, rank: int = 0, num_processes: int = 1) -> None:
+    """Verify every byte of a checkpoint, and of the weights that it refers to; see ``verify_folder``.
+
+    Raises:
+        ValueError: If it is not whole; the message names the file.
+    """
+    verify_folder(checkpoint, rank, num_processes)
+    frozen = frozen_folder_of(checkpoint)
+    if frozen is None:
+        return
+    if not frozen.is_dir():
+        raise ValueError(f"{checkpoint / FROZEN_FILE}: {frozen} is missing: the weights that were not trained")
+    verify_folder(frozen, rank, num_processes)
+    if checksum_of(frozen) != read_record(checkpoint / FROZEN_FILE, _Reference)["checksum"]:
+        raise ValueError(f"{frozen}: other weights than those that {checkpoint / FROZEN_FILE} names")
