@@ -112,36 +112,34 @@ def _build_network(
         "vector_channels": conditioner.vector_channels,
         "image_conditioned": "image" in conditioner.takes or "frames" in conditioner.takes,
     }
-    node = config["model"]["network"]
-    if not isinstance(conditioner, KnownFramesConditioner):
-        return build(node, "model.network", allowed_modules, known)
-    needed = _of_known_frames(conditioner, encoder, node)
-    network = build(node, "model.network", allowed_modules, known | needed)
-    if getattr(network, "image_channels", None) != needed["image_channels"]:
-        raise ConfigError(
-            f"model.network: {type(network).__name__} has no image_channels, in which known frames are told"
-        )
+    needed = _of_known_frames(conditioner, encoder)
+    network = build(config["model"]["network"], "model.network", allowed_modules, known | needed)
+    _check_known_frames(network, needed)
     return network
 
 
-def _of_known_frames(
-    conditioner: KnownFramesConditioner, encoder: Autoencoder, node: Mapping[str, Any]
-) -> dict[str, int]:
-    """Return the arguments of a network that is told known frames in channels.
-
-    Raises:
-        ConfigError: If the configuration has other values.
-    """
-    has_positions = conditioner.pictures == "both_ends"
-    known = {
+def _of_known_frames(conditioner: Conditioner, encoder: Autoencoder) -> dict[str, int]:
+    """Return the arguments of a network that is told known frames in channels; none for another."""
+    if not isinstance(conditioner, KnownFramesConditioner):
+        return {}
+    return {
         "image_channels": conditioner.image_channels(encoder),
         "image_token_channels": conditioner.image_token_channels,
-        "num_image_tokens": conditioner.num_image_tokens if has_positions else 0,
+        "num_image_tokens": conditioner.num_image_tokens if conditioner.pictures == "both_ends" else 0,
     }
-    for name, needed in known.items():
-        if (told := node.get(name)) not in (needed, None):
-            raise ConfigError(f"model.network.{name}={told}: must be {needed} with these model.conditioner and encoder")
-    return known
+
+
+def _check_known_frames(network: nn.Module, needed: Mapping[str, int]) -> None:
+    """Refuse a network that is not told known frames as the conditioner tells them.
+
+    Raises:
+        ConfigError: In one line that names the key.
+    """
+    for name, value in needed.items():
+        if not hasattr(network, name):
+            raise ConfigError(f"model.network: {type(network).__name__} has no {name}, in which known frames are told")
+        if (found := getattr(network, name)) != value:
+            raise ConfigError(f"model.network.{name}={found}: must be {value} with these model.conditioner and encoder")
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, list[int]]:
