@@ -27,7 +27,7 @@ from vdm.randomness import normal
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy's, in diffusers
 
 NETWORK = "transformer/diffusion_pytorch_model.safetensors"
-CAPTIONS = ["a red dog runs", "cat"]
+CAPTIONS = ["a red &amp;  dog\n runs", "cat"]
 NOISE = normal(0, "noise", range(2), (4, 3, 4, 8))  # 9 frames of 16x32 pixels
 
 

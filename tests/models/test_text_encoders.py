@@ -1,14 +1,23 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+from diffusers.pipelines.wan import pipeline_wan
 from torch import nn
 
 from tests.models.networks import randomized
 from tests.models.pretrained import save_clip, save_t5
-from vdm.models.text_encoders import ByteTransformer, PretrainedTextEncoder, TextEncoder, masked_mean, no_text
+from vdm.models.text_encoders import (
+    ByteTransformer,
+    PretrainedTextEncoder,
+    TextEncoder,
+    clean_caption,
+    masked_mean,
+    no_text,
+)
 
 CAPTIONS = ["a dog", "", "a red cat jumps over the fence"]
 
@@ -208,3 +217,12 @@ def test_mean_is_over_real_tokens() -> None:
 
 def test_no_text_is_nothing() -> None:
     assert no_text() is None
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["a  dog\n runs ", "fish &amp;amp; chips &lt;3", "caf\u00e9\u00a0\u3000now", "&nbsp;x&#39;s", "", "a\u200bb\x1cc"],
+)
+def test_captions_are_cleaned_as_in_the_pipeline_of_wan(caption: str) -> None:
+    with patch.object(pipeline_wan, "is_ftfy_available", lambda: False):
+        assert clean_caption(caption) == pipeline_wan.prompt_clean(caption)

@@ -158,18 +158,18 @@ def damages() -> dict[str, tuple[Any, str]]:
         "code": (RunsCode(), "can't be read without running code: Unsupported global: GLOBAL "),
         "list": ([1], "holds no mapping of names to tensors"),
         "sparse": ({"x": torch.eye(2).to_sparse()}, "holds no mapping of names to tensors"),
-        "other": ({"x": torch.zeros(1)}, "not an autoencoder of Wan: 'encoder.conv1.weight'"),
+        "other": ({"x": torch.zeros(1)}, "not an autoencoder of Wan: encoder.conv1.weight is missing"),
         "missing": (
             {k: v for k, v in weights.items() if k != "decoder.head.0.gamma"},
             "decoder.head.0.gamma is missing",
         ),
         "shape": (
-            {**weights, "decoder.head.0.gamma": torch.zeros(3)},
-            "decoder.head.0.gamma has shape [3], but [4, 1, 1, 1]",
+            {**weights, "decoder.head.0.gamma": torch.zeros(3, 1, 1, 1)},
+            "decoder.head.0.gamma has shape [3, 1, 1, 1], but [4, 1, 1, 1]",
         ),
         "unknown": ({**weights, "x": weights[first]}, "x is not a weight of this model"),
         "channels": (
-            {**weights, "conv2.weight": torch.zeros(17, 16)},
+            {**weights, "conv2.weight": torch.zeros(17, 16, 1, 1, 1)},
             "not an autoencoder of Wan: it has 17 channels, but",
         ),
     }

@@ -8,12 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.models.networks import random_input, randomized
+from tests.models.svd.peers import Inputs, Sizes, our_unet
 from tests.training.runs import SGD, configuration, train
 from vdm.checkpoints.metrics_file import read_metrics
+from vdm.models.dit.transformer import SpaceTimeTransformer
+from vdm.models.space_time_unet import SpaceTimeUNet
 from vdm.training import weight_updates
 from vdm.training.callbacks.metrics import LogMetrics
+from vdm.training.planning.step import flop_counter
 from vdm.training.step_flops import StepFlops, peak_flops
-from vdm.types import ClipBatch
+from vdm.types import ClipBatch, Conditioning
 
 
 def last(run: Path) -> dict[str, float]:
@@ -67,6 +72,33 @@ def test_operations_of_a_step_are_those_of_its_products(frozen: tuple[int, ...],
             loss = model(torch.ones(5, 8)).sum()
         loss.backward()
     assert flops.total == 2 * 2 * 5 * (8 * 16 + 16 * 4 + backward)
+
+
+def networks() -> dict[str, Callable[[], Tensor]]:
+    """Return calls of networks, with operations whose backward pass is written by hand."""
+    clip, text, c_noise = random_input("x", 2, 4, 3, 16, 16), random_input("text", 2, 5, 8), torch.tensor([0.2, 0.7])
+    unet = randomized(SpaceTimeUNet([16, 32], 4, num_blocks=1, attention_levels=[0, 1], head_channels=8))
+    torch.manual_seed(0)
+    inputs, svd = Inputs.random(2, 3), our_unet(Sizes())
+    transformer = randomized(SpaceTimeTransformer(2, 2, 12, 48, 4, text_channels=8))
+    return {
+        "unet": lambda: unet(clip, c_noise, Conditioning()),
+        "svd": lambda: inputs.of_ours(svd),
+        "dit": lambda: transformer(clip, c_noise, Conditioning(text=text)),
+    }
+
+
+@pytest.mark.parametrize("name", ["unet", "svd", "dit"])
+def test_operations_of_a_network_are_those_of_its_passes(name: str) -> None:
+    forward = networks()[name]
+    flops = StepFlops(nn.Identity())
+    with flops.counting(batch()):
+        loss = forward().square().mean()
+    loss.backward()
+    with flop_counter() as counter:
+        forward().square().mean().backward()
+    # Scores of attention that are computed again count in the second figure only.
+    assert flops.total == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
 def test_counting_leaves_compiled_blocks_compiled() -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vdm.assembly.time_shift import shifts_by_size
 from vdm.cli.options.memory import GIB
 from vdm.training.callbacks.samples import SampleVideos
 from vdm.training.memory_use import peak_bytes
@@ -65,6 +66,8 @@ def _model(training: TrainingRun) -> Iterator[tuple[str, str]]:
     yield "model", f"{trained:,} weights trained, {frozen:,} frozen{part}; conditions: {takes}"
     micro, number = training.data.accumulation(trainer.world_size), trainer.world_size
     slots = math.ceil(training.data.global_batch_size / number / micro)
+    for clip, shift in shifts_by_size(module.model, training.data.clip_shapes).items():
+        yield "time shift", f"{shift}, for clips of {clip}"
     yield "batch", f"{number} process(es) x {micro} micro-batch(es) of {slots} clips"
     device = module.device
     strategy = type(trainer.strategy).__name__

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vdm.assembly.load import load_with_guide
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.assembly.time_shift import said_shift, time_shifts
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import folder_for_results, run_folder
 from vdm.checkpoints.run_config import RunConfig
@@ -141,6 +142,9 @@ def begin(
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
     method = method_in_effect(options, model, blocks)
     _warn_of_levels_not_seen(method, model, blocks)
+    training, sampling = time_shifts(model, task.size)
+    if training != sampling:
+        print(f"Time shift: {said_shift(model, task.size)}")
     captions = read_prompts(options.prompts, None if options.prompts_file is None else str(options.prompts_file))
     prompts = _prompts(captions, options, trained, model, task.size)
     asked = options_in_effect(options, captions, checkpoint, trained, model, task, block, method)

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from vdm.assembly.time_shift import shifts_by_size
 from vdm.checkpoints.latest import checkpoints_to_try
 from vdm.checkpoints.layout import checkpoints_of
 from vdm.cli.next_step import command, say_next
@@ -96,6 +97,8 @@ def _announce(training: TrainingRun, checkpoint: Path | None) -> None:
         trainer.world_size,
         f", resuming from {checkpoint}" if checkpoint else "",
     )
+    for clip, shift in shifts_by_size(training.module.model, training.data.clip_shapes).items():
+        logging.getLogger(__name__).info("Time shift of clips of %s: %s", clip, shift)
 
 
 def warn_of_short_training(training: TrainingRun) -> None:

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from vdm.models.attention import Activations, compute_dtype, is_in_cpu_memory, is_plain
+from vdm.models.lean_function import LeanFunction
 
 Rows = Float[Tensor, "n c"]
 
@@ -64,7 +65,7 @@ def add_feed_forward(x: Activations, norm: nn.LayerNorm, network: FeedForward) -
     return _AddGatedLinear.apply(rows, *affine, *weights, norm.eps, torch.is_grad_enabled()).reshape(x.shape)  # type: ignore[union-attr]
 
 
-class _AddGatedLinear(torch.autograd.Function):
+class _AddGatedLinear(LeanFunction):
     """``x + (value * gelu(gate)) W2' + b2``, where value and gate are the halves of ``norm(x) W1' + b1``."""
 
     @staticmethod

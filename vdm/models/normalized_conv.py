@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from vdm.models.attention import Activations, compute_dtype, is_at_hand, is_in_cpu_memory
 from vdm.models.blocks import ClipNorm, FrameNorm, SpatialConv, TemporalConv
+from vdm.models.lean_function import LeanFunction
 
 Picture = Float[Tensor, "n c h w"]
 
@@ -68,7 +69,7 @@ def convolve_normalized(
     return out.permute(0, 2, 3, 1).reshape(b, t, h, w, -1)  # type: ignore[union-attr]
 
 
-class _ConvolveNormalized(torch.autograd.Function):
+class _ConvolveNormalized(LeanFunction):
     """``conv(silu(norm(x))) + bias + residual`` on pictures: frames, or clips whose rows are frames."""
 
     @staticmethod

@@ -2,11 +2,13 @@
 
 import re
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def pickled_tensors(file: Path) -> dict[str, Tensor]:
@@ -34,29 +36,43 @@ def _is_plain(name: object, tensor: object) -> bool:
     return isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
 
 
-@torch.no_grad()
-def filled(module: nn.Module, tensors: dict[str, Tensor], names: dict[str, str]) -> Any:
-    """Return a module that was built on the meta device with the weights of a file, in fp32.
-
-    Args:
-        module: The module, none of whose buffers is left out of its state.
-        tensors: The tensors of the file.
-        names: Name in the file of each weight of the module.
+def shape_of(tensors: Mapping[str, Tensor], name: str, num_axes: int) -> list[int]:
+    """Return the shape of a tensor of a file.
 
     Raises:
-        ValueError: In one line that names the first weight that is missing, unknown or of another shape.
+        ValueError: In one line, which does not name the file, if it is missing or has another number of axes.
     """
-    own = module.state_dict()
-    for name, stored in names.items():
-        if stored not in tensors:
-            raise ValueError(f"{stored} is missing")
-        if tensors[stored].shape != own[name].shape:
-            found, wanted = list(tensors[stored].shape), list(own[name].shape)
-            raise ValueError(f"{stored} has shape {found}, but {wanted} is needed")
+    if name not in tensors:
+        raise ValueError(f"{name} is missing")
+    if tensors[name].ndim != num_axes:
+        raise ValueError(f"{name} has shape {list(tensors[name].shape)}, but {num_axes} axes are needed")
+    return list(tensors[name].shape)
+
+
+@torch.no_grad()
+def filled(make: Callable[[], nn.Module], tensors: dict[str, Tensor], name_in_file: Callable[[str], str]) -> Any:
+    """Return a module with the weights of a file, in fp32.
+
+    Args:
+        make: Makes the module, none of whose buffers is left out of its state.
+        tensors: The tensors of the file.
+        name_in_file: Returns the name in the file of a weight of the module.
+
+    Raises:
+        ValueError: In one line, which does not name the file, if a weight is missing, unknown or of another shape.
+    """
+    if isinstance(torch.empty(0), FakeTensor):  # a plan needs no values
+        return make()
+    with torch.device("meta"):
+        module = make().float()
+    names = {name: name_in_file(name) for name in module.state_dict()}
+    for name, weight in module.state_dict().items():
+        if shape_of(tensors, names[name], weight.ndim) != list(weight.shape):
+            found = list(tensors[names[name]].shape)
+            raise ValueError(f"{names[name]} has shape {found}, but {list(weight.shape)} is needed")
     if unknown := sorted(tensors.keys() - set(names.values())):
         raise ValueError(f"{unknown[0]} is not a weight of this model")
-    assert own.keys() == names.keys()
-    module = module.float().to_empty(device=torch.get_default_device())
+    module = module.to_empty(device=torch.get_default_device())
     for name, weight in module.state_dict().items():
         weight.copy_(tensors[names[name]])
     return module

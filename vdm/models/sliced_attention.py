@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vdm.models.lean_function import LeanFunction
+
 Heads = Float[Tensor, "b s heads n d"]
 Keys = Float[Tensor, "b s heads m d"]
 
@@ -23,7 +25,7 @@ def attend_in_slices(query: Heads, key: Keys, value: Keys) -> Heads:
     return _SlicedAttention.apply(query, key, value)  # type: ignore[return-value]
 
 
-class _SlicedAttention(torch.autograd.Function):
+class _SlicedAttention(LeanFunction):
     @staticmethod
     def forward(ctx: Any, query: Heads, key: Keys, value: Keys) -> Heads:
         ctx.save_for_backward(query, key, value)

@@ -1,6 +1,7 @@
 """Text encoders: an interface, a small one that is trained, and pretrained ones."""
 
 import hashlib
+import html
 import json
 import re
 from collections.abc import Sequence
@@ -127,6 +128,15 @@ class ByteTransformer(nn.Module):
         return padded.to(self.position.device, non_blocking=True)
 
 
+def clean_caption(caption: str) -> str:
+    """Return a caption with the characters that HTML entities stand for, and with single spaces.
+
+    diffusers' ``WanPipeline`` does the same; if ftfy is installed, it also repairs wrongly decoded characters.
+    """
+    # Python counts the separators among control characters as white space, and the pipeline does not.
+    return re.sub(r"[^\S\x1c-\x1f]+", " ", html.unescape(html.unescape(caption)).strip()).strip()
+
+
 _VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json")
 
 
@@ -142,6 +152,7 @@ class PretrainedTextEncoder(Frozen):
         variant: Variant of the weights in the file names, e.g. ``fp16``. Computation is in fp32 in any case.
         filled: Whether every caption is padded to ``max_tokens`` and the padding is attended to, as in the training of
             Stable Diffusion. Otherwise padding is masked.
+        cleaned: Whether captions are cleaned first, as Wan's are: see ``clean_caption``.
     """
 
     def __init__(
@@ -152,6 +163,7 @@ class PretrainedTextEncoder(Frozen):
         tokenizer: NameOrNothing = "",
         variant: Name | None = None,
         filled: bool = False,
+        cleaned: bool = False,
     ) -> None:
         model, self.tokenizer = _load_pretrained(name_or_path, subfolder, tokenizer, variant)
         super().__init__(model)
@@ -159,19 +171,20 @@ class PretrainedTextEncoder(Frozen):
         longest = getattr(self.frozen.config, "max_position_embeddings", max_tokens)
         if not 1 <= max_tokens <= longest:
             raise ValueError(f"max_tokens={max_tokens}: {name_or_path} takes at most {longest} tokens")
-        self.max_tokens, self.filled = max_tokens, filled
+        self.max_tokens, self.filled, self.cleaned = max_tokens, filled, cleaned
 
     def identity(self) -> dict[str, Any]:
         """Return the properties that determine the embeddings; see ``Frozen``."""
         vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()
         tokenizer = hashlib.blake2b(vocabulary, digest_size=16).hexdigest()
-        return {**super().identity(), "tokenizer": tokenizer, "max_tokens": self.max_tokens, "filled": self.filled}
+        settings = {"max_tokens": self.max_tokens, "filled": self.filled} | ({"cleaned": True} if self.cleaned else {})
+        return {**super().identity(), "tokenizer": tokenizer, **settings}
 
     @torch.no_grad()
     def forward(self, captions: Sequence[str]) -> EncodedText:
         """Embed captions."""
         encoded = self.tokenizer(
-            list(captions),
+            [clean_caption(caption) for caption in captions] if self.cleaned else list(captions),
             padding="max_length" if self.filled else "longest",
             truncation=True,
             max_length=self.max_tokens,

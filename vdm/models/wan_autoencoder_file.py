@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from vdm.models.pickled_tensors import filled, pickled_tensors
+from vdm.models.pickled_tensors import filled, pickled_tensors, shape_of
 
 _RESNETS = 2
 """Residual blocks of a level of the encoder; the decoder has one more."""
@@ -49,22 +48,23 @@ def load_autoencoder(file: Path) -> Any:
     tensors = pickled_tensors(file)
     try:
         options = autoencoder_options(tensors)
-        with torch.device("meta"):
-            module = AutoencoderKLWan(**options)
-    except (KeyError, IndexError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"not an autoencoder of Wan: {error}") from None
-    return filled(module, tensors, authors_names(module))
+    is_residual = options.get("is_residual", False)
+    return filled(lambda: AutoencoderKLWan(**options), tensors, lambda name: _authors_name(name, is_residual))
 
 
 def autoencoder_options(tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Return the arguments of ``AutoencoderKLWan`` for the tensors of a file.
 
     Raises:
-        KeyError: If one is missing from which sizes are read.
         ValueError: If it is neither that of Wan 2.1 nor that of Wan 2.2.
     """
-    width, decoder_width = len(tensors["encoder.conv1.weight"]), len(tensors["decoder.conv1.weight"])
-    z_dim, is_residual = len(tensors["conv2.weight"]), "encoder.downsamples.0.downsamples.0.residual.0.gamma" in tensors
+    width, decoder_width = (shape_of(tensors, f"{half}.conv1.weight", 5)[0] for half in ("encoder", "decoder"))
+    z_dim, is_residual = (
+        shape_of(tensors, "conv2.weight", 5)[0],
+        any(".downsamples.0.downsamples." in n for n in tensors),
+    )
     if not 1 <= width <= 1024 or not 1 <= decoder_width <= 4096 or decoder_width % _MULTIPLES[-1]:
         raise ValueError(f"its widths are {width} and {decoder_width}")
     if z_dim != (48 if is_residual else 16):

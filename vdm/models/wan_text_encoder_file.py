@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from vdm.models.pickled_tensors import filled, pickled_tensors
+from vdm.models.pickled_tensors import filled, pickled_tensors, shape_of
 
 _ENDS = {
     "shared": "token_embedding",
@@ -40,11 +39,9 @@ def load_text_encoder(file: Path) -> Any:
     tensors = pickled_tensors(file)
     try:
         options = text_encoder_options(tensors)
-        with torch.device("meta"):
-            module = UMT5EncoderModel(UMT5Config(**options))
-    except (KeyError, IndexError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"not a text encoder of Wan: {error}") from None
-    module = filled(module, tensors, {name: authors_name(name) for name in module.state_dict()})
+    module = filled(lambda: UMT5EncoderModel(UMT5Config(**options)), tensors, authors_name)
     module.tie_weights()  # one copy of the embedding of words
     return module
 
@@ -53,12 +50,11 @@ def text_encoder_options(tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Return the arguments of ``UMT5Config`` for the tensors of a file.
 
     Raises:
-        KeyError: If one is missing from which sizes are read.
-        ValueError: If a size is out of range.
+        ValueError: If a size is missing or out of range.
     """
-    words, width = tensors["token_embedding.weight"].shape
-    buckets, heads = tensors["blocks.0.pos_embedding.embedding.weight"].shape
-    inner, hidden = len(tensors["blocks.0.attn.q.weight"]), len(tensors["blocks.0.ffn.fc1.weight"])
+    words, width = shape_of(tensors, "token_embedding.weight", 2)
+    buckets, heads = shape_of(tensors, "blocks.0.pos_embedding.embedding.weight", 2)
+    inner, hidden = (shape_of(tensors, f"blocks.0.{name}.weight", 2)[0] for name in ("attn.q", "ffn.fc1"))
     layers = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
     if min(words, width, buckets, heads, hidden) < 1 or max(width, hidden, heads, buckets) > 2**16 or layers > 100:
         raise ValueError(f"its sizes are {[words, width, hidden, heads, buckets, layers]}")

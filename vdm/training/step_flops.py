@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vdm.models.lean_function import gradients_of_products
 from vdm.training.planning.step import flop_counter
 from vdm.types import ClipBatch
 
@@ -76,7 +77,9 @@ class _CountingMode(TorchDispatchMode):
             forward = formula(*args, **(kwargs or {}), out_val=found)
             # A vector, such as a bias, is no factor.
             factors = [arg for arg in args if isinstance(arg, Tensor) and arg.dim() > 1]
-            num_gradients = sum(factor.requires_grad for factor in factors) if torch.is_grad_enabled() else 0
+            num_gradients = gradients_of_products()
+            if num_gradients is None:
+                num_gradients = sum(factor.requires_grad for factor in factors) if torch.is_grad_enabled() else 0
             is_attention = "attention" in str(func)
             self.flops += forward * (1 + (min(num_gradients, 1) * 2.5 if is_attention else num_gradients))
         return found

@@ -5,6 +5,7 @@ weights load without conversion.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from vdm.models.attention import Activations, attend
 from vdm.models.diffusers_layers import Tokens
+from vdm.models.dit.lean import Modulation, gated_sum, linear_of_gelu, linears_of_modulated_norm, wide
 from vdm.models.dit.rotary import Rotation, rotate
 
 EPS = 1e-6
@@ -38,11 +40,6 @@ class TokenConditioning:
     """Number of independent images, which are the last frames and attend to nothing but themselves and their text."""
 
 
-def wide(x: Tensor) -> Tensor:
-    """Return a tensor in fp32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 class WideLayerNorm(nn.LayerNorm):
     """Layer normalization in fp32 at least, whatever the precision of the activations; the result stays wide."""
 
@@ -60,17 +57,16 @@ class WideRMSNorm(nn.RMSNorm):
         return F.rms_norm(wide(x), self.normalized_shape, wide(self.weight), self.eps)
 
 
-class ActivatedLinear(nn.Module):
-    """A linear layer, then GELU."""
+class Entrance(nn.Module):
+    """The first linear layer of a feed-forward network, under the name that it has in published weights."""
 
-    def __init__(self, in_channels: int, out_channels: int, approximate: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.proj = nn.Linear(in_channels, out_channels)
-        self.approximate = approximate
 
     def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c2"]:
         """Transform each token."""
-        return F.gelu(self.proj(x), approximate=self.approximate)
+        return self.proj(x)
 
 
 class UngatedFeedForward(nn.Module):
@@ -86,12 +82,19 @@ class UngatedFeedForward(nn.Module):
     def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, approximate: str) -> None:
         super().__init__()
         # Published weights number the layers 0 and 2; layer 1 was dropout.
-        first = ActivatedLinear(in_channels, hidden_channels, approximate)
-        self.net = nn.ModuleList([first, nn.Identity(), nn.Linear(hidden_channels, out_channels)])
+        first, last = Entrance(in_channels, hidden_channels), nn.Linear(hidden_channels, out_channels)
+        self.net = nn.ModuleList([first, nn.Identity(), last])
+        self.approximate = approximate
 
     def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c2"]:
         """Transform each token."""
-        return self.net[2](self.net[0](x))
+        return linear_of_gelu(self.net[0](x), self.net[2], self.approximate)
+
+    def of_modulated_norm(self, x: Activations, shift: Modulation, scale: Modulation) -> Activations:
+        """Transform normalized and modulated tokens; see ``linears_of_modulated_norm``."""
+        entrance = cast(Entrance, self.net[0])
+        (hidden,) = linears_of_modulated_norm(x, shift, scale, EPS, [entrance.proj])
+        return linear_of_gelu(hidden, self.net[2], self.approximate)
 
 
 class NormedAttention(nn.Module):
@@ -117,11 +120,17 @@ class NormedAttention(nn.Module):
 class RotarySelfAttention(NormedAttention):
     """Attention among all tokens of a clip, with rotary positions; independent images attend to themselves."""
 
-    def forward(self, x: Activations, rotation: Rotation, num_images: int = 0) -> Activations:
-        """Attend; the last ``num_images`` frames are independent images."""
-        value = self.in_heads(self.to_v(x))
-        query = rotate(self.in_heads(self.norm_q(self.to_q(x))), rotation).to(value.dtype)
-        key = rotate(self.in_heads(self.norm_k(self.to_k(x))), rotation).to(value.dtype)
+    def forward(
+        self, x: Activations, shift: Modulation, scale: Modulation, rotation: Rotation, num_images: int = 0
+    ) -> Activations:
+        """Attend among normalized and modulated tokens; the last ``num_images`` frames are independent images."""
+        layers = (self.to_q, self.to_k, self.to_v)
+        query, key, value = linears_of_modulated_norm(x, shift, scale, EPS, layers)
+        value = self.in_heads(value)
+        query, key = (
+            rotate(self.in_heads(norm(each)), rotation).to(value.dtype)
+            for norm, each in ((self.norm_q, query), (self.norm_k, key))
+        )
         num_frames, (h, w) = x.shape[1] - num_images, x.shape[2:4]
         parts: list[Activations] = []
         if num_frames:
@@ -149,9 +158,10 @@ class TokenAttention(NormedAttention):
             self.add_k_proj, self.add_v_proj = nn.Linear(channels, channels), nn.Linear(channels, channels)
             self.norm_added_k = WideRMSNorm(channels, EPS)
 
-    def forward(self, x: Activations, conditioning: TokenConditioning) -> Activations:
-        """Attend to text and images."""
-        projected = self.to_q(x)
+    def forward(self, x: Activations, norm: nn.LayerNorm, conditioning: TokenConditioning) -> Activations:
+        """Attend from normalized tokens to text and images."""
+        shift, scale = (wide(weight)[None, None, None, None] for weight in (norm.bias, norm.weight))
+        (projected,) = linears_of_modulated_norm(x, shift, scale - 1, EPS, [self.to_q])
         query = self.in_heads(self.norm_q(projected).to(projected.dtype))
         attended = self._to_text(query, conditioning)
         if self.has_images and conditioning.image is not None:
@@ -211,11 +221,9 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, channels: int, num_heads: int, hidden_channels: int, has_text: bool, has_images: bool) -> None:
         super().__init__()
-        self.norm1 = WideLayerNorm(channels, EPS, elementwise_affine=False)
         self.attn1 = RotarySelfAttention(channels, num_heads)
         self.norm2 = WideLayerNorm(channels, EPS) if has_text else None
         self.attn2 = TokenAttention(channels, num_heads, has_images) if has_text else None
-        self.norm3 = WideLayerNorm(channels, EPS, elementwise_affine=False)
         self.ffn = UngatedFeedForward(channels, hidden_channels, channels, approximate="tanh")
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, channels) / channels**0.5)
 
@@ -223,18 +231,8 @@ class TransformerBlock(nn.Module):
         """Apply the block."""
         modulation = rearrange(self.scale_shift_table + conditioning.modulation, "b t n c -> n b t 1 1 c")
         shift1, scale1, gate1, shift3, scale3, gate3 = modulation
-        h = modulated(self.norm1(x), shift1, scale1).to(x.dtype)
-        x = torch.addcmul(wide(x), wide(self.attn1(h, conditioning.rotation, conditioning.num_images)), gate1).to(
-            x.dtype
-        )
+        attended = self.attn1(x, shift1, scale1, conditioning.rotation, conditioning.num_images)
+        x = gated_sum(x, attended, gate1)
         if self.norm2 is not None and self.attn2 is not None and conditioning.text is not None:
-            x = x + self.attn2(self.norm2(x).to(x.dtype), conditioning)
-        h = modulated(self.norm3(x), shift3, scale3).to(x.dtype)
-        return torch.addcmul(wide(x), wide(self.ffn(h)), gate3).to(x.dtype)
-
-
-def modulated(
-    x: Activations, shift: Float[Tensor, "b t_or_1 1 1 c"], scale: Float[Tensor, "b t_or_1 1 1 c"]
-) -> Activations:
-    """Return ``x (1 + scale) + shift``."""
-    return torch.addcmul(shift, x, 1 + scale)
+            x = x + self.attn2(x, self.norm2, conditioning)
+        return gated_sum(x, self.ffn.of_modulated_norm(x, shift3, scale3), gate3)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from vdm.models.attention import Activations, mask_bias, zeroed
 from vdm.models.diffusers_layers import Tokens
 from vdm.models.dit.embedders import ConditionEmbedder, PatchEmbedding
-from vdm.models.dit.layers import EPS, TokenConditioning, TransformerBlock, WideLayerNorm, modulated, wide
+from vdm.models.dit.layers import EPS, TokenConditioning, TransformerBlock
+from vdm.models.dit.lean import linears_of_modulated_norm, wide
 from vdm.models.dit.rotary import rotation_of_tokens
 from vdm.ranges import NumLayers, SizeOrZero, Width, WidthOrZero
 from vdm.types import Conditioning
@@ -86,7 +87,6 @@ class SpaceTimeTransformer(nn.Module):
         self.blocks = nn.ModuleList(
             [TransformerBlock(channels, num_heads, hidden_channels, has_text, has_images) for _ in range(num_layers)]
         )
-        self.norm_out = WideLayerNorm(channels, EPS, elementwise_affine=False)
         self.proj_out = nn.Linear(channels, (out_channels or in_channels) * patch_size**2)
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, channels) / channels**0.5)
         self._initialize()
@@ -119,7 +119,7 @@ class SpaceTimeTransformer(nn.Module):
             x = block(x, conditioning)
 
         shift, scale = rearrange(self.scale_shift_table + wide(embedding)[:, :, None], "b t n c -> n b t 1 1 c")
-        x = self.proj_out(modulated(self.norm_out(x), shift, scale).to(x.dtype))
+        (x,) = linears_of_modulated_norm(x, shift, scale, EPS, [self.proj_out])
         return rearrange(x, "b t h w (p q c) -> b c t (h p) (w q)", p=self.patch_size, q=self.patch_size)
 
     def blocks_by_level(self) -> list[tuple[int, nn.Module]]:

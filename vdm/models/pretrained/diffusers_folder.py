@@ -137,14 +137,25 @@ SCHEDULER_CONFIG = "scheduler_config.json"
 
 
 def pipeline_of(folder: Path) -> str:
-    """Return the class in diffusers of the pipeline in a folder.
+    """Return the class in diffusers of the pipeline in a folder, or of what its authors' folder would be there.
 
     Raises:
         ValueError: If the folder holds no pipeline.
     """
+    if is_of_authors(folder):
+        return "WanPipeline"
     if not (folder / "model_index.json").exists():
         raise ValueError(f"{folder}: not a pipeline of diffusers: there is no model_index.json{found_instead(folder)}")
     return str(read_json(folder / "model_index.json").get("_class_name", "pipeline of unknown kind"))
+
+
+AUTHORS_TEXT_ENCODER = "models_t5_umt5-xxl-enc-bf16.pth"
+"""File of the text encoder in the folders of Wan's authors."""
+
+
+def is_of_authors(folder: Path) -> bool:
+    """Tell whether a folder is as Wan's authors publish it, not a pipeline of diffusers."""
+    return (folder / AUTHORS_TEXT_ENCODER).exists() and not (folder / "model_index.json").exists()
 
 
 def weight_files(folder: Path, variant: str | None = None, stem: str = STEM) -> list[Path]:

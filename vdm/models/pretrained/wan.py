@@ -46,7 +46,7 @@ SCHEDULER = {
 """As published with Wan2.1-T2V-1.3B; for folders that come without one."""
 _NUM_TEXT_TOKENS = 512
 """Length to which Wan pads text with zeros, in its training and by default in its pipelines."""
-_FIRST_FRAME_CLEAN = {
+FIRST_FRAME_CLEAN = {
     "diffusion": {
         "frame_levels": {
             "_target_": "vdm.diffusion.frame_levels.KnownFramesClean",
@@ -57,7 +57,7 @@ _FIRST_FRAME_CLEAN = {
     }
 }
 """TI2V-5B makes videos with and without a given first frame."""
-_FIRST_FRAME_CLIP = {"num_frames": 121, "height": 704, "width": 1280, "fps": 24}
+FIRST_FRAME_CLIP = {"num_frames": 121, "height": 704, "width": 1280, "fps": 24}
 """Size and speed of the videos of TI2V-5B, as published."""
 
 
@@ -149,24 +149,58 @@ def with_components(
     """
     with torch.device("meta"):
         network = SpaceTimeTransformer(**options)
-    check_names(weights, network, source)
     scheduler_file, index = folder / "scheduler" / SCHEDULER_CONFIG, folder / "model_index.json"
     has_first_frame = typed(PipelineConfig, read_json(index), index).expand_timesteps
     _check_components(folder, network, has_first_frame)
     scheduler = flow_schedulers.read_scheduler(scheduler_file) if scheduler_file.is_file() else SCHEDULER
     places = {"name_or_path": name, "variant": variant}
-    text_encoder = {**places, "max_tokens": _NUM_TEXT_TOKENS}
-    settings = {
-        "encoder": places,
-        "text_encoder": text_encoder,
-        "model": {
-            "network": options,
-            "conditioner": {"text_encoder": text_encoder, **wan_image.conditioner(options, places)},
+    return published(
+        weights,
+        options,
+        source,
+        places,
+        places,
+        {
+            **flow_schedulers.settings(scheduler, scheduler_file),
+            "clip": FIRST_FRAME_CLIP if has_first_frame else {},
         },
-        **flow_schedulers.settings(scheduler, scheduler_file),
-        "clip": _FIRST_FRAME_CLIP if has_first_frame else {},
-    }
-    return Published(weights, settings, _FIRST_FRAME_CLEAN if has_first_frame else {})
+        places,
+        FIRST_FRAME_CLEAN if has_first_frame else {},
+    )
+
+
+def published(
+    weights: StoredTensors,
+    options: Mapping[str, Any],
+    source: Path,
+    encoder: Mapping[str, Any],
+    text_encoder: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    image_encoder: Mapping[str, Any],
+    of_import: Mapping[str, Any],
+) -> Published:
+    """Return a network with the settings of a run.
+
+    Args:
+        weights: The network's weights.
+        options: Arguments of ``SpaceTimeTransformer`` that make the network.
+        source: File or folder of the weights, for messages.
+        encoder: Where the autoencoder is.
+        text_encoder: Where the text encoder is.
+        settings: Further settings.
+        image_encoder: Where the image encoder is, if the network attends to image tokens.
+        of_import: See ``Published``.
+
+    Raises:
+        ValueError: If the weights are not those of the network.
+    """
+    with torch.device("meta"):
+        network = SpaceTimeTransformer(**options)
+    check_names(weights, network, source)
+    texts = {**text_encoder, "max_tokens": _NUM_TEXT_TOKENS}
+    conditioner = {"text_encoder": texts, **wan_image.conditioner(options, image_encoder)}
+    model = {"network": options, "conditioner": conditioner}
+    return Published(weights, {"encoder": encoder, "text_encoder": texts, "model": model, **settings}, of_import)
 
 
 def write_folder(
@@ -192,8 +226,16 @@ def write_folder(
     """
     config = network_config(network)
     index = components / "model_index.json"
-    pipeline = typed(PipelineConfig, read_json(index), index)
-    _check_components(components, network, pipeline.expand_timesteps)
+    try:
+        pipeline_folder = wan_image.format_of(components, FOLDER)
+        pipeline_folder.check_around(components)
+        pipeline = typed(PipelineConfig, read_json(index), index)
+        _check_components(components, network, pipeline.expand_timesteps)
+    except ValueError as error:
+        raise ValueError(
+            f"components: {error}: give the folder of a pipeline with the parts that the network was trained with, or"
+            " format=own"
+        ) from None
     file = components / "scheduler" / SCHEDULER_CONFIG
     published = flow_schedulers.read_scheduler(file) if file.is_file() else SCHEDULER
     scheduler = flow_schedulers.scheduler_config(trained["diffusion"], published)
@@ -202,7 +244,6 @@ def write_folder(
         "expand_timesteps": pipeline.expand_timesteps,
         "transformer_2": [None, None],
     }
-    pipeline_folder = wan_image.format_of(components, FOLDER)
     pipeline_folder.write(folder, config, weights, scheduler, components, variant, settings)
 
 

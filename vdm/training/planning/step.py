@@ -90,15 +90,24 @@ class StepMeasure:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Return PyTorch's counter of floating-point operations, extended by the CPU's fused attention.
+    """Return PyTorch's counter of operations, extended by products in place and by the CPU's fused attention.
 
     As on GPUs, its backward pass computes the scores again: five matrix products, after two in the forward pass.
     """
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     return FlopCounterMode(
-        display=False, custom_mapping={attention: _attention_flops, backward: _attention_backward_flops}
+        display=False,
+        custom_mapping={
+            torch.ops.aten.addmm_: _product_flops,
+            attention: _attention_flops,
+            backward: _attention_backward_flops,
+        },
     )
+
+
+def _product_flops(_total: torch.Size, left: torch.Size, right: torch.Size, *_: object, **__: object) -> int:
+    return 2 * left.numel() * right[-1]
 
 
 def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:

@@ -1,0 +1,31 @@
+"""Base of operations that keep little for the backward pass, which computes the rest again."""
+
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_gradients: ContextVar[int | None] = ContextVar("gradients of products in a lean function", default=None)
+
+
+class LeanFunction(torch.autograd.Function):
+    """An operation whose backward pass is written by hand; its first argument is its input, the others are weights."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Compute the result."""
+        factors = [arg.requires_grad for arg in args if isinstance(arg, Tensor) and arg.dim() > 1]
+        token = _gradients.set(factors[0] + any(factors[1:]) if torch.is_grad_enabled() else 0)
+        try:
+            return super().apply(*args)
+        finally:
+            _gradients.reset(token)
+
+
+def gradients_of_products() -> int | None:
+    """Return how many gradients each product in the running lean function will have, as it tells no one else.
+
+    None outside of such functions.
+    """
+    return _gradients.get()
