@@ -95,9 +95,9 @@ def _family(options: ImportOptions) -> dict[str, Any]:
     pipeline = pipeline_of(folder)
     if pipeline not in families:
         raise ConfigError(f"{folder}: holds a {pipeline}, not a {' or '.join(families)}")
-    index = read_json(folder / "model_index.json")
     for family in families.values():
-        if pipeline in (also := family.get("also_reads") or {}) and index.get(also[pipeline]) is True:
+        key = (family.get("also_reads") or {}).get(pipeline)
+        if key is not None and read_json(folder / "model_index.json").get(key) is True:
             return family["run"]
     return families[pipeline]["run"]
 
