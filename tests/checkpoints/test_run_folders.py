@@ -16,7 +16,7 @@ from vdm.checkpoints.layout import checkpoint_folder, folder_for_results, run_fo
 from vdm.checkpoints.removal import prune, set_aside_later
 from vdm.checkpoints.run_record import load_config, record_run, versions_of
 from vdm.checkpoints.snapshot import save_weights
-from vdm.checkpoints.weights import load_weights
+from vdm.checkpoints.weights import MergedWeights, load_weights
 from vdm.files import temporary_beside
 
 
@@ -97,6 +97,20 @@ def test_weights_are_averaged_where_there_is_an_average(tmp_path: Path) -> None:
 
     assert {name: weight.tolist() for name, weight in averaged.items()} == {"w": [0.5, 0.5], "buffer": [0.0]}
     assert {name: weight.tolist() for name, weight in plain.items()} == {"w": [1.0, 1.0], "buffer": [0.0]}
+
+
+def test_slices_of_weights_are_read_with_lora_merged_in(tmp_path: Path) -> None:
+    layer = {"x.weight": torch.randn(5, 3), "x.lora_A.weight": torch.randn(2, 3), "x.lora_B.weight": torch.randn(5, 2)}
+    weights = {f"model.{name}": tensor for name, tensor in {**layer, "x.bias": torch.randn(5)}.items()}
+    ema = {"model.x.lora_B.weight": torch.randn(5, 2)}
+    save_weights(tmp_path, {**weights, "objective.y": torch.randn(2)}, ema)
+    added = ema["model.x.lora_B.weight"] @ layer["x.lora_A.weight"]
+
+    found = MergedWeights(tmp_path)
+    assert found.shapes == {"model.x.weight": [5, 3], "model.x.bias": [5]}
+    assert torch.equal(found.read("model.x.weight", 4, 7), (layer["x.weight"] + added).flatten()[4:11])
+    assert torch.equal(found.read("model.x.bias", 1, 3), weights["model.x.bias"][1:4])
+    assert torch.equal(found.whole("model.x.weight"), layer["x.weight"] + added)
 
 
 def test_weights_are_plain_where_there_is_no_average(tmp_path: Path) -> None:

@@ -186,10 +186,6 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     ),
     (lambda f: change_json(f / "vae/config.json", z_dim=16), "x/vae/config.json: z_dim is 16, but the network needs 4"),
     (
-        lambda f: change_json(f / "model_index.json", transformer_2=["diffusers", "WanTransformer3DModel"]),
-        "x/model_index.json: has two networks (transformer_2); only pipelines with one are supported",
-    ),
-    (
         lambda f: change_json(f / "transformer/config.json", _class_name="UNet3DConditionModel"),
         "x/transformer/config.json: holds a UNet3DConditionModel, not a WanTransformer3DModel",
     ),

@@ -64,7 +64,7 @@ def latents_of_diffusers(
 
 @pytest.mark.parametrize(
     ("kind", "last"),
-    [("I2V", False), ("FLF2V", True), ("TI2V", False), ("I2V of Wan 2.2", False), ("I2V of Wan 2.2", True)],
+    [("I2V", False), ("FLF2V", True), ("TI2V", False), ("A14B", False), ("A14B", True)],
 )
 def test_sampled_latents_equal_those_of_diffusers(kind: str, last: bool, run_vdm: RunVdm, tmp_path: Path) -> None:
     published = image_pipeline(kind)
@@ -95,14 +95,14 @@ def test_sampled_latents_equal_those_of_diffusers(kind: str, last: bool, run_vdm
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Of each kind, a folder with a pipeline, ``published``, its import, ``run``, and the export of that, ``given``."""
-    made = {kind: tmp_path_factory.mktemp("kind") for kind in ("I2V", "FLF2V", "TI2V")}
+    made = {kind: tmp_path_factory.mktemp("kind") for kind in ("I2V", "FLF2V", "TI2V", "A14B")}
     for kind, folder in made.items():
         image_pipeline(kind).save_pretrained(folder / "published")
         import_and_export(folder / "published", folder)
     return made
 
 
-@pytest.mark.parametrize("kind", ["I2V", "FLF2V", "TI2V"])
+@pytest.mark.parametrize("kind", ["I2V", "FLF2V", "TI2V", "A14B"])
 def test_diffusers_opens_and_runs_what_is_exported(kind: str, folders: dict[str, Path]) -> None:
     folder, last = folders[kind], kind == "FLF2V"
     given = WanImageToVideoPipeline.from_pretrained(folder / "given")
@@ -111,7 +111,10 @@ def test_diffusers_opens_and_runs_what_is_exported(kind: str, folders: dict[str,
     before, after = (load_file(folder / name / NETWORK) for name in ("published", "given"))
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
-    for name, keys in (("transformer/config.json", None), ("model_index.json", {"_class_name", "expand_timesteps"})):
+    for name, keys in (
+        ("transformer/config.json", None),
+        ("model_index.json", {"_class_name", "expand_timesteps", "boundary_ratio"}),
+    ):
         before, after = (json.loads((folder / each / name).read_text()) for each in ("published", "given"))
         both = before.keys() & after.keys() if keys is None else keys
         assert {key: after[key] for key in both} == {key: before[key] for key in both}

@@ -91,6 +91,7 @@ class Case:
     folder: Path
     zygote: Zygote
     random: random.Random
+    options: tuple[str, ...] = (*TINY, *OPTIONS)
     kills: dict[str, int] = field(default_factory=dict)
     """How many processes groups got a signal, by signal and moment."""
     attempts: int = 0
@@ -101,7 +102,7 @@ class Case:
         if (run / "checkpoints").is_dir() and any((run / "checkpoints").glob("step=*")):
             return ["train", f"resume={run}", workers]
         placement = (f"strategy={self.strategy}", f"trainer.devices={self.num_ranks}")
-        return ["train", f"data.path={self.shards}", *TINY, *OPTIONS, *placement, workers, f"hydra.run.dir={run}"]
+        return ["train", f"data.path={self.shards}", *self.options, *placement, workers, f"hydra.run.dir={run}"]
 
     def start(self, run: Path, num_workers: int = 0) -> list[int]:
         self.attempts += 1

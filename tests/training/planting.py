@@ -1,8 +1,10 @@
 """Callbacks that do what broken clips, broken hardware and schedulers do."""
 
+import json
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from pydantic import Field
 
+from vdm.models.pretrained.stored import StoredTensors
 from vdm.training.module import DiffusionModule
 from vdm.types import ClipBatch
 
@@ -77,6 +80,36 @@ class ForgetDevice(Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert pl_module.device == trainer.strategy.root_device
+
+
+class CountReading(Callback):
+    """Writes down how many elements of stored weights this process reads before training begins.
+
+    Args:
+        folder: Where each process writes ``RANK.json``: the elements that it read, those of the largest slice, and the
+            number of weights that lacked memory before the strategy was set up.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.counts: list[int] = []
+        read = StoredTensors.read
+
+        def counted(stored: StoredTensors, name: str, start: int, count: int) -> torch.Tensor:
+            self.counts.append(count)
+            return read(stored, name, start, count)
+
+        self.undo = partial(setattr, StoredTensors, "read", read)
+        StoredTensors.read = counted
+
+    def setup(self, trainer: lightning.Trainer, pl_module: DiffusionModule, stage: str) -> None:
+        self.on_meta = sum(weight.numel() for weight in pl_module.parameters() if weight.is_meta)
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: DiffusionModule) -> None:
+        self.undo()
+        counts = {"all": sum(self.counts), "largest": max(self.counts, default=0), "on_meta": self.on_meta}
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(counts))
 
 
 class RemoveFrozenWeights(Callback):

@@ -36,9 +36,14 @@ SGD = ("+optimizer.momentum=0", "~optimizer.betas", "optimizer._target_=torch.op
 """With plain gradient descent, one step moves the weights by the gradient itself."""
 
 
+def tiny_without(*keys: str) -> list[str]:
+    """Return ``TINY`` without the overrides that begin with one of the keys."""
+    return [override for override in TINY if not keys or not override.startswith(keys)]
+
+
 def configuration(shards: Path, *overrides: str, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Compose ``conf/train.yaml`` for a small run, leaving out of ``TINY`` the keys that begin as in ``without``."""
-    tiny = [override for override in TINY if not override.startswith(without)] if without else list(TINY)
+    tiny = tiny_without(*without)
     register_run_folder()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [f"data.path={shards}", *tiny, *overrides])

@@ -1,7 +1,8 @@
 """Run as one of several processes, this trains one run on under one strategy after another.
 
 ``python -m tests.training.stages SHARDS RUN PROCESSES STAGE ...`` with stages such as ``fsdp2 3``: under fsdp2 up to
-step 3. Overrides of the configuration may follow: ``fsdp2 3 strategy.offload=true``.
+step 3. Overrides of the configuration may follow: ``fsdp2 3 strategy.offload=true``; ``without=model.,text_encoder.``
+leaves out those of ``TINY`` that begin so.
 """
 
 import os
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.training.zygote import Zygote, free_port
 
@@ -50,6 +52,14 @@ def _codes_of_new_processes(argv: Sequence[str], ranks: Sequence[Mapping[str, st
     return [process.wait(600) for process in processes]
 
 
+def resumed(run: Path) -> dict[str, Any]:
+    """Return what ``vdm train resume=RUN`` takes from the run: the model as it was built, which is not read again."""
+    from vdm.checkpoints.run_record import load_config
+
+    recorded = load_config(run)
+    return {"resume": str(run), **{key: recorded[key] for key in ("model", "encoder", "diffusion")}}
+
+
 def main() -> None:
     """Train as the command line says."""
     shards, run, num_processes, *stages = sys.argv[1:]
@@ -60,7 +70,9 @@ def _train(shards: Path, run: Path, num_processes: str, stages: Sequence[str]) -
     from tests.training.runs import configuration, train  # heavy, and not needed where processes are started
 
     for stage in stages:
-        name, steps, *overrides = stage.split()
+        name, steps, *further = stage.split()
+        overrides = [one for one in further if not one.startswith("without=")]
+        without = [one.removeprefix("without=") for one in further if one.startswith("without=")]
         config = configuration(
             shards,
             *ADAMW,
@@ -70,8 +82,13 @@ def _train(shards: Path, run: Path, num_processes: str, stages: Sequence[str]) -
             f"trainer.max_steps={steps}",
             *([] if name == "auto" else ["strategy.process_group_backend=gloo"]),
             *overrides,
+            without=(
+                *(("model.network",) if any(o.startswith("model=") for o in overrides) else ()),  # keys of another one
+                *(",".join(without).split(",") if without else ()),
+            ),
         )
-        train(run, config, resume=(run / "checkpoints").is_dir())
+        resume = (run / "checkpoints").is_dir()
+        train(run, {**config, **resumed(run)} if resume else config, resume)
 
 
 if __name__ == "__main__":

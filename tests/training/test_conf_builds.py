@@ -23,7 +23,7 @@ GROUPS = (
     "sampler",
 )
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
-WAN = ("encoder=wan", "model=wan_1_3b", "model=wan_14b", "model=wan22_ti2v_5b")
+WAN = ("encoder=wan", "model=wan_1_3b", "model=wan_14b", "model=wan22_a14b", "model=wan22_ti2v_5b")
 PUBLISHED = ("encoder=svd", "encoder=frames", "model=svd", "model=modelscope", *WAN)
 """Loads published weights, or is of their size; tests/cli/test_import_and_export.py and test_wan.py there and in
 tests/training build from small ones, and tests/models/dit on the meta device."""
@@ -31,7 +31,13 @@ tests/training build from small ones, and tests/models/dit on the meta device.""
 
 @pytest.mark.parametrize(
     "option",
-    [*(option for option in OPTIONS if option not in PUBLISHED), "strategy=auto", "strategy=ddp", "trainer=default"],
+    [
+        *(option for option in OPTIONS if option not in PUBLISHED),
+        "strategy=auto",
+        "strategy=single",
+        "strategy=ddp",
+        "trainer=default",
+    ],
 )
 def test_smoke_each_option_builds(tmp_path: Path, shards: Path, option: str) -> None:
     config = configuration(shards, option, without=("sampler.",))  # not every sampler has a number of steps

@@ -1,25 +1,22 @@
 """Each strategy gives the losses and weights of one process, and goes on from what any other saved."""
 
-import csv
 import importlib.util
 import logging
 import subprocess
 import sys
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from tests.training.runs import configuration, train
+from tests.training.saved import content, curve, each_pair
 from tests.training.stages import ADAMW, MICRO_BATCHES, train_in_processes
 from tests.training.zygote import Zygote
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.layout import ema_snapshots_of
-from vdm.checkpoints.pieces import PieceFiles
 from vdm.checkpoints.snapshot import SavedCheckpoint
 from vdm.config import ConfigError
 from vdm.training.devices import Devices
@@ -43,24 +40,6 @@ STAGES = (
     "fsdp2 8",
     "deepspeed_zero1 9",
 )
-
-
-def content(run: Path) -> dict[str, Tensor]:
-    """Return weights, EMA weights and the optimizer's state in a run's latest checkpoint, and its EMA snapshots."""
-    checkpoint = SavedCheckpoint(latest_checkpoint(run))
-    kinds = {"weights": checkpoint.weights, **checkpoint.emas(), "optimizer": checkpoint.optimizer}
-    for folder in ema_snapshots_of(run):
-        kinds |= {f"{folder.name} {name}": PieceFiles(folder, name) for name in ("sigma_rel_0.05", "sigma_rel_0.1")}
-    return {f"{kind} {name}": files.whole(name) for kind, files in kinds.items() for name in files.shapes}
-
-
-def curve(run: Path, name: str) -> dict[int, float]:
-    """Return what was logged under a name at each step, over all starts of a run."""
-    values: dict[int, float] = {}
-    for path in sorted(run.glob("logs/*/metrics*.csv")):
-        with path.open() as file:
-            values |= {int(row["step"]): float(row[name]) for row in csv.DictReader(file) if row.get(name)}
-    return values
 
 
 def test_each_strategy_knows_its_device_and_samples_in_the_precision_of_training(
@@ -92,19 +71,6 @@ def test_run_that_changes_strategies_equals_one_process(tmp_path: Path, shards: 
     for name in ("train/loss", "val/loss", "train/grad_norm"):
         assert curve(run, name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-5)
     assert [folder.name for folder in sorted((run / "samples").glob("step=*"))] == ["step=00000003", "step=00000007"]
-
-
-def each_pair(names: Sequence[str]) -> list[str]:
-    """Return a walk in which each name follows each once, itself included."""
-    left = {name: list(names) for name in names}
-    ahead, walk = [names[0]], []
-    while ahead:
-        following = left[ahead[-1]]
-        if following:
-            ahead.append(following.pop())
-        else:
-            walk.append(ahead.pop())
-    return walk[::-1]
 
 
 @pytest.mark.chaos

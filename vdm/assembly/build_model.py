@@ -11,10 +11,13 @@ from typing_extensions import get_protocol_members
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.run_config import RunConfig
 from vdm.config import ConfigError, build
+from vdm.diffusion.frame_levels import trained_on_any_levels
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.models.autoencoder import Autoencoder
 from vdm.models.conditioner import Conditioner
+from vdm.models.experts import EXPERTS, NUM_TIMESTEPS, TwoExperts
 from vdm.models.known_frames_conditioner import KnownFramesConditioner
+from vdm.models.meta_weights import make_on_meta
 from vdm.models.pretrained.diffusers_folder import cached_folder
 
 
@@ -23,6 +26,7 @@ def build_model(
     allowed_modules: Sequence[str] | None = None,
     on: AbstractContextManager[object] | None = None,
     stored: Mapping[str, Sequence[int]] | None = None,
+    is_network_read: bool = False,
 ) -> VideoDiffusionModel:
     """Build the model of a configuration, with initial weights.
 
@@ -32,6 +36,8 @@ def build_model(
         on: Device on which weights are created, e.g. ``torch.device("meta")``; None for the CPU.
         stored: Shapes of the weights that will be loaded, by name. A component with other weights is refused before
             memory is allocated for it.
+        is_network_read: Whether all weights of the network will be read from files. If the network allows it, they are
+            on the meta device then; see ``vdm.models.meta_weights``.
 
     Raises:
         ConfigError: If a component can't be built.
@@ -44,9 +50,12 @@ def build_model(
         of_conditioner = None if _is_pretrained(node) else stored  # its sizes come with the files
         conditioner = _fitting("conditioner", of_conditioner, lambda: build(node, "model.conditioner", allowed_modules))
         _check_conditioner(conditioner)
-        network = _fitting(
-            "network", stored, lambda: _build_network(config, encoder, conditioner, diffusion, allowed_modules)
-        )
+
+        def make() -> nn.Module:
+            return _build_network(config, encoder, conditioner, diffusion, allowed_modules)
+
+        network = (make_on_meta(make) if is_network_read else None) or _fitting("network", stored, make)
+    _check_experts(network, diffusion)
     return VideoDiffusionModel(
         network,
         conditioner,
@@ -113,8 +122,16 @@ def _build_network(
         "image_conditioned": "image" in conditioner.takes or "frames" in conditioner.takes,
     }
     needed = _of_known_frames(conditioner, encoder)
-    network = build(config["model"]["network"], "model.network", allowed_modules, known | needed)
-    _check_known_frames(network, needed)
+    node = config["model"]["network"]
+    # Each of two experts gets them.
+    experts = {
+        name: build(node[name], f"model.network.{name}", allowed_modules, known | needed)
+        for name in EXPERTS
+        if isinstance(node.get(name), Mapping)
+    }
+    network = build(node, "model.network", allowed_modules, known | needed, **experts)
+    for each in experts.values() or [network]:
+        _check_known_frames(each, needed)
     return network
 
 
@@ -140,6 +157,22 @@ def _check_known_frames(network: nn.Module, needed: Mapping[str, int]) -> None:
             raise ConfigError(f"model.network: {type(network).__name__} has no {name}, in which known frames are told")
         if (found := getattr(network, name)) != value:
             raise ConfigError(f"model.network.{name}={found}: must be {value} with these model.conditioner and encoder")
+
+
+def _check_experts(network: nn.Module, diffusion: GaussianDiffusion) -> None:
+    """Refuse two experts whose noise levels can't be told by the timestep.
+
+    Raises:
+        ConfigError: In one line that names the key.
+    """
+    if not isinstance(network, TwoExperts):
+        return
+    t = torch.tensor([0.25, 0.5], device="cpu")
+    timestep = diffusion.parameterization.c_noise(*diffusion.schedule.alpha_sigma(t))
+    if not torch.allclose(timestep, NUM_TIMESTEPS * t):
+        raise ConfigError("diffusion: two experts are told apart by the timesteps of diffusion=wan")
+    if trained_on_any_levels(diffusion.frame_levels):
+        raise ConfigError("diffusion.frame_levels: with two experts all noised frames of a clip need the same level")
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, list[int]]:

@@ -5,14 +5,13 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TypeVar
 
-from torch import Tensor
-
 from vdm.assembly.build_model import build_recorded, refuse_difference, shapes_of
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.latest import latest_checkpoint
 from vdm.checkpoints.run_config import RunConfig
-from vdm.checkpoints.weights import load_weights, merged_shapes, merged_weights
+from vdm.checkpoints.weights import MergedWeights
 from vdm.config import ConfigError
+from vdm.models.pretrained.stored import WeightFiles, load
 
 
 def load_trained(path: str | Path, ema: bool | str = True, allow_own_code: bool = False) -> VideoDiffusionModel:
@@ -54,8 +53,11 @@ def load_with_guide(
 
 def _load_whole(run: RunConfig, checkpoint: Path, ema: bool | str) -> VideoDiffusionModel:
     try:
-        model = build_recorded(run, _in_model(merged_shapes(checkpoint)))
-        _put(merged_weights(checkpoint, ema), model)
+        weights = MergedWeights(checkpoint, ema)
+        shapes = _in_model(weights.shapes)
+        model = build_recorded(run, shapes)
+        refuse_difference(shapes_of(model.state_dict()), shapes)
+        read_into(model, weights)
     except ConfigError:
         raise
     except ValueError as error:
@@ -88,27 +90,38 @@ def load_into(model: VideoDiffusionModel, path: str | Path, ema: bool | str = Tr
     """Load the weights of a run or checkpoint into a model.
 
     Raises:
+        ValueError: As in ``open_weights``.
+    """
+    read_into(model, open_weights(model, path, ema))
+
+
+def open_weights(model: VideoDiffusionModel, path: str | Path, ema: bool | str = True) -> MergedWeights:
+    """Open the weights of a run or checkpoint, for a model that may have no memory for its weights yet.
+
+    Raises:
         ValueError: If names or shapes differ; the message names the first difference.
     """
-    weights = load_weights(Path(path), ema)
+    weights = MergedWeights(latest_checkpoint(Path(path)), ema)
     try:
-        _put(weights, model)
+        refuse_difference(shapes_of(model.state_dict()), _in_model(weights.shapes))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    return weights
 
 
-def _put(weights: Mapping[str, Tensor], model: VideoDiffusionModel) -> None:
-    named = _in_model(weights)
-    refuse_difference(shapes_of(model.state_dict()), shapes_of(named))
-    model.load_state_dict(named)
+def read_into(model: VideoDiffusionModel, weights: WeightFiles) -> None:
+    """Read weights, some or all, into a model; they are named as in a checkpoint."""
+    load(weights, model, _MODEL)
 
 
+_MODEL = "model."
+"""Prefix of the names of a model's weights in a checkpoint."""
 _Kept = TypeVar("_Kept")
 
 
 def _in_model(by_name: Mapping[str, _Kept]) -> dict[str, _Kept]:
-    """Return the content of a checkpoint by the names of a model's weights; a checkpoint has them below ``model.``."""
-    return {name.removeprefix("model."): value for name, value in by_name.items()}
+    """Return the content of a checkpoint by the names of a model's weights."""
+    return {name.removeprefix(_MODEL): value for name, value in by_name.items()}
 
 
 VideoDiffusionModel.from_checkpoint = staticmethod(load_trained)

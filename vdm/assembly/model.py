@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from vdm.diffusion.denoiser import Denoise, Denoiser, Network, bounded
 from vdm.diffusion.frame_levels import after_reference
 from vdm.diffusion.gaussian import GaussianDiffusion
-from vdm.diffusion.guidance import Extrapolation, Guidance
+from vdm.diffusion.guidance import Extrapolation, Guidance, IsHigh, by_expert
 from vdm.diffusion.noise_priors import NoisePrior
 from vdm.diffusion.observations import Observation, ObservationMethod, ReconstructionGuidance, denoise_after
 from vdm.diffusion.samplers.base import DrawNoise, OnStep, OnTransition, Sampler
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.models.autoencoder import Autoencoder
 from vdm.models.conditioner import Conditioner, append_images
+from vdm.models.experts import TwoExperts
 from vdm.prompts import Prompts
 from vdm.types import NoisedLatents
 
@@ -75,7 +76,9 @@ class VideoDiffusionModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Where the weights are, but for an expert that is kept elsewhere while it is idle."""
+        if isinstance(self.network, TwoExperts):
+            return self.network.device
         return next(self.parameters()).device
 
     def prompts(
@@ -233,13 +236,21 @@ class VideoDiffusionModel(nn.Module):
 
     def _guided(self, prompts: Prompts, num_frames: int, negative: str) -> Denoise:
         """Return the denoising function with conditions and guidance, without bounds."""
-        strong = self.conditioned(prompts, num_frames)
+        strong, guidance = self.conditioned(prompts, num_frames), by_expert(self.guidance, self._is_high)
         if self.autoguidance_model is not None:
             if negative:
                 raise ValueError(f"negative={negative}: has no effect with an autoguidance model")
-            return self.guidance(strong, self.autoguidance_model.conditioned(prompts, num_frames))
+            return guidance(strong, self.autoguidance_model.conditioned(prompts, num_frames))
         without = prompts.without_conditions()
-        return self.guidance(strong, self.conditioned(without.asking(negative) if negative else without, num_frames))
+        return guidance(strong, self.conditioned(without.asking(negative) if negative else without, num_frames))
+
+    @property
+    def _is_high(self) -> IsHigh | None:
+        """Tells which noise levels belong to the expert for high ones, if the network consists of two."""
+        if not isinstance(self.network, TwoExperts):
+            return None
+        c_noise, of_timestep = self.diffusion.parameterization.c_noise, self.network.is_high
+        return lambda alpha, sigma: of_timestep(c_noise(alpha, sigma))
 
     def conditioned(self, prompts: Prompts, num_frames: int) -> Denoise:
         """Return the denoising function with conditions, without guidance and bounds."""

@@ -8,7 +8,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import ConfigError, build
 from vdm.models.pretrained.diffusers_folder import local_folder
 from vdm.models.pretrained.published import Published
-from vdm.models.pretrained.stored import load
+from vdm.models.pretrained.stored import StoredTensors, check_names
 
 
 def open_published(
@@ -67,9 +67,14 @@ def open_pretrained(config: Mapping[str, Any]) -> Published | None:
         raise ConfigError(f"model.pretrained: {error}") from None
 
 
-def load_pretrained(published: Published, model: VideoDiffusionModel, name: str) -> None:
-    """Copy published weights into a model's network, one tensor at a time; messages call them ``name``."""
-    load(published.weights, model.network, name)
+def weights_of(published: Published, model: VideoDiffusionModel, name: str) -> StoredTensors:
+    """Return published weights of a model's network, named as in a checkpoint; messages call them ``name``.
+
+    Raises:
+        ValueError: If they are not exactly those of the network; the message names the first difference.
+    """
+    check_names(published.weights, model.network, name)
+    return published.weights.renamed({weight: f"model.network.{weight}" for weight in published.weights})
 
 
 def configured(config: Mapping[str, Any], published: Published) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from typing_extensions import TypedDict  # that of typing suffices from Python 3.12 on
 
-from vdm.models.pretrained.stored import save_tensors
+from vdm.models.pretrained.stored import read_stretch, save_tensors
 from vdm.records import checked
 
 
@@ -127,7 +127,7 @@ class PieceFiles:
     def read(self, name: str, start: int, count: int) -> Tensor:
         """Return ``count`` elements of a flattened tensor from ``start`` on; little more is read from disk."""
         found = [
-            _read_stretch(file, name, max(start, begin) - begin, min(start + count, end) - begin)
+            read_stretch(file, name, max(start, begin) - begin, min(start + count, end) - begin)
             for begin, end, file in self._stretches[name]
             if max(start, begin) < min(start + count, end)
         ]
@@ -160,14 +160,3 @@ def _stretches_of(path: Path, file: Any) -> dict[str, _Stretch]:
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{source}: can't be read as JSON: {error}") from None
     return checked(found, dict[str, _Stretch], source)
-
-
-def _read_stretch(file: Any, name: str, start: int, end: int) -> Tensor:
-    """Read elements ``start`` to ``end`` of a stored tensor, by whole rows."""
-    stored = file.get_slice(name)
-    shape = stored.get_shape()
-    if not shape:
-        return file.get_tensor(name).view(1)
-    row = math.prod(shape[1:])
-    first, last = start // row, -(-end // row)
-    return stored[first:last].reshape(-1)[start - first * row : end - first * row]

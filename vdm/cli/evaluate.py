@@ -40,7 +40,9 @@ from vdm.types import ClipSize
 
 _log = logging.getLogger(__name__)
 _OF_FIGURES = ("bits_per_dim", "bits_per_dim_clips", "max_clips", "num_levels", "num_samples", "prompted_digits")
-_OF_MODEL = frozenset([*_OF_FIGURES, "ema", "export_for", "guidance", "guidance_scale", "guide", "sampler"])
+_OF_MODEL = frozenset(
+    [*_OF_FIGURES, "ema", "export_for", "guidance", "guidance_scale", "guide", "offload_idle_expert", "sampler"]
+)
 """Options that do nothing for finished videos."""
 _OF_MEASURING = frozenset(
     [*_OF_FIGURES, "data_path", "keep_features", "metric", "num_threads", "output", "reference", "split", "strict"]

@@ -24,6 +24,7 @@ from vdm.config.foreign import check_foreign
 from vdm.config.options import parse
 from vdm.credentials import without_credentials
 from vdm.files import appearing
+from vdm.models.experts import HIGH
 from vdm.models.lora import is_alpha
 from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder, pipeline_of, readme_of
 from vdm.models.pretrained.model_card import licence_keys
@@ -61,7 +62,8 @@ def run(config: DictConfig) -> None:
 
 def _family(trained: RunConfig, options: ExportOptions) -> dict[str, Any] | None:
     """Return the published family whose format is written; None for this project's own format."""
-    target, wanted = trained.parts["model"]["network"].get("_target_"), options.format
+    network, wanted = trained.parts["model"]["network"], options.format
+    target = str(network.get(HIGH, network).get("_target_"))  # of two experts, each is such a network
     families = {name: f for name, f in options.families.items() if f["run"]["model"]["network"]["_target_"] == target}
     has_parts = (options.components or trained.parts["encoder"].get("name_or_path")) is not None
     if wanted == "diffusers" and not families:

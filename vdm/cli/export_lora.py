@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from vdm.checkpoints.run_config import RunConfig
-from vdm.cli.export_usage import of_comfyui, of_lora
+from vdm.cli.export_usage import lora_file, of_comfyui, of_lora
 from vdm.cli.options.export import ExportOptions
 from vdm.config import ConfigError, build
+from vdm.models.experts import lora_of_experts
 from vdm.models.lora import adapted_outside, adapter, additions
 from vdm.models.pretrained.lora_files import METADATA
 from vdm.models.pretrained.stored import save_tensors
@@ -60,20 +61,25 @@ def write_lora(
         options: Options of the command.
         family: The published family of the network; None for one of no such family.
     """
+    of_experts = lora_of_experts(weights)
     if options.lora == "comfyui":
-        file = f"{options.to.resolve().name}.safetensors"
-        tensors = build(_comfyui(family), "writers.comfyui_lora")(additions(weights))
-        save_tensors(tensors, folder / file, {"format": "pt"})
-        return of_comfyui(options.to / file)
+        files = {
+            expert: f"{options.to.resolve().name}{f'_{expert}' if expert else ''}.safetensors" for expert in of_experts
+        }
+        for expert, of_expert in of_experts.items():
+            tensors = build(_comfyui(family), "writers.comfyui_lora")(additions(of_expert))
+            save_tensors(tensors, folder / files[expert], {"format": "pt"})
+        return "\n".join(of_comfyui(options.to / file, expert) for expert, file in files.items())
     network = "unet" if family is None else family["network"]
     settings = _settings(weights)
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     _save(folder / "adapter_model.safetensors", weights, "base_model.model.", {})
-    of_diffusers = json.dumps(
-        {f"{network}.{name}": value for name, value in settings.items()}, indent=2, sort_keys=True
-    )
-    _save(folder / "pytorch_lora_weights.safetensors", weights, f"{network}.", {METADATA: of_diffusers})
-    return of_lora(None if family is None else (family["pipeline"], network), options.to, weights, trained)
+    for expert, of_expert in of_experts.items():
+        own = {f"{network}.{name}": value for name, value in _settings(of_expert).items()}
+        metadata = {METADATA: json.dumps(own, indent=2, sort_keys=True)}
+        _save(folder / lora_file(expert), of_expert, f"{network}.", metadata)
+    pipeline = None if family is None else (family["pipeline"], network)
+    return of_lora(pipeline, options.to, weights, trained, of_experts)
 
 
 def _save(file: Path, weights: Mapping[str, Tensor], prefix: str, metadata: Mapping[str, str]) -> None:

@@ -13,6 +13,10 @@ from vdm.checkpoints.run_config import OWN_MODULES, RunConfig
 from vdm.cli.next_step import command
 from vdm.config import ConfigError
 from vdm.config.foreign import check_foreign
+from vdm.models.experts import LOW
+
+_SECOND = ", load_into_transformer_2=True"
+"""Further argument of diffusers' ``load_lora_weights`` for the expert for low noise levels."""
 
 
 def of_pipeline(pipeline: str, folder: Path, weights: Mapping[str, Tensor]) -> str:
@@ -30,7 +34,13 @@ def of_pipeline(pipeline: str, folder: Path, weights: Mapping[str, Tensor]) -> s
     )
 
 
-def of_lora(family: tuple[str, str] | None, folder: Path, weights: Mapping[str, Tensor], trained: RunConfig) -> str:
+def of_lora(
+    family: tuple[str, str] | None,
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    trained: RunConfig,
+    of_experts: Iterable[str] = ("",),
+) -> str:
     """Return Python that merges LoRA weights into the model that training started from.
 
     Args:
@@ -38,6 +48,7 @@ def of_lora(family: tuple[str, str] | None, folder: Path, weights: Mapping[str, 
         folder: Folder of the LoRA weights.
         weights: The LoRA weights.
         trained: Configuration of the run.
+        of_experts: The experts that have LoRA weights; one empty name for a single network.
     """
     merged = f"PeftModel.from_pretrained({{}}, {_text(folder)}).merge_and_unload()"
     if family is None:
@@ -48,16 +59,29 @@ def of_lora(family: tuple[str, str] | None, folder: Path, weights: Mapping[str, 
     started_from = trained.started_from
     # A single file has only the network, and diffusers opens pipelines.
     base = encoder["name_or_path"] if started_from is None or Path(started_from).is_file() else started_from
+    if "" not in of_experts:
+        lines = ["import torch", f"from diffusers import {pipeline}", ""]
+        lines += [f"pipeline = {_opened(pipeline, base, weights.values(), encoder.get('variant'))}"]
+        return "\n".join([*lines, *(_loaded(folder, expert) for expert in of_experts)])
     lines = ["import torch", f"from diffusers import {pipeline}", "from peft import PeftModel", ""]
     lines += [f"pipeline = {_opened(pipeline, base, weights.values(), encoder.get('variant'))}"]
     return "\n".join([*lines, f"pipeline.{network} = {merged.format(f'pipeline.{network}')}"])
 
 
-def of_comfyui(file: Path) -> str:
-    """Return how a LoRA file for ComfyUI is used, there and in diffusers."""
-    return (
-        f"cp {shlex.quote(str(file))} ComfyUI/models/loras/\n# in diffusers: pipeline.load_lora_weights({_text(file)})"
-    )
+def lora_file(expert: str) -> str:
+    """Return the name of the file that diffusers loads: of one of two experts, or of a network by an empty name."""
+    return f"pytorch_lora_weights{f'_{expert}' if expert else ''}.safetensors"
+
+
+def _loaded(folder: Path, expert: str) -> str:
+    told = f'weight_name="{lora_file(expert)}", adapter_name="{expert}"{_SECOND if expert == LOW else ""}'
+    return f"pipeline.load_lora_weights({_text(folder)}, {told})"
+
+
+def of_comfyui(file: Path, expert: str = "") -> str:
+    """Return how a LoRA file for ComfyUI is used, there and in diffusers; ``expert`` is that of a file for one."""
+    loaded = f"pipeline.load_lora_weights({_text(file)}{_SECOND if expert == LOW else ''})"
+    return f"cp {shlex.quote(str(file))} ComfyUI/models/loras/\n# in diffusers: {loaded}"
 
 
 def of_own(folder: Path, trained: RunConfig) -> str:

@@ -128,7 +128,8 @@ def describe(
     per_device = micro_batches * step.flops
     saved = step.saved_bytes + num_emas * step.trained_bytes + step.optimizer_bytes
     return [
-        f"weights          {step.num_trained:,} trained, {step.num_frozen:,} frozen",
+        f"weights          {step.num_trained:,} trained, {step.num_frozen:,} frozen"
+        + ("; a step trains one of two experts" if step.gradient_bytes < step.trained_bytes else ""),
         f"devices          {devices.number} ({devices.num_nodes} x {devices.per_node}) of"
         f" {devices.memory_bytes / GIB:g} GiB",
         f"batch            data.global_batch_size={global_batch_size}: {micro_batches} micro-batches of"

@@ -38,6 +38,7 @@ from vdm.generation.requests import load_image, read_prompts
 from vdm.generation.tasks import Known
 from vdm.generation.video_files import write_grid, write_mp4
 from vdm.models.conditioner import TakesKnownFrames
+from vdm.models.experts import OneOnDevice, TwoExperts, move_but_experts
 from vdm.prompts import Prompts
 from vdm.types import ClipSize
 
@@ -217,7 +218,13 @@ def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunCo
     device = options.find_device()
     model = load_with_guide(trained, checkpoint, options.ema, options.guide, options.allow_own_code)
     choose(model, options, trained)
-    return model.to(device)
+    if not options.offload_idle_expert:
+        return model.to(device)
+    if not isinstance(model.network, TwoExperts):
+        raise ConfigError("offload_idle_expert=true: the network does not consist of two experts")
+    move_but_experts(model, device)
+    OneOnDevice(model.network)
+    return model
 
 
 def choose(model: VideoDiffusionModel, options: SamplingOptions, trained: RunConfig) -> None:

@@ -15,7 +15,17 @@ from vdm.outside import parse_object, read_text, typed
 
 FORMAT_KEY, FORMAT = "settings_format", 1
 NEVER_RECORDED = frozenset(
-    {"output", "overwrite", "device", "allow_own_code", "settings", "prompts_file", "model", "text_encoder"}
+    {
+        "output",
+        "overwrite",
+        "device",
+        "offload_idle_expert",
+        "allow_own_code",
+        "settings",
+        "prompts_file",
+        "model",
+        "text_encoder",
+    }
 )
 """Options of output, machine and trust, which settings must not decide, and options that others replace."""
 COMPONENTS = ("sampler", "guidance")

@@ -57,6 +57,17 @@ def build(
     return node
 
 
+def takes(node: Any, argument: str, key: str) -> bool:
+    """Tell whether the outermost target of ``node`` has an argument of a name.
+
+    Raises:
+        ConfigError: If the target can't be imported.
+    """
+    if not (isinstance(node, Mapping) and "_target_" in node):
+        return False
+    return argument in _Parameters.imported(node, key).signature.named
+
+
 def check(node: Any, key: str = "") -> None:
     """Check ``node`` without building anything: targets, names of keys and plain values.
 

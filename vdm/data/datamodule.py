@@ -132,6 +132,7 @@ class ClipDataModule(LightningDataModule):
         self.noise_source: NoiseSource | None = None
         """Draws the noise of training ahead; see ``prefetch_noise``."""
         self._loaders: WeakSet[ClipLoader] = WeakSet()
+        self._order: MixedOrder | None = None
         self.position = 0
         """First position not yet trained on."""
 
@@ -264,6 +265,13 @@ class ClipDataModule(LightningDataModule):
         assert num_samples % self.global_batch_size == 0, "only whole optimizer steps are consumed"
         self.position += num_samples
 
+    def bucket_of_step(self) -> tuple[int, int]:
+        """Return the bucket of the optimizer step at the present position, and how many earlier steps it had."""
+        assert self._order is not None, "training has begun"
+        position = self.position % self.global_batch_size if self.overfit_one_batch else self.position
+        bucket, number = self._order.bucket_of(position)
+        return bucket, (self.position if self.overfit_one_batch else number) // self.global_batch_size
+
     def setup(self, stage: str) -> None:
         """Read the indices."""
         self.check()
@@ -275,6 +283,7 @@ class ClipDataModule(LightningDataModule):
         samples = MixedOrder(
             self.seed, split.buckets, weights, self.global_batch_size, self.num_streams, self.shuffle_window
         )
+        self._order = samples
         images = RandomImages(self.seed, self.num_images_per_clip, samples) if self.num_images_per_clip else None
         period = self.global_batch_size if self.overfit_one_batch else None
         noise_source = self.noise_source if self.num_workers else None

@@ -18,7 +18,8 @@ from vdm.diffusion.noise_priors import Independent, NoisePrior
 from vdm.diffusion.parameterizations import Parameterization
 from vdm.diffusion.schedules.base import NoiseSchedule
 from vdm.diffusion.shapes import Counted, Latents, Level, Output, PerClip, mean_of_frames, over_latents
-from vdm.diffusion.time_shifts import ShiftedTimes, TimeShift
+from vdm.diffusion.time_ranges import ALL_TIMES, TimeRange
+from vdm.diffusion.time_shifts import ShiftedTimes, TimeShift, shifted
 from vdm.ranges import Positive
 from vdm.types import NoisedLatents
 
@@ -68,6 +69,7 @@ class GaussianDiffusion:
         global_batch_size: int,
         shape: tuple[int, ...],
         num_images: int = 0,
+        within: TimeRange = ALL_TIMES,
     ) -> Times:
         """Draw the training time of each sample, as a function of (seed, position).
 
@@ -77,18 +79,33 @@ class GaussianDiffusion:
             global_batch_size: Number of samples in one optimizer step.
             shape: Channels, frames, rows and columns of one clip's latents, including its independent images.
             num_images: How many of the last frames are independent images. Their times are shifted like the clip's.
+            within: Range of the times, after any shift; its probability must be above 0.
         """
         channels, num_frames, height, width = shape
         clip = (channels, num_frames - num_images, height, width)
+        part = (self.share_below(within.start, clip), self.share_below(within.end, clip))
 
         def times(purpose: str) -> PerClip:
-            t = self.noise_levels(seed, positions, global_batch_size, self.schedule, purpose)
-            return t if self.time_shift is None else self.time_shift(t, clip)
+            t = self.noise_levels(seed, positions, global_batch_size, self.schedule, purpose, part)
+            return within.clamp(t if self.time_shift is None else self.time_shift(t, clip))
 
         def uniform(purpose: str) -> PerClip:
             return randomness.uniform(seed, purpose, map(int, positions))
 
         return self.frame_levels(times, uniform, clip[1], num_images)
+
+    def share_below(self, t: float, shape: tuple[int, ...]) -> float:
+        """Return the probability that the training time of a clip is below ``t``, after any shift.
+
+        Args:
+            t: A time; from 1 on the probability is 1, up to 0 it is 0.
+            shape: Channels, frames, rows and columns of the clip's latents.
+        """
+        if not 0 < t < 1:
+            return float(t >= 1)
+        if self.time_shift is not None:
+            t = float(shifted(torch.tensor([t], dtype=torch.float64, device="cpu"), 1 / self.time_shift.factor(shape)))
+        return self.noise_levels.share_below(t, self.schedule)
 
     def sampling_schedule(self, shape: tuple[int, ...]) -> NoiseSchedule:
         """Return the schedule for sampling latents of a shape: channels, frames, rows and columns."""

@@ -5,6 +5,7 @@ the same model without conditions or with a negative prompt (classifier-free gui
 smaller or less trained model with the same conditions (autoguidance, Karras et al. 2024).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -43,12 +44,15 @@ class Extrapolation:
         rescale: phi of Lin et al. 2023, eq. 14 to 16: rescales the guided prediction to the standard deviation of the
             strong one over the clip; 0 not at all, 1 fully. The paper and diffusers rescale the network's output, which
             is v in the paper; here v is rescaled, whatever the network predicts.
+        low_noise_scale: Scale at the noise levels of the expert for low ones, if the network consists of two experts;
+            see ``by_expert``. None for the same scale.
     """
 
     scale: Number = 1.0
     first_scale: Number | None = None
     interval: tuple[NotNegative, NotNegative] | None = None
     rescale: Share = 0.0
+    low_noise_scale: Number | None = None
 
     def __post_init__(self) -> None:
         if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
@@ -93,3 +97,43 @@ class Extrapolation:
         deviation, guided_deviation = ((x - skip).flatten(1).std(1) for x in (strong, x0))
         factor = self.rescale * deviation / guided_deviation + 1 - self.rescale
         return skip + over_latents(factor) * (x0 - skip)
+
+
+IsHigh = Callable[[Level, Level], Bool[Tensor, " b"]]
+"""Returns which clips belong to the expert for high noise levels, given their ``alpha`` and ``sigma``."""
+
+
+def by_expert(guidance: Guidance, is_high: IsHigh | None) -> Guidance:
+    """Return guidance whose scale depends on the expert, if it has a ``low_noise_scale``.
+
+    Args:
+        guidance: The guidance.
+        is_high: Tells the noise levels of the experts; None if the network does not consist of two.
+
+    Raises:
+        ValueError: If there is a ``low_noise_scale``, but there are no experts.
+    """
+    if not isinstance(guidance, Extrapolation) or guidance.low_noise_scale is None:
+        return guidance
+    if is_high is None:
+        raise ValueError(
+            f"guidance.low_noise_scale={guidance.low_noise_scale:g}: the network does not consist of two experts"
+        )
+    high = replace(guidance, low_noise_scale=None)
+    low = replace(high, scale=guidance.low_noise_scale)
+
+    def of_expert(strong: Denoise, weak: Denoise) -> Denoise:
+        high_denoise, low_denoise = high(strong, weak), low(strong, weak)
+
+        def denoise(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
+            chosen = is_high(alpha, sigma)
+            if bool(chosen.all()):
+                return high_denoise(xt, alpha, sigma)
+            of_low = low_denoise(xt, alpha, sigma)
+            if not bool(chosen.any()):
+                return of_low
+            return replace(of_low, x0=torch.where(over_latents(chosen), high_denoise(xt, alpha, sigma).x0, of_low.x0))
+
+        return denoise
+
+    return of_expert

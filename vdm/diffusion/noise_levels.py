@@ -17,6 +17,8 @@ from vdm.ranges import LogRatio, Positive, ShareBelowOne, Size
 
 LEVEL_OF_CLIP = "noise level"
 """Purpose of the random number for the single level of a clip."""
+_NUM_BISECTIONS = 50
+"""Until the remaining interval is about as small as the precision of float64."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class NoiseLevels(ABC):
         global_batch_size: int,
         schedule: NoiseSchedule,
         purpose: str = LEVEL_OF_CLIP,
+        part: tuple[float, float] = (0, 1),
     ) -> PerClip:
         """Draw a time for each position.
 
@@ -51,8 +54,20 @@ class NoiseLevels(ABC):
             global_batch_size: Number of samples in one optimizer step.
             schedule: Signal and noise at each time.
             purpose: Purpose of the times; times of different purposes are independent.
+            part: Draw between these quantiles of the distribution, whose density there keeps its shape.
         """
-        return self.quantile(self._uniform(seed, positions, global_batch_size, purpose), schedule)
+        low, high = part
+        u = low + (high - low) * self._uniform(seed, positions, global_batch_size, purpose)
+        return self.quantile(u.clamp(max=1 - 2**-24), schedule)  # rounding may have given 1
+
+    def share_below(self, t: float, schedule: NoiseSchedule) -> float:
+        """Return the probability of a time below ``t``: the inverse of the quantile function, by bisection."""
+        low, high = 0.0, 1.0
+        for _ in range(_NUM_BISECTIONS):
+            middle = (low + high) / 2
+            is_below = self.quantile(torch.tensor([middle], dtype=torch.float64, device="cpu"), schedule) < t
+            low, high = (middle, high) if bool(is_below) else (low, middle)
+        return low if low == 0 else high
 
     def _uniform(self, seed: int, positions: Int[Tensor, " b"], global_batch_size: int, purpose: str) -> PerClip:
         if not self.low_discrepancy:

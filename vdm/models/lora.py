@@ -49,7 +49,9 @@ class LoRALinear(nn.Linear):
     def __init__(self, linear: nn.Linear, rank: int, alpha: float | None = None) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
-        place = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+        # Those of the layer may be read from files only later, but the added weights need their initial values now.
+        device = "cpu" if linear.weight.is_meta else linear.weight.device
+        place = {"device": device, "dtype": linear.weight.dtype}
         self.lora_A = nn.Linear(linear.in_features, rank, bias=False, **place)
         self.lora_B = nn.Linear(rank, linear.out_features, bias=False, **place)
         nn.init.zeros_(self.lora_B.weight)
@@ -150,6 +152,12 @@ def adapted_outside(weights: Iterable[str], prefix: str) -> str | None:
     """Return the name of a layer with LoRA whose name does not begin with ``prefix``; None if there is none."""
     outside = (name for name in weights if is_added(name) and not name.startswith(prefix))
     return next((name.rpartition(".lora_")[0] for name in outside), None)
+
+
+def added_to(weight: str) -> tuple[str, ...]:
+    """Return the names of what LoRA may have added to a layer, by the name of the layer's weight."""
+    layer = weight.removesuffix(".weight")
+    return tuple(f"{layer}.{part}" for part in (_DOWN, _UP, _ALPHA))
 
 
 def is_added(name: str) -> bool:

@@ -34,7 +34,8 @@ class Losses:
 class Objective(Protocol):
     """A function whose value training minimizes. Training, validation, ``vdm evaluate`` and ``vdm plan`` call it.
 
-    If its constructor has an argument ``model``, it gets the model with the weights at the start of training.
+    If its constructor has an argument ``model``, it gets the model with the weights at the start of training. Each
+    process then needs memory for all of them, which FSDP2 otherwise avoids if they come from files.
     """
 
     def __call__(self, model: VideoDiffusionModel, latents: LatentBatch, randomness: BatchRandomness) -> Losses:

@@ -12,6 +12,7 @@ from vdm import randomness
 from vdm.diffusion.frame_levels import Times
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.noise_priors import NoisePrior
+from vdm.diffusion.time_ranges import ALL_TIMES, TimeRange
 from vdm.objectives.condition_dropout import ConditionDropout
 from vdm.prompts import Prompts
 
@@ -94,6 +95,7 @@ class TrainingRandomness(BatchRandomness):
         global_batch_size: Number of samples in one optimizer step.
         condition_dropout: Probabilities of dropping conditions.
         prefetched_noise: The noise of these clips, if ``NoisePrefetcher`` has drawn it.
+        within: Range of the times: that of the expert in training, if the network consists of two.
     """
 
     clip_ids: Sequence[int]
@@ -101,6 +103,7 @@ class TrainingRandomness(BatchRandomness):
     global_batch_size: int = field(kw_only=True)
     condition_dropout: ConditionDropout = field(default=ConditionDropout(), kw_only=True)
     prefetched_noise: PrefetchedNoise | None = field(default=None, kw_only=True)
+    within: TimeRange = field(default=ALL_TIMES, kw_only=True)
 
     def noise(self, prior: NoisePrior, shape: Shape, num_images: int = 0) -> Float[Tensor, "b c t h w"]:
         """Return the prefetched noise if it was drawn for these arguments; otherwise draw the noise."""
@@ -111,7 +114,8 @@ class TrainingRandomness(BatchRandomness):
 
     def times(self, diffusion: GaussianDiffusion, shape: Shape, num_images: int = 0) -> Times:
         """Draw times from the diffusion's ``noise_levels``."""
-        return diffusion.draw_times(self.seed, torch.tensor(self.clip_ids), self.global_batch_size, shape, num_images)
+        positions = torch.tensor(self.clip_ids)
+        return diffusion.draw_times(self.seed, positions, self.global_batch_size, shape, num_images, self.within)
 
     def drop_conditions(self, prompts: Prompts) -> Prompts:
         """Return the prompts with conditions dropped at random; a clip and its images lose the same conditions."""

@@ -106,6 +106,9 @@ class EMA:
         if not names or len(set(names)) < len(names):
             raise ValueError(f"half_lives, sigma_rels: at least one, and each once, but they are {names}")
         self.num_updates = 0
+        """Optimizer steps so far."""
+        self.num_updates_of: dict[str, int] = {}
+        """Steps so far of each of two experts, by name."""
         self.weights: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         """EMA weights by name of the EMA and of the weight."""
 
@@ -115,7 +118,11 @@ class EMA:
         return self.weights[self.kinds[0].name]
 
     def follow(
-        self, weights: Mapping[str, Tensor], clips_per_step: int, update_copies: Callable[[], None] = lambda: None
+        self,
+        weights: Mapping[str, Tensor],
+        clips_per_step: int,
+        update_copies: Callable[[], None] = lambda: None,
+        owners: Mapping[str, str | None] | None = None,
     ) -> None:
         """Start all averages at the present weights.
 
@@ -123,22 +130,44 @@ class EMA:
             weights: Views of the weights that this process updates, by name.
             clips_per_step: Clips in an optimizer step, over all processes.
             update_copies: Copies changed weights to wherever else they are kept.
+            owners: The expert to which a weight belongs, by the weight's name, if the network consists of two.
         """
-        self._trained = weights
+        self._trained = dict(weights)
+        self._parts: dict[str | None, list[str]] = {}
+        for name in weights:
+            self._parts.setdefault((owners or {}).get(name), []).append(name)
+        self.num_updates_of = {owner: 0 for owner in set((owners or {}).values()) if owner is not None}
         self._clips_per_step = clips_per_step
         self._update_copies = update_copies
         for name in self.weights:
             self.weights[name] = {name: weight.clone() for name, weight in weights.items()}
 
+    def move(self, weights: Mapping[str, Tensor]) -> None:
+        """Take new views of weights that were moved to another device, and move their averages there."""
+        self._trained.update(weights)
+        for of_kind in self.weights.values():
+            of_kind.update({name: of_kind[name].to(weight.device) for name, weight in weights.items()})
+
     @torch.no_grad()
-    def update(self) -> None:
-        """Add the present weights to the averages, after an optimizer step."""
+    def update(self, idle: str | None = None) -> None:
+        """Add the present weights to the averages, after an optimizer step.
+
+        Args:
+            idle: The expert that the step left alone, whose averages don't change. Averages of an expert count its own
+                steps.
+        """
         self.num_updates += 1
-        weights = list(self._trained.values())
-        for kind in self.kinds:
-            ema_weights = list(self.weights[kind.name].values())
-            new = 1 - kind.decay(self.num_updates, self._clips_per_step)
-            torch._foreach_lerp_(ema_weights, weights, new)  # pyright: ignore[reportPrivateImportUsage]
+        for expert in self.num_updates_of:
+            self.num_updates_of[expert] += expert != idle
+        for owner, names in self._parts.items():
+            if owner is not None and owner == idle:
+                continue
+            weights = [self._trained[name] for name in names]
+            num_updates = self.num_updates if owner is None else self.num_updates_of[owner]
+            for kind in self.kinds:
+                ema_weights = [self.weights[kind.name][name] for name in names]
+                new = 1 - kind.decay(num_updates, self._clips_per_step)
+                torch._foreach_lerp_(ema_weights, weights, new)  # pyright: ignore[reportPrivateImportUsage]
 
     def decays(self) -> dict[str, float]:
         """Return, by name of the EMA, the factor of the old average in the latest update."""
@@ -162,8 +191,17 @@ class EMA:
             self.first[name].copy_(kept)
         self._update_copies()
 
+    def load_state(self, checkpoint: Mapping[str, Any]) -> None:
+        """Restore EMA weights and counts of updates from a checkpoint of training; errors are those of ``load``."""
+        self.load(checkpoint["ema"], checkpoint["ema_updates"], checkpoint.get("ema_updates_of", {}))
+
     @torch.no_grad()
-    def load(self, saved: Mapping[str, Mapping[str, Tensor]], num_updates: int) -> None:
+    def load(
+        self,
+        saved: Mapping[str, Mapping[str, Tensor]],
+        num_updates: int,
+        num_updates_of: Mapping[str, int] | None = None,
+    ) -> None:
         """Restore saved EMA weights.
 
         Raises:
@@ -175,3 +213,4 @@ class EMA:
             for name, weight in of_kind.items():
                 weight.copy_(saved[kind][name])
         self.num_updates = num_updates
+        self.num_updates_of |= num_updates_of or {}

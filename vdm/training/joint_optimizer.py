@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.objectives.base import Objective, second_optimizer, with_modules_of
+from vdm.training.step_experts import split_groups
 
 
 class JointOptimizer(Optimizer):
@@ -69,8 +70,12 @@ def optimizer_of(
     """
     make_second = second_optimizer(objective)
     if make_second is None:
-        return make_optimizer(_trained(with_modules_of(model, objective)))
-    return JointOptimizer([make_optimizer(_trained(model)), make_second(_trained(cast(nn.Module, objective)))])
+        optimizer = make_optimizer(_trained(with_modules_of(model, objective)))
+        split_groups(optimizer, model)
+        return optimizer
+    first, second = make_optimizer(_trained(model)), make_second(_trained(cast(nn.Module, objective)))
+    split_groups(first, model)
+    return JointOptimizer([first, second])
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:

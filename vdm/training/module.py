@@ -1,7 +1,7 @@
 """The training step."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import lightning
@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vdm import randomness
 from vdm.assembly.model import VideoDiffusionModel
 from vdm.data.datamodule import ClipDataModule
+from vdm.models.experts import TwoExperts, agreeing
 from vdm.objectives.base import Objective, losses_of
 from vdm.objectives.batch_randomness import HeldOutRandomness, PrefetchedNoise, TrainingRandomness
 from vdm.objectives.condition_dropout import ConditionDropout, Shares
@@ -28,6 +29,7 @@ from vdm.training.lightning_internals import put_between_steps
 from vdm.training.loggers.base import run_loggers
 from vdm.training.lr_schedules import LRSchedule
 from vdm.training.resuming import follow_schedule
+from vdm.training.step_experts import ExpertSchedule, StepExpert, owners
 from vdm.training.step_flops import StepFlops
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.types import ClipBatch
@@ -57,6 +59,7 @@ class DiffusionModule(lightning.LightningModule):
         condition_dropout: Share of clips without a condition, by the condition's name; see ``ConditionDropout``.
         seed: Seed of noise, noise levels and drop-out.
         ema: EMAs of the weights.
+        experts: Which of the network's two experts trains in which step, if it consists of two.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class DiffusionModule(lightning.LightningModule):
         condition_dropout: Shares,
         seed: Seed,
         ema: EMA,
+        experts: ExpertSchedule,
     ) -> None:
         super().__init__()
         self.model = model
@@ -77,6 +81,9 @@ class DiffusionModule(lightning.LightningModule):
         self.lr_schedule = lr_schedule
         self.condition_dropout = ConditionDropout(condition_dropout)
         self.seed = seed
+        self.schedule_of_experts = experts
+        self.expert = StepExpert()
+        """The expert of the present optimizer step."""
         self.scalars: dict[str, float] = {}
         """The latest value of each logged scalar, by name."""
         self.logged_at: dict[str, int] = {}
@@ -101,14 +108,16 @@ class DiffusionModule(lightning.LightningModule):
         """
         positions = batch.positions.tolist()
         self._seed_network_dropout(positions[0])
+        self._begin_step()
         randomness = TrainingRandomness(
             self.seed,
             positions,
             global_batch_size=self.data.global_batch_size,
             condition_dropout=self.condition_dropout,
             prefetched_noise=self._noise_ahead(batch),
+            within=self.expert.times,
         )
-        with self.flops.counting(batch):
+        with self.flops.counting(batch), self.expert.alone(self.model.network):
             losses = losses_of(self.objective, self.model, latents_of(self.model, batch, randomness), randomness)
 
         # A damaged sample has weight 0; `where` is needed because 0 times NaN is NaN. The trainer divides the sum over
@@ -132,22 +141,26 @@ class DiffusionModule(lightning.LightningModule):
         optimizer: Optimizer | LightningOptimizer,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Step, then update the EMAs and count the samples, so that the step's checkpoint includes both."""
+        """Step, then update the EMAs and count the samples, so that the step's checkpoint includes both.
+
+        An expert that the step does not use is left alone: its weights have no gradients, and no decay.
+        """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()  # frees memory; Lightning would keep the gradients during the next forward pass
-        self.ema.update()
+        self.ema.update(idle=self.expert.idle)
         self.data.consumed(self.data.global_batch_size)
 
     def on_validation_epoch_start(self) -> None:
         """Validate the EMA weights, with which videos are made."""
         self.ema.swap()
         self.is_validation_whole = True
-        self.validation_losses = LevelMeans(NUM_LEVEL_BINS, self.device)
+        self.validation_losses = self.level_means()
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Add up the loss of held-out clips, whose noise and noise level are functions of the clip's key."""
         randomness = HeldOutRandomness(batch.keys)
-        losses = losses_of(self.objective, self.model, latents_of(self.model, batch, randomness), randomness)
+        with agreeing(self.model.network, self._needed_by_any):
+            losses = losses_of(self.objective, self.model, latents_of(self.model, batch, randomness), randomness)
         weights = batch.weights.to(self.device, non_blocking=True)
         self.validation_losses.add(losses.per_clip, losses.t, weights, losses.scalars)
 
@@ -187,7 +200,9 @@ class DiffusionModule(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """Start the EMAs, sharded and placed as the strategy keeps the weights."""
         weights = {name: weight_slice.values for name, weight_slice in self.strategy.slices.trained.items()}
-        self.ema.follow(weights, self.data.global_batch_size, self.strategy.update_copies)
+        self.ema.follow(weights, self.data.global_batch_size, self.strategy.update_copies, owners(self))
+        if isinstance(self.model.network, TwoExperts):
+            self.strategy.place_experts(self.model.network, self.ema)
 
     def on_train_start(self) -> None:
         """Apply the configured learning-rate schedule, which may be longer than when the run was saved."""
@@ -202,11 +217,12 @@ class DiffusionModule(lightning.LightningModule):
         checkpoint["ema"] = self.ema.weights
         checkpoint["ema_names"] = list(self.ema.weights)
         checkpoint["ema_updates"] = self.ema.num_updates
+        checkpoint["ema_updates_of"] = self.ema.num_updates_of
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the EMA weights, and resume at the beginning of a step."""
         put_between_steps(checkpoint, self.data.accumulation(self.trainer.world_size))
-        self.ema.load(checkpoint["ema"], checkpoint["ema_updates"])
+        self.ema.load_state(checkpoint)
 
     @property
     def strategy(self) -> SlicewiseStrategy:
@@ -217,6 +233,22 @@ class DiffusionModule(lightning.LightningModule):
     def data(self) -> ClipDataModule:
         """The data module in training."""
         return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+
+    def level_means(self) -> LevelMeans:
+        """Return mean losses by noise level, and by expert if the network consists of two."""
+        network = self.model.network
+        boundary = network.boundary if isinstance(network, TwoExperts) else None
+        return LevelMeans(NUM_LEVEL_BINS, self.device, boundary)
+
+    def _begin_step(self) -> None:
+        """Find the expert of the optimizer step, the same in all of its micro-batches."""
+        self.expert = self.schedule_of_experts.step(*self.data.bucket_of_step())
+        self.strategy.idle_expert = self.expert.idle
+
+    def _needed_by_any(self, needed: Sequence[bool]) -> list[bool]:
+        """Return which experts any process needs, so that all gather the same weights."""
+        counts = torch.tensor(needed, dtype=torch.float32, device=self.device)
+        return (self.trainer.strategy.reduce(counts, reduce_op="sum") > 0).tolist()  # pyright: ignore
 
     def _noise_ahead(self, batch: ClipBatch) -> PrefetchedNoise | None:
         num_images = 0 if batch.images is None else batch.images.pixels.shape[2]

@@ -7,6 +7,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.config import build, errors_at
 from vdm.objectives.base import Objective
 from vdm.objectives.build import build_objective
+from vdm.training.step_experts import freeze_others
 from vdm.training.tuning import LoRA
 
 
@@ -17,11 +18,13 @@ def prepare(model: VideoDiffusionModel, config: Mapping[str, Any]) -> Objective:
 
     Args:
         model: The model, with the weights that training starts from.
-        config: Whole configuration, with ``tune``, ``objective`` and ``blocks``.
+        config: Whole configuration, with ``experts``, ``tune``, ``objective`` and ``blocks``.
 
     Raises:
         ConfigError: One line that names the key.
     """
+    with errors_at("experts"):
+        freeze_others(model, config.get("experts", "both"))  # before LoRA, which leaves out what is frozen
     _apply("tune", model, config)
     objective = build_objective(config["objective"], model)
     _apply("blocks", model, config)

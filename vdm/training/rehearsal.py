@@ -92,7 +92,7 @@ class Rehearsal(Callback):
             checkpoint = pl_module.strategy.load_checkpoint(folder)
             pl_module.strategy.load_model_state_dict(checkpoint)
             pl_module.strategy.load_optimizer_state_dict(checkpoint)
-            pl_module.ema.load(checkpoint["ema"], checkpoint["ema_updates"])
+            pl_module.ema.load_state(checkpoint)
         self.stage = "the end"
 
     @contextmanager

@@ -1,7 +1,7 @@
 """Checks of the training state in a checkpoint, and the learning rate after a resume."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from torch.optim.lr_scheduler import LambdaLR
@@ -39,6 +39,7 @@ class _State(TypedDict):
     ClipDataModule: _Data
     ema_names: list[str]
     ema_updates: _Count
+    ema_updates_of: NotRequired[dict[str, _Count]]
 
 
 def checked_state(state: dict[str, Any], folder: Path) -> dict[str, Any]:

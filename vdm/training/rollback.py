@@ -34,7 +34,7 @@ def roll_back(trainer: lightning.Trainer, module: DiffusionModule, run: Path) ->
     checkpoint = strategy.load_checkpoint(run)
     strategy.load_model_state_dict(checkpoint)
     strategy.load_optimizer_state_dict(checkpoint)
-    module.ema.load(checkpoint["ema"], checkpoint["ema_updates"])
+    module.ema.load_state(checkpoint)
     (schedule,) = trainer.lr_scheduler_configs
     schedule.scheduler.load_state_dict(checkpoint["lr_schedulers"][0])
     follow_schedule(cast(LambdaLR, schedule.scheduler))

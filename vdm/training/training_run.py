@@ -12,16 +12,18 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from vdm import randomness
 from vdm.assembly.build_model import build_model
-from vdm.assembly.load import load_into
+from vdm.assembly.load import open_weights, read_into
 from vdm.assembly.model import VideoDiffusionModel
-from vdm.assembly.pretrained import configured, load_pretrained, open_pretrained
+from vdm.assembly.pretrained import configured, open_pretrained, weights_of
 from vdm.checkpoints.run_record import DataIdentity, record_run
-from vdm.config import ConfigError, build, check, errors_at
+from vdm.config import ConfigError, build, check, errors_at, takes
 from vdm.data.datamodule import ClipDataModule
 from vdm.data.order import idle_devices
 from vdm.data.sets import TRAIN
 from vdm.generation.video_files import DEFAULT_FPS
+from vdm.models.experts import TwoExperts
 from vdm.models.pretrained.published import Published
+from vdm.models.pretrained.stored import WeightFiles
 from vdm.objectives.base import Objective, second_optimizer, with_modules_of
 from vdm.objectives.batch_randomness import NoisePrefetcher
 from vdm.training.callback_order import build_callbacks
@@ -37,7 +39,9 @@ from vdm.training.loggers.metrics_file import MetricsFile
 from vdm.training.module import DiffusionModule
 from vdm.training.prepare import prepare, with_settled_lora, without_lora_file
 from vdm.training.process_layout import cluster_environment, find_layout, with_layout
+from vdm.training.step_experts import ExpertSchedule
 from vdm.training.strategies.deepspeed import DeepSpeedZeRO
+from vdm.training.strategies.single import SingleDevice
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 from vdm.types import ClipSize
 
@@ -97,17 +101,30 @@ def build_training(config: Mapping[str, Any], run: Path) -> TrainingRun:
     data: ClipDataModule = build(config["data"], "data")
     with errors_at("data.path"):
         data.check()
-    torch.manual_seed(randomness.generator(config["seed"], "initial weights", 0).initial_seed())
-    model = build_model(config)
+    is_read = config["resume"] is not None or published is not None or config["init_from"] is not None
+    # An objective that gets the model may copy it, and needs its weights then; without one, they are read when the
+    # strategy knows which slices this process needs.
+    is_read_later = is_read and not takes(config["objective"], "model", "objective")
+    _seed_initial_weights(config["seed"], 0)
+    model = build_model(config, is_network_read=is_read_later)
     _fit_data_to_model(data, model, config["seed"])
-    if config["resume"] is None:
-        _load_initial_weights(model, config, published)
+    initial = _open_initial_weights(model, config, published)
+    if initial is not None and not is_read_later:
+        read_into(model, initial)
+    _seed_initial_weights(config["seed"], 1)  # so that added weights do not depend on how the network was built
     objective = prepare(model, config if config["resume"] is None else without_lora_file(config))
     module: DiffusionModule = build(
-        config["training"], "training", model=model, objective=objective, seed=config["seed"]
+        config["training"],
+        "training",
+        model=model,
+        objective=objective,
+        seed=config["seed"],
+        experts=_schedule_experts(model, data, config["seed"]),
     )
     check_dropout(module.condition_dropout, model)
     strategy = _build_strategy(config, model, objective)
+    if is_read_later:
+        strategy.read_weights(model, initial)
     stop = StopOnSignal()
     recorded = {**recorded, "clip": _describe_clips(data)}
     callbacks = [BeginLogging(run, recorded), *build_callbacks(config, run, stop)]
@@ -145,16 +162,34 @@ def _fit_data_to_model(data: ClipDataModule, model: VideoDiffusionModel, seed: i
     data.prefetch_noise(NoisePrefetcher(seed, model.diffusion.noise_prior, shapes, data.num_images_per_clip))
 
 
-def _load_initial_weights(model: VideoDiffusionModel, config: Mapping[str, Any], published: Published | None) -> None:
-    """Load the weights of ``model.pretrained`` or ``init_from``, if one of the two is given."""
-    if published is not None:
-        load_pretrained(published, model, config["model"]["pretrained"])
+def _schedule_experts(model: VideoDiffusionModel, data: ClipDataModule, seed: int) -> ExpertSchedule:
+    """Return which expert trains in which step, if the network consists of two.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    shapes = [model.encoder.latent_shape(ClipSize(*bucket.shape)) for bucket in data.training.buckets]
+    with errors_at("experts"):
+        return ExpertSchedule(seed, model.network, model.diffusion, shapes)
+
+
+def _seed_initial_weights(seed: int, part: int) -> None:
+    torch.manual_seed(randomness.generator(seed, "initial weights", part).initial_seed())
+
+
+def _open_initial_weights(
+    model: VideoDiffusionModel, config: Mapping[str, Any], published: Published | None
+) -> WeightFiles | None:
+    """Open the weights of ``model.pretrained`` or ``init_from``; None if neither is given, or the run is resumed."""
+    if config["resume"] is not None:
+        return None
+    opened = None if published is None else weights_of(published, model, config["model"]["pretrained"])
     if config["init_from"] is None:
-        return
-    if published is not None:
+        return opened
+    if opened is not None:
         raise ConfigError("init_from: the weights are those of model.pretrained; give one of the two")
     with errors_at("init_from"):
-        load_into(model, config["init_from"])
+        return open_weights(model, config["init_from"])
 
 
 def _build_strategy(config: Mapping[str, Any], model: VideoDiffusionModel, objective: Objective) -> SlicewiseStrategy:
@@ -164,6 +199,12 @@ def _build_strategy(config: Mapping[str, Any], model: VideoDiffusionModel, objec
         "num_emas": count_emas(config["averages"]),
     }
     strategy: SlicewiseStrategy = build(config["strategy"], "strategy", defaults=defaults)
+    if (
+        isinstance(strategy, SingleDevice)
+        and strategy.offload_idle_expert
+        and not isinstance(model.network, TwoExperts)
+    ):
+        raise ConfigError("strategy.offload_idle_expert=true: the network does not consist of two experts")
     if second_optimizer(objective) is not None and isinstance(strategy, DeepSpeedZeRO):
         raise ConfigError(
             f"objective: {type(objective).__name__} trains a second network with an optimizer of its own, and DeepSpeed"

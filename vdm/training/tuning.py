@@ -156,5 +156,5 @@ def _load(opened: LoRAFile, model: nn.Module) -> None:
         own = model.get_submodule(f"network.{layer}")
         if not isinstance(own, LoRALinear):
             raise ValueError(f"file={opened.file}: {layer} is not trained in this model, so its LoRA has no place")
-        if not own.weight.is_meta:  # a plan needs no values
+        if not own.lora_A.weight.is_meta:  # a plan needs no values
             put(opened.addition(layer), own)

@@ -31,9 +31,9 @@ class Sizes:
     num_image_tokens: int = 0
 
 
-def diffusers_transformer(sizes: Sizes) -> WanTransformer3DModel:
+def diffusers_transformer(sizes: Sizes, seed: int = 0) -> WanTransformer3DModel:
     """Return diffusers' network with random weights; weights that start as zeros or ones would hide errors."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = WanTransformer3DModel(
         num_attention_heads=sizes.num_heads,
         attention_head_dim=sizes.head_channels,
@@ -46,7 +46,7 @@ def diffusers_transformer(sizes: Sizes) -> WanTransformer3DModel:
         added_kv_proj_dim=sizes.num_heads * sizes.head_channels if sizes.image_token_channels else None,
         pos_embed_seq_len=sizes.num_image_tokens or None,
     )
-    random = generator(0, "weights", 0)
+    random = generator(seed, "weights", 0)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))

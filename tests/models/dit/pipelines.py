@@ -65,8 +65,13 @@ SCHEDULERS: dict[str, Any] = {
 }
 
 
-def pipeline(kind: str = "unipc", expand_timesteps: bool = False, **scheduler: object) -> WanPipeline:
-    """Return diffusers' pipeline around all of it; TI2V-5B has ``expand_timesteps``: a timestep for each token."""
+def pipeline(
+    kind: str = "unipc", expand_timesteps: bool = False, boundary: float | None = None, **scheduler: object
+) -> WanPipeline:
+    """Return diffusers' pipeline around all of it.
+
+    TI2V-5B has ``expand_timesteps``: a timestep for each token. A14B has a boundary, and a second network.
+    """
     own = {"euler": {}, "dpm": {"flow_shift": 3.0, "prediction_type": "flow_prediction", "use_flow_sigmas": True}}
     made = WanPipeline(
         tokenizer=tokenizer(),
@@ -75,6 +80,8 @@ def pipeline(kind: str = "unipc", expand_timesteps: bool = False, **scheduler: o
         transformer=diffusers_transformer(SIZES),
         scheduler=SCHEDULERS[kind](**own.get(kind, SCHEDULER) | scheduler),
         expand_timesteps=expand_timesteps,
+        boundary_ratio=boundary,
+        transformer_2=None if boundary is None else diffusers_transformer(SIZES, seed=1),
     )
     made.set_progress_bar_config(disable=True)
     return made
@@ -83,7 +90,7 @@ def pipeline(kind: str = "unipc", expand_timesteps: bool = False, **scheduler: o
 KINDS = {
     "I2V": {"image_token_channels": IMAGE_WIDTH},
     "FLF2V": {"image_token_channels": IMAGE_WIDTH, "num_image_tokens": 2 * 17},
-    "I2V of Wan 2.2": {},  # one of the two networks
+    "A14B": {},
 }
 """Of each kind of image-to-video model, how it is told the image tokens of pictures."""
 
@@ -100,17 +107,20 @@ def image_pipeline(kind: str) -> WanImageToVideoPipeline:
     is_told = (
         {} if kind == "TI2V" else {"image_conditioned": True, "image_channels": 4 + SIZES.in_channels, **KINDS[kind]}
     )
+    sizes = replace(SIZES, **is_told)
     has_tokens = "image_token_channels" in is_told
     square = {"height": 16, "width": 16}
     made = WanImageToVideoPipeline(
         tokenizer=tokenizer(),
         text_encoder=text_encoder(),
         vae=autoencoder(),
-        transformer=diffusers_transformer(replace(SIZES, **is_told)),
+        transformer=diffusers_transformer(sizes),
         scheduler=UniPCMultistepScheduler(**SCHEDULER),
         image_encoder=image_encoder() if has_tokens else None,
         image_processor=CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=square) if has_tokens else None,
         expand_timesteps=kind == "TI2V",
+        boundary_ratio=0.9 if kind == "A14B" else None,
+        transformer_2=diffusers_transformer(sizes, seed=1) if kind == "A14B" else None,
     )
     made.set_progress_bar_config(disable=True)
     return made

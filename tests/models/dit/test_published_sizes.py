@@ -7,8 +7,10 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from tests.cli.calling import composed
+from vdm.config import build
 from vdm.models.clip_tokens import ClipTokenEncoder
 from vdm.models.dit.transformer import SpaceTimeTransformer
+from vdm.models.experts import EXPERTS, TwoExperts
 from vdm.models.pretrained.wan import network_config, network_options
 from vdm.models.text_encoders import PretrainedTextEncoder
 from vdm.training.planning.structure import pretrained_by_configuration
@@ -60,6 +62,23 @@ def test_models_of_published_sizes_have_the_keys_and_shapes_of_diffusers(name: s
     assert shapes(network) == shapes(theirs)
     assert sum(weight.numel() for weight in network.parameters()) == num_weights
     assert shapes(published(network_config(network))) == shapes(theirs)
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "boundary"),
+    [("wan22_a14b", LARGE, 0.875), ("wan22_i2v_a14b", {**LARGE, **OF_IMAGE}, 0.9)],
+)
+def test_both_experts_of_a14b_have_the_keys_and_shapes_of_diffusers(
+    model: str, config: dict[str, Any], boundary: float
+) -> None:
+    options = (f"model={model}", "text_encoder=wan", "encoder=wan", "diffusion=wan")
+    chosen = composed("train", *options)["model"]["network"]
+    with torch.device("meta"):
+        experts = [build(chosen[name], name, defaults={"in_channels": 16, "text_channels": 4096}) for name in EXPERTS]
+        network = TwoExperts(*experts, boundary=chosen["boundary"])
+    assert network.boundary == boundary
+    for expert in experts:
+        assert shapes(expert) == shapes(published(config))
 
 
 @pytest.mark.parametrize(("config", "differing"), IMAGE_TO_VIDEO.values(), ids=IMAGE_TO_VIDEO)

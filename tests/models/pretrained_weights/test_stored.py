@@ -32,7 +32,7 @@ def test_tensors_of_several_files_are_one_mapping(tmp_path: Path) -> None:
 def test_a_module_takes_weights_of_any_precision_and_keeps_its_own(tmp_path: Path) -> None:
     layer = nn.Linear(2, 3)
     weights = {"weight": torch.ones(3, 2, dtype=torch.float16), "bias": torch.zeros(3, dtype=torch.float16)}
-    load(StoredTensors.open([write(tmp_path / "w.safetensors", **weights)]), layer, "w")
+    load(StoredTensors.open([write(tmp_path / "w.safetensors", **weights)]), layer)
 
     assert layer.weight.dtype == torch.float32
     assert layer.weight.eq(1).all()
@@ -48,17 +48,37 @@ def test_a_module_takes_weights_of_any_precision_and_keeps_its_own(tmp_path: Pat
     ],
     ids=["missing", "unknown", "misshapen"],
 )
-def test_weights_of_another_model_are_named_and_nothing_is_changed(
+def test_weights_of_another_model_are_named(
     tmp_path: Path, change: dict[str, torch.Tensor | None], message: str
 ) -> None:
     layer = nn.Linear(2, 3)
-    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
-    weights = {name: tensor for name, tensor in {**before, **change}.items() if tensor is not None}
+    weights = {name: tensor for name, tensor in {**layer.state_dict(), **change}.items() if tensor is not None}
     stored = StoredTensors.open([write(tmp_path / "w.safetensors", **weights)])
 
     with pytest.raises(ValueError, match=f"^{message}$"):
-        load(stored, layer, "here")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
+        check_names(stored, layer, "here")
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (5, 3), (4, 3, 2), (0, 2)], ids=str)
+def test_any_stretch_of_a_flattened_tensor_is_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    tensor = torch.randn(shape)
+    stored = StoredTensors.open([write(tmp_path / "w.safetensors", a=tensor, other=torch.ones(3))])
+    flat = tensor.flatten()
+
+    for start in range(len(flat) + 1):
+        for count in range(len(flat) - start + 1):
+            assert torch.equal(stored.read("a", start, count), flat[start : start + count])
+
+
+def test_a_file_that_was_cut_off_since_it_was_opened_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "w.safetensors", a=torch.zeros(100))
+    stored = StoredTensors.open([path])
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"w.safetensors: not a whole safetensors file: .+"):
+        stored.read("a", 0, 10)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"w.safetensors: no such file$"):
+        stored.read("a", 0, 10)
 
 
 def test_names_are_checked_against_a_module_without_memory(tmp_path: Path) -> None:
@@ -96,7 +116,7 @@ module.to_empty(device="cpu")
 for parameter in module.parameters():
     nn.init.zeros_(parameter)  # the memory is taken
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-load(StoredTensors.open([Path(sys.argv[1])]), module, "file")
+load(StoredTensors.open([Path(sys.argv[1])]), module)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

@@ -14,6 +14,7 @@ from vdm.training.planning.sharding import (
     memory_of,
     sharding_of,
     single,
+    single_offloading,
     zero,
 )
 from vdm.training.planning.step import StepMeasure
@@ -27,6 +28,8 @@ STEP = StepMeasure(
     num_trained=N,
     num_frozen=0,
     trained_bytes=4 * N,
+    gradient_bytes=4 * N,
+    idle_bytes=0,
     frozen_bytes=0,
     saved_bytes=4 * N,
     block_bytes=(N, N, N // 2),
@@ -107,8 +110,36 @@ def test_strategies_are_planned_with_their_options() -> None:
     def planned(strategy: object) -> Sharding:
         return sharding_of(strategy, STEP, devices, 1, 4)  # type: ignore[arg-type]
 
-    assert planned(SingleDevice(torch.device("cpu"))) == single()
+    one = replace(devices, per_node=1, num_nodes=1)
+    assert planned(SingleDevice(one)) == single()
+    assert (
+        planned(SingleDevice(one, offload_idle_expert=True)).name == "strategy=single strategy.offload_idle_expert=true"
+    )
     assert planned(DataParallel()) == ddp()
     assert planned(FSDP2(replicate="nodes")) == fsdp2(STEP, 4, 1, 4, replicate="nodes")
     assert planned(FSDP2(offload=True)) == fsdp2(STEP, 8, 1, 4, offload=True)
     assert planned(DeepSpeedZeRO(3, offload_parameters=True)) == zero(STEP, 3, 8, 1, False, True)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "gradients"),
+    [(single(), 2), (ddp(), 4), (fsdp2(STEP, 8, 2, product_bytes=4), 0.25), (zero(STEP, 2, 8, 2), 0.5)],
+    ids=lambda value: value.name if isinstance(value, Sharding) else "",
+)
+def test_gradients_are_those_of_the_expert_in_use_where_the_idle_one_has_none(
+    sharding: Sharding, gradients: float
+) -> None:
+    step = replace(STEP, gradient_bytes=2 * N)
+    assert memory_of(sharding, step, num_emas=2, several_micro_batches=False).gradients == gradients * N
+
+
+def test_an_offloaded_expert_lies_in_the_host_with_its_moments_and_averages() -> None:
+    both_tuned = replace(STEP, gradient_bytes=2 * N, idle_bytes=2 * N)
+    memory = memory_of(single_offloading(both_tuned, 2), both_tuned, num_emas=2, several_micro_batches=False)
+    assert (memory.weights, memory.gradients, memory.optimizer, memory.ema) == (2 * N, 2 * N, 4 * N, 4 * N)
+    assert memory.sharding.host_bytes == (2 + 4 + 4) * N
+    lora = replace(
+        STEP, trained_bytes=N, gradient_bytes=N // 2, idle_bytes=2 * N, optimizer_bytes=2 * N, frozen_bytes=3 * N
+    )
+    memory = memory_of(single_offloading(lora, 1), lora, num_emas=1, several_micro_batches=False)
+    assert (memory.weights, memory.sharding.host_bytes) == (2 * N, 2 * N + N // 2 + N)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tests.training.experts import of_experts
 from tests.training.runs import configuration
 from vdm.assembly.build_model import build_model
 from vdm.config import build
@@ -75,3 +76,13 @@ def test_work_of_fused_attention_is_counted() -> None:
             attended.sum().backward()
     # Scores again; gradients of values, probabilities, queries, keys.
     assert counter.get_total_flops() == (2 + 5) * (2 * b * heads * n * m * d)
+
+
+def test_both_experts_are_stored_and_one_of_them_computes() -> None:
+    both = measure_step(of_experts(Path("nowhere")), CLIPS)
+    one = measure_step({**of_experts(Path("nowhere")), "experts": "low"}, CLIPS)
+    assert one.num_trained + one.num_frozen == both.num_trained
+    assert (one.saved_bytes, one.flops) == (both.saved_bytes, both.flops)
+    assert both.gradient_bytes == one.gradient_bytes == one.trained_bytes < both.trained_bytes
+    # Adam's two moments, and a count of 4 bytes for each weight.
+    assert both.optimizer_bytes > one.optimizer_bytes >= 2 * one.trained_bytes

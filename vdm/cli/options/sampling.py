@@ -40,6 +40,7 @@ class SamplingOptions(CommandOptions):
     batch_size: Size
     ema: bool | Name
     device: Annotated[str, AfterValidator(device_name)]
+    offload_idle_expert: bool
     output: PlainPath | None
     allow_own_code: bool
 

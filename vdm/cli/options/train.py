@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from vdm.cli.options.base import CommandOptions
 from vdm.cli.options.paths import check_checkpoint, check_shards
@@ -45,6 +45,7 @@ class TrainOptions(CommandOptions):
     averages: Component | None
     training: Component
     tune: Component
+    experts: Literal["both", "high", "low"] = field(default="both", metadata=MAY_BE_ABSENT)
     blocks: Component
     strategy: Component
     trainer: Component

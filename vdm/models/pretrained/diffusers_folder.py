@@ -92,7 +92,7 @@ class PipelineFolder:
         self,
         folder: Path,
         network: Mapping[str, Any],
-        weights: Mapping[str, Tensor],
+        weights: Mapping[str, Mapping[str, Tensor]],
         scheduler: Mapping[str, Any],
         components: Path,
         variant: str | None,
@@ -103,7 +103,7 @@ class PipelineFolder:
         Args:
             folder: An empty folder.
             network: The network's ``config.json``.
-            weights: The network's weights, by their names in diffusers.
+            weights: Weights by their names in diffusers, of the network or of several of its kind, by subfolder.
             scheduler: The scheduler's configuration.
             components: Folder of a pipeline from which the other components are copied.
             variant: Variant of the files to copy; the copies get names without a variant.
@@ -122,10 +122,12 @@ class PipelineFolder:
         published = components / self.network / "config.json"
         size = read_json(published).get("sample_size") if published.is_file() else None
         config = network if size is None else {**network, "sample_size": size}
-        _write_json(folder / self.network / "config.json", config)
-        tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-        save_tensors(tensors, folder / self.network / f"{STEM}.safetensors", {"format": "pt"})
         index = {name: list(place) for name, place in self.components.items()}
+        for subfolder, of_network in weights.items():
+            _write_json(folder / subfolder / "config.json", config)
+            tensors = {name: tensor.contiguous() for name, tensor in of_network.items()}
+            save_tensors(tensors, folder / subfolder / f"{STEM}.safetensors", {"format": "pt"})
+            index[subfolder] = list(self.components[self.network])
         index["scheduler"] = ["diffusers", scheduler["_class_name"]]
         _write_json(folder / "model_index.json", {"_class_name": self.pipeline, **(settings or {}), **index})
         for path in sorted(components.iterdir()):

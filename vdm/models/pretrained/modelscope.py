@@ -137,7 +137,7 @@ def write_folder(
     _fitting(components / "vae", "latent_channels", network.in_channels)
     file = components / "scheduler" / SCHEDULER_CONFIG
     scheduler = schedulers.scheduler_config(trained["diffusion"], read_json(file) if file.is_file() else SCHEDULER)
-    FOLDER.write(folder, network_config(network), weights, scheduler, components, variant)
+    FOLDER.write(folder, network_config(network), {FOLDER.network: weights}, scheduler, components, variant)
 
 
 def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Tensors in safetensors files, read on access."""
 
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,6 +13,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vdm.models.pretrained.inside import check_regular
+
+
+class WeightFiles(Protocol):
+    """Named weights in files, of which each process reads its own slices."""
+
+    @property
+    def shapes(self) -> Mapping[str, Sequence[int]]:
+        """The shape of each weight; no weight is read."""
+        ...
+
+    def read(self, name: str, start: int, count: int) -> Tensor:
+        """Return ``count`` elements of a flattened weight from ``start`` on; little more is read from disk."""
+        ...
 
 
 class StoredTensors(Mapping[str, Tensor]):
@@ -36,13 +50,7 @@ class StoredTensors(Mapping[str, Tensor]):
         files: dict[Path, Any] = {}
         for path in paths:
             # pread instead of mmap: mapped pages would count as a second copy of the weights.
-            try:
-                check_regular(path)
-                files[path] = safe_open(path, framework="pt", backend="pread")
-            except FileNotFoundError:
-                raise ValueError(f"{path}: no such file") from None
-            except (SafetensorError, OSError) as error:
-                raise ValueError(f"{path}: not a whole safetensors file: {' '.join(str(error).split())}") from None
+            files[path] = _opened(path, "pread")
             for name in files[path].keys():  # noqa: SIM118 - not a dictionary, and not iterable
                 if name in places:
                     raise ValueError(f"{path}: {name} is also in {places[name][0].name}")
@@ -53,6 +61,12 @@ class StoredTensors(Mapping[str, Tensor]):
         """Return the tensors that ``names`` maps to new names, under these."""
         places = {new: self._places[old] for old, new in names.items() if old in self._places}
         return StoredTensors(places, self._files)
+
+    @classmethod
+    def joined(cls, parts: Mapping[str, "StoredTensors"]) -> Self:
+        """Return the tensors of several sources, each under its name after that of the source and a dot."""
+        places = {f"{part}.{name}": place for part, stored in parts.items() for name, place in stored._places.items()}
+        return cls(places, {path: file for stored in parts.values() for path, file in stored._files.items()})
 
     @property
     def shapes(self) -> dict[str, list[int]]:
@@ -71,6 +85,19 @@ class StoredTensors(Mapping[str, Tensor]):
     def file(self, name: str) -> Path:
         """Return the file that holds a tensor."""
         return self._places[name][0]
+
+    def read(self, name: str, start: int, count: int) -> Tensor:
+        """Return ``count`` elements of a flattened tensor from ``start`` on; little more is read from disk.
+
+        Raises:
+            ValueError: If the file has been removed or cut off since it was opened.
+        """
+        if count == 0:
+            return torch.empty(0)
+        path, stored = self._places[name]
+        # pread would read the whole tensor for any part of it. The result is a view of the mapped file, whose pages are
+        # released with it, since nothing else keeps this mapping.
+        return read_stretch(_opened(path, "mmap"), stored, start, start + count)
 
     def __getitem__(self, name: str) -> Tensor:
         path, stored = self._places[name]
@@ -141,12 +168,36 @@ def _refuse_eight_bits(stored: StoredTensors, source: object) -> None:
 
 
 @torch.no_grad()
-def load(stored: StoredTensors, module: nn.Module, source: object) -> None:
+def load(stored: WeightFiles, module: nn.Module, prefix: str = "") -> None:
     """Copy weights into a module one at a time, so that there is never a second copy of all of them.
 
-    Raises:
-        ValueError: As in ``check_names``; the module is unchanged then.
+    Args:
+        stored: Some or all of the module's weights, by its names after ``prefix``.
+        module: The module.
+        prefix: What each name begins with in the files.
     """
-    check_names(stored, module, source)
+    shapes = stored.shapes
     for name, tensor in module.state_dict().items():
-        tensor.copy_(stored[name])
+        if f"{prefix}{name}" in shapes:
+            tensor.copy_(stored.read(f"{prefix}{name}", 0, tensor.numel()).view(tensor.shape))
+
+
+def read_stretch(file: Any, name: str, start: int, end: int) -> Tensor:
+    """Read elements ``start`` to ``end`` of a tensor in an opened safetensors file, by whole rows."""
+    stored = file.get_slice(name)
+    shape = stored.get_shape()
+    if not shape:
+        return file.get_tensor(name).view(1)
+    row = math.prod(shape[1:])
+    first, last = start // row, -(-end // row)
+    return stored[first:last].reshape(-1)[start - first * row : end - first * row]
+
+
+def _opened(path: Path, backend: Literal["mmap", "pread"]) -> Any:
+    try:
+        check_regular(path)
+        return safe_open(path, framework="pt", backend=backend)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {' '.join(str(error).split())}") from None

@@ -159,7 +159,7 @@ def write_folder(
     FOLDER.write(
         folder,
         network_config(network, trained["clip"]["num_frames"]),
-        weights,
+        {FOLDER.network: weights},
         read_json(scheduler) if scheduler.is_file() else SCHEDULER,
         components,
         variant,

@@ -1,6 +1,6 @@
 """Reading and writing Wan 2.1 and 2.2 as pipeline folders of diffusers.
 
-A14B of Wan 2.2 has two networks, and is refused.
+Of Wan 2.2 these are A14B, with its two networks, and TI2V-5B.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,12 @@ from vdm.models.component_config import Depth, read_component
 from vdm.models.dit.embedders import NUM_SINUSOIDS
 from vdm.models.dit.layers import EPS
 from vdm.models.dit.transformer import Heads, SpaceTimeTransformer
+from vdm.models.experts import LOW, Boundary, TwoExperts
 from vdm.models.pretrained import flow_schedulers, wan_image
 from vdm.models.pretrained.diffusers_folder import SCHEDULER_CONFIG, STEM, PipelineFolder, weight_files
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
+from vdm.models.pretrained.wan_experts import SUBFOLDERS, by_subfolder, check_both, of_both
 from vdm.outside import read_json, typed
 from vdm.ranges import Location, Name, SizeOrZero, Width, WidthOrZero
 
@@ -65,7 +67,7 @@ FIRST_FRAME_CLIP = {"num_frames": 121, "height": 704, "width": 1280, "fps": 24}
 class PipelineConfig:
     """The keys that are read from ``model_index.json``, with the values that are supported."""
 
-    boundary_ratio: float | None = None
+    boundary_ratio: Boundary | None = None
     transformer_2: list[str | None] | None = None
     expand_timesteps: bool = False
     """Whether the network can be given a clean first frame, whose tokens are told timestep 0."""
@@ -115,15 +117,23 @@ def _open(folder: Path, name: Location, variant: Name | None, of_images: bool) -
     variant = wan_image.format_of(folder, FOLDER).check(folder, variant)
     index = folder / "model_index.json"
     pipeline = typed(PipelineConfig, read_json(index), index)
-    if pipeline.boundary_ratio is not None or any(pipeline.transformer_2 or []):
-        raise ValueError(f"{index}: has two networks (transformer_2); only pipelines with one are supported")
+    check_both(pipeline.boundary_ratio, pipeline.transformer_2, index)
     config_file = folder / "transformer" / "config.json"
     options = network_options(read_json(config_file), config_file)
     weights = StoredTensors.open(weight_files(folder / "transformer", variant))
     if of_images != bool(options.get("image_channels")):
         model, has = ("wan_1_3b", "has no") if of_images else ("wan_i2v_14b", "has")
         raise ValueError(f"{config_file}: the network {has} channels for known frames: open it with model={model}")
-    return with_components(weights, options, folder / "transformer", folder, name, variant)
+    published = with_components(weights, options, folder / "transformer", folder, name, variant)
+    if pipeline.boundary_ratio is None:
+        return published
+    second = folder / SUBFOLDERS[LOW]
+    options = network_options(read_json(second / "config.json"), second / "config.json")
+    of_low = StoredTensors.open(weight_files(second, variant))
+    both = of_both(published, of_low, options, pipeline.boundary_ratio, folder)
+    with torch.device("meta"):
+        check_names(of_low, SpaceTimeTransformer(**options), second)
+    return both
 
 
 def with_components(
@@ -205,7 +215,7 @@ def published(
 
 def write_folder(
     folder: Path,
-    network: SpaceTimeTransformer,
+    network: SpaceTimeTransformer | TwoExperts,
     weights: Mapping[str, Tensor],
     trained: Mapping[str, Any],
     components: Path,
@@ -215,7 +225,7 @@ def write_folder(
 
     Args:
         folder: An empty folder.
-        network: The network, possibly on the meta device.
+        network: The network, or both, possibly on the meta device.
         weights: Its weights.
         trained: Configuration of its run.
         components: Folder of a pipeline from which the other components are copied.
@@ -224,13 +234,14 @@ def write_folder(
     Raises:
         ValueError: If a component is missing or does not fit, or diffusers has no such network or scheduler.
     """
-    config = network_config(network)
-    index = components / "model_index.json"
+    of_high = network.high_noise if isinstance(network, TwoExperts) else network
+    assert isinstance(of_high, SpaceTimeTransformer)
+    config, index = network_config(of_high), components / "model_index.json"
     try:
         pipeline_folder = wan_image.format_of(components, FOLDER)
         pipeline_folder.check_around(components)
         pipeline = typed(PipelineConfig, read_json(index), index)
-        _check_components(components, network, pipeline.expand_timesteps)
+        _check_components(components, of_high, pipeline.expand_timesteps)
     except ValueError as error:
         raise ValueError(
             f"components: {error}: give the folder of a pipeline with the parts that the network was trained with, or"
@@ -239,12 +250,13 @@ def write_folder(
     file = components / "scheduler" / SCHEDULER_CONFIG
     published = flow_schedulers.read_scheduler(file) if file.is_file() else SCHEDULER
     scheduler = flow_schedulers.scheduler_config(trained["diffusion"], published)
-    settings = {
-        "boundary_ratio": None,
-        "expand_timesteps": pipeline.expand_timesteps,
-        "transformer_2": [None, None],
-    }
-    pipeline_folder.write(folder, config, weights, scheduler, components, variant, settings)
+    settings = {"boundary_ratio": None, "expand_timesteps": pipeline.expand_timesteps, "transformer_2": [None, None]}
+    if isinstance(network, TwoExperts):
+        settings["boundary_ratio"] = network.boundary
+        networks = by_subfolder(weights)
+    else:
+        networks = {FOLDER.network: weights}
+    pipeline_folder.write(folder, config, networks, scheduler, components, variant, settings)
 
 
 def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]:

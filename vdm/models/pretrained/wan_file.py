@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vdm.files import appearing
 from vdm.models.dit.transformer import SpaceTimeTransformer
+from vdm.models.experts import TwoExperts
 from vdm.models.pickled_tensors import pickled_tensors
 from vdm.models.pretrained import flow_schedulers, wan, wan_names
 from vdm.models.pretrained.diffusers_folder import AUTHORS_TEXT_ENCODER, cached_folder, is_of_authors, weight_files
@@ -127,7 +128,7 @@ def read_network(files: list[Path], source: Path) -> tuple[StoredTensors, dict[s
 
 
 def write_file(
-    file: Path, network: SpaceTimeTransformer, weights: Mapping[str, Tensor], rest_of: Path | None = None
+    file: Path, network: SpaceTimeTransformer | TwoExperts, weights: Mapping[str, Tensor], rest_of: Path | None = None
 ) -> None:
     """Write the network as a file of the authors, which ComfyUI reads too.
 
@@ -142,6 +143,10 @@ def write_file(
     """
     if rest_of is not None:
         raise ValueError(f"rest_of={rest_of}: Wan's files hold the network alone")
+    if isinstance(network, TwoExperts):
+        raise ValueError(
+            f"to={file}: the network consists of two experts, and Wan's files hold one: export to a folder"
+        )
     wan.network_config(network)  # refuses networks of another kind
     names = wan_names.wan_names(weights)
     if network.head_channels != wan_names.HEAD_CHANNELS:

@@ -10,10 +10,9 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
 from vdm.ranges import Count, Positive
-from vdm.training.level_means import LevelMeans
 from vdm.training.loggers.base import run_loggers
 from vdm.training.memory_use import memory_use
-from vdm.training.module import NUM_LEVEL_BINS, DiffusionModule, log_scalars
+from vdm.training.module import DiffusionModule, log_scalars
 from vdm.training.step_flops import peak_flops
 from vdm.training.weight_updates import WeightUpdates
 from vdm.types import ClipBatch
@@ -145,7 +144,7 @@ class LogMetrics(Callback):
         }
 
     def _begin(self, trainer: lightning.Trainer, module: DiffusionModule) -> None:
-        self._losses = LevelMeans(NUM_LEVEL_BINS, module.device)
+        self._losses = module.level_means()
         self._interval_start = time.perf_counter()
         self._interrupted = dict(module.clock.seconds)
         self._waited = seconds_waited(trainer)

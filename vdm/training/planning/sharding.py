@@ -1,12 +1,13 @@
 """The share of weights, gradients and optimizer state that each strategy keeps on one device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vdm.training.devices import Devices
 from vdm.training.planning.step import StepMeasure
 from vdm.training.strategies.ddp import DataParallel
 from vdm.training.strategies.deepspeed import GATHERED_AHEAD, LARGEST_BUCKET, DeepSpeedZeRO
 from vdm.training.strategies.fsdp2 import FSDP2
+from vdm.training.strategies.single import SingleDevice
 from vdm.training.strategies.slicewise import SlicewiseStrategy
 
 _BYTES = 4
@@ -26,6 +27,7 @@ class Sharding:
         copies: Share of autocast's copies of the weights.
         buffers: Bytes of gathered weights, and of gradients that are being communicated.
         gradients_stay: Whether the gradients' memory is allocated before the first backward pass.
+        gradients_of_idle: Whether weights of an expert that a step does not use have gradients too, of zero.
         host_bytes: Bytes of this process in the host's memory.
         whole_at_first: Whether all weights are on the device at once before they are sharded.
     """
@@ -38,6 +40,7 @@ class Sharding:
     copies: float = 1
     buffers: int = 0
     gradients_stay: bool = False
+    gradients_of_idle: bool = False
     host_bytes: int = 0
     whole_at_first: bool = False
 
@@ -68,12 +71,14 @@ def memory_of(sharding: Sharding, step: StepMeasure, num_emas: int, several_micr
         num_emas: Number of EMAs of the weights.
         several_micro_batches: Whether a step has several micro-batches: then gradients exist when the next one begins.
     """
+    if sharding.gradients_of_idle:
+        step = replace(step, gradient_bytes=step.trained_bytes)
     frozen_saved = step.saved_bytes - step.trained_bytes
     frozen = step.frozen_bytes - frozen_saved + int(sharding.frozen * frozen_saved)
     weights = int(sharding.weights * step.trained_bytes) + frozen
     optimizer = int(sharding.state * step.optimizer_bytes)
     ema = int(sharding.state * num_emas * step.trained_bytes)
-    gradients = int(sharding.gradients * step.trained_bytes)
+    gradients = int(sharding.gradients * step.gradient_bytes)
     activations = step.kept.bytes(0, sharding.copies)
     temporary = step.peak_bytes(0, False, sharding.copies) - activations + sharding.buffers
     passes = step.peak_bytes(sharding.gradients, sharding.gradients_stay or several_micro_batches, sharding.copies)
@@ -89,9 +94,19 @@ def single() -> Sharding:
     return Sharding("one device", 1, 1, 1)
 
 
+def single_offloading(step: StepMeasure, num_emas: int) -> Sharding:
+    """One process keeps all but the idle expert, its moments and its EMA weights on the device."""
+    trained = step.gradient_bytes / step.trained_bytes
+    idle_trained = step.trained_bytes - step.gradient_bytes
+    frozen = step.saved_bytes - step.trained_bytes
+    kept = 1 - (step.idle_bytes - idle_trained) / frozen if frozen else 1
+    host = step.idle_bytes + num_emas * idle_trained + int((1 - trained) * step.optimizer_bytes)
+    return Sharding(_named("single", offload_idle_expert=True), trained, 1, trained, kept, host_bytes=host)
+
+
 def ddp() -> Sharding:
     """Each process keeps everything; the buckets of gradients stay allocated."""
-    return Sharding("strategy=ddp", 1, 1, 1, gradients_stay=True)
+    return Sharding("strategy=ddp", 1, 1, 1, gradients_stay=True, gradients_of_idle=True)
 
 
 def fsdp2(
@@ -163,12 +178,30 @@ def zero(
         host, weights, frozen = host + share * step.saved_bytes, 0.0, 0.0
     if offload_optimizer:
         return Sharding(
-            name, weights, gradients, 0, frozen, 1, buffers, host_bytes=int(host), whole_at_first=stage == 3
+            name,
+            weights,
+            gradients,
+            0,
+            frozen,
+            1,
+            buffers,
+            host_bytes=int(host),
+            whole_at_first=stage == 3,
+            gradients_of_idle=True,
         )
     copy = share if stage < 3 else 0
     weights += copy
     return Sharding(
-        name, weights, gradients, share, frozen, 1, buffers, host_bytes=int(host), whole_at_first=stage == 3
+        name,
+        weights,
+        gradients,
+        share,
+        frozen,
+        1,
+        buffers,
+        host_bytes=int(host),
+        whole_at_first=stage == 3,
+        gradients_of_idle=True,
     )
 
 
@@ -183,6 +216,8 @@ def sharding_of(
     if isinstance(strategy, DeepSpeedZeRO):
         offload = (strategy.offload_optimizer, strategy.offload_parameters)
         return zero(step, strategy.stage, devices.number, num_emas, *offload)
+    if isinstance(strategy, SingleDevice) and strategy.offload_idle_expert:
+        return single_offloading(step, num_emas)
     return ddp() if isinstance(strategy, DataParallel) else single()
 
 

@@ -23,6 +23,7 @@ from vdm.training.joint_optimizer import optimizer_of
 from vdm.training.planning.live_memory import LiveMemory, Moment
 from vdm.training.planning.structure import no_memory, pretrained_by_configuration
 from vdm.training.prepare import prepare
+from vdm.training.step_experts import a_trained_expert
 from vdm.training.trainer_options import canonical_precision
 from vdm.types import ClipBatch, ClipSize, ImageBatch
 
@@ -57,6 +58,10 @@ class StepMeasure:
     num_frozen: int
     """Number of frozen weights."""
     trained_bytes: int
+    gradient_bytes: int
+    """Gradients of a step: of all trained weights, but for those of an expert that the step does not use."""
+    idle_bytes: int
+    """All weights of that expert; 0 if there are no two experts."""
     frozen_bytes: int
     """Frozen weights and buffers."""
     saved_bytes: int
@@ -85,7 +90,7 @@ class StepMeasure:
             share_of_copies: Share of the autocast copies of weights that a process keeps.
         """
         if gradients_from_the_start:
-            return int(share_of_gradients * self.trained_bytes) + self.peak_bytes(0, False, share_of_copies)
+            return int(share_of_gradients * self.gradient_bytes) + self.peak_bytes(0, False, share_of_copies)
         return max(moment.bytes(share_of_gradients, share_of_copies) for moment in self.moments)
 
 
@@ -140,8 +145,10 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
     trained = [p for p in whole.parameters() if p.requires_grad]
     dtype = _AUTOCAST.get(canonical_precision(config["trainer"]["precision"]))
 
+    expert = a_trained_expert(model.network)
+
     def loss_of_batch() -> Tensor:
-        with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
+        with nullcontext() if dtype is None else torch.autocast("cpu", dtype), expert.alone(model.network):
             return _loss(model, objective, clips)
 
     with no_memory(mode):
@@ -154,11 +161,14 @@ def measure_step(config: Mapping[str, Any], clips: Clips) -> StepMeasure:
         with flop_counter() as counter:
             loss_of_batch().backward()
         optimizer_bytes, optimizer_peak = _optimizer(config, model, objective)
+    idle = [] if expert.idle is None else list(model.network.get_submodule(expert.idle).parameters())
     everything = [*whole.parameters(), *whole.buffers()]
     return StepMeasure(
         sum(p.numel() for p in trained),
         sum(p.numel() for p in whole.parameters()) - sum(p.numel() for p in trained),
         _size(trained),
+        _size(trained) - _size(w for w in idle if w.requires_grad),
+        _size(idle),
         _size(everything) - _size(trained),
         _size(whole.state_dict().values()),
         tuple(_size(block.parameters()) for _, block in blocks_of(whole)),

@@ -42,7 +42,7 @@ def auto(model: nn.Module, devices: Devices, num_emas: CountOrZero) -> Slicewise
     size = f"{weights / 1e6:.1f} M weights{others} take {needed / _GIB:.2f} GiB with gradients, moments and EMAs"
     share = f"{_SHARE_FOR_WEIGHTS:.0%} of the {devices.memory_bytes / _GIB:.1f} GiB of each process"
     if devices.number == 1:
-        chosen: SlicewiseStrategy = SingleDevice(devices.first)
+        chosen: SlicewiseStrategy = SingleDevice(devices)
         reason = f"single, since there is one device; {size}"
     elif needed <= room:
         chosen = DataParallel()

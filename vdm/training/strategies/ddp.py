@@ -4,6 +4,7 @@ from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
 
+from vdm.models.experts import TwoExperts
 from vdm.ranges import Seconds
 from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
 
@@ -34,9 +35,15 @@ class DataParallel(ProcessGroupStrategy):
         return None if None in both else max(0.0, (both[0] - both[1]) / 1e9)
 
     def configure_ddp(self) -> None:
-        """Wrap the model; with ``exact_resume``, keep DDP from rebuilding its buckets after the first step."""
-        if self.exact_resume and self.world_size > 2:
+        """Wrap the model; with ``exact_resume``, keep DDP from rebuilding its buckets after the first step.
+
+        Weights that a step does not use are allowed if there are two experts.
+        """
+        assert self.model is not None
+        both_train = any(isinstance(module, TwoExperts) and module.both_train for module in self.model.modules())
+        if both_train or (self.exact_resume and self.world_size > 2):
             # DDP rebuilds them in the order in which gradients arrived, unless it looks for unused weights. On two
-            # processes the order does not matter, since a + b = b + a.
+            # processes the order does not matter, since a + b = b + a. Of two experts, a step uses one; the weights
+            # of the other then have no gradients, rather than zeros.
             self.wrapper_options["find_unused_parameters"] = True
         super().configure_ddp()

@@ -18,6 +18,7 @@ from vdm.ranges import Seconds
 from vdm.training.lightning_internals import completes_step, run_hooks_before_step, set_precision_plugin
 from vdm.training.strategies.process_group import Backend, ProcessGroupStrategy
 from vdm.training.strategies.weight_slices import WeightSlice, flat_slice, whole_slice
+from vdm.training.strategies.zero_experts import skip_idle_expert
 
 _PRECISIONS = ("32-true", "bf16-mixed")
 LARGEST_BUCKET = 200_000_000
@@ -115,6 +116,7 @@ class DeepSpeedZeRO(ProcessGroupStrategy):
             _step_in_place(zero_optimizer)
         self.optimizers = [zero_optimizer]
         self._decide_by_norm(zero_optimizer)
+        skip_idle_expert(zero_optimizer, self.stage, self.offload_optimizer, lambda: self.idle_expert)
 
     def _decide_by_norm(self, zero: Any) -> None:
         """Have DeepSpeed skip a step if ``is_left_out`` decides so, as it does if the norm is not finite."""

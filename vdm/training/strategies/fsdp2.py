@@ -16,6 +16,9 @@ from torch.distributed.fsdp import (
 )
 
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.models.experts import EXPERTS, TwoExperts
+from vdm.models.meta_weights import with_memory
+from vdm.models.pretrained.stored import WeightFiles
 from vdm.objectives.base import Objective
 from vdm.ranges import Seconds
 from vdm.training.block_options import blocks_of
@@ -57,12 +60,17 @@ class FSDP2(ProcessGroupStrategy):
         self.replicate = replicate
         self.reshard_after_forward = reshard_after_forward
         self.offload = offload
+        self._initial_weights: WeightFiles | None = None
 
     def model_to_device(self) -> None:
         """Do nothing: ``configure_ddp`` moves the shards; the whole model may not fit."""
 
+    def read_weights(self, model: VideoDiffusionModel, weights: WeightFiles | None) -> None:
+        """Note the files, of which ``configure_ddp`` reads this process's slices."""
+        self._initial_weights = weights
+
     def configure_ddp(self) -> None:
-        """Shard the model instead of wrapping it."""
+        """Shard the model instead of wrapping it; then read this process's slices of weights that had no memory."""
         assert self.lightning_module is not None
         module = cast(DiffusionParts, self.lightning_module)
         options = {"mesh": self._mesh(), "mp_policy": self._precision(), "offload_policy": self._offload_policy()}
@@ -78,12 +86,30 @@ class FSDP2(ProcessGroupStrategy):
             methods = _own_methods(type(root))
             for _, block in blocks_of(root):
                 fully_shard(block, reshard_after_forward=self.reshard_after_forward, ignored_params=outside, **options)
+            for experts in [part for part in root.modules() if isinstance(part, TwoExperts)]:
+                for name in EXPERTS:  # the weights outside of its blocks: those of an idle expert are not gathered
+                    expert = experts.get_submodule(name)
+                    fully_shard(expert, ignored_params=outside, **options)
             fully_shard(root, ignored_params=outside, **options)
             for name in methods:  # gather the weights for each public method
                 register_fsdp_forward_method(root, name)
         for name, buffer in [*self.lightning_module.named_buffers()]:
             owner, _, own_name = name.rpartition(".")
             setattr(self.lightning_module.get_submodule(owner), own_name, buffer.to(self.root_device))
+        self._fill(module.model)
+
+    @torch.no_grad()
+    def _fill(self, model: VideoDiffusionModel) -> None:
+        """Give memory to slices of weights on the meta device, and read them from the files that were noted."""
+        device = torch.device("cpu") if self.offload else self.root_device
+        if any(weight.is_meta for weight in model.parameters()):
+            model._apply(lambda weight: with_memory(weight, device))  # FSDP2's own, which takes note of the new slices
+        if self._initial_weights is None:
+            return
+        stored = self._initial_weights.shapes
+        for name, weight_slice in self.slices.of_checkpoint().items():
+            if name in stored:
+                weight_slice.values.copy_(weight_slice.read(self._initial_weights, name))
 
     def update_copies(self) -> None:
         """Release weights that were gathered before the change."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from vdm.assembly.load import read_into
+from vdm.assembly.model import VideoDiffusionModel
 from vdm.checkpoints.collectives import num_processes, rank, run_on_all
 from vdm.checkpoints.frozen import is_frozen_folder_of, reference_to, verify_checkpoint
 from vdm.checkpoints.latest import checkpoints_to_try, first_whole
@@ -21,6 +23,10 @@ from vdm.checkpoints.pieces import Piece, PieceFiles
 from vdm.checkpoints.removal import set_aside_later
 from vdm.checkpoints.snapshot import OPTIMIZER, WEIGHTS, SavedCheckpoint, ema_kinds
 from vdm.checkpoints.writer import CheckpointWriter
+from vdm.models.experts import TwoExperts
+from vdm.models.meta_weights import materialize
+from vdm.models.pretrained.stored import WeightFiles
+from vdm.training.ema import EMA
 from vdm.training.joint_optimizer import each_of
 from vdm.training.resuming import checked_state
 from vdm.training.run_lock import RunLock
@@ -51,6 +57,10 @@ class SlicewiseStrategy(Strategy):
     is_left_out: Callable[[Float[Tensor, ""]], Bool[Tensor, ""]] | None = None
     """Decides from the norm of a step's gradient whether the step is skipped; all processes get the same answer."""
 
+    idle_expert: str | None = None
+    """The expert that the coming step leaves alone, if the network consists of two. Its weights have no gradients, so
+    that optimizers skip them; a strategy under which they have zeros must skip them itself."""
+
     _frozen: Path | None = None
     """Folder of the model's weights that are not trained, once they are saved."""
 
@@ -69,8 +79,22 @@ class SlicewiseStrategy(Strategy):
         assert self.lightning_module is not None
         return ModuleSlices(self.lightning_module, self.find_slice)
 
+    def read_weights(self, model: VideoDiffusionModel, weights: WeightFiles | None) -> None:
+        """Give memory to weights that a model was built without, and read them: here at once, and whole.
+
+        Args:
+            model: The model that will be trained.
+            weights: Some or all of its weights. None, if a checkpoint will be loaded.
+        """
+        materialize(model)
+        if weights is not None:
+            read_into(model, weights)
+
     def update_copies(self) -> None:
         """Copy changed slices to wherever else the weights are kept. All processes call it together."""
+
+    def place_experts(self, network: TwoExperts, ema: EMA) -> None:
+        """Prepare for two experts whose averages are ``ema``; here they lie together."""
 
     @property
     def communication_seconds(self) -> float | None:

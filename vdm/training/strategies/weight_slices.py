@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.optim import Optimizer
 
 from vdm.checkpoints.pieces import Piece, PieceFiles
+from vdm.models.pretrained.stored import WeightFiles
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class WeightSlice:
         """Return values with the layout of this slice as a piece of a whole tensor."""
         return Piece(values, self.shape, self.start)
 
-    def read(self, files: PieceFiles, name: str) -> Tensor:
-        """Return this slice of a saved tensor, in the shape of ``values``."""
+    def read(self, files: WeightFiles, name: str) -> Tensor:
+        """Return this slice of a stored tensor, in the shape of ``values``."""
         like = self.values
         return files.read(name, self.start, like.numel()).view(like.shape)
 
