@@ -9,7 +9,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -24,6 +24,11 @@ class Condition(TensorRecord, ABC):
 
     A new kind of condition needs a new name in ``Prompts`` and, if no class here fits its values, a new subclass.
     """
+
+    is_guided_by: ClassVar[bool] = True
+    """Whether classifier-free guidance is a guidance towards this condition: whether the prediction that it guides away
+    from is made without it. Otherwise the condition is in both predictions, and in training only its own share of
+    condition dropout drops it."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -229,5 +234,6 @@ class Prompts(TensorRecord):
         return Prompts({**self.conditions, **dropped})
 
     def without_conditions(self) -> Prompts:
-        """Return the prompts with all conditions dropped that can be."""
-        return self.drop(dict.fromkeys(self.conditions, torch.ones(len(self), dtype=torch.bool)))
+        """Return the prompts of the prediction that guidance guides away from: all conditions dropped that can be."""
+        guiding = [name for name, condition in self.conditions.items() if condition.is_guided_by]
+        return self.drop(dict.fromkeys(guiding, torch.ones(len(self), dtype=torch.bool)))

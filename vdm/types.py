@@ -112,7 +112,8 @@ class ClipBatch(TensorRecord):
     """One micro-batch of clips, as the loader passes it to training."""
 
     video: UInt8[Tensor, "b c t h w"]
-    """RGB, 0 to 255. If ``latents`` are read instead, zero frames, or one if the model also needs the first frame."""
+    """RGB, 0 to 255. If ``latents`` are read instead, zero frames, unless the model also needs the first frame, or
+    all."""
     captions: tuple[str, ...]
     """One a clip; empty for none."""
     labels: Int[Tensor, " b"]
@@ -155,8 +156,8 @@ class Conditioning(TensorRecord):
     vector: Float[Tensor, "b e"] | Float[Tensor, "b t e"] | None = None
     """Embedding added to that of the noise level: pooled text, class label."""
     image: Float[Tensor, "b c t h w"] | None = None
-    """Latents of the first frame, repeated for every frame. ``EmbeddingConditioner`` appends a channel that is 1 if the
-    first frame is given, and 0 if not."""
+    """Channels that tell of given frames: of ``KnownFramesConditioner`` any; of ``EmbeddingConditioner`` the latents of
+    the first frame, repeated for every frame, and a channel that is 1 if it is given, and 0 if not."""
     extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Further conditions by name, for networks that need them."""
 

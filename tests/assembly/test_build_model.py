@@ -181,7 +181,8 @@ def test_conditioner_that_lacks_what_all_have_is_refused_by_name() -> None:
     node = {"_target_": "vdm.models.svd.conditioner.MotionBuckets"}
 
     with pytest.raises(
-        ConfigError, match=r"^model\.conditioner: MotionBuckets lacks needs_pixels, num_classes, .*, with_"
+        ConfigError,
+        match=r"^model\.conditioner: MotionBuckets lacks needs_motion, needs_pixels, num_classes, .*, with_",
     ):
         build_model(config(model__conditioner=node))
 

@@ -13,6 +13,8 @@ from vdm.checkpoints.run_record import load_config, write_config
 from vdm.config import ConfigError, build, check
 from vdm.config.moved import MOVED_KEYS, MOVED_TARGETS, modernized
 from vdm.config.targets import resolve
+from vdm.diffusion.frame_levels import IndependentFrames, KnownFramesClean
+from vdm.known_frames import FirstFrames
 
 FORMER = {**CONFIG["model"]["conditioner"], "_target_": "vdm.models.conditioner.Conditioner"}
 
@@ -83,3 +85,17 @@ def test_former_class_in_a_yaml_of_today_is_named_with_the_present_one(refuse: C
         refuse({"_target_": former}, "model")
     with pytest.raises(ConfigError, match=r"^x._target_: vdm.training.module.ConditionDropout is to be left out now$"):
         refuse({"_target_": "vdm.training.module.ConditionDropout", "all": 0.1}, "x")
+
+
+def test_a_clean_prefix_is_read_as_first_frames_that_are_known() -> None:
+    former = {
+        "_target_": "vdm.diffusion.frame_levels.CleanPrefix",
+        "min_frames": 2,
+        "max_frames": 3,
+        "probability": 0.5,
+    }
+    others = {"_target_": "vdm.diffusion.frame_levels.IndependentFrames"}
+    levels = build(modernized({"frame_levels": {**former, "others": others}})["frame_levels"], "frame_levels")
+
+    assert levels == KnownFramesClean(FirstFrames(2, 3), 0.5, IndependentFrames())
+    assert build(modernized({"_target_": former["_target_"]}), "frame_levels") == KnownFramesClean()

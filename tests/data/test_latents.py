@@ -121,7 +121,7 @@ def test_the_first_frame_is_read_beside_latents_for_image_conditions(tmp_path: P
     )
 
     data = module(tmp_path, stored_latents=True, max_validation_clips=0)
-    data.add_image_conditions()
+    data.add_image_conditions("first", motion=True)
     (batch,) = take(data.train_dataloader(), 1)
     assert batch.video.shape[1:] == (3, 1, 16, 32)
     assert batch.motion is not None

@@ -59,7 +59,7 @@ def pans(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("clips", [None, ClipSampling(shapes=[(2, 64, 64)])], ids=["whole", "part"])
 def test_motion_is_read_where_shards_have_that_of_what_is_seen(pans: Path, clips: ClipSampling | None) -> None:
     data = module(pans, clips=clips, max_validation_clips=0)
-    data.add_image_conditions()
+    data.add_image_conditions("first", motion=True)
     motion = {}
     for batch in take(data.train_dataloader(), 2):
         assert batch.motion is not None

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from vdm import randomness
 from vdm.diffusion.frame_levels import (
-    CleanPrefix,
     FrameLevels,
     IndependentFrames,
+    KnownFramesClean,
     LevelPerClip,
     Times,
     trained_on_clean_frames,
@@ -18,6 +18,7 @@ from vdm.diffusion.loss_weights import Simple
 from vdm.diffusion.noise_levels import DiscreteUniform, LogitNormal, NoiseLevels, Uniform
 from vdm.diffusion.parameterizations import V
 from vdm.diffusion.schedules.cosine import Cosine
+from vdm.known_frames import FirstFrames
 
 NUM_FRAMES = 4
 POSITIONS = torch.arange(4000)
@@ -65,7 +66,7 @@ def test_independent_frames_are_a_function_of_the_position() -> None:
 
 
 def test_clean_prefixes_have_time_0_and_do_not_count() -> None:
-    times = _draw(CleanPrefix(2, 2), num_images=1)
+    times = _draw(KnownFramesClean(FirstFrames(2, 2)), num_images=1)
     assert times.counted is not None
 
     assert not times.t[:, :2].any()
@@ -75,7 +76,7 @@ def test_clean_prefixes_have_time_0_and_do_not_count() -> None:
 
 
 def test_length_of_clean_prefixes_is_uniform_and_leaves_a_frame_to_train() -> None:
-    counted = _draw(CleanPrefix(1, 6, probability=0.75)).counted
+    counted = _draw(KnownFramesClean(FirstFrames(1, 6), probability=0.75)).counted
     assert counted is not None
     num_clean = (~counted).sum(1)
     shares = torch.bincount(num_clean, minlength=4) / len(POSITIONS)
@@ -88,14 +89,14 @@ def test_length_of_clean_prefixes_is_uniform_and_leaves_a_frame_to_train() -> No
 
 def test_frames_after_a_clean_prefix_may_be_independent() -> None:
     independent = _draw(IndependentFrames(), num_images=1).t
-    times = _draw(CleanPrefix(1, 1, others=IndependentFrames()), num_images=1)
+    times = _draw(KnownFramesClean(FirstFrames(1, 1), others=IndependentFrames()), num_images=1)
 
     assert torch.equal(times.t[:, 1:], independent[:, 1:])
     torch.testing.assert_close(times.of_clips, independent[:, 1:].mean(1))
 
 
 def test_clips_of_one_frame_and_their_images_are_noised() -> None:
-    diffusion = GaussianDiffusion(Cosine(), V(), Uniform(), Simple(), frame_levels=CleanPrefix(2, 3))
+    diffusion = GaussianDiffusion(Cosine(), V(), Uniform(), Simple(), frame_levels=KnownFramesClean(FirstFrames(2, 3)))
     counted = diffusion.draw_times(0, POSITIONS[:5], 1, (3, 3, 8, 8), num_images=2).counted
 
     assert counted is not None
@@ -106,12 +107,12 @@ def test_clips_of_one_frame_and_their_images_are_noised() -> None:
 def test_lengths_must_be_in_order(least: int, most: int) -> None:
     message = rf"^min_frames and max_frames must be at least 1, .*, but are {least} and {most}$"
     with pytest.raises(ValueError, match=message):
-        CleanPrefix(least, most)
+        FirstFrames(least, most)
 
 
 def test_probability_is_a_share() -> None:
     with pytest.raises(ValueError, match=r"^probability must lie in \[0, 1\], but is 1\.5$"):
-        CleanPrefix(probability=1.5)
+        KnownFramesClean(probability=1.5)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +120,13 @@ def test_probability_is_a_share() -> None:
     [
         (LevelPerClip(), [0], False),
         (IndependentFrames(), [0, 3], True),
-        (CleanPrefix(1, 2), [0, 1], True),
-        (CleanPrefix(1, 2), [0, 1, 2], False),
-        (CleanPrefix(2, 3), [0], False),
-        (CleanPrefix(1, 2), [0, 2], False),
-        (CleanPrefix(1, 2, others=IndependentFrames()), [0, 2], True),
+        (KnownFramesClean(FirstFrames(1, 2)), [0, 1], True),
+        (KnownFramesClean(FirstFrames(1, 2)), [0, 1, 2], False),
+        (KnownFramesClean(FirstFrames(2, 3)), [0], False),
+        (KnownFramesClean(FirstFrames(1, 2)), [0, 2], False),
+        (KnownFramesClean(FirstFrames(1, 2), others=IndependentFrames()), [0, 2], True),
     ],
     ids=str,
 )
 def test_which_clean_frames_a_model_has_seen(frame_levels: FrameLevels, clean: list[int], expected: bool) -> None:
-    assert trained_on_clean_frames(frame_levels, clean) is expected
+    assert trained_on_clean_frames(frame_levels, clean, 4) is expected

@@ -36,7 +36,8 @@ class BrightnessConditioner(nn.Module):
     text_encoder = None
     num_classes = 0
     text_channels = 0
-    needs_pixels = False
+    needs_pixels = "none"
+    needs_motion = False
     options: Emphasis
 
     def __init__(self, vector_channels: Width = 8, options: Emphasis | None = None) -> None:

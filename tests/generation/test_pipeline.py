@@ -113,7 +113,7 @@ def test_prompts_of_the_model_may_be_given(pipe: VideoPipeline) -> None:
     assert torch.equal(
         pipe(asked, progress=False).videos, pipe(["a dog", "a cat"], labels=["one", "two"], progress=False).videos
     )
-    with pytest.raises(ValueError, match=r"^prompts: have labels, image and number of videos in themselves"):
+    with pytest.raises(ValueError, match=r"^prompts: have labels, images and number of videos in themselves"):
         pipe(asked, labels=1)
 
 

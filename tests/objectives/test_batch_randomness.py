@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from vdm import randomness
-from vdm.diffusion.frame_levels import CleanPrefix, FrameLevels, IndependentFrames, LevelPerClip
+from vdm.diffusion.frame_levels import FrameLevels, IndependentFrames, KnownFramesClean, LevelPerClip
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.loss_weights import Simple
 from vdm.diffusion.noise_levels import Uniform
 from vdm.diffusion.noise_priors import Independent, Mixed
 from vdm.diffusion.parameterizations import V
 from vdm.diffusion.schedules.cosine import Cosine
+from vdm.known_frames import FirstFrames
 from vdm.objectives.batch_randomness import (
     HeldOutRandomness,
     NoisePrefetcher,
@@ -79,7 +80,7 @@ def _diffusion(frame_levels: FrameLevels) -> GaussianDiffusion:
 
 
 def test_times_of_training_are_those_of_the_diffusion() -> None:
-    diffusion = _diffusion(CleanPrefix(1, 2, others=IndependentFrames()))
+    diffusion = _diffusion(KnownFramesClean(FirstFrames(1, 2), others=IndependentFrames()))
     times = TrainingRandomness(1, [5, 6, 9], global_batch_size=4).times(diffusion, SHAPE, num_images=2)
     expected = diffusion.draw_times(1, torch.tensor([5, 6, 9]), 4, SHAPE, num_images=2)
 
@@ -100,7 +101,7 @@ def test_held_out_clips_share_levels_over_frames_as_in_training() -> None:
     assert independent.t.shape == (len(KEYS), 6)
     assert independent.t.T.corrcoef().fill_diagonal_(0).abs().max() < 4 / len(KEYS) ** 0.5
 
-    times = HeldOutRandomness(KEYS).times(_diffusion(CleanPrefix(2, 2)), SHAPE, num_images=2)
+    times = HeldOutRandomness(KEYS).times(_diffusion(KnownFramesClean(FirstFrames(2, 2))), SHAPE, num_images=2)
     assert times.counted is not None
     assert torch.equal(times.counted, torch.tensor([False] * 2 + [True] * 4).expand(len(KEYS), -1))
     plain = HeldOutRandomness(KEYS).times(_diffusion(LevelPerClip()), SHAPE, num_images=2).t
@@ -111,7 +112,7 @@ def test_one_level_is_that_of_all_frames_but_the_clean_ones() -> None:
     plain = RandomnessAtTime(0, KEYS, t=0.3)
     assert torch.equal(plain.times(_diffusion(LevelPerClip()), SHAPE).t, torch.full((len(KEYS),), 0.3))
     assert torch.equal(plain.times(_diffusion(IndependentFrames()), SHAPE).t, torch.full((len(KEYS), 6), 0.3))
-    times = plain.times(_diffusion(CleanPrefix()), SHAPE, num_images=2)
+    times = plain.times(_diffusion(KnownFramesClean()), SHAPE, num_images=2)
 
     assert torch.equal(times.t, torch.tensor([0.0] + [0.3] * 5).expand(len(KEYS), -1))
     torch.testing.assert_close(times.of_clips, torch.full((len(KEYS),), 0.3))

@@ -10,7 +10,10 @@ from vdm.objectives.batch_randomness import BatchRandomness, HeldOutRandomness, 
 from vdm.objectives.denoising import Denoising
 from vdm.objectives.latents import LatentBatch
 
-PREFIX = {"_target_": "vdm.diffusion.frame_levels.CleanPrefix", "min_frames": 2, "max_frames": 2}
+PREFIX = {
+    "_target_": "vdm.diffusion.frame_levels.KnownFramesClean",
+    "frames": {"_target_": "vdm.known_frames.FirstFrames", "min_frames": 2, "max_frames": 2},
+}
 INDEPENDENT = {"_target_": "vdm.diffusion.frame_levels.IndependentFrames"}
 
 

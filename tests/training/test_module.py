@@ -126,7 +126,7 @@ def test_images_ride_along_with_clips_and_change_what_is_learned(tmp_path: Path,
         ("diffusion=ddpm", "optimizer.lr=1e-5"),
         ("diffusion=cosine_x0", "trainer.precision=bf16-mixed"),
         (
-            "diffusion/frame_levels=clean_prefix",
+            "diffusion/frame_levels=known_frames",
             "diffusion/frame_levels@diffusion.frame_levels.others=independent",
             "diffusion/time_shift=root",
             "data.num_images_per_clip=1",

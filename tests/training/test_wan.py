@@ -58,7 +58,8 @@ def encoded(tmp_path_factory: pytest.TempPathFactory, pipeline: Path) -> Path:
 
 def config_of(path: Path, pipeline: Path, *overrides: str) -> dict[str, Any]:
     encoder = ("encoder=wan", f"encoder.name_or_path={pipeline}", "diffusion.clip_denoised=null")
-    return configuration(path, *encoder, "training.condition_dropout.all=0.4", *overrides)
+    without = ("model.network", "text_encoder") if "model=dit_tiny" in overrides else ()
+    return configuration(path, *encoder, "training.condition_dropout.all=0.4", *overrides, without=without)
 
 
 def test_training_on_stored_latents_equals_training_on_pixels(
@@ -224,3 +225,70 @@ def test_recipe_for_footage_of_any_shape_has_shapes_that_the_models_take() -> No
     }.items():
         assert clips.shape_of(Kind((150, *footage), 25.0)) == (81, *shape)
         assert clips.shape_of(Kind((81, *footage), 25.0)) is None, "too short at 16 frames a second"
+
+
+TINY = (
+    "text_encoder=none",
+    "model=dit_tiny",
+    "model.network.num_layers=2",
+    "model.network.num_heads=2",
+    "model.network.head_channels=12",
+    "model.network.hidden_channels=32",
+    "diffusion=rectified_flow",
+    "sampler=euler",
+)
+
+
+def told_in_channels(frames: str, **of_frames: int) -> tuple[str, ...]:
+    node = {"_target_": f"vdm.known_frames.{frames}", **of_frames}
+    target = "vdm.models.known_frames_conditioner.KnownFramesConditioner"
+    conditioner = {"_target_": target, "num_classes": 0, "class_channels": 8, "frames": node}
+    shown = json.dumps(conditioner).replace('"', "")
+    return (*TINY, "~model.conditioner", f"+model.conditioner={shown}")
+
+
+@pytest.mark.parametrize("known", [("FirstFrames", {}), ("EveryKthFrame", {"every": 2})], ids=str)
+def test_known_frames_are_told_beside_stored_latents_as_beside_pixels(
+    known: tuple[str, dict[str, int]], encoded: Path, pipeline: Path, tmp_path: Path
+) -> None:
+    frames, options = known
+    wishes = (*told_in_channels(frames, **options), "trainer.max_steps=2", "validate.every_steps=2", *SGD)
+    plain = train(tmp_path / "plain", config_of(encoded, pipeline, *wishes))
+    stored = train(tmp_path / "stored", config_of(encoded, pipeline, *wishes, "data.stored_latents=true"))
+
+    batch = next(iter(stored.data.val_dataloader()))
+    assert batch.latents is not None
+    assert batch.video.shape[2] == (1 if frames == "FirstFrames" else SHAPE[0])
+    assert batch.motion is None
+    for name in ("train/loss", "val/loss"):
+        assert stored.module.scalars[name] == pytest.approx(plain.module.scalars[name], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        told_in_channels("FirstFrames"),
+        (*TINY, "diffusion/frame_levels=known_frames"),
+        (*TINY, "diffusion/frame_levels=known_frames", "known_frames@diffusion.frame_levels.frames=last"),
+    ],
+    ids=["in channels", "first in its place", "last in its place"],
+)
+def test_training_with_known_frames_lowers_the_held_out_loss(
+    wishes: tuple[str, ...], encoded: Path, pipeline: Path, tmp_path: Path
+) -> None:
+    def loss(steps: int) -> float:
+        lengths = (f"trainer.max_steps={steps}", f"validate.every_steps={steps}", "data.stored_latents=true")
+        learning = ("optimizer.lr=3e-3", "lr_schedule.warmup_steps=1")
+        run = train(tmp_path / str(steps), config_of(encoded, pipeline, *wishes, *lengths, *learning))
+        return float(run.module.scalars["val/loss"])
+
+    assert loss(40) < 0.9 * loss(1)
+
+
+def test_a_network_without_such_channels_is_refused(encoded: Path, pipeline: Path, tmp_path: Path) -> None:
+    conditioner = told_in_channels("FirstFrames")[-2:]
+    config = config_of(encoded, pipeline, *conditioner)
+    with pytest.raises(
+        ConfigError, match=r"^model\.network: SpaceTimeUNet has no image_channels, in which known frames"
+    ):
+        build_training(config, tmp_path)

@@ -16,6 +16,7 @@ from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.models.autoencoder import Autoencoder
 from vdm.models.conditioner import Conditioner
 from vdm.models.experts import EXPERTS, NUM_TIMESTEPS, TwoExperts
+from vdm.models.known_frames_conditioner import KnownFramesConditioner
 from vdm.models.meta_weights import make_on_meta
 from vdm.models.pretrained.diffusers_folder import cached_folder
 
@@ -118,16 +119,44 @@ def _build_network(
         "out_channels": diffusion.out_channels(encoder.channels),
         "text_channels": conditioner.text_channels,
         "vector_channels": conditioner.vector_channels,
-        "image_conditioned": "image" in conditioner.takes,
+        "image_conditioned": "image" in conditioner.takes or "frames" in conditioner.takes,
     }
+    needed = _of_known_frames(conditioner, encoder)
     node = config["model"]["network"]
     # Each of two experts gets them.
     experts = {
-        name: build(node[name], f"model.network.{name}", allowed_modules, known)
+        name: build(node[name], f"model.network.{name}", allowed_modules, known | needed)
         for name in EXPERTS
         if isinstance(node.get(name), Mapping)
     }
-    return build(node, "model.network", allowed_modules, known, **experts)
+    network = build(node, "model.network", allowed_modules, known | needed, **experts)
+    for each in experts.values() or [network]:
+        _check_known_frames(each, needed)
+    return network
+
+
+def _of_known_frames(conditioner: Conditioner, encoder: Autoencoder) -> dict[str, int]:
+    """Return the arguments of a network that is told known frames in channels; none for another."""
+    if not isinstance(conditioner, KnownFramesConditioner):
+        return {}
+    return {
+        "image_channels": conditioner.image_channels(encoder),
+        "image_token_channels": conditioner.image_token_channels,
+        "num_image_tokens": conditioner.num_image_tokens if conditioner.pictures == "both_ends" else 0,
+    }
+
+
+def _check_known_frames(network: nn.Module, needed: Mapping[str, int]) -> None:
+    """Refuse a network that is not told known frames as the conditioner tells them.
+
+    Raises:
+        ConfigError: In one line that names the key.
+    """
+    for name, value in needed.items():
+        if not hasattr(network, name):
+            raise ConfigError(f"model.network: {type(network).__name__} has no {name}, in which known frames are told")
+        if (found := getattr(network, name)) != value:
+            raise ConfigError(f"model.network.{name}={found}: must be {value} with these model.conditioner and encoder")
 
 
 def _check_experts(network: nn.Module, diffusion: GaussianDiffusion) -> None:

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from vdm.diffusion.denoiser import Denoise, Denoiser, Network, bounded
+from vdm.diffusion.frame_levels import after_reference
 from vdm.diffusion.gaussian import GaussianDiffusion
 from vdm.diffusion.guidance import Extrapolation, Guidance, IsHigh, by_expert
 from vdm.diffusion.noise_priors import NoisePrior
-from vdm.diffusion.observations import Observation, ObservationMethod, ReconstructionGuidance
+from vdm.diffusion.observations import Observation, ObservationMethod, ReconstructionGuidance, denoise_after
 from vdm.diffusion.samplers.base import DrawNoise, OnStep, OnTransition, Sampler
 from vdm.diffusion.samplers.ddim import DDIM
 from vdm.models.autoencoder import Autoencoder
@@ -115,6 +116,7 @@ class VideoDiffusionModel(nn.Module):
         prompts: Prompts,
         image_prompts: Prompts | None = None,
         counted: Bool[Tensor, "b t"] | None = None,
+        reference: Float[Tensor, "b c t2 h w"] | None = None,
     ) -> Float[Tensor, " b"]:
         """Add noise to latents, predict, and return the loss of each clip.
 
@@ -126,20 +128,29 @@ class VideoDiffusionModel(nn.Module):
             image_prompts: Conditions of the ``b k`` images, those of a clip adjacent; none where there are no images.
             counted: Frames that count in the loss; None for all. If ``t`` has a time for each frame, the others stay
                 clean.
+            reference: Clean latents of a reference clip, encoded by itself, that stands before the clip in time.
         """
         noised = self.diffusion.add_noise(x0, noise, t, counted)
-        return self.diffusion.loss(self.predict(noised, prompts, image_prompts), noised, counted)
+        return self.diffusion.loss(self.predict(noised, prompts, image_prompts, reference), noised, counted)
 
     def predict(
-        self, noised: NoisedLatents, prompts: Prompts, image_prompts: Prompts | None = None
+        self,
+        noised: NoisedLatents,
+        prompts: Prompts,
+        image_prompts: Prompts | None = None,
+        reference: Float[Tensor, "b c t2 h w"] | None = None,
     ) -> Float[Tensor, "b c_out t h w"]:
         """Return the network's raw output for noised latents; the arguments are those of ``denoising_loss``."""
         num_images = len(image_prompts) // len(prompts) if image_prompts is not None else 0
-        num_frames = noised.xt.shape[2] - num_images
+        levels = noised.xt, noised.alpha, noised.sigma
+        number = 0 if reference is None else reference.shape[2]
+        if reference is not None:
+            levels = after_reference(reference, *levels)
+        num_frames = levels[0].shape[2] - num_images
         condition = self.conditioner(prompts, num_frames)
         if image_prompts is not None:
             condition = append_images(condition, self.conditioner(image_prompts, 1), num_frames, num_images)
-        return self.denoiser.predict(noised.xt, noised.alpha, noised.sigma, condition, num_images)
+        return self.denoiser.predict(*levels, condition, num_images)[:, :, number:]
 
     def forward(
         self,
@@ -167,6 +178,7 @@ class VideoDiffusionModel(nn.Module):
         method: ObservationMethod | None = None,
         on_transition: OnTransition | None = None,
         gradients: bool = False,
+        reference: Float[Tensor, "b c t2 h w"] | None = None,
     ) -> Float[Tensor, "b c t h w"]:
         """Run the sampler and return clean latents.
 
@@ -182,6 +194,7 @@ class VideoDiffusionModel(nn.Module):
                 other latents to continue from.
             gradients: Whether latents and transitions are differentiable with respect to the weights. The activations
                 of all steps are kept.
+            reference: Clean latents of a reference clip, encoded by itself, that stands before each clip in time.
 
         Raises:
             ValueError: If noise, conditions and observations are not of equally many clips, a negative caption is given
@@ -189,7 +202,7 @@ class VideoDiffusionModel(nn.Module):
                 computes gradients of its own.
         """
         with nullcontext() if gradients else torch.no_grad():
-            denoise = self._denoise_function(noise, condition, negative, observations, method, gradients)
+            denoise = self._denoise_function(noise, condition, negative, observations, method, gradients, reference)
             noise = noise.to(self.device)
             draw = draw_noise or step_noise(self.diffusion.noise_prior, 0, range(len(noise)), noise)
             schedule = self.diffusion.sampling_schedule(tuple(noise.shape[1:]))
@@ -203,13 +216,17 @@ class VideoDiffusionModel(nn.Module):
         observations: Sequence[Observation],
         method: ObservationMethod | None,
         gradients: bool,
+        reference: Float[Tensor, "b c t2 h w"] | None,
     ) -> Denoise:
         """Return the denoising function with conditions, guidance, observations and bounds."""
         prompts = condition if isinstance(condition, Prompts) else self.prompts(condition)
         for name, count in (("conditions", len(prompts)), *(("observations", len(known.y)) for known in observations)):
             if count != len(noise):
                 raise ValueError(f"noise for {len(noise)} clips, but {name} for {count}")
-        denoise = self._guided(prompts, noise.shape[2], negative)
+        number = 0 if reference is None else reference.shape[2]
+        denoise = self._guided(prompts, number + noise.shape[2], negative)
+        if reference is not None:
+            denoise = denoise_after(denoise, reference.to(self.device))
         if observations:
             method = method or ReconstructionGuidance()
             if gradients and isinstance(method, ReconstructionGuidance):

@@ -22,7 +22,7 @@ from vdm.credentials import without_credentials
 from vdm.outside import dump_yaml, typed
 from vdm.ranges import Count, Positive, Seed, Size
 
-OWN_MODULES = ("vdm.models", "vdm.diffusion")
+OWN_MODULES = ("vdm.models", "vdm.diffusion", "vdm.known_frames")
 """Packages with the components of a model, unless the user allows the run's own code."""
 DENOISING = {"_target_": "vdm.objectives.denoising.Denoising"}
 """The objective of runs that record none."""

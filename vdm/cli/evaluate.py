@@ -157,8 +157,7 @@ def _load(options: EvaluateOptions, run: Path) -> _Trained:
     config = RunConfig.read(checkpoint, options.allow_own_code)
     data = held_out_data(options, config)
     model = load_for_sampling(checkpoint, options, config)
-    if model.conditioner.needs_pixels:
-        data.add_image_conditions()
+    data.add_image_conditions(model.conditioner.needs_pixels, model.conditioner.needs_motion)
     likelihood: Likelihood | None = build(options.bits_per_dim, "bits_per_dim") or None
     wanted = options.prompted_digits
     with_digits = wanted is True or (wanted == "auto" and data.label_names == moving_digits.LABEL_NAMES)

@@ -26,7 +26,7 @@ from vdm.credentials import without_credentials
 from vdm.files import appearing
 from vdm.models.experts import HIGH
 from vdm.models.lora import is_alpha
-from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder, readme_of
+from vdm.models.pretrained.diffusers_folder import cached_folder, local_folder, pipeline_of, readme_of
 from vdm.models.pretrained.model_card import licence_keys
 from vdm.models.pretrained.stored import save_tensors
 
@@ -71,7 +71,10 @@ def _family(trained: RunConfig, options: ExportOptions) -> dict[str, Any] | None
     is_file = options.to.suffix == ".safetensors"
     if not families or wanted == "own" or (wanted is None and not has_parts and not is_file):
         return None
-    pipeline, family = next(iter(families.items()))
+    conditioner = trained.parts["model"]["conditioner"].get("_target_")
+    fitting = [name for name, f in families.items() if f["run"]["model"]["conditioner"]["_target_"] == conditioner]
+    pipeline = next(iter([*fitting, *families]))
+    family = families[pipeline]
     return {**family, "pipeline": pipeline}
 
 
@@ -135,7 +138,7 @@ def _diffusers(
     write_folder = build(family["writers"]["folder"], "writers.folder")
     write_folder(folder, _network(trained), _of_network(weights), _told(trained), components, variant)
     licence = licence_keys(readme_of(components))
-    usage = of_pipeline(family["pipeline"], options.to, weights)
+    usage = of_pipeline(pipeline_of(folder), options.to, weights)
     front_matter = {"library_name": "diffusers", "pipeline_tag": card["pipeline_tag"], **licence}
     facts = facts_of(checkpoint, trained, weights, options.ema)
     write_card(folder, card["title"], usage, facts, card["licence"], front_matter)

@@ -24,6 +24,7 @@ from vdm.config.options import parse
 from vdm.files import appearing
 from vdm.models.pretrained.diffusers_folder import local_folder, pipeline_of
 from vdm.models.pretrained.stored import StoredTensors, check_names
+from vdm.outside import read_json
 
 EXPORTED_WEIGHTS = "model.safetensors"
 """File of the weights in an export in this project's own format, beside the configuration."""
@@ -71,7 +72,7 @@ def _published(options: ImportOptions) -> tuple[dict[str, Any], StoredTensors]:
         raise ConfigError(f"components={components}: a pipeline's folder has its own")
     family = _family(options)
     published = open_published(family["model"], name, components, options.variant, options.clip.num_frames)
-    config = configured(family, published)
+    config = merged(configured(family, published), published.of_import)
     wishes: dict[str, Any] = {"clip": {**clip, "label_names": []}}
     if options.guidance_scale is not None:
         scale = options.guidance_scale
@@ -94,6 +95,10 @@ def _family(options: ImportOptions) -> dict[str, Any]:
     pipeline = pipeline_of(folder)
     if pipeline not in families:
         raise ConfigError(f"{folder}: holds a {pipeline}, not a {' or '.join(families)}")
+    for family in families.values():
+        key = (family.get("also_reads") or {}).get(pipeline)
+        if key is not None and read_json(folder / "model_index.json").get(key) is True:
+            return family["run"]
     return families[pipeline]["run"]
 
 

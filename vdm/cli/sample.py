@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,23 @@ from vdm.cli.next_step import command, say_next
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.options.sampling import SamplingOptions
 from vdm.cli.sample_folder import CallFiles, begin_call, make_output_folder, new_folder, results_in
-from vdm.cli.sample_record import guidance_in_effect, options_in_effect, record, what_was_read
+from vdm.cli.sample_record import READ_FILES, guidance_in_effect, options_in_effect, record, what_was_read
 from vdm.cli.sample_settings import Settings
-from vdm.cli.sample_task import Task, observation_method, read_task
+from vdm.cli.sample_task import Task, method_in_effect, observation_method, read_task
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
-from vdm.diffusion.frame_levels import trained_on_any_levels, trained_on_clean_frames
+from vdm.diffusion.frame_levels import trained_on_any_levels
 from vdm.diffusion.samplers.base import OnStep
 from vdm.diffusion.samplers.staggered import Staggered
 from vdm.generation.canvas import known_latents
-from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
+from vdm.generation.conditions import conditions, model_options, refuse_unless_first_frame
 from vdm.generation.frame_blocks import Block, block_size, plan_blocks
 from vdm.generation.generate import check_size, generate
+from vdm.generation.known_frames import was_trained_on, with_pictures
 from vdm.generation.requests import load_image, read_prompts
+from vdm.generation.tasks import Known
 from vdm.generation.video_files import write_grid, write_mp4
+from vdm.models.conditioner import TakesKnownFrames
 from vdm.models.experts import OneOnDevice, TwoExperts, move_but_experts
 from vdm.prompts import Prompts
 from vdm.types import ClipSize
@@ -70,6 +73,7 @@ class SampleCall:
     """One entry a video."""
     task: Task
     blocks: Sequence[Block]
+    method: str | None
     files: CallFiles
 
     @property
@@ -103,7 +107,7 @@ class SampleCall:
             self.options.negative,
             self.task.known,
             self.blocks,
-            observation_method(self.options),
+            observation_method(self.method, self.options.reconstruction_scale),
             write,
             progress=progress,
             on_step=on_step,
@@ -135,14 +139,16 @@ def begin(
     make_output_folder(parent)  # fails before sampling, not after
     task = read_task(options, trained, model, block)
     check_size(model, task.size)
+    task = replace(task, known=_with_pictures(options, model, task))
     blocks = plan_blocks(task.size.num_frames, block, task.known.indices)
-    _warn_of_levels_not_seen(options, model, blocks)
+    method = method_in_effect(options, model, blocks)
+    _warn_of_levels_not_seen(method, model, blocks)
     training, sampling = time_shifts(model, task.size)
     if training != sampling:
         print(f"Time shift: {said_shift(model, task.size)}")
     captions = read_prompts(options.prompts, None if options.prompts_file is None else str(options.prompts_file))
     prompts = _prompts(captions, options, trained, model, task.size)
-    asked = options_in_effect(options, captions, checkpoint, trained, model, task, block)
+    asked = options_in_effect(options, captions, checkpoint, trained, model, task, block, method)
     read = what_was_read(asked)
     if options.settings is not None:
         earlier = Settings.read_file(options.settings, options.allow_own_code)
@@ -151,7 +157,7 @@ def begin(
         _remove_results(parent, asked)
     content = record(asked, read, task.fps, model.device)
     files = begin_call(new_folder(parent) if is_new else parent, prompts.captions, content)
-    return SampleCall(options, model, prompts, task, blocks, files)
+    return SampleCall(options, model, prompts, task, blocks, method, files)
 
 
 def _remove_results(folder: Path, asked: Mapping[str, Any]) -> None:
@@ -161,7 +167,7 @@ def _remove_results(folder: Path, asked: Mapping[str, Any]) -> None:
         ConfigError: If this call needs one of them.
     """
     results = results_in(folder)
-    needed = {Path(asked[key]).resolve(): key for key in ("image", "input") if asked[key] is not None}
+    needed = {Path(asked[key]).resolve(): key for key in READ_FILES if asked[key] is not None}
     for path in results:
         if path.resolve() in needed:
             key = needed[path.resolve()]
@@ -177,22 +183,27 @@ def folder_of_calls(options: SampleOptions) -> Path:
     return folder_for_results(run_folder(options.checkpoint), "samples")
 
 
-def _warn_of_levels_not_seen(options: SampleOptions, model: VideoDiffusionModel, blocks: Sequence[Block]) -> None:
-    """Warn if frames will have combinations of noise levels that did not occur in training."""
+def _warn_of_levels_not_seen(method: str | None, model: VideoDiffusionModel, blocks: Sequence[Block]) -> None:
+    """Warn of known frames, or of combinations of noise levels, that did not occur in training."""
     levels, sampler = model.diffusion.frame_levels, model.sampler
     if isinstance(sampler, Staggered) and sampler.delay > 0 and not trained_on_any_levels(levels):
         _log.warning(
             "sampler=staggered: the model was not trained with levels of frames (diffusion/frame_levels=independent)"
         )
-    if options.method != "clean_frames":
-        return
-    given = [known_latents(model, block) for block in blocks if block.known]
-    if not all(trained_on_clean_frames(levels, clean) for clean in given):
+    if isinstance(model.conditioner, TakesKnownFrames) and not all(block.known for block in blocks):
+        _log.warning("The model makes videos from known frames, and was given none: image=FILE, or task=extend")
+    new = [block for block in blocks if block.known and not was_trained_on(model, block)]
+    if new and method == "clean_frames":
         _log.warning(
-            "method=clean_frames: the model was not trained on clips of which so many frames are clean, up to %d latent"
-            " frames in a block (diffusion/frame_levels=clean_prefix and its max_frames for first frames, independent"
-            " for any)",
-            max(map(len, given)),
+            "method=clean_frames: the model was not trained on clips of which these frames are clean, up to %d latent"
+            " frames in a block (diffusion/frame_levels=known_frames and its frames, or independent for any)",
+            max(len(known_latents(model, block)) for block in new),
+        )
+    if new and isinstance(model.conditioner, TakesKnownFrames):
+        _log.warning(
+            "The model was trained on other known frames (model.conditioner.frames) than the %d of a block here, which"
+            " follow from overlap and from the given pictures and videos",
+            max(len(block.known) for block in new),
         )
 
 
@@ -237,6 +248,19 @@ def set_options(options: SampleOptions, trained: RunConfig, model: VideoDiffusio
         model.conditioner.options = model_options(present, told, trained.clip.fps)
 
 
+def _with_pictures(options: SampleOptions, model: VideoDiffusionModel, task: Task) -> Known:
+    """Return what is known of the videos, with the pictures that are no condition of the model."""
+    size = task.size
+    first, last = (
+        None if path is None else load_image(path, size.height, size.width, name)
+        for name, path in (("image", options.image), ("last_image", options.last_image))
+    )
+    if first is not None:
+        refuse_unless_first_frame(model, f"image={options.image}")
+    first = None if "image" in model.conditioner.takes else first
+    return with_pictures(model, task.known, size.num_frames, first, last)
+
+
 def _prompts(
     captions: Sequence[str] | None,
     options: SampleOptions,
@@ -246,8 +270,7 @@ def _prompts(
 ) -> Prompts:
     """Return the prompts of all videos, ``num_videos`` for each caption."""
     image = None
-    if options.image is not None:
-        refuse_unless_taken(model, "image", f"image={options.image}")
+    if options.image is not None and "image" in model.conditioner.takes:
         image = load_image(options.image, size.height, size.width)
     names = trained.clip.label_names
     return conditions(model, captions, options.labels, image, names, options.num_videos, options.seed)

@@ -24,6 +24,9 @@ from vdm.config.options import options_of
 from vdm.generation.frame_blocks import BlockSize
 from vdm.regular_files import open_regular
 
+READ_FILES = ("image", "last_image", "input")
+"""Options that name a file which decides the videos."""
+
 
 def options_in_effect(
     options: SampleOptions,
@@ -33,6 +36,7 @@ def options_in_effect(
     model: VideoDiffusionModel,
     task: Task,
     block: BlockSize,
+    method: str | None,
 ) -> dict[str, Any]:
     """Return all options that decide the videos, by key, as plain values; defaults are filled in.
 
@@ -51,6 +55,7 @@ def options_in_effect(
         "guidance_scale": guidance.get("scale"),
         "block_frames": block.num_frames,
         "overlap": block.overlap,
+        "method": method,
         **{name: value for name, value in of_model.items() if name != "fps"},
     }
     if options.task == "extend":
@@ -71,7 +76,7 @@ def guidance_in_effect(options: SamplingOptions, trained: RunConfig) -> dict[str
 def what_was_read(options: Mapping[str, Any]) -> dict[str, Identity]:
     """Return the identities of the checkpoints and files that options name, by key."""
     found = {key: _of_checkpoint(Path(options[key])) for key in ("checkpoint", "guide") if options[key] is not None}
-    return found | {key: _of_file(Path(options[key])) for key in ("image", "input") if options[key] is not None}
+    return found | {key: _of_file(Path(options[key])) for key in READ_FILES if options[key] is not None}
 
 
 def record(options: Mapping[str, Any], read: Mapping[str, Identity], fps: float, device: object) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The task of ``vdm sample``: size and speed of the videos, and what is known of them from an input video."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,9 +10,11 @@ from vdm.checkpoints.run_config import RunConfig
 from vdm.cli.options.sample import SampleOptions
 from vdm.config import ConfigError
 from vdm.diffusion.observations import CleanFrames, ObservationMethod, ReconstructionGuidance, Replacement
-from vdm.generation.frame_blocks import BlockSize
+from vdm.generation.frame_blocks import Block, BlockSize
 from vdm.generation.input_video import InputVideo, read_end, read_video
+from vdm.generation.known_frames import prefers_clean_frames
 from vdm.generation.tasks import Known, extension, interpolation, super_resolution
+from vdm.models.conditioner import TakesKnownFrames
 from vdm.types import ClipSize
 
 _log = logging.getLogger(__name__)
@@ -88,11 +91,27 @@ def _limit(input_frames: int | Literal["all"] | None) -> int | None:
     return None if input_frames == "all" else input_frames
 
 
-def observation_method(options: SampleOptions) -> ObservationMethod:
-    """Return the method that makes sampling consistent with known frames."""
-    if options.method == "clean_frames":
-        return CleanFrames()
-    return Replacement() if options.method == "replacement" else ReconstructionGuidance(options.reconstruction_scale)
+def method_in_effect(options: SampleOptions, model: VideoDiffusionModel, blocks: Sequence[Block]) -> str | None:
+    """Return the name of the method that makes sampling consistent with known frames; None if the model is told them.
+
+    Raises:
+        ConfigError: If a method is chosen, but the model is told known frames in channels.
+    """
+    if options.task != "superres" and isinstance(model.conditioner, TakesKnownFrames):
+        if options.method is not None:
+            raise ConfigError(f"method={options.method}: the model is told known frames in channels; leave method out")
+        return None
+    if options.method is not None:
+        return options.method
+    is_clean = options.task != "superres" and prefers_clean_frames(model, blocks)
+    return "clean_frames" if is_clean else "reconstruction"
+
+
+def observation_method(method: str | None, reconstruction_scale: float) -> ObservationMethod | None:
+    """Return the method of a name."""
+    if method == "reconstruction":
+        return ReconstructionGuidance(reconstruction_scale)
+    return {None: None, "clean_frames": CleanFrames(), "replacement": Replacement()}[method]
 
 
 def _default_frames(task: str, given: int, every: int, block: BlockSize) -> int:

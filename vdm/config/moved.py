@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MOVED_TARGETS: Mapping[str, str | None] = {
+    "vdm.diffusion.frame_levels.CleanPrefix": "vdm.diffusion.frame_levels.KnownFramesClean",
     "vdm.diffusion.loss_weights.Sigmoid": "vdm.diffusion.loss_weights.SigmoidWeight",
     "vdm.models.autoencoders.FrameAutoencoder": "vdm.models.diffusers_autoencoders.FrameAutoencoder",
     "vdm.models.autoencoders.WanAutoencoder": "vdm.models.diffusers_autoencoders.WanAutoencoder",
@@ -28,6 +29,17 @@ MOVED_TARGETS: Mapping[str, str | None] = {
 
 MOVED_KEYS: Mapping[str, str] = {}
 """Present dotted key by the former one; meaning and values are the same."""
+
+
+NESTED_KEYS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "vdm.diffusion.frame_levels.CleanPrefix": (
+        "frames",
+        "vdm.known_frames.FirstFrames",
+        ("min_frames", "max_frames"),
+    ),
+}
+"""Keys that now belong to a component in the former one. By the former ``_target_``: the key of that component, its
+``_target_``, and the keys."""
 
 
 def modernized(
@@ -57,6 +69,9 @@ def _with_targets(node: Any, targets: Mapping[str, str | None]) -> Any:
     result = {key: _with_targets(value, targets) for key, value in node.items()}
     target = result.get("_target_")
     if isinstance(target, str) and target in targets:
+        if target in NESTED_KEYS:
+            part, of_part, names = NESTED_KEYS[target]
+            result[part] = {"_target_": of_part} | {name: result.pop(name) for name in names if name in result}
         present = targets[target]
         if present is None:
             del result["_target_"]

@@ -125,8 +125,10 @@ class ClipDataModule(LightningDataModule):
         if quarantine_path is not None:
             check_report(Path(quarantine_path))
         self.quarantine_path = quarantine_path
-        self.image_conditions = False
-        """Whether batches have the conditions of image-to-video models; see ``add_image_conditions``."""
+        self.pixels_beside_latents: Literal["none", "first", "all"] = "none"
+        """The frames whose pixels are read beside latents; see ``add_image_conditions``."""
+        self.has_motion = False
+        """Whether batches have the motion of clips; see ``add_image_conditions``."""
         self.noise_source: NoiseSource | None = None
         """Draws the noise of training ahead; see ``prefetch_noise``."""
         self._loaders: WeakSet[ClipLoader] = WeakSet()
@@ -173,14 +175,19 @@ class ClipDataModule(LightningDataModule):
         """Have the loader's workers, if there are any, also draw the noise of the coming training step."""
         self.noise_source = noise_source
 
-    def add_image_conditions(self) -> None:
-        """Add the conditions of image-to-video models to batches: the first frame, also beside latents, and the motion.
+    def add_image_conditions(self, pixels: Literal["none", "first", "all"], motion: bool) -> None:
+        """Add to batches what image-to-video models are conditioned on.
+
+        Args:
+            pixels: The frames whose pixels are read beside latents.
+            motion: Whether to add the motion of clips.
 
         Raises:
             ValueError: If motion can't be measured here.
         """
-        check_measurable()
-        self.image_conditions = True
+        if motion:
+            check_measurable()
+        self.pixels_beside_latents, self.has_motion = pixels, motion
 
     @property
     def name(self) -> str:
@@ -353,7 +360,8 @@ class ClipDataModule(LightningDataModule):
             self._empty_text,
             images,
             period,
-            self.image_conditions,
+            self.pixels_beside_latents,
+            self.has_motion,
             noise_source,
         )
 

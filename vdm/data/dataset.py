@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -43,7 +43,7 @@ class _PixelBuffers(NamedTuple):
     """Memory for the pixels of one clip: views of the batch's tensors."""
 
     video: UInt8[Tensor, "c t h w"]
-    """Zero frames if only latents are read; one if the model also needs the first frame."""
+    """Zero frames if only latents are read, unless the model also needs the first frame, or all."""
     images: UInt8[Tensor, "c k h w"]
 
 
@@ -67,8 +67,8 @@ class ClipDataset(Dataset[LoadedBatch]):
         empty_text: Stored text embedding of the empty caption, to read those of captions as well; None reads none.
         images: Images to put beside each clip, or None.
         period: Number of positions after which the samples repeat, to overfit one batch; None for the order as it is.
-        image_conditions: Whether batches have the conditions of image-to-video models: the pixels of the first frame,
-            also beside latents, and the motion.
+        pixels_beside_latents: The frames whose pixels are read beside latents.
+        has_motion: Whether batches have the motion of clips.
         noise_source: Draws the noise that training adds; None leaves this to the training step.
     """
 
@@ -84,7 +84,8 @@ class ClipDataset(Dataset[LoadedBatch]):
         empty_text: TextEmbedding | None = None,
         images: RandomImages | None = None,
         period: int | None = None,
-        image_conditions: bool = False,
+        pixels_beside_latents: Literal["none", "first", "all"] = "none",
+        has_motion: bool = False,
         noise_source: NoiseSource | None = None,
     ) -> None:
         self._readers = readers
@@ -94,12 +95,14 @@ class ClipDataset(Dataset[LoadedBatch]):
         self._seed = seed
         self._latent_shapes = latent_shapes
         self._empty_text = empty_text
-        pixels = {VIDEO, *PICTURES} if latent_shapes is None or image_conditions else set()
+        has_pixels = latent_shapes is None or pixels_beside_latents != "none" or has_motion
+        pixels = {VIDEO, *PICTURES} if has_pixels else set()
         pixels_or_latents = pixels | (set() if latent_shapes is None else {LATENTS})
         self._files = _METADATA | pixels_or_latents | (set() if empty_text is None else {TEXT})
         self._images = images
         self._period = period
-        self._image_conditions = image_conditions
+        self._pixels_beside_latents = pixels_beside_latents
+        self._has_motion = has_motion
         self._label_names = label_names
         self._noise_source = noise_source
 
@@ -125,7 +128,7 @@ class ClipDataset(Dataset[LoadedBatch]):
             videos,
             images if self._images else None,
             self._empty_text,
-            has_motion=self._image_conditions,
+            has_motion=self._has_motion,
         )
         if self._noise_source is not None:
             collated = replace(collated, noise=self._noise_source(batch.positions, shape))
@@ -135,7 +138,8 @@ class ClipDataset(Dataset[LoadedBatch]):
         self, num_clips: int, shape: Shape
     ) -> tuple[UInt8[Tensor, "b c t h w"], UInt8[Tensor, "b c k h w"]]:
         """Return buffers for the videos and images of a batch, for each frame to be copied once."""
-        num_frames = shape[0] if self._latent_shapes is None else int(self._image_conditions)
+        beside_latents = {"none": 0, "first": 1, "all": shape[0]}[self._pixels_beside_latents]
+        num_frames = shape[0] if self._latent_shapes is None else beside_latents
         num_images = self._images.num_per_clip if self._images else 0
         return empty_clips(num_clips, num_frames, *shape[1:]), empty_clips(num_clips, num_images, *shape[1:])
 
@@ -175,8 +179,9 @@ class ClipDataset(Dataset[LoadedBatch]):
         if self._latent_shapes is not None:
             latents = self._latents(samples[0], self._latent_shapes[shape], wanted.position)
         if buffers.video.shape[1] > 0:
-            _decode(samples[0], cut if latents is None else _first_frame(cut), buffers.video)
-        motion = self._motion(samples[0], labels[0], cut, buffers.video) if self._image_conditions else 0.0
+            # What is read beside latents may be the first frame alone.
+            _decode(samples[0], replace(cut, frames=cut.frames[: buffers.video.shape[1]]), buffers.video)
+        motion = self._motion(samples[0], labels[0], cut, buffers.video) if self._has_motion else 0.0
         image_crops: list[Crop] = []
         for i, (raw, frame) in enumerate(zip(samples[1:], wanted.frames, strict=True)):
             image_cut = self._image_cut(raw, shape, labels[i + 1], wanted.position, i, frame)
@@ -211,7 +216,7 @@ class ClipDataset(Dataset[LoadedBatch]):
         """Return the motion of a sampled clip: the stored value if the whole clip is used, else a measurement."""
         if label.motion is not None and len(cut.frames) == raw.stored.shape[0]:
             return label.motion
-        return motion_of(video if self._latent_shapes is None else _decode(raw, cut), label.fps)
+        return motion_of(video if video.shape[1] == len(cut.frames) else _decode(raw, cut), label.fps)
 
     def _text(self, raw: RawSample) -> TextEmbedding | None:
         if self._empty_text is None:
@@ -255,7 +260,3 @@ def _decode(raw: RawSample, cut: Cut, out: UInt8[Tensor, "c t h w"] | None = Non
         return decode(raw.members[extension], raw.stored.shape, cut, out)
     except UndecodableClipError as error:
         raise raw.bad(error) from error
-
-
-def _first_frame(cut: Cut) -> Cut:
-    return replace(cut, frames=cut.frames[:1])

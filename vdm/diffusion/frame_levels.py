@@ -1,22 +1,23 @@
-"""Noise levels of the frames of a clip: one for all, one for each, or clean frames before noised ones.
+"""Noise levels of the frames of a clip: one for all, one for each, or known frames clean among noised ones.
 
-With one noise level a frame, a model learns to continue frames that are clean (``CleanPrefix``), or that are still
-noisy (``IndependentFrames``).
+With one noise level a frame, a model learns to make the frames that belong to known ones, which are clean
+(``KnownFramesClean``), or to continue frames that are still noisy (``IndependentFrames``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
 
 from vdm.diffusion.noise_levels import LEVEL_OF_CLIP
-from vdm.diffusion.shapes import Counted, Level, PerClip, mean_of_frames
-from vdm.ranges import Share, Size
+from vdm.diffusion.shapes import Counted, Latents, Level, PerClip, PerFrame, mean_of_frames, per_frame
+from vdm.known_frames import Draw, FirstFrames, FrameChoice, IsKnown
+from vdm.ranges import Share
 from vdm.types import TensorRecord
-
-Draw = Callable[[str], PerClip]
-"""Draws one number a clip for a purpose; numbers of different purposes are independent."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,66 @@ class FrameLevels(Protocol):
         ...
 
 
-def trained_on_clean_frames(frame_levels: FrameLevels, clean: Sequence[int]) -> bool:
+def clean_where_known(
+    xt: Latents, alpha: Level, sigma: Level, x0: Latents, is_known: IsKnown
+) -> tuple[Latents, PerFrame, PerFrame]:
+    """Put known frames in their places without noise: this makes the network's input in training and in sampling.
+
+    Args:
+        xt: Noised latents.
+        alpha: Signal of each clip, or of each frame.
+        sigma: Noise of each clip, or of each frame.
+        x0: Clean latents; only those of known frames are used.
+        is_known: True for known latent frames.
+
+    Returns:
+        Latents, signal and noise, the latter two of each frame: 1 and 0 where a frame is known, whatever the schedule
+        has at ``t = 0``.
+    """
+    alpha, sigma = (per_frame(level, xt.shape[2]) for level in (alpha, sigma))
+    xt = torch.where(is_known[:, None, :, None, None], x0.to(xt), xt)
+    return xt, torch.where(is_known, 1, alpha), torch.where(is_known, 0, sigma)
+
+
+def trained_on_clean_frames(frame_levels: FrameLevels, clean: Sequence[int], num_frames: int) -> bool:
     """Return whether a model trained with ``frame_levels`` takes clips where just these latent frames are clean."""
-    if isinstance(frame_levels, CleanPrefix) and not trained_on_any_levels(frame_levels):
-        is_prefix = list(clean) == list(range(len(clean)))
-        return is_prefix and frame_levels.min_frames <= len(clean) <= frame_levels.max_frames
+    if isinstance(frame_levels, KnownFramesClean) and not trained_on_any_levels(frame_levels):
+        return frame_levels.frames.may_be(clean, num_frames)
+    return takes_clean_frames(frame_levels)
+
+
+def after_reference(
+    reference: Latents,
+    xt: Float[Tensor, "b c t2 h w"],
+    alpha: Float[Tensor, "b *frames"],
+    sigma: Float[Tensor, "b *frames"],
+) -> tuple[Float[Tensor, "b c t3 h w"], Float[Tensor, "b t3"], Float[Tensor, "b t3"]]:
+    """Put the latents of a reference clip before others in time, as known frames; the network's positions run on.
+
+    Args:
+        reference: Clean latents.
+        xt: Noised latents.
+        alpha: Signal of each clip, or of each frame.
+        sigma: Noise of each clip, or of each frame.
+
+    Returns:
+        Latents, signal and noise of the frames of both, as ``clean_where_known`` returns them.
+    """
+    number, num_frames = reference.shape[2], xt.shape[2]
+    joined = torch.cat([reference.to(xt), xt], dim=2)
+    alpha, sigma = (pad(per_frame(level, num_frames), (number, 0)) for level in (alpha, sigma))
+    is_known = torch.arange(number + num_frames, device=xt.device) < number
+    return clean_where_known(joined, alpha, sigma, joined, is_known.expand(len(xt), -1))
+
+
+def takes_clean_frames(frame_levels: FrameLevels) -> bool:
+    """Return whether a model trained with ``frame_levels`` takes clips of which some latent frames are clean."""
     return not isinstance(frame_levels, LevelPerClip)
 
 
 def trained_on_any_levels(frame_levels: FrameLevels) -> bool:
     """Return whether a model trained with ``frame_levels`` takes noisy frames of different levels."""
-    others = frame_levels.others if isinstance(frame_levels, CleanPrefix) else frame_levels
+    others = frame_levels.others if isinstance(frame_levels, KnownFramesClean) else frame_levels
     return not isinstance(others, LevelPerClip)
 
 
@@ -86,39 +136,31 @@ class IndependentFrames:
 
 
 @dataclass(frozen=True)
-class CleanPrefix:
-    """The first latent frames of a clip are clean and don't count in the loss; the model learns to continue them.
+class KnownFramesClean:
+    """Known latent frames are clean and don't count in the loss; the model learns to make the others.
 
-    Their number is uniform from ``min_frames`` to ``max_frames``, but at least one frame of each clip is noised.
+    Wan 2.2's TI2V-5B is such a model; its known frame is the first.
 
     Args:
-        min_frames: Smallest number of clean latent frames.
-        max_frames: Largest number of clean latent frames.
-        probability: Probability that a clip has clean frames.
-        others: Noise levels of the frames that follow the clean ones.
+        frames: Which latent frames are known.
+        probability: Probability that a clip has known frames.
+        others: Noise levels of the other frames.
     """
 
-    min_frames: Size = 1
-    max_frames: Size = 1
+    frames: FrameChoice = FirstFrames()
     probability: Share = 1.0
     others: FrameLevels = LevelPerClip()
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_frames <= self.max_frames:
-            raise ValueError(
-                "min_frames and max_frames must be at least 1, min_frames not above max_frames, but are "
-                f"{self.min_frames} and {self.max_frames}"
-            )
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must lie in [0, 1], but is {self.probability}")
 
     def __call__(self, draw_time: Draw, draw_uniform: Draw, num_frames: int, num_images: int = 0) -> Times:
         """Return one time a frame."""
         times = self.others(draw_time, draw_uniform, num_frames, num_images)
-        choices = self.max_frames - self.min_frames + 1
-        num_clean = self.min_frames + (draw_uniform("number of clean frames") * choices).floor()
-        num_clean = torch.where(draw_uniform("clean frames") < self.probability, num_clean, 0)
-        noised = torch.arange(num_frames + num_images) >= num_clean.clamp(max=num_frames - 1)[:, None]
+        has_known = draw_uniform("clean frames") < self.probability
+        is_known = self.frames(draw_uniform, num_frames) & has_known[:, None]
+        noised = pad(~is_known, (0, num_images), value=True)
         t = times.t[:, None] if times.t.ndim == 1 else times.t
         counted = noised if times.counted is None else noised & times.counted
         return Times(torch.where(counted, t, 0), counted)

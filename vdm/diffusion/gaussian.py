@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vdm import randomness
 from vdm.diffusion.distances import Distance, SquaredError
-from vdm.diffusion.frame_levels import FrameLevels, LevelPerClip, Times
+from vdm.diffusion.frame_levels import FrameLevels, LevelPerClip, Times, clean_where_known
 from vdm.diffusion.learned_variance import LearnedVariance
 from vdm.diffusion.loss_weights import LossWeight
 from vdm.diffusion.noise_levels import NoiseLevels
@@ -124,9 +124,10 @@ class GaussianDiffusion:
             counted: True for frames that are noised; None for all. Has an effect only if ``t`` is one a frame.
         """
         alpha, sigma = self.schedule.alpha_sigma(t)
+        xt = over_latents(alpha) * x0 + over_latents(sigma) * noise
         if counted is not None and t.ndim == 2:
-            alpha, sigma = torch.where(counted, alpha, 1), torch.where(counted, sigma, 0)
-        return NoisedLatents(x0, noise, over_latents(alpha) * x0 + over_latents(sigma) * noise, t, alpha, sigma)
+            xt, alpha, sigma = clean_where_known(xt, alpha, sigma, x0, ~counted)
+        return NoisedLatents(x0, noise, xt, t, alpha, sigma)
 
     def loss(self, output: Output, noised: NoisedLatents, counted: Counted | None = None) -> PerClip:
         """Return the loss of each clip, in fp32.

@@ -35,7 +35,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vdm.diffusion.denoiser import Denoise, Denoised
-from vdm.diffusion.shapes import Latents, Level, over_latents, per_frame
+from vdm.diffusion.frame_levels import after_reference, clean_where_known
+from vdm.diffusion.shapes import Latents, Level, over_latents
 from vdm.types import TensorRecord
 
 Observed = Float[Tensor, "b c n h2 w2"]
@@ -131,8 +132,8 @@ class Replacement:
 class CleanFrames:
     """Gives the network the known frames without noise, at noise level 0, in every step.
 
-    For models that were trained with a noise level a frame: with ``CleanPrefix`` for known first frames, with
-    ``IndependentFrames`` (diffusion forcing, Chen et al. 2024) for any known frames. Works with every sampler, since
+    For models that were trained with a noise level a frame: with ``KnownFramesClean`` for the frames that were known in
+    training, with ``IndependentFrames`` (diffusion forcing, Chen et al. 2024) for any. Works with every sampler, since
     the known frames of x0 are the given ones.
     """
 
@@ -148,16 +149,25 @@ class CleanFrames:
                 raise ValueError(f"clean frames: observations must be of whole frames, but one is {operator}")
             frames += operator.indices
         given = torch.stack([observation.operator.pseudo_inverse(observation.y) for observation in observations]).sum(0)
-        is_known = torch.zeros(given.shape[2], dtype=torch.bool, device=given.device)
-        is_known[frames] = True
+        is_known = torch.zeros(given.shape[0], given.shape[2], dtype=torch.bool, device=given.device)
+        is_known[:, frames] = True
 
         def conditioned(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
-            alpha = torch.where(is_known, 1, per_frame(alpha, xt.shape[2]))
-            sigma = torch.where(is_known, 0, per_frame(sigma, xt.shape[2]))
-            denoised = denoise(torch.where(is_known[:, None, None], given.to(xt), xt), alpha, sigma)
-            return replace(denoised, x0=torch.where(is_known[:, None, None], given.to(xt), denoised.x0))
+            denoised = denoise(*clean_where_known(xt, alpha, sigma, given, is_known))
+            return replace(denoised, x0=torch.where(is_known[:, None, :, None, None], given.to(xt), denoised.x0))
 
         return conditioned
+
+
+def denoise_after(denoise: Denoise, reference: Latents) -> Denoise:
+    """Return a denoising function whose network also gets the clean latents of a reference clip, before the others."""
+
+    def denoise_rest(xt: Latents, alpha: Level, sigma: Level) -> Denoised:
+        denoised, number = denoise(*after_reference(reference, xt, alpha, sigma)), reference.shape[2]
+        share = denoised.variance_share
+        return Denoised(denoised.x0[:, :, number:], None if share is None else share[:, :, number:])
+
+    return denoise_rest
 
 
 @dataclass(frozen=True)

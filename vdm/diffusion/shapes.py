@@ -8,6 +8,8 @@ Level = Float[Tensor, "b *frames"]
 """A time, alpha, sigma or log-SNR: one number a clip (``b``), or one a latent frame (``b t``)."""
 PerClip = Float[Tensor, " b"]
 """One number a clip."""
+PerFrame = Float[Tensor, "b t"]
+"""One number a latent frame."""
 Counted = Bool[Tensor, "b t"]
 """True for frames that count in the loss. With one noise level a frame, the others are clean context."""
 Latents = Float[Tensor, "b c t h w"]

@@ -85,26 +85,26 @@ def captions_of(prompts: object) -> list[str] | None:
     return read_prompts(prompts, None)
 
 
-def first_frames(image: object, size: ClipSize) -> UInt8[Tensor, "n 3 h w"]:
-    """Return one or several pictures as frames of the given size.
+def pictures_of(image: object, size: ClipSize, name: str) -> UInt8[Tensor, "n 3 h w"]:
+    """Return one or several pictures as frames of the given size; messages begin with the argument's ``name``.
 
     Raises:
         ValueError: If one is not a picture, can't be read, or is a tensor of another size.
     """
     if isinstance(image, list | tuple):
         if not image:
-            raise ValueError("image: must be a picture, or a list of one or more")
-        return torch.cat([first_frames(one, size) for one in image])
+            raise ValueError(f"{name}: must be a picture, or a list of one or more")
+        return torch.cat([pictures_of(one, size, name) for one in image])
     if isinstance(image, str | Path):
-        return load_image(Path(image), size.height, size.width)
+        return load_image(Path(image), size.height, size.width, name)
     if isinstance(image, Image.Image):
         return fit_picture(image, size.height, size.width)
     wanted = (3, size.height, size.width)
     if not isinstance(image, Tensor) or image.dtype != torch.uint8:
         kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(f"image: must be a file, a PIL picture or a tensor of uint8, or a list of these, not {kind}")
+        raise ValueError(f"{name}: must be a file, a PIL picture or a tensor of uint8, or a list of these, not {kind}")
     if tuple(image.shape) != wanted:
-        raise ValueError(f"image: has the shape {tuple(image.shape)}, but the videos' frames are {wanted}")
+        raise ValueError(f"{name}: has the shape {tuple(image.shape)}, but the videos' frames are {wanted}")
     return image[None]
 
 

@@ -11,6 +11,7 @@ from vdm.assembly.model import VideoDiffusionModel
 from vdm.diffusion.observations import Frames, Observation
 from vdm.generation.frame_blocks import Block
 from vdm.generation.tasks import Known
+from vdm.models.conditioner import TakesKnownFrames
 from vdm.types import ClipSize
 
 
@@ -21,8 +22,12 @@ class Canvas(Protocol):
         """Return a block's latents: known ones, and zeros for those to be sampled."""
         ...
 
+    def pixels(self, block: Block) -> UInt8[Tensor, "b c t h w"]:
+        """Return a block's frames on the model's device; only known ones mean something."""
+        ...
+
     def observations(self, block: Block, latents: Float[Tensor, "b c t h w"]) -> list[Observation]:
-        """Return the observations of a block's ``latents``."""
+        """Return the observations of a block's ``latents``; none of whole frames if prompts tell them."""
         ...
 
     def add(self, block: Block, made: Float[Tensor, "b c t h w"]) -> None:
@@ -59,12 +64,17 @@ class FrameLatents:
         self._model, self._small = model, None
         self._all = torch.zeros(num_videos, *model.encoder.latent_shape(size), device=model.device)
         if known.frames is not None:
-            self._all[:, :, list(known.indices)] = self._encoded(known.frames)
+            frames = known.frames if known.frames.ndim == 5 else known.frames[None]
+            self._all[:, :, list(known.indices)] = self._encoded(frames)
         if known.small is not None:
-            self._small = self._encoded(known.small).expand(num_videos, -1, -1, -1, -1)
+            self._small = self._encoded(known.small[None]).expand(num_videos, -1, -1, -1, -1)
 
-    def _encoded(self, video: UInt8[Tensor, "c t h w"]) -> Float[Tensor, "1 c t h w"]:
-        return self._model.encoder.encode(video[None].to(self._model.device)).to(self._all)
+    def _encoded(self, videos: UInt8[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t h2 w2"]:
+        return self._model.encoder.encode(videos.to(self._model.device)).to(self._all)
+
+    def pixels(self, block: Block) -> UInt8[Tensor, "b c t h w"]:
+        """Return a block's frames on the model's device; only known ones mean something."""
+        return self._model.encoder.decode(self.latents(block))
 
     def latents(self, block: Block) -> Float[Tensor, "b c t h w"]:
         """Return a block's latents: known ones, and zeros for those to be sampled."""
@@ -75,7 +85,7 @@ class FrameLatents:
         whole = known_latents(self._model, block)
         others = tuple(frame for frame in range(latents.shape[2]) if frame not in whole)
         observations = []
-        if whole:
+        if whole and not isinstance(self._model.conditioner, TakesKnownFrames):
             observations.append(Observation(latents[:, :, list(whole)], Frames(whole, latents.shape[2])))
         if self._small is not None and others:
             small = self._small[:, :, block.start : block.stop][:, :, list(others)]
@@ -113,19 +123,27 @@ class ClipPixels:
         """The latest block and its latents, until it is decoded."""
 
     def latents(self, block: Block) -> Float[Tensor, "b c t h w"]:
-        """Return a block's latents: those of its known first frames, and zeros for those to be sampled."""
+        """Return a block's latents: those of its known first frames, and zeros for those to be sampled.
+
+        If the conditioner takes known frames, all are zeros, since it encodes them itself.
+        """
         self._decode_latest()
         encoder, device = self._model.encoder, self._model.device
         clip = ClipSize(block.stop - block.start, self._size.height, self._size.width)
         latents = torch.zeros(len(self._all), *encoder.latent_shape(clip), device=device)
-        if block.known:
+        if block.known and not isinstance(self._model.conditioner, TakesKnownFrames):
             known = encoder.encode(self._all[:, :, list(block.known)].to(device))
             latents[:, :, : known.shape[2]] = known
         return latents
 
+    def pixels(self, block: Block) -> UInt8[Tensor, "b c t h w"]:
+        """Return a block's frames on the model's device; only known ones mean something."""
+        self._decode_latest()
+        return self._all[:, :, block.start : block.stop].to(self._model.device)
+
     def observations(self, block: Block, latents: Float[Tensor, "b c t h w"]) -> list[Observation]:
-        """Return the observation of a block's known first frames."""
-        if not block.known:
+        """Return the observation of a block's known first frames, unless the conditioner takes them."""
+        if not block.known or isinstance(self._model.conditioner, TakesKnownFrames):
             return []
         first = known_latents(self._model, block)
         return [Observation(latents[:, :, list(first)], Frames(first, latents.shape[2]))]
@@ -164,6 +182,8 @@ def check_blocks(model: VideoDiffusionModel, blocks: Sequence[Block]) -> None:
         return
     for block in blocks:
         compression.latent_frames(block.stop - block.start, "block_frames")
+        if isinstance(model.conditioner, TakesKnownFrames):
+            continue
         if block.known:
             compression.latent_frames(len(block.known), "overlap")
         if block.known != tuple(range(block.start, block.start + len(block.known))):

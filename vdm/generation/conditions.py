@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
+from vdm.generation.known_frames import takes_pictures
 from vdm.generation.requests import resolve_labels
 from vdm.prompts import Prompts
 
@@ -48,12 +49,34 @@ def conditions(
         refuse_unless_taken(model, "text", "prompts")
     if image is not None:
         refuse_unless_taken(model, "image", "image")
-        if len(image) not in (1, len(captions)):
-            raise ValueError(f"image: {len(image)} first frames for {len(captions)} prompts")
-        image = image.expand(len(captions), -1, -1, -1).repeat_interleave(num_videos, dim=0)
+        image = per_video(image, "image", "first frames", len(captions), num_videos)
+        image = image.expand(len(captions) * num_videos, -1, -1, -1)
     captions = [caption for caption in captions for _ in range(num_videos)]
     indices = None if indices is None else [index for index in indices for _ in range(num_videos)]
     return model.prompts(captions, indices, image, seed)
+
+
+def per_video(
+    pictures: UInt8[Tensor, "n c h w"], name: str, kind: str, num_prompts: int, num_videos: int
+) -> UInt8[Tensor, "v c h w"]:
+    """Return one picture for each video, or one for all; messages have the argument's ``name``, and say what they are.
+
+    Raises:
+        ValueError: If there is neither one for each prompt nor one for all.
+    """
+    if len(pictures) not in (1, num_prompts):
+        raise ValueError(f"{name}: {len(pictures)} {kind} for {num_prompts} prompts")
+    return pictures if len(pictures) == 1 else pictures.repeat_interleave(num_videos, dim=0)
+
+
+def refuse_unless_first_frame(model: VideoDiffusionModel, asked: str) -> None:
+    """Refuse a first frame if the model takes none, be it as a condition or as a known frame.
+
+    Raises:
+        ValueError: In one line that begins with ``asked``.
+    """
+    if not takes_pictures(model):
+        refuse_unless_taken(model, "image", asked)
 
 
 def refuse_unless_taken(model: VideoDiffusionModel, condition: str, asked: str) -> None:

@@ -10,11 +10,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vdm.assembly.model import VideoDiffusionModel, step_noise
-from vdm.diffusion.observations import ObservationMethod
+from vdm.diffusion.observations import CleanFrames, ObservationMethod
 from vdm.diffusion.samplers.base import DrawNoise, OnStep
-from vdm.generation.canvas import canvas_of, check_blocks
+from vdm.generation.canvas import Canvas, canvas_of, check_blocks
 from vdm.generation.frame_blocks import Block, BlockSize, plan_blocks
+from vdm.generation.known_frames import prefers_clean_frames
 from vdm.generation.tasks import Known
+from vdm.models.conditioner import TakesKnownFrames
 from vdm.prompts import Prompts
 from vdm.types import ClipSize
 
@@ -51,7 +53,8 @@ def generate(
         known: What is known of every video, by default nothing.
         blocks: Frame blocks, from ``plan_blocks``; by default one block of all frames. With a causal autoencoder each
             block is decoded, and the frames shared with the next block are encoded again.
-        method: How sampling is made consistent with known frames, by default reconstruction guidance.
+        method: How sampling is made consistent with known frames. By default ``CleanFrames`` if the model was trained
+            on such known frames, otherwise reconstruction guidance.
         on_batch: Called with the videos of each batch, once they are made.
         noise: Initial noise in the shape of the latents; by default it is drawn from ``seed``. The noise that some
             samplers add in their steps is always drawn from ``seed``.
@@ -62,8 +65,9 @@ def generate(
             denoised latents of the block that is sampled. What it raises ends the sampling.
 
     Raises:
-        ValueError: If the network does not fit this size, the autoencoder does not fit the blocks, ``batch_size`` is
-            below 1, the noise has another shape, or latents are asked for that don't exist as one tensor.
+        ValueError: If the network does not fit this size, the autoencoder does not fit the blocks, there is a method
+            though the model is told known frames as a condition, ``batch_size`` is below 1, the noise has another
+            shape, or latents are asked for that don't exist as one tensor.
     """
     check_size(model, size)
     if model.autoguidance_model is not None:
@@ -74,6 +78,7 @@ def generate(
     if blocks is None:
         blocks = plan_blocks(size.num_frames, BlockSize(size.num_frames), known.indices)
     check_blocks(model, blocks)
+    method = _method(model, known, blocks, method)
     if noise is not None:
         _check_noise(model, noise, len(prompts), size, len(blocks))
     if output == "latents" and len(blocks) != 1 and model.encoder.compression.frames > 1:
@@ -91,14 +96,13 @@ def generate(
 
         for rows in batches:
             part, clips = prompts.rows(rows), range(first + rows.start, first + rows.stop)
-            canvas = canvas_of(model, size, known, len(clips))
+            canvas = canvas_of(model, size, known.rows(rows), len(clips))
             for number, block in enumerate(blocks):
                 latents = canvas.latents(block)
                 drawn, draw_noise = _noise(model, seed, clips, latents, number)
-                is_told = block.start in block.known
                 new = model.sample(
                     drawn if noise is None else noise[rows].to(drawn),
-                    _told_first_frame(model, part, latents, seed, clips, number) if is_told else part,
+                    _told_known_frames(model, part, canvas, block, latents, seed, clips, number),
                     negative,
                     draw_noise,
                     after_step,
@@ -155,16 +159,40 @@ def _noise(
     return noise, step_noise(prior, seed, clips, latents, f"{purpose}sampler step")
 
 
-def _told_first_frame(
+def _method(
+    model: VideoDiffusionModel, known: Known, blocks: Sequence[Block], method: ObservationMethod | None
+) -> ObservationMethod | None:
+    """Return the method by which known frames are observed; None for the default of observations.
+
+    Raises:
+        ValueError: If one is given, but the model is told known frames as a condition.
+    """
+    if known.small is not None:
+        return method
+    if isinstance(model.conditioner, TakesKnownFrames):
+        if method is not None:
+            raise ValueError("method: the model is told known frames in channels of its input; leave method out")
+        return None
+    return CleanFrames() if method is None and prefers_clean_frames(model, blocks) else method
+
+
+def _told_known_frames(
     model: VideoDiffusionModel,
     prompts: Prompts,
+    canvas: Canvas,
+    block: Block,
     latents: Float[Tensor, "b c t h w"],
     seed: int,
     clips: Sequence[int],
-    block: int,
+    number: int,
 ) -> Prompts:
-    """Return the prompts with a block's first frame, if the model has that condition."""
-    if "image" not in model.conditioner.takes:
+    """Return the prompts with a block's known frames, or with its first frame, if the model has such a condition."""
+    conditioner = model.conditioner
+    if isinstance(conditioner, TakesKnownFrames) and block.known:
+        is_known = torch.zeros(len(clips), block.stop - block.start, dtype=torch.bool, device=model.device)
+        is_known[:, [frame - block.start for frame in block.known]] = True
+        return conditioner.with_known_frames(prompts, canvas.pixels(block), is_known, model.encoder)
+    if "image" not in conditioner.takes or block.start not in block.known:
         return prompts
-    draws = [f"block {block}, clip {clip}" for clip in clips]
-    return model.conditioner.with_first_latents(prompts, latents[:, :, 0], model.encoder, seed, draws)
+    draws = [f"block {number}, clip {clip}" for clip in clips]
+    return conditioner.with_first_latents(prompts, latents[:, :, 0], model.encoder, seed, draws)

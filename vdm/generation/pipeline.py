@@ -20,11 +20,12 @@ from vdm.config.errors import nearest
 from vdm.diffusion.guidance import Guidance
 from vdm.diffusion.observations import ObservationMethod
 from vdm.diffusion.samplers.base import Sampler
-from vdm.generation.arguments import PLAIN, Picture, captions_of, changed, check_kinds, checked, first_frames
-from vdm.generation.conditions import conditions, model_options, refuse_unless_taken
+from vdm.generation.arguments import PLAIN, Picture, captions_of, changed, check_kinds, checked, pictures_of
+from vdm.generation.conditions import conditions, model_options, per_video, refuse_unless_first_frame
 from vdm.generation.frame_blocks import block_size, plan_blocks
 from vdm.generation.generate import Output, check_size, generate
 from vdm.generation.generated import GeneratedVideos
+from vdm.generation.known_frames import with_pictures
 from vdm.generation.tasks import Known
 from vdm.prompts import Prompts
 from vdm.types import ClipSize
@@ -66,6 +67,7 @@ class VideoPipeline:
         *,
         labels: int | str | Sequence[int | str] | None = None,
         image: Picture | Sequence[Picture] | None = None,
+        last_image: Picture | Sequence[Picture] | None = None,
         negative: str = "",
         num_videos: int = 1,
         num_frames: int | None = None,
@@ -95,6 +97,7 @@ class VideoPipeline:
             labels: Classes by index or name, one for each prompt or one for all.
             image: First frame of each prompt's videos, or one for all: a file, a PIL picture, or uint8 RGB of the
                 videos' size (``3 h w``). Files and pictures are scaled to cover the frame and cropped at the centre.
+            last_image: Last frame of each prompt's videos, or one for all, given as ``image`` is.
             negative: Caption to be guided away from.
             num_videos: Videos for each prompt.
             num_frames: Frames of a video, by default as in training. More than that are made in frame blocks.
@@ -110,7 +113,7 @@ class VideoPipeline:
             known: What is known of each video, from a function of ``vdm.generation.tasks``.
             block_frames: Frames of a block, by default as in training.
             overlap: Frames of a block that are known from the block before, by default about half.
-            method: How sampling is made consistent with known frames, by default reconstruction guidance.
+            method: How sampling is made consistent with known frames; by default as ``generate`` says.
             batch_size: Videos made at once, at most.
             output: ``videos``, or the ``latents`` that they would be decoded from.
             progress: Show a progress bar.
@@ -126,7 +129,6 @@ class VideoPipeline:
         check_size(self.model, size)
         compression = self.model.encoder.compression
         block = block_size(compression, self.clip.num_frames, told["block_frames"], told["overlap"])
-        blocks = plan_blocks(size.num_frames, block, known.indices if known else ())
         used_sampler = changed(
             self.model.sampler if sampler is None else sampler, "sampler", "num_steps", told["num_steps"]
         )
@@ -134,7 +136,9 @@ class VideoPipeline:
             self.model.guidance if guidance is None else guidance, "guidance", "scale", told["guidance_scale"]
         )
         with _set(self.model, used_sampler, used_guidance), self._with_options(options, told["fps"]):
-            asked = self._conditions(prompts, labels, image, size, num_videos, seed)
+            asked = self._conditions(prompts, labels, image, last_image, size, num_videos, seed)
+            known = self._known(known or Known(), image, last_image, size, len(asked) // num_videos, num_videos)
+            blocks = plan_blocks(size.num_frames, block, known.indices)
             content = generate(
                 self.model,
                 asked,
@@ -158,19 +162,38 @@ class VideoPipeline:
         prompts: str | Sequence[str] | Prompts | None,
         labels: int | str | Sequence[int | str] | None,
         image: Picture | Sequence[Picture] | None,
+        last_image: Picture | Sequence[Picture] | None,
         size: ClipSize,
         num_videos: int,
         seed: int,
     ) -> Prompts:
         if isinstance(prompts, Prompts):
-            if labels is not None or image is not None or num_videos != 1:
-                raise ValueError("prompts: have labels, image and number of videos in themselves; give them there")
+            if labels is not None or image is not None or last_image is not None or num_videos != 1:
+                raise ValueError("prompts: have labels, images and number of videos in themselves; give them there")
             return prompts.to(self.device)
         if image is not None:
-            refuse_unless_taken(self.model, "image", "image")
-        frames = None if image is None else first_frames(image, size)
+            refuse_unless_first_frame(self.model, "image")
+        is_condition = image is not None and "image" in self.model.conditioner.takes
+        frames = pictures_of(image, size, "image") if is_condition else None
         names = self.clip.label_names
         return conditions(self.model, captions_of(prompts), labels, frames, names, num_videos, seed)
+
+    def _known(
+        self,
+        known: Known,
+        image: Picture | Sequence[Picture] | None,
+        last_image: Picture | Sequence[Picture] | None,
+        size: ClipSize,
+        num_prompts: int,
+        num_videos: int,
+    ) -> Known:
+        """Return what is known of the videos, with the pictures that are no condition of the model."""
+        first = None if "image" in self.model.conditioner.takes else image
+        frames = [
+            None if given is None else per_video(pictures_of(given, size, name), name, kind, num_prompts, num_videos)
+            for given, name, kind in ((first, "image", "first frames"), (last_image, "last_image", "last frames"))
+        ]
+        return with_pictures(self.model, known, size.num_frames, *frames)
 
     @contextmanager
     def _with_options(self, told: Mapping[str, Any], fps: float | None) -> Iterator[None]:

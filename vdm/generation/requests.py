@@ -78,8 +78,8 @@ def fit_picture(picture: Image.Image, height: int, width: int) -> UInt8[Tensor, 
     return rearrange(torch.from_numpy(np.array(fitted)), "h w c -> 1 c h w")
 
 
-def load_image(path: Path, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
-    """Read a picture and fit it to a frame; see ``fit_picture``.
+def load_image(path: Path, height: int, width: int, name: str = "image") -> UInt8[Tensor, "1 c h w"]:
+    """Read a picture and fit it to a frame; see ``fit_picture``. Messages begin with the ``name`` of the option.
 
     Raises:
         ValueError: If it can't be read.
@@ -88,8 +88,8 @@ def load_image(path: Path, height: int, width: int) -> UInt8[Tensor, "1 c h w"]:
         with open_picture(path, IMAGE_FORMATS) as opened:
             return fit_picture(opened, height, width)
     except FileNotFoundError:
-        raise ValueError(f"image={path}: no such file") from None
+        raise ValueError(f"{name}={path}: no such file") from None
     except UnfitFileError as error:
-        raise ValueError(f"image={path}: can't be read as a picture: {error.strerror}") from None
+        raise ValueError(f"{name}={path}: can't be read as a picture: {error.strerror}") from None
     except PICTURE_ERRORS as error:  # Pillow raises errors of many classes for damaged files
-        raise ValueError(f"image={path}: can't be read as a picture: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{name}={path}: can't be read as a picture: {' '.join(str(error).split())}") from None

@@ -1,6 +1,7 @@
 """Tasks with an input video: extension, interpolation, super-resolution. Each says what is known of the result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -12,14 +13,18 @@ from vdm.types import TensorRecord
 
 @dataclass(frozen=True)
 class Known(TensorRecord):
-    """What is known of every video, as RGB; by default nothing."""
+    """What is known of videos, as RGB; by default nothing."""
 
-    frames: UInt8[Tensor, "c n h w"] | None = None
-    """Frames that are known exactly."""
+    frames: UInt8[Tensor, "c n h w"] | UInt8[Tensor, "v c n h w"] | None = None
+    """Frames that are known exactly: the same of every video, or those of each."""
     indices: tuple[int, ...] = ()
     """Indices of those frames in the video."""
     small: UInt8[Tensor, "c t h2 w2"] | None = None
     """Every frame at a lower resolution."""
+
+    def rows(self, rows: slice) -> Self:
+        """Return what is known of the videos of a slice."""
+        return self if self.frames is None or self.frames.ndim == 4 else replace(self, frames=self.frames[rows])
 
 
 def extension(model: VideoDiffusionModel, video: UInt8[Tensor, "c n h w"], num_frames: int) -> Known:

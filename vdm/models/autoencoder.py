@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float, UInt8
+import torch
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from vdm.types import ClipSize
@@ -92,7 +93,27 @@ class PictureEncoder(Protocol):
         ...
 
 
-def to_picture(frames: UInt8[Tensor, "b 3 h w"]) -> Picture:
+@runtime_checkable
+class KnownFramesEncoder(Protocol):
+    """Encodes clips of which only some frames are known."""
+
+    def encode_known(
+        self, video: UInt8[Tensor, "b 3 t h w"], is_known: Bool[Tensor, "b t"]
+    ) -> Float[Tensor, "b d t2 h2 w2"]:
+        """Return the latents of RGB clips whose unknown frames are replaced by grey: 0, between -1 and 1.
+
+        Raises:
+            ValueError: As in ``Autoencoder.latent_shape``.
+        """
+        ...
+
+
+def known_or_grey(video: UInt8[Tensor, "b 3 t h w"], is_known: Bool[Tensor, "b t"]) -> Float[Tensor, "b 3 t h w"]:
+    """Scale the known frames from 0..255 to -1..1; other frames are 0."""
+    return torch.where(is_known[:, None, :, None, None], to_picture(video), 0)
+
+
+def to_picture(frames: UInt8[Tensor, "b 3 *t_h_w"]) -> Float[Tensor, "b 3 *t_h_w"]:
     """Scale 0..255 to -1..1."""
     return frames.float() / 127.5 - 1
 
@@ -110,6 +131,12 @@ class PixelAutoencoder:
     def image_latents(self, pictures: Picture) -> Picture:
         """Return the pictures themselves."""
         return pictures
+
+    def encode_known(
+        self, video: UInt8[Tensor, "b 3 t h w"], is_known: Bool[Tensor, "b t"]
+    ) -> Float[Tensor, "b 3 t h w"]:
+        """Scale known frames to -1..1; other frames are 0."""
+        return known_or_grey(video, is_known)
 
     def decode(self, latents: Float[Tensor, "b c t h w"]) -> UInt8[Tensor, "b c t h w"]:
         """Scale to 0..255 and round."""

@@ -1,17 +1,47 @@
 """Interface of a conditioner, which turns prompts into the conditions of a network."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from vdm.known_frames import FrameChoice, IsKnown
 from vdm.models.autoencoder import Autoencoder
 from vdm.models.text_encoders import TextEncoder
 from vdm.prompts import Prompts
 from vdm.types import ClipBatch, Conditioning
+
+Pixels = Literal["none", "first", "all"]
+"""Frames of a clip: none, the first, or all."""
+
+
+@runtime_checkable
+class TakesKnownFrames(Protocol):
+    """A conditioner that tells the network any known frames of a clip: pictures, or parts of a video."""
+
+    frames: FrameChoice
+    """Which frames were known in training."""
+
+    @property
+    def takes_last_frame(self) -> bool:
+        """Whether a last frame can be known as well."""
+        ...
+
+    def with_known_frames(
+        self, prompts: Prompts, video: UInt8[Tensor, "b 3 t h w"], is_known: IsKnown, encoder: Autoencoder
+    ) -> Prompts:
+        """Return the prompts with known frames.
+
+        Args:
+            prompts: One entry a clip.
+            video: RGB clips; only known frames are used.
+            is_known: True for known frames.
+            encoder: The autoencoder.
+        """
+        ...
 
 
 @runtime_checkable
@@ -34,8 +64,9 @@ class Conditioner(Protocol):
     def takes(self) -> Collection[str]:
         """Names of the conditions that the model takes.
 
-        Three of them can be given on the command line: ``text``, ``label``, and ``image``, the first frame. All can be
-        named in ``training.condition_dropout``. A condition that is missing from the prompts counts as dropped.
+        Four of them can be given on the command line: ``text``, ``label``, ``image``, the first frame, and ``frames``,
+        known frames, of which ``TakesKnownFrames`` says more. All can be named in ``training.condition_dropout``. A
+        condition that is missing from the prompts counts as dropped.
         """
         ...
 
@@ -60,8 +91,13 @@ class Conditioner(Protocol):
         ...
 
     @property
-    def needs_pixels(self) -> bool:
-        """Whether batches need the pixels of first frames, even if stored latents are read, and the clips' motion."""
+    def needs_pixels(self) -> Pixels:
+        """Frames whose pixels batches need even if stored latents are read."""
+        ...
+
+    @property
+    def needs_motion(self) -> bool:
+        """Whether batches need the motion of clips."""
         ...
 
     def of_clips(

@@ -1,14 +1,15 @@
 """Autoencoders of diffusers: one for single frames, one for clips."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from vdm.models.autoencoder import Compression, Picture, PixelAutoencoder, to_picture
+from vdm.models.autoencoder import Compression, Picture, PixelAutoencoder, known_or_grey, to_picture
 from vdm.models.frozen import Frozen, loaded, tensors_checksum
 from vdm.models.wan_autoencoder_file import load_autoencoder
 from vdm.ranges import Location, Name, NameOrNothing, Size
@@ -147,9 +148,22 @@ class WanAutoencoder(Frozen):
         Raises:
             ValueError: As in ``latent_shape``. diffusers would silently drop the last frames.
         """
+        return self._encode(PixelAutoencoder().encode(clip) for clip in self._checked(video).split(1))
+
+    @torch.no_grad()
+    def encode_known(
+        self, video: UInt8[Tensor, "b 3 t h w"], is_known: Bool[Tensor, "b t"]
+    ) -> Float[Tensor, "b d t2 h2 w2"]:
+        """Return the normalized latents of clips whose unknown frames are grey; see ``KnownFramesEncoder``."""
+        clips = zip(self._checked(video).split(1), is_known.split(1), strict=True)
+        return self._encode(known_or_grey(clip, known) for clip, known in clips)
+
+    def _checked(self, video: UInt8[Tensor, "b c t h w"]) -> UInt8[Tensor, "b c t h w"]:
         self.latent_shape(ClipSize(*video.shape[2:]))
+        return video
+
+    def _encode(self, clips: Iterable[Float[Tensor, "1 c t h w"]]) -> Float[Tensor, "b d t2 h2 w2"]:
         with self.full_precision():
-            clips = (PixelAutoencoder().encode(clip) for clip in video.split(1))
             latents = torch.cat([self.frozen.encode(clip).latent_dist.mode() for clip in clips])
             return (latents - self.mean) / self.std
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from vdm.models.autoencoder import Autoencoder
+from vdm.models.conditioner import Pixels
 from vdm.models.embeddings import sinusoids
 from vdm.models.text_encoders import EncodedText, TextEncoder
 from vdm.prompts import LabelCondition, Prompts, TensorCondition, TextCondition
@@ -31,7 +32,7 @@ class EmbeddingConditioner(nn.Module):
         stored_size: Height and width that sampling gives for these numbers, with a crop at row 0 and column 0.
     """
 
-    needs_pixels = False
+    needs_motion = False
     options: None = None
 
     def __init__(
@@ -56,6 +57,11 @@ class EmbeddingConditioner(nn.Module):
         self.takes = tuple(name for name, is_condition in has.items() if is_condition)
         # The last row is the embedding of "no class".
         self.embed_class = nn.Embedding(num_classes + 1, class_channels) if num_classes else None
+
+    @property
+    def needs_pixels(self) -> Pixels:
+        """Latents are enough."""
+        return "none"
 
     @property
     def text_channels(self) -> int:

@@ -22,8 +22,9 @@ class ConditionDropout:
     """Drops conditions of clips at random, so that the model also learns to predict without them (Ho & Salimans 2022).
 
     Args:
-        shares: For ``all``, the probability that a clip loses all conditions. For the name of a condition, the
-            probability that a clip that has not lost all loses this one. 0 for names that are missing.
+        shares: For ``all``, the probability that a clip loses all conditions that guidance guides towards. For the name
+            of a condition, the probability that a clip that has not lost it so loses this one. 0 for names that are
+            missing.
     """
 
     shares: Shares = field(default_factory=dict[str, float])
@@ -41,4 +42,9 @@ class ConditionDropout:
             return randomness.uniform(seed, f"drop {name}", positions) < self.shares.get(name, 0.0)
 
         everything = dropped(ALL)
-        return prompts.drop({name: everything | dropped(name) for name in prompts.conditions})
+        return prompts.drop(
+            {
+                name: everything | dropped(name) if condition.is_guided_by else dropped(name)
+                for name, condition in prompts.conditions.items()
+            }
+        )

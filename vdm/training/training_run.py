@@ -153,9 +153,8 @@ def _identities(data: ClipDataModule) -> list[DataIdentity]:
 
 def _fit_data_to_model(data: ClipDataModule, model: VideoDiffusionModel, seed: int) -> None:
     """Have the data module load what the model takes, and check that it can."""
-    if model.conditioner.needs_pixels:
-        with errors_at("model.conditioner"):
-            data.add_image_conditions()
+    with errors_at("model.conditioner"):
+        data.add_image_conditions(model.conditioner.needs_pixels, model.conditioner.needs_motion)
     check_together(model, data)
     if "text" in model.conditioner.takes:
         data.report_captions()

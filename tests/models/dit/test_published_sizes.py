@@ -8,6 +8,7 @@ from diffusers import WanTransformer3DModel
 
 from tests.cli.calling import composed
 from vdm.config import build
+from vdm.models.clip_tokens import ClipTokenEncoder
 from vdm.models.dit.transformer import SpaceTimeTransformer
 from vdm.models.experts import EXPERTS, TwoExperts
 from vdm.models.pretrained.wan import network_config, network_options
@@ -38,6 +39,14 @@ def published(config: dict[str, Any]) -> WanTransformer3DModel:
         return WanTransformer3DModel.from_config({**ALL, **config})
 
 
+# The same of image to video, and the options of ``model=wan_i2v_14b`` that differ.
+IMAGE_TO_VIDEO: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "I2V": ({**LARGE, **OF_TOKENS}, {}),
+    "FLF2V": ({**LARGE, **OF_TOKENS, "pos_embed_seq_len": 514}, {"num_image_tokens": 514}),
+    "one of I2V-A14B": ({**LARGE, **OF_IMAGE}, {"image_token_channels": 0}),
+}
+
+
 @pytest.mark.parametrize("name", TEXT_TO_VIDEO)
 def test_models_of_published_sizes_have_the_keys_and_shapes_of_diffusers(name: str) -> None:
     config, num_weights = TEXT_TO_VIDEO[name]
@@ -55,32 +64,46 @@ def test_models_of_published_sizes_have_the_keys_and_shapes_of_diffusers(name: s
     assert shapes(published(network_config(network))) == shapes(theirs)
 
 
-def test_both_experts_of_a14b_have_the_keys_and_shapes_of_diffusers() -> None:
-    options = ("model=wan22_a14b", "text_encoder=wan", "encoder=wan", "diffusion=wan")
+@pytest.mark.parametrize(
+    ("model", "config", "boundary"),
+    [("wan22_a14b", LARGE, 0.875), ("wan22_i2v_a14b", {**LARGE, **OF_IMAGE}, 0.9)],
+)
+def test_both_experts_of_a14b_have_the_keys_and_shapes_of_diffusers(
+    model: str, config: dict[str, Any], boundary: float
+) -> None:
+    options = (f"model={model}", "text_encoder=wan", "encoder=wan", "diffusion=wan")
     chosen = composed("train", *options)["model"]["network"]
     with torch.device("meta"):
         experts = [build(chosen[name], name, defaults={"in_channels": 16, "text_channels": 4096}) for name in EXPERTS]
         network = TwoExperts(*experts, boundary=chosen["boundary"])
-    assert network.boundary == 0.875
+    assert network.boundary == boundary
     for expert in experts:
-        assert shapes(expert) == shapes(published(LARGE))
+        assert shapes(expert) == shapes(published(config))
 
 
-@pytest.mark.parametrize(
-    ("config", "options"),
-    [
-        ({**LARGE, **OF_TOKENS}, {"image_token_channels": 1280}),  # Wan2.1-I2V-14B
-        ({**LARGE, **OF_TOKENS, "pos_embed_seq_len": 514}, {"image_token_channels": 1280, "num_image_tokens": 514}),
-        ({**LARGE, **OF_IMAGE}, {}),  # each of the two networks of Wan2.2-I2V-A14B
-    ],
-    ids=["I2V", "FLF2V", "I2V-A14B"],
-)
+@pytest.mark.parametrize(("config", "differing"), IMAGE_TO_VIDEO.values(), ids=IMAGE_TO_VIDEO)
 def test_networks_of_image_to_video_have_the_keys_and_shapes_of_diffusers(
-    config: dict[str, Any], options: dict[str, int]
+    config: dict[str, Any], differing: dict[str, Any]
 ) -> None:
+    options = network_options({"_class_name": "WanTransformer3DModel", **ALL, **config}, "config.json")
+    chosen = composed("train", "model=wan_i2v_14b", "text_encoder=wan", "encoder=wan", "diffusion=wan")["model"]
+    assert {key: value for key, value in options.items() if key in chosen["network"]} == {
+        **{k: value for k, value in chosen["network"].items() if k not in ("_target_", "vector_conditioned")},
+        **differing,
+    }
     with torch.device("meta"):
-        network = SpaceTimeTransformer(40, 40, 128, 13824, image_conditioned=True, image_channels=20, **options)
-    assert shapes(network) == shapes(published(config))
+        network = SpaceTimeTransformer(**options)
+
+    theirs = published(config)
+    assert shapes(network) == shapes(theirs)
+    assert shapes(published(network_config(network))) == shapes(theirs)
+
+
+def test_the_published_image_encoder_is_planned_without_its_files() -> None:
+    with torch.device("meta"), pretrained_by_configuration():
+        encoder = ClipTokenEncoder("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers")
+    assert (encoder.channels, encoder.num_tokens) == (1280, 257)
+    assert sum(weight.numel() for weight in encoder.frozen.parameters()) == 630_766_080  # CLIP ViT-H/14's, unprojected
 
 
 def test_the_published_text_encoder_is_planned_without_its_files() -> None:

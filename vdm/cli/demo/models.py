@@ -16,6 +16,7 @@ from vdm.cli.demo.calls import SharedOptions, options_of_call
 from vdm.cli.options.demo import DemoOptions
 from vdm.cli.options.sample import SampleOptions
 from vdm.cli.sample import SampleCall, begin, choose, load_for_sampling
+from vdm.generation.known_frames import takes_pictures
 from vdm.models.autoencoder import PixelAutoencoder
 
 Task = Literal["extend", "interpolate", "superres"]
@@ -42,8 +43,8 @@ class DemoModel:
 
     @property
     def takes_image(self) -> bool:
-        """Whether it was trained with first frames."""
-        return "image" in self.model.conditioner.takes
+        """Whether it takes a first frame."""
+        return "image" in self.model.conditioner.takes or takes_pictures(self.model)
 
     @property
     def classes(self) -> Sequence[str]:

@@ -19,7 +19,19 @@ PATHS = frozenset(
     {
         *("checkpoint", "resume", "init_from", "guide", "hydra.run.dir"),
         *("data.path", "data.cache_path", "data.quarantine_path", "data_path", "model.pretrained"),
-        *("folder", "input", "output", "work", "manifest", "image", "prompts_file", "settings", "from", "to"),
+        *(
+            "folder",
+            "input",
+            "output",
+            "work",
+            "manifest",
+            "image",
+            "last_image",
+            "prompts_file",
+            "settings",
+            "from",
+            "to",
+        ),
         *("components", "rest_of", "videos", "reference", "export", "run"),
     }
 )

@@ -45,6 +45,7 @@ class SampleOptions(SamplingOptions):
         Described("a class by its index or name, or a list of one or more, or null"),
     ]
     image: PlainPath | None
+    last_image: PlainPath | None
     negative: Caption
     num_videos: Size
     num_frames: Size | None
@@ -59,7 +60,7 @@ class SampleOptions(SamplingOptions):
     every: Size
     block_frames: Size | None
     overlap: Size | None
-    method: Literal["reconstruction", "replacement", "clean_frames"]
+    method: Literal["reconstruction", "replacement", "clean_frames"] | None
     reconstruction_scale: NotNegative
 
     def __post_init__(self) -> None:
@@ -76,8 +77,10 @@ class SampleOptions(SamplingOptions):
             raise ConfigError("from=start: only task=extend takes frames from one end of its input")
         if self.method == "clean_frames" and self.task == "superres":
             raise ConfigError("method=clean_frames: task=superres has no frames that are known as they are")
-        if self.image is not None and self.task in ("extend", "interpolate"):
-            raise ConfigError(f"image={self.image}: task={self.task} has its first frame from input")
+        pictures = {"image": (self.image, "first frame"), "last_image": (self.last_image, "known frames")}
+        for name, (path, what) in pictures.items():
+            if path is not None and self.task in ("extend", "interpolate"):
+                raise ConfigError(f"{name}={path}: task={self.task} has its {what} from input")
         if self.prompts is not None and self.prompts_file is not None:
             raise ConfigError("prompts_file: give either prompts or prompts_file, not both")
 
@@ -131,7 +134,13 @@ class SampleOptions(SamplingOptions):
     def check_paths(self) -> None:
         """Refuse missing files, too."""
         super().check_paths()
-        named = {"image": self.image, "input": self.input, "prompts_file": self.prompts_file, "settings": self.settings}
+        named = {
+            "image": self.image,
+            "last_image": self.last_image,
+            "input": self.input,
+            "prompts_file": self.prompts_file,
+            "settings": self.settings,
+        }
         for key, path in named.items():
             if path is not None:
                 check_file(path, key)

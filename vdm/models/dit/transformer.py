@@ -77,6 +77,7 @@ class SpaceTimeTransformer(nn.Module):
         self.in_channels, self.patch_size, self.vector_conditioned = in_channels, patch_size, vector_conditioned
         self.text_channels, self.num_text_tokens = text_channels, num_text_tokens
         self.image_channels = (image_channels or in_channels + 1) if image_conditioned else 0
+        self.image_token_channels, self.num_image_tokens = image_token_channels, num_image_tokens
         self.frame_multiple = patch_size
 
         self.patch_embedding = PatchEmbedding(in_channels + self.image_channels, channels, patch_size)

@@ -1,7 +1,7 @@
 """Published weights and the settings that belong to them, whatever the family."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vdm.models.pretrained.stored import StoredTensors
@@ -19,3 +19,5 @@ class Published:
 
     weights: StoredTensors
     settings: Mapping[str, Any]
+    of_import: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Further settings of a run that ``vdm import`` makes. Training that starts from the weights has its own."""

@@ -1,6 +1,6 @@
-"""Reading and writing Wan 2.1 and 2.2, text to video, as pipeline folders of diffusers.
+"""Reading and writing Wan 2.1 and 2.2 as pipeline folders of diffusers.
 
-Of Wan 2.2 these are A14B, with its two networks, and TI2V-5B without a first frame.
+Of Wan 2.2 these are A14B, with its two networks, and TI2V-5B.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from vdm.models.dit.embedders import NUM_SINUSOIDS
 from vdm.models.dit.layers import EPS
 from vdm.models.dit.transformer import Heads, SpaceTimeTransformer
 from vdm.models.experts import LOW, Boundary, TwoExperts
-from vdm.models.pretrained import flow_schedulers
+from vdm.models.pretrained import flow_schedulers, wan_image
 from vdm.models.pretrained.diffusers_folder import SCHEDULER_CONFIG, STEM, PipelineFolder, weight_files
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
@@ -48,6 +48,17 @@ SCHEDULER = {
 """As published with Wan2.1-T2V-1.3B; for folders that come without one."""
 _NUM_TEXT_TOKENS = 512
 """Length to which Wan pads text with zeros, in its training and by default in its pipelines."""
+FIRST_FRAME_CLEAN = {
+    "diffusion": {
+        "frame_levels": {
+            "_target_": "vdm.diffusion.frame_levels.KnownFramesClean",
+            "frames": {"_target_": "vdm.known_frames.FirstFrames", "min_frames": 1, "max_frames": 1},
+            "probability": 0.5,
+            "others": {"_target_": "vdm.diffusion.frame_levels.LevelPerClip"},
+        }
+    }
+}
+"""TI2V-5B makes videos with and without a given first frame."""
 FIRST_FRAME_CLIP = {"num_frames": 121, "height": 704, "width": 1280, "fps": 24}
 """Size and speed of the videos of TI2V-5B, as published."""
 
@@ -59,7 +70,7 @@ class PipelineConfig:
     boundary_ratio: Boundary | None = None
     transformer_2: list[str | None] | None = None
     expand_timesteps: bool = False
-    """Whether the pipeline was made for videos with a given first frame, whose tokens are told timestep 0."""
+    """Whether the network can be given a clean first frame, whose tokens are told timestep 0."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class TransformerConfig:
 
 
 def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
-    """Open a pipeline's folder as diffusers writes it.
+    """Open a text-to-video pipeline's folder, or that of TI2V-5B, as diffusers writes it.
 
     Args:
         folder: The folder.
@@ -94,13 +105,25 @@ def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Pu
     Raises:
         ValueError: If it holds another pipeline, a file is missing, or components don't fit each other.
     """
-    variant = FOLDER.check(folder, variant)
+    return _open(folder, name, variant, of_images=False)
+
+
+def open_image_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
+    """Open an image-to-video pipeline's folder whose network is told known frames; see ``open_folder``."""
+    return _open(folder, name, variant, of_images=True)
+
+
+def _open(folder: Path, name: Location, variant: Name | None, of_images: bool) -> Published:
+    variant = wan_image.format_of(folder, FOLDER).check(folder, variant)
     index = folder / "model_index.json"
     pipeline = typed(PipelineConfig, read_json(index), index)
     check_both(pipeline.boundary_ratio, pipeline.transformer_2, index)
     config_file = folder / "transformer" / "config.json"
     options = network_options(read_json(config_file), config_file)
     weights = StoredTensors.open(weight_files(folder / "transformer", variant))
+    if of_images != bool(options.get("image_channels")):
+        model, has = ("wan_1_3b", "has no") if of_images else ("wan_i2v_14b", "has")
+        raise ValueError(f"{config_file}: the network {has} channels for known frames: open it with model={model}")
     published = with_components(weights, options, folder / "transformer", folder, name, variant)
     if pipeline.boundary_ratio is None:
         return published
@@ -134,13 +157,25 @@ def with_components(
     Raises:
         ValueError: If the weights are not those of the network, or a component is missing or does not fit it.
     """
-    _check_components(folder, options["in_channels"], options["text_channels"])
+    with torch.device("meta"):
+        network = SpaceTimeTransformer(**options)
     scheduler_file, index = folder / "scheduler" / SCHEDULER_CONFIG, folder / "model_index.json"
+    has_first_frame = typed(PipelineConfig, read_json(index), index).expand_timesteps
+    _check_components(folder, network, has_first_frame)
     scheduler = flow_schedulers.read_scheduler(scheduler_file) if scheduler_file.is_file() else SCHEDULER
-    clip = FIRST_FRAME_CLIP if typed(PipelineConfig, read_json(index), index).expand_timesteps else {}
     places = {"name_or_path": name, "variant": variant}
     return published(
-        weights, options, source, places, places, {**flow_schedulers.settings(scheduler, scheduler_file), "clip": clip}
+        weights,
+        options,
+        source,
+        places,
+        places,
+        {
+            **flow_schedulers.settings(scheduler, scheduler_file),
+            "clip": FIRST_FRAME_CLIP if has_first_frame else {},
+        },
+        places,
+        FIRST_FRAME_CLEAN if has_first_frame else {},
     )
 
 
@@ -151,6 +186,8 @@ def published(
     encoder: Mapping[str, Any],
     text_encoder: Mapping[str, Any],
     settings: Mapping[str, Any],
+    image_encoder: Mapping[str, Any],
+    of_import: Mapping[str, Any],
 ) -> Published:
     """Return a network with the settings of a run.
 
@@ -161,6 +198,8 @@ def published(
         encoder: Where the autoencoder is.
         text_encoder: Where the text encoder is.
         settings: Further settings.
+        image_encoder: Where the image encoder is, if the network attends to image tokens.
+        of_import: See ``Published``.
 
     Raises:
         ValueError: If the weights are not those of the network.
@@ -169,8 +208,9 @@ def published(
         network = SpaceTimeTransformer(**options)
     check_names(weights, network, source)
     texts = {**text_encoder, "max_tokens": _NUM_TEXT_TOKENS}
-    model = {"network": options, "conditioner": {"text_encoder": texts}}
-    return Published(weights, {"encoder": encoder, "text_encoder": texts, "model": model, **settings})
+    conditioner = {"text_encoder": texts, **wan_image.conditioner(options, image_encoder)}
+    model = {"network": options, "conditioner": conditioner}
+    return Published(weights, {"encoder": encoder, "text_encoder": texts, "model": model, **settings}, of_import)
 
 
 def write_folder(
@@ -181,7 +221,7 @@ def write_folder(
     components: Path,
     variant: Name | None,
 ) -> None:
-    """Write a folder that ``diffusers.WanPipeline.from_pretrained`` opens.
+    """Write a folder that ``from_pretrained`` of ``WanPipeline`` or ``WanImageToVideoPipeline`` in diffusers opens.
 
     Args:
         folder: An empty folder.
@@ -196,10 +236,12 @@ def write_folder(
     """
     of_high = network.high_noise if isinstance(network, TwoExperts) else network
     assert isinstance(of_high, SpaceTimeTransformer)
-    config = network_config(of_high)
+    config, index = network_config(of_high), components / "model_index.json"
     try:
-        FOLDER.check_around(components)
-        _check_components(components, of_high.in_channels, of_high.text_channels)
+        pipeline_folder = wan_image.format_of(components, FOLDER)
+        pipeline_folder.check_around(components)
+        pipeline = typed(PipelineConfig, read_json(index), index)
+        _check_components(components, of_high, pipeline.expand_timesteps)
     except ValueError as error:
         raise ValueError(
             f"components: {error}: give the folder of a pipeline with the parts that the network was trained with, or"
@@ -208,40 +250,46 @@ def write_folder(
     file = components / "scheduler" / SCHEDULER_CONFIG
     published = flow_schedulers.read_scheduler(file) if file.is_file() else SCHEDULER
     scheduler = flow_schedulers.scheduler_config(trained["diffusion"], published)
-    index = components / "model_index.json"
-    pipeline = typed(PipelineConfig, read_json(index), index)
     settings = {"boundary_ratio": None, "expand_timesteps": pipeline.expand_timesteps, "transformer_2": [None, None]}
     if isinstance(network, TwoExperts):
         settings["boundary_ratio"] = network.boundary
         networks = by_subfolder(weights)
     else:
         networks = {FOLDER.network: weights}
-    FOLDER.write(folder, config, networks, scheduler, components, variant, settings)
+    pipeline_folder.write(folder, config, networks, scheduler, components, variant, settings)
 
 
 def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]:
     """Return the arguments of ``SpaceTimeTransformer`` that make the network of a ``config.json``.
 
     Raises:
-        ValueError: If it describes a network of another class, or one that is not conditioned on text alone.
+        ValueError: If it describes a network of another class, or one of which there are no published weights.
     """
     FOLDER.check_network(config, source)
     transformer = typed(TransformerConfig, config, source)
     _, height, width = transformer.patch_size
     if height != width:
         raise ValueError(f"{source}: patch_size={list(transformer.patch_size)}: height and width must be equal")
-    out_channels = transformer.out_channels or transformer.in_channels
-    if transformer.image_dim or transformer.added_kv_proj_dim or out_channels != transformer.in_channels:
-        raise ValueError(f"{source}: image_dim, in_channels: networks that are conditioned on images are not supported")
+    channels = transformer.out_channels or transformer.in_channels
+    of_images = wan_image.network_options(
+        source,
+        transformer.in_channels,
+        channels,
+        transformer.image_dim,
+        transformer.added_kv_proj_dim,
+        transformer.pos_embed_seq_len,
+        transformer.num_attention_heads * transformer.attention_head_dim,
+    )
     return {
         "num_layers": transformer.num_layers,
         "num_heads": transformer.num_attention_heads,
         "head_channels": transformer.attention_head_dim,
         "hidden_channels": transformer.ffn_dim,
-        "in_channels": transformer.in_channels,
+        "in_channels": channels,
         "patch_size": height,
         "text_channels": transformer.text_dim,
         "num_text_tokens": _NUM_TEXT_TOKENS,
+        **of_images,
     }
 
 
@@ -251,10 +299,10 @@ def network_config(network: SpaceTimeTransformer) -> dict[str, Any]:
     Raises:
         ValueError: If diffusers has no such network.
     """
-    if network.vector_conditioned or network.num_text_tokens == 0 or network.image_channels:
+    if network.vector_conditioned or network.num_text_tokens == 0:
         raise ValueError(
-            "model.network: Wan's pipeline has no network with vector_conditioned=true, num_text_tokens=0 or a first"
-            " frame; format=own has"
+            "model.network: Wan's pipelines have no network with vector_conditioned=true or num_text_tokens=0;"
+            " format=own has"
         )
     return {
         "_class_name": FOLDER.network_class,
@@ -262,7 +310,6 @@ def network_config(network: SpaceTimeTransformer) -> dict[str, Any]:
         "num_attention_heads": network.num_heads,
         "attention_head_dim": network.head_channels,
         "ffn_dim": network.hidden_channels,
-        "in_channels": network.in_channels,
         "out_channels": network.in_channels,
         "text_dim": network.text_channels,
         "patch_size": [1, network.patch_size, network.patch_size],
@@ -270,16 +317,18 @@ def network_config(network: SpaceTimeTransformer) -> dict[str, Any]:
         "cross_attn_norm": True,
         "qk_norm": "rms_norm_across_heads",
         "eps": EPS,
-        "image_dim": None,
-        "added_kv_proj_dim": None,
         "rope_max_seq_len": 1024,
-        "pos_embed_seq_len": None,
+        **wan_image.network_config(network),
     }
 
 
-def _check_components(folder: Path, latent_channels: int, text_channels: int) -> None:
-    """Refuse an autoencoder or text encoder that the network can't be used with."""
-    for component, name, value in (("vae", "z_dim", latent_channels), ("text_encoder", "d_model", text_channels)):
+def _check_components(folder: Path, network: SpaceTimeTransformer, expand_timesteps: bool) -> None:
+    """Refuse components that the network can't be used with."""
+    wan_image.check_components(folder, network.image_channels, network.image_token_channels, expand_timesteps)
+    for component, name, value in (
+        ("vae", "z_dim", network.in_channels),
+        ("text_encoder", "d_model", network.text_channels),
+    ):
         found = getattr(read_component(folder / component), name)
         if found != value:
             file = folder / component / "config.json"

@@ -58,7 +58,7 @@ def of_both(
     expert = {"_target_": _target(SpaceTimeTransformer), **of_first}
     network = {"_target_": _target(TwoExperts), "boundary": boundary, HIGH: expert, LOW: expert}
     joined = StoredTensors.joined({HIGH: first.weights, LOW: weights})
-    return Published(joined, {**first.settings, "model": {**model, "network": network}})
+    return Published(joined, {**first.settings, "model": {**model, "network": network}}, first.of_import)
 
 
 def _target(kind: type) -> str:

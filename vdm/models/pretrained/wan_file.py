@@ -19,6 +19,7 @@ from vdm.models.pretrained import flow_schedulers, wan, wan_names
 from vdm.models.pretrained.diffusers_folder import AUTHORS_TEXT_ENCODER, cached_folder, is_of_authors, weight_files
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, save_tensors
+from vdm.models.pretrained.wan_image import format_of
 from vdm.models.wan_autoencoder_file import autoencoder_options
 from vdm.models.wan_text_encoder_file import text_encoder_options
 from vdm.ranges import Location, Name, Size
@@ -57,7 +58,7 @@ def open_file(file: Path, components: Location, num_frames: Size | None = None) 
     if file.suffix != ".safetensors":
         raise ValueError(f"{file}: not a safetensors file; a pickle (.pth, .pt, .bin) can run code when it is read")
     folder = cached_folder(components)
-    variant = None if is_of_authors(folder) else wan.FOLDER.check_around(folder)
+    variant = None if is_of_authors(folder) else format_of(folder, wan.FOLDER).check_around(folder)
     weights, options = read_network([file], file)
     if is_of_authors(folder):
         published = _with_authors_components(weights, options, file, folder, components)
@@ -74,6 +75,8 @@ def _with_authors_components(
 ) -> Published:
     """Return a network and the settings of a run with autoencoder and text encoder of the authors' folder."""
     channels = options["in_channels"]
+    if options.get("image_channels"):
+        raise ValueError(f"{source}: image to video: give the pipeline's folder as diffusers saves it")
     if channels not in _AUTOENCODERS:
         raise ValueError(f"{source}: has latents of {channels} channels, and Wan's autoencoders have 16 or 48")
     autoencoder, text_encoder = folder / _AUTOENCODERS[channels], folder / AUTHORS_TEXT_ENCODER
@@ -101,6 +104,8 @@ def _with_authors_components(
         {**places, "subfolder": autoencoder.name},
         {**places, "subfolder": text_encoder.name, "tokenizer": _TOKENIZER},
         settings,
+        {},
+        wan.FIRST_FRAME_CLEAN if channels == 48 else {},
     )
 
 

@@ -109,7 +109,8 @@ class SVDConditioner(nn.Module):
     vector_channels = 0
     num_classes = 0
     takes = ("image", "image_token")
-    needs_pixels = True
+    needs_pixels = "first"
+    needs_motion = True
     options: MicroConditioning
 
     def __init__(

@@ -15,6 +15,8 @@ from torch import Tensor
 from vdm.checkpoints.collectives import run_on_all
 from vdm.files import write_json
 from vdm.generation.generate import generate
+from vdm.generation.known_frames import known_as_in_training
+from vdm.generation.tasks import Known
 from vdm.generation.video_files import DEFAULT_FPS, file_name, write_grid, write_mp4
 from vdm.ranges import Count, Folder, Seed, Text
 from vdm.training.loggers.base import LoggedVideo, run_loggers
@@ -33,7 +35,7 @@ class SampleVideos(Callback):
     Args:
         run: Folder of the run.
         every_steps: Optimizer steps from one set of samples to the next; the last step always has one.
-        prompts: Captions; ``None`` takes captions, classes and first frames of held-out clips.
+        prompts: Captions; ``None`` takes captions, classes and known frames of held-out clips.
         num_videos: Number of held-out clips if there are no prompts.
         seed: Seed of the noise.
     """
@@ -65,12 +67,13 @@ class SampleVideos(Callback):
         if self.captions is not None or held_out is None:
             self.prompts = pl_module.model.prompts(self.captions or [""] * self.num_videos)
             self.shown = self.prompts.captions
-            self._references = [None] * len(self.prompts)
+            self._references, self._known = [None] * len(self.prompts), Known()
             return
         held_out = held_out.to(pl_module.device)
         with trainer.precision_plugin.forward_context():
             self.prompts = pl_module.prompts_of(held_out)
             real = _pixels(pl_module, held_out)
+            self._known = known_as_in_training(pl_module.model, real)
         names = [*pl_module.data.label_names, ""]  # the last one for a label of -1
         pairs = zip(held_out.captions, held_out.labels.tolist(), strict=True)
         self.shown = tuple(caption or names[label] for caption, label in pairs)
@@ -108,7 +111,8 @@ class SampleVideos(Callback):
         # In the precision of training, in which sharded weights are gathered, and in batches of training's size.
         with module.ema.swapped_in(), trainer.precision_plugin.forward_context():
             size = ClipSize(*module.data.clip_shape)
-            videos = generate(module.model, self.prompts, size, self.seed, module.data.micro_batch_size)
+            batch_size = module.data.micro_batch_size
+            videos = generate(module.model, self.prompts, size, self.seed, batch_size, "", self._known)
         module.model.train(was_training)
         if trainer.is_global_zero:
             self._write(trainer, videos, step)

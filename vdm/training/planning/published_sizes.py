@@ -11,6 +11,14 @@ _UMT5_XXL = {
     "num_layers": 24,
     "vocab_size": 256384,
 }
+_CLIP_H = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 32,
+    "patch_size": 14,
+    "projection_dim": 1024,
+}
 PUBLISHED_SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "stabilityai/stable-video-diffusion-img2vid": {
         "vae": {
@@ -19,14 +27,7 @@ PUBLISHED_SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "latent_channels": 4,
             "layers_per_block": 2,
         },
-        "image_encoder": {
-            "hidden_size": 1280,
-            "intermediate_size": 5120,
-            "num_attention_heads": 16,
-            "num_hidden_layers": 32,
-            "patch_size": 14,
-            "projection_dim": 1024,
-        },
+        "image_encoder": _CLIP_H,
         "feature_extractor": {"image_mean": [0.5] * 3, "image_std": [0.5] * 3},  # no memory depends on it
     },
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"text_encoder": _UMT5_XXL, "vae": {}},  # diffusers' defaults
@@ -49,5 +50,17 @@ PUBLISHED_SIZES: dict[str, dict[str, dict[str, Any]]] = {
 PUBLISHED_SIZES["stabilityai/stable-video-diffusion-img2vid-xt"] = PUBLISHED_SIZES[
     "stabilityai/stable-video-diffusion-img2vid"
 ]
+PUBLISHED_SIZES["Wan-AI/Wan2.2-I2V-A14B-Diffusers"] = PUBLISHED_SIZES["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"]
+for _name in ("I2V-14B-480P", "I2V-14B-720P", "FLF2V-14B-720P"):
+    PUBLISHED_SIZES[f"Wan-AI/Wan2.1-{_name}-Diffusers"] = {
+        **PUBLISHED_SIZES["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"],
+        "image_encoder": _CLIP_H,
+        "image_processor": {
+            "crop_size": {"height": 224, "width": 224},
+            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_std": [0.26862954, 0.26130258, 0.27577711],
+            "size": {"shortest_edge": 224},
+        },
+    }
 PUBLISHED_SIZES["Wan-AI/Wan2.1-T2V-14B-Diffusers"] = PUBLISHED_SIZES["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"]
 """Configuration of each component, by the pipeline's name on the hub and the component's subfolder."""

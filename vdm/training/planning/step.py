@@ -196,7 +196,7 @@ def _batch(model: VideoDiffusionModel, clips: Clips) -> ClipBatch:
     b, (num_pixel_frames, height, width) = clips.number, astuple(clips.size)
     latents, images = None, None
     if clips.latents:
-        num_pixel_frames = 1 if model.conditioner.needs_pixels else 0
+        num_pixel_frames = {"none": 0, "first": 1, "all": num_pixel_frames}[model.conditioner.needs_pixels]
         latents = torch.zeros(b, *model.encoder.latent_shape(clips.size))
     if clips.num_images:
         pixels = torch.zeros(b, 3, clips.num_images, height, width, dtype=torch.uint8)
