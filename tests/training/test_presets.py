@@ -166,3 +166,10 @@ def test_learned_variances_are_resumed_and_sampled_with(tmp_path: Path, shards: 
     with torch.no_grad():
         exit_weights[12:] += 1.0  # those of the variances
     assert (model(noise, ["clip 1", "clip 2"]) != video).any()
+
+
+@pytest.mark.parametrize(("name", "factor"), [("wan22_t2v", 12), ("wan22_i2v", 5)])
+def test_time_shifts_of_wan_are_presets_by_name(name: str, factor: float) -> None:
+    shift = _diffusion("diffusion=wan", f"diffusion/time_shift={name}").time_shift
+    assert shift is not None
+    assert shift.factor((16, 21, 60, 104)) == factor
