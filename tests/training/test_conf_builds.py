@@ -23,8 +23,8 @@ GROUPS = (
     "sampler",
 )
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
-WAN = ("encoder=wan", "model=wan_1_3b", "model=wan_14b", "model=wan22_a14b", "model=wan22_ti2v_5b")
-PUBLISHED = ("encoder=svd", "encoder=frames", "model=svd", "model=modelscope", *WAN)
+WAN = [f"model={path.stem}" for path in (conf_dir() / "model").glob("wan*.yaml")]
+PUBLISHED = ("encoder=wan", "encoder=svd", "encoder=frames", "model=svd", "model=modelscope", *WAN)
 """Loads published weights, or is of their size; tests/cli/test_import_and_export.py and test_wan.py there and in
 tests/training build from small ones, and tests/models/dit on the meta device."""
 

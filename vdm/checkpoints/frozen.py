@@ -42,7 +42,7 @@ def frozen_folder_of(checkpoint: Path) -> Path | None:
     if not file.exists():
         return None
     reference = read_record(file, _Reference)
-    return frozen_weights_folder(checkpoint.parent.parent, step_of(Path(reference["folder"])))
+    return frozen_weights_folder(checkpoint.absolute().parent.parent, step_of(Path(reference["folder"])))
 
 
 def verify_checkpoint(checkpoint: Path, rank: int = 0, num_processes: int = 1) -> None:

@@ -26,7 +26,7 @@ from vdm.cli.sample_settings import Settings
 from vdm.cli.sample_task import Task, method_in_effect, observation_method, read_task
 from vdm.config import ConfigError, build
 from vdm.config.options import parse
-from vdm.diffusion.frame_levels import trained_on_any_levels
+from vdm.diffusion.frame_levels import KnownFramesClean, trained_on_any_levels
 from vdm.diffusion.samplers.base import OnStep
 from vdm.diffusion.samplers.staggered import Staggered
 from vdm.generation.canvas import known_latents
@@ -190,7 +190,10 @@ def _warn_of_levels_not_seen(method: str | None, model: VideoDiffusionModel, blo
         _log.warning(
             "sampler=staggered: the model was not trained with levels of frames (diffusion/frame_levels=independent)"
         )
-    if isinstance(model.conditioner, TakesKnownFrames) and not all(block.known for block in blocks):
+    has_none = not all(block.known for block in blocks)
+    if has_none and isinstance(levels, KnownFramesClean) and levels.probability == 1:
+        _log.warning("The model was trained on clips with clean frames alone, and was given none: image=FILE")
+    if has_none and isinstance(model.conditioner, TakesKnownFrames):
         _log.warning("The model makes videos from known frames, and was given none: image=FILE, or task=extend")
     new = [block for block in blocks if block.known and not was_trained_on(model, block)]
     if new and method == "clean_frames":
@@ -220,10 +223,12 @@ def load_for_sampling(checkpoint: Path, options: SamplingOptions, trained: RunCo
     choose(model, options, trained)
     if not options.offload_idle_expert:
         return model.to(device)
-    if not isinstance(model.network, TwoExperts):
+    networks = [part for part in model.modules() if isinstance(part, TwoExperts)]  # of an autoguidance model, too
+    if not networks:
         raise ConfigError("offload_idle_expert=true: the network does not consist of two experts")
     move_but_experts(model, device)
-    OneOnDevice(model.network)
+    for network in networks:
+        OneOnDevice(network)
     return model
 
 

@@ -162,7 +162,7 @@ class KnownFramesConditioner(EmbeddingConditioner):
         condition = KnownFramesCondition(
             latents=encoder.encode_known(video, is_known),
             is_known=rearrange(folded, "b (t n) -> b n t", n=span),
-            present=torch.ones(len(video), dtype=torch.bool, device=video.device),
+            present=is_known.any(1),  # nothing known is told as nothing given is
             tokens=self._tokens(video, is_known),
         )
         return prompts.with_conditions(**{FRAMES: condition})

@@ -70,6 +70,8 @@ def filled(make: Callable[[], nn.Module], tensors: dict[str, Tensor], name_in_fi
         if shape_of(tensors, names[name], weight.ndim) != list(weight.shape):
             found = list(tensors[names[name]].shape)
             raise ValueError(f"{names[name]} has shape {found}, but {list(weight.shape)} is needed")
+        if tensors[names[name]].dtype.itemsize == 1:
+            raise ValueError(f"{names[name]}: weights in eight bits can't be used; take the file in bf16, fp16 or fp32")
     if unknown := sorted(tensors.keys() - set(names.values())):
         raise ValueError(f"{unknown[0]} is not a weight of this model")
     module = module.to_empty(device=torch.get_default_device())

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vdm.assembly.model import VideoDiffusionModel
@@ -50,3 +50,10 @@ def latents_of(model: VideoDiffusionModel, batch: ClipBatch, randomness: BatchRa
         crops = TensorCondition(rearrange(batch.images.crops, "b k n -> (b k) n"))
         image_prompts = image_prompts.with_conditions(crops=crops)
     return LatentBatch(x0, prompts, image_prompts)
+
+
+def pixels_of(model: VideoDiffusionModel, batch: ClipBatch) -> UInt8[Tensor, "b c t h w"]:
+    """Return the frames of clips; of clips that are stored as latents, as the autoencoder decodes them."""
+    if batch.latents is None:
+        return batch.video
+    return torch.cat([model.encoder.decode(latents[None].float()) for latents in batch.latents])

@@ -12,8 +12,9 @@ from vdm.evaluation.clip_rule import ClipRule, TooShortError
 from vdm.evaluation.sources.base import Block, UnusableClip, Views, view
 from vdm.evaluation.sources.shard_clips import ShardClips
 from vdm.generation.generate import generate
+from vdm.generation.known_frames import known_as_in_training
 from vdm.objectives.batch_randomness import HeldOutRandomness
-from vdm.objectives.latents import latents_of
+from vdm.objectives.latents import latents_of, pixels_of
 from vdm.types import ClipSize
 
 OnStep = Callable[[int, int | None], object]
@@ -93,7 +94,14 @@ class SampledVideos:
         batch = batch.to(self._model.device)
         prompts = latents_of(self._model, batch, HeldOutRandomness(batch.keys)).prompts
         videos = generate(
-            self._model, prompts, self._size, self._seed, self.block_size, first=first, on_step=self._after_step
+            self._model,
+            prompts,
+            self._size,
+            self._seed,
+            self.block_size,
+            known=known_as_in_training(self._model, pixels_of(self._model, batch)),
+            first=first,
+            on_step=self._after_step,
         )
         unreadable = f"its held-out clip can't be read: {'; '.join(fault.reason for fault in faults)}"
         clips: list[EvaluatedClip | UnusableClip] = []

@@ -9,7 +9,7 @@ these with ``_`` for ``.`` behind ``lora_unet_`` (Kohya).
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vdm.found_instead import found_instead
 from vdm.models.lora import Addition
-from vdm.models.pretrained.stored import StoredTensors
+from vdm.models.pretrained.stored import StoredTensors, refuse_eight_bits
 from vdm.models.pretrained.wan_names import from_underscores, our_names, wan_names
 from vdm.outside import MAX_BYTES, parse_object, read_json, typed
 from vdm.ranges import Positive
@@ -45,9 +45,19 @@ class PeftConfig:
 
     def scale(self, layer: str, rank: int) -> float:
         """Return the factor of the product in a layer."""
-        named = {name.lstrip("^").rstrip("$"): alpha for name, alpha in (self.alpha_pattern or {}).items()}
-        own = (alpha for name, alpha in named.items() if layer == name or layer.endswith(f".{name}"))
+        own = (alpha for name, alpha in (self.alpha_pattern or {}).items() if _is_named(layer, name))
         return next(own, self.lora_alpha) / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def check_names(self, layers: Iterable[str], source: object) -> None:
+        """Refuse patterns that name no layer; peft takes any regular expression, and here only names are understood.
+
+        Raises:
+            ValueError: In one line.
+        """
+        layers = list(layers)
+        for name in self.alpha_pattern or {}:
+            if not any(_is_named(layer, name) for layer in layers):
+                raise ValueError(f"{source}: alpha_pattern: {name!r} must be the name of a layer with LoRA")
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,10 @@ class LoRAFile:
         file = _file(path)
         stored = StoredTensors.open([file])
         names = _layers(stored, file)
+        refuse_eight_bits(stored, file)
         opened = cls(file, stored, names, _peft_config(stored, file))
+        if opened.config is not None:
+            opened.config.check_names(names, file)
         for layer in names:
             opened.rank(layer)
         return opened
@@ -168,6 +181,12 @@ def _layers(stored: StoredTensors, file: Path) -> dict[str, dict[str, str]]:
     if not names:
         raise ValueError(f"{file}: there is no LoRA in it")
     return names
+
+
+def _is_named(layer: str, pattern: str) -> bool:
+    """Return whether a key of ``alpha_pattern`` is the name of a layer, or the end of one, here or of the authors."""
+    name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    return any(layer == each or layer.endswith(f".{each}") for each in {name, _layer(name)})
 
 
 def _layer(name: str) -> str:

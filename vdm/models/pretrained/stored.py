@@ -137,7 +137,7 @@ def check_names(stored: StoredTensors, module: nn.Module, source: object) -> Non
     Raises:
         ValueError: Naming the first weight that is missing, unknown, of another shape or in eight bits.
     """
-    _refuse_eight_bits(stored, source)
+    refuse_eight_bits(stored, source)
     own = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
     found = stored.shapes
     for name in sorted(own.keys() | found.keys()):
@@ -149,18 +149,20 @@ def check_names(stored: StoredTensors, module: nn.Module, source: object) -> Non
             raise ValueError(f"{source}: {name} has shape {found[name]}, but the model's has {own[name]}")
 
 
+_EIGHT_BITS = frozenset({"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I8", "U8"})
+"""Names of types in safetensors."""
 _SCALES = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale")
 """Names, beside those of weights in eight bits, of what they are to be multiplied by."""
 
 
-def _refuse_eight_bits(stored: StoredTensors, source: object) -> None:
+def refuse_eight_bits(stored: StoredTensors, source: object) -> None:
     """Refuse weights that are stored in eight bits; without their scales, they would be read as other weights.
 
     Raises:
         ValueError: Naming the first such weight.
     """
     scaled = (name for name in stored if name.rpartition(".")[2] == "scaled_fp8" or name.endswith(_SCALES))
-    small = (name for name, dtype in stored.dtypes.items() if dtype.startswith("F8"))
+    small = (name for name, dtype in stored.dtypes.items() if dtype in _EIGHT_BITS)
     if found := next(scaled, None) or next(small, None):
         raise ValueError(
             f"{source}: {found}: weights in eight bits (fp8) can't be trained; take the model in bf16, fp16 or fp32"

@@ -18,10 +18,11 @@ from vdm.generation.generate import generate
 from vdm.generation.known_frames import known_as_in_training
 from vdm.generation.tasks import Known
 from vdm.generation.video_files import DEFAULT_FPS, file_name, write_grid, write_mp4
+from vdm.objectives.latents import pixels_of
 from vdm.ranges import Count, Folder, Seed, Text
 from vdm.training.loggers.base import LoggedVideo, run_loggers
 from vdm.training.module import DiffusionModule
-from vdm.types import ClipBatch, ClipSize
+from vdm.types import ClipSize
 
 PROMPTS_NAME = "prompts.json"
 """File beside sampled videos: for each its file, its prompt, and the real clip that has this prompt."""
@@ -72,7 +73,7 @@ class SampleVideos(Callback):
         held_out = held_out.to(pl_module.device)
         with trainer.precision_plugin.forward_context():
             self.prompts = pl_module.prompts_of(held_out)
-            real = _pixels(pl_module, held_out)
+            real = pixels_of(pl_module.model, held_out)
             self._known = known_as_in_training(pl_module.model, real)
         names = [*pl_module.data.label_names, ""]  # the last one for a label of -1
         pairs = zip(held_out.captions, held_out.labels.tolist(), strict=True)
@@ -132,13 +133,6 @@ class SampleVideos(Callback):
 
 
 @torch.no_grad()
-def _pixels(module: DiffusionModule, batch: ClipBatch) -> UInt8[Tensor, "b c t h w"]:
-    """Return the frames of clips; of clips that are stored as latents, as the autoencoder decodes them."""
-    if batch.latents is None:
-        return batch.video
-    return torch.cat([module.model.encoder.decode(latents[None].float()) for latents in batch.latents])
-
-
 def _write_videos(
     files: Sequence[Path], videos: UInt8[Tensor, "b c t h w"], captions: Sequence[str], fps: float
 ) -> None:
