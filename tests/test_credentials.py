@@ -46,3 +46,30 @@ def test_nested_values_lose_theirs_also_in_keys_and_under_names_of_secrets() -> 
         "logger": {"mine": {"api_key": "***", "hf-token": "***", "access_key": None, "uris": ["http://***@h"]}},
         "text_encoder": {"max_tokens": 512, "tokenizer": "t5", "one_token": True, "image_token": "0.1"},
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("vdm train 'logger.wandb.api_key=a b' x=1", "vdm train 'logger.wandb.api_key=***' x=1"),
+        ("'data.password=ab,cd&ef' y=2", "'data.password=***' y=2"),
+        ("data.password=ab,cd y=2", "data.password=*** y=2"),
+        ("api_key='abcd'", "api_key=***"),
+        ("s3://AKIA:abc/def@bucket/x", "s3://AKIA:***@bucket/x"),
+        ("token: xyz", "token: ***"),
+        ('{"token": "xyz", "a": 1}', '{"token": ***, "a": 1}'),
+        ("Authorization: Bearer abcdefghij", "Authorization: Bearer ***"),
+        ("model.one_token=true y=2", "model.one_token=true y=2"),
+        ("image_token: 0.05, z", "image_token: 0.05, z"),
+        ("vdm train data.path=/x@y http://host:8080/a", "vdm train data.path=/x@y http://host:8080/a"),
+    ],
+)
+def test_credentials_in_quotes_and_in_other_forms_are_hidden_and_settings_are_not(text: str, expected: str) -> None:
+    assert without_credentials(text) == expected
+    assert without_credentials(expected) == expected
+
+
+def test_secrets_that_are_no_texts_are_hidden() -> None:
+    plain = {"password": 12345, "token": ["abc"], "image_token": 0.05, "use_token": True, "api_key": None}
+    hidden = {"password": "***", "token": "***", "image_token": 0.05, "use_token": True, "api_key": None}
+    assert without_credentials(plain) == hidden

@@ -12,11 +12,18 @@ from typing import Any, TypeVar
 HIDDEN = "***"
 """What stands for a credential."""
 _USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*)://([^\s/?#'\"<>|]+)@")
+_S3_USER = re.compile(r"(?i)\b(s3)://([^\s/?#'\"<>|:,]+:[^\s'\"<>|@,]+)@")
+"""Secret keys of AWS may contain slashes."""
 _QUERY = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s?#'\"<>]*\?)([^\s#'\"<>]+)")
 _PARAMETER = re.compile(r"=[^&,;{}\[\]]*")
 _SECRET = r"(?:password|passwd|passphrase|secret|token|credentials?|(?:api|access|secret|private|auth|account)_?key)"
 _SECRET_KEY = re.compile(rf"(?i)(?:.*[._-])?{_SECRET}")
-_SECRET_VALUE = re.compile(rf"(?i)(?<![a-z0-9])({_SECRET})=(\"[^\"]*\"|[^\s&,;{{}}\[\]'\"]+)")
+_SECRET_VALUE = re.compile(
+    rf"(?i)(?<![a-z0-9])({_SECRET})(['\"]?:\s+|=)(\"[^\"]*\"|'[^']*'|[^\s'\"&#]*[^\s'\"&#,;}}\])])"
+)
+_SECRET_ARGUMENT = re.compile(rf"(?i)'([\w.+@/~-]*{_SECRET})=((?:[^']|'\"'\"')*)'")
+"""An argument of a command that shlex has quoted as a whole."""
+_BEARER = re.compile(r"(?i)\b(bearer|basic) +[^\s'\"]{8,}")
 _SETTING = re.compile(r"true|false|null|[\d.]+")
 """Values of settings whose name ends in ``token``, such as ``model.one_token=true``."""
 _WITHOUT_USER = frozenset({"http", "https", "ftp"})
@@ -42,9 +49,9 @@ def _without(value: Any) -> Any:
 
 
 def _is_secret(key: object, value: object) -> bool:
-    if not isinstance(value, str) or not isinstance(key, str) or _SECRET_KEY.fullmatch(key) is None:
+    if value is None or isinstance(value, bool) or not isinstance(key, str) or _SECRET_KEY.fullmatch(key) is None:
         return False
-    return not _is_setting(key, value)
+    return not _is_setting(key, str(value))
 
 
 def _is_setting(key: str, value: str) -> bool:
@@ -53,13 +60,19 @@ def _is_setting(key: str, value: str) -> bool:
 
 def _hidden(text: str) -> str:
     if "://" in text:
-        text = _USER.sub(_without_user, text)
+        text = _USER.sub(_without_user, _S3_USER.sub(_without_user, text))
         text = _QUERY.sub(lambda found: found[1] + _PARAMETER.sub(f"={HIDDEN}", found[2]), text)
-    return _SECRET_VALUE.sub(_without_value, text) if "=" in text else text
+    text = _SECRET_ARGUMENT.sub(_without_argument, text)
+    text = _BEARER.sub(lambda found: f"{found[1]} {HIDDEN}", text)
+    return _SECRET_VALUE.sub(_without_value, text)
 
 
 def _without_value(found: re.Match[str]) -> str:
-    return found[0] if _is_setting(found[1], found[2]) else f"{found[1]}={HIDDEN}"
+    return found[0] if _is_setting(found[1], found[3]) else f"{found[1]}{found[2]}{HIDDEN}"
+
+
+def _without_argument(found: re.Match[str]) -> str:
+    return found[0] if _is_setting(found[1], found[2]) else f"'{found[1]}={HIDDEN}'"
 
 
 def _without_user(found: re.Match[str]) -> str:

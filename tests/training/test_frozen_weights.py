@@ -143,3 +143,10 @@ def test_checkpoint_says_that_it_is_saved_once(tmp_path: Path, shards: Path, cap
     assert [record.message for record in caplog.records].count(
         "saving the weights that are not trained, once for the run"
     ) == 1
+
+
+def test_checkpoint_may_be_named_by_a_short_path(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run / "checkpoints")
+    short = Path("step=00000002")
+    assert latest_checkpoint(short) == short
+    assert SavedCheckpoint(short).weights.shapes == SavedCheckpoint(checkpoint_folder(run, 2)).weights.shapes

@@ -250,3 +250,21 @@ def test_settings_that_exclude_the_file_are_refused(tmp_path: Path) -> None:
     for path, message in (("empty", "empty: holds no LoRA"), ("none.safetensors", "none.safetensors: no such file")):
         with pytest.raises(ValueError, match=f"{message}$"):
             LoRA(file=str(tmp_path / path)).apply(Holder())
+
+
+@pytest.mark.filterwarnings("ignore:The following alpha_pattern keys:RuntimeWarning")
+@pytest.mark.parametrize("pattern", [r"blocks\.\d+\.attn1\.to_q", "blocks.7.attn1.to_q", "to_(q|k)"])
+def test_patterns_of_alpha_that_name_no_layer_are_refused(pattern: str, tmp_path: Path) -> None:
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=["to_q"], alpha_pattern={pattern: 1.5})
+    get_peft_model(diffusers_transformer(SIZES), config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"alpha_pattern: .* must be the name of a layer with LoRA"):
+        LoRAFile.open(tmp_path)
+
+
+def test_lora_in_eight_bits_is_refused(tmp_path: Path) -> None:
+    name = "diffusion_model.blocks.0.self_attn.q"
+    tensors = {f"{name}.lora_A.weight": torch.ones(2, 24), f"{name}.lora_B.weight": torch.ones(24, 2)}
+    for dtype in (torch.int8, torch.float8_e4m3fn):
+        save_file({key: value.to(dtype) for key, value in tensors.items()}, tmp_path / "x.safetensors")
+        with pytest.raises(ValueError, match="eight bits"):
+            LoRAFile.open(tmp_path / "x.safetensors")

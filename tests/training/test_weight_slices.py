@@ -1,14 +1,17 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from vdm.checkpoints.pieces import PieceFiles, write_pieces
 from vdm.objectives.condition_dropout import ConditionDropout
 from vdm.prompts import Prompts
 from vdm.training.level_means import LevelMeans
 from vdm.training.lr_schedules import WarmupConstant, WarmupCosine, WarmupLinear
 from vdm.training.optimizers import adamw
+from vdm.training.strategies.weight_slices import load_optimizer_pieces, optimizer_pieces, whole_slice
 
 
 def test_cosine_schedule_follows_its_formula() -> None:
@@ -65,3 +68,20 @@ def test_conditions_are_dropped_at_the_rate_asked_for_and_by_position_alone() ->
 def test_drop_out_outside_of_0_to_1_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="text must lie in"):
         ConditionDropout({"text": share})
+
+
+def test_state_of_a_weight_that_had_done_no_step_when_it_was_saved_is_forgotten(tmp_path: Path) -> None:
+    one, two = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    slices = {"one": whole_slice(one, True), "two": whole_slice(two, True)}
+    optimizer = torch.optim.AdamW([one, two])
+    one.grad = torch.ones(3)
+    optimizer.step()
+    write_pieces(tmp_path / "optimizer.safetensors", optimizer_pieces(slices, optimizer))
+    expected = optimizer.state[one]["exp_avg"].clone()
+    one.grad, two.grad = torch.full((3,), 1e9), torch.full((3,), 1e9)
+    optimizer.step()
+
+    load_optimizer_pieces(slices, optimizer, PieceFiles(tmp_path, "optimizer"))
+
+    assert not optimizer.state[two]
+    torch.testing.assert_close(optimizer.state[one]["exp_avg"], expected, rtol=0, atol=0)
