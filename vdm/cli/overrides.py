@@ -172,7 +172,7 @@ def _instead_of_flag(word: str, following: Sequence[str], known: Mapping[str, Op
     name, has_value, value = word.lstrip("-").partition("=")
     key = name.replace("-", "_")
     if len(key) == 1:
-        key = next((option for option in sorted(known) if option.startswith(key)), key)
+        key = min((option for option in sorted(known) if option.startswith(key)), key=len, default=key)
     if not has_value:
         value = next((one for one in following if "=" not in one and not one.startswith("-")), "")
     return _to_type(key, value) if re.fullmatch(r"[A-Za-z_][\w.]*", key) else "KEY=VALUE"
