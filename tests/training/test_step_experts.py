@@ -214,6 +214,10 @@ def test_steps_train_on_the_noise_levels_of_their_expert(tmp_path: Path, shards:
         (("model.network.boundary=875",), "model.network.boundary: 875 is not allowed"),
         (("model.network.boundary=0.0",), "model.network.boundary: 0.0 is not allowed"),
         (
+            ("model.network.boundary=0.8755", "diffusion.parameterization.c_noise.whole=true"),
+            "model.network.boundary=0.8755: must be a whole number of thousandths",
+        ),
+        (
             ("diffusion/parameterization=velocity",),
             "diffusion: two experts are told apart by the timesteps of diffusion=wan",
         ),
