@@ -252,7 +252,7 @@ def test_variables_of_ones_own_for_other_keys_to_refer_to_are_no_options(tmp_pat
     from vdm.cli.hydra_main import ready
     from vdm.cli.options.ema import EmaOptions
 
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints" / "step=00000001").mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").touch()
     plain = {"checkpoint": "${where}/run", "where": str(tmp_path), "sigma_rel": 0.1, "output": None}
     given = ready(DictConfig(plain), [], tmp_path, EmaOptions)

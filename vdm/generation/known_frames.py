@@ -40,7 +40,7 @@ def with_pictures(
         ValueError: If there are whole frames in ``known``, no frame beside the pictures, or the model takes no last
             frame.
     """
-    if first is not None and num_frames == 1:
+    if first is not None and last is None and num_frames == 1:
         raise ValueError("image: with num_frames=1 there is no frame to make beside it")
     given = {0: first, num_frames - 1: last}
     pictures = {place: picture for place, picture in given.items() if picture is not None}

@@ -19,7 +19,7 @@ SIZES = Sizes()
 def loaded(folder: Path, variant: str | None = None) -> SVDUNet:
     config = folder / "config.json"
     network = SVDUNet(**network_options(read_json(config), config))
-    load(StoredTensors.open(weight_files(folder, variant)), network, folder)
+    load(StoredTensors.open(weight_files(folder, variant)), network)
     return network
 
 

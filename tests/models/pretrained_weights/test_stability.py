@@ -77,7 +77,7 @@ def test_weights_survive_the_way_there_and_back(tmp_path: Path) -> None:
 
     stored = StoredTensors.open([file])
     ours = SVDUNet(**network_options(stored.shapes))
-    load(stored.renamed({there: here for here, there in names.items()}), ours, file)
+    load(stored.renamed({there: here for here, there in names.items()}), ours)
 
     assert ours.num_heads == SIZES.num_heads
     assert ours.state_dict().keys() == weights.keys()
