@@ -1,6 +1,6 @@
 """How a model is given known frames: pictures, the frames of an input video, and those of earlier frame blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -82,24 +82,26 @@ def was_trained_on(model: VideoDiffusionModel, block: Block) -> bool:
     return trained_on_clean_frames(model.diffusion.frame_levels, known_latents(model, block), num_latents)
 
 
-def known_as_in_training(model: VideoDiffusionModel, videos: UInt8[Tensor, "v c t h w"]) -> Known:
+def known_as_in_training(model: VideoDiffusionModel, videos: Callable[[], UInt8[Tensor, "v c t h w"]]) -> Known:
     """Return what is known of videos if it is as little as possible of what was known in training; see ``FrameChoice``.
 
     Nothing is known if the model was not trained with clean frames, or can't encode such frames without the others.
 
     Args:
         model: The model that samples.
-        videos: RGB videos, of which some frames are to be known.
+        videos: Returns RGB videos, of which some frames are to be known. Not called if none are, since videos may have
+            to be decoded.
     """
     levels, compression = model.diffusion.frame_levels, model.encoder.compression
     if not isinstance(levels, KnownFramesClean):
         return Known()
-    is_known = levels.frames(lambda purpose: torch.zeros(1), compression.latent_frames(videos.shape[2]))[0]
+    real = videos()
+    is_known = levels.frames(lambda purpose: torch.zeros(1), compression.latent_frames(real.shape[2]))[0]
     latents = is_known.nonzero().flatten().tolist()
     if compression.frames > 1 and latents != list(range(len(latents))):
         return Known()
     frames = range(compression.frames * (len(latents) - 1) + 1) if compression.frames > 1 and latents else latents
-    return Known(videos[:, :, list(frames)], tuple(frames)) if latents else Known()
+    return Known(real[:, :, list(frames)], tuple(frames)) if latents else Known()
 
 
 def prefers_clean_frames(model: VideoDiffusionModel, blocks: Sequence[Block]) -> bool:

@@ -52,6 +52,7 @@ def latents_of(model: VideoDiffusionModel, batch: ClipBatch, randomness: BatchRa
     return LatentBatch(x0, prompts, image_prompts)
 
 
+@torch.no_grad()
 def pixels_of(model: VideoDiffusionModel, batch: ClipBatch) -> UInt8[Tensor, "b c t h w"]:
     """Return the frames of clips; of clips that are stored as latents, as the autoencoder decodes them."""
     if batch.latents is None:

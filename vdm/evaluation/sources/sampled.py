@@ -99,7 +99,7 @@ class SampledVideos:
             self._size,
             self._seed,
             self.block_size,
-            known=known_as_in_training(self._model, pixels_of(self._model, batch)),
+            known=known_as_in_training(self._model, lambda: pixels_of(self._model, batch)),
             first=first,
             on_step=self._after_step,
         )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import lightning
-import torch
 from annotated_types import Interval, Len
 from jaxtyping import UInt8
 from lightning.pytorch.callbacks import Callback
@@ -74,7 +73,7 @@ class SampleVideos(Callback):
         with trainer.precision_plugin.forward_context():
             self.prompts = pl_module.prompts_of(held_out)
             real = pixels_of(pl_module.model, held_out)
-            self._known = known_as_in_training(pl_module.model, real)
+            self._known = known_as_in_training(pl_module.model, lambda: real)
         names = [*pl_module.data.label_names, ""]  # the last one for a label of -1
         pairs = zip(held_out.captions, held_out.labels.tolist(), strict=True)
         self.shown = tuple(caption or names[label] for caption, label in pairs)
@@ -132,7 +131,6 @@ class SampleVideos(Callback):
             logger.log_picture("sample/film_strips", png, "; ".join(filter(None, self.shown)), step)
 
 
-@torch.no_grad()
 def _write_videos(
     files: Sequence[Path], videos: UInt8[Tensor, "b c t h w"], captions: Sequence[str], fps: float
 ) -> None:
