@@ -167,13 +167,11 @@ def _check_experts(network: nn.Module, diffusion: GaussianDiffusion) -> None:
     """
     if not isinstance(network, TwoExperts):
         return
-    t = torch.tensor([0.25, 0.5], device="cpu")
+    t = torch.tensor([0.25, 0.5, network.boundary], device="cpu")
     timestep = diffusion.parameterization.c_noise(*diffusion.schedule.alpha_sigma(t))
-    if not torch.allclose(timestep, NUM_TIMESTEPS * t):
+    if not torch.allclose(timestep[:2], NUM_TIMESTEPS * t[:2]):
         raise ConfigError("diffusion: two experts are told apart by the timesteps of diffusion=wan")
-    boundary = torch.tensor([network.boundary], device="cpu")
-    timestep = float(diffusion.parameterization.c_noise(*diffusion.schedule.alpha_sigma(boundary)))
-    if abs(timestep - NUM_TIMESTEPS * network.boundary) > 0.01:  # whole timesteps: a level would change sides
+    if abs(timestep[2] - NUM_TIMESTEPS * t[2]) > 0.01:  # whole timesteps: a level would change sides
         raise ConfigError(f"model.network.boundary={network.boundary}: must be a whole number of thousandths")
     if trained_on_any_levels(diffusion.frame_levels):
         raise ConfigError("diffusion.frame_levels: with two experts all noised frames of a clip need the same level")

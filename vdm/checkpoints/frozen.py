@@ -38,11 +38,8 @@ def frozen_folder_of(checkpoint: Path) -> Path | None:
     Raises:
         ValueError: If the reference is damaged.
     """
-    file = checkpoint / FROZEN_FILE
-    if not file.exists():
-        return None
-    reference = read_record(file, _Reference)
-    return frozen_weights_folder(checkpoint.absolute().parent.parent, step_of(Path(reference["folder"])))
+    reference = _reference_in(checkpoint)
+    return None if reference is None else _place(checkpoint, reference)
 
 
 def verify_checkpoint(checkpoint: Path, rank: int = 0, num_processes: int = 1) -> None:
@@ -52,11 +49,21 @@ def verify_checkpoint(checkpoint: Path, rank: int = 0, num_processes: int = 1) -
         ValueError: If it is not whole; the message names the file.
     """
     verify_folder(checkpoint, rank, num_processes)
-    frozen = frozen_folder_of(checkpoint)
-    if frozen is None:
+    reference = _reference_in(checkpoint)
+    if reference is None:
         return
+    file, frozen = checkpoint / FROZEN_FILE, _place(checkpoint, reference)
     if not frozen.is_dir():
-        raise ValueError(f"{checkpoint / FROZEN_FILE}: {frozen} is missing: the weights that were not trained")
+        raise ValueError(f"{file}: {frozen} is missing: the weights that were not trained")
+    if checksum_of(frozen) != reference["checksum"]:
+        raise ValueError(f"{frozen}: other weights than those that {file} names")
     verify_folder(frozen, rank, num_processes)
-    if checksum_of(frozen) != read_record(checkpoint / FROZEN_FILE, _Reference)["checksum"]:
-        raise ValueError(f"{frozen}: other weights than those that {checkpoint / FROZEN_FILE} names")
+
+
+def _reference_in(checkpoint: Path) -> _Reference | None:
+    file = checkpoint / FROZEN_FILE
+    return read_record(file, _Reference) if file.exists() else None
+
+
+def _place(checkpoint: Path, reference: _Reference) -> Path:
+    return frozen_weights_folder(checkpoint.absolute().parent.parent, step_of(Path(reference["folder"])))

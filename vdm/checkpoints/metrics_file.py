@@ -53,9 +53,8 @@ class _Columns:
 def metrics_line(step: int, time: float, position: int, figures: Mapping[str, float]) -> bytes:
     """Return a line of the file."""
     place = {"step": step, "time": round(time, 3), "position": position}
-    return (
-        json.dumps({**place, **spelled(figures), **place}).encode() + b"\n"
-    )  # a figure of such a name would hide the place
+    # The place stands first, and again last: a figure of such a name would hide it.
+    return json.dumps({**place, **spelled(figures), **place}).encode() + b"\n"
 
 
 def metrics_lines(run: Path, last_bytes: int | None = None) -> Iterator[dict[str, Any]]:

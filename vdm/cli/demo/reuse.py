@@ -45,7 +45,7 @@ def _text(value: object) -> str:
 
 
 def _key(names: Mapping[str, str | None], value: object) -> str:
-    """Return the name of a choice; the first one if there is no such choice."""
+    """Return the label by which the form offers a value; the first label if it does not offer it."""
     return next((name for name, one in names.items() if one == value), next(iter(names)))
 
 

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -71,6 +72,10 @@ class StoredTensors(Mapping[str, Tensor]):
     @property
     def shapes(self) -> dict[str, list[int]]:
         """The shape of each tensor; no tensor is read."""
+        return self._shapes
+
+    @cached_property
+    def _shapes(self) -> dict[str, list[int]]:
         return {new: list(self._files[path].get_slice(old).get_shape()) for new, (path, old) in self._places.items()}
 
     @property

@@ -104,10 +104,10 @@ def optimizer_pieces(slices: dict[str, WeightSlice], optimizer: Optimizer) -> di
 @torch.no_grad()
 def load_optimizer_pieces(slices: dict[str, WeightSlice], optimizer: Optimizer, files: PieceFiles) -> None:
     """Restore the state of each weight in an optimizer, which may have done no step yet, or more than were saved."""
-    saved_names = {name for _, _, name in (saved.partition("/") for saved in files.shapes)}
-    holders = {id(each.held_in): each.held_in for name, each in slices.items() if name in saved_names}
-    for name, each in slices.items():
-        if name not in saved_names and id(each.held_in) not in holders:  # of an expert that had done no step then
+    saved_names = {saved.partition("/")[2] for saved in files.shapes}
+    with_state = {id(each.held_in) for name, each in slices.items() if name in saved_names}
+    for each in slices.values():
+        if id(each.held_in) not in with_state:  # of an expert that had done no step then
             optimizer.state.pop(each.held_in, None)
     # Fused kernels need the count of steps on the device of the weights, others on the CPU.
     fused_groups = [group for group in optimizer.param_groups if group.get("fused") or group.get("capturable")]
