@@ -60,9 +60,9 @@ class TwoExperts(nn.Module):
         return self._place.device
 
     @property
-    def both_train(self) -> bool:
-        """Whether both experts have trained weights."""
-        return all(any(p.requires_grad for p in self._expert(name).parameters()) for name in EXPERTS)
+    def trained(self) -> list[Expert]:
+        """The experts with trained weights."""
+        return [name for name in EXPERTS if any(weight.requires_grad for weight in self._expert(name).parameters())]
 
     @contextmanager
     def only(self, expert: Expert) -> Iterator[None]:
@@ -170,10 +170,14 @@ def agreeing(network: nn.Module, agree: Agree) -> Iterator[None]:
         yield
 
 
-def lora_of_experts(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Return the LoRA weights of a network for each file: of each trained expert by its name, or of all by ''."""
-    by_expert = {
+def weights_of_experts(weights: Mapping[str, Tensor]) -> dict[Expert, dict[str, Tensor]]:
+    """Return the weights of each expert, under the names that they have in it."""
+    return {
         expert: {name.removeprefix(f"{expert}."): w for name, w in weights.items() if name.startswith(f"{expert}.")}
         for expert in EXPERTS
     }
-    return {name: own for name, own in by_expert.items() if own} or {"": dict(weights)}
+
+
+def lora_of_experts(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return the LoRA weights of a network for each file: of each trained expert by its name, or of all by ''."""
+    return {name: own for name, own in weights_of_experts(weights).items() if own} or {"": dict(weights)}

@@ -149,12 +149,7 @@ def a_trained_expert(network: nn.Module) -> StepExpert:
 
 def _trained_experts(network: TwoExperts) -> list[Expert]:
     """Return the experts with trained weights, or both if only other parts of the model are trained."""
-    trained: list[Expert] = [name for name in EXPERTS if _is_trained(network.get_submodule(name))]
-    return trained or list(EXPERTS)
-
-
-def _is_trained(module: nn.Module) -> bool:
-    return any(weight.requires_grad for weight in module.parameters())
+    return network.trained or list(EXPERTS)
 
 
 def _rounded(share: float) -> Fraction:

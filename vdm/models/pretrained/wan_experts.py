@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from vdm.models.dit.transformer import SpaceTimeTransformer
-from vdm.models.experts import HIGH, LOW, Expert, TwoExperts
+from vdm.models.experts import HIGH, LOW, Expert, TwoExperts, weights_of_experts
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors
 
@@ -67,9 +67,4 @@ def _target(kind: type) -> str:
 
 def by_subfolder(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Return the weights of each network, under their own names, by the network's subfolder."""
-    return {
-        folder: {
-            name.removeprefix(f"{expert}."): tensor for name, tensor in weights.items() if name.startswith(f"{expert}.")
-        }
-        for expert, folder in SUBFOLDERS.items()
-    }
+    return {SUBFOLDERS[expert]: own for expert, own in weights_of_experts(weights).items()}

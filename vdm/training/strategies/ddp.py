@@ -40,7 +40,7 @@ class DataParallel(ProcessGroupStrategy):
         Weights that a step does not use are allowed if there are two experts.
         """
         assert self.model is not None
-        both_train = any(isinstance(module, TwoExperts) and module.both_train for module in self.model.modules())
+        both_train = any(isinstance(each, TwoExperts) and len(each.trained) == 2 for each in self.model.modules())
         if both_train or (self.exact_resume and self.world_size > 2):
             # DDP rebuilds them in the order in which gradients arrived, unless it looks for unused weights. On two
             # processes the order does not matter, since a + b = b + a. Of two experts, a step uses one; the weights
