@@ -6,6 +6,7 @@ them clean in their places, these are latent frames (``vdm.diffusion.frame_level
 channels, they are frames of the clip (``vdm.models.known_frames_conditioner``).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
@@ -46,8 +47,8 @@ class FrameChoice(Protocol):
 
 
 @dataclass(frozen=True)
-class FirstFrames:
-    """The first frames, whose number is uniform from ``min_frames`` to ``max_frames``.
+class SomeFrames:
+    """A number of frames, which is uniform from ``min_frames`` to ``max_frames``; at least one frame stays unknown.
 
     Args:
         min_frames: Smallest number of known frames.
@@ -58,16 +59,33 @@ class FirstFrames:
     max_frames: Size = 1
 
     def __post_init__(self) -> None:
-        _check_numbers(self.min_frames, self.max_frames)
+        if not 1 <= self.min_frames <= self.max_frames:
+            raise ValueError(
+                "min_frames and max_frames must be at least 1, min_frames not above max_frames, but are "
+                f"{self.min_frames} and {self.max_frames}"
+            )
+
+    def _number(self, draw_uniform: Draw, num_frames: int) -> Float[Tensor, "b 1"]:
+        """Draw the number for each clip."""
+        choices = self.max_frames - self.min_frames + 1
+        number = self.min_frames + (draw_uniform("number of clean frames") * choices).floor()
+        return number.clamp(max=num_frames - 1)[:, None]
+
+    def _may_be_so_many(self, known: Sequence[int]) -> bool:
+        return self.min_frames <= len(known) <= self.max_frames
+
+
+@dataclass(frozen=True)
+class FirstFrames(SomeFrames):
+    """The first frames; see ``SomeFrames``."""
 
     def __call__(self, draw_uniform: Draw, num_frames: int) -> IsKnown:
         """Draw their number."""
-        number = _number(draw_uniform, self.min_frames, self.max_frames, num_frames)
-        return torch.arange(num_frames) < number[:, None]
+        return torch.arange(num_frames) < self._number(draw_uniform, num_frames)
 
     def may_be(self, known: Sequence[int], num_frames: int) -> bool:
         """Return whether these frames of a clip can be drawn."""
-        return list(known) == list(range(len(known))) and self.min_frames <= len(known) <= self.max_frames
+        return list(known) == list(range(len(known))) and self._may_be_so_many(known)
 
     @property
     def is_first_frame(self) -> bool:
@@ -76,52 +94,67 @@ class FirstFrames:
 
 
 @dataclass(frozen=True)
-class LastFrames:
-    """The last frames, whose number is uniform from ``min_frames`` to ``max_frames``.
+class LastFrames(SomeFrames):
+    """The last frames; see ``SomeFrames``."""
 
-    Args:
-        min_frames: Smallest number of known frames.
-        max_frames: Largest number of known frames.
-    """
-
-    min_frames: Size = 1
-    max_frames: Size = 1
     is_first_frame = False
-
-    def __post_init__(self) -> None:
-        _check_numbers(self.min_frames, self.max_frames)
 
     def __call__(self, draw_uniform: Draw, num_frames: int) -> IsKnown:
         """Draw their number."""
-        number = _number(draw_uniform, self.min_frames, self.max_frames, num_frames)
-        return torch.arange(num_frames) >= num_frames - number[:, None]
+        return torch.arange(num_frames) >= num_frames - self._number(draw_uniform, num_frames)
 
     def may_be(self, known: Sequence[int], num_frames: int) -> bool:
         """Return whether these frames of a clip can be drawn."""
-        is_suffix = list(known) == list(range(num_frames - len(known), num_frames))
-        return is_suffix and self.min_frames <= len(known) <= self.max_frames
+        return list(known) == list(range(num_frames - len(known), num_frames)) and self._may_be_so_many(known)
 
 
 @dataclass(frozen=True)
-class BothEnds:
-    """The first and the last frame; of a clip of two frames, the first."""
+class AnyFrames(SomeFrames):
+    """Any frames, of which all choices are equally likely; see ``SomeFrames``."""
 
     is_first_frame = False
 
     def __call__(self, draw_uniform: Draw, num_frames: int) -> IsKnown:
+        """Draw their number, and which they are."""
+        number = self._number(draw_uniform, num_frames)
+        priority = torch.stack([draw_uniform(f"priority of known frame {frame}") for frame in range(num_frames)], dim=1)
+        return priority.argsort(1).argsort(1) < number
+
+    def may_be(self, known: Sequence[int], num_frames: int) -> bool:
+        """Return whether these frames of a clip can be drawn."""
+        return self._may_be_so_many(known)
+
+
+class SameFrames(ABC):
+    """The same frames of every clip."""
+
+    is_first_frame = False
+
+    @abstractmethod
+    def _known(self, num_frames: int) -> list[int]:
+        """Return them in ascending order; at least one frame stays unknown."""
+
+    def __call__(self, draw_uniform: Draw, num_frames: int) -> IsKnown:
         """Return the same frames for every clip."""
-        return _same_for_all(self._known(num_frames), draw_uniform, num_frames)
+        is_known = torch.zeros(num_frames, dtype=torch.bool)
+        is_known[self._known(num_frames)] = True
+        return is_known.expand(len(draw_uniform("number of clean frames")), -1)
 
     def may_be(self, known: Sequence[int], num_frames: int) -> bool:
         """Return whether these are the frames."""
         return list(known) == self._known(num_frames)
+
+
+@dataclass(frozen=True)
+class BothEnds(SameFrames):
+    """The first and the last frame; of a clip of two frames, the first."""
 
     def _known(self, num_frames: int) -> list[int]:
         return [0, num_frames - 1] if num_frames > 2 else list(range(num_frames - 1))
 
 
 @dataclass(frozen=True)
-class EveryKthFrame:
+class EveryKthFrame(SameFrames):
     """Every k-th frame, from the first.
 
     Args:
@@ -129,49 +162,13 @@ class EveryKthFrame:
     """
 
     every: Annotated[Size, Ge(2)] = 4
-    is_first_frame = False
 
     def __post_init__(self) -> None:
         if self.every < 2:
             raise ValueError(f"every must be at least 2, but is {self.every}")
 
-    def __call__(self, draw_uniform: Draw, num_frames: int) -> IsKnown:
-        """Return the same frames for every clip."""
-        return _same_for_all(self._known(num_frames), draw_uniform, num_frames)
-
-    def may_be(self, known: Sequence[int], num_frames: int) -> bool:
-        """Return whether these are the frames."""
-        return list(known) == self._known(num_frames)
-
     def _known(self, num_frames: int) -> list[int]:
         return list(range(0, num_frames, self.every)) if num_frames > 1 else []
-
-
-@dataclass(frozen=True)
-class AnyFrames:
-    """Any frames: their number is uniform from ``min_frames`` to ``max_frames``, and all choices are equally likely.
-
-    Args:
-        min_frames: Smallest number of known frames.
-        max_frames: Largest number of known frames.
-    """
-
-    min_frames: Size = 1
-    max_frames: Size = 1
-    is_first_frame = False
-
-    def __post_init__(self) -> None:
-        _check_numbers(self.min_frames, self.max_frames)
-
-    def __call__(self, draw_uniform: Draw, num_frames: int) -> IsKnown:
-        """Draw their number, and which they are."""
-        number = _number(draw_uniform, self.min_frames, self.max_frames, num_frames)
-        priority = torch.stack([draw_uniform(f"priority of known frame {frame}") for frame in range(num_frames)], dim=1)
-        return priority.argsort(1).argsort(1) < number[:, None]
-
-    def may_be(self, known: Sequence[int], num_frames: int) -> bool:
-        """Return whether these frames of a clip can be drawn."""
-        return self.min_frames <= len(known) <= self.max_frames
 
 
 @dataclass(frozen=True)
@@ -198,23 +195,3 @@ class OneOf:
     def is_first_frame(self) -> bool:
         """Whether no other frame than the first is ever known."""
         return all(choice.is_first_frame for choice in self.choices)
-
-
-def _check_numbers(least: int, most: int) -> None:
-    if not 1 <= least <= most:
-        raise ValueError(
-            f"min_frames and max_frames must be at least 1, min_frames not above max_frames, but are {least} and {most}"
-        )
-
-
-def _number(draw_uniform: Draw, least: int, most: int, num_frames: int) -> Float[Tensor, " b"]:
-    """Draw a number of known frames for each clip; one frame stays unknown."""
-    number = least + (draw_uniform("number of clean frames") * (most - least + 1)).floor()
-    return number.clamp(max=num_frames - 1)
-
-
-def _same_for_all(known: Sequence[int], draw_uniform: Draw, num_frames: int) -> IsKnown:
-    """Mark the same frames in each clip."""
-    is_known = torch.zeros(num_frames, dtype=torch.bool)
-    is_known[list(known)] = True
-    return is_known.expand(len(draw_uniform("number of clean frames")), -1)
