@@ -45,7 +45,7 @@ READERS = {
     # Libraries that read folders of their own form, after ``check_component``
     "vdm/models/diffusers_autoencoders.py": {"from_pretrained"},
     "vdm/models/svd/components.py": {"from_pretrained"},
-    "vdm/models/clip_tokens.py": {"from_pretrained"},
+    "vdm/models/clip_vision.py": {"from_pretrained"},
     "vdm/models/text_encoders.py": {"from_pretrained"},
     "vdm/training/planning/structure.py": {"from_pretrained"},
     "vdm/evaluation/extractors/transformers_models.py": {"from_pretrained"},

@@ -1,18 +1,15 @@
 """Image tokens of CLIP: what Wan 2.1 attends to of given pictures."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Interval
-from einops import rearrange
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from vdm.models.frozen import Frozen, loaded
-from vdm.outside import read_json, typed
+from vdm.models.clip_vision import ClipVision, read_preprocessing
 from vdm.ranges import Location, Name, NameOrNothing, Positive
 
 _Side = Annotated[int, Interval(ge=1, le=16_384)]
@@ -55,7 +52,7 @@ class Preprocessing:
             raise ValueError(f"crop_size={side.height}x{side.width}: must not be larger than size")
 
 
-class ClipTokenEncoder(Frozen):
+class ClipTokenEncoder(ClipVision):
     """transformers' ``CLIPVisionModel``: tokens of the last layer but one, as Wan 2.1 takes them.
 
     Pictures are resized, cropped at the centre and normalized as the pipeline's ``CLIPImageProcessor`` does it.
@@ -67,9 +64,6 @@ class ClipTokenEncoder(Frozen):
         variant: Variant of the weights in the file names, e.g. ``fp16``. Computation is in fp32 in any case.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         name_or_path: Location,
@@ -77,16 +71,10 @@ class ClipTokenEncoder(Frozen):
         image_processor: NameOrNothing = "image_processor",
         variant: Name | None = None,
     ) -> None:
-        def load() -> nn.Module:
-            from transformers import CLIPVisionModel
-
-            return CLIPVisionModel.from_pretrained(
-                name_or_path, subfolder=subfolder, variant=variant, use_safetensors=True, dtype=torch.float32
-            )
-
-        super().__init__(loaded(load, name_or_path, subfolder))
+        super().__init__("CLIPVisionModel", name_or_path, subfolder, variant)
         self.name_or_path, self.subfolder, self.image_processor = name_or_path, subfolder, image_processor
-        self.preprocessing = _preprocessing(name_or_path, image_processor)
+        self.preprocessing = read_preprocessing(Preprocessing, name_or_path, image_processor)
+        self.set_statistics(self.preprocessing.image_mean, self.preprocessing.image_std)
         config = self.frozen.config
         side = self.preprocessing.crop_size
         if (side.height, side.width) != (config.image_size, config.image_size):
@@ -96,9 +84,6 @@ class ClipTokenEncoder(Frozen):
             )
         self.channels: int = config.hidden_size
         self.num_tokens: int = (config.image_size // config.patch_size) ** 2 + 1
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(self.preprocessing, f"image_{name}"))
-            self.register_buffer(name, rearrange(values, "c -> c 1 1"), persistent=False)
 
     @torch.no_grad()
     def forward(self, frames: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b l e"]:
@@ -133,15 +118,3 @@ def cropped(pixels: Float[Tensor, "b 3 h w"], size: HeightAndWidth) -> Float[Ten
     """Crop pictures at their centre."""
     top, left = (pixels.shape[2] - size.height) // 2, (pixels.shape[3] - size.width) // 2
     return pixels[:, :, top : top + size.height, left : left + size.width]
-
-
-def _preprocessing(name_or_path: str, subfolder: str) -> Preprocessing:
-    def load() -> dict[str, Any]:
-        from transformers import CLIPImageProcessor
-
-        return CLIPImageProcessor.get_image_processor_dict(name_or_path, subfolder=subfolder)[0]
-
-    folder = Path(name_or_path) / subfolder
-    is_here = Path(name_or_path).is_dir()
-    values = read_json(folder / "preprocessor_config.json") if is_here else loaded(load, name_or_path, subfolder)
-    return typed(Preprocessing, values, folder / "preprocessor_config.json")

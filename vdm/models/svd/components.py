@@ -1,20 +1,17 @@
 """Frozen components of Stable Video Diffusion: its autoencoder and its image encoder."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import torch
 from annotated_types import Interval
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vdm.models.autoencoder import Picture
+from vdm.models.clip_vision import ClipVision, read_preprocessing
 from vdm.models.diffusers_autoencoders import FrameAutoencoder
-from vdm.models.frozen import Frozen, loaded
-from vdm.outside import read_json, typed
 from vdm.ranges import Location, Name, NameOrNothing, Positive
 
 
@@ -48,7 +45,7 @@ class ImageEncoder(Protocol):
         ...
 
 
-class ClipImageEncoder(Frozen):
+class ClipImageEncoder(ClipVision):
     """transformers' ``CLIPVisionModelWithProjection``; pictures are resized as in Stable Video Diffusion.
 
     Args:
@@ -58,9 +55,6 @@ class ClipImageEncoder(Frozen):
         variant: Variant of the weights in the file names, e.g. ``fp16``. Computation is in fp32 in any case.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         name_or_path: Location,
@@ -68,20 +62,12 @@ class ClipImageEncoder(Frozen):
         feature_extractor: NameOrNothing = "feature_extractor",
         variant: Name | None = None,
     ) -> None:
-        def load() -> nn.Module:
-            from transformers import CLIPVisionModelWithProjection
-
-            return CLIPVisionModelWithProjection.from_pretrained(
-                name_or_path, subfolder=subfolder, variant=variant, use_safetensors=True, dtype=torch.float32
-            )
-
-        super().__init__(loaded(load, name_or_path, subfolder))
-        statistics = _pixel_statistics(name_or_path, feature_extractor)
+        super().__init__("CLIPVisionModelWithProjection", name_or_path, subfolder, variant)
+        statistics = read_preprocessing(PixelStatistics, name_or_path, feature_extractor)
+        self.set_statistics(statistics.image_mean, statistics.image_std)
         self.name_or_path, self.subfolder, self.feature_extractor = name_or_path, subfolder, feature_extractor
         self.channels: int = self.frozen.config.projection_dim
         self.image_size: int = self.frozen.config.image_size
-        for name, values in (("mean", statistics.image_mean), ("std", statistics.image_std)):
-            self.register_buffer(name, rearrange(torch.tensor(values), "c -> c 1 1"), persistent=False)
 
     @torch.no_grad()
     def forward(self, pictures: Picture) -> Float[Tensor, "b e"]:
@@ -97,18 +83,6 @@ class PixelStatistics:
 
     image_mean: tuple[float, float, float]
     image_std: tuple[Positive, Positive, Positive]
-
-
-def _pixel_statistics(name_or_path: str, subfolder: str) -> PixelStatistics:
-    def load() -> dict[str, Any]:
-        from transformers import CLIPImageProcessor
-
-        return CLIPImageProcessor.get_image_processor_dict(name_or_path, subfolder=subfolder)[0]
-
-    folder = Path(name_or_path) / subfolder
-    is_here = folder.is_dir()
-    values = read_json(folder / "preprocessor_config.json") if is_here else loaded(load, name_or_path, subfolder)
-    return typed(PixelStatistics, values, folder)
 
 
 class ThumbnailEncoder:
