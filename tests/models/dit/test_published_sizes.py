@@ -11,7 +11,7 @@ from vdm.config import build
 from vdm.models.clip_tokens import ClipTokenEncoder
 from vdm.models.dit.transformer import SpaceTimeTransformer
 from vdm.models.experts import EXPERTS, TwoExperts
-from vdm.models.pretrained.wan import network_config, network_options
+from vdm.models.pretrained.wan_format import network_config, network_options
 from vdm.models.text_encoders import PretrainedTextEncoder
 from vdm.training.planning.structure import pretrained_by_configuration
 

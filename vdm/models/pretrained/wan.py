@@ -6,37 +6,23 @@ Of Wan 2.2 these are A14B, with its two networks, and TI2V-5B.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from annotated_types import Interval
 from torch import Tensor
 
-from vdm.models.component_config import Depth, read_component
-from vdm.models.dit.embedders import NUM_SINUSOIDS
-from vdm.models.dit.layers import EPS
-from vdm.models.dit.transformer import Heads, SpaceTimeTransformer
+from vdm.models.component_config import read_component
+from vdm.models.dit.transformer import SpaceTimeTransformer
 from vdm.models.experts import LOW, Boundary, TwoExperts
 from vdm.models.pretrained import flow_schedulers, wan_image
-from vdm.models.pretrained.diffusers_folder import SCHEDULER_CONFIG, STEM, PipelineFolder, weight_files
+from vdm.models.pretrained.diffusers_folder import SCHEDULER_CONFIG, weight_files
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, check_names
 from vdm.models.pretrained.wan_experts import SUBFOLDERS, by_subfolder, check_both, of_both
+from vdm.models.pretrained.wan_format import FOLDER, NUM_TEXT_TOKENS, network_config, network_options
 from vdm.outside import read_json, typed
-from vdm.ranges import Location, Name, SizeOrZero, Width, WidthOrZero
+from vdm.ranges import Location, Name
 
-FOLDER = PipelineFolder(
-    "WanPipeline",
-    {
-        "transformer": ("diffusers", "WanTransformer3DModel"),
-        "vae": ("diffusers", "AutoencoderKLWan"),
-        "text_encoder": ("transformers", "UMT5EncoderModel"),
-        "tokenizer": ("transformers", "T5TokenizerFast"),
-        "scheduler": ("diffusers", "UniPCMultistepScheduler"),
-    },
-    {"vae": STEM, "text_encoder": "model"},
-    network="transformer",
-)
 SCHEDULER = {
     "_class_name": "UniPCMultistepScheduler",
     "flow_shift": 3.0,
@@ -46,8 +32,8 @@ SCHEDULER = {
     "use_flow_sigmas": True,
 }
 """As published with Wan2.1-T2V-1.3B; for folders that come without one."""
-_NUM_TEXT_TOKENS = 512
-"""Length to which Wan pads text with zeros, in its training and by default in its pipelines."""
+_CHANNELS = ("in_channels", "text_channels", "image_channels", "image_token_channels")
+"""Arguments of a network, and its attributes, that the other components must fit."""
 FIRST_FRAME_CLEAN = {
     "diffusion": {
         "frame_levels": {
@@ -71,27 +57,6 @@ class PipelineConfig:
     transformer_2: list[str | None] | None = None
     expand_timesteps: bool = False
     """Whether the network can be given a clean first frame, whose tokens are told timestep 0."""
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """The keys that are read from the network's ``config.json``, with the values that are supported."""
-
-    num_layers: Depth
-    num_attention_heads: Heads
-    attention_head_dim: Heads
-    ffn_dim: Width
-    in_channels: Width
-    text_dim: Width
-    out_channels: Width | None = None
-    patch_size: tuple[Literal[1], Width, Width] = (1, 2, 2)
-    freq_dim: Literal[256] = 256
-    cross_attn_norm: Literal[True] = True
-    qk_norm: Literal["rms_norm_across_heads"] = "rms_norm_across_heads"
-    eps: Annotated[float, Interval(ge=1e-6, le=1e-6)] = 1e-6
-    image_dim: WidthOrZero | None = None
-    added_kv_proj_dim: WidthOrZero | None = None
-    pos_embed_seq_len: SizeOrZero | None = None
 
 
 def open_folder(folder: Path, name: Location, variant: Name | None = None) -> Published:
@@ -131,8 +96,7 @@ def _open(folder: Path, name: Location, variant: Name | None, of_images: bool) -
     options = network_options(read_json(second / "config.json"), second / "config.json")
     of_low = StoredTensors.open(weight_files(second, variant))
     both = of_both(published, of_low, options, pipeline.boundary_ratio, folder)
-    with torch.device("meta"):
-        check_names(of_low, SpaceTimeTransformer(**options), second)
+    check_names(of_low, _on_meta(options), second)
     return both
 
 
@@ -157,11 +121,9 @@ def with_components(
     Raises:
         ValueError: If the weights are not those of the network, or a component is missing or does not fit it.
     """
-    with torch.device("meta"):
-        network = SpaceTimeTransformer(**options)
     scheduler_file, index = folder / "scheduler" / SCHEDULER_CONFIG, folder / "model_index.json"
     has_first_frame = typed(PipelineConfig, read_json(index), index).expand_timesteps
-    _check_components(folder, network, has_first_frame)
+    _check_components(folder, options, has_first_frame)
     scheduler = flow_schedulers.read_scheduler(scheduler_file) if scheduler_file.is_file() else SCHEDULER
     places = {"name_or_path": name, "variant": variant}
     return published(
@@ -204,10 +166,8 @@ def published(
     Raises:
         ValueError: If the weights are not those of the network.
     """
-    with torch.device("meta"):
-        network = SpaceTimeTransformer(**options)
-    check_names(weights, network, source)
-    texts = {**text_encoder, "max_tokens": _NUM_TEXT_TOKENS}
+    check_names(weights, _on_meta(options), source)
+    texts = {**text_encoder, "max_tokens": NUM_TEXT_TOKENS}
     conditioner = {"text_encoder": texts, **wan_image.conditioner(options, image_encoder)}
     model = {"network": options, "conditioner": conditioner}
     return Published(weights, {"encoder": encoder, "text_encoder": texts, "model": model, **settings}, of_import)
@@ -241,7 +201,7 @@ def write_folder(
         pipeline_folder = wan_image.format_of(components, FOLDER)
         pipeline_folder.check_around(components)
         pipeline = typed(PipelineConfig, read_json(index), index)
-        _check_components(components, of_high, pipeline.expand_timesteps)
+        _check_components(components, {name: getattr(of_high, name) for name in _CHANNELS}, pipeline.expand_timesteps)
     except ValueError as error:
         raise ValueError(
             f"components: {error}: give the folder of a pipeline with the parts that the network was trained with, or"
@@ -259,76 +219,17 @@ def write_folder(
     pipeline_folder.write(folder, config, networks, scheduler, components, variant, settings)
 
 
-def network_options(config: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """Return the arguments of ``SpaceTimeTransformer`` that make the network of a ``config.json``.
-
-    Raises:
-        ValueError: If it describes a network of another class, or one of which there are no published weights.
-    """
-    FOLDER.check_network(config, source)
-    transformer = typed(TransformerConfig, config, source)
-    _, height, width = transformer.patch_size
-    if height != width:
-        raise ValueError(f"{source}: patch_size={list(transformer.patch_size)}: height and width must be equal")
-    channels = transformer.out_channels or transformer.in_channels
-    of_images = wan_image.network_options(
-        source,
-        transformer.in_channels,
-        channels,
-        transformer.image_dim,
-        transformer.added_kv_proj_dim,
-        transformer.pos_embed_seq_len,
-        transformer.num_attention_heads * transformer.attention_head_dim,
-    )
-    return {
-        "num_layers": transformer.num_layers,
-        "num_heads": transformer.num_attention_heads,
-        "head_channels": transformer.attention_head_dim,
-        "hidden_channels": transformer.ffn_dim,
-        "in_channels": channels,
-        "patch_size": height,
-        "text_channels": transformer.text_dim,
-        "num_text_tokens": _NUM_TEXT_TOKENS,
-        **of_images,
-    }
+def _on_meta(options: Mapping[str, Any]) -> SpaceTimeTransformer:
+    """Return the network without memory for its weights."""
+    with torch.device("meta"):
+        return SpaceTimeTransformer(**options)
 
 
-def network_config(network: SpaceTimeTransformer) -> dict[str, Any]:
-    """Return the ``config.json`` from which diffusers builds the same network.
-
-    Raises:
-        ValueError: If diffusers has no such network.
-    """
-    if network.vector_conditioned or network.num_text_tokens == 0:
-        raise ValueError(
-            "model.network: Wan's pipelines have no network with vector_conditioned=true or num_text_tokens=0;"
-            " format=own has"
-        )
-    return {
-        "_class_name": FOLDER.network_class,
-        "num_layers": len(network.blocks),
-        "num_attention_heads": network.num_heads,
-        "attention_head_dim": network.head_channels,
-        "ffn_dim": network.hidden_channels,
-        "out_channels": network.in_channels,
-        "text_dim": network.text_channels,
-        "patch_size": [1, network.patch_size, network.patch_size],
-        "freq_dim": NUM_SINUSOIDS,
-        "cross_attn_norm": True,
-        "qk_norm": "rms_norm_across_heads",
-        "eps": EPS,
-        "rope_max_seq_len": 1024,
-        **wan_image.network_config(network),
-    }
-
-
-def _check_components(folder: Path, network: SpaceTimeTransformer, expand_timesteps: bool) -> None:
-    """Refuse components that the network can't be used with."""
-    wan_image.check_components(folder, network.image_channels, network.image_token_channels, expand_timesteps)
-    for component, name, value in (
-        ("vae", "z_dim", network.in_channels),
-        ("text_encoder", "d_model", network.text_channels),
-    ):
+def _check_components(folder: Path, network: Mapping[str, int], expand_timesteps: bool) -> None:
+    """Refuse components that a network of these ``_CHANNELS`` can't be used with."""
+    latents, text, of_images, of_image_tokens = (network.get(name, 0) for name in _CHANNELS)
+    wan_image.check_components(folder, of_images, of_image_tokens, expand_timesteps)
+    for component, name, value in (("vae", "z_dim", latents), ("text_encoder", "d_model", text)):
         found = getattr(read_component(folder / component), name)
         if found != value:
             file = folder / component / "config.json"

@@ -19,6 +19,7 @@ from vdm.models.pretrained import flow_schedulers, wan, wan_names
 from vdm.models.pretrained.diffusers_folder import AUTHORS_TEXT_ENCODER, cached_folder, is_of_authors, weight_files
 from vdm.models.pretrained.published import Published
 from vdm.models.pretrained.stored import StoredTensors, save_tensors
+from vdm.models.pretrained.wan_format import FOLDER, network_config, network_options
 from vdm.models.pretrained.wan_image import format_of
 from vdm.models.wan_autoencoder_file import autoencoder_options
 from vdm.models.wan_text_encoder_file import text_encoder_options
@@ -58,7 +59,7 @@ def open_file(file: Path, components: Location, num_frames: Size | None = None) 
     if file.suffix != ".safetensors":
         raise ValueError(f"{file}: not a safetensors file; a pickle (.pth, .pt, .bin) can run code when it is read")
     folder = cached_folder(components)
-    variant = None if is_of_authors(folder) else format_of(folder, wan.FOLDER).check_around(folder)
+    variant = None if is_of_authors(folder) else format_of(folder, FOLDER).check_around(folder)
     weights, options = read_network([file], file)
     if is_of_authors(folder):
         published = _with_authors_components(weights, options, file, folder, components)
@@ -124,7 +125,7 @@ def read_network(files: list[Path], source: Path) -> tuple[StoredTensors, dict[s
         config, names = wan_names.network_config(stored.shapes), wan_names.our_names(stored)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    return stored.renamed(names), wan.network_options(config, source)
+    return stored.renamed(names), network_options(config, source)
 
 
 def write_file(
@@ -147,7 +148,7 @@ def write_file(
         raise ValueError(
             f"to={file}: the network consists of two experts, and Wan's files hold one: export to a folder"
         )
-    wan.network_config(network)  # refuses networks of another kind
+    network_config(network)  # refuses networks of another kind
     names = wan_names.wan_names(weights)
     if network.head_channels != wan_names.HEAD_CHANNELS:
         raise ValueError(
