@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.side_by_side import (
     PRECISIONS,
+    Run,
     best_in_turns,
     peak_in_own_process,
     print_product_rates,
@@ -78,7 +79,7 @@ def build(kind: str, size: Size) -> nn.Module:
     return network
 
 
-class Runs:
+class OnClip(Run):
     """One network on one clip."""
 
     def __init__(self, kind: str, size: Size, precision: str) -> None:
@@ -96,20 +97,10 @@ class Runs:
                 return self.network(self.xt, self.c_noise, self.text, return_dict=False)[0]
             return self.network(self.xt, self.c_noise, Conditioning(text=self.text))
 
-    def forward_alone(self) -> Tensor:
-        """Return the prediction, keeping nothing for a backward pass."""
-        with torch.no_grad():
-            return self.forward()
-
-    def step(self) -> None:
-        """Run forward and backward."""
-        self.network.zero_grad()
-        self.forward().float().square().mean().backward()
-
 
 def compare_time(name: str, precision: str) -> None:
     """Print the times of the networks, and how many times as long diffusers' takes."""
-    runs = {kind: Runs(kind, SIZES[name], precision) for kind in KINDS}
+    runs = {kind: OnClip(kind, SIZES[name], precision) for kind in KINDS}
     outputs = {kind: run.forward_alone().float() for kind, run in runs.items()}
     difference = (outputs["ours"] - outputs["diffusers"]).norm() / outputs["diffusers"].norm()
     steps = best_in_turns({kind: run.step for kind, run in runs.items()}, NUM_ROUNDS)
@@ -125,7 +116,7 @@ def print_peak(kind: str, name: str, precision: str, what: str) -> None:
     """Print by how much the peak exceeds the memory of weights, or what weights and their gradients alone take."""
     torch.ones(64, 64) @ torch.ones(64, 64)
     before = resident_mib("VmRSS")
-    run = Runs(kind, SIZES[name], precision)
+    run = OnClip(kind, SIZES[name], precision)
     if what == "step":
         run.step()
         print(resident_mib("VmHWM") - before)

@@ -84,7 +84,7 @@ def begin(shards: str, published: str, strategy: str) -> None:
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # begin a new peak
     training = build_training(config, Path(published) / strategy)
-    training.trainer.callbacks.insert(0, PeakAtStart(before))  # type: ignore[attr-defined]
+    training.trainer.callbacks.insert(0, PeakAtStart(before))  # type: ignore[attr-defined]  # Lightning does not declare it
     training.fit()
 
 

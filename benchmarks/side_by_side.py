@@ -4,13 +4,35 @@ import os
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MATRIX_SIZE = 2048
+
+
+class Run(ABC):
+    """A network on one input."""
+
+    network: nn.Module
+
+    @abstractmethod
+    def forward(self) -> Tensor:
+        """Return the prediction."""
+
+    def forward_alone(self) -> Tensor:
+        """Return the prediction, keeping nothing for a backward pass."""
+        with torch.no_grad():
+            return self.forward()
+
+    def step(self) -> None:
+        """Run forward and backward."""
+        self.network.zero_grad()
+        self.forward().float().square().mean().backward()
 
 
 def seconds(function: Callable[[], object]) -> float:

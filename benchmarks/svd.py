@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.side_by_side import (
     PRECISIONS,
+    Run,
     best_in_turns,
     peak_in_own_process,
     print_product_rates,
@@ -67,7 +68,7 @@ def build(kind: str, size: Size) -> nn.Module:
     )
 
 
-class Runs:
+class OnClip(Run):
     """One network on one clip."""
 
     def __init__(self, kind: str, size: Size, network: nn.Module, precision: str) -> None:
@@ -87,23 +88,13 @@ class Runs:
             sample = torch.cat([self.xt, self.image], dim=1).transpose(1, 2)
             return self.network(sample, self.c_noise, self.token, self.ids).sample.transpose(1, 2)
 
-    def forward_alone(self) -> Tensor:
-        """Return the prediction, keeping nothing for a backward pass."""
-        with torch.no_grad():
-            return self.forward()
-
-    def step(self) -> None:
-        """Run forward and backward."""
-        self.network.zero_grad()
-        self.forward().float().square().mean().backward()
-
 
 def compare_time(name: str, precision: str) -> None:
     """Print the times of both networks, and their ratios."""
     size = SIZES[name]
     networks = {kind: build(kind, size) for kind in KINDS}
     networks["ours"].load_state_dict(networks["diffusers"].state_dict())
-    runs = {kind: Runs(kind, size, network, precision) for kind, network in networks.items()}
+    runs = {kind: OnClip(kind, size, network, precision) for kind, network in networks.items()}
     difference = (runs["ours"].forward_alone().float() - runs["diffusers"].forward_alone().float()).abs().max()
     for what in ("step", "forward_alone"):
         best = best_in_turns({kind: getattr(run, what) for kind, run in runs.items()}, NUM_ROUNDS)
@@ -119,7 +110,7 @@ def print_peak(kind: str, name: str, precision: str, what: str) -> None:
     network = build(kind, SIZES[name])
     if what == "recomputed":
         BlockOptions(recompute="all").apply(network)
-    run = Runs(kind, SIZES[name], network, precision)
+    run = OnClip(kind, SIZES[name], network, precision)
     run.forward_alone() if what == "forward_alone" else run.step()
     print(resident_mib("VmHWM") - before)
 
@@ -146,7 +137,7 @@ def full_forward() -> None:
         for kind in KINDS:
             network = build(kind, size)
             fill(network)
-            run = Runs(kind, size, network, precision)
+            run = OnClip(kind, size, network, precision)
             run.xt, run.image, run.token = (x.to(dtype) for x in (run.xt, run.image, run.token))
             outputs[kind, precision] = run.forward_alone().float()
             number = sum(p.numel() for p in network.parameters())

@@ -1,6 +1,9 @@
 """Calls of commands from Python, and what they make."""
 
+import re
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -55,3 +58,14 @@ def sampled(trained: Path, folder: Path, *overrides: str) -> list[np.ndarray]:
 def names_in(folder: Path) -> set[str]:
     """Return the names of the files in a folder."""
     return {path.name for path in folder.iterdir()}
+
+
+def refuses_damaged(
+    open_folder: Callable[[Path, str], object], published: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    """Expect that a copy of a published folder, named x in the present folder, is refused in one line when damaged."""
+    shutil.copytree(published, "x")
+    damage(Path("x"))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}") as refused:
+        open_folder(Path("x"), "x")
+    assert "\n" not in str(refused.value)

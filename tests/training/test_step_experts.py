@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -193,12 +194,12 @@ def test_steps_train_on_the_noise_levels_of_their_expert(tmp_path: Path, shards:
     training = build_training(of_experts(shards, "trainer.max_steps=6", "data.micro_batch_size=2"), tmp_path)
     step = training.module.training_step
 
-    def watched(batch: object, batch_idx: int) -> object:
-        outputs = step(batch, batch_idx)  # type: ignore[arg-type]
+    def watched(batch: Any, batch_idx: int) -> object:
+        outputs = step(batch, batch_idx)
         seen.append((training.module.expert.in_use or "", float(outputs["t"].min()), float(outputs["t"].max())))
         return outputs
 
-    training.module.training_step = watched  # type: ignore[method-assign]
+    training.module.training_step = watched  # type: ignore[method-assign]  # to see what it is given
     training.record()
     training.fit()
     assert len(seen) == 12
@@ -265,9 +266,9 @@ def test_an_offloaded_idle_expert_changes_nothing_but_where_it_lies(
             weight.data = weight.data.clone()
         return network
 
-    def note(self: OneOnDevice, expert: str, place: torch.device) -> None:
+    def note(self: OneOnDevice, expert: Any, place: torch.device) -> None:
         moves.append((self, expert == self.present))
-        move(self, expert, place)  # type: ignore[arg-type]
+        move(self, expert, place)
 
     move = OneOnDevice._move
     monkeypatch.setattr(SpaceTimeTransformer, "to", moved)

@@ -62,7 +62,7 @@ def add_feed_forward(x: Activations, norm: nn.LayerNorm, network: FeedForward) -
     weights = [weight.to(dtype) for layer in (entrance, exit_) for weight in (layer.weight, layer.bias)]
     affine = [parameter if x.device.type == "cpu" else parameter.to(dtype) for parameter in (norm.weight, norm.bias)]
     rows = x.to(dtype).reshape(-1, x.shape[-1])
-    return _AddGatedLinear.apply(rows, *affine, *weights, norm.eps, torch.is_grad_enabled()).reshape(x.shape)  # type: ignore[union-attr]
+    return _AddGatedLinear.apply(rows, *affine, *weights, norm.eps, torch.is_grad_enabled()).reshape(x.shape)
 
 
 class _AddGatedLinear(LeanFunction):

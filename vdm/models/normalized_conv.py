@@ -66,7 +66,7 @@ def convolve_normalized(
         None if residual is None else residual.to(dtype).reshape(rows).permute(0, 3, 1, 2),
         (norm.num_groups, norm.eps, padding),
     )
-    return out.permute(0, 2, 3, 1).reshape(b, t, h, w, -1)  # type: ignore[union-attr]
+    return out.permute(0, 2, 3, 1).reshape(b, t, h, w, -1)
 
 
 class _ConvolveNormalized(LeanFunction):

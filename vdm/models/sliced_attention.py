@@ -22,7 +22,7 @@ _SCORES = 1 << 20
 
 def attend_in_slices(query: Heads, key: Keys, value: Keys) -> Heads:
     """Return the attention of queries to keys, within each sequence of each batch member."""
-    return _SlicedAttention.apply(query, key, value)  # type: ignore[return-value]
+    return _SlicedAttention.apply(query, key, value)
 
 
 class _SlicedAttention(LeanFunction):

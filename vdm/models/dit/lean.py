@@ -86,7 +86,7 @@ def gated_sum(x: Activations, branch: Activations, gate: Modulation) -> Activati
     """Return ``x + branch gate``, computed in fp32 at least, in the precision of ``x``."""
     if torch.compiler.is_compiling():
         return torch.addcmul(wide(x), wide(branch), gate).to(x.dtype)
-    return _GatedSum.apply(x, branch, gate)  # type: ignore[return-value]
+    return _GatedSum.apply(x, branch, gate)
 
 
 class _GatedSum(LeanFunction):
@@ -121,7 +121,7 @@ def linear_of_gelu(x: Float[Tensor, "*b c"], layer: nn.Module, approximate: str)
     dtype = compute_dtype(x)
     rows = x.to(dtype).reshape(-1, x.shape[-1])
     out = _LinearOfGelu.apply(rows, layer.weight.to(dtype), layer.bias.to(dtype), approximate)
-    return out.reshape(*x.shape[:-1], -1)  # type: ignore[union-attr]
+    return out.reshape(*x.shape[:-1], -1)
 
 
 class _LinearOfGelu(LeanFunction):
