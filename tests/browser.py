@@ -30,21 +30,27 @@ class Tab:
     Args:
         page: Playwright's page.
         allowed: Beginnings of the addresses that the page may ask for; a test of a server adds its address.
+        harmless: Complaints that are none of this project's, and may come at any time.
     """
 
     page: "Page"
     allowed: list[str] = field(default_factory=lambda: ["file:", "data:", "blob:"])
+    harmless: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", self._listen)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("pageerror", lambda error: self._complain(str(error)))
 
     def _listen(self, message: "ConsoleMessage") -> None:
         if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
+            self._complain(message.text)
+
+    def _complain(self, text: str) -> None:
+        if text not in self.harmless:
+            self.complaints.append(text)
 
     def open(self, file: Path) -> "Page":
         """Open a file as from a file manager, and return its page."""
@@ -88,5 +94,5 @@ def tab(browser: "Browser") -> Iterator[Tab]:
     opened = Tab(context.new_page())
     yield opened
     context.close()
-    assert opened.outside_requests() == []
-    assert opened.complaints == []
+    assert opened.outside_requests() == [], opened.outside_requests()
+    assert opened.complaints == [], opened.complaints

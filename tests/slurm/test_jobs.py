@@ -14,7 +14,12 @@ from vdm.checkpoints.layout import checkpoints_of
 
 def test_last_task_of_an_array_is_requeued_by_itself(slurm: Cluster, tmp_path: Path) -> None:
     """By its number of a job, which is the array's, SLURM would understand the whole array."""
-    code = "from vdm.training.slurm import SlurmJob; print(SlurmJob.current().requeue(), flush=True)"
+    code = """
+import signal
+from vdm.training.slurm import SlurmJob
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as in training: SLURM may send it before scontrol has answered
+print(SlurmJob.current().requeue(), flush=True)
+"""
     script = tmp_path / "script.sh"
     script.write_text(
         f"""#!/bin/bash
