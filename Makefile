@@ -1,7 +1,7 @@
 # All there is to do with a checkout. Each target sets up .venv by itself and is quick when nothing changed.
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test test-chaos test-gpu check format bench bench-gpu docs-pictures constraints clean
+.PHONY: help install dev demo test test-chaos test-gpu check format bench bench-full bench-gpu docs-pictures constraints clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 
-# Peers whose statistics ours are tested against. They ask for torchvision, which their statistics do not use, and which
-# does not import beside the CPU build of torch: they are installed without what they ask for, in a folder of their own,
-# since other packages would import torch-fidelity where they find it.
-PEERS := cd-fvd torch-fidelity
+# Peers whose statistics ours are tested against, and whose speed ours is measured beside. They ask for torchvision, which
+# what is compared does not use, and which does not import beside the CPU build of torch: they are installed without what
+# they ask for, in a folder of their own, since other packages would import torch-fidelity where they find it.
+PEERS := cd-fvd torch-fidelity video-diffusion-pytorch einops-exts rotary-embedding-torch
 WITHOUT_DEPENDENCIES := --no-deps --no-build-isolation --use-pep517
 
 DEMO_DATA := data/moving_digits
@@ -84,8 +84,11 @@ docs-pictures: dev ## Take the pictures of docs/dashboards.md, from the run of `
 	$(BIN)/vdm report run=$(DEMO_RUN) output=build/report.html
 	$(BIN)/python -m tests.docs.pictures build/report.html docs/report.png
 
-bench: dev ## Run each benchmark and print its figures
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: dev ## Measure speed and memory beside other projects', in under ten minutes; nothing else should run
+	$(BIN)/python -m benchmarks.suite $(ARGS)
+
+bench-full: dev ## The same at all sizes, with growth, loading and memory over time: under 90 minutes
+	$(BIN)/python -m benchmarks.suite --full $(ARGS)
 
 bench-gpu: dev ## Measure step time, FLOP/s and memory on a GPU
 	$(BIN)/python benchmarks/gpu.py $(ARGS)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.figures import Figure, record
 from vdm.checkpoints.pieces import Piece
 from vdm.checkpoints.snapshot import EMA, OPTIMIZER, WEIGHTS
 from vdm.checkpoints.writer import CheckpointWriter
@@ -54,8 +55,9 @@ def main() -> None:
     shutil.rmtree(folder)
     background, synchronous = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
     print(f"{num_weights / 1e6:.0f} M weights, {16 * num_weights / 2**30:.2f} GiB a checkpoint")
-    print(f"in the background: {background * 1000:.0f} ms, synchronous: {synchronous * 1000:.0f} ms")
-    print(f"ratio: {background / synchronous:.3f}")
+    case = f"{num_weights / 1e6:.0f} M weights"
+    times = background * 1000, synchronous * 1000
+    record(Figure("checkpoint_stall", case, "ms, against synchronous", *times, background / synchronous))
 
 
 if __name__ == "__main__":

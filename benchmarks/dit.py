@@ -13,6 +13,7 @@ from diffusers import WanTransformer3DModel
 from diffusers.utils import logging
 from torch import Tensor, nn
 
+from benchmarks.figures import Figure, record
 from benchmarks.side_by_side import (
     PRECISIONS,
     Run,
@@ -27,6 +28,8 @@ from vdm.types import Conditioning
 
 NUM_ROUNDS = 3
 KINDS = ("diffusers", "ours", "recomputed")
+GOALS = {"fp32": ">= 1.15", "bf16": ">= 1.3"}
+"""Times as fast as diffusers."""
 HEAD_CHANNELS = 128
 TEXT_TOKENS, TEXT_CHANNELS = 512, 4096
 
@@ -106,10 +109,20 @@ def compare_time(name: str, precision: str) -> None:
     steps = best_in_turns({kind: run.step for kind, run in runs.items()}, NUM_ROUNDS)
     forward = best_in_turns({kind: runs[kind].forward_alone for kind in KINDS[:2]}, NUM_ROUNDS)
     for what, times in (("step", steps), ("forward alone", forward)):
-        theirs = times["diffusers"]
-        figures = "  ".join(f"{kind} {time:.3f} s ({theirs / time:.2f}x)" for kind, time in times.items())
-        print(f"{name} {precision} {what:13}  {figures}")
+        for kind in KINDS[1:]:
+            if kind in times:
+                case, goal = (
+                    case_of(kind, name, precision),
+                    GOALS[precision] if (kind, what) == ("ours", "step") else "",
+                )
+                theirs, ours = times["diffusers"], times[kind]
+                record(Figure("dit", case, f"seconds, {what}", ours, theirs, theirs / ours, goal))
     print(f"{name} {precision} outputs differ by {difference:.1e} of their norm", flush=True)
+
+
+def case_of(kind: str, name: str, precision: str) -> str:
+    """Return the name of a case."""
+    return f"{name} {precision}" + (" recomputed" if kind == "recomputed" else "")
 
 
 def print_peak(kind: str, name: str, precision: str, what: str) -> None:
@@ -127,8 +140,9 @@ def print_peak(kind: str, name: str, precision: str, what: str) -> None:
 def compare_memory(name: str, precision: str) -> None:
     """Print the peaks of the networks, with weights and gradients, and what is left of activations."""
     peaks = {kind: peak_in_own_process(__file__, kind, name, precision, "step") for kind in KINDS}
-    figures = "  ".join(f"{kind} {peak:.0f} MiB ({peak / peaks['diffusers']:.2f}x)" for kind, peak in peaks.items())
-    print(f"{name} {precision} peak of step   {figures}")
+    for kind in KINDS[1:]:
+        theirs, ours = peaks["diffusers"], peaks[kind]
+        record(Figure("dit", case_of(kind, name, precision), "peak, MiB, step", ours, theirs, ours / theirs))
     weights = peak_in_own_process(__file__, "ours", name, precision, "weights")
     ours, lean = (peaks[kind] - weights for kind in KINDS[1:])
     saved = f"{1 - lean / ours:.0%} of what is not weights and gradients"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MATRIX_SIZE = 2048
+PRODUCT_FLOPS = 2 * MATRIX_SIZE**3
 
 
 class Run(ABC):
@@ -61,8 +62,14 @@ def print_product_rates() -> None:
 
 def product_rate(dtype: torch.dtype) -> float:
     """Return the FLOP/s of a matrix product."""
+    product = matrix_product(dtype)
+    return PRODUCT_FLOPS / min(seconds(product) for _ in range(5))
+
+
+def matrix_product(dtype: torch.dtype) -> Callable[[], Tensor]:
+    """Return a function that multiplies two matrices."""
     matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE, dtype=dtype)
-    return 2 * MATRIX_SIZE**3 / min(seconds(lambda: matrix @ matrix) for _ in range(5))
+    return lambda: matrix @ matrix
 
 
 def peak_in_own_process(script: str, *arguments: str) -> float:

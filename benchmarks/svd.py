@@ -14,6 +14,7 @@ from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.utils import logging
 from torch import Tensor, nn
 
+from benchmarks.figures import Figure, record
 from benchmarks.side_by_side import (
     PRECISIONS,
     Run,
@@ -28,6 +29,8 @@ from vdm.types import Conditioning
 
 NUM_ROUNDS = 3
 KINDS = ("diffusers", "ours")
+GOALS = {"fp32": ">= 1.3", "bf16": ">= 1.8"}
+"""Times as fast as diffusers."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def compare_time(name: str, precision: str) -> None:
     for what in ("step", "forward_alone"):
         best = best_in_turns({kind: getattr(run, what) for kind, run in runs.items()}, NUM_ROUNDS)
         theirs, ours = (best[kind] for kind in KINDS)
-        print(f"{name} {precision} {what:13}  diffusers {theirs:7.3f} s  ours {ours:7.3f} s  ratio {theirs / ours:.2f}")
+        goal = GOALS[precision] if what == "step" else ""
+        record(Figure("svd", f"{name} {precision}", f"seconds, {what}", ours, theirs, theirs / ours, goal))
     print(f"{name} {precision} outputs differ by at most {difference:.1e}", flush=True)
 
 
@@ -119,14 +123,11 @@ def compare_memory(name: str, precision: str) -> None:
     """Print the peaks of both networks, and their ratios."""
     for what in ("step", "forward_alone"):
         theirs, ours = (peak_in_own_process(__file__, kind, name, precision, what) for kind in KINDS)
-        case = f"{name} {precision} {what:13}"
-        print(f"{case}  diffusers {theirs:7.0f} MiB  ours {ours:5.0f} MiB  ratio {ours / theirs:.2f}")
+        case, goal = f"{name} {precision}", "<= 0.6" if what == "step" else ""
+        record(Figure("svd", case, f"peak, MiB, {what}", ours, theirs, ours / theirs, goal))
         if what == "step":
             lean = peak_in_own_process(__file__, "ours", name, precision, "recomputed")
-            print(
-                f"{name} {precision} step, blocks.recompute=all       ours {lean:5.0f} MiB  ratio {lean / theirs:.2f}"
-            )
-    sys.stdout.flush()
+            record(Figure("svd", f"{case} recomputed", f"peak, MiB, {what}", lean, theirs, lean / theirs))
 
 
 def full_forward() -> None:

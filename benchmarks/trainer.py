@@ -28,6 +28,8 @@ from typing import Any
 
 STARTED = time.time()
 
+from benchmarks.figures import Figure, record  # noqa: E402
+
 MODEL = ("experiment=moving_digits", "logger=csv", "callbacks.samples=null", "data.max_validation_clips=0")
 WARM_UP_STEPS, TIMED_STEPS = 4, 12
 NUM_PAIRS, STEPS_OF_A_PAIR = 10, 6
@@ -142,11 +144,9 @@ def overhead(shards: str) -> None:
         for seconds in (clock.seconds, bare_seconds)
     )
     ratios = sorted(our_time / their_time for our_time, their_time in zip(ours, theirs, strict=False))
-    print(f"framework    {statistics.median(ours) * 1e3:7.1f} ms a step")
-    print(f"bare loop    {statistics.median(theirs) * 1e3:7.1f} ms a step")
-    print(
-        f"framework    {statistics.median(ratios) - 1:+.1%} [{ratios[1] - 1:+.1%}, {ratios[-2] - 1:+.1%}]", flush=True
-    )
+    medians = [statistics.median(seconds) * 1e3 for seconds in (ours, theirs)]
+    record(Figure("trainer", "against a bare loop", "ms a step", *medians, statistics.median(ratios), "<= 1.02"))
+    print(f"framework    [{ratios[1] - 1:+.1%}, {ratios[-2] - 1:+.1%}]", flush=True)
 
 
 def scaling(shards: str) -> None:
@@ -160,7 +160,8 @@ def scaling(shards: str) -> None:
             found = in_processes(shards, num_processes, steps, *overrides, pinned=True)
             per_second[num_processes] = num_processes / max(sum(one["seconds"][WARM_UP_STEPS:]) for one in found)
         ratios.append(per_second[2] / (2 * per_second[1]))
-    print(f"scaling      {statistics.median(ratios):.2f} of perfect [{min(ratios):.2f}, {max(ratios):.2f}]", flush=True)
+    record(Figure("trainer", "2 processes, ddp", "clips a second over twice 1's", statistics.median(ratios)))
+    print(f"scaling      [{min(ratios):.2f}, {max(ratios):.2f}]", flush=True)
 
 
 def start_up(shards: str) -> None:
@@ -169,7 +170,7 @@ def start_up(shards: str) -> None:
     for _ in range(3):
         ours = in_processes(shards, 1, "trainer.max_steps=1")[0]["first_step"]
         differences.append(ours - in_processes(shards, 1, "trainer.max_steps=1", bare_loop=True)[0]["first_step"])
-    print(f"start-up     {statistics.median(differences):+.1f} s to the first step, over the bare loop's", flush=True)
+    record(Figure("trainer", "against a bare loop", "s later to the first step", statistics.median(differences)))
 
 
 def memory(shards: str) -> None:
@@ -180,7 +181,9 @@ def memory(shards: str) -> None:
         found = in_processes(shards, 2, "trainer.max_steps=3", *overrides)
         size = max(one["bytes"] for one in found)
         first = first or size
-        print(f"{strategy:16} {size / 2**20:6.1f} MiB a process, {size / first:.2f} of ddp's", flush=True)
+        record(
+            Figure("trainer", f"2 processes, {strategy}", "MiB a process", size / 2**20, first / 2**20, size / first)
+        )
 
 
 def tensor_bytes() -> int:

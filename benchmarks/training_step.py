@@ -13,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from benchmarks.figures import Figure, record
 from vdm.assembly.build_model import build_model
 from vdm.cli.run_folder import register_run_folder
 from vdm.config.conf_dir import conf_dir
@@ -53,12 +54,11 @@ def main() -> None:
     times = [(seconds(step), seconds(lambda: left @ right)) for _ in range(NUM_ROUNDS)]
     step_rate = of_step / min(step_time for step_time, _ in times)
     product_rate = of_product / min(product_time for _, product_time in times)
-    print(f"threads               {torch.get_num_threads()}")
-    print(f"work of a step        {of_step / 1e9:.1f} GFLOP, {batch} clips")
-    print(f"time of a step        {min(step_time for step_time, _ in times) * 1e3:.0f} ms")
-    print(f"training step         {step_rate / 1e9:.0f} GFLOP/s")
-    print(f"matrix product        {product_rate / 1e9:.0f} GFLOP/s")
-    print(f"ratio                 {step_rate / product_rate:.0%}")
+    step_seconds, ratio = min(step_time for step_time, _ in times), step_rate / product_rate
+    print(f"{of_step / 1e9:.1f} GFLOP a step of {batch} clips, {torch.get_num_threads()} threads")
+    case = " ".join(["make demo", *sys.argv[1:]])
+    record(Figure("training_step", case, "ms, forward and backward", step_seconds * 1e3))
+    record(Figure("training_step", case, "GFLOP/s, product's", step_rate / 1e9, product_rate / 1e9, ratio))
 
 
 if __name__ == "__main__":

@@ -268,6 +268,7 @@ def test_a_lora_loads_in_diffusers_and_leaves_the_base_as_it_was(
             {"vector_conditioned": True, "vector_channels": 8},
             r"model\.network: Wan's pipelines have no network with .*; format=own has",
         ),
+        ({"frame_embedding": True}, r"model\.network: Wan's pipelines have no network with .*; format=own has"),
         ({"num_text_tokens": 0}, r"model\.network: Wan's pipelines have no network with .*; format=own has"),
         (
             {"image_conditioned": True},

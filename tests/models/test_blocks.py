@@ -4,7 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.models.networks import random_input, randomized
-from vdm.models.blocks import FrameNorm, ResidualBlock, SpatialConv, Upsample
+from vdm.models.blocks import ClipNorm, FrameNorm, SpatialConv, Upsample
+from vdm.models.residual_block import ResidualBlock
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -27,6 +28,18 @@ def test_frame_norm_equals_group_norm_of_each_frame(channels: int, groups: int) 
     for frame in range(3):
         expected = F.group_norm(x[:, frame].permute(0, 3, 1, 2), groups, norm.weight, norm.bias)
         torch.testing.assert_close(norm(x)[:, frame], expected.permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("norm", [FrameNorm(64), ClipNorm(64, 1e-5)], ids=["frame", "clip"])
+def test_weights_of_a_normalization_train_behind_frozen_layers(norm: nn.Module) -> None:
+    x = random_input("x", 2, 3, 4, 5, 64)
+
+    def gradients(given: torch.Tensor) -> list[torch.Tensor | None]:
+        norm.zero_grad()
+        norm(given).square().sum().backward()  # not autograd.grad for weights alone, with which PyTorch crashes
+        return [weight.grad for weight in norm.parameters()]
+
+    torch.testing.assert_close(gradients(x), gradients(x.clone().requires_grad_()))
 
 
 def test_upsampling_repeats_pixels_before_its_convolution() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
-from vdm.models.sliced_attention import attend_in_slices
+from vdm.models.sliced_attention import attend_in_packed_slices, attend_in_slices
 
 Activations = Float[Tensor, "b t h w c"]
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -47,7 +47,8 @@ def is_in_cpu_memory(x: Tensor) -> bool:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Return the data type in which a linear layer would compute: that of autocast, or else that of ``x``."""
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    autocast = kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if autocast else x.dtype
 
 
 def attend(
@@ -64,10 +65,9 @@ def attend(
         value: Values.
         bias: Added to the scores before the softmax; broadcasts to ``*b heads n m``.
     """
-    if query.device.type == "cpu":
-        limit = _SHORT_IN_BFLOAT16 if query.dtype == torch.bfloat16 else _SHORT_SEQUENCE
-        if bias is None and query.ndim == 5 and key.shape[-2] <= limit and not torch.compiler.is_compiling():
-            return attend_in_slices(query, key, value)
+    same_for_all = bias is None or bias.ndim == 3
+    if same_for_all and query.ndim == 5 and _are_short(query, key.shape[-2]):
+        return attend_in_slices(query, key, value, bias)
     if query.device.type == "cpu" and key.shape[-2] <= _SHORT_SEQUENCE:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         return (scores if bias is None else scores + bias).softmax(-1).to(value.dtype) @ value
@@ -78,6 +78,33 @@ def attend(
         bias = bias.flatten(0, -4) if bias is not None and bias.ndim > 4 else bias
     mask = None if bias is None else bias.to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).reshape(shape)
+
+
+def attend_within(
+    qkv: Float[Tensor, "b t h w three_c"],
+    num_heads: int,
+    sequences: str,
+    bias: Float[Tensor, "heads n n"] | None = None,
+) -> Activations:
+    """Self-attention within sequences of activations.
+
+    Args:
+        qkv: Queries, keys and values of each pixel, side by side.
+        num_heads: Number of heads.
+        sequences: How activations ``b t h w heads d`` are divided into ``b s heads n d``, in the notation of einops.
+        bias: Added to the scores before the softmax.
+    """
+    _, t, h, w, _ = qkv.shape
+    query, key, value = rearrange(qkv, f"b t h w (n heads d) -> n {sequences}", n=3, heads=num_heads)
+    if _are_short(query, key.shape[-2]):
+        return attend_in_packed_slices(qkv, num_heads, sequences, bias)
+    return rearrange(attend(query, key, value, bias), f"{sequences} -> b t h w (heads d)", t=t, h=h, w=w)
+
+
+def _are_short(query: Tensor, num_keys: int) -> bool:
+    """Return whether products in slices beat the fused kernel: for short sequences on CPUs."""
+    limit = _SHORT_IN_BFLOAT16 if query.dtype == torch.bfloat16 else _SHORT_SEQUENCE
+    return query.device.type == "cpu" and num_keys <= limit and not torch.compiler.is_compiling()
 
 
 def mask_bias(mask: Bool[Tensor, "*b m"], dtype: torch.dtype) -> Float[Tensor, "*b 1 1 m"]:
@@ -130,12 +157,8 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Activations) -> Activations:
         """Attend within each frame."""
-        query, key, value = rearrange(
-            self.to_qkv(self.norm(x)), "b t h w (n heads d) -> n b t heads (h w) d", n=3, heads=self.num_heads
-        )
-        attended = attend(query, key, value)
-        out = rearrange(attended, "b t heads (h w) d -> b t h w (heads d)", h=x.shape[2])
-        return x + self.to_out(out)
+        attended = attend_within(self.to_qkv(self.norm(x)), self.num_heads, "b t heads (h w) d")
+        return x + self.to_out(attended)
 
 
 class TemporalAttention(nn.Module):
@@ -161,15 +184,11 @@ class TemporalAttention(nn.Module):
     def forward(self, x: Activations, num_images: int = 0) -> Activations:
         """Attend among the frames of the clip; the last ``num_images`` frames are independent images."""
         num_frames = x.shape[1] - num_images
-        query, key, value = rearrange(
-            self.to_qkv(self.norm(x)), "b t h w (n heads d) -> n b h w heads t d", n=3, heads=self.num_heads
-        )
-        attended = attend(
-            query[..., :num_frames, :], key[..., :num_frames, :], value[..., :num_frames, :], self.positions(num_frames)
-        )
+        qkv = self.to_qkv(self.norm(x))
+        attended = attend_within(qkv[:, :num_frames], self.num_heads, "b (h w) heads t d", self.positions(num_frames))
         if num_images > 0:
-            attended = torch.cat([attended, value[..., num_frames:, :]], dim=-2)
-        return x + self.to_out(rearrange(attended, "b h w heads t d -> b t h w (heads d)"))
+            attended = torch.cat([attended, qkv[:, num_frames:].chunk(3, -1)[2]], dim=1)
+        return x + self.to_out(attended)
 
 
 class CrossAttention(nn.Module):

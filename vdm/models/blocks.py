@@ -1,4 +1,4 @@
-"""Convolutions, normalizations, residual and resampling blocks of U-Nets, on activations laid out as ``b t h w c``."""
+"""Convolutions, normalizations and resampling of U-Nets, on activations laid out as ``b t h w c``."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdm.models.attention import Activations, zeroed
+from vdm.models.attention import Activations
 
 
 def frames_first(x: Activations) -> Float[Tensor, "bt c h w"]:
     """View activations as a batch of frames for 2-D layers: channels-last memory, nothing copied."""
     return rearrange(x, "b t h w c -> (b t) c h w")
+
+
+def _differentiable(x: Float[Tensor, "n c h w"], norm: nn.GroupNorm) -> Float[Tensor, "n c h w"]:
+    """Return the input of a normalization, as one that has a gradient if the weights have.
+
+    On CPUs, PyTorch 2.13 crashes in the backward pass of weights whose channels-last input needs no gradient.
+    """
+    if torch.is_grad_enabled() and norm.weight.requires_grad and not x.requires_grad:
+        return x.detach().requires_grad_()
+    return x
 
 
 class SpatialConv(nn.Conv2d):
@@ -37,7 +47,8 @@ class FrameNorm(nn.GroupNorm):
 
     def forward(self, input: Activations) -> Activations:
         """Normalize each frame."""
-        return rearrange(super().forward(frames_first(input)), "(b t) c h w -> b t h w c", b=input.shape[0])
+        frames = _differentiable(frames_first(input), self)
+        return rearrange(super().forward(frames), "(b t) c h w -> b t h w c", b=input.shape[0])
 
 
 class ClipNorm(nn.GroupNorm):
@@ -49,7 +60,7 @@ class ClipNorm(nn.GroupNorm):
     def forward(self, input: Activations) -> Activations:
         """Normalize each clip."""
         # Stack the frames into one tall picture, so that 2-D channels-last kernels apply without a copy.
-        tall = rearrange(input, "b t h w c -> b c (t h) w")
+        tall = _differentiable(rearrange(input, "b t h w c -> b c (t h) w"), self)
         return rearrange(super().forward(tall), "b c (t h) w -> b t h w c", t=input.shape[1])
 
 
@@ -65,34 +76,6 @@ class TemporalConv(nn.Conv3d):
         picture = rearrange(input, "b t h w c -> b c t (h w)")
         convolved = F.conv2d(picture, self.weight[..., 0], self.bias, padding=(1, 0))
         return rearrange(convolved, "b c t (h w) -> b t h w c", h=input.shape[2])
-
-
-class ResidualBlock(nn.Module):
-    """Residual block of two convolutions; the noise-level embedding scales and shifts the input of the second.
-
-    Args:
-        in_channels: Width of the input.
-        out_channels: Width of the output.
-        embedding_channels: Width of the embedding.
-        dropout: Dropout probability.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, embedding_channels: int, dropout: float) -> None:
-        super().__init__()
-        self.norm1 = FrameNorm(in_channels)
-        self.conv1 = SpatialConv(in_channels, out_channels)
-        self.modulation = nn.Linear(embedding_channels, 2 * out_channels)
-        self.norm2 = FrameNorm(out_channels)
-        self.dropout = nn.Dropout(dropout)
-        self.conv2 = zeroed(SpatialConv(out_channels, out_channels))
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Linear(in_channels, out_channels)
-
-    def forward(self, x: Activations, embedding: Float[Tensor, "b t_or_1 d"]) -> Float[Tensor, "b t h w c2"]:
-        """Apply the block; there is one embedding a clip, or one a frame."""
-        scale, shift = rearrange(self.modulation(embedding), "b t (n c) -> n b t 1 1 c", n=2)
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
-        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
 
 
 class Downsample(nn.Module):

@@ -58,3 +58,18 @@ class NumberEmbedding(nn.Module):
         angles = numbers[:, None].float() * self.frequencies
         features = torch.cat([angles.sin(), angles.cos()], dim=-1)
         return self.layers(features.to(cast(nn.Linear, self.layers[0]).weight.dtype))
+
+
+def embedding_in_clip(embed: NumberEmbedding, num_frames: int, num_images: int) -> Float[Tensor, "1 t d"]:
+    """Return the embedding of the index of each frame.
+
+    It is zero where there is no position in time: for independent images, and for a clip of one frame.
+
+    Args:
+        embed: The embedding of numbers.
+        num_frames: Frames, with the images.
+        num_images: How many of the last frames are independent images.
+    """
+    index = torch.arange(num_frames, device=embed.frequencies.device)
+    num_in_clip = num_frames - num_images if num_frames - num_images > 1 else 0
+    return torch.where(index[:, None] < num_in_clip, embed(index.float()), 0)[None]

@@ -1,7 +1,7 @@
 """Base of operations that keep little for the backward pass, which computes the rest again."""
 
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,10 +12,14 @@ _gradients: ContextVar[int | None] = ContextVar("gradients of products in a lean
 class LeanFunction(torch.autograd.Function):
     """An operation whose backward pass is written by hand; its first argument is its input, the others are weights."""
 
+    factors: ClassVar[tuple[int, ...] | None] = None
+    """Places of the input and of the weights that it is multiplied by; None for all arguments of more than one axis."""
+
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Compute the result."""
-        factors = [arg.requires_grad for arg in args if isinstance(arg, Tensor) and arg.dim() > 1]
+        candidates = args if cls.factors is None else [args[place] for place in cls.factors]
+        factors = [arg.requires_grad for arg in candidates if isinstance(arg, Tensor) and arg.dim() > 1]
         token = _gradients.set(factors[0] + any(factors[1:]) if torch.is_grad_enabled() else 0)
         try:
             return super().apply(*args)

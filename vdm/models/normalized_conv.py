@@ -1,7 +1,8 @@
 """Convolution of normalized activations that saves only the input of the normalization for the backward pass.
 
-For ``conv(silu(norm(x)))`` PyTorch saves three tensors as large as ``x``; here it is one. The backward pass recomputes
-the normalization and the SiLU, at a few percent of the cost of the convolution.
+For ``conv(silu(norm(x)))`` PyTorch saves three tensors as large as ``x``, and one more where a noise level modulates
+normalized activations; here it is one. The backward pass recomputes the normalization and the SiLU, at a few percent of
+the cost of the convolution.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -29,10 +30,12 @@ def convolve_normalized(
     conv: SpatialConv | TemporalConv,
     shift: Float[Tensor, "b *frames c2"] | None = None,
     residual: Float[Tensor, "b t h w c2"] | None = None,
+    modulation: tuple[Float[Tensor, "b t_or_1 c"], Float[Tensor, "b t_or_1 c"]] | None = None,
+    dropout: nn.Dropout | None = None,
 ) -> Float[Tensor, "b t h w c2"]:
-    """Return ``conv(silu(norm(x))) + shift + residual``.
+    """Return ``conv(silu(norm(x))) + shift + residual``; with a modulation ``norm(x) * (1 + scale) + offset`` inside.
 
-    Under ``torch.compile``, or if layers were replaced, the formula is computed by calling the layers.
+    Under ``torch.compile``, with drop-out, or if layers were replaced, the formula is computed by calling the layers.
 
     Args:
         x: Activations.
@@ -40,14 +43,22 @@ def convolve_normalized(
         conv: The convolution, of stride 1.
         shift: Added to each channel of a clip, or of a frame.
         residual: Added to the result.
+        modulation: Scale and offset of the normalized activations, for each clip or each frame; of ``FrameNorm`` only.
+        dropout: Applied before the convolution.
     """
     if shift is not None and shift.ndim == 3 and isinstance(conv, TemporalConv):
         # A temporal convolution treats a clip as one picture, which has a single shift.
         return convolve_normalized(x, norm, conv, None, residual) + rearrange(shift, "b t c -> b t 1 1 c")
     kinds = (type(norm), type(conv))
     is_known = kinds in ((FrameNorm, SpatialConv), (ClipNorm, TemporalConv))
-    if torch.compiler.is_compiling() or not (is_known and is_at_hand(norm, conv)):
-        out = conv(F.silu(norm(x)))
+    drops = dropout is not None and dropout.training and dropout.p > 0
+    if torch.compiler.is_compiling() or drops or not (is_known and is_at_hand(norm, conv)):
+        normalized = norm(x)
+        if modulation is not None:
+            scale, offset = (each[:, :, None, None] for each in modulation)
+            normalized = torch.addcmul(offset, normalized, 1 + scale)
+        activated = F.silu(normalized)
+        out = conv(activated if dropout is None else dropout(activated))
         if shift is not None:
             out = out + (shift if shift.ndim == 3 else shift[:, None])[:, :, None, None]
         return out if residual is None else out + residual
@@ -55,7 +66,11 @@ def convolve_normalized(
     b, t, h, w, _ = x.shape
     spatial = isinstance(conv, SpatialConv)
     rows, padding = ((b * t, h, w, -1), (1, 1)) if spatial else ((b, t, h * w, -1), (1, 0))
-    affine = [parameter if x.device.type == "cpu" else parameter.to(dtype) for parameter in (norm.weight, norm.bias)]
+    if modulation is None:
+        affine = norm.weight[None], norm.bias[None]
+    else:
+        scale, offset = (_wide(each).expand(-1, t, -1).flatten(0, 1) for each in modulation)
+        affine = norm.weight * (1 + scale), torch.addcmul(offset, norm.bias, 1 + scale)
     kernel = conv.weight if spatial else conv.weight[..., 0]
     bias = conv.bias[None] if shift is None else conv.bias + shift.flatten(0, -2)  # type: ignore[index]
     out = _ConvolveNormalized.apply(
@@ -72,12 +87,14 @@ def convolve_normalized(
 class _ConvolveNormalized(LeanFunction):
     """``conv(silu(norm(x))) + bias + residual`` on pictures: frames, or clips whose rows are frames."""
 
+    factors = (0, 3)
+
     @staticmethod
     def forward(
         ctx: Any,
         x: Picture,
-        scale: Float[Tensor, " c"],
-        shift: Float[Tensor, " c"],
+        scale: Float[Tensor, "n_or_1 c"],
+        shift: Float[Tensor, "n_or_1 c"],
         kernel: Float[Tensor, "c2 c kh kw"],
         bias: Float[Tensor, "clips c2"],
         residual: Float[Tensor, "n c2 h w"] | None,
@@ -89,8 +106,17 @@ class _ConvolveNormalized(LeanFunction):
         # The CUDA kernel takes the contiguous layout only.
         source = x if x.device.type == "cpu" else x.contiguous()
         n, c, h, w = x.shape
-        normalized, mean, rstd = torch.native_group_norm(source, scale, shift, n, c, h * w, num_groups, eps)
-        activated = F.silu(normalized, inplace=True)
+        same_for_all = len(scale) == 1
+        affine = (scale[0], shift[0]) if same_for_all else (None, None)
+        if x.device.type != "cpu" and same_for_all:
+            affine = scale[0].to(x.dtype), shift[0].to(x.dtype)
+        activated, mean, rstd = torch.native_group_norm(source, *affine, n, c, h * w, num_groups, eps)
+        activated = activated.contiguous(memory_format=torch.channels_last)
+        if same_for_all:
+            F.silu(activated, inplace=True)
+        else:
+            for part in _slices(x):
+                _silu_of_affine(activated, scale, shift, part, _rows(activated)[part])
         out = F.conv2d(activated, kernel, bias[0] if len(bias) == 1 else None, padding=padding)
         if len(bias) > 1:
             out += bias.repeat_interleave(len(x) // len(bias), 0)[:, :, None, None]
@@ -110,7 +136,7 @@ class _ConvolveNormalized(LeanFunction):
         offset = shift - mean * slope
         activated = torch.empty_like(x)
         for part in _slices(x):
-            _rows(activated)[part] = F.silu(_normalized(x, slope, offset, part), inplace=True)
+            _silu_of_affine(x, slope, offset, part, _rows(activated)[part])
         wanted = [any(ctx.needs_input_grad[:3]), ctx.needs_input_grad[3], False]
         of_activated, of_kernel, _ = torch.ops.aten.convolution_backward(
             grad, activated, kernel, None, (1, 1), ctx.padding, (1, 1), False, (0, 0), 1, wanted
@@ -126,14 +152,16 @@ class _ConvolveNormalized(LeanFunction):
 def _through_normalization(
     grad: Picture,
     x: Picture,
-    scale: Float[Tensor, " c"],
+    scale: Float[Tensor, "n_or_1 c"],
     slope: Float[Tensor, "n c"],
     offset: Float[Tensor, "n c"],
     mean: Float[Tensor, "n c"],
     rstd: Float[Tensor, "n c"],
     num_groups: int,
-) -> tuple[Picture, Float[Tensor, " c"], Float[Tensor, " c"]]:
-    """Return the gradients of ``x``, scale and shift from ``grad``, that of ``silu(normalized)``, which is overwritten.
+) -> tuple[Picture, Float[Tensor, "n_or_1 c"], Float[Tensor, "n_or_1 c"]]:
+    """Return the gradients of ``x``, scale and shift from ``grad``, that of ``silu(normalized)``.
+
+    The gradient of ``x`` takes the place of ``grad`` in memory.
 
     With the sums ``s`` of ``g`` and ``s_x`` of ``g x`` over the pixels of a channel, where ``g`` is the gradient of the
     normalized activations, and ``d``, ``d_x`` those of ``scale s``, ``scale s_x`` over the M values of a group:
@@ -141,10 +169,13 @@ def _through_normalization(
     """
     total, total_x = torch.zeros_like(slope), torch.zeros_like(slope)
     for part in _slices(x):
-        of_normalized = torch.ops.aten.silu_backward(_wide(_rows(grad)[part]), _normalized(x, slope, offset, part))
-        _rows(grad)[part] = of_normalized
+        rows, normalized = _rows(grad)[part], _affine(x, slope, offset, part)
+        of_normalized = rows if rows.dtype == normalized.dtype else _wide(rows)
+        torch.ops.aten.silu_backward.grad_input(of_normalized, normalized, grad_input=of_normalized)
+        if of_normalized is not rows:
+            rows.copy_(of_normalized)
         total[part[0]] += of_normalized.sum(1)
-        total_x[part[0]] += of_normalized.mul_(_rows(x)[part]).sum(1)
+        total_x[part[0]] += normalized.copy_(_rows(x)[part]).mul_(of_normalized).sum(1)
 
     def mean_over_group(values: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
         of_group = (values * scale).unflatten(1, (num_groups, -1)).sum(-1) / (x[0].numel() // num_groups)
@@ -152,20 +183,32 @@ def _through_normalization(
 
     a = (mean * mean_over_group(total) - mean_over_group(total_x)) * rstd**3
     constant = -a * mean - rstd * mean_over_group(total)
-    of_x = torch.empty_like(x)
     for part in _slices(x):
         a_, constant_, slope_ = (values[part[0], None] for values in (a, constant, slope))
-        _rows(of_x)[part] = torch.addcmul(constant_, slope_, _wide(_rows(grad)[part])).addcmul_(
-            a_, _wide(_rows(x)[part])
-        )
-    of_scale = ((total_x - mean * total) * rstd).sum(0)
-    return of_x, of_scale.to(scale.dtype), total.sum(0).to(scale.dtype)
+        of_rows = _wide(_rows(grad)[part])
+        torch.addcmul(constant_, slope_, of_rows, out=of_rows).addcmul_(a_, _wide(_rows(x)[part]))
+        if of_rows.dtype != grad.dtype:
+            _rows(grad)[part] = of_rows
+    of_scale, of_shift = (
+        each.sum_to_size(scale.shape).to(scale.dtype) for each in ((total_x - mean * total) * rstd, total)
+    )
+    return grad, of_scale, of_shift
 
 
-def _normalized(
-    x: Picture, slope: Float[Tensor, "n c"], offset: Float[Tensor, "n c"], part: tuple[slice, slice]
+def _affine(
+    x: Picture, scale: Float[Tensor, "n c"], shift: Float[Tensor, "n c"], part: tuple[slice, slice]
 ) -> Float[Tensor, "m r c"]:
-    return torch.addcmul(offset[part[0], None], slope[part[0], None], _wide(_rows(x)[part]))
+    return torch.addcmul(shift[part[0], None], scale[part[0], None], _wide(_rows(x)[part]))
+
+
+def _silu_of_affine(
+    x: Picture,
+    scale: Float[Tensor, "n c"],
+    shift: Float[Tensor, "n c"],
+    part: tuple[slice, slice],
+    out: Float[Tensor, "m r c"],
+) -> None:
+    out.copy_(F.silu(_affine(x, scale, shift, part), inplace=True))
 
 
 def _rows(x: Picture) -> Float[Tensor, "n hw c"]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vdm.models.attention import Activations, CrossAttention, SpatialAttention, TemporalAttention, zeroed
-from vdm.models.blocks import FrameNorm, ResidualBlock, SpatialConv, Upsample
-from vdm.models.embeddings import NumberEmbedding
+from vdm.models.blocks import FrameNorm, SpatialConv, Upsample
+from vdm.models.embeddings import NumberEmbedding, embedding_in_clip
+from vdm.models.residual_block import ResidualBlock
 from vdm.ranges import Levels, NumLayers, ShareBelowOne, Size, SizeOrZero, Width, WidthOfLevels, WidthOrZero
 from vdm.types import Conditioning
 
@@ -203,11 +204,7 @@ class SpaceTimeUNet(nn.Module):
             vector = condition.vector if condition.vector.ndim == 3 else condition.vector[:, None]
             embedding = embedding + self.embed_vector(vector)
         if self.embed_frame is not None:
-            frames = self.embed_frame(torch.arange(num_frames, device=c_noise.device).float())
-            # Independent images have no position in time, and neither has a clip of one frame.
-            num_in_clip = num_frames - num_images if num_frames - num_images > 1 else 0
-            in_clip = torch.arange(num_frames, device=c_noise.device) < num_in_clip
-            embedding = embedding + torch.where(in_clip[:, None], frames, 0)
+            embedding = embedding + embedding_in_clip(self.embed_frame, num_frames, num_images)
         return F.silu(embedding)
 
     def _tokens(self, xt: Float[Tensor, "b c t h w"], condition: Conditioning) -> Float[Tensor, "b t h2 w2 d"]:

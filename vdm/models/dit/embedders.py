@@ -88,7 +88,7 @@ class ConditionEmbedder(nn.Module):
         )
 
     def forward(
-        self, c_noise: Float[Tensor, "b *frames"], vector: Float[Tensor, "b t2_or_1 c"] | None = None
+        self, c_noise: Float[Tensor, "b *frames"], vector: Float[Tensor, "b_or_1 t2_or_1 c"] | None = None
     ) -> tuple[Float[Tensor, "b t_or_1 c"], Float[Tensor, "b t_or_1 six c"]]:
         """Embed the noise level of each clip or frame.
 

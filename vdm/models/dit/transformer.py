@@ -15,6 +15,7 @@ from vdm.models.dit.embedders import ConditionEmbedder, PatchEmbedding
 from vdm.models.dit.layers import EPS, TokenConditioning, TransformerBlock
 from vdm.models.dit.lean import linears_of_modulated_norm, wide
 from vdm.models.dit.rotary import rotation_of_tokens
+from vdm.models.embeddings import NumberEmbedding, embedding_in_clip
 from vdm.ranges import NumLayers, SizeOrZero, Width, WidthOrZero
 from vdm.types import Conditioning
 
@@ -44,6 +45,9 @@ class SpaceTimeTransformer(nn.Module):
         vector_channels: Width of the vector condition (pooled text, class).
         vector_conditioned: Whether the vector condition is added to the embedding of the noise level. Otherwise it is
             ignored, as in published networks, and may hold the pooled text alone.
+        frame_embedding: Whether an embedding of each frame's index is added to that of the noise level, as in the
+            space-time U-Net. Without it, as in published networks, attention knows only distances between frames. With
+            it, the direction of motion is learned sooner.
         image_conditioned: Whether a first frame can be given, whose latents are concatenated to the channels.
         image_channels: Channels of that condition. None for one more than the latents have.
         image_token_channels: Width of the tokens of images that are attended to, 0 for none.
@@ -63,6 +67,7 @@ class SpaceTimeTransformer(nn.Module):
         num_text_tokens: SizeOrZero = 0,
         vector_channels: SizeOrZero = 0,
         vector_conditioned: bool = False,
+        frame_embedding: bool = False,
         image_conditioned: bool = False,
         image_channels: Width | None = None,
         image_token_channels: WidthOrZero = 0,
@@ -83,6 +88,7 @@ class SpaceTimeTransformer(nn.Module):
         self.patch_embedding = PatchEmbedding(in_channels + self.image_channels, channels, patch_size)
         self.condition_embedder = ConditionEmbedder(channels, text_channels, image_token_channels, num_image_tokens)
         self.embed_vector = nn.Linear(vector_channels, channels) if vector_conditioned and vector_channels else None
+        self.embed_frame = NumberEmbedding(channels) if frame_embedding else None
         has_text, has_images = text_channels > 0, image_token_channels > 0
         self.blocks = nn.ModuleList(
             [TransformerBlock(channels, num_heads, hidden_channels, has_text, has_images) for _ in range(num_layers)]
@@ -113,7 +119,7 @@ class SpaceTimeTransformer(nn.Module):
             if size % self.patch_size:
                 raise ValueError(f"{name} of the latents must be a multiple of {self.patch_size}, but is {size}")
         x = self.patch_embedding(self._with_image(xt, condition).to(self.patch_embedding.weight.dtype))
-        embedding, modulation = self.condition_embedder(c_noise, self._vector(condition))
+        embedding, modulation = self.condition_embedder(c_noise, self._vector(condition, xt.shape[2], num_images))
         conditioning = self._conditioning(x, modulation, condition, num_images)
         for block in self.blocks:
             x = block(x, conditioning)
@@ -149,11 +155,18 @@ class SpaceTimeTransformer(nn.Module):
             given = xt.new_zeros(xt.shape[0], self.image_channels, *xt.shape[2:])
         return torch.cat([xt, given.to(xt.dtype)], dim=1)
 
-    def _vector(self, condition: Conditioning) -> Float[Tensor, "b t_or_1 c"] | None:
-        if self.embed_vector is None or condition.vector is None:
-            return None
-        vector = condition.vector if condition.vector.ndim == 3 else condition.vector[:, None]
-        return self.embed_vector(vector)
+    def _vector(
+        self, condition: Conditioning, num_frames: int, num_images: int
+    ) -> Float[Tensor, "b_or_1 t_or_1 c"] | None:
+        """Return what is added to the embedding of the noise level: of pooled text, class and frames."""
+        embedded = None
+        if self.embed_vector is not None and condition.vector is not None:
+            vector = condition.vector if condition.vector.ndim == 3 else condition.vector[:, None]
+            embedded = self.embed_vector(vector)
+        if self.embed_frame is not None:
+            frames = embedding_in_clip(self.embed_frame, num_frames, num_images)
+            embedded = frames if embedded is None else embedded + frames
+        return embedded
 
     def _conditioning(
         self, x: Activations, modulation: Float[Tensor, "b t_or_1 n c"], condition: Conditioning, num_images: int

@@ -92,10 +92,10 @@ def network_config(network: SpaceTimeTransformer) -> dict[str, Any]:
     Raises:
         ValueError: If diffusers has no such network.
     """
-    if network.vector_conditioned or network.num_text_tokens == 0:
+    if network.vector_conditioned or network.embed_frame is not None or network.num_text_tokens == 0:
         raise ValueError(
-            "model.network: Wan's pipelines have no network with vector_conditioned=true or num_text_tokens=0;"
-            " format=own has"
+            "model.network: Wan's pipelines have no network with vector_conditioned=true, frame_embedding=true or"
+            " num_text_tokens=0; format=own has"
         )
     return {
         "_class_name": FOLDER.network_class,
