@@ -1,7 +1,7 @@
 # All there is to do with a checkout. Each target sets up .venv by itself and is quick when nothing changed.
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test test-chaos test-gpu check format bench bench-full bench-gpu docs-pictures constraints clean
+.PHONY: help install dev demo test test-chaos test-gpu check format bench bench-full bench-quality bench-gpu docs-pictures constraints clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -89,6 +89,9 @@ bench: dev ## Measure speed and memory beside other projects', in under ten minu
 
 bench-full: dev ## The same at all sizes, with growth, loading and memory over time: under 90 minutes
 	$(BIN)/python -m benchmarks.suite --full $(ARGS)
+
+bench-quality: dev ## Train for minutes, sample and compare with another project's: hours, and resumes
+	$(BIN)/python -m benchmarks.quality $(ARGS)
 
 bench-gpu: dev ## Measure step time, FLOP/s and memory on a GPU
 	$(BIN)/python benchmarks/gpu.py $(ARGS)

@@ -4,7 +4,7 @@ Run with ``make bench``, or ``python -m benchmarks.unet_peer [8x32x32 8x64x64 16
 networks have the same widths and do the same work to 5%, counted by PyTorch; ours has more weights for it, since it
 attends over space at the coarsest level alone. Each runs forward and backward on the same clips, in turns in one
 process; memory is measured in a process for each. The rate is that of the step over that of a matrix product measured
-in the same turns.
+in the same turns. ``python -m benchmarks.unet_peer profile [SIZE ...]`` prints which operations take our step's time.
 """
 
 import sys
@@ -33,6 +33,26 @@ NUM_ROUNDS = 3
 KINDS = ("peer", "ours")
 GOALS = {"fp32": (">= 5.3", ">= 0.75"), "bf16": (">= 6.5", ">= 0.6")}
 """Times as fast as the peer, and share of a product's rate."""
+OPERATIONS = {
+    "convolutions": ("aten::convolution_backward", "aten::mkldnn_convolution"),
+    "matrix products": ("aten::mm", "aten::bmm", "aten::addmm", "aten::addmm_", "aten::baddbmm"),
+    "copies and casts": ("aten::copy_", "aten::cat", "aten::fill_"),
+    "softmax": ("aten::_softmax", "aten::_softmax_backward_data"),
+    "normalization": (
+        "aten::native_group_norm",
+        "aten::native_layer_norm",
+        "aten::native_layer_norm_backward",
+        "aten::addcmul",
+        "aten::addcmul_",
+        "aten::silu_",
+        "aten::silu_backward",
+        "aten::mul_",
+        "aten::sum",
+        "_ConvolveNormalized",
+        "_ConvolveNormalizedBackward",
+    ),
+}
+"""What the profile calls the operations that take more than a percent of a step."""
 
 
 SIZES = {"8x32x32": (8, 8, 32, 32), "8x64x64": (2, 8, 64, 64), "16x64x64": (2, 16, 64, 64)}
@@ -110,10 +130,31 @@ def compare_memory(name: str, precision: str) -> None:
     record(Figure("unet_peer", f"{name} {precision}", "peak of a step, MiB", ours, theirs, ratio, "<= 0.5"))
 
 
+def print_profile(name: str) -> None:
+    """Print which operations take our step's time, as shares of it."""
+    for precision in PRECISIONS:
+        run = OnClips("ours", name, precision)
+        run.step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            run.step()
+        found = {each.key: each.self_cpu_time_total for each in profiler.key_averages()}
+        total = sum(found.values())
+        shares: dict[str, float] = {}
+        for operation, time in found.items():
+            kind = next((kind for kind, names in OPERATIONS.items() if operation in names), "all else")
+            shares[kind] = shares.get(kind, 0.0) + time / total
+        for kind, share in sorted(shares.items(), key=lambda item: -item[1]):
+            record(Figure("unet_profile", f"{name} {precision}", f"{kind}, share of a step", share))
+
+
 def main() -> None:
     """Measure the sizes that were asked for."""
     if sys.argv[1:2] == ["peak"]:
         print_peak(*sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["profile"]:
+        for name in sys.argv[2:] or SIZES:
+            print_profile(name)
         return
     print_product_rates()
     for name in sys.argv[1:] or SIZES:

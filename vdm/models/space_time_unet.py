@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from vdm.models.attention import Activations, CrossAttention, SpatialAttention, TemporalAttention, zeroed
 from vdm.models.blocks import FrameNorm, SpatialConv, Upsample
 from vdm.models.embeddings import NumberEmbedding, embedding_in_clip
+from vdm.models.normalized_conv import convolve_normalized
 from vdm.models.residual_block import ResidualBlock
 from vdm.ranges import Levels, NumLayers, ShareBelowOne, Size, SizeOrZero, Width, WidthOfLevels, WidthOrZero
 from vdm.types import Conditioning
@@ -183,7 +184,7 @@ class SpaceTimeUNet(nn.Module):
             else:
                 x = block(x)
 
-        x = self.exit(F.silu(self.exit_norm(x)))
+        x = convolve_normalized(x, self.exit_norm, self.exit)
         return rearrange(x, "b t h w (c p q) -> b c t (h p) (w q)", p=self.patch_size, q=self.patch_size)
 
     def blocks_by_level(self) -> list[tuple[int, nn.Module]]:

@@ -8,6 +8,7 @@ from diffusers import WanTransformer3DModel
 
 from tests.models.dit.peers import Inputs, Sizes, diffusers_transformer, our_transformer
 from tests.models.networks import randomized
+from vdm.models.attention import zeroed
 from vdm.models.dit.transformer import SpaceTimeTransformer
 from vdm.types import Conditioning
 
@@ -147,6 +148,19 @@ def test_classes_and_pooled_texts_are_conditions_where_asked_for() -> None:
 
     assert not torch.allclose(output(vectors), output(vectors + 1))
     torch.testing.assert_close(output(vectors[:, None].expand(-1, 3, -1)), output(vectors))
+
+
+@pytest.mark.parametrize("num_images", [0, 2])
+def test_frames_of_a_clip_are_told_their_number_where_asked_for(num_images: int) -> None:
+    network = randomized(our_transformer(SMALL, frame_embedding=True)).double()
+    inputs = Inputs.random(SMALL, 2, 3)
+    condition = Conditioning(text=inputs.text.double(), text_mask=inputs.mask)
+    told = network(inputs.xt.double(), inputs.timesteps, condition, num_images)
+    zeroed(network.embed_frame.layers[-1])
+    untold = network(inputs.xt.double(), inputs.timesteps, condition, num_images)
+
+    # Neither images nor a clip of one frame have a place in time.
+    assert torch.allclose(told, untold) == (num_images == 2)
 
 
 def test_a_network_without_text_is_built_and_runs() -> None:

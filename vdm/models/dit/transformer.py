@@ -46,8 +46,8 @@ class SpaceTimeTransformer(nn.Module):
         vector_conditioned: Whether the vector condition is added to the embedding of the noise level. Otherwise it is
             ignored, as in published networks, and may hold the pooled text alone.
         frame_embedding: Whether an embedding of each frame's index is added to that of the noise level, as in the
-            space-time U-Net. Without it, as in published networks, attention knows only distances between frames. With
-            it, the direction of motion is learned sooner.
+            space-time U-Net. Without it, as in published networks, attention knows only how far frames lie apart. With
+            it, motion is learned sooner.
         image_conditioned: Whether a first frame can be given, whose latents are concatenated to the channels.
         image_channels: Channels of that condition. None for one more than the latents have.
         image_token_channels: Width of the tokens of images that are attended to, 0 for none.

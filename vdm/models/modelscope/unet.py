@@ -12,6 +12,7 @@ from vdm.models.blocks import FrameNorm, SpatialConv
 from vdm.models.diffusers_layers import BlockConditioning, SpatialResidual
 from vdm.models.embeddings import EmbeddingMLP, sinusoids
 from vdm.models.modelscope.layers import SpatialTransformer, TemporalConvs, TemporalTransformer
+from vdm.models.normalized_conv import convolve_normalized
 from vdm.models.unet_stages import Stage, blocks_with_levels, check_levels, down_stages, run_stages, up_stages
 from vdm.ranges import Levels, NumLayers, ShareBelowOne, SizeOrZero, Width, WidthOfLevels, WidthOrZero
 from vdm.types import Conditioning
@@ -94,7 +95,7 @@ class ModelScopeUNet(nn.Module):
         x = self.conv_in(rearrange(xt, "b c t h w -> b t h w c").contiguous().to(self.conv_in.weight.dtype))
         x = self.transformer_in(x, conditioning)
         x = run_stages(x, conditioning, self.down_blocks, self.mid_block, self.up_blocks)
-        return rearrange(self.conv_out(F.silu(self.conv_norm_out(x))), "b t h w c -> b c t h w")
+        return rearrange(convolve_normalized(x, self.conv_norm_out, self.conv_out), "b t h w c -> b c t h w")
 
     def blocks_by_level(self) -> list[tuple[int, nn.Module]]:
         """Return each block with its level, in the order in which they run."""

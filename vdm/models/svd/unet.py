@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from vdm.models.blocks import FrameNorm, SpatialConv
 from vdm.models.diffusers_layers import BlockConditioning
 from vdm.models.embeddings import EmbeddingMLP, sinusoids
+from vdm.models.normalized_conv import convolve_normalized
 from vdm.models.svd.layers import SpatioTemporalResidual, SpatioTemporalTransformer, freeze_unused_by_one_token
 from vdm.models.unet_stages import Stage, blocks_with_levels, check_levels, down_stages, run_stages, up_stages
 from vdm.ranges import Levels, NumLayers, Width, WidthOfLevels
@@ -117,7 +118,7 @@ class SVDUNet(nn.Module):
         conditioning = self._conditioning(c_noise, condition, xt.shape[2] - num_images, num_images)
         x = self.conv_in(self._with_image(xt, condition).to(self.conv_in.weight.dtype))
         x = run_stages(x, conditioning, self.down_blocks, self.mid_block, self.up_blocks)
-        return rearrange(self.conv_out(F.silu(self.conv_norm_out(x))), "b t h w c -> b c t h w")
+        return rearrange(convolve_normalized(x, self.conv_norm_out, self.conv_out), "b t h w c -> b c t h w")
 
     def blocks_by_level(self) -> list[tuple[int, nn.Module]]:
         """Return each residual block and each transformer with its level, in the order in which they run."""
