@@ -40,7 +40,7 @@ CLIP = (3, 8, 32, 32)
 NUM_VIDEOS = 128
 SAMPLING_SECONDS = 3600
 """For the peer's sampler, after its first 128 videos."""
-METRICS = ("frechet_digits", "frechet_transnet")
+METRICS = ("metric=[frechet_digits,frechet_transnet]", f"metric.frechet_transnet.num_frames={CLIP[1]}")
 ALONE = ("callbacks.samples=null", "data.max_validation_clips=0", "logger=csv", "trainer.log_every_n_steps=10")
 """Nothing is done but training."""
 TRIED_STEPS = 60
@@ -92,7 +92,7 @@ def train_ours(trial: Trial, data: str, folder: Path) -> int:
         """Train so many steps, and return the seconds of a step."""
         shutil.rmtree(folder, ignore_errors=True)
         chosen = () if any(each.startswith("experiment=") for each in trial.settings) else ("experiment=moving_digits",)
-        dropout = () if trial.captions else ("training.condition_dropout=1",)
+        dropout = () if trial.captions else ("training.condition_dropout.text=1",)
         where = (f"data.path={data}", f"hydra.run.dir={folder}", f"trainer.max_steps={num_steps}")
         subprocess.run([*VDM, "train", *chosen, *where, *ALONE, *dropout, *trial.settings], check=True)
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -194,15 +194,16 @@ def run(name: str, trial: Trial, data: str, folder: Path) -> None:
         shown.append(video)
     seconds = (time.monotonic() - start) / len(shown)
     write_grid(folder / "pictures", shown[:32], fps=8)
-    measure = (f"videos={folder / 'videos'}", f"reference={data}", f"metric=[{','.join(METRICS)}]")
-    subprocess.run([*VDM, "evaluate", *measure, f"output={folder / 'evaluation'}"], check=True)
-    metrics = json.loads((folder / "evaluation" / "results.json").read_text())["metrics"]
+    output = folder / "evaluation"
+    subprocess.run(
+        [*VDM, "evaluate", f"videos={folder / 'videos'}", f"reference={data}", *METRICS, f"output={output}"], check=True
+    )
     result = {
         "trial": asdict(trial),
         "steps": steps,
         "num_videos": len(shown),
         "seconds_a_video": seconds,
-        "metrics": {metric: metrics[metric] for metric in METRICS},
+        "metrics": json.loads((output / "results.json").read_text())["metrics"],
     }
     (folder / "result.json").write_text(json.dumps(result, indent=2))
 
