@@ -175,7 +175,7 @@ def _through_normalization(
         if of_normalized is not rows:
             rows.copy_(of_normalized)
         total[part[0]] += of_normalized.sum(1)
-        total_x[part[0]] += normalized.copy_(_rows(x)[part]).mul_(of_normalized).sum(1)
+        total_x[part[0]] += torch.mul(of_normalized, _rows(x)[part], out=normalized).sum(1)
 
     def mean_over_group(values: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
         of_group = (values * scale).unflatten(1, (num_groups, -1)).sum(-1) / (x[0].numel() // num_groups)
@@ -208,7 +208,11 @@ def _silu_of_affine(
     part: tuple[slice, slice],
     out: Float[Tensor, "m r c"],
 ) -> None:
-    out.copy_(F.silu(_affine(x, scale, shift, part), inplace=True))
+    if x.dtype == scale.dtype:
+        torch.addcmul(shift[part[0], None], scale[part[0], None], _rows(x)[part], out=out)
+        F.silu(out, inplace=True)
+    else:
+        out.copy_(F.silu(_affine(x, scale, shift, part), inplace=True))
 
 
 def _rows(x: Picture) -> Float[Tensor, "n hw c"]:
