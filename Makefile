@@ -25,7 +25,7 @@ DEMO_EXPERIMENT := $(if $(filter dit_tiny,$(MODEL)),dit_digits,moving_digits)
 ARGS ?=
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Install what using the software needs into .venv
 
