@@ -55,6 +55,17 @@ def zygote(shared_zygote: Zygote) -> Iterator[Zygote]:
 
 
 @pytest.fixture(autouse=True)
+def no_real_time_priority() -> Iterator[None]:
+    """Fail the test that left this process with real-time priority, as some encoders do: it would starve all others."""
+    before = os.sched_getscheduler(0)
+    yield
+    after = os.sched_getscheduler(0)
+    if after != before:
+        os.sched_setscheduler(0, before, os.sched_param(0))
+        pytest.fail(f"the test changed the scheduling of its process: policy {after}, and no longer {before}")
+
+
+@pytest.fixture(autouse=True)
 def no_log_files_of_others() -> Iterator[None]:
     """Take away the log files that commands, which end with their process, opened in this one."""
     before = logging.getLogger().handlers[:]
