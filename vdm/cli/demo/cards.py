@@ -134,7 +134,9 @@ def _card(shown: str, lines: Sequence[str], shape: tuple[int, int]) -> str:
 
 
 def _video(address: str, title: str, autoplay: bool) -> str:
-    how = "autoplay" if autoplay else 'preload="metadata" onmouseenter="this.play()" onmouseleave="this.pause()"'
+    # A pointer that leaves before the video is there interrupts play(), which browsers report as an error.
+    on_hover = 'onmouseenter="this.play().catch(function () {})" onmouseleave="this.pause()"'
+    how = "autoplay" if autoplay else f'preload="metadata" {on_hover}'
     source = html_text(address if autoplay else f"{address}#t=0.01")  # which shows the first frame
     return f'<video controls loop muted playsinline {how} src="{source}" title="{html_text(title)}"></video>'
 
