@@ -12,28 +12,28 @@ from unittest.mock import MagicMock
 FOLDER = Path(sys.prefix) / "peers"
 
 
-@cache
-def video_diffusion_pytorch() -> ModuleType:
-    """Return PyPI's ``video-diffusion-pytorch``.
-
-    It imports torchvision, which it needs for reading GIFs alone and which is not installed: a stand-in is there for as
-    long as the import takes.
-    """
-    sys.path.insert(0, str(FOLDER))
-    try:
-        with _stand_ins("torchvision", "torchvision.transforms", "torchvision.utils"):
-            return import_module("video_diffusion_pytorch")
-    except ModuleNotFoundError as error:
-        sys.exit(f"{FOLDER}: has no {error.name}; make dev installs what benchmarks compare with")
-    finally:
-        sys.path.remove(str(FOLDER))
-
-
 @contextmanager
-def _stand_ins(*names: str) -> Iterator[None]:
-    sys.modules.update({name: MagicMock() for name in names})
+def importable(*stand_ins: str) -> Iterator[None]:
+    """Let the projects be imported, with stand-ins for modules that they import and that what is compared does not use.
+
+    Args:
+        stand_ins: Names of those modules, such as torchvision, which is not installed.
+    """
+    sys.path.append(str(FOLDER))
+    sys.modules.update({name: MagicMock() for name in stand_ins})
     try:
         yield
     finally:
-        for name in names:
+        sys.path.remove(str(FOLDER))
+        for name in stand_ins:
             del sys.modules[name]
+
+
+@cache
+def video_diffusion_pytorch() -> ModuleType:
+    """Return PyPI's ``video-diffusion-pytorch``."""
+    try:
+        with importable("torchvision", "torchvision.transforms", "torchvision.utils"):
+            return import_module("video_diffusion_pytorch")
+    except ModuleNotFoundError as error:
+        sys.exit(f"{FOLDER}: has no {error.name}; make dev installs what benchmarks compare with")

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vdm.training.planning.step import flop_counter
+
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MATRIX_SIZE = 2048
 PRODUCT_FLOPS = 2 * MATRIX_SIZE**3
@@ -70,6 +72,13 @@ def matrix_product(dtype: torch.dtype) -> Callable[[], Tensor]:
     """Return a function that multiplies two matrices."""
     matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE, dtype=dtype)
     return lambda: matrix @ matrix
+
+
+def flops(function: Callable[[], object]) -> int:
+    """Return the operations of one call, by PyTorch's counter."""
+    with flop_counter() as counter:
+        function()
+    return counter.get_total_flops()
 
 
 def peak_in_own_process(script: str, *arguments: str) -> float:

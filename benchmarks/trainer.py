@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-STARTED = time.time()
+from benchmarks.figures import Figure, record
 
-from benchmarks.figures import Figure, record  # noqa: E402
+STARTED = time.time()
 
 MODEL = ("experiment=moving_digits", "logger=csv", "callbacks.samples=null", "data.max_validation_clips=0")
 WARM_UP_STEPS, TIMED_STEPS = 4, 12

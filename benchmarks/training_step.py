@@ -5,8 +5,6 @@ Both are measured in turns in one run, and the figures are ratios: the machine's
 """
 
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,21 +12,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from benchmarks.figures import Figure, record
+from benchmarks.side_by_side import PRODUCT_FLOPS, best_in_turns, flops, matrix_product
 from vdm.assembly.build_model import build_model
 from vdm.cli.run_folder import register_run_folder
 from vdm.config.conf_dir import conf_dir
-from vdm.training.planning.step import flop_counter
 
 NUM_ROUNDS = 7
-MATRIX_SIZE = 2048
 CLIP = (3, 8, 32, 32)
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """Return the time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -46,19 +36,17 @@ def main() -> None:
     def step() -> None:
         model.denoising_loss(x0, noise, t, prompts).mean().backward()
 
-    left, right = torch.randn(MATRIX_SIZE, MATRIX_SIZE), torch.randn(MATRIX_SIZE, MATRIX_SIZE)
-    with flop_counter() as counter:
-        step()
-    of_step, of_product = counter.get_total_flops(), 2 * MATRIX_SIZE**3
-    # The best of several: whatever else runs on the machine only ever slows a round down.
-    times = [(seconds(step), seconds(lambda: left @ right)) for _ in range(NUM_ROUNDS)]
-    step_rate = of_step / min(step_time for step_time, _ in times)
-    product_rate = of_product / min(product_time for _, product_time in times)
-    step_seconds, ratio = min(step_time for step_time, _ in times), step_rate / product_rate
+    of_step = flops(step)
+    times = best_in_turns({"step": step, "product": matrix_product(torch.float32)}, NUM_ROUNDS)
+    step_rate, product_rate = of_step / times["step"], PRODUCT_FLOPS / times["product"]
     print(f"{of_step / 1e9:.1f} GFLOP a step of {batch} clips, {torch.get_num_threads()} threads")
     case = " ".join(["make demo", *sys.argv[1:]])
-    record(Figure("training_step", case, "ms, forward and backward", step_seconds * 1e3))
-    record(Figure("training_step", case, "GFLOP/s, product's", step_rate / 1e9, product_rate / 1e9, ratio))
+    record(Figure("training_step", case, "ms, forward and backward", times["step"] * 1e3))
+    record(
+        Figure(
+            "training_step", case, "GFLOP/s, product's", step_rate / 1e9, product_rate / 1e9, step_rate / product_rate
+        )
+    )
 
 
 if __name__ == "__main__":

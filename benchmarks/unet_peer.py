@@ -20,13 +20,13 @@ from benchmarks.side_by_side import (
     PRODUCT_FLOPS,
     Run,
     best_in_turns,
+    flops,
     matrix_product,
     peak_in_own_process,
     print_product_rates,
     resident_mib,
 )
 from vdm.models.space_time_unet import SpaceTimeUNet
-from vdm.training.planning.step import flop_counter
 from vdm.types import Conditioning
 
 NUM_ROUNDS = 3
@@ -91,7 +91,7 @@ class OnClips(Run):
 def compare_time(name: str, precision: str) -> None:
     """Measure time, work and rate of both networks."""
     runs = {kind: OnClips(kind, name, precision) for kind in KINDS}
-    work = {kind: gflop(run) for kind, run in runs.items()}
+    work = {kind: flops(run.step) / 1e9 for kind, run in runs.items()}
     weights = {kind: sum(weight.numel() for weight in run.network.parameters()) / 1e6 for kind, run in runs.items()}
     steps = {kind: run.step for kind, run in runs.items()}
     times = best_in_turns({**steps, "product": matrix_product(PRECISIONS[precision])}, NUM_ROUNDS)
@@ -106,13 +106,6 @@ def compare_time(name: str, precision: str) -> None:
     compare("work of a step, GFLOP", work)
     compare("seconds a step", times, ratio=times["peer"] / times["ours"], goal=goals[0])
     compare("share of a product's rate", shares, ratio=shares["ours"], goal=goals[1])
-
-
-def gflop(run: Run) -> float:
-    """Return the work of a step."""
-    with flop_counter() as counter:
-        run.step()
-    return counter.get_total_flops() / 1e9
 
 
 def print_peak(kind: str, name: str, precision: str) -> None:

@@ -27,6 +27,11 @@ class LeanFunction(torch.autograd.Function):
             _gradients.reset(token)
 
 
+def wide(x: Tensor) -> Tensor:
+    """Return a tensor in fp32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def gradients_of_products() -> int | None:
     """Return how many gradients each product in the running lean function will have, as it tells no one else.
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vdm.models.attention import Activations, compute_dtype, is_at_hand, is_in_cpu_memory
 from vdm.models.blocks import ClipNorm, FrameNorm, SpatialConv, TemporalConv
-from vdm.models.lean_function import LeanFunction
+from vdm.models.lean_function import LeanFunction, wide
 
 Picture = Float[Tensor, "n c h w"]
 
@@ -69,7 +69,7 @@ def convolve_normalized(
     if modulation is None:
         affine = norm.weight[None], norm.bias[None]
     else:
-        scale, offset = (_wide(each).expand(-1, t, -1).flatten(0, 1) for each in modulation)
+        scale, offset = (wide(each).expand(-1, t, -1).flatten(0, 1) for each in modulation)
         affine = norm.weight * (1 + scale), torch.addcmul(offset, norm.bias, 1 + scale)
     kernel = conv.weight if spatial else conv.weight[..., 0]
     bias = conv.bias[None] if shift is None else conv.bias + shift.flatten(0, -2)  # type: ignore[index]
@@ -131,7 +131,7 @@ class _ConvolveNormalized(LeanFunction):
     def backward(ctx: Any, grad: Float[Tensor, "n c2 h w"]) -> tuple[Tensor | None, ...]:
         """Return the gradients."""
         x, scale, shift, mean, rstd, kernel, bias = ctx.saved_tensors
-        mean, rstd = (_wide(values).repeat_interleave(x.shape[1] // values.shape[1], 1) for values in (mean, rstd))
+        mean, rstd = (wide(values).repeat_interleave(x.shape[1] // values.shape[1], 1) for values in (mean, rstd))
         slope = scale * rstd
         offset = shift - mean * slope
         activated = torch.empty_like(x)
@@ -170,7 +170,7 @@ def _through_normalization(
     total, total_x = torch.zeros_like(slope), torch.zeros_like(slope)
     for part in _slices(x):
         rows, normalized = _rows(grad)[part], _affine(x, slope, offset, part)
-        of_normalized = rows if rows.dtype == normalized.dtype else _wide(rows)
+        of_normalized = rows if rows.dtype == normalized.dtype else wide(rows)
         torch.ops.aten.silu_backward.grad_input(of_normalized, normalized, grad_input=of_normalized)
         if of_normalized is not rows:
             rows.copy_(of_normalized)
@@ -185,8 +185,8 @@ def _through_normalization(
     constant = -a * mean - rstd * mean_over_group(total)
     for part in _slices(x):
         a_, constant_, slope_ = (values[part[0], None] for values in (a, constant, slope))
-        of_rows = _wide(_rows(grad)[part])
-        torch.addcmul(constant_, slope_, of_rows, out=of_rows).addcmul_(a_, _wide(_rows(x)[part]))
+        of_rows = wide(_rows(grad)[part])
+        torch.addcmul(constant_, slope_, of_rows, out=of_rows).addcmul_(a_, wide(_rows(x)[part]))
         if of_rows.dtype != grad.dtype:
             _rows(grad)[part] = of_rows
     of_scale, of_shift = (
@@ -198,7 +198,7 @@ def _through_normalization(
 def _affine(
     x: Picture, scale: Float[Tensor, "n c"], shift: Float[Tensor, "n c"], part: tuple[slice, slice]
 ) -> Float[Tensor, "m r c"]:
-    return torch.addcmul(shift[part[0], None], scale[part[0], None], _wide(_rows(x)[part]))
+    return torch.addcmul(shift[part[0], None], scale[part[0], None], wide(_rows(x)[part]))
 
 
 def _silu_of_affine(
@@ -219,11 +219,6 @@ def _rows(x: Picture) -> Float[Tensor, "n hw c"]:
     """View pictures that are channels-last in memory as rows of channels."""
     n, c, h, w = x.shape
     return x.permute(0, 2, 3, 1).view(n, h * w, c)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Return a tensor in fp32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _slices(x: Picture) -> list[tuple[slice, slice]]:

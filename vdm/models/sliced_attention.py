@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vdm.models.lean_function import LeanFunction
+from vdm.models.lean_function import LeanFunction, wide
 
 Heads = Float[Tensor, "b s heads n d"]
 Keys = Float[Tensor, "b s heads m d"]
@@ -136,8 +136,7 @@ def _probabilities(
     query: Float[Tensor, "s_heads n d"], key: Float[Tensor, "s_heads m d"], bias: Bias | None
 ) -> Float[Tensor, "s_heads n m"]:
     # At least fp32: large scores rounded to bfloat16 would be wrong by hundredths.
-    query, key = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in (query, key))
-    scores = torch.bmm(query * query.shape[-1] ** -0.5, key.mT)
+    scores = torch.bmm(wide(query) * query.shape[-1] ** -0.5, wide(key).mT)
     if bias is not None:
         scores.unflatten(0, (-1, len(bias))).add_(bias)
     return torch.softmax(scores, -1)

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from vdm.models.attention import Activations, attend
 from vdm.models.diffusers_layers import Tokens
-from vdm.models.dit.lean import Modulation, gated_sum, linear_of_gelu, linears_of_modulated_norm, wide
+from vdm.models.dit.lean import Modulation, gated_sum, linear_of_gelu, linears_of_modulated_norm
 from vdm.models.dit.rotary import Rotation, rotate
+from vdm.models.lean_function import wide
 
 EPS = 1e-6
 """Added to variances in normalizations."""

@@ -15,16 +15,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from vdm.models.attention import Activations, compute_dtype, is_in_cpu_memory, is_plain
-from vdm.models.lean_function import LeanFunction
+from vdm.models.lean_function import LeanFunction, wide
 
 Modulation = Float[Tensor, "b_or_1 t_or_1 1 1 c"]
 _SLICE = 512
 """Rows in a slice on CPUs: some megabytes."""
-
-
-def wide(x: Tensor) -> Tensor:
-    """Return a tensor in fp32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def linears_of_modulated_norm(

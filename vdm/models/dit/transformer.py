@@ -13,9 +13,10 @@ from vdm.models.attention import Activations, mask_bias, zeroed
 from vdm.models.diffusers_layers import Tokens
 from vdm.models.dit.embedders import ConditionEmbedder, PatchEmbedding
 from vdm.models.dit.layers import EPS, TokenConditioning, TransformerBlock
-from vdm.models.dit.lean import linears_of_modulated_norm, wide
+from vdm.models.dit.lean import linears_of_modulated_norm
 from vdm.models.dit.rotary import rotation_of_tokens
 from vdm.models.embeddings import NumberEmbedding, embedding_in_clip
+from vdm.models.lean_function import wide
 from vdm.ranges import NumLayers, SizeOrZero, Width, WidthOrZero
 from vdm.types import Conditioning
 
